@@ -1,0 +1,1 @@
+"""Quantboard's runner: suites in, records and pages out."""

@@ -1,0 +1,127 @@
+"""What is to be run, as plain data: the plan makes these, the executor hands them to processes as JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tasks.base import DataRef, Shape
+
+RECIPE_VERSIONS = {"load": 1, "finetune": 1, "ptq": 1}
+"""Raised on purpose when a recipe's outcome changes: part of every checkpoint key, so raising one retrains."""
+MEASURE_VERSION = 1
+"""Raised on purpose when the way of measuring changes: part of every cell key, so raising it measures again."""
+
+
+def digest(value: Any) -> str:
+    """16 hex digits that are equal when and only when the JSON of `value` is (keys in any order)."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class CheckpointSpec:
+    """One checkpoint to be made: where its weights come from and what is done to them.
+
+    recipe `load`, `finetune`: from `source`. recipe `ptq`: ranges for `scheme`, calibrated on training examples, from `parent`.
+    source: `hub:ID`, `package:NAME/SUBDIR`, `scratch`, or an absolute folder. architecture: sizes for `scratch`
+    (num_hidden_layers, hidden_size, num_attention_heads, intermediate_size). train: settings of `finetune`
+    (harness.training.settings.TrainSettings). calibration: `samples` (examples) and `batch_size` of `ptq`.
+    identity: hashes of source and data, so that the key changes when they do.
+    """
+
+    model: str
+    task: str
+    recipe: str
+    source: str
+    seed: int
+    shape: Shape
+    data: DataRef
+    architecture: Mapping[str, int] | None = None
+    train: Mapping[str, Any] | None = None
+    scheme: str | None = None
+    calibration: Mapping[str, int] | None = None
+    parent: CheckpointSpec | None = None
+    identity: Mapping[str, str] | None = None
+
+    @property
+    def key(self) -> str:
+        """Content key: settings, recipe version, identities, parent. Names of models and places of data are not part of it."""
+        content = asdict(self)
+        for name in ("model", "data", "parent"):
+            del content[name]
+        if self.source.startswith("/"):
+            del content["source"]
+        content["version"] = RECIPE_VERSIONS[self.recipe]
+        content["parent"] = self.parent.key if self.parent else None
+        return digest(content)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> CheckpointSpec:
+        parts = dict(value)
+        parts["shape"] = Shape(**parts["shape"])
+        parts["data"] = DataRef(**parts["data"])
+        parts["parent"] = cls.from_json(parts["parent"]) if parts.get("parent") else None
+        return cls(**parts)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How speed is measured. Durations in seconds; `rounds` are fresh processes. loads: `fixed` (every sample padded to
+    max_length) and `real` (the task's own lengths). scenarios: MLPerf Inference's names."""
+
+    scenarios: tuple[str, ...] = ("single_stream", "offline")
+    loads: tuple[str, ...] = ("fixed", "real")
+    rounds: int = 3
+    min_duration: float = 2.0
+    min_queries: int = 64
+    max_warmup: float = 20.0
+    threads: int = 0
+    """Threads of every engine; 0 means all physical cores this process may use."""
+    min_accuracy: float = 0.99
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One (model, seed, task, backend, shape) to be run on one machine."""
+
+    suite: str
+    model: str
+    seed: int
+    task: str
+    backend: str
+    scheme: str | None
+    label: str
+    """How the row is called: the backend's name, with the scheme or an entry's own `label` where two entries share it."""
+    options: Mapping[str, Any]
+    shape: Shape
+    padding: str
+    """`longest` (of the batch) or `max_length`: how batches are padded when accuracy is measured."""
+    batch_sizes: tuple[int, ...]
+    measure: Measure
+    limit: int | None
+    data: DataRef
+    checkpoint: CheckpointSpec
+    device: str
+    key: str
+    baseline: bool = False
+    """True on the baseline backend of the suite."""
+    blocked: tuple[str, str] | None = None
+    """(reason, remedy) when it cannot run here."""
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Cell:
+        parts = dict(value)
+        parts["shape"] = Shape(**parts["shape"])
+        parts["data"] = DataRef(**parts["data"])
+        parts["checkpoint"] = CheckpointSpec.from_json(parts["checkpoint"])
+        measure = dict(parts["measure"])
+        parts["measure"] = Measure(**{**measure, "scenarios": tuple(measure["scenarios"]), "loads": tuple(measure["loads"])})
+        parts["batch_sizes"] = tuple(parts["batch_sizes"])
+        parts["blocked"] = tuple(parts["blocked"]) if parts["blocked"] else None
+        return cls(**parts)

@@ -1,0 +1,43 @@
+"""What can end a command early.
+
+    QuantboardError          a fault of the user's input or of this machine: printed as one line, exit code 2
+      SuiteError             a suite file with problems: every one of them, a line each
+      CheckpointError        a source that cannot be had, or a recipe that cannot be followed: its cells are failed or skipped
+        SourceUnavailable    the source is not reachable here (no network, no package): its cells are skipped, with the remedy
+      RecordError            a results file that cannot be read or written
+
+`tasks.TaskError` and `backends.BackendError` are the same kind of thing in their rooms. Anything else is a bug and ends in a traceback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class QuantboardError(Exception):
+    """One clear line: what is wrong, where, and the remedy."""
+
+
+class SuiteError(QuantboardError):
+    """All problems of one suite file; `problems` has a line each: `FILE: key.path: what is wrong; did you mean ...`."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+class CheckpointError(QuantboardError):
+    """A checkpoint that cannot be made."""
+
+
+class SourceUnavailable(CheckpointError):
+    """A checkpoint's source that this machine cannot reach."""
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        super().__init__(f"{reason}; {remedy}")
+        self.reason = reason
+        self.remedy = remedy
+
+
+class RecordError(QuantboardError):
+    """A results file that cannot be read or written."""

@@ -1,0 +1,242 @@
+"""What a cell leaves behind: one JSON object, versioned, that can be read without any of our code.
+
+A run appends its records to one file, a line each, synced before the next cell starts. Per-example scores lie beside it
+in compressed NPZ files without objects. Units are in the names: `_seconds`, `_bytes`, `_ms` (milliseconds), `_percent`.
+Figures are unrounded.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from harness.errors import RecordError
+
+SCHEMA_VERSION = 1
+
+Status = Literal["ok", "invalid", "failed", "skipped"]
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Figure(Part):
+    """A measured value with its 95% interval."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    method: str = Field("", description="how the interval was made, e.g. 'bootstrap over 48 articles, 10000 resamples'")
+
+
+class Finding(Part):
+    """A validity rule that fails. A cell with one is `invalid`: shown, marked, not ranked."""
+
+    rule: str = Field(description="short name: wrong_provider, too_few_queries, noisy ...")
+    what: str
+    measured: str
+    bound: str
+    remedy: str
+
+
+class SplitData(Part):
+    rows: int
+    official_rows: int | None
+    sha256: str
+    label: str
+
+
+class Data(Part):
+    kind: str = Field(description="raw, saved, hub or sample")
+    label: str = Field(description="official, subset (n of N), substitute or sample")
+    splits: dict[str, SplitData]
+
+
+class Checkpoint(Part):
+    key: str
+    recipe: str
+    source: str
+    stand_in: bool = Field(False, description="a small stand-in of the sample took the place of the suite's model")
+    architecture: dict[str, int] = Field(description="num_hidden_layers, hidden_size, num_attention_heads, intermediate_size, vocab_size")
+    parameters: int
+    weights_bytes: int
+    scheme: str | None = None
+    train: dict[str, Any] = Field(default_factory=dict, description="settings of training or calibration")
+    train_seconds: float | None = Field(None, description="wall time of training on train_device, evaluation excluded; None when loaded")
+    train_device: str | None = None
+    train_examples: int | None = None
+    calibration_seconds: float | None = None
+    parent: str | None = None
+    made_by: dict[str, Any] = Field(default_factory=dict, description="software and machine that made it")
+
+
+class Accuracy(Part):
+    split: str
+    metrics: dict[str, Figure] = Field(description="in percent, by official name")
+    primary: str
+    examples: int
+    examples_of_split: int
+    whole: bool = Field(description="False when --limit evaluated a seeded part: never ranked with the whole")
+    missing: int = Field(0, description="examples without a prediction, counted as wrong")
+    selected_on: str = Field("nothing", description="what choices (epochs, ranges) were made on; never the evaluation split")
+    padding: str = Field(description="longest (of each batch) or max_length")
+    batch_formation: str = Field(description="how batches were formed; dynamic quantization depends on it")
+    forward_seconds: float = Field(description="time in the session's run alone, whole split")
+    tokens: int = Field(description="tokens fed, padding included")
+    scores_file: str | None = Field(None, description="NPZ beside the record with predictions and per-example scores")
+
+
+class Flops(Part):
+    """Of one sequence at sequence_length; 2 x multiply-accumulates of all matrix products, attention and head included."""
+
+    sequence_length: int
+    total: int
+    encoder: int
+    head: int
+    int8_share: float = Field(description="share of the MACs that ran as integer products, 0 to 1, by the engine's placement")
+    cross_check: str = Field(description="what an independent counter says, and where it is known to be wrong")
+
+
+class SpeedRound(Part):
+    """One fresh process."""
+
+    qps: float = Field(description="queries (samples) per second")
+    mean_ms: float | None = None
+    p50_ms: float | None = None
+    p90_ms: float | None = None
+    p99_ms: float | None = None
+    queries: int
+    duration_seconds: float
+    warmup_seconds: float
+    warmup_ended: str
+    loadgen: dict[str, Any] = Field(default_factory=dict, description="LoadGen's own settings and result lines")
+
+
+class Speed(Part):
+    scenario: Literal["single_stream", "multi_stream", "offline", "server"]
+    load: Literal["fixed", "real"] = Field(description="fixed: every sample max_length tokens; real: the task's own lengths")
+    batch_size: int = Field(description="samples in one call of the engine (at most)")
+    sequence_length: int = Field(description="tokens a sample (fixed), or the longest allowed (real)")
+    mean_tokens: float = Field(description="mean true length of the samples offered")
+    qps: Figure
+    mean_ms: Figure | None = None
+    p50_ms: Figure | None = None
+    p90_ms: Figure | None = None
+    p99_ms: Figure | None = None
+    rounds: list[SpeedRound]
+    timed: str = Field(description="what is inside the timed region")
+
+
+class Memory(Part):
+    peak_rss_bytes: int = Field(description="peak resident memory of the cell's own process, speed rounds included")
+    import_rss_bytes: int = Field(description="resident memory before the checkpoint was loaded")
+    peak_device_bytes: int | None = None
+
+
+class PlacementRecord(Part):
+    claimed: str
+    nodes: dict[str, int]
+    int8_macs: int
+    total_macs: int
+    detail: list[list[str]] = Field(default_factory=list, description="(name, operator, provider or kernel) a node")
+    notes: list[str] = Field(default_factory=list)
+
+
+class Record(Part):
+    schema_version: Literal[1] = 1
+    record_id: str
+    key: str = Field(description="content key of the cell: settings, checkpoint, data, libraries, machine")
+    run_id: str
+    finished: str = Field(description="UTC, ISO 8601")
+    status: Status
+    reason: str = Field("", description="why it failed or was skipped; empty when ok")
+    remedy: str = ""
+    log_tail: list[str] = Field(default_factory=list, description="last lines of a failed cell's log")
+    suite: str
+    suite_title: str
+    model: str
+    seed: int
+    task: str
+    backend: str
+    label: str
+    scheme: str | None = None
+    baseline: bool = False
+    device: str
+    simulated: bool = Field(False, description="a simulation: carries no speed figure")
+    settings: dict[str, Any] = Field(description="the whole cell as it was planned")
+    command: str = Field(description="the command that repeats it")
+    commit: str | None = None
+    dirty: bool | None = Field(None, description="the checkout had changes outside results/ when the run started; None outside a checkout")
+    machine: dict[str, Any]
+    software: dict[str, str]
+    data: Data | None = None
+    checkpoint: Checkpoint | None = None
+    accuracy: list[Accuracy] = Field(default_factory=list, description="one an evaluated split")
+    flops: Flops | None = None
+    speed: list[Speed] = Field(default_factory=list)
+    memory: Memory | None = None
+    placement: PlacementRecord | None = None
+    artifact_bytes: int | None = Field(None, description="what the engine loads: ONNX file, engine plan or weights")
+    build_seconds: float | None = Field(None, description="export and engine build, None when it came from the cache")
+    cold_start_seconds: float | None = Field(None, description="process start to first answer, median of rounds")
+    findings: list[Finding] = Field(default_factory=list)
+    notes: list[str] = Field(default_factory=list)
+
+
+def append(path: Path, record: Record) -> None:
+    """Append one record as a line, and return only when it is on the disk. Raises RecordError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        line = record.model_dump_json() + "\n"
+        with path.open("ab") as file:
+            if file.tell() and not _ends_with_newline(path):  # a killed run may have left half a line
+                line = "\n" + line
+            file.write(line.encode())
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise RecordError(f"{path}: cannot write the record: {error.strerror}; free some space or make the folder writable") from None
+
+
+def _ends_with_newline(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"
+
+
+def read(folder: Path) -> Iterator[tuple[Path, Record]]:
+    """Every record below a folder, files in name order. A last line that a killed run cut short is passed over; any other
+    broken line raises RecordError with file and line."""
+    for path in sorted(folder.rglob("*.jsonl")):
+        lines = path.read_bytes().split(b"\n")
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                yield path, parse(json.loads(line))
+            except (json.JSONDecodeError, UnicodeDecodeError):
+                if _cut_short(line):
+                    continue
+                raise RecordError(f"{path}: line {number}: not a JSON object; restore the file from git or delete the line") from None
+            except ValidationError as error:
+                first = error.errors()[0]
+                where = ".".join(str(part) for part in first["loc"])
+                raise RecordError(f"{path}: line {number}: {where}: {first['msg']}; it is not a record of schema version {SCHEMA_VERSION}") from None
+
+
+def _cut_short(line: bytes) -> bool:
+    """A record that was being written when the process died: it begins as one and never ends."""
+    return line.startswith(b'{"schema_version"') and not line.rstrip().endswith(b"}")
+
+
+def parse(value: Any) -> Record:
+    """A record from its JSON value; older schema versions are migrated here once there are any."""
+    return Record.model_validate_json(json.dumps(value))
+
+

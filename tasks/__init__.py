@@ -1,0 +1,35 @@
+"""Tasks by name. A new task is one file and one line here, or an installed package's `quantboard.tasks` entry point."""
+
+from __future__ import annotations
+
+import difflib
+from importlib import import_module
+from importlib.metadata import entry_points
+
+from tasks.base import DataIdentity, DataRef, Features, Scores, Shape, SplitIdentity, Statistic, Task, TaskError
+
+__all__ = [
+    "DataIdentity", "DataRef", "Features", "Scores", "Shape", "SplitIdentity", "Statistic", "Task", "TaskError",
+    "open_task", "task_names",
+]  # fmt: skip
+
+_REGISTRY = {"squad_v1": "tasks.squad:open_task"} | {
+    f"glue/{name}": "tasks.glue:open_task" for name in ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte")
+}
+
+
+def task_names() -> list[str]:
+    """All task names that a suite may use; imports no task."""
+    return [*_REGISTRY, *(point.name for point in entry_points(group="quantboard.tasks"))]
+
+
+def open_task(name: str, data: DataRef) -> Task:
+    """The task bound to its data. Raises TaskError for an unknown name or unreadable data."""
+    plugins = {point.name: point.value for point in entry_points(group="quantboard.tasks")}
+    target = _REGISTRY.get(name) or plugins.get(name)
+    if target is None:
+        near = difflib.get_close_matches(name, task_names(), 1)
+        raise TaskError(f"unknown task '{name}'" + (f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(task_names())}"))
+    module, _, function = target.partition(":")
+    task: Task = getattr(import_module(module), function)(name, data)
+    return task
