@@ -1,0 +1,295 @@
+"""The program inside a cell's process: `python -m harness.cell JOB.json`.
+
+It imports one engine, and nothing of the others. A job is one of
+
+  build     prepare the session, so that what the engine builds lies in the cache
+  accuracy  run the whole evaluation set, decode, score; leaves per-example scores and the samples that speed rounds offer
+  speed     one round: prepare, warm up, and let LoadGen offer every scenario and load
+
+and what it found is written to `out` as JSON.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from backends import Device, Session, Settings, get_backend
+from harness.cells import Cell
+from harness.children import die_with_parent
+from harness.measure.memory import device_peak_bytes, peak_rss_bytes, rss_bytes
+from tasks import Features, Task, open_task
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+SAMPLES = 1024
+"""How many sequences of the evaluation set speed rounds draw from (LoadGen's performance sample count)."""
+USER_FAULT = 3
+"""Exit code when a job ends in a fault that is not ours: its last line on stdout tells what."""
+
+
+@dataclass(frozen=True)
+class Job:
+    mode: str
+    cell: Cell
+    checkpoint: Path
+    cache: Path
+    out: Path
+    scores: Path
+    """NPZ of per-example scores (accuracy writes it)."""
+    samples: Path
+    """NPZ of the sequences that speed rounds offer (accuracy writes it, speed reads it)."""
+    started: float
+    """time.time() when the process was asked for."""
+    threads: int
+
+    def write(self, path: Path) -> None:
+        content = {name: str(value) if isinstance(value, Path) else value for name, value in vars(self).items()}
+        path.write_text(json.dumps(content | {"cell": self.cell.to_json()}))
+
+    @classmethod
+    def read(cls, path: Path) -> Job:
+        content = json.loads(path.read_text())
+        for name in ("checkpoint", "cache", "out", "scores", "samples"):
+            content[name] = Path(content[name])
+        return cls(**content | {"cell": Cell.from_json(content["cell"])})
+
+
+def main(arguments: Sequence[str]) -> int:
+    die_with_parent()
+    job = Job.read(Path(arguments[0]))
+    from backends import BackendError
+    from tasks import TaskError
+
+    try:
+        if job.cell.device == "cpu" and hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, sorted(os.sched_getaffinity(0)))
+        found = {"build": build, "accuracy": accuracy, "speed": speed}[job.mode](job)
+    except (TaskError, BackendError) as error:
+        print(str(error), flush=True)
+        return USER_FAULT
+    part = job.out.with_suffix(".part")
+    part.write_text(json.dumps(found))
+    part.replace(job.out)
+    return 0
+
+
+def prepare(job: Job) -> tuple[Session, dict[str, Any]]:
+    """The cell's session, and what loading it cost."""
+    cell = job.cell
+    before = rss_bytes()
+    session = get_backend(cell.backend).prepare(
+        job.checkpoint,
+        Settings(cell.shape.max_length, max(cell.batch_sizes), job.threads, job.cache / "engines", cell.options),
+        cast(Device, cell.device),
+    )
+    return session, {
+        "import_rss_bytes": before,
+        "artifact_bytes": session.artifact_bytes,
+        "build_seconds": session.build_seconds if session.built else None,
+    }
+
+
+def build(job: Job) -> dict[str, Any]:
+    session, facts = prepare(job)
+    session.close()
+    return facts
+
+
+def accuracy(job: Job) -> dict[str, Any]:
+    from harness.measure.inference import run_features
+
+    cell = job.cell
+    session, facts = prepare(job)
+    task = open_task(cell.task, cell.data)
+    tokenizer, fingerprint = load_tokenizer(job.checkpoint)
+    names = label_names(job.checkpoint, task)
+    splits: list[dict[str, Any]] = []
+    columns: dict[str, np.ndarray[Any, Any]] = {}
+    for number, split in enumerate(task.eval_splits):
+        examples = task.examples(split)
+        whole = len(examples)
+        if cell.limit is not None and cell.limit < whole:
+            chosen = np.sort(np.random.default_rng(20_261_121).permutation(whole)[: cell.limit])
+            examples = [examples[index] for index in chosen]
+        features = cached_features(job, task, split, examples, tokenizer, fingerprint)
+        if number == 0:
+            write_samples(job.samples, features)
+        inference = run_features(
+            session, features, batch_size=max(cell.batch_sizes), padding=cell.padding, max_length=cell.shape.max_length
+        )
+        predictions = task.decode(examples, features, inference.outputs, names)
+        scores = task.score(examples, predictions)
+        columns |= {f"{split}/{name}": values for name, values in scores.per_example.items()}
+        if scores.groups is not None:
+            columns[f"{split}/group"] = scores.groups
+        splits.append(
+            {
+                "split": split,
+                "statistics": {name: [s.kind, list(s.columns)] for name, s in scores.statistics.items()},
+                "metrics": dict(scores.metrics),
+                "primary": task.primary_metric,
+                "examples": len(examples),
+                "examples_of_split": whole,
+                "whole": len(examples) == whole,
+                "missing": scores.missing,
+                "padding": cell.padding,
+                "batch_formation": inference.batch_formation,
+                "forward_seconds": inference.forward_seconds,
+                "tokens": inference.tokens,
+            }
+        )
+    placement = session.placement()
+    session.close()
+    job.scores.parent.mkdir(parents=True, exist_ok=True)
+    part = job.scores.with_suffix(".part.npz")
+    np.savez_compressed(part, allow_pickle=False, **columns)
+    part.replace(job.scores)
+    return facts | {
+        "splits": splits,
+        "placement": {
+            "claimed": placement.claimed,
+            "nodes": dict(placement.nodes),
+            "int8_macs": placement.int8_macs,
+            "total_macs": placement.total_macs,
+            "detail": [list(row) for row in placement.detail],
+            "notes": list(placement.notes),
+        },
+        "peak_rss_bytes": peak_rss_bytes(),
+        "engine_modules": engines_imported(),
+    }
+
+
+def speed(job: Job) -> dict[str, Any]:
+    """One fresh-process round. Cold start ends with the first answer, a sequence of max_length at batch 1."""
+    from harness.measure.load import make_samples, run_scenario
+
+    cell, measure = job.cell, job.cell.measure
+    session, facts = prepare(job)
+    features = read_samples(job.samples)
+    longest = cell.shape.max_length
+    ids = np.zeros((1, longest), np.int64)
+    session.run({"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": ids.copy()})
+    cold_start = time.time() - job.started
+    rounds: list[dict[str, Any]] = []
+    for load in measure.loads:
+        samples = make_samples(features, load=load, max_length=longest, count=SAMPLES, seed=cell.seed)
+        for scenario in measure.scenarios:
+            sizes = cell.batch_sizes if scenario == "offline" else (1,)
+            for size in sizes:
+                found = run_scenario(
+                    session,
+                    samples,
+                    scenario=scenario,
+                    batch_size=size,
+                    min_duration=measure.min_duration,
+                    min_queries=measure.min_queries,
+                    max_warmup=measure.max_warmup,
+                    seed=cell.seed,
+                )
+                rounds.append(
+                    {
+                        "scenario": scenario,
+                        "load": load,
+                        "batch_size": size,
+                        "sequence_length": longest,
+                        "mean_tokens": float(features.lengths.mean()) if load == "real" else float(longest),
+                        "round": found.model_dump(),
+                    }
+                )
+    session.close()
+    return facts | {
+        "rounds": rounds,
+        "cold_start_seconds": cold_start,
+        "peak_rss_bytes": peak_rss_bytes(),
+        "peak_device_bytes": device_peak_bytes() if cell.device == "cuda" else None,
+    }
+
+
+def load_tokenizer(checkpoint: Path) -> tuple[Tokenizer, str]:
+    """The fast tokenizer of a checkpoint folder, and a hash of it."""
+    from tokenizers import Tokenizer
+
+    path = checkpoint / "tokenizer.json"
+    return Tokenizer.from_file(str(path)), hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def label_names(checkpoint: Path, task: Task) -> tuple[str, ...]:
+    """The model's own names of its classes, in its numbering; empty where the task has none."""
+    if not task.labels:
+        return ()
+    named: dict[str, str] = json.loads((checkpoint / "config.json").read_text()).get("id2label", {})
+    return tuple(named[index] for index in sorted(named, key=int))
+
+
+def cached_features(
+    job: Job, task: Task, split: str, examples: Sequence[Any], tokenizer: Tokenizer, fingerprint: str
+) -> Features:
+    """Features of a split; seven cells of a model share them, so they are made once and kept."""
+    cell = job.cell
+    content = [task.name, task.version, task.identity.splits[split].sha256, split, fingerprint, vars(cell.shape), cell.limit]
+    key = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+    path = job.cache / "features" / f"{key}.npz"
+    if path.exists():
+        try:
+            return _read_features(path)
+        except (OSError, ValueError, KeyError, EOFError):
+            path.unlink(missing_ok=True)  # cut short by a crash of the machine: made again below
+    features = task.features(examples, tokenizer, cell.shape)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f".{os.getpid()}.npz")
+    try:
+        _write_features(part, features)
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)  # a full disk costs the cache, not the cell
+    return features
+
+
+def _write_features(path: Path, features: Features) -> None:
+    arrays = {name: getattr(features, name) for name in ("input_ids", "token_type_ids", "lengths", "example_index")}
+    extra = {f"extra.{name}": values for name, values in features.extra.items()}
+    np.savez(path, allow_pickle=False, **arrays, **extra)
+
+
+def _read_features(path: Path) -> Features:
+    with np.load(path, allow_pickle=False) as stored:
+        extra = {name.removeprefix("extra."): stored[name] for name in stored.files if name.startswith("extra.")}
+        return Features(stored["input_ids"], stored["token_type_ids"], stored["lengths"], stored["example_index"], extra)
+
+
+def write_samples(path: Path, features: Features) -> None:
+    """A seeded draw of sequences, small enough that a speed round holds nothing else."""
+    chosen = np.sort(np.random.default_rng(SAMPLES).permutation(len(features))[:SAMPLES])
+    lengths = features.lengths[chosen]
+    width = int(lengths.max())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _write_features(
+        path,
+        Features(
+            features.input_ids[chosen, :width], features.token_type_ids[chosen, :width], lengths, features.example_index[chosen]
+        ),
+    )
+
+
+def read_samples(path: Path) -> Features:
+    return _read_features(path)
+
+
+def engines_imported() -> list[str]:
+    """Which of the heavy engines this process holds: a cell imports its own alone."""
+    return [name for name in ("torch", "onnxruntime", "tensorrt", "transformers") if name in sys.modules]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
