@@ -1,0 +1,202 @@
+"""The command line: `quantboard ...`, or `python -m harness ...`.
+
+Every verb is a short pipe of functions that live elsewhere. Heavy modules are imported inside the verb that needs them, so
+that `--help`, `validate` and `plan` answer at once. Exit codes: 0 done, 1 a cell failed, 2 a fault of the input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.errors import QuantboardError, SuiteError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
+    verb: Callable[[argparse.Namespace], int] = options.verb
+    try:
+        return verb(options)
+    except KeyboardInterrupt:
+        _say("interrupted; what was recorded is kept, the same command continues")
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+    except Exception as error:
+        if not _is_users(error):
+            raise
+        lines = error.problems if isinstance(error, SuiteError) else (str(error),)
+        if getattr(options, "json", False):
+            print(json.dumps({"error": list(lines)}))
+        for line in lines:
+            print(line, file=sys.stderr)
+        return 2
+
+
+def _is_users(error: Exception) -> bool:
+    """Faults of the user's input, in any room; anything else is a bug and keeps its traceback."""
+    from backends import BackendError
+    from tasks import TaskError
+
+    return isinstance(error, QuantboardError | BackendError | TaskError)
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="quantboard", description="Which way of quantizing a BERT-family encoder should a team ship?")
+    verbs = top.add_subparsers(metavar="VERB", required=True)
+
+    def add(name: str, verb: Callable[[argparse.Namespace], int], text: str, *, suite: bool = False) -> argparse.ArgumentParser:
+        one = verbs.add_parser(name, help=text, description=text)
+        one.set_defaults(verb=verb)
+        if suite:
+            one.add_argument("suite", help="a suite's name (suites/NAME.toml) or the path of a suite file")
+        one.add_argument("--json", action="store_true", help="print JSON only, unrounded, on standard output")
+        return one
+
+    def choose(one: argparse.ArgumentParser) -> None:
+        one.add_argument("--data", metavar="DIR", help="folder with the data; or 'sample', or 'real' (the hub, never the sample)")
+        for name in ("model", "task", "backend"):
+            one.add_argument(f"--{name}", action="append", default=[], metavar="NAME", help=f"only this {name} (may be repeated)")
+        one.add_argument("--limit", type=_positive, metavar="N", help="evaluate a seeded random part of N examples: never ranked with the whole")
+
+    add("validate", validate, "check a suite file; nothing is downloaded or run", suite=True)
+    one = add("plan", show_plan, "list the cells that `run` would run here, and why others cannot; touches no network", suite=True)
+    choose(one)
+    one.add_argument("--assume", action="append", default=[], choices=["gpu", "hub"], help="plan as if this were there")
+    one = add("run", run, "train or load every model, run it on every backend, append a record each", suite=True)
+    choose(one)
+    one.add_argument("--until", choices=["train", "quantize", "build", "score"], help="stop every cell after this step; nothing is recorded")
+    one.add_argument("--fresh", action="store_true", help="run cells again that have a good record")
+    one = add("score", score, "official metrics of a predictions file, with intervals")
+    one.add_argument("task", help="squad_v1 or glue/TASK")
+    one.add_argument("predictions", type=Path, help="JSON: {question id: text} for squad_v1, else a list in row order")
+    one.add_argument("--data", metavar="DIR", help="folder with the data; or 'sample', or 'real'")
+    one = add("flops", flops, "floating-point operations of one sequence by the project's rule")
+    for name, default in (("layers", 12), ("hidden", 768), ("sequence-length", 384)):
+        one.add_argument(f"--{name}", type=_positive, default=default, metavar="N", help=f"default {default}")
+    one.add_argument("--intermediate", type=_positive, metavar="N", help="default 4 x hidden")
+    one = add("data", data, "write what a suite needs as save_to_disk folders, for machines without a network", suite=True)
+    one.add_argument("folder", type=Path)
+    one.add_argument("--data", metavar="DIR", help="take it from this folder; or 'sample', or 'real'")
+    add("doctor", doctor, "what this machine can run, and what to install or fix for the rest")
+    one = add("site", site, "render the records below results/ to a static site")
+    one.add_argument("--results", type=Path, help="default: results/ of the checkout")
+    one.add_argument("--out", type=Path, help="default: _site/ of the checkout")
+    return top
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def validate(options: argparse.Namespace) -> int:
+    from harness.suite import load_suite
+
+    suite = load_suite(options.suite)
+    if options.json:
+        print(json.dumps({"suite": suite.name, "problems": []}))
+    else:
+        print(f"{suite.name}: no problems")
+    return 0
+
+
+def show_plan(options: argparse.Namespace) -> int:
+    from harness.prepare import plan_offline
+    from harness.report.terminal import plan_json, print_plan
+
+    plan = plan_offline(options)
+    print(json.dumps(plan_json(plan))) if options.json else print_plan(plan)
+    return 0
+
+
+def run(options: argparse.Namespace) -> int:
+    from harness.prepare import run_suite
+    from harness.report.terminal import print_records
+
+    records = run_suite(options, command(options), _say)
+    if options.json:
+        print(json.dumps([entry.model_dump() for entry in records]))
+    else:
+        print_records(records)
+    return 1 if any(entry.status == "failed" for entry in records) else 0
+
+
+def command(options: argparse.Namespace) -> str:
+    """The command that repeats a run; the data's folder is called DIR, since its place says nothing about it."""
+    words = ["quantboard", "run", Path(options.suite).stem if options.suite.endswith(".toml") else options.suite]
+    if options.data:
+        words += ["--data", options.data if options.data in ("sample", "real") else "DIR"]
+    for name in ("model", "task", "backend"):
+        for value in getattr(options, name):
+            words += [f"--{name}", value]
+    if options.limit:
+        words += ["--limit", str(options.limit)]
+    return shlex.join(words)
+
+
+def score(options: argparse.Namespace) -> int:
+    from harness.prepare import score_predictions
+
+    found = score_predictions(options.task, options.predictions, options.data)
+    print(json.dumps(found, indent=None if options.json else 2))
+    return 0
+
+
+def flops(options: argparse.Namespace) -> int:
+    from harness.measure.flops import encoder_flops, format_flops
+
+    count = encoder_flops(
+        layers=options.layers,
+        hidden=options.hidden,
+        intermediate=options.intermediate or 4 * options.hidden,
+        sequence_length=options.sequence_length,
+        head_outputs=2,
+        head="token",
+    )
+    if options.json:
+        print(json.dumps({"total": count.total, "encoder": count.encoder, "head": count.head}))
+    else:
+        print(f"{format_flops(count.total)} ({count.encoder / 1e6:.2f}M encoder, {count.head / 1e6:.2f}M question answering head)")
+    return 0
+
+
+def data(options: argparse.Namespace) -> int:
+    from harness.prepare import write_data
+
+    written = write_data(options.suite, options.folder, options.data)
+    print(json.dumps(written)) if options.json else print("\n".join(written))
+    return 0
+
+
+def doctor(options: argparse.Namespace) -> int:
+    from harness.doctor import examine, print_findings
+
+    found: dict[str, Any] = examine()
+    print(json.dumps(found)) if options.json else print_findings(found)
+    return 0
+
+
+def site(options: argparse.Namespace) -> int:
+    from harness import paths
+    from harness.report.site import render
+
+    page = render(options.results or paths.results(), options.out or paths.home() / "_site")
+    print(json.dumps({"page": str(page)}) if options.json else f"open {page}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

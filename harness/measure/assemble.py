@@ -1,0 +1,93 @@
+"""From what a cell's processes wrote to the parts of its record."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.cells import Cell
+from harness.measure.flops import encoder_flops
+from harness.measure.intervals import intervals
+from harness.measure.load import TIMED, findings, summarise
+from harness.record import Accuracy, Checkpoint, Finding, Flops, Speed, SpeedRound
+from tasks import Scores, Statistic
+
+
+def read_scores(path: Path, split: str, statistic: Mapping[str, Sequence[Any]], metrics: Mapping[str, float]) -> Scores:
+    """The Scores of one split, from a cell's NPZ and the statistics its process named."""
+    with np.load(path, allow_pickle=False) as stored:
+        columns = {name.removeprefix(f"{split}/"): stored[name] for name in stored.files if name.startswith(f"{split}/")}
+    groups = columns.pop("group", None)
+    kinds = {name: Statistic(kind, tuple(names)) for name, (kind, names) in statistic.items()}
+    return Scores(metrics, columns, kinds, groups)
+
+
+def accuracies(
+    scored: Mapping[str, Any], scores: Path, kept_as: str | None, checkpoint: Checkpoint, cell: Cell
+) -> list[Accuracy]:
+    """One a split, with intervals. `kept_as`: where the NPZ lies beside the record."""
+    if cell.checkpoint.recipe == "ptq":
+        selected_on = "nothing; ranges calibrated on training examples"
+    else:
+        selected_on = "nothing; last step of training" if checkpoint.train_seconds is not None else "nothing; weights as published"
+    parts = []
+    for found in scored["splits"]:
+        fields = {name: value for name, value in found.items() if name not in ("statistics", "metrics")}
+        figures = intervals(read_scores(scores, found["split"], found["statistics"], found["metrics"]))
+        parts.append(Accuracy(**fields, metrics=figures, selected_on=selected_on, scores_file=kept_as))
+    return parts
+
+
+def flops_of(cell: Cell, checkpoint: Checkpoint, placement: Mapping[str, Any]) -> Flops:
+    """FLOPs of one sequence of max_length by DESIGN's rule, beside the engine's own count of MACs."""
+    sizes = checkpoint.architecture
+    qa = cell.task.startswith("squad")
+    count = encoder_flops(
+        layers=sizes["num_hidden_layers"],
+        hidden=sizes["hidden_size"],
+        intermediate=sizes["intermediate_size"],
+        sequence_length=cell.shape.max_length,
+        head_outputs=sizes.get("num_labels", 2),
+        head="token" if qa else "pooled",
+    )
+    macs = placement["total_macs"]
+    agreement = "equal" if 2 * macs == count.total else f"{200 * macs / count.total - 100:+.3f}% against the formula"
+    return Flops(
+        sequence_length=cell.shape.max_length,
+        total=count.total,
+        encoder=count.encoder,
+        head=count.head,
+        int8_share=placement["int8_macs"] / macs if macs else 0.0,
+        cross_check=f"matrix products counted in the loaded model: {agreement}",
+    )
+
+
+def speeds(
+    cell: Cell, processes: Sequence[Mapping[str, Any]], placement: Mapping[str, Any]
+) -> tuple[list[Speed], list[Finding]]:
+    """Rounds of each scenario, load and batch size brought together, and the validity rules that fail."""
+    grouped: dict[tuple[str, str, int], list[tuple[Mapping[str, Any], SpeedRound]]] = {}
+    for process in processes:
+        for entry in process["rounds"]:
+            name = (entry["scenario"], entry["load"], entry["batch_size"])
+            grouped.setdefault(name, []).append((entry, SpeedRound(**entry["round"])))
+    parts: list[Speed] = []
+    for (scenario, load, size), entries in grouped.items():
+        rounds = [found for _, found in entries]
+        parts.append(
+            Speed(
+                scenario=scenario,
+                load=load,
+                batch_size=size,
+                sequence_length=entries[0][0]["sequence_length"],
+                mean_tokens=statistics.fmean(entry["mean_tokens"] for entry, _ in entries),
+                rounds=rounds,
+                timed=TIMED[scenario],
+                **summarise(rounds),
+            )
+        )
+    return parts, findings(parts, placement, cell.measure)
