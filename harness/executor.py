@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +19,7 @@ from harness.cells import Cell, CheckpointSpec
 from harness.checkpoint import describe, folder_of
 from harness.children import Ended, run_module
 from harness.record import Record
+from tasks import DataIdentity
 
 Until = Literal["train", "quantize", "build", "score"]
 TIMEOUT = 6 * 3600.0
@@ -39,6 +40,7 @@ class Run:
     machine: dict[str, Any]
     commit: str | None
     dirty: bool | None
+    identities: Mapping[str, DataIdentity]
     say: Callable[[str], None]
     show_progress: bool
     failed_checkpoints: dict[str, Outcome] = field(default_factory=dict)
@@ -231,7 +233,6 @@ def _memory(rounds: list[dict[str, Any]]) -> record.Memory | None:
 
 def _record(cell: Cell, run: Run, **parts: Any) -> Record:
     from harness.machine import software
-    from harness.plan import record_data
 
     backend = get_backend(cell.backend)
     now = datetime.now(UTC)
@@ -257,9 +258,16 @@ def _record(cell: Cell, run: Run, **parts: Any) -> Record:
         dirty=run.dirty,
         machine=run.machine,
         software=software(backend.distributions),
-        data=record_data(cell),
+        data=_data(run.identities.get(cell.task)),
         **parts,
     )
+
+
+def _data(identity: DataIdentity | None) -> record.Data | None:
+    if identity is None:
+        return None
+    splits = {name: record.SplitData(**vars(split)) for name, split in identity.splits.items()}
+    return record.Data(kind=identity.kind, label=identity.label, splits=splits)
 
 
 def portable(cell: Cell) -> dict[str, Any]:

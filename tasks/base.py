@@ -149,5 +149,9 @@ class Task(Protocol):
         (positions past a sequence's length are ignored), (n, labels) else. `label_names`: the model's own names of its
         classes (config `id2label`), matched to the task's by name; TaskError if they do not match."""
 
+    def parse_predictions(self, examples: Sequence[Any], text: str, file: str) -> list[Any]:
+        """One prediction an example from a predictions file's text, None where it has none. Raises TaskError naming `file`:
+        not the JSON that is expected, unknown ids, wrong types or numbers."""
+
     def score(self, examples: Sequence[Any], predictions: Sequence[Any]) -> Scores:
         """The official metrics over these examples. Predictions are one an example, None where missing."""
