@@ -1,0 +1,128 @@
+"""Roughly how long each cell of a run will take on this machine: said beforehand, never recorded."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from harness.cells import Cell, CheckpointSpec
+from harness.checkpoint import folder_of
+from harness.measure.flops import encoder_flops
+from harness.plan import Plan
+from harness.record import Record
+from tasks import DataIdentity
+
+MEAN_SHARE = 0.5
+"""Mean true length over max_length, as in SQuAD at 384; other tasks are shorter, so their guess is on the safe side."""
+RELATIVE = {"torch_bf16": 0.5, "fake_quant_w8a8": 1.5, "onnxruntime_int8": 0.6, "onnxruntime_int8_dynamic": 0.5}
+"""Forward time against FP32 on a CPU with VNNI; seen on one machine, used for the guess alone."""
+GPU_GAIN = 50.0
+START_SECONDS = 5.0
+
+
+def estimate(
+    plan: Plan, before: Mapping[str, Record], cache: Path, identities: Mapping[str, DataIdentity], *, fresh: bool
+) -> Iterator[str]:
+    """A line for each checkpoint to be made and each cell to be run, and their sum."""
+    todo = [cell for cell in plan.cells if not cell.blocked and (fresh or not _done(before.get(cell.key)))]
+    if not todo:
+        return
+    rate = _flops_per_second()
+    total, seen = 0.0, set()
+    for cell in todo:
+        per_sequence = _forward_flops(cell) / rate / (GPU_GAIN if cell.device == "cuda" else 1)
+        identity = identities.get(cell.task)
+        for spec in _chain(cell.checkpoint):
+            if spec.key in seen or spec.recipe == "load" or folder_of(spec, cache).is_dir():
+                continue
+            seen.add(spec.key)
+            seconds = START_SECONDS + 3 * per_sequence * _trained(spec, identity)
+            total += seconds
+            yield f"about {_words(seconds)}: {spec.recipe} {spec.model} on {spec.task}, seed {spec.seed}"
+        rows = sum(split.rows for name, split in identity.splits.items() if name.startswith("validation")) if identity else 1000
+        rows = min(rows, cell.limit or rows)
+        seconds = START_SECONDS + rows * per_sequence * RELATIVE.get(cell.backend, 1.0)
+        if cell.backend != "fake_quant_w8a8":
+            measure = cell.measure
+            runs = len(measure.loads) * sum(len(cell.batch_sizes) if name == "offline" else 1 for name in measure.scenarios)
+            seconds += measure.rounds * (START_SECONDS + runs * 2 * measure.min_duration)
+        total += seconds
+        yield f"about {_words(seconds)}: {cell.model} / {cell.task} / {cell.label} / seed {cell.seed}"
+    yield f"about {_words(total)} in all, guessed from a matrix product's speed on this machine"
+
+
+def _done(entry: Record | None) -> bool:
+    return entry is not None and entry.status in ("ok", "invalid")
+
+
+def _chain(spec: CheckpointSpec) -> Iterator[CheckpointSpec]:
+    if spec.parent:
+        yield from _chain(spec.parent)
+    yield spec
+
+
+def _trained(spec: CheckpointSpec, identity: DataIdentity | None) -> float:
+    """Sequences that pass through training (or, a third as dear, calibration)."""
+    if spec.recipe == "ptq":
+        return (spec.calibration or {}).get("samples", 128) / 3
+    rows = identity.splits["train"].rows if identity and "train" in identity.splits else 10_000
+    train = spec.train or {}
+    steps = train.get("max_steps")
+    return float(steps * train.get("batch_size", 16) if steps else rows * train.get("epochs", 3))
+
+
+def _forward_flops(cell: Cell) -> float:
+    sizes = base_sizes(cell.checkpoint)
+    count = encoder_flops(
+        layers=sizes["num_hidden_layers"],
+        hidden=sizes["hidden_size"],
+        intermediate=sizes["intermediate_size"],
+        sequence_length=max(8, int(cell.shape.max_length * MEAN_SHARE)),
+        head_outputs=2,
+        head="token",
+    )
+    return float(count.total)
+
+
+def base_sizes(spec: CheckpointSpec) -> Mapping[str, int]:
+    """Sizes where the suite or a local folder says them, else BERT-base's."""
+    import json
+
+    if spec.parent:
+        return base_sizes(spec.parent)
+    if spec.architecture:
+        return spec.architecture
+    if spec.source.startswith("package:"):
+        from importlib.metadata import PackageNotFoundError, files
+
+        name, _, folder = spec.source.removeprefix("package:").partition("/")
+        try:
+            for file in files(name.replace("_", "-")) or []:
+                if str(file).endswith(f"{folder}/config.json"):
+                    sizes: Mapping[str, int] = json.loads(Path(str(file.locate())).read_text())
+                    return sizes
+        except (PackageNotFoundError, OSError, ValueError):
+            pass
+    return {"num_hidden_layers": 12, "hidden_size": 768, "intermediate_size": 3072}
+
+
+def _flops_per_second() -> float:
+    """Of a float32 matrix product of a linear layer's size, best of five."""
+    a, b = np.ones((512, 768), np.float32), np.ones((768, 768), np.float32)
+    best = min(_timed(a, b) for _ in range(5))
+    return 2 * 512 * 768 * 768 / best * 0.6  # layers between the products take their share
+
+
+def _timed(a: np.ndarray[tuple[int, ...], np.dtype[np.float32]], b: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> float:
+    start = time.perf_counter()
+    a @ b
+    return time.perf_counter() - start
+
+
+def _words(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

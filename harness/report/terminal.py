@@ -1,0 +1,89 @@
+"""Plans and records as tables in the terminal (rich)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from harness.plan import Plan
+    from harness.record import Figure, Record, Speed
+
+
+def plan_json(plan: Plan) -> dict[str, Any]:
+    """Every cell with its settings; `blocked` holds the reason and the remedy where it cannot run here."""
+    return {"suite": plan.suite.name, "cells": [cell.to_json() for cell in plan.cells]}
+
+
+def print_plan(plan: Plan) -> None:
+    table = Table(title=f"{plan.suite.title} ({plan.suite.name})")
+    for name in ("model", "seed", "task", "backend", "recipe", "device", "shape", "key", "here"):
+        table.add_column(name, overflow="fold")
+    for cell in plan.cells:
+        recipe = cell.checkpoint.recipe if cell.checkpoint.recipe != "ptq" else f"ptq {cell.scheme}"
+        here = "runs" if not cell.blocked else f"skipped: {cell.blocked[0]}; {cell.blocked[1]}"
+        shape = f"{cell.shape.max_length}, batch {'/'.join(map(str, cell.batch_sizes))}"
+        table.add_row(cell.model, str(cell.seed), cell.task, cell.label, recipe, cell.device, shape, cell.key[:8], here)
+    console().print(table)
+
+
+def console() -> Console:
+    """Wide enough that a figure is never cut where there is no terminal to fit in."""
+    found = Console()
+    return found if found.is_terminal else Console(width=180)
+
+
+def print_records(records: Sequence[Record]) -> None:
+    """The final table: a line a cell; the baseline's accuracy beside what others lose against it is for the pages."""
+    if not records:
+        return
+    table = Table(title=records[0].suite_title)
+    for name in ("model", "task", "backend", "seed", "status"):
+        table.add_column(name, overflow="fold")
+    for name in ("accuracy % [95%]", "p90 ms", "queries/s", "INT8 share", "peak MiB"):
+        table.add_column(name, justify="right")
+    table.add_column("data")
+    for entry in records:
+        single, offline = find_speed(entry, "single_stream"), find_speed(entry, "offline")
+        table.add_row(
+            entry.model,
+            entry.task,
+            entry.label,
+            str(entry.seed),
+            entry.status,
+            "\n".join(f"{name} {show(figure)}" for part in entry.accuracy for name, figure in part.metrics.items()),
+            show(single.p90_ms, interval=False) if single and single.p90_ms else "",
+            show(offline.qps) if offline else "",
+            f"{entry.flops.int8_share:.0%}" if entry.flops else "",
+            f"{entry.memory.peak_rss_bytes / 2**20:.0f}" if entry.memory else "",
+            entry.data.label if entry.data else "",
+        )
+    out = console()
+    out.print(table)
+    for entry in records:
+        if entry.reason:
+            remedy = f"; {entry.remedy}" if entry.remedy else ""
+            out.print(f"{entry.model} / {entry.task} / {entry.label}: {entry.status}: {entry.reason}{remedy}", markup=False, highlight=False)
+        for line in entry.log_tail:
+            out.print(f"    {line}", markup=False, highlight=False)
+    out.print(
+        "queries/s: offline, real lengths, largest batch; p90: single stream, real lengths; simulations carry no speed figure.",
+        style="dim",
+    )
+
+
+def find_speed(entry: Record, scenario: str, load: str = "real") -> Speed | None:
+    """A record's speed in a scenario, of its largest batch; fixed-length load where real-length was not measured."""
+    parts = [part for part in entry.speed if part.scenario == scenario]
+    parts = [part for part in parts if part.load == load] or parts
+    return max(parts, key=lambda part: part.batch_size, default=None)
+
+
+def show(figure: Figure, *, interval: bool = True) -> str:
+    text = f"{figure.value:.2f}" if figure.value < 1000 else f"{figure.value:.0f}"
+    if interval and figure.low is not None and figure.high is not None:
+        text += f" [{figure.low:.2f}, {figure.high:.2f}]" if figure.value < 1000 else f" [{figure.low:.0f}, {figure.high:.0f}]"
+    return text

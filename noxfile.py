@@ -1,0 +1,97 @@
+"""The front door: each session sets up what it needs once and calls the command line.
+
+nox -s suite -- squad_int8     run a suite, then render the site
+nox -s site | tests | lint | bench | nightly
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+from pathlib import Path
+
+import nox
+
+nox.options.default_venv_backend = "virtualenv"
+nox.options.sessions = ["tests"]
+nox.options.reuse_existing_virtualenvs = True
+
+HERE = Path(__file__).parent
+
+
+def has_gpu() -> bool:
+    """An NVIDIA driver answers."""
+    tool = shutil.which("nvidia-smi")
+    return tool is not None and subprocess.run([tool, "-L"], capture_output=True).returncode == 0
+
+
+def install(session: nox.Session, *extras: str) -> None:
+    """Install the project and its extras, once: again only when pyproject.toml or the extras change."""
+    wanted = ",".join(["gpu" if has_gpu() else "cpu", *extras])
+    stamp = Path(session.create_tmp()).parent / "installed"
+    content = hashlib.sha256((HERE / "pyproject.toml").read_bytes() + wanted.encode()).hexdigest()
+    if stamp.exists() and stamp.read_text() == content:
+        return
+    session.install("-e", f".[{wanted}]")
+    if has_gpu():  # on its own and best-effort: without it only TensorRT's rows are lost
+        session.run("python", "-m", "pip", "install", "-e", ".[tensorrt]", success_codes=range(256))
+    stamp.write_text(content)
+
+
+@nox.session
+def suite(session: nox.Session) -> None:
+    """Run a suite and render the site: nox -s suite -- NAME [options of `quantboard run`]."""
+    if not session.posargs:
+        session.error("name a suite: nox -s suite -- squad_int8 (suites/ holds them)")
+    install(session, "minilm")
+    session.run("quantboard", "run", *session.posargs, success_codes=[0, 1])
+    session.run("quantboard", "site")
+
+
+@nox.session
+def site(session: nox.Session) -> None:
+    """Render results/ to _site/."""
+    install(session, "minilm")
+    session.run("quantboard", "site", *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The whole test suite, on this machine's cores."""
+    install(session, "minilm", "test")
+    session.run("pytest", *(session.posargs or ["-n", "auto", "--dist", "loadgroup"]))
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """ruff, and mypy strict over everything, the TensorRT backend against stubs of the real API."""
+    install(session, "minilm", "test", "lint")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    if not (HERE / "stubs" / "tensorrt").is_dir():
+        session.run("bash", "tests/tensorrt_stubs.sh", "stubs", external=True)
+    session.run("mypy", env={"MYPYPATH": "stubs"})
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Pairs of engines and of ways to feed them, side by side in one run (pytest-benchmark)."""
+    install(session, "minilm", "test")
+    session.run("pytest", "tests/bench", "--override-ini=addopts=", "-s", *session.posargs)
+
+
+@nox.session
+def nightly(session: nox.Session) -> None:
+    """Every suite on real data, never the sample; then the site."""
+    install(session, "minilm")
+    failed = []
+    for path in sorted((HERE / "suites").glob("*.toml")):
+        if path.stem != "sample":
+            try:
+                session.run("quantboard", "run", path.stem, "--data", "real", *session.posargs)
+            except nox.command.CommandFailed:
+                failed.append(path.stem)
+    session.run("quantboard", "site")
+    if failed:
+        session.error(f"suites with failed cells: {', '.join(failed)}")
