@@ -1,0 +1,211 @@
+"""`ranges.json` of a checkpoint: scale and zero point of every quantized tensor, read and written under strict validation.
+
+    {"format": 1,
+     "scheme": {"name": "engine_int8", "weights": {...}, "activations": {...}, "tensors": "encoder_linears"},
+     "calibration": {"samples": 128, ...},
+     "tensors": {"encoder.layer.0.attention.self.query.weight":
+                   {"role": "weight", "bits": 8, "symmetric": true, "narrow": true, "rounding": "half_even", "axis": 0,
+                    "scale": [one an output channel], "zero_point": [0, ...]},
+                 "encoder.layer.0.attention.self.query.input":
+                   {"role": "activation", ..., "axis": null, "scale": [s], "zero_point": [0]}}}
+
+A tensor is named by its module's path inside the encoder model (no leading `bert.`) and `.weight` or `.input`. Zero points
+lie on the signed grid. Query, key and value of a layer read the same tensor: three entries with equal values. NumPy only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from backends.base import BackendError
+from backends.fake_quant.schemes import Quantizer, Scheme
+
+FILE_NAME = "ranges.json"
+_FORMAT = 1
+_LINEARS = ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense",
+            "intermediate.dense", "output.dense")  # fmt: skip
+_FIELDS = {"role", "bits", "symmetric", "narrow", "rounding", "axis", "scale", "zero_point"}
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class TensorRange:
+    """The grid of one tensor. scale: (channels,) float32, positive; zero_point: (channels,) int32 on the signed grid;
+    channels is 1 with axis None. low, high: ends of the integer grid."""
+
+    role: Literal["weight", "activation"]
+    scale: Array
+    zero_point: Array
+    axis: int | None
+    quantizer: Quantizer
+
+    @property
+    def low(self) -> int:
+        return self.quantizer.low
+
+    @property
+    def high(self) -> int:
+        return self.quantizer.high
+
+    def quantize(self, values: Array) -> Array:
+        """float32 of any shape -> int8 codes on the signed grid, of the same shape.
+
+        In PyTorch's order of operations: a product with the float32 reciprocal of the scale, where ONNX divides. Exporters
+        take the codes of weights from here, so that every engine has the very integers of the simulation.
+        """
+        shape = [1] * values.ndim
+        if self.axis is not None:
+            shape[self.axis] = -1
+        steps = values.astype(np.float32) * (np.float32(1) / self.scale.reshape(shape))
+        rounded = np.rint(steps) if self.quantizer.rounding == "half_even" else np.floor(steps + np.float32(0.5))
+        return np.clip(rounded + self.zero_point.reshape(shape), self.low, self.high).astype(np.int8)
+
+    def dequantize(self, codes: Array) -> Array:
+        """Codes on the signed grid -> the float32 values that they stand for."""
+        shape = [1] * codes.ndim
+        if self.axis is not None:
+            shape[self.axis] = -1
+        return (codes.astype(np.int32) - self.zero_point.reshape(shape)).astype(np.float32) * self.scale.reshape(shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Ranges:
+    """What `ranges.json` holds. calibration: facts of how the ranges came to be (plain JSON values)."""
+
+    scheme: Scheme
+    tensors: Mapping[str, TensorRange]
+    calibration: Mapping[str, Any] = field(default_factory=dict)
+
+
+def linear_names(layers: int) -> list[str]:
+    """Paths of the encoder's linear layers inside the encoder model, in order of execution."""
+    return [f"encoder.layer.{index}.{name}" for index in range(layers) for name in _LINEARS]
+
+
+def write_ranges(folder: Path, ranges: Ranges) -> Path:
+    """Write `ranges.json` into a checkpoint folder, whole or not at all; returns its path."""
+    tensors = {}
+    for name, tensor in ranges.tensors.items():
+        _check_values(name, tensor)
+        quantizer = tensor.quantizer
+        tensors[name] = {
+            "role": tensor.role,
+            "bits": quantizer.bits,
+            "symmetric": quantizer.symmetric,
+            "narrow": quantizer.narrow,
+            "rounding": quantizer.rounding,
+            "axis": tensor.axis,
+            "scale": [float(value) for value in tensor.scale],
+            "zero_point": [int(value) for value in tensor.zero_point],
+        }
+    value = {
+        "format": _FORMAT,
+        "scheme": ranges.scheme.to_json(),
+        "calibration": dict(ranges.calibration),
+        "tensors": tensors,
+    }
+    path = folder / FILE_NAME
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+    return path
+
+
+def read_ranges(folder: Path) -> Ranges:
+    """The ranges of a checkpoint folder, checked against its `config.json`. Raises BackendError naming the tensor and the fault."""
+    path = folder / FILE_NAME
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BackendError(
+            f"{path} is missing: calibrate the checkpoint with a post-training scheme, or train it with QAT"
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise BackendError(f"{path}: cannot be read ({error}); calibrate the checkpoint again") from None
+    try:
+        return _parse(value, _expected(folder))
+    except BackendError as error:
+        raise BackendError(f"{path}: {error}; calibrate the checkpoint again") from None
+
+
+def _expected(folder: Path) -> dict[str, int]:
+    """Name of each tensor that `encoder_linears` quantizes -> its output channels (1 for inputs)."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        layers, hidden, intermediate = (
+            int(config[key]) for key in ("num_hidden_layers", "hidden_size", "intermediate_size")
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        raise BackendError(f"{folder / 'config.json'} is missing or is no BERT configuration") from None
+    expected = {}
+    for name in linear_names(layers):
+        expected[f"{name}.weight"] = intermediate if name.endswith("intermediate.dense") else hidden
+        expected[f"{name}.input"] = 1
+    return expected
+
+
+def _parse(value: Any, expected: Mapping[str, int]) -> Ranges:
+    if not isinstance(value, dict) or value.get("format") != _FORMAT:
+        raise BackendError(f"not a ranges file of format {_FORMAT}")
+    tensors, calibration = value.get("tensors"), value.get("calibration", {})
+    if not isinstance(tensors, dict) or not isinstance(value.get("scheme"), dict) or not isinstance(calibration, dict):
+        raise BackendError("'scheme', 'calibration' and 'tensors' must be objects")
+    scheme = Scheme.from_json(value["scheme"])
+    for name in (*tensors, *expected):
+        if name not in expected:
+            raise BackendError(f"unknown tensor '{name}'")
+        if name not in tensors:
+            raise BackendError(f"no range for '{name}'")
+    return Ranges(
+        scheme,
+        {name: _parse_tensor(name, tensors[name], channels, scheme) for name, channels in expected.items()},
+        calibration,
+    )
+
+
+def _parse_tensor(name: str, value: Any, channels: int, scheme: Scheme) -> TensorRange:
+    if not isinstance(value, dict) or set(value) != _FIELDS:
+        raise BackendError(f"'{name}' must have exactly the keys {', '.join(sorted(_FIELDS))}")
+    weight = name.endswith(".weight")
+    quantizer = scheme.weights if weight else scheme.activations
+    said = {key: value[key] for key in ("bits", "symmetric", "narrow", "rounding")}
+    if said != {key: getattr(quantizer, key) for key in said} or value["role"] != (
+        "weight" if weight else "activation"
+    ):
+        raise BackendError(f"'{name}' contradicts the file's scheme")
+    axis = 0 if quantizer.granularity == "per_channel" else None
+    length = channels if axis == 0 else 1
+    for key, kinds in (("scale", (int, float)), ("zero_point", (int,))):
+        numbers = value[key]
+        if (
+            not isinstance(numbers, list)
+            or len(numbers) != length
+            or any(type(number) not in kinds for number in numbers)
+        ):
+            raise BackendError(f"'{name}': {key} must be a list of {length} numbers")
+    if value["axis"] != axis:
+        raise BackendError(f"'{name}': axis must be {json.dumps(axis)}")
+    with np.errstate(over="ignore"):
+        scale = np.array(value["scale"], np.float64).astype(np.float32)
+    tensor = TensorRange(value["role"], scale, np.array(value["zero_point"], np.int64), axis, quantizer)
+    _check_values(name, tensor)
+    return TensorRange(tensor.role, scale, tensor.zero_point.astype(np.int32), axis, quantizer)
+
+
+def _check_values(name: str, tensor: TensorRange) -> None:
+    # Below the smallest normal number the reciprocal overflows and engines flush to zero.
+    tiny = np.finfo(np.float32).tiny
+    if not (np.isfinite(tensor.scale).all() and (tensor.scale >= tiny).all()):
+        raise BackendError(f"'{name}': scales must be positive and finite")
+    if tensor.quantizer.symmetric and (tensor.zero_point != 0).any():
+        raise BackendError(f"'{name}': the zero point of a symmetric quantizer must be 0")
+    if (tensor.zero_point < tensor.low).any() or (tensor.zero_point > tensor.high).any():
+        raise BackendError(f"'{name}': zero points must lie in {tensor.low}..{tensor.high}")
