@@ -72,8 +72,6 @@ def main(arguments: Sequence[str]) -> int:
     from tasks import TaskError
 
     try:
-        if job.cell.device == "cpu" and hasattr(os, "sched_setaffinity"):
-            os.sched_setaffinity(0, sorted(os.sched_getaffinity(0)))
         found = {"build": build, "accuracy": accuracy, "speed": speed}[job.mode](job)
     except (TaskError, BackendError) as error:
         print(str(error), flush=True)
