@@ -1,0 +1,47 @@
+"""What `[models.NAME.train]` of a suite may say; imports no torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class TrainSettings(BaseModel):
+    """Settings of a training; the optimizer is AdamW (betas 0.9 and 0.999, epsilon 1e-8) as Hugging Face's Trainer uses it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    learning_rate: float = Field(gt=0, le=1, description="highest learning rate, reached after warm-up")
+    epochs: float = Field(gt=0, le=1000, description="passes over the training data; a fraction ends within one")
+    batch_size: int = Field(16, ge=1, le=4096, description="sequences an optimizer step")
+    warmup_ratio: float = Field(0.0, ge=0, lt=1, description="share of all steps in which the rate rises from 0")
+    schedule: Literal["linear", "polynomial", "constant"] = Field(
+        "linear", description="of the learning rate after warm-up; linear ends at end_learning_rate"
+    )
+    polynomial_power: float = Field(1.0, gt=0, le=10, description="exponent of the polynomial schedule")
+    end_learning_rate: float = Field(0.0, ge=0, le=1, description="rate after the last step (linear, polynomial)")
+    weight_decay: float = Field(0.0, ge=0, le=1, description="decoupled; not applied to biases and LayerNorm")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="of forward and backward products; auto: bf16 where the device computes it, else fp32"
+    )
+    group_by_length: bool = Field(True, description="batches of sequences of like length, so that little is padding")
+    max_grad_norm: float = Field(1.0, ge=0, le=1e6, description="gradients are clipped to this norm; 0 does not clip")
+    dropout: float | None = Field(
+        None, ge=0, lt=1, description="of hidden states and attention; default: the model's own"
+    )
+    max_steps: int | None = Field(
+        None, ge=1, description="stop after this many steps; the schedule then ends there too"
+    )
+    checkpoint_every: int = Field(500, ge=1, description="steps between two states that training can resume from")
+    keep_checkpoints: int = Field(1, ge=1, le=100, description="how many of the latest of those states are kept")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainSettings:
+        if self.end_learning_rate >= self.learning_rate:
+            raise ValueError("end_learning_rate must be below learning_rate")
+        if self.schedule != "polynomial" and self.polynomial_power != 1.0:
+            raise ValueError("polynomial_power needs schedule = 'polynomial'")
+        if self.schedule == "constant" and self.end_learning_rate:
+            raise ValueError("end_learning_rate needs schedule = 'linear' or 'polynomial'")
+        return self
