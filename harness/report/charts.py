@@ -1,0 +1,105 @@
+"""Charts as SVG, drawn twice: for light and for dark pages."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.report.tables import Board, accuracy_of, speed_of
+
+
+@dataclass(frozen=True)
+class Point:
+    label: str
+    x: float
+    x_low: float
+    x_high: float
+    y: float
+    y_low: float
+    y_high: float
+
+
+@dataclass(frozen=True)
+class Theme:
+    name: str
+    ink: str
+    muted: str
+    grid: str
+    series: tuple[str, ...]
+
+
+LIGHT = Theme("light", "#1b1f24", "#57606a", "#d8dee4", ("#0b62c4", "#b3430f", "#1a7a3c", "#7b3fc4", "#a8641a", "#b3256e", "#2b7a8c"))
+DARK = Theme("dark", "#e6edf3", "#9aa4af", "#343b44", ("#6cb2ff", "#ff9a6b", "#5fd38a", "#c49bff", "#e0b060", "#ff86bd", "#6fd0e0"))
+
+
+def points(board: Board) -> list[Point]:
+    """Accuracy against offline throughput at real lengths, valid measured cells alone."""
+    found = []
+    for row in board.rows:
+        part, speed = accuracy_of(row.record, board.split), speed_of(row.record, "offline", "real")
+        if part is None or speed is None or row.record.status != "ok":
+            continue
+        y, x = part.metrics[part.primary], speed.qps
+        label = row.record.label if len({one.record.model for one in board.rows}) == 1 else f"{row.record.model} {row.record.label}"
+        found.append(
+            Point(
+                label,
+                x.value,
+                x.low if x.low is not None else x.value,
+                x.high if x.high is not None else x.value,
+                y.value,
+                y.low if y.low is not None else y.value,
+                y.high if y.high is not None else y.value,
+            )
+        )
+    return found
+
+
+def accuracy_against_qps(shown: Sequence[Point], metric: str, theme: Theme) -> str:
+    """A data URI of an SVG; error bars are 95% intervals."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    settings = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": "quantboard",
+        "font.family": "sans-serif",
+        "font.sans-serif": ["system-ui", "sans-serif", "DejaVu Sans"],
+        "text.color": theme.ink,
+        "axes.labelcolor": theme.ink,
+        "axes.edgecolor": theme.grid,
+        "xtick.color": theme.muted,
+        "ytick.color": theme.muted,
+    }
+    with matplotlib.rc_context(settings):
+        figure, axes = pyplot.subplots(figsize=(8, 4.2), layout="constrained")
+        markers = "osD^vPX"
+        for index, point in enumerate(shown):
+            axes.errorbar(
+                [point.x],
+                [point.y],
+                xerr=[[max(0.0, point.x - point.x_low)], [max(0.0, point.x_high - point.x)]],
+                yerr=[[max(0.0, point.y - point.y_low)], [max(0.0, point.y_high - point.y)]],
+                fmt=markers[index % len(markers)],
+                color=theme.series[index % len(theme.series)],
+                label=point.label,
+                markersize=8,
+                capsize=3,
+                linewidth=1.2,
+            )
+        axes.set_xlabel("queries per second, offline, real lengths (right is faster)")
+        axes.set_ylabel(f"{metric}, % (up is better)")
+        axes.set_xlim(left=0)
+        axes.grid(color=theme.grid, linewidth=0.6)
+        axes.set_axisbelow(True)
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+        out = io.BytesIO()
+        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
+        pyplot.close(figure)
+    return "data:image/svg+xml;base64," + base64.b64encode(out.getvalue()).decode()

@@ -1,0 +1,125 @@
+"""Records to a static site: an index, a page a suite, a page a cell. Opens from `file://` and loads nothing from elsewhere."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import shutil
+import tempfile
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from harness import paths, record
+from harness.errors import QuantboardError
+from harness.record import Record
+from harness.report import tables
+from harness.report.charts import DARK, LIGHT, accuracy_against_qps, points
+from harness.report.tables import Board, flatten, is_sample, latest, page_name
+
+
+def render(results: Path, out: Path) -> Path:
+    """Write the whole site to `out`, replacing an older one only when the new one is complete; returns its index page.
+
+    Raises RecordError for a results file that cannot be read, QuantboardError when `out` is somebody else's folder.
+    """
+    if out.exists() and any(out.iterdir()) and not (out / "index.html").exists():
+        raise QuantboardError(f"{out}: is not a site of ours and not empty; name another folder with --out")
+    entries = [entry for _, entry in record.read(results)] if results.is_dir() else []
+    shown = latest(entries)
+    found = tables.boards(shown)
+    home = paths.home() / "site"
+    environment = make_environment(home)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(prefix=".site-", dir=out.parent))
+        fresh.chmod(0o755)
+        _write(environment, fresh, shown, found)
+        if out.exists():
+            shutil.rmtree(out)
+        fresh.rename(out)
+    except OSError as error:
+        raise QuantboardError(f"{out}: cannot write the site: {error.strerror}; free some space or name another folder with --out") from None
+    return out / "index.html"
+
+
+def make_environment(home: Path) -> Environment:
+    """Templates with autoescape, and the one style sheet and script, inlined with their hashes in the Content-Security-Policy:
+    a policy of 'self' means nothing to a page that is opened from a file."""
+    environment = Environment(
+        loader=FileSystemLoader(home / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    style, script = ((home / "static" / name).read_text(encoding="utf-8") for name in ("style.css", "script.js"))
+    policy = f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'; form-action 'none'"
+    environment.globals |= {"style": Markup(style), "script": Markup(script), "policy": policy}
+    return environment
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _write(environment: Environment, out: Path, shown: Sequence[Record], found: Sequence[Board]) -> None:
+    suites = list(dict.fromkeys((board.suite, board.sample) for board in found))
+    titles = {entry.suite: entry.suite_title for entry in shown}
+    overview = [
+        {
+            "name": name,
+            "title": titles[name],
+            "sample": sample,
+            "page": suite_page(name, sample),
+            "boards": [board for board in found if (board.suite, board.sample) == (name, sample)],
+            "counts": _counts([entry for entry in shown if entry.suite == name and is_sample(entry) == sample]),
+        }
+        for name, sample in suites
+    ]
+    _page(environment, out / "index.html", "index.html", overview=overview)
+    for suite in overview:
+        charts = [_charts(board) for board in suite["boards"]]
+        references = read_references(suite["name"])
+        _page(environment, out / suite["page"], "suite.html", suite=suite, charts=charts, references=references)
+    for entry in shown:
+        leaves = flatten(json.loads(entry.model_dump_json()))
+        _page(
+            environment,
+            out / page_name(entry),
+            "cell.html",
+            entry=entry,
+            sample=is_sample(entry),
+            leaves=leaves,
+            suite_page=suite_page(entry.suite, is_sample(entry)),
+            machine=tables.machine_of_board(entry),
+        )
+
+
+def suite_page(name: str, sample: bool) -> str:
+    return f"suite-{name}-sample.html" if sample else f"suite-{name}.html"
+
+
+def _counts(entries: Sequence[Record]) -> dict[str, int]:
+    return {status: count for status in ("ok", "invalid", "failed", "skipped") if (count := sum(e.status == status for e in entries))}
+
+
+def _charts(board: Board) -> dict[str, str] | None:
+    shown = points(board)
+    if len(shown) < 2:
+        return None
+    return {theme.name: accuracy_against_qps(shown, board.primary, theme) for theme in (LIGHT, DARK)}
+
+
+def read_references(name: str) -> list[dict[str, Any]]:
+    """The suite's published figures from elsewhere; shown beside ours, never ranked with them."""
+    path = paths.home() / "suites" / f"{name}.toml"
+    if not path.is_file():
+        return []
+    references: list[dict[str, Any]] = tomllib.loads(path.read_text(encoding="utf-8")).get("references", [])
+    return references
+
+
+def _page(environment: Environment, path: Path, template: str, **values: Any) -> None:
+    path.write_text(environment.get_template(template).render(**values), encoding="utf-8")
