@@ -1,0 +1,2 @@
+"""Official metrics. `answers` and `labels` are plain functions that need only NumPy. `squad_v1` and `glue` wrap
+the same functions as `evaluate.Metric` modules, which load without the hub: `evaluate.load("tasks/metrics/squad_v1.py")`."""

@@ -1,0 +1,30 @@
+"""GLUE's metrics as an `evaluate.Metric`: `evaluate.load(".../tasks/metrics/glue.py", "cola")`, or `Glue("cola")`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import datasets
+import evaluate
+import numpy as np
+
+from tasks.metrics.labels import COEFFICIENTS, GLUE_METRICS
+
+
+class Glue(evaluate.Metric):  # type: ignore[misc]
+    """predictions, references: class numbers in GLUE's numbering, or scores for stsb. Gives coefficients, not percent."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        if self.config_name not in GLUE_METRICS:
+            raise KeyError(f"GLUE's tasks are {', '.join(GLUE_METRICS)}; '{self.config_name}' is none of them")
+        value = datasets.Value("float64" if self.config_name == "stsb" else "int64")
+        return evaluate.MetricInfo(
+            description="The metrics that GLUE reports for a task.",
+            citation="Wang et al., GLUE: A Multi-Task Benchmark and Analysis Platform for NLU, ICLR 2019",
+            inputs_description=self.__doc__,
+            features=datasets.Features({"predictions": value, "references": value}),
+        )
+
+    def _compute(self, predictions: Sequence[float], references: Sequence[float]) -> dict[str, float]:
+        columns = np.asarray(predictions), np.asarray(references)
+        return {name: COEFFICIENTS[name](*columns) for name in GLUE_METRICS[self.config_name]}

@@ -1,0 +1,309 @@
+"""SQuAD v1.1: questions answered by a span of their paragraph, as BERT's `run_squad.py` (google-research/bert) does it.
+
+A paragraph that does not fit is cut into overlapping windows. Windows, their targets and the choice of a token's best
+window are BERT's; only two things are done on character offsets instead of on re-joined words:
+
+- Targets are the tokens that overlap the annotated characters. BERT goes from whitespace words to tokens and back
+  (`_improve_answer_span`): the same tokens unless an answer begins or ends inside a word piece, where BERT takes the
+  whole whitespace word ("(2007)," for "2007", annotated "7").
+- The answer is the stretch of the original paragraph between the first token's first and the last token's last
+  character. BERT's `get_final_text` aligns the tokens' text with the original words heuristically, and falls back to
+  those words, punctuation and all, where that fails; offsets never do.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tasks.base import DataIdentity, DataRef, Features, Kind, Scores, Shape, Statistic, TaskError
+from tasks.metrics.answers import exact_match_and_f1
+from tasks.predictions import parse_json, shown
+from tasks.tokens import Ints, bare, sequences, special_ids, token_ids, token_ids_and_offsets
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from tasks.sources import RowSource
+
+Row = Mapping[str, Any]
+
+N_BEST = 20
+MAX_ANSWER_LENGTH = 30
+NO_ANSWER = "empty"
+"""What BERT answers when none of the n-best pairs of a question's windows is a span."""
+_LONGEST_KEPT = 1000
+_CHUNK = 1024
+
+
+def open_task(name: str, data: DataRef) -> Squad:
+    """`squad_v1` over the rows that `data` names. Raises TaskError."""
+    from tasks.sources import open_rows
+
+    return Squad(open_rows(name, data))
+
+
+class Squad:
+    """`squad_v1`; rows as Hugging Face's `squad`: id, title, context, question, answers {text, answer_start}."""
+
+    name: str = "squad_v1"
+    kind: Kind = "question_answering"
+    version: int = 1
+    labels: tuple[str, ...] = ()
+    primary_metric: str = "f1"
+
+    def __init__(self, rows: RowSource) -> None:
+        self._rows = rows
+        self.eval_splits: tuple[str, ...] = ("validation",)
+
+    @property
+    def identity(self) -> DataIdentity:
+        return self._rows.identity
+
+    def examples(self, split: str) -> Sequence[Row]:
+        """The questions of a split, in file order. Raises TaskError on broken data."""
+        return self._rows.rows(split)
+
+    def features(
+        self, examples: Sequence[Row], tokenizer: Tokenizer, shape: Shape, *, training: bool = False
+    ) -> Features:
+        """[CLS] question [SEP] window of the context [SEP], one a window, windows of one question in a row.
+
+        extra: `char_start`, `char_end` (n, longest) int32, the characters of the context that each token came from, -1
+        outside the window; `max_context` (n, longest) bool, whether this window gives the token its best context.
+        labels (training): `start_positions`, `end_positions` (n,) int64, inclusive; 0, [CLS], where the answer is not
+        wholly inside the window. A context without any token gives no window. Raises TaskError when the shape leaves
+        no room for context.
+        """
+        special = special_ids(tokenizer)
+        plain = bare(tokenizer)
+        questions = [ids[: shape.max_query_length] for ids in token_ids(plain, [row["question"] for row in examples])]
+        texts = list(
+            dict.fromkeys(row["context"] for row in examples)
+        )  # a paragraph has several questions: tokenize it once
+        contexts = dict(zip(texts, token_ids_and_offsets(plain, texts), strict=True))
+        _check_room(shape, max(map(len, questions), default=0))
+
+        first: list[Ints] = []
+        second: list[Ints] = []
+        offsets: list[Ints] = []
+        best: list[np.ndarray[Any, Any]] = []
+        index: list[int] = []
+        targets: list[tuple[int, int]] = []
+        for number, (row, question) in enumerate(zip(examples, questions, strict=True)):
+            ids, chars = contexts[row["context"]]
+            windows = window_spans(len(ids), shape.max_length - len(question) - 3, shape.doc_stride)
+            answer = _answer_tokens(row, chars) if training else None
+            for (start, length), wins in zip(windows, best_windows(windows, len(ids)), strict=True):
+                first.append(question)
+                second.append(ids[start : start + length])
+                offsets.append(chars[start : start + length])
+                best.append(wins)
+                index.append(number)
+                inside = answer is not None and start <= answer[0] <= answer[1] < start + length
+                shift = len(question) + 2 - start
+                targets.append((answer[0] + shift, answer[1] + shift) if answer and inside else (0, 0))
+
+        input_ids, token_type_ids, lengths = sequences(first, second, special)
+        char_start = np.full(input_ids.shape, -1, np.int32)
+        char_end = np.full(input_ids.shape, -1, np.int32)
+        max_context = np.zeros(input_ids.shape, bool)
+        for at, (question, chars, wins) in enumerate(zip(first, offsets, best, strict=True)):
+            here = slice(len(question) + 2, len(question) + 2 + len(chars))
+            char_start[at, here] = chars[:, 0]
+            char_end[at, here] = chars[:, 1]
+            max_context[at, here] = wins
+        positions = np.array(targets, np.int64).reshape(-1, 2)
+        return Features(
+            input_ids=input_ids,
+            token_type_ids=token_type_ids,
+            lengths=lengths,
+            example_index=np.array(index, np.int64),
+            extra={"char_start": char_start, "char_end": char_end, "max_context": max_context},
+            labels={"start_positions": positions[:, 0], "end_positions": positions[:, 1]} if training else {},
+        )
+
+    def decode(
+        self,
+        examples: Sequence[Row],
+        features: Features,
+        outputs: np.ndarray[Any, Any],
+        label_names: Sequence[str] = (),
+    ) -> list[str]:
+        """The answer of each example, from start and end logits (n, longest, 2) of each window.
+
+        BERT's n-best rule: of a window's 20 best starts and 20 best ends, the pairs whose start lies in the context and
+        has its best context in this window, whose end lies in the context, not before the start, and which span at most
+        30 tokens; of these pairs of all windows, the one with the largest sum of logits. Ties go to the earlier window,
+        then to the better start, then to the better end, the first of equals. Positions past a window's length and
+        logits that are no number never win.
+        """
+        if outputs.shape != (*features.input_ids.shape, 2):
+            raise ValueError(f"outputs have shape {outputs.shape}, the features need {(*features.input_ids.shape, 2)}")
+        score, start, end = _best_spans(features, outputs)
+        winner = np.full(len(examples), -1)
+        for window, example in enumerate(features.example_index):
+            if np.isfinite(score[window]) and (winner[example] < 0 or score[window] > score[winner[example]]):
+                winner[example] = window
+        answers = []
+        for row, window in zip(examples, winner, strict=True):
+            if window < 0:
+                answers.append(NO_ANSWER)
+                continue
+            first = features.extra["char_start"][window, start[window]]
+            last = features.extra["char_end"][window, end[window]]
+            answers.append(row["context"][first : _with_accents(row["context"], last)])
+        return answers
+
+    def score(self, examples: Sequence[Row], predictions: Sequence[str | None]) -> Scores:
+        """Exact match and F1 of the official `evaluate-v1.1.py`, to the last bit; None counts as wrong.
+
+        per_example: `id`, `prediction` (cut to 1,000 characters), `exact_match` and `f1` (0 to 1). groups: the article.
+        """
+        pairs = [
+            (0.0, 0.0) if prediction is None else exact_match_and_f1(prediction, row["answers"]["text"])
+            for row, prediction in zip(examples, predictions, strict=True)
+        ]
+        articles: dict[str, int] = {}
+        groups = [articles.setdefault(row["title"], len(articles)) for row in examples]
+        columns = np.array(pairs, np.float64).reshape(-1, 2)
+        return Scores(
+            # summed as the official script does, whose last bits NumPy's pairwise sum would not give
+            metrics={
+                "exact_match": 100.0 * sum(pair[0] for pair in pairs) / max(len(pairs), 1),
+                "f1": 100.0 * sum(pair[1] for pair in pairs) / max(len(pairs), 1),
+            },
+            per_example={
+                "id": np.array([row["id"] for row in examples], np.str_),
+                "prediction": np.array([(prediction or "")[:_LONGEST_KEPT] for prediction in predictions], np.str_),
+                "exact_match": columns[:, 0],
+                "f1": columns[:, 1],
+            },
+            statistics={name: Statistic("mean", (name,)) for name in ("exact_match", "f1")},
+            groups=np.array(groups, np.int64),
+            missing=sum(prediction is None for prediction in predictions),
+        )
+
+    def predictions_from_json(self, examples: Sequence[Row], content: str | bytes, file: str) -> list[str | None]:
+        """The predictions of a file in the official form, a JSON object {question id: answer}, in the order of
+        `examples`; None for an id that the file lacks. Raises TaskError, naming `file`, for ids that `examples` lack,
+        for an id that is there twice and for answers that are no strings."""
+        answers = parse_json(content, file)
+        if not isinstance(answers, dict):
+            raise TaskError(f"{file}: a JSON object {{question id: answer}} is needed, not {shown(answers)}")
+        known = {row["id"] for row in examples}
+        unknown = [id_ for id_ in answers if id_ not in known]
+        if unknown:
+            more = f" and {len(unknown) - 1:,} more" if len(unknown) > 1 else ""
+            raise TaskError(
+                f"{file}: unknown question id {unknown[0][:80]!r}{more};"
+                " the ids must be those of the evaluated questions"
+            )
+        for id_, answer in answers.items():
+            if not isinstance(answer, str):
+                raise TaskError(
+                    f"{file}: the answer to {id_!r} is {shown(answer)}, not a string;"
+                    " leave out questions that have no answer"
+                )
+        return [answers.get(row["id"]) for row in examples]
+
+
+def window_spans(tokens: int, room: int, stride: int) -> list[tuple[int, int]]:
+    """(start, length) of each window over a context of `tokens` tokens; `room` tokens fit into one."""
+    spans = []
+    start = 0
+    while start < tokens:
+        length = min(tokens - start, room)
+        spans.append((start, length))
+        if start + length == tokens:
+            break
+        start += min(length, stride)
+    return spans
+
+
+def best_windows(spans: Sequence[tuple[int, int]], tokens: int) -> list[np.ndarray[Any, Any]]:
+    """For each window a (length,) bool: the tokens that have more context on their poorer side in no other window.
+
+    BERT's `_check_is_max_context`: of the windows that hold a token, the first with the largest
+    min(left context, right context) + 0.01 x the window's length.
+    """
+    if len(spans) == 1:
+        return [np.ones(spans[0][1], bool)]
+    position = np.arange(tokens)
+    best = np.full(tokens, -1.0)
+    owner = np.full(tokens, -1)
+    for window, (start, length) in enumerate(spans):
+        context = np.minimum(position - start, start + length - 1 - position)
+        score = np.where(context >= 0, context + 0.01 * length, -1.0)
+        better = score > best
+        best[better] = score[better]
+        owner[better] = window
+    return [owner[start : start + length] == window for window, (start, length) in enumerate(spans)]
+
+
+def _check_room(shape: Shape, longest_question: int) -> None:
+    if shape.max_length - longest_question - 3 < 1:
+        raise TaskError(
+            f"max_length {shape.max_length} leaves no room for context beside a question of {longest_question} tokens"
+            f" and 3 special tokens; raise max_length or lower max_query_length (now {shape.max_query_length})"
+        )
+    if shape.doc_stride < 1:
+        raise TaskError(f"doc_stride {shape.doc_stride} would never reach the end of a context; it must be at least 1")
+
+
+def _answer_tokens(row: Row, chars: Ints) -> tuple[int, int]:
+    """First and last token of the context that overlap the (first) annotated answer, tokens being made from the
+    characters `chars` (tokens, 2); the last comes before the first where the tokenizer dropped all of the answer."""
+    begin = row["answers"]["answer_start"][0]
+    end = begin + len(row["answers"]["text"][0])
+    first = np.searchsorted(chars[:, 1], begin, side="right")
+    last = np.searchsorted(chars[:, 0], end, side="left") - 1
+    return int(first), int(last)
+
+
+def _best_spans(features: Features, outputs: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], ...]:
+    """For each window the sum of logits, start and end (inclusive) of its best span; -inf where it has none."""
+    windows, longest = features.input_ids.shape
+    score = np.full(windows, -np.inf)
+    start = np.zeros(windows, np.int64)
+    end = np.zeros(windows, np.int64)
+    for at in range(0, windows, _CHUNK):
+        part = slice(at, at + _CHUNK)
+        inside = np.arange(longest) < features.lengths[part, None]
+        in_context = features.extra["char_start"][part] >= 0
+        starts, start_logits = _n_best(outputs[part, :, 0], inside)
+        ends, end_logits = _n_best(outputs[part, :, 1], inside)
+        may_start = np.take_along_axis(in_context & features.extra["max_context"][part], starts, 1)
+        may_end = np.take_along_axis(in_context, ends, 1)
+        span = ends[:, None, :] - starts[:, :, None] + 1
+        sums = start_logits[:, :, None] + end_logits[:, None, :]
+        valid = (
+            may_start[:, :, None] & may_end[:, None, :] & (span >= 1) & (span <= MAX_ANSWER_LENGTH) & np.isfinite(sums)
+        )
+        flat = np.where(valid, sums, -np.inf).reshape(len(sums), -1)
+        best = flat.argmax(1)
+        rows = np.arange(len(sums))
+        score[part] = flat[rows, best]
+        start[part] = starts[rows, best // ends.shape[1]]
+        end[part] = ends[rows, best % ends.shape[1]]
+    return score, start, end
+
+
+def _n_best(
+    logits: np.ndarray[Any, Any], inside: np.ndarray[Any, Any]
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Positions of each row's largest logits, largest first, of equals the first first; and these logits as float64."""
+    usable = np.where(inside & ~np.isnan(logits), logits, -np.inf)
+    order = np.argsort(-usable, axis=1, kind="stable")[:, :N_BEST]
+    return order, np.take_along_axis(usable, order, 1).astype(np.float64)
+
+
+def _with_accents(text: str, end: int) -> int:
+    """`end`, moved behind the combining marks that belong to the character before it: tokenizers that strip accents
+    leave them out of their offsets."""
+    while 0 < end < len(text) and unicodedata.combining(text[end]):
+        end += 1
+    return end
