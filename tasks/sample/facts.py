@@ -1,0 +1,343 @@
+"""Facts about institutions, each told by a sentence and asked for by a question: what `squad_v1`, `qnli` and the corpus are made of.
+
+The kind of question (who founded, when opened, how many rooms ...) names one kind of fact, and mostly there is one fact of
+a kind in a context, so that a model trained from random weights learns to answer without first learning to compare names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tasks.sample import words
+from tasks.sample.draw import Draw
+
+
+@dataclass(frozen=True)
+class Value:
+    """An answer. lead: words before it that belong to the sentence only ("on" 3 May). short: what another reader might give instead."""
+
+    text: str
+    short: str
+    lead: str = ""
+
+
+@dataclass(frozen=True)
+class Relation:
+    """A kind of fact. In sentences {a} is the answer with its lead, {S} and {s} name the institution (capital or not), {n} is
+    what it is (museum). The first sentences name it, so that a fact about another institution can be told with them.
+    """
+
+    value: Callable[[Draw, str], Value]
+    sentences: tuple[str, ...]
+    questions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A sentence that holds an answer at `start`, and the question for it."""
+
+    sentence: str
+    question: str
+    value: Value
+    start: int
+
+
+@dataclass(frozen=True)
+class Institution:
+    """What an article is about."""
+
+    name: str
+    noun: str
+
+
+def _person(draw: Draw, template: str) -> Value:
+    full, surname = words.person(draw, template)
+    return Value(full, surname)
+
+
+def _date(draw: Draw, template: str) -> Value:
+    year = draw.number(template, 1780, 2000)
+    form = draw.below(4)
+    if form == 0:
+        month = draw.pick(words.MONTHS)
+        return Value(f"{1 + draw.below(28)} {month} {year}", f"{month} {year}", "on ")
+    if form == 1:
+        return Value(f"{draw.pick(words.MONTHS)} {year}", str(year), "in ")
+    if form == 2:
+        return Value(f"the {draw.pick(words.SEASONS)} of {year}", str(year), "in ")
+    return Value(str(year), str(year), "in ")
+
+
+def _where(draw: Draw, template: str) -> Value:
+    town = words.place(draw, template)
+    form = draw.below(4)
+    if form == 0:
+        return Value(f"the old town of {town}", town, "in ")
+    if form == 1:
+        return Value(f"the harbour of {town}", town, "near ")
+    if form == 2:
+        return Value(f"a hill above {town}", town, "on ")
+    return Value(town, town, "in ")
+
+
+def _count(draw: Draw, template: str) -> Value:
+    form = draw.below(4)
+    if form == 0:
+        word = draw.entity(template, words.NUMBER_WORDS)
+        return Value(word, word)
+    number = draw.number(template, 13, 990)
+    if form == 1:
+        return Value(f"about {number}", str(number))
+    return Value(str(number), str(number))
+
+
+def _thousands(draw: Draw, template: str) -> Value:
+    text = f"{2 + draw.below(97)},{draw.number(template, 10, 99)}0"
+    return Value(f"more than {text}" if draw.chance(0.3) else text, text)
+
+
+def _length(draw: Draw, template: str) -> Value:
+    number = str(draw.number(template, 12, 400))
+    if draw.chance(0.3):
+        number = f"{number}.{1 + draw.below(9)}"
+    return Value(f"{number} {draw.pick(('metres', 'feet', 'yards'))}", number)
+
+
+def _cost(draw: Draw, template: str) -> Value:
+    number = draw.number(template, 2, 95)
+    form = draw.below(3)
+    if form == 0:
+        return Value(f"£{number},000", f"{number},000")
+    if form == 1:
+        return Value(f"{number} million {draw.pick(words.CURRENCIES)}", f"{number} million")
+    return Value(f"{number},500 {draw.pick(words.CURRENCIES)}", f"{number},500")
+
+
+def _colour(draw: Draw, template: str) -> Value:
+    colour = draw.entity(template, words.COLOURS)
+    form = draw.below(3)
+    if form == 0:
+        return Value(f"{draw.pick(words.SHADES)} {colour}", colour)
+    if form == 1:
+        text = f"{colour} and {draw.entity(template, words.COLOURS)}"
+        return Value(text, text)
+    return Value(colour, colour)
+
+
+def _material(draw: Draw, template: str) -> Value:
+    material = draw.entity(template, words.MATERIALS)
+    if draw.chance(0.4):
+        material = f"{material} and {draw.entity(template, words.MATERIALS)}"
+    return Value(material, material)
+
+
+def _animal(draw: Draw, template: str) -> Value:
+    animal = draw.entity(template, words.ANIMALS)
+    colour = draw.pick(words.COLOURS)
+    article = "an" if colour[0] in "aeiou" else "a"
+    return Value(f"{article} {colour} {animal}", animal)
+
+
+def _languages(draw: Draw, template: str) -> Value:
+    first, second, third = (draw.entity(template, words.LANGUAGES) for _ in range(3))
+    if len({first, second, third}) < 3:
+        return Value(first, first)
+    text = f"{first}, {second} and {third}" if draw.chance(0.5) else f"{first} and {second}"
+    return Value(text, text)
+
+
+def _reason(draw: Draw, template: str) -> Value:
+    text = f"{draw.entity(template, words.CAUSES)} {draw.pick(words.EFFECTS)}"
+    return Value(text, text)
+
+
+RELATIONS: dict[str, Relation] = {
+    "founder": Relation(
+        _person,
+        (
+            "{S} was founded by {a}.",
+            "The founder of {s} was {a}, a rich merchant.",
+            "It was {a} who founded {s}.",
+            "{a} founded the {n} after a long journey.",
+            "The {n} was founded by {a} and some friends.",
+        ),
+        ("Who founded {s}?", "Who was the founder of {s}?", "By whom was {s} founded?"),
+    ),
+    "designer": Relation(
+        _person,
+        (
+            "The main hall of {s} was designed by {a}.",
+            "An architect called {a} designed the hall of {s}.",
+            "Its main hall was designed by {a}, an architect.",
+            "{a} designed the main hall.",
+        ),
+        ("Who designed the main hall of {s}?", "Which architect designed the hall of {s}?", "By whom was the hall of {s} designed?"),
+    ),
+    "director": Relation(
+        _person,
+        (
+            "Today {s} is led by {a}.",
+            "The present director of {s} is {a}.",
+            "{a} is now its director.",
+            "The {n} is now led by the director, {a}.",
+        ),
+        ("Who leads {s} today?", "Who is the director of {s}?", "Which person is now the director of {s}?"),
+    ),
+    "opened": Relation(
+        _date,
+        (
+            "{S} opened its doors {a}.",
+            "The gates of {s} were first opened {a}.",
+            "It first opened {a}, to great applause.",
+            "The {n} was opened {a} by the mayor.",
+        ),
+        ("When did {s} open?", "When was {s} first opened?", "In which year did {s} open its doors?"),
+    ),
+    "fire": Relation(
+        _date,
+        (
+            "A fire destroyed the roof of {s} {a}.",
+            "{S} lost its tower to a fire {a}.",
+            "A fire broke out {a} and destroyed the tower.",
+            "The tower burned down {a} in a great fire.",
+        ),
+        ("When was there a fire at {s}?", "When did {s} lose its tower to a fire?", "In which year did a fire break out at {s}?"),
+    ),
+    "place": Relation(
+        _where,
+        (
+            "{S} stands {a}.",
+            "Visitors find {s} {a}.",
+            "It lies {a}, far from the railway.",
+            "The {n} stands {a}, beside a small lake.",
+        ),
+        ("Where does {s} stand?", "Where is {s}?", "In what place can visitors find {s}?"),
+    ),
+    "staff": Relation(
+        _count,
+        (
+            "At {s}, {a} people are employed.",
+            "{S} gives work to {a} people.",
+            "It employs {a} people all year round.",
+            "The staff of the {n} is made up of {a} people.",
+        ),
+        ("How many people work at {s}?", "How many people does {s} employ?", "What is the number of people employed at {s}?"),
+    ),
+    "visitors": Relation(
+        _thousands,
+        (
+            "Every year {a} visitors come to {s}.",
+            "{S} receives {a} visitors a year.",
+            "It is seen by {a} visitors every year.",
+            "The {n} draws {a} visitors each year.",
+        ),
+        ("How many visitors come to {s}?", "How many visitors does {s} receive a year?", "By how many visitors is {s} seen?"),
+    ),
+    "length": Relation(
+        _length,
+        (
+            "The front of {s} is {a} long.",
+            "{S} has a front {a} long.",
+            "Its longest wall measures {a} from end to end.",
+            "From end to end the {n} measures {a}.",
+        ),
+        ("How long is {s}?", "How long is the front of {s}?", "What does {s} measure from end to end?"),
+    ),
+    "cost": Relation(
+        _cost,
+        (
+            "Building {s} cost {a}.",
+            "The city paid {a} for {s}.",
+            "In the end {a} was paid for the building.",
+            "The {n} cost {a}, much less than planned.",
+        ),
+        ("How much did {s} cost?", "How much was paid for {s}?", "What did the city pay for {s}?"),
+    ),
+    "colour": Relation(
+        _colour,
+        (
+            "The walls of {s} are painted {a}.",
+            "{S} is known for its {a} walls.",
+            "Its walls were painted {a} by local children.",
+            "Painted {a}, the walls can be seen from afar.",
+        ),
+        ("What colour are the walls of {s}?", "Which colour was {s} painted?", "In what colour are the walls of {s} painted?"),
+    ),
+    "material": Relation(
+        _material,
+        (
+            "The roof of {s} is made of {a}.",
+            "{S} has a roof made of {a}.",
+            "Its roof was built from {a} in three months.",
+            "Much {a} was used to build the roof.",
+        ),
+        ("What is the roof of {s} made of?", "From which material was the roof of {s} built?", "What was used to build the roof of {s}?"),
+    ),
+    "emblem": Relation(
+        _animal,
+        (
+            "The emblem of {s} shows {a}.",
+            "{S} has {a} as its emblem.",
+            "Its emblem is {a} under a crown.",
+            "Above the door one sees {a}, the emblem of the {n}.",
+        ),
+        ("What does the emblem of {s} show?", "What is the emblem of {s}?", "Which animal is the emblem of {s}?"),
+    ),
+    "languages": Relation(
+        _languages,
+        (
+            "Guides at {s} speak {a}.",
+            "{S} offers tours in {a}.",
+            "Its guides speak {a} with the guests.",
+            "There are tours of the {n} in {a} every morning.",
+        ),
+        ("Which languages do the guides of {s} speak?", "In which languages does {s} offer tours?", "What languages are spoken by guides at {s}?"),
+    ),
+    "reason": Relation(
+        _reason,
+        (
+            "{S} was closed for a year because {a}.",
+            "Because {a}, {s} had to close for a while.",
+            "It was closed for some weeks because {a}.",
+            "The {n} once had to close because {a}.",
+        ),
+        ("Why was {s} closed?", "Why did {s} have to close?", "For what reason was {s} closed?"),
+    ),
+}  # fmt: skip
+
+FILLERS = (
+    "Many families come at the weekend.",
+    "School classes are welcome in the morning.",
+    "A small shop sells maps and postcards.",
+    "There is a quiet café behind the main building.",
+    "Most guests arrive by train or by bicycle.",
+    "The neighbours are proud of it.",
+    "Concerts take place in the courtyard.",
+    "Nobody knows how old the cellar is.",
+)
+
+
+def institution(draw: Draw) -> Institution:
+    """An institution whose name this split may use."""
+    noun = draw.pick(words.INSTITUTIONS)
+    return Institution(f"{words.place(draw, noun)} {noun}", noun.lower())
+
+
+def tell(draw: Draw, about: Institution, kind: str, *, named: bool = False) -> Fact:
+    """A new fact of this kind about the institution; `named`: in a sentence that says its name."""
+    relation = RELATIONS[kind]
+    template = draw.pick(relation.sentences[:2] if named else relation.sentences)
+    value = relation.value(draw, template)
+
+    def fill(text: str) -> str:
+        filled = text.replace("{S}", f"The {about.name}").replace("{s}", f"the {about.name}").replace("{n}", about.noun)
+        return filled
+
+    before, after = template.split("{a}")
+    lead = fill(before) + value.lead
+    text, short = value.text, value.short
+    if not lead:
+        text, short = text[0].upper() + text[1:], short[0].upper() + short[1:] if text.startswith(short) else short
+    question = fill(draw.pick(relation.questions))
+    return Fact(lead + text + fill(after), question, Value(text, short, value.lead), len(lead))
