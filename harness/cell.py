@@ -235,7 +235,15 @@ def cached_features(
 ) -> Features:
     """Features of a split; seven cells of a model share them, so they are made once and kept."""
     cell = job.cell
-    content = [task.name, task.version, task.identity.splits[split].sha256, split, fingerprint, vars(cell.shape), cell.limit]
+    content = [
+        task.name,
+        task.version,
+        task.identity.splits[split].sha256,
+        split,
+        fingerprint,
+        vars(cell.shape),
+        cell.limit,
+    ]
     key = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
     path = job.cache / "features" / f"{key}.npz"
     if path.exists():
@@ -263,7 +271,9 @@ def _write_features(path: Path, features: Features) -> None:
 def _read_features(path: Path) -> Features:
     with np.load(path, allow_pickle=False) as stored:
         extra = {name.removeprefix("extra."): stored[name] for name in stored.files if name.startswith("extra.")}
-        return Features(stored["input_ids"], stored["token_type_ids"], stored["lengths"], stored["example_index"], extra)
+        return Features(
+            stored["input_ids"], stored["token_type_ids"], stored["lengths"], stored["example_index"], extra
+        )
 
 
 def write_samples(path: Path, features: Features) -> None:
@@ -275,7 +285,10 @@ def write_samples(path: Path, features: Features) -> None:
     _write_features(
         path,
         Features(
-            features.input_ids[chosen, :width], features.token_type_ids[chosen, :width], lengths, features.example_index[chosen]
+            features.input_ids[chosen, :width],
+            features.token_type_ids[chosen, :width],
+            lengths,
+            features.example_index[chosen],
         ),
     )
 

@@ -121,7 +121,9 @@ class Cell:
         parts["data"] = DataRef(**parts["data"])
         parts["checkpoint"] = CheckpointSpec.from_json(parts["checkpoint"])
         measure = dict(parts["measure"])
-        parts["measure"] = Measure(**{**measure, "scenarios": tuple(measure["scenarios"]), "loads": tuple(measure["loads"])})
+        parts["measure"] = Measure(
+            **{**measure, "scenarios": tuple(measure["scenarios"]), "loads": tuple(measure["loads"])}
+        )
         parts["batch_sizes"] = tuple(parts["batch_sizes"])
         parts["blocked"] = tuple(parts["blocked"]) if parts["blocked"] else None
         return cls(**parts)

@@ -31,15 +31,26 @@ def die_with_parent() -> None:
             os._exit(1)
 
 
-def run_module(module: str, job: Path, log: Path, *, timeout: float, show: bool = False, threads: int | None = None) -> Ended:
+def run_module(
+    module: str, job: Path, log: Path, *, timeout: float, show: bool = False, threads: int | None = None
+) -> Ended:
     """Run `python -m module job` to its end in a session of its own; everything it prints goes to `log`, or with `show`
     its standard error to this terminal (progress bars) and only its standard output to `log`.
 
     On KeyboardInterrupt the child gets SIGINT and ten seconds to save what it can; a second Ctrl-C kills it at once.
     """
-    environment = {**os.environ, "QUANTBOARD_PARENT": str(os.getpid()), "TOKENIZERS_PARALLELISM": "true", "PYTHONUNBUFFERED": "1"}
+    environment = {
+        **os.environ,
+        "QUANTBOARD_PARENT": str(os.getpid()),
+        "TOKENIZERS_PARALLELISM": "true",
+        "PYTHONUNBUFFERED": "1",
+    }
     if threads:
-        environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": str(threads)}
+        environment |= {
+            "OMP_NUM_THREADS": str(threads),
+            "MKL_NUM_THREADS": str(threads),
+            "OPENBLAS_NUM_THREADS": str(threads),
+        }
     with log.open("ab") as output:
         child = subprocess.Popen(
             [sys.executable, "-m", module, str(job)],

@@ -48,10 +48,14 @@ def _is_users(error: Exception) -> bool:
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="quantboard", description="Which way of quantizing a BERT-family encoder should a team ship?")
+    top = argparse.ArgumentParser(
+        prog="quantboard", description="Which way of quantizing a BERT-family encoder should a team ship?"
+    )
     verbs = top.add_subparsers(metavar="VERB", required=True)
 
-    def add(name: str, verb: Callable[[argparse.Namespace], int], text: str, *, suite: bool = False) -> argparse.ArgumentParser:
+    def add(
+        name: str, verb: Callable[[argparse.Namespace], int], text: str, *, suite: bool = False
+    ) -> argparse.ArgumentParser:
         one = verbs.add_parser(name, help=text, description=text)
         one.set_defaults(verb=verb)
         if suite:
@@ -60,18 +64,36 @@ def parser() -> argparse.ArgumentParser:
         return one
 
     def choose(one: argparse.ArgumentParser) -> None:
-        one.add_argument("--data", metavar="DIR", help="folder with the data; or 'sample', or 'real' (the hub, never the sample)")
+        one.add_argument(
+            "--data", metavar="DIR", help="folder with the data; or 'sample', or 'real' (the hub, never the sample)"
+        )
         for name in ("model", "task", "backend"):
-            one.add_argument(f"--{name}", action="append", default=[], metavar="NAME", help=f"only this {name} (may be repeated)")
-        one.add_argument("--limit", type=_positive, metavar="N", help="evaluate a seeded random part of N examples: never ranked with the whole")
+            one.add_argument(
+                f"--{name}", action="append", default=[], metavar="NAME", help=f"only this {name} (may be repeated)"
+            )
+        one.add_argument(
+            "--limit",
+            type=_positive,
+            metavar="N",
+            help="evaluate a seeded random part of N examples: never ranked with the whole",
+        )
 
     add("validate", validate, "check a suite file; nothing is downloaded or run", suite=True)
-    one = add("plan", show_plan, "list the cells that `run` would run here, and why others cannot; touches no network", suite=True)
+    one = add(
+        "plan",
+        show_plan,
+        "list the cells that `run` would run here, and why others cannot; touches no network",
+        suite=True,
+    )
     choose(one)
     one.add_argument("--assume", action="append", default=[], choices=["gpu", "hub"], help="plan as if this were there")
     one = add("run", run, "train or load every model, run it on every backend, append a record each", suite=True)
     choose(one)
-    one.add_argument("--until", choices=["train", "quantize", "build", "score"], help="stop every cell after this step; nothing is recorded")
+    one.add_argument(
+        "--until",
+        choices=["train", "quantize", "build", "score"],
+        help="stop every cell after this step; nothing is recorded",
+    )
     one.add_argument("--fresh", action="store_true", help="run cells again that have a good record")
     one = add("score", score, "official metrics of a predictions file, with intervals")
     one.add_argument("task", help="squad_v1 or glue/TASK")
@@ -81,7 +103,9 @@ def parser() -> argparse.ArgumentParser:
     for name, default in (("layers", 12), ("hidden", 768), ("sequence-length", 384)):
         one.add_argument(f"--{name}", type=_positive, default=default, metavar="N", help=f"default {default}")
     one.add_argument("--intermediate", type=_positive, metavar="N", help="default 4 x hidden")
-    one = add("data", data, "write what a suite needs as save_to_disk folders, for machines without a network", suite=True)
+    one = add(
+        "data", data, "write what a suite needs as save_to_disk folders, for machines without a network", suite=True
+    )
     one.add_argument("folder", type=Path)
     one.add_argument("--data", metavar="DIR", help="take it from this folder; or 'sample', or 'real'")
     add("doctor", doctor, "what this machine can run, and what to install or fix for the rest")
@@ -169,7 +193,9 @@ def flops(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"total": count.total, "encoder": count.encoder, "head": count.head}))
     else:
-        print(f"{format_flops(count.total)} ({count.encoder / 1e6:.2f}M encoder, {count.head / 1e6:.2f}M question answering head)")
+        print(
+            f"{format_flops(count.total)} ({count.encoder / 1e6:.2f}M encoder, {count.head / 1e6:.2f}M question answering head)"
+        )
     return 0
 
 

@@ -31,7 +31,12 @@ def examine() -> dict[str, Any]:
     return {
         "machine": here,
         "backends": rows,
-        "hub": {"reachable": hub, "remedy": "" if hub else "give --data DIR, or set HF_ENDPOINT to a mirror; without either, suites run on the sample"},
+        "hub": {
+            "reachable": hub,
+            "remedy": ""
+            if hub
+            else "give --data DIR, or set HF_ENDPOINT to a mirror; without either, suites run on the sample",
+        },
         "cache": {"folder": str(cache), "free_bytes": shutil.disk_usage(existing).free},
         "commit": sha,
         "dirty": dirty,
@@ -47,4 +52,7 @@ def print_findings(found: dict[str, Any]) -> None:
     print("backends")
     for name, row in found["backends"].items():
         versions = ", ".join(f"{key} {value}" for key, value in row["versions"].items())
-        print(f"  {name:26}" + (f"runs ({versions})" if row["available"] else f"cannot run: {row['reason']}; {row['remedy']}"))
+        print(
+            f"  {name:26}"
+            + (f"runs ({versions})" if row["available"] else f"cannot run: {row['reason']}; {row['remedy']}")
+        )

@@ -42,12 +42,18 @@ def estimate(
             seconds = START_SECONDS + 3 * per_sequence * _trained(spec, identity)
             total += seconds
             yield f"about {_words(seconds)}: {spec.recipe} {spec.model} on {spec.task}, seed {spec.seed}"
-        rows = sum(split.rows for name, split in identity.splits.items() if name.startswith("validation")) if identity else 1000
+        rows = (
+            sum(split.rows for name, split in identity.splits.items() if name.startswith("validation"))
+            if identity
+            else 1000
+        )
         rows = min(rows, cell.limit or rows)
         seconds = START_SECONDS + rows * per_sequence * RELATIVE.get(cell.backend, 1.0)
         if cell.backend != "fake_quant_w8a8":
             measure = cell.measure
-            runs = len(measure.loads) * sum(len(cell.batch_sizes) if name == "offline" else 1 for name in measure.scenarios)
+            runs = len(measure.loads) * sum(
+                len(cell.batch_sizes) if name == "offline" else 1 for name in measure.scenarios
+            )
             seconds += measure.rounds * (START_SECONDS + runs * 2 * measure.min_duration)
         total += seconds
         yield f"about {_words(seconds)}: {cell.model} / {cell.task} / {cell.label} / seed {cell.seed}"
@@ -116,7 +122,9 @@ def _flops_per_second() -> float:
     return 2 * 512 * 768 * 768 / best * 0.6  # layers between the products take their share
 
 
-def _timed(a: np.ndarray[tuple[int, ...], np.dtype[np.float32]], b: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> float:
+def _timed(
+    a: np.ndarray[tuple[int, ...], np.dtype[np.float32]], b: np.ndarray[tuple[int, ...], np.dtype[np.float32]]
+) -> float:
     start = time.perf_counter()
     a @ b
     return time.perf_counter() - start

@@ -68,12 +68,18 @@ def done_before(folder: Path) -> dict[str, Record]:
     """The last good record of every cell key below a results folder, and the last of any kind where there is none."""
     found: dict[str, Record] = {}
     for _, entry in record.read(folder):
-        if entry.status in ("ok", "invalid") or found.get(entry.key) is None or found[entry.key].status in ("failed", "skipped"):
+        if (
+            entry.status in ("ok", "invalid")
+            or found.get(entry.key) is None
+            or found[entry.key].status in ("failed", "skipped")
+        ):
             found[entry.key] = entry
     return found
 
 
-def execute(cells: Iterable[Cell], run: Run, known: dict[str, Record], *, fresh: bool, until: Until | None) -> Iterator[Record]:
+def execute(
+    cells: Iterable[Cell], run: Run, known: dict[str, Record], *, fresh: bool, until: Until | None
+) -> Iterator[Record]:
     """One record a cell, in the plan's order: an old one where the cell was already done, else a new one, already on the disk.
 
     With `until`, cells stop at that step and no record is appended: what they yield is for the terminal alone.
@@ -89,7 +95,11 @@ def execute(cells: Iterable[Cell], run: Run, known: dict[str, Record], *, fresh:
         else:
             new = run_cell(cell, run, until)
         run.say(f"{_name(cell)}: {new.status}" + (f": {new.reason}" if new.reason else ""))
-        repeated = old is not None and new.status == old.status == "skipped" and (new.reason, new.remedy) == (old.reason, old.remedy)
+        repeated = (
+            old is not None
+            and new.status == old.status == "skipped"
+            and (new.reason, new.remedy) == (old.reason, old.remedy)
+        )
         if until is None and not repeated:
             record.append(run.file, new)
         yield new
@@ -99,7 +109,9 @@ def run_cell(cell: Cell, run: Run, until: Until | None) -> Record:
     """Checkpoint, then the cell's own processes; never raises for what goes wrong in them."""
     missing = ensure_checkpoint(base_of(cell.checkpoint) if until == "train" else cell.checkpoint, run)
     if missing:
-        return _record(cell, run, status=missing.status, reason=missing.reason, remedy=missing.remedy, log_tail=list(missing.log))
+        return _record(
+            cell, run, status=missing.status, reason=missing.reason, remedy=missing.remedy, log_tail=list(missing.log)
+        )
     if until in ("train", "quantize"):
         return _record(cell, run, status="ok")
     folder = Path(tempfile.mkdtemp(prefix="quantboard-"))
@@ -207,14 +219,18 @@ def _measure(cell: Cell, run: Run, folder: Path, until: Until | None) -> Record:
         status="invalid" if findings else "ok",
         reason="; ".join(finding.what for finding in findings),
         checkpoint=checkpoint,
-        accuracy=accuracies(scored, scratch_scores, f"scores/{scores.name}" if until is None else None, checkpoint, cell),
+        accuracy=accuracies(
+            scored, scratch_scores, f"scores/{scores.name}" if until is None else None, checkpoint, cell
+        ),
         flops=flops_of(cell, checkpoint, scored["placement"]),
         speed=speed,
         memory=_memory(rounds),
         placement=record.PlacementRecord(**scored["placement"]),
         artifact_bytes=scored["artifact_bytes"],
         build_seconds=scored["build_seconds"],
-        cold_start_seconds=sorted(found["cold_start_seconds"] for found in rounds)[len(rounds) // 2] if rounds else None,
+        cold_start_seconds=sorted(found["cold_start_seconds"] for found in rounds)[len(rounds) // 2]
+        if rounds
+        else None,
         findings=findings,
     )
 

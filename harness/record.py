@@ -63,12 +63,16 @@ class Checkpoint(Part):
     recipe: str
     source: str
     stand_in: bool = Field(False, description="a small stand-in of the sample took the place of the suite's model")
-    architecture: dict[str, int] = Field(description="num_hidden_layers, hidden_size, num_attention_heads, intermediate_size, vocab_size")
+    architecture: dict[str, int] = Field(
+        description="num_hidden_layers, hidden_size, num_attention_heads, intermediate_size, vocab_size"
+    )
     parameters: int
     weights_bytes: int
     scheme: str | None = None
     train: dict[str, Any] = Field(default_factory=dict, description="settings of training or calibration")
-    train_seconds: float | None = Field(None, description="wall time of training on train_device, evaluation excluded; None when loaded")
+    train_seconds: float | None = Field(
+        None, description="wall time of training on train_device, evaluation excluded; None when loaded"
+    )
     train_device: str | None = None
     train_examples: int | None = None
     calibration_seconds: float | None = None
@@ -84,7 +88,9 @@ class Accuracy(Part):
     examples_of_split: int
     whole: bool = Field(description="False when --limit evaluated a seeded part: never ranked with the whole")
     missing: int = Field(0, description="examples without a prediction, counted as wrong")
-    selected_on: str = Field("nothing", description="what choices (epochs, ranges) were made on; never the evaluation split")
+    selected_on: str = Field(
+        "nothing", description="what choices (epochs, ranges) were made on; never the evaluation split"
+    )
     padding: str = Field(description="longest (of each batch) or max_length")
     batch_formation: str = Field(description="how batches were formed; dynamic quantization depends on it")
     forward_seconds: float = Field(description="time in the session's run alone, whole split")
@@ -99,7 +105,9 @@ class Flops(Part):
     total: int
     encoder: int
     head: int
-    int8_share: float = Field(description="share of the MACs that ran as integer products, 0 to 1, by the engine's placement")
+    int8_share: float = Field(
+        description="share of the MACs that ran as integer products, 0 to 1, by the engine's placement"
+    )
     cross_check: str = Field(description="what an independent counter says, and where it is known to be wrong")
 
 
@@ -120,7 +128,9 @@ class SpeedRound(Part):
 
 class Speed(Part):
     scenario: Literal["single_stream", "multi_stream", "offline", "server"]
-    load: Literal["fixed", "real"] = Field(description="fixed: every sample max_length tokens; real: the task's own lengths")
+    load: Literal["fixed", "real"] = Field(
+        description="fixed: every sample max_length tokens; real: the task's own lengths"
+    )
     batch_size: int = Field(description="samples in one call of the engine (at most)")
     sequence_length: int = Field(description="tokens a sample (fixed), or the longest allowed (real)")
     mean_tokens: float = Field(description="mean true length of the samples offered")
@@ -172,7 +182,9 @@ class Record(Part):
     settings: dict[str, Any] = Field(description="the whole cell as it was planned")
     command: str = Field(description="the command that repeats it")
     commit: str | None = None
-    dirty: bool | None = Field(None, description="the checkout had changes outside results/ when the run started; None outside a checkout")
+    dirty: bool | None = Field(
+        None, description="the checkout had changes outside results/ when the run started; None outside a checkout"
+    )
     machine: dict[str, Any]
     software: dict[str, str]
     data: Data | None = None
@@ -201,7 +213,9 @@ def append(path: Path, record: Record) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise RecordError(f"{path}: cannot write the record: {error.strerror}; free some space or make the folder writable") from None
+        raise RecordError(
+            f"{path}: cannot write the record: {error.strerror}; free some space or make the folder writable"
+        ) from None
 
 
 def _ends_with_newline(path: Path) -> bool:
@@ -223,11 +237,15 @@ def read(folder: Path) -> Iterator[tuple[Path, Record]]:
             except (json.JSONDecodeError, UnicodeDecodeError):
                 if _cut_short(line):
                     continue
-                raise RecordError(f"{path}: line {number}: not a JSON object; restore the file from git or delete the line") from None
+                raise RecordError(
+                    f"{path}: line {number}: not a JSON object; restore the file from git or delete the line"
+                ) from None
             except ValidationError as error:
                 first = error.errors()[0]
                 where = ".".join(str(part) for part in first["loc"])
-                raise RecordError(f"{path}: line {number}: {where}: {first['msg']}; it is not a record of schema version {SCHEMA_VERSION}") from None
+                raise RecordError(
+                    f"{path}: line {number}: {where}: {first['msg']}; it is not a record of schema version {SCHEMA_VERSION}"
+                ) from None
 
 
 def _cut_short(line: bytes) -> bool:
@@ -238,5 +256,3 @@ def _cut_short(line: bytes) -> bool:
 def parse(value: Any) -> Record:
     """A record from its JSON value; older schema versions are migrated here once there are any."""
     return Record.model_validate_json(json.dumps(value))
-
-

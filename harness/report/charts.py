@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from harness.report.tables import Board, accuracy_of, speed_of
 
@@ -30,8 +31,20 @@ class Theme:
     series: tuple[str, ...]
 
 
-LIGHT = Theme("light", "#1b1f24", "#57606a", "#d8dee4", ("#0b62c4", "#b3430f", "#1a7a3c", "#7b3fc4", "#a8641a", "#b3256e", "#2b7a8c"))
-DARK = Theme("dark", "#e6edf3", "#9aa4af", "#343b44", ("#6cb2ff", "#ff9a6b", "#5fd38a", "#c49bff", "#e0b060", "#ff86bd", "#6fd0e0"))
+LIGHT = Theme(
+    "light",
+    "#1b1f24",
+    "#57606a",
+    "#d8dee4",
+    ("#0b62c4", "#b3430f", "#1a7a3c", "#7b3fc4", "#a8641a", "#b3256e", "#2b7a8c"),
+)
+DARK = Theme(
+    "dark",
+    "#e6edf3",
+    "#9aa4af",
+    "#343b44",
+    ("#6cb2ff", "#ff9a6b", "#5fd38a", "#c49bff", "#e0b060", "#ff86bd", "#6fd0e0"),
+)
 
 
 def points(board: Board) -> list[Point]:
@@ -42,7 +55,11 @@ def points(board: Board) -> list[Point]:
         if part is None or speed is None or row.record.status != "ok":
             continue
         y, x = part.metrics[part.primary], speed.qps
-        label = row.record.label if len({one.record.model for one in board.rows}) == 1 else f"{row.record.model} {row.record.label}"
+        label = (
+            row.record.label
+            if len({one.record.model for one in board.rows}) == 1
+            else f"{row.record.model} {row.record.label}"
+        )
         found.append(
             Point(
                 label,
@@ -64,7 +81,7 @@ def accuracy_against_qps(shown: Sequence[Point], metric: str, theme: Theme) -> s
     matplotlib.use("svg")
     from matplotlib import pyplot
 
-    settings = {
+    settings: Any = {
         "svg.fonttype": "none",
         "svg.hashsalt": "quantboard",
         "font.family": "sans-serif",

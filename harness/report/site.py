@@ -44,7 +44,9 @@ def render(results: Path, out: Path) -> Path:
             shutil.rmtree(out)
         fresh.rename(out)
     except OSError as error:
-        raise QuantboardError(f"{out}: cannot write the site: {error.strerror}; free some space or name another folder with --out") from None
+        raise QuantboardError(
+            f"{out}: cannot write the site: {error.strerror}; free some space or name another folder with --out"
+        ) from None
     return out / "index.html"
 
 
@@ -52,7 +54,11 @@ def make_environment(home: Path) -> Environment:
     """Templates with autoescape, and the one style sheet and script, inlined with their hashes in the Content-Security-Policy:
     a policy of 'self' means nothing to a page that is opened from a file."""
     environment = Environment(
-        loader=FileSystemLoader(home / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(home / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     style, script = ((home / "static" / name).read_text(encoding="utf-8") for name in ("style.css", "script.js"))
     policy = f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'; form-action 'none'"
@@ -67,7 +73,7 @@ def _hash(text: str) -> str:
 def _write(environment: Environment, out: Path, shown: Sequence[Record], found: Sequence[Board]) -> None:
     suites = list(dict.fromkeys((board.suite, board.sample) for board in found))
     titles = {entry.suite: entry.suite_title for entry in shown}
-    overview = [
+    overview: list[dict[str, Any]] = [
         {
             "name": name,
             "title": titles[name],
@@ -102,7 +108,11 @@ def suite_page(name: str, sample: bool) -> str:
 
 
 def _counts(entries: Sequence[Record]) -> dict[str, int]:
-    return {status: count for status in ("ok", "invalid", "failed", "skipped") if (count := sum(e.status == status for e in entries))}
+    return {
+        status: count
+        for status in ("ok", "invalid", "failed", "skipped")
+        if (count := sum(e.status == status for e in entries))
+    }
 
 
 def _charts(board: Board) -> dict[str, str] | None:

@@ -69,11 +69,24 @@ def latest(records: Iterable[Record]) -> list[Record]:
     measured on that machine."""
     found: dict[str, Record] = {}
     for entry in sorted(records, key=lambda one: one.finished):
-        if entry.status in ("ok", "invalid") or entry.key not in found or found[entry.key].status in ("failed", "skipped"):
+        if (
+            entry.status in ("ok", "invalid")
+            or entry.key not in found
+            or found[entry.key].status in ("failed", "skipped")
+        ):
             found[entry.key] = entry
     same_cell: dict[tuple[Any, ...], Record] = {}
     for entry in sorted(found.values(), key=lambda one: one.finished):
-        name = (entry.suite, entry.task, entry.model, entry.label, entry.seed, is_sample(entry), is_whole(entry), machine_of(entry))
+        name = (
+            entry.suite,
+            entry.task,
+            entry.model,
+            entry.label,
+            entry.seed,
+            is_sample(entry),
+            is_whole(entry),
+            machine_of(entry),
+        )
         old = same_cell.get(name)
         if old is None or entry.status in ("ok", "invalid") or old.status in ("failed", "skipped"):
             same_cell[name] = entry
@@ -116,9 +129,15 @@ def boards(records: Sequence[Record]) -> list[Board]:
         for number, split in enumerate(splits):
             rows = [entry for entry in measured if accuracy_of(entry, split)]
             columns, lines = table(rows, split)
-            others = [Row(entry, page_name(entry), ()) for entry in entries if not entry.accuracy] if number == 0 else []
+            others = (
+                [Row(entry, page_name(entry), ()) for entry in entries if not entry.accuracy] if number == 0 else []
+            )
             primary = columns[0].name if columns else ""
-            found.append(Board(suite, task, split, sample, not part, machine, data, primary, columns, tuple(lines), tuple(others)))
+            found.append(
+                Board(
+                    suite, task, split, sample, not part, machine, data, primary, columns, tuple(lines), tuple(others)
+                )
+            )
     return found
 
 
@@ -126,7 +145,9 @@ def machine_of_board(entry: Record) -> str:
     """Rows of one machine share a board whichever of its devices they ran on."""
     here = entry.machine
     gpus = ", ".join(str(gpu["name"]) for gpu in here.get("gpus") or [])
-    return f"{here.get('cpu', 'unknown processor')}, {here.get('cores', '?')} cores" + (f", {gpus}" if gpus else ", no GPU")
+    return f"{here.get('cpu', 'unknown processor')}, {here.get('cores', '?')} cores" + (
+        f", {gpus}" if gpus else ", no GPU"
+    )
 
 
 def accuracy_of(entry: Record, split: str) -> Accuracy | None:
@@ -140,12 +161,26 @@ def table(entries: Sequence[Record], split: str) -> tuple[tuple[Column, ...], li
         return (), []
     names = [first.primary, *(name for name in first.metrics if name != first.primary)]
     columns = [Column(name, "%", f"{name}, official definition, {split}, with its 95% interval.") for name in names]
-    columns.append(Column("difference", "points", f"{first.primary} less that of the same model and seed on the baseline backend. Not a paired test."))
+    columns.append(
+        Column(
+            "difference",
+            "points",
+            f"{first.primary} less that of the same model and seed on the baseline backend. Not a paired test.",
+        )
+    )
     columns += [Column(name, unit, title) for _, _, _, name, unit, title in SPEED_COLUMNS]
     columns += [
-        Column("INT8 share", "% of MACs", "Share of the multiply-accumulates that really ran as integer products, by the engine's own placement."),
+        Column(
+            "INT8 share",
+            "% of MACs",
+            "Share of the multiply-accumulates that really ran as integer products, by the engine's own placement.",
+        ),
         Column("engine", "MiB", "Size of what the engine loads."),
-        Column("peak memory", "MiB", "Peak resident memory of the cell's own process in its speed rounds; device memory is on the cell's page."),
+        Column(
+            "peak memory",
+            "MiB",
+            "Peak resident memory of the cell's own process in its speed rounds; device memory is on the cell's page.",
+        ),
         Column("cold start", "s", "From the start of the process to the first answer."),
     ]
     base = {(one.model, one.seed): one for one in entries if one.baseline}

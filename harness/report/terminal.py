@@ -66,7 +66,11 @@ def print_records(records: Sequence[Record]) -> None:
     for entry in records:
         if entry.reason:
             remedy = f"; {entry.remedy}" if entry.remedy else ""
-            out.print(f"{entry.model} / {entry.task} / {entry.label}: {entry.status}: {entry.reason}{remedy}", markup=False, highlight=False)
+            out.print(
+                f"{entry.model} / {entry.task} / {entry.label}: {entry.status}: {entry.reason}{remedy}",
+                markup=False,
+                highlight=False,
+            )
         for line in entry.log_tail:
             out.print(f"    {line}", markup=False, highlight=False)
     out.print(
@@ -85,5 +89,9 @@ def find_speed(entry: Record, scenario: str, load: str = "real") -> Speed | None
 def show(figure: Figure, *, interval: bool = True) -> str:
     text = f"{figure.value:.2f}" if figure.value < 1000 else f"{figure.value:.0f}"
     if interval and figure.low is not None and figure.high is not None:
-        text += f" [{figure.low:.2f}, {figure.high:.2f}]" if figure.value < 1000 else f" [{figure.low:.0f}, {figure.high:.0f}]"
+        text += (
+            f" [{figure.low:.2f}, {figure.high:.2f}]"
+            if figure.value < 1000
+            else f" [{figure.low:.0f}, {figure.high:.0f}]"
+        )
     return text
