@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class TrainSettings(BaseModel):
-    """Settings of a training; the optimizer is AdamW (betas 0.9 and 0.999, epsilon 1e-8), as in Hugging Face's Trainer."""
+    """Settings of a training; the optimizer is AdamW (betas 0.9 and 0.999, epsilon 1e-8)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
