@@ -94,8 +94,12 @@ def accuracy_against_qps(shown: Sequence[Point], metric: str, theme: Theme) -> s
     }
     with matplotlib.rc_context(settings):
         figure, axes = pyplot.subplots(figsize=(8, 4.2), layout="constrained")
-        markers = "osD^vPX"
-        for index, point in enumerate(shown):
+        markers, order = (
+            "osD^vPX",
+            {label: number for number, label in enumerate(sorted(point.label for point in shown))},
+        )
+        for point in shown:
+            index = order[point.label]  # a backend keeps its colour whatever the order of speed
             axes.errorbar(
                 [point.x],
                 [point.y],

