@@ -1,0 +1,36 @@
+"""A small builder of ONNX graphs: operators by call, constants by name, equal constants stored once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+Array = np.ndarray[Any, Any]
+
+
+class GraphBuilder:
+    """Nodes and initializers in order of their making, so that equal calls give equal bytes."""
+
+    def __init__(self) -> None:
+        self.nodes: list[NodeProto] = []
+        self.initializers: dict[str, TensorProto] = {}
+
+    def op(self, operator: str, name: str, *inputs: str, **attributes: Any) -> str:
+        """Add a node with one output; returns the output's name. An empty input name is an input left out."""
+        output = f"{name}:out"
+        self.nodes.append(helper.make_node(operator, list(inputs), [output], name=name, **attributes))
+        return output
+
+    def constant(self, name: str, values: Array) -> str:
+        """Add an initializer; a second call with the same name must mean the same values."""
+        if name not in self.initializers:
+            self.initializers[name] = numpy_helper.from_array(np.ascontiguousarray(values), name)
+        return name
+
+    def model(self, inputs: list[Any], outputs: list[Any], *, opset: int, ir_version: int, producer: str) -> ModelProto:
+        graph = helper.make_graph(self.nodes, "encoder", inputs, outputs, list(self.initializers.values()))
+        return helper.make_model(
+            graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version, producer_name=producer
+        )

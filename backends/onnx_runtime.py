@@ -1,0 +1,224 @@
+"""ONNX Runtime on the clean encoder graph: float32, static INT8 (the checkpoint's ranges) and dynamic INT8.
+
+What a checkpoint exports to is kept in the cache under the hash of its content, so a later process only loads it. The
+process imports ONNX Runtime and, when it has to export, onnx; never PyTorch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import numpy as np
+
+from backends.base import Availability, BackendError, Batch, Device, Placement, Settings
+from backends.bert import Architecture, read_architecture
+
+_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+Flavour = Literal["fp32", "int8", "int8_dynamic"]
+
+
+@dataclass(frozen=True)
+class OnnxRuntime:
+    """A backend of one flavour of the graph."""
+
+    name: str
+    flavour: Flavour
+    version: int = 1
+    distributions: tuple[str, ...] = ("onnxruntime|onnxruntime-gpu",)
+    quantizes: Literal["no", "static", "dynamic"] = "no"
+    simulated: bool = False
+    symmetric_only: bool = False
+    options: Mapping[str, type] = field(default_factory=dict)
+
+    def availability(self, machine: Mapping[str, Any]) -> Availability:
+        for name in ("onnxruntime", "onnxruntime-gpu"):
+            try:
+                version(name)
+            except PackageNotFoundError:
+                continue
+            return Availability(True)
+        package = "onnxruntime-gpu" if machine.get("gpus") else "onnxruntime"
+        return Availability(False, "ONNX Runtime is not installed", f"python -m pip install {package}")
+
+    def prepare(self, checkpoint: Path, settings: Settings, device: Device) -> OnnxRuntimeSession:
+        architecture = read_architecture(checkpoint)
+        if settings.max_length > architecture.positions:
+            raise BackendError(
+                f"max_length {settings.max_length} is more than the model's {architecture.positions} positions"
+            )
+        started = time.perf_counter()
+        path, built = _exported(checkpoint, settings.cache, self.flavour)
+        session = OnnxRuntimeSession(path, architecture, settings, device, integer=self.flavour != "fp32")
+        session.built, session.build_seconds = built, time.perf_counter() - started if built else 0.0
+        return session
+
+
+def _exported(checkpoint: Path, cache: Path, flavour: Flavour) -> tuple[Path, bool]:
+    """The ONNX file of a checkpoint, from the cache or made now; and whether it was made now."""
+    from filelock import FileLock
+
+    from backends.export import EXPORT_VERSION, export_onnx
+
+    digest = hashlib.sha256(f"{EXPORT_VERSION} {flavour}".encode())
+    for name in ("config.json", "model.safetensors", *(["ranges.json"] if flavour == "int8" else [])):
+        digest.update(_file_digest(checkpoint / name))
+    path = cache / "onnx" / f"{flavour}-{digest.hexdigest()[:16]}.onnx"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_suffix(".lock")):
+            if path.exists():
+                return path, False
+            quantize: Mapping[Flavour, Any] = {"fp32": "none", "int8": "u8", "int8_dynamic": "dynamic"}
+            export_onnx(checkpoint, path, quantize=quantize[flavour])
+    except OSError as error:
+        raise BackendError(f"{path.parent}: cannot be written ({error.strerror}); name another cache") from None
+    return path, True
+
+
+def _file_digest(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError as error:
+        remedy = (
+            "calibrate the checkpoint with a post-training scheme first"
+            if path.name == "ranges.json"
+            else "name a model folder"
+        )
+        raise BackendError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
+
+
+class OnnxRuntimeSession:
+    built = False
+    build_seconds = 0.0
+
+    def __init__(
+        self, path: Path, architecture: Architecture, settings: Settings, device: Device, *, integer: bool
+    ) -> None:
+        import onnxruntime
+
+        self._path = path
+        self._architecture = architecture
+        self._settings = settings
+        self._claimed = _PROVIDERS[device]
+        self._integer = integer
+        self.artifact_bytes = path.stat().st_size
+        if self._claimed not in onnxruntime.get_available_providers():
+            raise BackendError(f"this ONNX Runtime has no {self._claimed}; install onnxruntime-gpu")
+        if device == "cuda":
+            onnxruntime.preload_dlls()  # finds the CUDA libraries that pip installed beside it
+        self._session = self._open()
+
+    def _open(self, profile: str | None = None) -> Any:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self._settings.threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.log_severity_level = 3
+        if self._integer and _may_saturate():
+            options.add_session_config_entry("session.x64quantprecision", "1")
+        if profile is not None:
+            options.enable_profiling = True
+            options.profile_file_prefix = profile
+            # Packed weights vanish from the profile, and with them the sizes of the products.
+            options.add_session_config_entry("session.disable_prepacking", "1")
+        providers = list(dict.fromkeys([self._claimed, "CPUExecutionProvider"]))
+        try:
+            return onnxruntime.InferenceSession(str(self._path), options, providers=providers)
+        except Exception as error:  # the library's exceptions share no base but this
+            raise BackendError(f"ONNX Runtime cannot load {self._path.name}: {str(error).splitlines()[0]}") from None
+
+    def run(self, batch: Batch) -> np.ndarray[Any, Any]:
+        logits: np.ndarray[Any, Any] = self._session.run(["logits"], {name: batch[name] for name in _INPUTS})[0]
+        return logits
+
+    def placement(self) -> Placement:
+        """From ONNX Runtime's own profile of one run at max_length, in a session of its own."""
+        ids = np.zeros((1, self._settings.max_length), np.int64)
+        with TemporaryDirectory() as folder:
+            session = self._open(profile=f"{folder}/profile")
+            session.run(["logits"], {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": ids})
+            events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        nodes = list(_kernels(events))
+        notes = []
+        if self._integer and _may_saturate():
+            notes.append(
+                "this CPU has no VNNI, so u8 x s8 products could saturate: session.x64quantprecision is on (exact, slower)"
+            )
+        return Placement(
+            claimed=self._claimed,
+            nodes=dict(Counter(node.provider for node in nodes)),
+            int8_macs=sum(node.int8_macs for node in nodes),
+            total_macs=self._architecture.total_macs(self._settings.max_length),
+            detail=tuple((node.name, node.operator, node.provider) for node in nodes),
+            notes=tuple(notes),
+        )
+
+    def close(self) -> None:
+        del self._session
+
+
+@dataclass(frozen=True)
+class _Kernel:
+    name: str
+    operator: str
+    provider: str
+    int8_macs: int
+
+
+def _kernels(events: list[dict[str, Any]]) -> Iterator[_Kernel]:
+    for event in events:
+        if event.get("cat") != "Node" or not event["name"].endswith("_kernel_time"):
+            continue
+        facts = event["args"]
+        macs = _integer_macs(facts["op_name"], facts["input_type_shape"], facts["output_type_shape"])
+        yield _Kernel(event["name"].removesuffix("_kernel_time"), facts["op_name"], facts["provider"], macs)
+
+
+_INTEGER_PRODUCTS = {
+    "MatMulInteger",
+    "MatMulIntegerToFloat",
+    "DynamicQuantizeMatMul",
+    "QLinearMatMul",
+    "QGemm",
+    "QAttention",
+}
+
+
+def _integer_macs(operator: str, inputs: list[dict[str, list[int]]], outputs: list[dict[str, list[int]]]) -> int:
+    """Multiply-accumulates that a kernel ran as integer products: rows of its input by the elements of its weight."""
+    if operator not in _INTEGER_PRODUCTS:
+        return 0
+    shapes = [next(iter(entry.items())) for entry in inputs]
+    rows = int(np.prod(shapes[0][1][:-1]))
+    weight = next(shape for kind, shape in shapes[1:] if kind in ("int8", "uint8") and len(shape) == 2)
+    return rows * int(np.prod(weight))
+
+
+def _may_saturate() -> bool:
+    """True on x86 processors without VNNI, whose unsigned by signed products add pairs in 16 bits."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    flags = re.search(r"^flags\s*:(.*)$", text, re.MULTILINE)
+    return flags is not None and not {"avx512_vnni", "avx_vnni"} & set(flags[1].split())
+
+
+ONNXRUNTIME_FP32 = OnnxRuntime("onnxruntime_fp32", "fp32")
+ONNXRUNTIME_INT8 = OnnxRuntime("onnxruntime_int8", "int8", quantizes="static")
+ONNXRUNTIME_INT8_DYNAMIC = OnnxRuntime("onnxruntime_int8_dynamic", "int8_dynamic", quantizes="dynamic")

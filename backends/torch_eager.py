@@ -1,0 +1,141 @@
+"""PyTorch, eager, through the model classes of transformers: the baseline at float32, and the same at bfloat16."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from backends.base import Availability, BackendError, Batch, Device, Placement, Settings
+from backends.bert import Architecture, read_architecture
+
+if TYPE_CHECKING:
+    import torch
+
+_HEADS = {"question_answering": "AutoModelForQuestionAnswering", "classification": "AutoModelForSequenceClassification"}
+_UNUSED = ("pooler.", "embeddings.position_ids", "cls.")
+"""Parts of a published checkpoint that a task's head does not use (pooler, pretraining heads)."""
+
+
+@dataclass(frozen=True)
+class TorchEager:
+    """A backend of its dtype. Weights and activations are both of it; logits come back as float32."""
+
+    name: str
+    dtype: Literal["float32", "bfloat16"]
+    version: int = 1
+    distributions: tuple[str, ...] = ("torch", "transformers")
+    quantizes: Literal["no", "static", "dynamic"] = "no"
+    simulated: bool = False
+    symmetric_only: bool = False
+    options: Mapping[str, type] = field(default_factory=dict)
+
+    def availability(self, machine: Mapping[str, Any]) -> Availability:
+        for name in self.distributions:
+            try:
+                version(name)
+            except PackageNotFoundError:
+                return Availability(False, f"{name} is not installed", f"python -m pip install {name}")
+        return Availability(True)
+
+    def prepare(self, checkpoint: Path, settings: Settings, device: Device) -> TorchSession:
+        import torch
+
+        started = time.perf_counter()
+        architecture = read_architecture(checkpoint)
+        if settings.max_length > architecture.positions:
+            raise BackendError(
+                f"max_length {settings.max_length} is more than the model's {architecture.positions} positions"
+            )
+        if device == "cuda" and not torch.cuda.is_available():
+            raise BackendError("PyTorch finds no usable CUDA device; install a CUDA build of torch or run on the CPU")
+        torch.set_num_threads(settings.threads)
+        model = load_model(checkpoint, architecture).to(device=device, dtype=getattr(torch, self.dtype))
+        size = (checkpoint / "model.safetensors").stat().st_size
+        return TorchSession(model, architecture, settings.max_length, size, time.perf_counter() - started)
+
+
+def load_model(checkpoint: Path, architecture: Architecture) -> torch.nn.Module:
+    """The checkpoint's model at float32, in evaluation mode. Raises BackendError unless all weights came from the folder."""
+    import transformers
+
+    factory = getattr(transformers, _HEADS[architecture.head])
+    try:
+        model, loading = factory.from_pretrained(
+            checkpoint, dtype="float32", attn_implementation="sdpa", local_files_only=True,
+            use_safetensors=True, trust_remote_code=False, output_loading_info=True,
+        )  # fmt: skip
+    except (OSError, RuntimeError, ValueError) as error:
+        raise BackendError(f"{checkpoint}: transformers cannot load it ({str(error).splitlines()[0]})") from None
+    missing = sorted(loading["missing_keys"])
+    unexpected = sorted(key for key in loading["unexpected_keys"] if not key.removeprefix("bert.").startswith(_UNUSED))
+    if missing or unexpected or loading.get("mismatched_keys"):
+        what = (
+            f"lacks {missing[0]}"
+            if missing
+            else f"holds {unexpected[0]}, which it does not use"
+            if unexpected
+            else "has wrong sizes"
+        )
+        raise BackendError(f"{checkpoint}: the model {what}; the folder holds another model than its config.json says")
+    module: torch.nn.Module = model.eval()
+    return module
+
+
+class TorchSession:
+    built = False
+
+    def __init__(
+        self, model: torch.nn.Module, architecture: Architecture, max_length: int, size: int, seconds: float
+    ) -> None:
+        self._model = model
+        self._architecture = architecture
+        self._length = max_length
+        self.artifact_bytes = size
+        self.build_seconds = 0.0
+        self._device = next(model.parameters()).device
+
+    def run(self, batch: Batch) -> np.ndarray[Any, Any]:
+        import torch
+
+        with torch.inference_mode():
+            inputs = {name: self._to_device(torch.from_numpy(batch[name])) for name in _INPUTS}
+            outputs = self._model(**inputs)
+            if self._architecture.head == "question_answering":
+                logits = torch.stack((outputs.start_logits, outputs.end_logits), dim=-1)
+            else:
+                logits = outputs.logits
+            return np.asarray(logits.float().cpu().numpy())
+
+    def _to_device(self, values: torch.Tensor) -> torch.Tensor:
+        if self._device.type == "cpu":
+            return values
+        return values.pin_memory().to(self._device, non_blocking=True)
+
+    def placement(self) -> Placement:
+        """Leaf modules by what they compute with: `cpu float32`, `cuda bfloat16` ...; attention runs in SDPA."""
+        claimed = f"{self._device.type} {str(next(self._model.parameters()).dtype).removeprefix('torch.')}"
+        detail = []
+        for name, module in self._model.named_modules():
+            if any(module.children()) or type(module).__name__ == "Dropout":
+                continue
+            own = next(module.parameters(), None)
+            where = claimed if own is None else f"{own.device.type} {str(own.dtype).removeprefix('torch.')}"
+            detail.append((name, type(module).__name__, where))
+        nodes = Counter(where for _, _, where in detail)
+        return Placement(claimed, dict(nodes), 0, self._architecture.total_macs(self._length), tuple(detail))
+
+    def close(self) -> None:
+        del self._model
+
+
+_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+TORCH_FP32 = TorchEager("torch_fp32", "float32")
+TORCH_BF16 = TorchEager("torch_bf16", "bfloat16")
