@@ -70,7 +70,7 @@ _DEFINITIONS = {
     "qnli": _Definition(("question", "sentence"), _NLI, "accuracy"),
     "rte": _Definition(("sentence1", "sentence2"), _NLI, "accuracy"),
 }
-_FARTHEST = (0.0, 5.0)  # the ends of STS-B's scale
+_LOWEST, _HIGHEST = 0.0, 5.0  # the ends of STS-B's scale
 
 
 def open_task(name: str, data: DataRef) -> Glue:
@@ -130,7 +130,7 @@ class Glue:
             token_type_ids=token_type_ids,
             lengths=lengths,
             example_index=np.arange(len(examples)),
-            labels={"labels": self._true(examples)} if training else {},
+            labels={"labels": self._true(examples, np.float32)} if training else {},
         )
 
     def decode(
@@ -139,11 +139,11 @@ class Glue:
         features: Features,
         outputs: np.ndarray[Any, Any],
         label_names: Sequence[str] = (),
-    ) -> list[Prediction]:
+    ) -> list[Prediction | None]:
         """Of each example the class name (as in `labels`) with the largest logit, or the score; outputs: (n, labels).
 
         `label_names`: the model's names of its columns, matched to the task's by name; none given, the columns are
-        the task's own. Raises TaskError when they do not match. A regression's single column needs no name.
+        the task's own. Logits that are no number give None. Raises TaskError when they do not match. A regression's single column needs no name.
         """
         if len(outputs) != len(examples) or outputs.ndim != 2:
             raise ValueError(f"outputs have shape {outputs.shape} for {len(examples)} examples")
@@ -155,49 +155,27 @@ class Glue:
         if self.kind == "regression":
             return [float(value) for value in outputs[:, 0]]
         names = self._columns(label_names) if label_names else self.labels
-        return [names[column] for column in outputs.argmax(1)]
+        return [None if bad else names[at] for at, bad in zip(outputs.argmax(1), np.isnan(outputs).any(1), strict=True)]
 
     def score(self, examples: Sequence[Row], predictions: Sequence[Prediction | None]) -> Scores:
-        """GLUE's metrics. A missing prediction counts as wrong: as the class after the true one, or, in regression, as the
-        end of the scale that is farther from the true score. A score that is no finite number counts as missing.
+        """GLUE's metrics. A missing prediction counts as wrong: as the class after the true one, or, in regression, as
+        the end of the scale that is farther from the true score. A score that is no finite number is missing.
 
         per_example: `id`; `prediction`, class name (empty where missing) or score (NaN where missing); `predicted` and
         `label`, both as scored: int64 classes or float64 scores; `correct`, 0 or 1, for classes.
         """
-        label = self._true(examples).astype(np.float64 if self.kind == "regression" else np.int64)
-        missing = np.array([_is_missing(prediction) for prediction in predictions], bool)
-        columns: dict[str, np.ndarray[Any, Any]] = {
-            "id": np.array([str(row.get("idx", at)) for at, row in enumerate(examples)], np.str_)
-        }
-        if self.kind == "regression":
-            given = np.array(
-                [math.nan if gone else prediction for prediction, gone in zip(predictions, missing, strict=True)],
-                np.float64,
-            )
-            columns["prediction"] = given
-            low, high = _FARTHEST
-            columns["predicted"] = np.where(missing, np.where(label - low > high - label, low, high), given)
-        else:
-            number = {name: at for at, name in enumerate(self.labels)}
-            columns["prediction"] = np.array(
-                ["" if gone else prediction for prediction, gone in zip(predictions, missing, strict=True)], np.str_
-            )
-            classes = np.array(
-                [
-                    -1 if gone else number[str(prediction)]
-                    for prediction, gone in zip(predictions, missing, strict=True)
-                ],
-                np.int64,
-            )
-            columns["predicted"] = np.where(missing, (label + 1) % len(self.labels), classes)
-            columns["correct"] = (columns["predicted"] == label).astype(np.float64)
-        columns["label"] = label
+        label = self._true(examples, np.float64)
+        given = [None if _is_nan(prediction) else prediction for prediction in predictions]
+        ids = np.array([str(row.get("idx", at)) for at, row in enumerate(examples)], np.str_)
+        columns = {"id": ids, "label": label} | (
+            _scored_numbers(given, label) if self.kind == "regression" else _scored_classes(given, label, self.labels)
+        )
         statistics = {name: _statistic(name) for name in GLUE_METRICS[self._task]}
         return Scores(
             metrics={name: statistic_percent(statistic, columns) for name, statistic in statistics.items()},
             per_example=columns,
             statistics=statistics,
-            missing=int(missing.sum()),
+            missing=given.count(None),
         )
 
     def predictions_from_json(
@@ -247,8 +225,8 @@ class Glue:
             (label for label, others in self._definition.classes.items() if plain == label or plain in others), None
         )
 
-    def _true(self, examples: Sequence[Row]) -> np.ndarray[Any, Any]:
-        return np.array([row["label"] for row in examples], np.float32 if self.kind == "regression" else np.int64)
+    def _true(self, examples: Sequence[Row], score_type: type[np.floating[Any]]) -> np.ndarray[Any, Any]:
+        return np.array([row["label"] for row in examples], score_type if self.kind == "regression" else np.int64)
 
 
 def longest_first(first: int, second: int, room: int) -> tuple[int, int]:
@@ -266,5 +244,24 @@ def _statistic(metric: str) -> Statistic:
     return Statistic(metric, ("predicted", "label"))  # type: ignore[arg-type]
 
 
-def _is_missing(prediction: Prediction | None) -> bool:
-    return prediction is None or (isinstance(prediction, float) and not math.isfinite(prediction))
+def _scored_numbers(given: Sequence[Any], label: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
+    prediction = np.array([math.nan if value is None else value for value in given], np.float64)
+    farther = np.where(label - _LOWEST > _HIGHEST - label, _LOWEST, _HIGHEST)
+    return {"prediction": prediction, "predicted": np.where(np.isnan(prediction), farther, prediction)}
+
+
+def _scored_classes(
+    given: Sequence[Any], label: np.ndarray[Any, Any], names: Sequence[str]
+) -> dict[str, np.ndarray[Any, Any]]:
+    number = {name: at for at, name in enumerate(names)} | {None: -1}
+    found = np.array([number[value] for value in given], np.int64)
+    predicted = np.where(found < 0, (label + 1) % len(names), found)
+    return {
+        "prediction": np.array([value or "" for value in given], np.str_),
+        "predicted": predicted,
+        "correct": (predicted == label).astype(np.float64),
+    }
+
+
+def _is_nan(prediction: Prediction | None) -> bool:
+    return isinstance(prediction, float) and not math.isfinite(prediction)

@@ -1,2 +1,3 @@
 """Official metrics. `answers` and `labels` are plain functions that need only NumPy. `squad_v1` and `glue` wrap
-the same functions as `evaluate.Metric` modules, which load without the hub: `evaluate.load("tasks/metrics/squad_v1.py")`."""
+the same functions as `evaluate.Metric` modules that load without the hub: `evaluate.load("tasks/metrics/squad_v1.py")`.
+"""

@@ -12,7 +12,7 @@ from tasks.metrics.labels import COEFFICIENTS, GLUE_METRICS
 
 
 class Glue(evaluate.Metric):  # type: ignore[misc]
-    """predictions, references: class numbers in GLUE's numbering, or scores for stsb. Gives coefficients, not percent."""
+    """predictions, references: class numbers in GLUE's numbering, or scores for stsb. Gives coefficients, 1 is best."""
 
     def _info(self) -> evaluate.MetricInfo:
         if self.config_name not in GLUE_METRICS:

@@ -1,0 +1,172 @@
+"""GLUE's sequences against the tokenizer's own pairs and truncation, labels by name, and prediction files."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from tokenizers.processors import BertProcessing
+
+from tasks import task_names
+from tasks.base import Shape, TaskError
+from tasks.glue import Glue, longest_first
+from tests.tasks.rows import Rows
+from tests.tasks.wordpiece import WORDS, small_tokenizer
+
+TOKENIZER = small_tokenizer()
+NAMES = [name for name in task_names() if name.startswith("glue/")]
+
+
+def glue(name: str) -> Glue:
+    splits = ("validation_matched", "validation_mismatched") if name == "mnli" else ("validation",)
+    return Glue(f"glue/{name}", Rows({split: [] for split in ("train", *splits)}))
+
+
+def pairs(lengths: list[tuple[int, int]], labels: list[Any] | None = None) -> list[dict[str, Any]]:
+    words = [word for word in WORDS if word in TOKENIZER.get_vocab()]
+    rng = np.random.default_rng(1)
+    made = (
+        {"sentence1": " ".join(rng.choice(words, a)), "sentence2": " ".join(rng.choice(words, b))} for a, b in lengths
+    )
+    return [row | {"label": label} for row, label in zip(made, labels or [0] * len(lengths), strict=True)]
+
+
+def test_all_eight_tasks_are_there() -> None:
+    assert len(NAMES) == 8
+    kinds = {name: glue(name.removeprefix("glue/")).kind for name in NAMES}
+    assert kinds == {name: "regression" if name == "glue/stsb" else "classification" for name in NAMES}
+
+
+@pytest.mark.parametrize("max_length", [5, 6, 13, 14, 40])
+def test_pairs_are_cut_as_the_tokenizers_own_longest_first_does(max_length: int) -> None:
+    rows = pairs([(a, b) for a in range(9) for b in range(9)])
+    features = glue("rte").features(rows, TOKENIZER, Shape(max_length), training=True)
+    own = small_tokenizer()
+    ids_of = own.get_vocab()
+    own.post_processor = BertProcessing(("[SEP]", ids_of["[SEP]"]), ("[CLS]", ids_of["[CLS]"]))
+    own.enable_truncation(max_length, strategy="longest_first")
+    for row, ids, types, length in zip(
+        rows, features.input_ids, features.token_type_ids, features.lengths, strict=True
+    ):
+        expected = own.encode(row["sentence1"], row["sentence2"])
+        assert ids[:length].tolist() == expected.ids
+        assert types[:length].tolist() == expected.type_ids
+        assert not types[length:].any()
+        assert set(ids[length:].tolist()) <= {ids_of["[PAD]"]}
+    assert features.input_ids.shape[1] == features.lengths.max() <= max_length
+    assert features.example_index.tolist() == list(range(len(rows)))
+
+
+def test_longest_first_takes_from_the_longer_text() -> None:
+    assert longest_first(3, 4, 10) == (3, 4)
+    assert longest_first(2, 20, 10) == (2, 8)
+    assert longest_first(20, 2, 10) == (8, 2)
+    assert longest_first(20, 20, 11) == (5, 6)
+    assert longest_first(21, 20, 11) == (6, 5)
+
+
+def test_single_sentences_have_one_type() -> None:
+    rows = [{"sentence": "the king of the city", "label": 1, "idx": 0}, {"sentence": "[SEP]", "label": 0, "idx": 1}]
+    features = glue("cola").features(rows, TOKENIZER, Shape(5), training=True)
+    tokens = [[TOKENIZER.id_to_token(int(number)) for number in ids] for ids in features.input_ids]
+    assert tokens == [["[CLS]", "the", "king", "of", "[SEP]"], ["[CLS]", "[", "s", "##e", "[SEP]"]]
+    assert not features.token_type_ids.any()
+    assert features.labels["labels"].tolist() == [1, 0]
+    assert features.labels["labels"].dtype == np.int64
+    assert glue("cola").features(rows, TOKENIZER, Shape(5)).labels == {}
+
+
+def test_regression_targets_are_float32() -> None:
+    features = glue("stsb").features(pairs([(2, 2)], [4.75]), TOKENIZER, Shape(20), training=True)
+    assert features.labels["labels"].dtype == np.float32
+    assert features.labels["labels"].tolist() == [4.75]
+
+
+def test_a_shape_without_room_is_one_line() -> None:
+    with pytest.raises(TaskError, match="max_length 4 leaves no room for text beside 3 special tokens"):
+        glue("rte").features(pairs([(2, 2)]), TOKENIZER, Shape(4))
+
+
+def decode(name: str, logits: list[list[float]], names: tuple[str, ...] = ()) -> list[Any]:
+    task = glue(name)
+    texts = {"sentence": "x", "premise": "x", "hypothesis": "y", "sentence1": "x", "sentence2": "y", "question": "z"}
+    rows = [texts | {"label": 0} for _ in logits]
+    features = task.features(rows, TOKENIZER, Shape(20))
+    return task.decode(rows, features, np.array(logits, np.float32), names)
+
+
+def test_columns_are_matched_by_name_not_by_place() -> None:
+    logits = [[3.0, 2.0, 1.0], [0.0, 0.0, 1.0]]
+    assert decode("mnli", logits) == ["entailment", "contradiction"]
+    assert decode("mnli", logits, ("CONTRADICTION", "Neutral", "entailment")) == ["contradiction", "entailment"]
+    assert decode("rte", [[0.0, 1.0]], ("not entailment", "ENTAILMENT")) == ["entailment"]
+    assert decode("rte", [[0.0, 1.0]], ("entailment", "non-entailment")) == ["not_entailment"]
+    assert decode("sst2", [[0.0, 1.0]], ("POS", "NEG")) == ["negative"]
+    assert decode("mrpc", [[0.0, 1.0]], ("not_equivalent", "equivalent")) == ["equivalent"]
+    assert decode("cola", [[0.0, 1.0]], ("0", "1")) == ["acceptable"]
+
+
+@pytest.mark.parametrize(
+    ("name", "names"),
+    [
+        ("rte", ("LABEL_0", "LABEL_1")),
+        ("sst2", ("positive", "positive")),
+        ("rte", ("0", "1")),  # its files call the classes by name, so numbers say nothing
+        ("qnli", ("entailment", "contradiction")),
+        ("rte", ("entailment",)),
+    ],
+)
+def test_names_that_do_not_match_are_an_error(name: str, names: tuple[str, ...]) -> None:
+    with pytest.raises(TaskError, match=f"glue/{name}: the model calls its classes {', '.join(names)}, .*id2label"):
+        decode(name, [[0.0, 1.0]], names)
+
+
+def test_a_model_with_another_number_of_outputs_is_an_error() -> None:
+    with pytest.raises(TaskError, match="glue/rte: the model has 3 outputs, the task 2"):
+        decode("rte", [[0.0, 1.0, 2.0]], ("entailment", "neutral", "contradiction"))
+    with pytest.raises(TaskError, match="glue/stsb: the model has 2 outputs, the task 1"):
+        decode("stsb", [[0.0, 1.0]])
+
+
+def test_regression_needs_no_name_and_broken_logits_answer_nothing() -> None:
+    assert decode("stsb", [[2.5], [math.inf]], ("LABEL_0",)) == [2.5, math.inf]
+    assert decode("rte", [[0.0, math.nan], [0.0, 1.0]]) == [None, "not_entailment"]
+
+
+def test_mnli_evaluates_the_splits_that_are_there() -> None:
+    assert glue("mnli").eval_splits == ("validation_matched", "validation_mismatched")
+    assert Glue("glue/mnli", Rows({"train": [], "validation_matched": []})).eval_splits == ("validation_matched",)
+    assert glue("rte").eval_splits == ("validation",)
+
+
+def test_predictions_of_a_file() -> None:
+    rows = pairs([(1, 1)] * 4)
+    assert glue("rte").predictions_from_json(rows, '["entailment", 1, null, "Not-Entailment"]', "p.json") == [
+        "entailment", "not_entailment", None, "not_entailment",
+    ]  # fmt: skip
+    assert glue("stsb").predictions_from_json(rows, "[1, 2.5, null, 0]", "p.json") == [1.0, 2.5, None, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("rte", "{}", "a JSON list with one prediction a row is needed, not an object"),
+        ("rte", "[0]", "1 predictions for 2 rows; give each row one, or null"),
+        ("rte", "[0, 2]", "row 2: 2 is no class of glue/rte; its classes are entailment, not_entailment"),
+        ("rte", "[0, -1]", "row 2: -1 is no class"),
+        ("rte", "[true, 0]", "row 1: true is no class"),
+        ("rte", '["neutral", 0]', 'row 1: "neutral" is no class'),
+        ("rte", "[[0], 0]", "row 1: a list is no class"),
+        ("stsb", '["5", 0]', 'row 1: "5" is no score; give a number from 0 to 5, or null'),
+        ("stsb", "[NaN, 0]", "row 1: NaN is no score"),
+        ("stsb", "[0, 1e999]", "row 2: Infinity is no score"),
+        ("stsb", "[0, " + "9" * 400 + "]", "row 2: " + "9" * 80 + " is no score"),
+        ("stsb", "[0, false]", "row 2: false is no score"),
+    ],
+)
+def test_a_broken_prediction_file_is_one_line(name: str, content: str, message: str) -> None:
+    with pytest.raises(TaskError) as error:
+        glue(name).predictions_from_json(pairs([(1, 1)] * 2), content, "p.json")
+    assert str(error.value).startswith(f"p.json: {message}")
