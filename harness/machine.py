@@ -1,0 +1,123 @@
+"""What a run runs on, as found: processor, memory, GPUs, versions, the checkout's commit. Imports no engine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+FLAGS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
+
+
+@lru_cache(maxsize=1)
+def describe() -> dict[str, Any]:
+    """Plain data for records and keys. cores: physical cores that this process may use. memory_bytes: of the machine.
+    gpus: what the NVIDIA driver lists, empty without one. The machine's name is left out on purpose."""
+    text = _read("/proc/cpuinfo")
+    return {
+        "cpu": _field(text, "model name") or platform.processor() or platform.machine(),
+        "cpu_model": " ".join(_field(text, name) for name in ("vendor_id", "cpu family", "model", "stepping")).strip(),
+        "cores": cores(),
+        "logical_cores": len(_allowed()),
+        "flags": [flag for flag in FLAGS if flag in _field(text, "flags").split()],
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "gpus": gpus(),
+        "os": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+    }
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""
+
+
+def _field(text: str, name: str) -> str:
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == name:
+            return value.strip()
+    return ""
+
+
+def _allowed() -> set[int]:
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+
+
+def cores() -> int:
+    """Physical cores this process may use: its affinity, hyper-threads counted once, and the cgroup's quota."""
+    topology = set()
+    for cpu in _allowed():
+        base = f"/sys/devices/system/cpu/cpu{cpu}/topology"
+        topology.add((_read(f"{base}/physical_package_id").strip(), _read(f"{base}/core_id").strip() or str(cpu)))
+    found = max(1, len(topology))
+    quota, _, period = _read("/sys/fs/cgroup/cpu.max").partition(" ")
+    if quota.strip().isdigit() and period.strip().isdigit():
+        found = min(found, max(1, int(quota) // int(period)))
+    return found
+
+
+def gpus() -> list[dict[str, Any]]:
+    """name, memory_bytes, driver and compute_capability of each GPU; empty where no driver answers."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return []
+    try:
+        driver = str(pynvml.nvmlSystemGetDriverVersion())
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        return [
+            {
+                "name": str(pynvml.nvmlDeviceGetName(handle)),
+                "memory_bytes": int(pynvml.nvmlDeviceGetMemoryInfo(handle).total),
+                "driver": driver,
+                "compute_capability": ".".join(map(str, pynvml.nvmlDeviceGetCudaComputeCapability(handle))),
+            }
+            for handle in handles
+        ]
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def assume_gpu(here: Mapping[str, Any]) -> dict[str, Any]:
+    """The same machine with a GPU that is not there, for `plan --assume gpu`; nothing is ever recorded with it."""
+    return {**here, "gpus": [{"name": "an assumed GPU", "memory_bytes": 0, "driver": "", "compute_capability": ""}]}
+
+
+def software(distributions: Iterable[str]) -> dict[str, str]:
+    """Installed versions. `a|b` is the first of the two that is installed; what is not installed is left out."""
+    found = {"python": platform.python_version()}
+    for choice in distributions:
+        for name in choice.split("|"):
+            try:
+                found[name] = version(name)
+                break
+            except PackageNotFoundError:
+                continue
+    return found
+
+
+def commit() -> tuple[str | None, bool | None]:
+    """The checkout's commit and whether anything outside results/ differs from it; (None, None) outside a checkout."""
+    from harness import paths
+
+    home = paths.home()
+    try:
+        sha = _git(home, "rev-parse", "HEAD")
+        changed = _git(home, "status", "--porcelain", "--", ".", ":(exclude)results")
+    except (OSError, subprocess.CalledProcessError):
+        return None, None
+    return sha, bool(changed)
+
+
+def _git(home: Path, *words: str) -> str:
+    return subprocess.run(["git", "-C", str(home), *words], capture_output=True, text=True, check=True).stdout.strip()

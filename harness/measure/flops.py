@@ -1,0 +1,42 @@
+"""Floating-point operations by one rule: 2 x multiply-accumulates of all matrix products, attention and head included;
+embeddings, LayerNorm, softmax and GELU are not counted. (Vitis-AI's table uses the same: 453M for BERT-tiny at 384.)"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class FlopCount:
+    """Of one sequence. total = encoder + head."""
+
+    total: int
+    encoder: int
+    head: int
+
+
+def encoder_flops(
+    *,
+    layers: int,
+    hidden: int,
+    intermediate: int,
+    sequence_length: int,
+    head_outputs: int,
+    head: Literal["token", "pooled", "none"],
+) -> FlopCount:
+    """`token`: a linear layer on every token (question answering); `pooled`: BERT's pooler and a classifier on the first."""
+    linear = 4 * hidden * hidden + 2 * hidden * intermediate
+    attention = 2 * sequence_length * hidden  # scores and weighted sum, a token
+    encoder = 2 * layers * sequence_length * (linear + attention)
+    heads = {
+        "token": 2 * sequence_length * hidden * head_outputs,
+        "pooled": 2 * (hidden * hidden + hidden * head_outputs),
+        "none": 0,
+    }
+    return FlopCount(encoder + heads[head], encoder, heads[head])
+
+
+def format_flops(count: int) -> str:
+    """`453M`, `70.67G`."""
+    return f"{count / 1e9:.2f}G" if count >= 1e9 else f"{count / 1e6:.0f}M"

@@ -1,0 +1,40 @@
+"""Memory of this very process, as the kernel and the NVIDIA driver count it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def _status(field: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def rss_bytes() -> int:
+    """Resident memory now."""
+    return _status("VmRSS")
+
+
+def peak_rss_bytes() -> int:
+    """The most resident memory since the process began (VmHWM)."""
+    return _status("VmHWM")
+
+
+def device_peak_bytes() -> int | None:
+    """GPU memory that the driver accounts to this process now, its CUDA context included; None where it does not say.
+
+    Engines keep what they once took (caching allocators, arenas), so at the end of a round this is the peak."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+        for process in pynvml.nvmlDeviceGetComputeRunningProcesses(handle):
+            if process.pid == os.getpid() and process.usedGpuMemory is not None:
+                return int(process.usedGpuMemory)
+    except pynvml.NVMLError:
+        return None
+    return None
