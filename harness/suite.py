@@ -290,16 +290,20 @@ def schema() -> dict[str, Any]:
         "properties": forms["TrainSettings"]["properties"],
         "additionalProperties": False,
     }
-    names: Mapping[str, list[str]] = {"task": task_names(), "backend": backend_names(), "scheme": scheme_names()}
-    for form, key, kind in (
-        (found, "baseline", "backend"),
-        (forms["BackendEntry"], "name", "backend"),
-        (forms["BackendEntry"], "scheme", "scheme"),
-        (forms["Reference"], "task", "task"),
-    ):
-        form["properties"][key]["examples"] = names[kind]
-    found["properties"]["tasks"]["items"]["examples"] = names["task"]
+    tasks, backends, schemes = ({"enum": names} for names in (task_names(), backend_names(), scheme_names()))
+    entry = forms["BackendEntry"]["properties"]
+    entry["name"] = _or_any(entry["name"], backends)
+    entry["scheme"] = _or_any(entry["scheme"], schemes)
+    forms["Reference"]["properties"]["task"] = _or_any(forms["Reference"]["properties"]["task"], tasks)
+    top = found["properties"]
+    top["baseline"] = _or_any(top["baseline"], backends)
+    top["tasks"]["items"] = _or_any(top["tasks"]["items"], tasks)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}
+
+
+def _or_any(form: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {key: form[key] for key in ("title", "description") if key in form}
+    return {**kept, "anyOf": [dict(names), {"type": "string"}]}
 
 
 def main() -> None:

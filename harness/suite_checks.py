@@ -1,227 +1,377 @@
-"""What no single key of a suite file shows: names that must be known, and combinations that cannot be."""
+"""What a suite file says, checked for sense: names that must exist, keys that exclude each other, models in a circle.
+
+These checks read the parsed file itself and pass over what is not well-formed (the forms of `harness.suite` tell that), so
+that one run tells everything: a misspelt key hides no impossible combination.
+"""
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterator, Sequence
-from pathlib import PurePosixPath
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 from pydantic import ValidationError
 
-from backends import BackendError, backend_names, get_backend
+from backends import Backend, backend_names, get_backend
 from backends.fake_quant.schemes import get_scheme, scheme_names
-from harness.suite import ARCHITECTURE, NAME, SuiteTable, dotted
+from harness.suite_problems import Problem, Where, from_pydantic, shown, suggest
 from harness.training.settings import TrainSettings
-from tasks import task_names
+from tasks import Shape, task_facts, task_names
 
-Problem = tuple[str, str]
-
-
-def check(content: dict[str, Any], table: SuiteTable | None) -> Iterator[Problem]:
-    """Problems of the file beyond the types of its keys. `table` is None when those have problems already: then the names
-    that can be read from `content` are checked all the same."""
-    yield from _names(content)
-    yield from _graph(content)
-    if table is None:
-        return
-    yield from _lists(table)
-    yield from _models(table)
-    yield from _backends(table)
-    yield from _shape(table)
-    yield from _references(table)
-    yield from _sample(table)
+Raw = Mapping[str, Any]
+SOURCES = ("hub", "package", "model", "scratch")
+QUESTIONS_ONLY = ("doc_stride", "max_query_length")
+_HUB = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]*/)?[A-Za-z0-9][A-Za-z0-9._-]*")
+_PACKAGE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-def _unknown(where: str, what: str, value: object, known: Sequence[str]) -> Problem:
-    near = difflib.get_close_matches(str(value), known, 1)
-    return where, f"unknown {what} '{value}'; " + (f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}")
+def check(data: Raw) -> Iterator[Problem]:
+    """Every problem of sense in a parsed file."""
+    yield from _tasks(data)
+    yield from _duplicates(data, ("seeds",))
+    yield from _duplicates(data, ("shape", "batch_sizes"))
+    yield from _duplicates(data, ("sample", "batch_sizes"))
+    for place in (("measure",), ("sample", "measure")):
+        yield from _duplicates(data, (*place, "scenarios"))
+        yield from _duplicates(data, (*place, "loads"))
+    for name, model in _tables(data.get("models")):
+        yield from _model(data, name, model)
+    yield from _circles(data)
+    yield from _shapes(data)
+    yield from _backends(data)
+    yield from _references(data)
+    yield from _sample(data)
 
 
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _dict(value: Any) -> dict[str, Any]:
+def _table(value: object) -> Raw:
     return value if isinstance(value, dict) else {}
 
 
-def _names(content: dict[str, Any]) -> Iterator[Problem]:
-    for index, name in enumerate(_list(content.get("tasks"))):
-        if isinstance(name, str) and name not in task_names():
-            yield _unknown(dotted(["tasks", index]), "task", name, task_names())
-    for index, entry in enumerate(_list(content.get("backends"))):
-        name, scheme = _dict(entry).get("name"), _dict(entry).get("scheme")
-        if isinstance(name, str) and name not in backend_names():
-            yield _unknown(dotted(["backends", index, "name"]), "backend", name, backend_names())
-        if isinstance(scheme, str) and scheme not in scheme_names():
-            yield _unknown(dotted(["backends", index, "scheme"]), "scheme", scheme, scheme_names())
-    for name in _dict(content.get("models")):
-        if not re.fullmatch(NAME, name):
-            yield dotted(["models", name]), "a model's name goes into file names: lower-case letters, digits, '.', '_' and '-'"
+def _tables(value: object) -> list[tuple[str, Raw]]:
+    return [(key, entry) for key, entry in _table(value).items() if isinstance(entry, dict)]
 
 
-def _graph(content: dict[str, Any]) -> Iterator[Problem]:
-    models = _dict(content.get("models"))
-    sources = {name: str(_dict(entry).get("source", "")) for name, entry in models.items()}
-    for name, source in sources.items():
-        where = dotted(["models", name, "source"])
-        kind, _, rest = source.partition(":")
-        if kind == "model":
-            if rest not in models:
-                yield _unknown(where, "model", rest, list(models))
-            seen, here = [name], rest
-            while here in sources and sources[here].startswith("model:") and here not in seen:
-                seen.append(here)
-                here = sources[here].removeprefix("model:")
-            if here == name:
-                yield where, f"models form a cycle: {' -> '.join([*seen, name])}"
-        elif kind == "hub":
-            if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", rest):
-                yield where, f"'{rest}' is no id of the hub; write hub:OWNER/NAME"
-        elif kind == "package":
-            package, _, folder = rest.partition("/")
-            if not re.fullmatch(r"[A-Za-z_]\w*", package) or not _inside(folder):
-                yield where, f"'{rest}' is no folder in a package; write package:NAME/SUBDIR"
-        elif source and source != "scratch" and (":" in source or not _inside(source)):
-            yield where, f"'{source}' is none of hub:ID, package:NAME/SUBDIR, model:NAME, scratch, or a folder below this file's"
+def _rows(value: object) -> list[tuple[int, Raw]]:
+    return [(i, entry) for i, entry in enumerate(value) if isinstance(entry, dict)] if isinstance(value, list) else []
 
 
-def _inside(folder: str) -> bool:
-    path = PurePosixPath(folder)
-    return bool(folder) and not path.is_absolute() and ".." not in path.parts and "\\" not in folder
+def _texts(value: object) -> list[str]:
+    return [entry for entry in value if isinstance(entry, str)] if isinstance(value, list) else []
 
 
-def _lists(table: SuiteTable) -> Iterator[Problem]:
-    for key, values in (("tasks", table.tasks), ("seeds", table.seeds), ("shape.batch_sizes", table.shape.batch_sizes)):
-        for value in sorted({str(one) for one in values if values.count(one) > 1}):  # type: ignore[arg-type]
-            yield key, f"{value} stands twice"
-    for index, seed in enumerate(table.seeds):
-        if not 0 <= seed < 2**32:
-            yield f"seeds[{index}]", f"a seed is from 0 to {2**32 - 1}, not {seed}"
-    for index, size in enumerate(table.shape.batch_sizes):
-        if not 1 <= size <= 65536:
-            yield f"shape.batch_sizes[{index}]", f"a batch has from 1 to 65536 samples, not {size}"
+def _is_number(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _train(where: str, settings: dict[str, Any]) -> Iterator[Problem]:
+def _duplicates(data: Raw, where: tuple[str, ...]) -> Iterator[Problem]:
+    value: Any = data
+    for key in where:
+        value = _table(value).get(key)
+    if not isinstance(value, list):
+        return
+    seen: dict[tuple[type, object], int] = {}
+    for index, entry in enumerate(value):
+        if isinstance(entry, int | str):
+            first = seen.setdefault((type(entry), entry), index)
+            if first != index:
+                yield (*where, index), f"{shown(entry)} is there twice; delete one"
+
+
+def _tasks(data: Raw) -> Iterator[Problem]:
+    known = task_names()
+    tasks = data.get("tasks")
+    for index, name in enumerate(tasks if isinstance(tasks, list) else ()):
+        if isinstance(name, str) and name not in known:
+            yield ("tasks", index), f"unknown task {shown(name)}{suggest(name, known)}"
+    yield from _duplicates(data, ("tasks",))
+
+
+def _task_of_suite(data: Raw, name: str) -> str | None:
+    """What is wrong with a task's name away from `tasks`."""
+    if name not in task_names():
+        return f"unknown task {shown(name)}{suggest(name, task_names())}"
+    if isinstance(data.get("tasks"), list) and name not in _texts(data["tasks"]):
+        return f"'{name}' is not one of this suite's tasks; add it to tasks, or delete this"
+    return None
+
+
+def _model(data: Raw, name: str, model: Raw) -> Iterator[Problem]:
+    here: Where = ("models", name)
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", name):
+        yield here, "a model's name is made of small letters, digits, '.', '_', '-': it goes into file names"
+    source, recipe = model.get("source"), model.get("recipe")
+    if isinstance(source, str) and (wrong := _source(data, source)):
+        yield (*here, "source"), wrong
+    if recipe == "load":
+        if "train" in model:
+            yield (*here, "train"), "recipe 'load' trains nothing; delete it, or set recipe = 'finetune'"
+        if source == "scratch" or (isinstance(source, str) and source.startswith("model:")):
+            yield (
+                (*here, "recipe"),
+                f"'load' uses weights as they are, which {shown(source)} has none of; use 'finetune'",
+            )
+    if recipe == "finetune" and "train" not in model:
+        yield (*here, "train"), "is missing: recipe 'finetune' needs at least learning_rate and epochs"
+    if recipe in ("load", "finetune") and "scheme" in model:
+        yield (
+            (*here, "scheme"),
+            f"recipe '{recipe}' does not train quantizers; a post-training scheme belongs to a [[backends]] entry",
+        )
+    elif isinstance(scheme := model.get("scheme"), str) and scheme not in scheme_names():
+        yield (*here, "scheme"), f"unknown scheme {shown(scheme)}{suggest(scheme, scheme_names())}"
+    yield from _architecture(model.get("architecture"), (*here, "architecture"))
+    if source == "scratch" and "architecture" not in model:
+        yield (*here, "architecture"), "is missing: source 'scratch' needs the sizes of the model"
+    if isinstance(source, str) and source != "scratch" and "architecture" in model:
+        yield (*here, "architecture"), f"only source 'scratch' takes sizes; {shown(source)} brings its own"
+    yield from _overrides(data, model, here, trains=recipe != "load")
+
+
+def _source(data: Raw, source: str) -> str | None:
+    kind, colon, rest = source.partition(":")
+    if kind == "scratch":
+        return "'scratch' takes nothing after it" if colon else None
+    if not colon:
+        if source.startswith(("/", "~")) or "\\" in source or ".." in source.split("/") or not source.isprintable():
+            return f"a folder must lie below the suite file's own, without '..': {shown(source)}"
+        return None
+    if kind == "hub":
+        fits = _HUB.fullmatch(rest) and len(rest) <= 96 and ".." not in rest and "--" not in rest
+        return None if fits else f"not the id of a model on the hub: {shown(rest)}; write hub:OWNER/NAME"
+    if kind == "package":
+        package, _, folder = rest.partition("/")
+        clean = all(part and part not in (".", "..") for part in folder.split("/")) and "\\" not in folder
+        if _PACKAGE.fullmatch(package) and clean and folder.isprintable():
+            return None
+        return f"not a folder of a package: {shown(rest)}; write package:NAME/FOLDER, without '..'"
+    if kind == "model":
+        models = [name for name, _ in _tables(data.get("models"))]
+        return None if rest in models else f"unknown model {shown(rest)}{suggest(rest, models)}"
+    return f"unknown kind of source '{kind[:40]}:'{suggest(kind, SOURCES)}"
+
+
+def _architecture(value: object, here: Where) -> Iterator[Problem]:
+    sizes = _table(value)
+    hidden, heads = sizes.get("hidden_size"), sizes.get("num_attention_heads")
+    if _is_number(hidden) and _is_number(heads) and heads > 0 and hidden % heads:
+        yield (*here, "hidden_size"), f"{shown(hidden)} is not a multiple of num_attention_heads, {shown(heads)}"
+
+
+def _overrides(data: Raw, model: Raw, here: Where, *, trains: bool) -> Iterator[Problem]:
+    """Of a model or of the stand-in, by task."""
+    for name, override in _tables(model.get("task")):
+        at = (*here, "task", name)
+        if wrong := _task_of_suite(data, name):
+            yield at, wrong
+        facts = task_facts(name)
+        if facts and facts.kind != "question_answering":
+            for key in QUESTIONS_ONLY:
+                if key in _table(override.get("shape")):
+                    yield (*at, "shape", key), f"only question answering has it; '{name}' does not: delete it"
+        if isinstance(train := override.get("train"), dict):
+            if not trains:
+                yield (*at, "train"), "recipe 'load' trains nothing; delete it, or set recipe = 'finetune'"
+            yield from _train(_table(model.get("train")), train, (*at, "train"))
+
+
+def _train(base: Raw, override: Raw, at: Where) -> Iterator[Problem]:
+    """What an override makes of the settings; what is wrong without it was told where it stands."""
     try:
-        TrainSettings.model_validate(settings)
+        TrainSettings.model_validate({**base, **override})
     except ValidationError as error:
-        for entry in error.errors():
-            place = ".".join([where, *(str(part) for part in entry["loc"])])
-            if entry["type"] == "extra_forbidden":
-                known = list(TrainSettings.model_fields)
-                near = difflib.get_close_matches(str(entry["loc"][-1]), known, 1)
-                yield place, "unknown key; " + (f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}")
-            elif entry["type"] == "missing":
-                yield place, "is missing"
-            else:
-                yield place, f"{entry['msg'][0].lower()}{entry['msg'][1:]}, not {entry['input']!r}"
-
-
-def _sizes(where: str, sizes: dict[str, int]) -> Iterator[Problem]:
-    for name, value in sizes.items():
-        if name not in ARCHITECTURE:
-            yield _unknown(f"{where}.{name}", "size", name, ARCHITECTURE)
-        elif not 1 <= value <= 65536:
-            yield f"{where}.{name}", f"must be from 1 to 65536, not {value}"
-    lacking = [name for name in ARCHITECTURE if name not in sizes]
-    if lacking:
-        yield where, f"needs {', '.join(lacking)}"
-    elif sizes["num_attention_heads"] > 0 and sizes["hidden_size"] % sizes["num_attention_heads"]:
-        yield where, f"hidden_size {sizes['hidden_size']} is no multiple of num_attention_heads {sizes['num_attention_heads']}"
-
-
-def _models(table: SuiteTable) -> Iterator[Problem]:
-    for name, model in table.models.items():
-        where = dotted(["models", name])
-        if model.scheme is not None:
-            yield f"{where}.scheme", f"a model's scheme is for quantization-aware training; with recipe '{model.recipe}' give it to a backend"
-        if model.recipe == "load":
-            if model.train or any(one.train for one in model.task.values()):
-                yield f"{where}.train", "recipe 'load' does not train; use 'finetune' or remove it"
-            if model.source.startswith("model:"):
-                yield f"{where}.source", "recipe 'load' of another model of this suite is that model; use 'finetune'"
-        else:
-            yield from _train(f"{where}.train", model.train)
-            for task, entry in model.task.items():
-                yield from _train(f"{where}.{dotted(['task', task, 'train'])}", model.train | entry.train)
-        for task, entry in model.task.items():
-            if task not in table.tasks:
-                yield _unknown(f"{where}.{dotted(['task', task])}", "task of this suite", task, table.tasks)
-            if task == "squad_v1" and entry.max_length and table.shape.doc_stride and entry.max_length <= table.shape.doc_stride + 3:
-                yield f"{where}.{dotted(['task', task])}.max_length", f"must leave room for windows beyond shape.doc_stride {table.shape.doc_stride}"
-        if model.source == "scratch":
-            yield from _sizes(f"{where}.architecture", model.architecture or {})
-        elif model.architecture:
-            yield f"{where}.architecture", "sizes come with the weights; only source 'scratch' takes them"
-
-
-def _backends(table: SuiteTable) -> Iterator[Problem]:
-    rows: dict[str, int] = {}
-    baseline = [entry.name for entry in table.backends]
-    if table.baseline not in baseline:
-        yield _unknown("baseline", "backend of this suite", table.baseline, baseline)
-    labels = label_rows(table)
-    for index, entry in enumerate(table.backends):
-        where = f"backends[{index}]"
-        if labels.count(labels[index]) > 1 and labels.index(labels[index]) != index:
-            yield where, f"the row '{labels[index]}' stands twice; remove one or give it a label of its own"
+        known: set[Problem] = set()
         try:
-            backend = get_backend(entry.name)
-        except BackendError:
-            continue  # said by _names
-        except ImportError:
-            rows.setdefault(entry.name, index)
-            continue
-        if entry.scheme is None and backend.quantizes == "static":
-            yield f"{where}.scheme", f"{entry.name} needs a scheme; known: {', '.join(scheme_names())}"
-        if entry.scheme is not None and backend.quantizes != "static":
-            yield f"{where}.scheme", f"{entry.name} takes no scheme; remove it"
-        if entry.scheme in scheme_names() and backend.symmetric_only and not get_scheme(str(entry.scheme)).activation_symmetric:
-            yield f"{where}.scheme", f"{entry.name} takes symmetric schemes only; '{entry.scheme}' has asymmetric activations"
-        for key, value in (entry.model_extra or {}).items():
-            kind = backend.options.get(key)
-            known = ["name", "scheme", "label", *backend.options]
-            if kind is None:
-                yield _unknown(f"{where}.{key}", "key", key, known)
-            elif type(value) is not kind:
-                yield f"{where}.{key}", f"must be {kind.__name__}, not {value!r}"
+            TrainSettings.model_validate(base)
+        except ValidationError as before:
+            known = set(from_pydantic(before, TrainSettings, at))
+        for problem in from_pydantic(error, TrainSettings, at):
+            told = len(problem[0]) > len(at) and problem[0][len(at)] not in override
+            if problem not in known and not told:
+                yield problem
 
 
-def label_rows(table: SuiteTable) -> list[str]:
-    """What each backend entry's row is called: its label, or its name, with the scheme where entries share a name."""
-    names = [entry.name for entry in table.backends]
-    return [
-        entry.label or (f"{entry.name} {entry.scheme}" if names.count(entry.name) > 1 and entry.scheme else entry.name)
-        for entry in table.backends
+def _circles(data: Raw) -> Iterator[Problem]:
+    """Models that are made from each other, a line for each circle."""
+    models = dict(_tables(data.get("models")))
+    ancestor = {
+        name: source.removeprefix("model:")
+        for name, model in models.items()
+        if isinstance(source := model.get("source"), str) and source.startswith("model:")
+    }
+    told: set[str] = set()
+    for start in ancestor:
+        way: list[str] = []
+        name = start
+        while name in ancestor and name not in way and name not in told:
+            way.append(name)
+            name = ancestor[name]
+        if name in way:
+            circle = way[way.index(name) :]
+            words = " -> ".join([*(f"'{one[:40]}'" for one in circle[:8]), f"'{name[:40]}'"])
+            yield ("models", circle[0], "source"), f"models go in a circle: {words}"
+        told.update(way)
+
+
+def _shapes(data: Raw) -> Iterator[Problem]:
+    tasks = _texts(data.get("tasks"))
+    facts = {name: task_facts(name) for name in tasks}
+    questions = [name for name, found in facts.items() if found is None or found.kind == "question_answering"]
+    for place, table in (("shape", _table(data.get("shape"))), ("sample", _table(data.get("sample")))):
+        if tasks and not questions:
+            for key in QUESTIONS_ONLY:
+                if key in table:
+                    yield (place, key), "only question answering has it, and none of the tasks does: delete it"
+    told: set[Problem] = set()
+    owners: list[tuple[Where, Where, Raw, Raw]] = [
+        (("shape",), ("models", name), _table(data.get("shape")), model) for name, model in _tables(data.get("models"))
     ]
+    if "sample" in data:
+        owners.append((("sample",), ("sample",), _table(data["sample"]), _table(data["sample"])))
+    for common_at, owner_at, common, owner in owners:
+        for task in questions:
+            override = _table(_table(_table(owner.get("task")).get(task)).get("shape"))
+            for problem in _shape(common, common_at, override, (*owner_at, "task", task, "shape")):
+                if problem not in told:
+                    told.add(problem)
+                    yield problem
 
 
-def _shape(table: SuiteTable) -> Iterator[Problem]:
-    shape, squad = table.shape, "squad_v1" in table.tasks
-    for key in ("doc_stride", "max_query_length"):
-        if getattr(shape, key) is not None and not squad:
-            yield f"shape.{key}", "is SQuAD's, and this suite has no task squad_v1; remove it"
-    if squad and shape.doc_stride is not None and shape.doc_stride >= shape.max_length:
-        yield "shape.doc_stride", f"must be less than max_length {shape.max_length}: windows would leave gaps, not {shape.doc_stride}"
-    if squad and (shape.max_query_length or 64) + 3 >= shape.max_length:
-        yield "shape.max_query_length", f"leaves no room for a context within max_length {shape.max_length}"
+def _shape(common: Raw, common_at: Where, override: Raw, override_at: Where) -> Iterator[Problem]:
+    """The tokens of a window: the overlap and the question must leave room for context."""
+    merged = {**{one.name: one.default for one in fields(Shape)}, **common, **override}
+    longest = merged.get("max_length")
+    if not _is_number(longest) or longest < 8:
+        return
+    stride, query = merged.get("doc_stride"), merged.get("max_query_length")
+    given = {**common, **override}
+
+    def at(key: str) -> Where:
+        return (*(override_at if key in override else common_at), key)
+
+    if _is_number(stride) and stride >= longest:
+        default = "" if "doc_stride" in given else " (the default)"
+        yield (
+            at("doc_stride"),
+            f"{shown(stride)}{default} must be below max_length, {shown(longest)}: windows must overlap",
+        )
+    if "max_query_length" in given and _is_number(query) and query + 3 >= longest:
+        yield (
+            at("max_query_length"),
+            f"{shown(query)} and 3 special tokens leave no room for context in max_length, {shown(longest)}",
+        )
 
 
-def _references(table: SuiteTable) -> Iterator[Problem]:
-    for index, entry in enumerate(table.references):
-        if entry.task is not None and entry.task not in table.tasks:
-            yield _unknown(f"references[{index}].task", "task of this suite", entry.task, table.tasks)
+def _backends(data: Raw) -> Iterator[Problem]:
+    from harness.suite import BackendEntry, label
+
+    entries = _rows(data.get("backends"))
+    names = [entry["name"] for _, entry in entries if isinstance(entry.get("name"), str)]
+    seen: dict[str, int] = {}
+    rows: dict[str, int] = {}
+    for index, entry in entries:
+        here: Where = ("backends", index)
+        name, own, scheme = (entry.get(key) for key in ("name", "label", "scheme"))
+        extras = {key: value for key, value in entry.items() if key not in BackendEntry.model_fields}
+        if not isinstance(name, str) or name not in backend_names():
+            if isinstance(name, str):
+                yield (*here, "name"), f"unknown backend {shown(name)}{suggest(name, backend_names())}"
+            for key in extras:
+                if (near := suggest(key, BackendEntry.model_fields)).startswith("; did"):
+                    yield (*here, key), f"unknown key{near}"
+            continue
+        backend = get_backend(name)
+        yield from _options(backend, extras, here)
+        yield from _scheme(backend, entry, here)
+        same = repr((name, scheme, sorted(extras.items(), key=str)))
+        if seen.setdefault(same, index) != index:
+            yield here, f"'{name}' with the same scheme and options is there twice; delete one"
+            continue
+        called = label(name, own if isinstance(own, str) else None, scheme if isinstance(scheme, str) else None, names)
+        if rows.setdefault(called, index) != index:
+            yield (*here, "label"), f"two entries are called {shown(called)}; give this one a label of its own"
+    baseline = data.get("baseline")
+    if isinstance(baseline, str) and entries and baseline not in rows:
+        count = names.count(baseline)
+        if not count:
+            yield ("baseline",), f"{shown(baseline)} is not one of the backends{suggest(baseline, [*rows, *names])}"
+        elif count > 1:
+            yield (
+                ("baseline",),
+                f"{count} entries of [[backends]] are {shown(baseline)}; name one by its label: {', '.join(rows)}",
+            )
 
 
-def _sample(table: SuiteTable) -> Iterator[Problem]:
-    sample = table.sample
-    if sample.doc_stride >= sample.max_length:
-        yield "sample.doc_stride", f"must be less than sample.max_length {sample.max_length}, not {sample.doc_stride}"
-    if sample.model:
-        yield from _sizes("sample.model", sample.model)
-    if sample.train:
-        yield from _train("sample.train", sample.train)
+def _options(backend: Backend, extras: Raw, here: Where) -> Iterator[Problem]:
+    for key, value in extras.items():
+        if key not in backend.options:
+            known = ["name", "scheme", "label", *backend.options]
+            yield (*here, key), f"unknown key; '{backend.name}' has no such option{suggest(key, known)}"
+        elif not _fits(value, backend.options[key]):
+            yield (*here, key), f"must be of type {backend.options[key].__name__}, not {shown(value)}"
+
+
+def _fits(value: object, kind: type) -> bool:
+    return type(value) is kind or (kind is float and _is_number(value))
+
+
+def _scheme(backend: Backend, entry: Raw, here: Where) -> Iterator[Problem]:
+    if "scheme" not in entry:
+        if backend.quantizes == "static":
+            known = [name for name in scheme_names() if _takes(backend, name)]
+            yield (*here, "scheme"), f"is missing: '{backend.name}' quantizes with a scheme; known: {', '.join(known)}"
+        return
+    at, scheme = (*here, "scheme"), entry["scheme"]
+    if backend.quantizes == "no":
+        yield at, f"'{backend.name}' does not quantize; delete it"
+    elif backend.quantizes == "dynamic":
+        yield at, f"'{backend.name}' quantizes dynamically, by each batch's own ranges; delete it"
+    elif isinstance(scheme, str):
+        if scheme not in scheme_names():
+            yield at, f"unknown scheme {shown(scheme)}{suggest(scheme, scheme_names())}"
+        elif not _takes(backend, scheme):
+            fitting = [name for name in scheme_names() if _takes(backend, name)]
+            yield (
+                at,
+                f"'{scheme}' is asymmetric, and '{backend.name}' takes symmetric schemes only: {', '.join(fitting)}",
+            )
+
+
+def _takes(backend: Backend, scheme: str) -> bool:
+    return get_scheme(scheme).activation_symmetric or not backend.symmetric_only
+
+
+def _references(data: Raw) -> Iterator[Problem]:
+    for index, row in _rows(data.get("references")):
+        here: Where = ("references", index)
+        task = row.get("task")
+        if not isinstance(task, str):
+            continue
+        if wrong := _task_of_suite(data, task):
+            yield (*here, "task"), wrong
+        facts = task_facts(task)
+        for metric in _table(row.get("metrics")) if facts else ():
+            if facts and metric not in facts.metrics:
+                yield (*here, "metrics", metric), f"'{task}' has no such metric{suggest(metric, facts.metrics)}"
+
+
+def _sample(data: Raw) -> Iterator[Problem]:
+    sample = data.get("sample")
+    if isinstance(sample, dict):
+        yield from _architecture(sample.get("model"), ("sample", "model"))
+        yield from _overrides(data, sample, ("sample",), trains=True)
+    elif data.get("data") == "sample" and "sample" not in data:
+        for name in foreign(data):
+            yield (
+                ("models", name, "source"),
+                "generated data needs source 'scratch' here, or a [sample] table with a model that stands in",
+            )
+
+
+def foreign(data: Raw) -> Sequence[str]:
+    """Models whose weights and words do not come from the sample."""
+    return [
+        name
+        for name, model in _tables(data.get("models"))
+        if isinstance(source := model.get("source"), str) and source != "scratch" and not source.startswith("model:")
+    ]

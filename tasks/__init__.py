@@ -6,21 +6,48 @@ import difflib
 from importlib import import_module
 from importlib.metadata import entry_points
 
-from tasks.base import DataIdentity, DataRef, Features, Scores, Shape, SplitIdentity, Statistic, Task, TaskError
+from tasks.base import (
+    DataIdentity,
+    DataRef,
+    Features,
+    Scores,
+    Shape,
+    SplitIdentity,
+    Statistic,
+    Task,
+    TaskError,
+    TaskFacts,
+)
 
 __all__ = [
-    "DataIdentity", "DataRef", "Features", "Scores", "Shape", "SplitIdentity", "Statistic", "Task", "TaskError",
-    "open_task", "task_names",
+    "DataIdentity", "DataRef", "Features", "Scores", "Shape", "SplitIdentity", "Statistic", "Task", "TaskError", "TaskFacts",
+    "open_task", "task_facts", "task_names",
 ]  # fmt: skip
 
+_FACTS = {
+    "squad_v1": TaskFacts("question_answering", ("exact_match", "f1")),
+    "glue/cola": TaskFacts("classification", ("matthews_correlation",)),
+    "glue/sst2": TaskFacts("classification", ("accuracy",)),
+    "glue/mrpc": TaskFacts("classification", ("accuracy", "f1")),
+    "glue/stsb": TaskFacts("regression", ("pearson", "spearman")),
+    "glue/qqp": TaskFacts("classification", ("accuracy", "f1")),
+    "glue/mnli": TaskFacts("classification", ("accuracy",)),
+    "glue/qnli": TaskFacts("classification", ("accuracy",)),
+    "glue/rte": TaskFacts("classification", ("accuracy",)),
+}
 _REGISTRY = {"squad_v1": "tasks.squad:open_task"} | {
-    f"glue/{name}": "tasks.glue:open_task" for name in ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte")
+    name: "tasks.glue:open_task" for name in _FACTS if name.startswith("glue/")
 }
 
 
 def task_names() -> list[str]:
     """All task names that a suite may use; imports no task."""
     return [*_REGISTRY, *(point.name for point in entry_points(group="quantboard.tasks"))]
+
+
+def task_facts(name: str) -> TaskFacts | None:
+    """What suites are checked against; None for an unknown task, and for an installed package's, which it would have to import."""
+    return _FACTS.get(name)
 
 
 def open_task(name: str, data: DataRef) -> Task:

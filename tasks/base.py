@@ -121,6 +121,14 @@ class Scores:
     missing: int = 0
 
 
+@dataclass(frozen=True)
+class TaskFacts:
+    """What can be said of a task without importing it. metrics: official names, as in `Scores.metrics`."""
+
+    kind: Kind
+    metrics: tuple[str, ...]
+
+
 class Task(Protocol):
     """One data set with its features, decoding and metrics. Bound to its data by `tasks.open_task`."""
 
@@ -155,3 +163,7 @@ class Task(Protocol):
 
     def score(self, examples: Sequence[Any], predictions: Sequence[Any]) -> Scores:
         """The official metrics over these examples. Predictions are one an example, None where missing."""
+
+    def predictions_from_json(self, examples: Sequence[Any], content: str | bytes, file: str) -> list[Any]:
+        """One prediction an example, None where missing, from the content of a predictions file in the data set's own form (JSON).
+        Raises TaskError, naming `file`, for predictions of unknown examples, doubled ones and values that are none."""
