@@ -54,7 +54,7 @@ def windows_of(row: Mapping[str, Any], tokenizer: Tokenizer, shape: Shape) -> li
                 input_ids=[vocabulary[token] for token in text],
                 token_type_ids=[0] * (len(asked) + 2) + [1] * (len(span) + 1),
                 context_at={token + shift: token for token in span},
-                best_here={token + shift for token in span if _best_span(spans, token) is span},
+                best_here={token + shift for token in span if best_span(spans, token) is span},
                 start=answer_first + shift if inside else 0,
                 end=answer_last + shift if inside else 0,
             )
@@ -77,6 +77,11 @@ def best_pair(windows: Sequence[Window], logits: Sequence[Sequence[tuple[float, 
                     span = window.context_at[start], window.context_at[end]
                     found.append((pairs[start][0] + pairs[end][1], span))
     return max(found, key=lambda one: one[0])[1] if found else None  # max keeps the first of equals
+
+
+def best_span(spans: Sequence[range], token: int) -> range:
+    holding = [span for span in spans if token in span]
+    return max(holding, key=lambda span: min(token - span[0], span[-1] - token) + 0.01 * len(span))
 
 
 def _words(text: str) -> tuple[list[str], list[int]]:
@@ -110,8 +115,3 @@ def _answer(
             if tokens[first : last + 1] == wanted:
                 return first, last
     return low, high
-
-
-def _best_span(spans: Sequence[range], token: int) -> range:
-    holding = [span for span in spans if token in span]
-    return max(holding, key=lambda span: min(token - span[0], span[-1] - token) + 0.01 * len(span))

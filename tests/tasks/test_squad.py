@@ -128,6 +128,18 @@ def test_best_window_of_a_worked_example() -> None:
     assert sum(wins.sum() for wins in best_windows(spans, 13)) == 13
 
 
+@pytest.mark.parametrize("room", [5, 120, 370])
+@pytest.mark.parametrize("stride", [1, 64, 128])
+def test_best_windows_are_berts_at_real_sizes(room: int, stride: int) -> None:
+    # where the last window is a hundred tokens shorter, BERT's bonus for long windows decides
+    for tokens in (*range(1, 12), *range(room - 2, min(room + 4 * stride, 900), 13)):
+        spans = window_spans(tokens, room, stride)
+        ranges = [range(start, start + length) for start, length in spans]
+        best = [bert_reference.best_span(ranges, token) for token in range(tokens)]
+        for span, wins in zip(ranges, best_windows(spans, tokens), strict=True):
+            assert wins.tolist() == [best[token] == span for token in span]
+
+
 def test_strides_longer_than_a_window_leave_no_gap() -> None:
     assert window_spans(10, room=4, stride=100) == [(0, 4), (4, 4), (8, 2)]
     assert window_spans(4, room=4, stride=1) == [(0, 4)]
@@ -180,6 +192,29 @@ def test_spans_over_thirty_tokens_or_backwards_or_without_number_never_win() -> 
     outputs[0, 4, 0] = outputs[0, 11, 1] = np.nan
     assert TASK.decode([row], features, outputs) == [" ".join(["king"] * 8)]
     assert TASK.decode([row], features, np.full_like(outputs, np.nan)) == ["empty"]
+
+
+def test_only_the_twenty_best_starts_count() -> None:
+    row = question(" ".join(["king"] * 5 + ["city"] * 55), "who")
+    features = TASK.features([row], TOKENIZER, Shape(70))
+    outputs = np.zeros((1, features.input_ids.shape[1], 2), np.float32)
+    outputs[0, 8, 0] = 1
+    outputs[0, 10, 1] = 9
+    outputs[0, 40:59, 0] = 5  # nineteen starts behind every one of the twenty best ends
+    assert TASK.decode([row], features, outputs) == ["city city city"]
+    outputs[0, 59, 0] = 5
+    assert TASK.decode([row], features, outputs) == ["empty"]
+
+
+def test_the_earlier_of_two_equal_windows_wins() -> None:
+    row = question("king of the old city", "who")
+    features = TASK.features([row], TOKENIZER, Shape(7, doc_stride=2))
+    assert len(features) == 2  # king of the | the old city
+    outputs = np.zeros((*features.input_ids.shape, 2), np.float32)
+    outputs[:, 4] = 5
+    assert TASK.decode([row], features, outputs) == ["of"]
+    outputs[1, 4] += 0.001
+    assert TASK.decode([row], features, outputs) == ["old"]
 
 
 def test_a_context_without_tokens_has_no_window_and_the_answer_empty() -> None:
