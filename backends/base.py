@@ -32,11 +32,12 @@ class Settings:
 
 @dataclass(frozen=True)
 class Availability:
-    """Whether an engine can run on a machine; when not, why, and what to do about it."""
+    """Whether an engine can run on a machine, and on which device; when not, why, and what to do about it."""
 
     available: bool
     reason: str = ""
     remedy: str = ""
+    device: Device = "cpu"
 
 
 @dataclass(frozen=True)

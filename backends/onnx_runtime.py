@@ -42,12 +42,14 @@ class OnnxRuntime:
     options: Mapping[str, type] = field(default_factory=dict)
 
     def availability(self, machine: Mapping[str, Any]) -> Availability:
-        for name in ("onnxruntime", "onnxruntime-gpu"):
+        for name in ("onnxruntime-gpu", "onnxruntime"):
             try:
                 version(name)
             except PackageNotFoundError:
                 continue
-            return Availability(True)
+            # Its CUDA provider has hardly any integer kernels, so those flavours would fall back node by node.
+            on_gpu = name == "onnxruntime-gpu" and machine.get("gpus") and self.flavour == "fp32"
+            return Availability(True, device="cuda" if on_gpu else "cpu")
         package = "onnxruntime-gpu" if machine.get("gpus") else "onnxruntime"
         return Availability(False, "ONNX Runtime is not installed", f"python -m pip install {package}")
 

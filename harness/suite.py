@@ -1,267 +1,318 @@
-"""A suite file -> Suite. Strict: the whole file, every name in it and every combination are checked before anything heavy is
-imported, and every problem is told in one go: `FILE: key.path: what is wrong; did you mean ...`."""
+"""A suite file to a Suite. The forms here say what a well-formed file is; `suite_checks` says what makes sense.
+
+Every problem of a file is told at once, and nothing heavy is imported for it. `python -m harness.suite` writes
+`suites/schema.json`, the same forms for editors.
+"""
 
 from __future__ import annotations
 
-import difflib
-import json
 import re
-import sys
 import tomllib
-import types
-import typing
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 
 from harness import paths
+from harness.cells import Measure
 from harness.errors import SuiteError
+from harness.suite_problems import Problem, from_pydantic, lines, printable, suggest
+from harness.training.settings import TrainSettings
+from tasks import Shape
 
-NAME = r"[a-z0-9][a-z0-9._-]*"
-MAX_BYTES = 1_000_000
+LARGEST = 256 * 1024
+"""Bytes of the largest file that is read: a suite is written by hand."""
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+"""Names of suites and models: they go into file names."""
+
+T = TypeVar("T")
+List = Annotated[tuple[T, ...], BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)]
+Text = Annotated[str, Field(min_length=1, max_length=2000)]
+Length = Annotated[int, Field(ge=8, le=8192)]
+Stride = Annotated[int, Field(ge=1, le=8192)]
+Sizes = Annotated[List[Annotated[int, Field(ge=1, le=4096)]], Field(min_length=1, max_length=16)]
 
 
 class Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
+class Architecture(Table):
+    """Sizes of a BERT encoder with random weights; its vocabulary is the sample's."""
+
+    num_hidden_layers: int = Field(ge=1, le=96)
+    hidden_size: int = Field(ge=8, le=8192)
+    num_attention_heads: int = Field(ge=1, le=128)
+    intermediate_size: int = Field(ge=8, le=32768)
+
+
+class ShapeOverride(Table):
+    max_length: Length | None = Field(None, description="tokens of a sequence, special tokens included")
+    doc_stride: Stride | None = Field(None, description="tokens between the starts of two windows; questions only")
+    max_query_length: Stride | None = Field(None, description="tokens that a question is cut to; questions only")
+
+
+class TaskOverride(Table):
+    """What is different for one task."""
+
+    shape: ShapeOverride = ShapeOverride()
+    train: dict[str, Any] = Field({}, description="settings of training that replace the model's")
+
+
+class Model(Table):
+    source: Text = Field(
+        description="hub:ID, package:NAME/FOLDER, model:NAME of this suite, scratch, or a folder below the suite file's"
+    )
+    recipe: Literal["load", "finetune"] = Field(description="load: use as it is; finetune: train on the task")
+    scheme: Text | None = Field(None, description="of quantization-aware training; recipes here have none")
+    architecture: Architecture | None = Field(None, description="for source = 'scratch'")
+    train: TrainSettings | None = Field(None, description="for recipe = 'finetune'")
+    task: dict[str, TaskOverride] = Field({}, description="overrides by task name")
+
+
 class ShapeTable(Table):
-    """How examples become token sequences, and batches."""
-
-    max_length: int = Field(ge=8, le=8192, description="tokens a sequence has at most, special tokens included")
-    doc_stride: int | None = Field(None, ge=1, description="distance between the starts of two windows of a long context (SQuAD)")
-    max_query_length: int | None = Field(None, ge=1, description="questions are cut to this many tokens (SQuAD); default 64")
-    padding: Literal["longest", "max_length"] = Field("longest", description="how batches are padded when accuracy is measured")
-    batch_sizes: list[int] = Field([1, 32], min_length=1, description="largest batch that offline load may form; one measurement each")
+    max_length: Length = Field(description="tokens of a sequence, special tokens included")
+    doc_stride: Stride = Field(Shape(0).doc_stride, description="tokens between the starts of two windows; questions")
+    max_query_length: Stride = Field(Shape(0).max_query_length, description="tokens that a question is cut to")
+    padding: Literal["longest", "max_length"] = Field("longest", description="how batches are padded for accuracy")
+    batch_sizes: Sizes = Field((1, 32), description="of offline load; accuracy is measured at the largest")
 
 
-class TaskTable(Table):
-    """What differs for one task."""
+class BackendEntry(Table):
+    """A backend and its scheme; every other key is an option of that backend."""
 
-    train: dict[str, Any] = Field({}, description="settings of training, over the model's own")
-    max_length: int | None = Field(None, ge=8, le=8192)
+    model_config = ConfigDict(extra="allow")
 
+    name: Text = Field(description="which engine at which precision")
+    scheme: Text | None = Field(None, description="post-training, for checkpoints that bring no ranges")
+    label: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._+()-]{0,63}$")] | None = Field(
+        None, description="how the row is called; default: the name"
+    )
 
-class ModelTable(Table):
-    """An architecture, where its weights come from, and what is done to them."""
-
-    source: str = Field(description="hub:ID, package:NAME/SUBDIR, model:NAME of this suite, scratch, or a folder relative to this file")
-    recipe: Literal["load", "finetune"]
-    scheme: str | None = Field(None, description="of quantization-aware training")
-    architecture: dict[str, int] | None = Field(None, description="sizes, for source = 'scratch'")
-    train: dict[str, Any] = Field({}, description="settings of training (harness.training.settings.TrainSettings)")
-    task: dict[str, TaskTable] = Field({}, description="per-task overrides")
-
-
-class BackendTable(BaseModel):
-    """An engine at a precision; further keys are that backend's own options."""
-
-    model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
-
-    name: str
-    scheme: str | None = Field(None, description="post-training scheme, for backends that quantize statically")
-    label: str | None = Field(None, pattern=r"^[A-Za-z0-9._ -]{1,60}$", description="what the row is called; default: the name")
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
 
 
 class MeasureTable(Table):
-    """How speed is measured; durations in seconds."""
+    """How speed is measured."""
 
-    scenarios: list[Literal["single_stream", "offline"]] | None = None
-    loads: list[Literal["fixed", "real"]] | None = None
-    rounds: int | None = Field(None, ge=1, le=100, description="fresh processes a cell's speed is measured in")
-    min_duration: float | None = Field(None, gt=0, le=3600)
-    min_queries: int | None = Field(None, ge=1, le=1_000_000)
-    max_warmup: float | None = Field(None, gt=0, le=600)
-    threads: int | None = Field(None, ge=1, le=1024)
-    min_accuracy: float | None = Field(None, gt=0, le=1, description="of the baseline's: a badge, not a validity rule")
+    scenarios: Annotated[List[Literal["single_stream", "offline"]], Field(min_length=1)] = ("single_stream", "offline")
+    loads: Annotated[List[Literal["fixed", "real"]], Field(min_length=1)] = Field(
+        ("fixed", "real"), description="fixed: every sample max_length tokens; real: the task's own lengths"
+    )
+    rounds: int = Field(Measure.rounds, ge=1, le=100, description="fresh processes that repeat the measurement")
+    min_duration: float = Field(Measure.min_duration, gt=0, le=3600, description="seconds of one measurement")
+    min_queries: int = Field(Measure.min_queries, ge=1, le=10_000_000)
+    max_warmup: float = Field(Measure.max_warmup, ge=0, le=3600, description="seconds after which warm-up ends")
+    threads: int = Field(Measure.threads, ge=0, le=1024, description="of every engine; 0: all physical cores")
+    min_accuracy: float = Field(Measure.min_accuracy, gt=0, le=1, description="share of the baseline's: a badge")
 
 
-class CalibrationTable(Table):
-    """Of post-training schemes; examples are drawn from train with the seed."""
-
-    samples: int = Field(128, ge=1, le=1_000_000)
+class Calibration(Table):
+    samples: int = Field(128, ge=1, le=100_000, description="training examples that ranges are found on")
     batch_size: int = Field(16, ge=1, le=4096)
 
 
-class ReferenceTable(Table):
-    """A published figure from elsewhere: shown beside ours, never ranked with it."""
+class Reference(Table):
+    """A published figure from elsewhere: shown beside ours, never ranked with ours."""
 
-    system: str
-    task: str | None = None
-    hardware: str | None = None
-    model: str | None = None
-    precision: str | None = None
+    system: Text
+    hardware: Text | None = None
+    task: Text
+    model: Text | None = None
+    precision: Text | None = None
+    metrics: dict[str, float] = Field({}, description="by the task's official metric names")
+    qps: float | None = Field(None, gt=0, description="sequences a second")
+    latency_ms: float | None = Field(None, gt=0, description="milliseconds a batch")
     batch_size: int | None = Field(None, ge=1)
-    sequence_length: str | None = None
-    qps: float | None = Field(None, gt=0)
-    latency_ms: float | None = Field(None, gt=0)
-    metrics: dict[str, float] = {}
-    source: str
-    notes: str = Field(description="what makes it incomparable with our figures")
+    sequence_length: int | None = Field(None, ge=1)
+    notes: Annotated[List[Text], Field(min_length=1)] = Field(description="what makes it incomparable with our rows")
+    source: Text = Field(description="where it was published")
 
 
-class SampleTable(Table):
-    """What stands in when the suite runs on the generated sample."""
+class Sample(Table):
+    """What stands in for every model of the suite where the data is the generated sample."""
 
-    max_length: int = Field(128, ge=8, le=512)
-    doc_stride: int = Field(64, ge=1)
-    model: dict[str, int] = Field({}, description="sizes of the stand-in model")
-    train: dict[str, Any] = Field({}, description="settings of its training")
-    measure: MeasureTable = MeasureTable()
-    calibration: CalibrationTable | None = None
+    max_length: Length
+    doc_stride: Stride = Shape(0).doc_stride
+    max_query_length: Stride = Shape(0).max_query_length
+    batch_sizes: Sizes | None = Field(None, description="default: the suite's")
+    model: Architecture
+    train: TrainSettings
+    task: dict[str, TaskOverride] = Field({}, description="overrides by task name")
+    measure: MeasureTable = Field(MeasureTable(), description="what is given here replaces the suite's")
+    calibration: Calibration = Field(Calibration(), description="what is given here replaces the suite's")
 
 
-class SuiteTable(Table):
-    """A whole suite file."""
+class Suite(Table):
+    """A whole suite file, checked. `name` is the file's stem."""
 
-    title: str = Field(min_length=1, max_length=120)
-    description: str = ""
-    tasks: list[str] = Field(min_length=1)
-    baseline: str = Field(description="the backend that baselines run on")
-    seeds: list[int] = Field([1], min_length=1, description="of training and of calibration")
-    data: Literal["sample"] | None = Field(None, description="'sample': this suite always runs on the generated sample")
-    models: dict[str, ModelTable] = Field(min_length=1)
+    title: Text
+    description: Text | None = None
+    data: Literal["sample"] | None = Field(None, description="'sample': always runs on generated data")
+    tasks: Annotated[List[Text], Field(min_length=1)]
+    baseline: Text = Field(description="the backend that others are compared with: a name or label of [[backends]]")
+    seeds: Annotated[List[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1, max_length=100)] = Field(
+        (1,), description="of training and of calibration"
+    )
+    models: Annotated[dict[str, Model], Field(min_length=1)]
     shape: ShapeTable
-    backends: list[BackendTable] = Field(min_length=1)
+    backends: Annotated[List[BackendEntry], Field(min_length=1)]
     measure: MeasureTable = MeasureTable()
-    calibration: CalibrationTable = CalibrationTable()
-    references: list[ReferenceTable] = []
-    sample: SampleTable = SampleTable()
+    calibration: Calibration = Calibration()
+    references: List[Reference] = ()
+    sample: Sample | None = None
+
+    _file: Path = PrivateAttr(Path())
+
+    @property
+    def name(self) -> str:
+        return self._file.stem
+
+    @property
+    def folder(self) -> Path:
+        """Local folders of models are relative to it."""
+        return self._file.parent
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """How the row of each backend entry is called."""
+        return tuple(label(entry.name, entry.label, entry.scheme, self._names) for entry in self.backends)
+
+    @property
+    def _names(self) -> list[str]:
+        return [entry.name for entry in self.backends]
+
+    def is_baseline(self, index: int) -> bool:
+        """Whether the backend entry at `index` is the one that others are compared with."""
+        by_label = self.baseline in self.labels
+        return self.baseline == (self.labels[index] if by_label else self.backends[index].name)
 
 
-class Suite(SuiteTable):
-    """A checked suite. `folder`: where relative sources start."""
-
-    name: str
-    folder: str
+def label(name: str, given: str | None, scheme: str | None, names: list[str]) -> str:
+    """An entry's own label, else its backend's name, with the scheme where entries share the name."""
+    return given or (f"{name} ({scheme})" if scheme and names.count(name) > 1 else name)
 
 
-ARCHITECTURE = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
-Problems = list[tuple[str, str]]
-
-
-def load_suite(given: str, folder: Path | None = None) -> Suite:
-    """The suite of that name in suites/, or of that path. Raises SuiteError with all problems, a line each."""
-    path = find_suite(given, folder or paths.home() / "suites")
-    content = read_toml(path)
-    problems: Problems = []
-    table: SuiteTable | None = None
+def load_suite(name_or_path: str, suites_dir: Path | None = None) -> Suite:
+    """The suite of that name in `suites_dir` (default: `suites/` of the checkout), or of that file (a path has a folder
+    or ends in `.toml`). Raises SuiteError with every problem of the file."""
+    file = find(name_or_path, suites_dir or paths.home() / "suites")
+    shown_as = printable(_relative(file))
     try:
-        table = SuiteTable.model_validate(content)
-    except ValidationError as error:
-        problems += [_told(entry, content) for entry in error.errors()]
+        data = _parse(file, shown_as)
+        suite, problems = _validate(data, file)
     except RecursionError:
-        problems.append(("", "nested too deeply"))
+        raise SuiteError([f"{shown_as}: tables or lists are nested too deeply"]) from None
+    if problems or suite is None:
+        raise SuiteError(lines(shown_as, data, problems))
+    suite._file = file
+    return suite
+
+
+def find(name: str, folder: Path) -> Path:
+    """The file of a suite. A name never leaves its folder. Raises SuiteError for an unknown one."""
+    if "/" in name or "\\" in name or name.endswith(".toml"):
+        return Path(name)
+    known = sorted(path.stem for path in folder.glob("*.toml"))
+    if name not in known:
+        near = suggest(name, known) if known else ""
+        rest = f" (suites: {', '.join(known)})" if near.startswith("; did") else "" if known else f"; {folder} has none"
+        raise SuiteError([printable(f"unknown suite '{name[:80]}'{near}{rest}")])
+    return folder / f"{name}.toml"
+
+
+def _relative(file: Path) -> str:
+    try:
+        return str(file.absolute().relative_to(Path.cwd()))
+    except (ValueError, OSError):
+        return str(file)
+
+
+def _parse(file: Path, shown_as: str) -> dict[str, Any]:
+    try:
+        if file.is_dir():
+            raise SuiteError([f"{shown_as}: is a folder; name a suite file in it"])
+        if file.exists() and not file.is_file():
+            raise SuiteError([f"{shown_as}: is not a regular file"])
+        with file.open("rb") as stream:
+            content = stream.read(LARGEST + 1)
+    except FileNotFoundError:
+        raise SuiteError([f"{shown_as}: there is no such file"]) from None
+    except OSError as error:
+        raise SuiteError([f"{shown_as}: cannot be read: {error.strerror}"]) from None
+    except ValueError:  # a zero character in the path
+        raise SuiteError([f"{shown_as}: there is no such file"]) from None
+    if len(content) > LARGEST:
+        raise SuiteError([f"{shown_as}: is larger than {LARGEST // 1024} KiB; that is no suite"])
+    try:
+        return tomllib.loads(content.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise SuiteError([f"{shown_as}: line {line}: is not UTF-8"]) from None
+    except ValueError as error:  # TOMLDecodeError, or Python's own limit on the digits of a number
+        raise SuiteError([printable(f"{shown_as}: {_syntax(str(error))}")]) from None
+
+
+def _syntax(message: str) -> str:
+    place = re.search(r" \(at (?:line (\d+), column \d+|end of document)\)$", message)
+    if not place:
+        return f"not TOML: {message}"
+    text = message[: place.start()]
+    return f"line {place[1]}: {text}" if place[1] else f"end of file: {text}"
+
+
+def _validate(data: dict[str, Any], file: Path) -> tuple[Suite | None, list[Problem]]:
     from harness.suite_checks import check
 
-    problems += check(content, table)
-    if problems or table is None:
-        raise SuiteError([f"{path}: {where + ': ' if where else ''}{_line(what)}" for where, what in dict.fromkeys(problems)])
-    return Suite.model_construct(name=path.stem, folder=str(path.resolve().parent), **dict(table))
-
-
-def _line(text: str) -> str:
-    return " ".join(text.split())
-
-
-def find_suite(given: str, folder: Path) -> Path:
-    if given.endswith(".toml") or "/" in given or "\\" in given:
-        return Path(given)
-    path = folder / f"{given}.toml"
-    if re.fullmatch(NAME.replace("a-z", "A-Za-z_"), given) and path.is_file():
-        return path
-    known = sorted(one.stem for one in folder.glob("*.toml"))
-    near = difflib.get_close_matches(given, known, 1)
-    raise SuiteError([f"{given}: no such suite; " + (f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known) or 'none'}")])
-
-
-def read_toml(path: Path) -> dict[str, Any]:
+    suite, problems = None, []
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise SuiteError([f"{path}: more than {MAX_BYTES:,} bytes: not a suite file"])
-        return tomllib.loads(path.read_bytes().decode("utf-8"))
-    except OSError as error:
-        raise SuiteError([f"{path}: cannot be read: {error.strerror}; a suite is given by name or by the path of a TOML file"]) from None
-    except UnicodeDecodeError as error:
-        raise SuiteError([f"{path}: byte {error.start}: not UTF-8; save the file as UTF-8"]) from None
-    except tomllib.TOMLDecodeError as error:
-        raise SuiteError([f"{path}: not TOML: {_line(str(error))}"]) from None
-    except RecursionError:
-        raise SuiteError([f"{path}: nested too deeply"]) from None
+        suite = Suite.model_validate(data)
+    except ValidationError as error:
+        problems = from_pydantic(error, Suite)
+    if not NAME.fullmatch(file.stem):
+        problems.append(((), "the file's name must be small letters, digits, '.', '_', '-', and end in .toml"))
+    return suite, [*problems, *check(data)]
 
 
-def dotted(parts: typing.Iterable[int | str]) -> str:
-    """A key path as TOML writes it: `models.tiny.task."glue/cola".train`, `backends[2].name` (the first is 0)."""
-    out = ""
-    for part in parts:
-        if isinstance(part, int):
-            out += f"[{part}]"
-        else:
-            out += ("." if out else "") + (part if re.fullmatch(r"[A-Za-z0-9_-]+", part) else json.dumps(part))
-    return out
+def schema() -> dict[str, Any]:
+    """JSON Schema of a suite file, for editors. Names complete but do not bind: installed packages may add some."""
+    from backends import backend_names
+    from backends.fake_quant.schemes import scheme_names
+    from tasks import task_names
+
+    found = Suite.model_json_schema()
+    forms = found["$defs"]
+    forms["BackendEntry"]["additionalProperties"] = True
+    forms["TaskOverride"]["properties"]["train"] |= {
+        "properties": forms["TrainSettings"]["properties"],
+        "additionalProperties": False,
+    }
+    tasks, backends, schemes = ({"enum": names} for names in (task_names(), backend_names(), scheme_names()))
+    entry = forms["BackendEntry"]["properties"]
+    entry["name"] = _or_any(entry["name"], backends)
+    entry["scheme"] = _or_any(entry["scheme"], schemes)
+    forms["Reference"]["properties"]["task"] = _or_any(forms["Reference"]["properties"]["task"], tasks)
+    top = found["properties"]
+    top["baseline"] = _or_any(top["baseline"], backends)
+    top["tasks"]["items"] = _or_any(top["tasks"]["items"], tasks)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}
 
 
-def _told(entry: Any, content: Any) -> tuple[str, str]:
-    """One of pydantic's errors in our words."""
-    place, kind = entry["loc"], entry["type"]
-    where = dotted(place)
-    if kind == "extra_forbidden":
-        known = fields_at(place[:-1])
-        near = difflib.get_close_matches(str(place[-1]), known, 1)
-        return where, "unknown key; " + (f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}")
-    if kind == "missing":
-        present = _at(content, place[:-1])
-        near = [key for key in present if difflib.SequenceMatcher(None, str(place[-1]), str(key)).ratio() > 0.75] if isinstance(present, dict) else []
-        return where, "is missing" + (f" (is '{near[0]}' meant to be it?)" if near else "")
-    if kind == "literal_error":
-        known = re.findall(r"'([^']*)'", entry["ctx"]["expected"])
-        near = difflib.get_close_matches(str(entry["input"]), known, 1)
-        return where, f"{_shown(entry['input'])} is not one of {', '.join(known)}" + (f"; did you mean '{near[0]}'?" if near else "")
-    return where, f"{entry['msg'][0].lower()}{entry['msg'][1:]}, not {_shown(entry['input'])}"
+def _or_any(form: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {key: form[key] for key in ("title", "description") if key in form}
+    return {**kept, "anyOf": [dict(names), {"type": "string"}]}
 
 
-def _shown(value: Any) -> str:
-    text = repr(value) if isinstance(value, str | int | float | bool) or value is None else type(value).__name__
-    return text if len(text) <= 60 else text[:57] + "..."
+def main() -> None:
+    import json
 
-
-def _at(content: Any, place: typing.Iterable[int | str]) -> Any:
-    for part in place:
-        try:
-            content = content[part]
-        except (KeyError, IndexError, TypeError):
-            return None
-    return content
-
-
-def fields_at(place: typing.Sequence[int | str]) -> list[str]:
-    """Names of the keys that a table of the format has, found by walking the models' annotations."""
-    here: Any = SuiteTable
-    for part in place:
-        if isinstance(here, type) and issubclass(here, BaseModel):
-            here = here.model_fields[str(part)].annotation if str(part) in here.model_fields else None
-        else:
-            here = typing.get_args(here)[-1] if typing.get_origin(here) in (dict, list) else None
-        if typing.get_origin(here) in (typing.Union, types.UnionType):
-            here = next(one for one in typing.get_args(here) if one is not type(None))
-    return list(here.model_fields) if isinstance(here, type) and issubclass(here, BaseModel) else []
-
-
-def schema() -> str:
-    """The JSON Schema that editors use, with the fields of training settings written out."""
-    from harness.training.settings import TrainSettings
-
-    found = SuiteTable.model_json_schema()
-    train = TrainSettings.model_json_schema()
-    train.pop("required", None)
-    found["$defs"]["TrainSettings"] = train
-    for name in ("ModelTable", "TaskTable", "SampleTable"):
-        found["$defs"][name]["properties"]["train"] = {"$ref": "#/$defs/TrainSettings"}
-    found["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    found["title"] = "Quantboard suite"
-    return json.dumps(found, indent=1) + "\n"
+    target = paths.home() / "suites" / "schema.json"
+    target.write_text(json.dumps(schema(), indent=2) + "\n")
+    print(target)
 
 
 if __name__ == "__main__":
-    sys.stdout.write(schema())
+    main()

