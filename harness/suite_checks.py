@@ -13,7 +13,7 @@ from typing import Any, TypeGuard
 
 from pydantic import ValidationError
 
-from backends import Backend, backend_names, get_backend
+from backends import Backend, BackendError, backend_names, get_backend
 from backends.fake_quant.schemes import get_scheme, scheme_names
 from harness.suite_problems import Problem, Where, from_pydantic, shown, suggest
 from harness.training.settings import TrainSettings
@@ -79,17 +79,20 @@ def _duplicates(data: Raw, where: tuple[str, ...]) -> Iterator[Problem]:
 
 
 def _tasks(data: Raw) -> Iterator[Problem]:
-    known = task_names()
     tasks = data.get("tasks")
     for index, name in enumerate(tasks if isinstance(tasks, list) else ()):
-        if isinstance(name, str) and name not in known:
-            yield ("tasks", index), f"unknown task {shown(name)}{suggest(name, known)}"
+        if isinstance(name, str) and not _is_task(name):
+            yield ("tasks", index), f"unknown task {shown(name)}{suggest(name, task_names())}"
     yield from _duplicates(data, ("tasks",))
+
+
+def _is_task(name: str) -> bool:
+    return task_facts(name) is not None or name in task_names()  # in this order: the second looks through all packages
 
 
 def _task_of_suite(data: Raw, name: str) -> str | None:
     """What is wrong with a task's name away from `tasks`."""
-    if name not in task_names():
+    if not _is_task(name):
         return f"unknown task {shown(name)}{suggest(name, task_names())}"
     if isinstance(data.get("tasks"), list) and name not in _texts(data["tasks"]):
         return f"'{name}' is not one of this suite's tasks; add it to tasks, or delete this"
@@ -273,14 +276,14 @@ def _backends(data: Raw) -> Iterator[Problem]:
         here: Where = ("backends", index)
         name, own, scheme = (entry.get(key) for key in ("name", "label", "scheme"))
         extras = {key: value for key, value in entry.items() if key not in BackendEntry.model_fields}
-        if not isinstance(name, str) or name not in backend_names():
+        backend = _backend(name) if isinstance(name, str) else None
+        if backend is None:
             if isinstance(name, str):
                 yield (*here, "name"), f"unknown backend {shown(name)}{suggest(name, backend_names())}"
             for key in extras:
                 if (near := suggest(key, BackendEntry.model_fields)).startswith("; did"):
                     yield (*here, key), f"unknown key{near}"
             continue
-        backend = get_backend(name)
         yield from _options(backend, extras, here)
         yield from _scheme(backend, entry, here)
         same = repr((name, scheme, sorted(extras.items(), key=str)))
@@ -300,6 +303,13 @@ def _backends(data: Raw) -> Iterator[Problem]:
                 ("baseline",),
                 f"{count} entries of [[backends]] are {shown(baseline)}; name one by its label: {', '.join(rows)}",
             )
+
+
+def _backend(name: str) -> Backend | None:
+    try:
+        return get_backend(name)
+    except BackendError:
+        return None
 
 
 def _options(backend: Backend, extras: Raw, here: Where) -> Iterator[Problem]:
