@@ -35,8 +35,8 @@ def accuracy(predicted: Column, label: Column) -> float:
 
 def f1(predicted: Column, label: Column) -> float:
     """F1 of the class 1; 0 when there is none, neither predicted nor true."""
-    found = np.count_nonzero((predicted == 1) & (label == 1))
-    claimed = np.count_nonzero(predicted == 1) + np.count_nonzero(label == 1)
+    found = int(np.count_nonzero((predicted == 1) & (label == 1)))
+    claimed = int(np.count_nonzero(predicted == 1)) + int(np.count_nonzero(label == 1))
     return 2 * found / claimed if claimed else 0.0
 
 

@@ -13,13 +13,13 @@ import sklearn.metrics
 import tasks.metrics
 from tasks.glue import Glue
 from tasks.metrics.labels import GLUE_METRICS, f1, matthews_correlation, pearson, spearman, statistic_percent
-from tests.tasks.rows import Rows
+from tests.tasks.rows import rows_in_memory
 
 METRICS = Path(tasks.metrics.__file__).parent
 
 
 def scored(name: str, predictions: list[Any], labels: list[Any]) -> Any:
-    task = Glue(f"glue/{name}", Rows({"validation": []}))
+    task = Glue(f"glue/{name}", rows_in_memory({"validation": []}))
     given = [task.labels[value] if isinstance(value, (int, np.integer)) else value for value in predictions]
     return task.score([{"label": label} for label in labels], given)
 
@@ -72,8 +72,9 @@ def test_metrics_are_percent_and_follow_from_the_columns(name: str) -> None:
         "spearman": lambda: scipy.stats.spearmanr(predicted, label).statistic,
     }
     assert set(scores.metrics) == set(GLUE_METRICS[name])
-    assert Glue(f"glue/{name}", Rows()).primary_metric in scores.metrics
+    assert Glue(f"glue/{name}", rows_in_memory({})).primary_metric in scores.metrics
     for metric, value in scores.metrics.items():
+        assert type(value) is float
         assert value == pytest.approx(100 * expected[metric]())
         assert statistic_percent(scores.statistics[metric], scores.per_example) == value
     assert scores.groups is None
@@ -95,7 +96,7 @@ def test_missing_predictions_count_as_wrong() -> None:
 
 
 def test_identical_examples_have_ids_of_their_own() -> None:
-    task = Glue("glue/sst2", Rows({"validation": []}))
+    task = Glue("glue/sst2", rows_in_memory({"validation": []}))
     rows = [{"sentence": "x", "label": 0, "idx": 7}, {"sentence": "x", "label": 0, "idx": 8}]
     assert task.score(rows, ["negative", "positive"]).per_example["id"].tolist() == ["7", "8"]
     rows = [{"sentence": "x", "label": 0}] * 2
