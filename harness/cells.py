@@ -52,7 +52,7 @@ class CheckpointSpec:
         content = asdict(self)
         for name in ("model", "data", "parent"):
             del content[name]
-        if self.source.startswith("/"):
+        if self.parent or self.source.startswith("/"):
             del content["source"]
         content["version"] = RECIPE_VERSIONS[self.recipe]
         content["parent"] = self.parent.key if self.parent else None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from harness import machine, paths
 from harness.errors import QuantboardError
 from harness.plan import Plan, make_plan
+from harness.sources import hub_revision
 from harness.suite import Suite, load_suite
 from tasks import DataIdentity, DataRef, TaskError, open_task
 
@@ -36,6 +37,13 @@ def identities(found: Mapping[str, Found]) -> dict[str, DataIdentity]:
     return {task: open_task(task, ref).identity for task, ref in found.items() if isinstance(ref, DataRef)}
 
 
+def hub_revisions(suite: Suite) -> dict[str, str]:
+    """What the hub holds of the suite's models now, asked before anything is downloaded: it is part of their keys."""
+    sources = [model.source for model in suite.models.values() if model.source.startswith("hub:")]
+    found = {source: hub_revision(source) for source in dict.fromkeys(sources)}
+    return {source: revision for source, revision in found.items() if revision}
+
+
 def plan_offline(options: argparse.Namespace) -> Plan:
     """The plan as `run` would make it, without asking the network: the hub counts as unreachable unless it is assumed."""
     suite = load_suite(options.suite)
@@ -57,6 +65,7 @@ def _plan(
     known: Mapping[str, DataIdentity],
     here: Mapping[str, Any],
     hub: bool,
+    revisions: Mapping[str, str] | None = None,
 ) -> Plan:
     return make_plan(
         suite,
@@ -68,6 +77,7 @@ def _plan(
         backends=options.backend,
         limit=options.limit,
         hub=hub,
+        revisions=revisions,
     )
 
 
@@ -75,10 +85,9 @@ def run_suite(options: argparse.Namespace, command: str, say: Callable[[str], No
     """The whole way for one suite: data, plan, every cell; one record a cell."""
     import sys
 
-    from tasks.sources import hub_reachable
-
     from harness.estimate import estimate
     from harness.executor import Run, done_before, execute
+    from tasks.sources import hub_reachable
 
     suite = load_suite(options.suite)
     here = machine.describe()
@@ -93,7 +102,8 @@ def run_suite(options: argparse.Namespace, command: str, say: Callable[[str], No
     known = identities(found)
     needs_hub = any(model.source.startswith("hub:") for model in suite.models.values())
     on_sample = all(isinstance(ref, DataRef) and ref.kind == "sample" for ref in found.values())
-    plan = _plan(suite, options, found, known, here, hub() if needs_hub and not on_sample else False)
+    online = needs_hub and not on_sample and hub()
+    plan = _plan(suite, options, found, known, here, online, hub_revisions(suite) if online else {})
     if not plan.cells:
         raise QuantboardError(
             f"{suite.name}: --model, --task and --backend leave no cell; `quantboard plan {suite.name}` lists them"
@@ -134,9 +144,8 @@ def score_predictions(name: str, path: Path, data: str | None) -> dict[str, Any]
 
     Raises TaskError for unknown ids, a file that is not what the task expects, or data that cannot be had.
     """
-    from tasks.sources import hub_reachable, resolve
-
     from harness.measure.intervals import intervals
+    from tasks.sources import hub_reachable, resolve
 
     ref = resolve(name, data, hub_reachable() if data in (None, "real") else False)
     if not isinstance(ref, DataRef):

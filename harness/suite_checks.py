@@ -276,8 +276,8 @@ def _backends(data: Raw) -> Iterator[Problem]:
         here: Where = ("backends", index)
         name, own, scheme = (entry.get(key) for key in ("name", "label", "scheme"))
         extras = {key: value for key, value in entry.items() if key not in BackendEntry.model_fields}
-        backend = _backend(name) if isinstance(name, str) else None
-        if backend is None:
+        backend = _backend(name)
+        if backend is None or not isinstance(name, str):
             if isinstance(name, str):
                 yield (*here, "name"), f"unknown backend {shown(name)}{suggest(name, backend_names())}"
             for key in extras:
@@ -305,9 +305,9 @@ def _backends(data: Raw) -> Iterator[Problem]:
             )
 
 
-def _backend(name: str) -> Backend | None:
+def _backend(name: object) -> Backend | None:
     try:
-        return get_backend(name)
+        return get_backend(name) if isinstance(name, str) else None
     except BackendError:
         return None
 
