@@ -62,6 +62,8 @@ class DataIdentity:
     kind: str
     label: str
     splits: Mapping[str, SplitIdentity]
+    origin: str = ""
+    """Of kind `hub`: the repository and its revision, `nyu-mll/glue@bcdc...`."""
 
     @property
     def digest(self) -> str:

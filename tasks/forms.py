@@ -68,7 +68,11 @@ FORMS: Mapping[str, Form] = {
         ),
         _glue("stsb", "sentence1 sentence2", "", train=Official(5_749), validation=Official(1_500)),
         _glue(
-            "qqp", "question1 question2", "not_duplicate duplicate", train=Official(363_846), validation=Official(40_430)
+            "qqp",
+            "question1 question2",
+            "not_duplicate duplicate",
+            train=Official(363_846),
+            validation=Official(40_430),
         ),
         _glue(
             "mnli",
@@ -79,7 +83,11 @@ FORMS: Mapping[str, Form] = {
             validation_mismatched=Official(9_832),
         ),
         _glue(
-            "qnli", "question sentence", "entailment not_entailment", train=Official(104_743), validation=Official(5_463)
+            "qnli",
+            "question sentence",
+            "entailment not_entailment",
+            train=Official(104_743),
+            validation=Official(5_463),
         ),
         _glue(
             "rte", "sentence1 sentence2", "entailment not_entailment", train=Official(2_490), validation=Official(277)
@@ -102,7 +110,9 @@ def check_question(row: Row, where: str) -> None:
             raise TaskError(f"{where}: '{column}' is missing or no text")
     answers = row.get("answers")
     if not isinstance(answers, dict) or not isinstance(answers.get("text"), list) or not answers["text"]:
-        raise TaskError(f"{where}: no answer; SQuAD v1.1 has at least one for every question (is this a v2.0 or test file?)")
+        raise TaskError(
+            f"{where}: no answer; SQuAD v1.1 has at least one for every question (is this a v2.0 or test file?)"
+        )
     starts = answers.get("answer_start")
     if not isinstance(starts, list) or len(starts) != len(answers["text"]):
         raise TaskError(f"{where}: 'answer_start' does not go with the answers")
@@ -112,7 +122,9 @@ def check_question(row: Row, where: str) -> None:
             raise TaskError(f"{where}: an answer needs a text and an integer 'answer_start'")
         if start < 0 or context[start : start + len(text)] != text:
             found = context[max(start, 0) : max(start, 0) + len(text)]
-            raise TaskError(f"{where}: answer {text[:60]!r} is not at its offset {start} of the context, where {found[:60]!r} stands")
+            raise TaskError(
+                f"{where}: answer {text[:60]!r} is not at its offset {start} of the context, where {found[:60]!r} stands"
+            )
 
 
 def check_score(value: Any, where: str) -> float:

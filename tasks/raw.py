@@ -49,7 +49,9 @@ COLUMNS: Mapping[str, Columns] = {
     "glue/mrpc": Columns((("#1 String", "sentence1"), ("#2 String", "sentence2")), ("Quality", "label")),
     "glue/stsb": Columns(_PAIR, ("score", "label")),
     "glue/qqp": Columns((("question1",), ("question2",)), ("is_duplicate", "label")),
-    "glue/mnli": Columns((("sentence1", "premise"), ("sentence2", "hypothesis")), ("gold_label", "label"), digits=False),
+    "glue/mnli": Columns(
+        (("sentence1", "premise"), ("sentence2", "hypothesis")), ("gold_label", "label"), digits=False
+    ),
     "glue/qnli": Columns((("question",), ("sentence",)), ("label",), digits=False),
     "glue/rte": Columns(_PAIR, ("label",), digits=False),
 }
@@ -120,7 +122,9 @@ def _text(path: Path) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise TaskError(f"{path}: line {line}: byte 0x{data[error.start]:02x} is not UTF-8; convert the file to UTF-8") from error
+        raise TaskError(
+            f"{path}: line {line}: byte 0x{data[error.start]:02x} is not UTF-8; convert the file to UTF-8"
+        ) from error
 
 
 def _glue(form: Form, path: Path) -> Iterator[Row]:
@@ -146,7 +150,9 @@ def _glue(form: Form, path: Path) -> Iterator[Row]:
             spare -= 1
             continue
         if len(fields) != width:
-            raise TaskError(f"{where}: {len(fields)} columns, expected {width}; is the file cut off or written with quotes?")
+            raise TaskError(
+                f"{where}: {len(fields)} columns, expected {width}; is the file cut off or written with quotes?"
+            )
         answer = fields[label]
         if form.name == "glue/mnli" and answer == "-":
             continue

@@ -118,7 +118,7 @@ def _handler(hub: LoopbackHub) -> type[BaseHTTPRequestHandler]:
         def log_message(self, format: str, *arguments: Any) -> None:
             pass
 
-        def do_GET(self) -> None:  # noqa: N802 (named by http.server)
+        def do_GET(self) -> None:
             self._answer()
 
         do_HEAD = do_POST = do_GET  # noqa: N815
@@ -165,7 +165,8 @@ def _handler(hub: LoopbackHub) -> type[BaseHTTPRequestHandler]:
         def _info(self, folder: Path, repo: str, revision: str | None, _: str) -> None:
             if self._known(folder, revision):
                 siblings = [
-                    {"rfilename": path.relative_to(folder).as_posix(), "size": path.stat().st_size} for path in files(folder)
+                    {"rfilename": path.relative_to(folder).as_posix(), "size": path.stat().st_size}
+                    for path in files(folder)
                 ]
                 self._json(
                     {
@@ -211,7 +212,12 @@ def _handler(hub: LoopbackHub) -> type[BaseHTTPRequestHandler]:
             if match := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
                 start, end, status = int(match[1]), min(int(match[2] or len(data) - 1) + 1, len(data)), 206
                 headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(data)}"
-            self._send(data[start:end], status, headers, None if fault is None or fault.cut is None else max(fault.cut - start, 0))
+            self._send(
+                data[start:end],
+                status,
+                headers,
+                None if fault is None or fault.cut is None else max(fault.cut - start, 0),
+            )
 
         def _missing(self, code: str, headers: dict[str, str] | None = None) -> None:
             status = 401 if code == "RepoNotFound" and not self.headers.get("Authorization") else 404
