@@ -1,8 +1,9 @@
 """The form of each data set's rows (Hugging Face's flat one), and what its official splits hold.
 
-Row counts are those that Hugging Face publishes for `rajpurkar/squad` and `nyu-mll/glue`. `content` is `content_key` of
-the official rows where a copy was at hand whose bytes were proven: for SQuAD dev by the file's own SHA-256, for GLUE by the
-total size of its text, which equals the published size of the split to the byte.
+Row counts, and the SHA-256 of SQuAD's two files, are those that Hugging Face publishes (`dataset_infos.json` of `squad` and
+`glue`). `content` is `content_key` of a copy that was checked: SQuAD dev by the SHA-256 of its file; GLUE by the size of the
+split as Arrow, which equals the published `num_bytes` to the byte, and by its classes' known shares. Splits without a hash
+were not at hand.
 """
 
 from __future__ import annotations
@@ -57,16 +58,38 @@ FORMS: Mapping[str, Form] = {
             (),
             {
                 "train": Official(87_599, file="3527663986b8295af4f7fcdff1ba1ff3f72d07d61a20f487cb238a6ef92fd955"),
-                "validation": Official(10_570, file="95aa6a52d5d6a735563366753ca50492a658031da74f301ac5238b03966972c9"),
+                "validation": Official(10_570, "bfe8074a73a0de5c918691968fbf961677f421ca08a10a57ffde576f2cb723c9"),
             },
             ("rajpurkar/squad", None),
         ),
-        _glue("cola", "sentence", "unacceptable acceptable", train=Official(8_551), validation=Official(1_043)),
-        _glue("sst2", "sentence", "negative positive", train=Official(67_349), validation=Official(872)),
         _glue(
-            "mrpc", "sentence1 sentence2", "not_equivalent equivalent", train=Official(3_668), validation=Official(408)
+            "cola",
+            "sentence",
+            "unacceptable acceptable",
+            train=Official(8_551, "4ab183e0b0bfa29f066216bc911d7135f0a73ca033a5a8289ed4f46a48c251b8"),
+            validation=Official(1_043, "cc1c5b1425a8fdcd8476cf637ddaad394aac53bc79e8a2b3d5ace35db55c5cfd"),
         ),
-        _glue("stsb", "sentence1 sentence2", "", train=Official(5_749), validation=Official(1_500)),
+        _glue(
+            "sst2",
+            "sentence",
+            "negative positive",
+            train=Official(67_349, "091adc944297e2da4fcd4287985ad5336a00394253538cf7ec10a4c594168224"),
+            validation=Official(872, "528f8ecd90ebdc0d6f7d8ce8648feb7dcb9be7732c7173bb5ebfad0e1cf1a68d"),
+        ),
+        _glue(
+            "mrpc",
+            "sentence1 sentence2",
+            "not_equivalent equivalent",
+            train=Official(3_668, "e49fbb8817687b488697927335fc6ec9cd38b04a2a7959856381413e28ab8211"),
+            validation=Official(408, "624e875e701af534f352f7e3b13104e55867e368d5f2485e438877695ceb2a57"),
+        ),
+        _glue(
+            "stsb",
+            "sentence1 sentence2",
+            "",
+            train=Official(5_749, "06c47f3e4bf38d9f8fb6b4b5e84dbd3b268b327bd1cf6cfe6ab2711c35ebe4d1"),
+            validation=Official(1_500, "5d8fd9d0fb7add9ec6c42f06573cf0e5fa23441f3938b63a8af6e8405d124e67"),
+        ),
         _glue(
             "qqp",
             "question1 question2",
@@ -87,10 +110,14 @@ FORMS: Mapping[str, Form] = {
             "question sentence",
             "entailment not_entailment",
             train=Official(104_743),
-            validation=Official(5_463),
+            validation=Official(5_463, "f3ecb3423cc21301691c50ec18a77c2a20ac4f8482b545b7b0a8f0d0ae37f491"),
         ),
         _glue(
-            "rte", "sentence1 sentence2", "entailment not_entailment", train=Official(2_490), validation=Official(277)
+            "rte",
+            "sentence1 sentence2",
+            "entailment not_entailment",
+            train=Official(2_490, "01db6dbb3c79fabbedf4b0b47f074bda04ff46b52b60cde8d9f93b44358dc3db"),
+            validation=Official(277, "2ba1a672425bca44394426034d82b3468638f9e8d748083d8ab44f24faa51be2"),
         ),
     )
 }
@@ -144,14 +171,14 @@ def row_digest(form: Form, rows: Iterable[Row]) -> str:
 
 
 def content_key(form: Form, rows: Iterable[Row]) -> str:
-    """SHA-256 over the rows in any order and with any white space: what copies of one official split have in common.
-
-    SQuAD's contexts are taken as they are, since answers count characters.
+    """SHA-256 over the rows in any order and with any white space: what copies of one official split have in common (the
+    hub's SQuAD has its questions stripped). Contexts are taken as they are, since answers count their characters.
     """
-    keep = form.name == "squad_v1"
-    texts = (
-        json.dumps([value if keep or not isinstance(value, str) else " ".join(value.split()) for value in map(row.get, form.columns)])
-        for row in rows
-    )  # fmt: skip
-    hashes = sorted(hashlib.sha256(text.encode()).digest() for text in texts)
+    hashes = sorted(
+        hashlib.sha256(json.dumps([_loose(name, row[name]) for name in form.columns]).encode()).digest() for row in rows
+    )
     return hashlib.sha256(b"".join(hashes)).hexdigest()
+
+
+def _loose(column: str, value: Any) -> Any:
+    return " ".join(value.split()) if isinstance(value, str) and column != "context" else value
