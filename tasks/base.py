@@ -131,6 +131,20 @@ class TaskFacts:
     metrics: tuple[str, ...]
 
 
+class Rows(Protocol):
+    """The rows of one data set, as `tasks.sources.open_rows` gives them."""
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Those that are there."""
+
+    @property
+    def identity(self) -> DataIdentity: ...
+
+    def rows(self, split: str) -> Sequence[Mapping[str, Any]]:
+        """In file order. Raises TaskError on broken data."""
+
+
 class Task(Protocol):
     """One data set with its features, decoding and metrics. Bound to its data by `tasks.open_task`."""
 

@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tasks.base import DataIdentity, DataRef, Features, Kind, Scores, Shape, Statistic, TaskError
-from tasks.metrics.labels import GLUE_METRICS, statistic_percent
+from tasks import task_facts
+from tasks.base import DataIdentity, DataRef, Features, Kind, Rows, Scores, Shape, Statistic, TaskError
+from tasks.metrics.labels import statistic_percent
 from tasks.predictions import parse_json, shown
 from tasks.tokens import bare, sequences, special_ids, token_ids
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-
-    from tasks.sources import RowSource
 
 Row = Mapping[str, Any]
 Prediction = str | float
@@ -31,7 +30,7 @@ Prediction = str | float
 @dataclass(frozen=True)
 class _Definition:
     """columns: of the one or two texts. classes: each with the other names that models give it (compared without case,
-    spaces and dashes as underscores); none for regression. primary: of GLUE_METRICS."""
+    spaces and dashes as underscores); none for regression. primary: the metric that ranks."""
 
     columns: tuple[str, ...]
     classes: Mapping[str, tuple[str, ...]]
@@ -41,24 +40,24 @@ class _Definition:
 _NLI = {"entailment": ("entail", "entails"), "not_entailment": ("non_entailment", "no_entailment", "not_entail")}
 # the digits are what the raw files of these four tasks call their classes
 _DEFINITIONS = {
-    "cola": _Definition(
+    "glue/cola": _Definition(
         ("sentence",),
         {"unacceptable": ("0", "ungrammatical", "not_acceptable"), "acceptable": ("1", "grammatical")},
         "matthews_correlation",
     ),
-    "sst2": _Definition(("sentence",), {"negative": ("0", "neg"), "positive": ("1", "pos")}, "accuracy"),
-    "mrpc": _Definition(
+    "glue/sst2": _Definition(("sentence",), {"negative": ("0", "neg"), "positive": ("1", "pos")}, "accuracy"),
+    "glue/mrpc": _Definition(
         ("sentence1", "sentence2"),
         {"not_equivalent": ("0", "not_paraphrase", "no_paraphrase"), "equivalent": ("1", "paraphrase")},
         "f1",
     ),
-    "stsb": _Definition(("sentence1", "sentence2"), {}, "spearman"),
-    "qqp": _Definition(
+    "glue/stsb": _Definition(("sentence1", "sentence2"), {}, "spearman"),
+    "glue/qqp": _Definition(
         ("question1", "question2"),
         {"not_duplicate": ("0", "no_duplicate", "not_paraphrase"), "duplicate": ("1", "is_duplicate", "paraphrase")},
         "f1",
     ),
-    "mnli": _Definition(
+    "glue/mnli": _Definition(
         ("premise", "hypothesis"),
         {
             "entailment": ("entail", "entails"),
@@ -67,8 +66,8 @@ _DEFINITIONS = {
         },
         "accuracy",
     ),
-    "qnli": _Definition(("question", "sentence"), _NLI, "accuracy"),
-    "rte": _Definition(("sentence1", "sentence2"), _NLI, "accuracy"),
+    "glue/qnli": _Definition(("question", "sentence"), _NLI, "accuracy"),
+    "glue/rte": _Definition(("sentence1", "sentence2"), _NLI, "accuracy"),
 }
 _LOWEST, _HIGHEST = 0.0, 5.0  # the ends of STS-B's scale
 
@@ -85,15 +84,17 @@ class Glue:
 
     version: int = 1
 
-    def __init__(self, name: str, rows: RowSource) -> None:
+    def __init__(self, name: str, rows: Rows) -> None:
+        facts = task_facts(name)
+        assert facts is not None, f"{name} is registered without its facts"
         self._rows = rows
-        self._task = name.removeprefix("glue/")
-        self._definition = _DEFINITIONS[self._task]
+        self._definition = _DEFINITIONS[name]
+        self._metrics = facts.metrics
         self.name: str = name
-        self.kind: Kind = "classification" if self._definition.classes else "regression"
+        self.kind: Kind = facts.kind
         self.labels: tuple[str, ...] = tuple(self._definition.classes) or ("score",)
         self.primary_metric: str = self._definition.primary
-        wanted = ("validation_matched", "validation_mismatched") if self._task == "mnli" else ("validation",)
+        wanted = ("validation_matched", "validation_mismatched") if name == "glue/mnli" else ("validation",)
         self.eval_splits: tuple[str, ...] = tuple(split for split in wanted if split in rows.splits)
 
     @property
@@ -170,7 +171,7 @@ class Glue:
         columns = {"id": ids, "label": label} | (
             _scored_numbers(given, label) if self.kind == "regression" else _scored_classes(given, label, self.labels)
         )
-        statistics = {name: _statistic(name) for name in GLUE_METRICS[self._task]}
+        statistics = {name: _statistic(name) for name in self._metrics}
         return Scores(
             metrics={name: statistic_percent(statistic, columns) for name, statistic in statistics.items()},
             per_example=columns,

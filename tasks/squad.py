@@ -19,15 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tasks.base import DataIdentity, DataRef, Features, Kind, Scores, Shape, Statistic, TaskError
+from tasks.base import DataIdentity, DataRef, Features, Kind, Rows, Scores, Shape, Statistic, TaskError
 from tasks.metrics.answers import exact_match_and_f1
 from tasks.predictions import parse_json, shown
 from tasks.tokens import Ints, bare, sequences, special_ids, token_ids, token_ids_and_offsets
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-
-    from tasks.sources import RowSource
 
 Row = Mapping[str, Any]
 
@@ -55,7 +53,7 @@ class Squad:
     labels: tuple[str, ...] = ()
     primary_metric: str = "f1"
 
-    def __init__(self, rows: RowSource) -> None:
+    def __init__(self, rows: Rows) -> None:
         self._rows = rows
         self.eval_splits: tuple[str, ...] = ("validation",)
 

@@ -15,18 +15,6 @@ from tasks.base import Statistic
 
 Column = np.ndarray[Any, Any]
 
-GLUE_METRICS: dict[str, tuple[str, ...]] = {
-    "cola": ("matthews_correlation",),
-    "sst2": ("accuracy",),
-    "mrpc": ("accuracy", "f1"),
-    "stsb": ("pearson", "spearman"),
-    "qqp": ("accuracy", "f1"),
-    "mnli": ("accuracy",),
-    "qnli": ("accuracy",),
-    "rte": ("accuracy",),
-}
-"""What GLUE reports for each task."""
-
 
 def accuracy(predicted: Column, label: Column) -> float:
     """Share of equal entries."""

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from tasks.base import SplitIdentity
-from tasks.sources import RowSource
+from tasks.base import DataIdentity
 
 
-def rows_in_memory(data: Mapping[str, Sequence[Mapping[str, Any]]]) -> RowSource:
-    return RowSource(
-        name="memory",
-        kind="sample",
-        splits=tuple(data),
-        load=lambda split: [dict(row) for row in data[split]],
-        identify=lambda split: SplitIdentity(len(data[split]), None, "", "sample"),
-    )
+@dataclass(frozen=True)
+class MemoryRows:
+    data: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    identity: DataIdentity = field(default_factory=lambda: DataIdentity("sample", "sample", {}))
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return tuple(self.data)
+
+    def rows(self, split: str) -> Sequence[Mapping[str, Any]]:
+        return self.data[split]
 
 
 def question(

@@ -12,7 +12,7 @@ from tokenizers.processors import BertProcessing
 from tasks import task_names
 from tasks.base import Shape, TaskError
 from tasks.glue import Glue, longest_first
-from tests.tasks.rows import rows_in_memory
+from tests.tasks.rows import MemoryRows
 from tests.tasks.wordpiece import WORDS, small_tokenizer
 
 TOKENIZER = small_tokenizer()
@@ -21,7 +21,7 @@ NAMES = [name for name in task_names() if name.startswith("glue/")]
 
 def glue(name: str) -> Glue:
     splits = ("validation_matched", "validation_mismatched") if name == "mnli" else ("validation",)
-    return Glue(f"glue/{name}", rows_in_memory({split: [] for split in ("train", *splits)}))
+    return Glue(f"glue/{name}", MemoryRows({split: [] for split in ("train", *splits)}))
 
 
 def pairs(lengths: list[tuple[int, int]], labels: list[Any] | None = None) -> list[dict[str, Any]]:
@@ -137,9 +137,7 @@ def test_regression_needs_no_name_and_broken_logits_answer_nothing() -> None:
 
 def test_mnli_evaluates_the_splits_that_are_there() -> None:
     assert glue("mnli").eval_splits == ("validation_matched", "validation_mismatched")
-    assert Glue("glue/mnli", rows_in_memory({"train": [], "validation_matched": []})).eval_splits == (
-        "validation_matched",
-    )
+    assert Glue("glue/mnli", MemoryRows({"train": [], "validation_matched": []})).eval_splits == ("validation_matched",)
     assert glue("rte").eval_splits == ("validation",)
 
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from tasks.base import Features, Shape, TaskError
 from tasks.squad import Squad, best_windows, window_spans
 from tests.tasks import bert_reference
-from tests.tasks.rows import question, rows_in_memory
+from tests.tasks.rows import MemoryRows, question
 from tests.tasks.wordpiece import WORDS, small_tokenizer
 
-TASK = Squad(rows_in_memory({}))
+TASK = Squad(MemoryRows())
 TOKENIZER = small_tokenizer()
 PLAIN = small_tokenizer()
 PLAIN.encode_special_tokens = True

@@ -20,9 +20,9 @@ import tasks.metrics
 from tasks.base import Statistic, TaskError
 from tasks.metrics.answers import exact_match_and_f1
 from tasks.squad import Squad
-from tests.tasks.rows import rows_in_memory
+from tests.tasks.rows import MemoryRows
 
-TASK = Squad(rows_in_memory({}))
+TASK = Squad(MemoryRows())
 METRICS = Path(tasks.metrics.__file__).parent
 
 texts = st.one_of(
