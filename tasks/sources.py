@@ -100,6 +100,8 @@ class RowSource:
     def _sample_splits(self) -> tuple[str, ...]:
         from tasks.sample import SAMPLE_SPLITS
 
+        if self.name not in SAMPLE_SPLITS:
+            raise TaskError(f"{self.name}: the sample has no rows for it; give the data with --data DIR")
         return SAMPLE_SPLITS[self.name]
 
     def _sample(self, split: str) -> Measured:
