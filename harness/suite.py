@@ -23,6 +23,8 @@ from tasks import Shape
 
 LARGEST = 256 * 1024
 """Bytes of the largest file that is read: a suite is written by hand."""
+MOST_DOTS = 100
+"""In one line. tomllib's time is quadratic in the parts of a dotted key: one of 20,000 parts took it 50 s."""
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 """Names of suites and models: they go into file names."""
 
@@ -247,6 +249,9 @@ def _parse(file: Path, shown_as: str) -> dict[str, Any]:
         raise SuiteError([f"{shown_as}: there is no such file"]) from None
     if len(content) > LARGEST:
         raise SuiteError([f"{shown_as}: is larger than {LARGEST // 1024} KiB; that is no suite"])
+    for number, line in enumerate(content.split(b"\n"), 1):
+        if line.count(b".") > MOST_DOTS:
+            raise SuiteError([f"{shown_as}: line {number}: more than {MOST_DOTS} dots; that is nested too deeply"])
     try:
         return tomllib.loads(content.decode("utf-8"))
     except UnicodeDecodeError as error:

@@ -94,7 +94,8 @@ def _task_of_suite(data: Raw, name: str) -> str | None:
     """What is wrong with a task's name away from `tasks`."""
     if not _is_task(name):
         return f"unknown task {shown(name)}{suggest(name, task_names())}"
-    if isinstance(data.get("tasks"), list) and name not in _texts(data["tasks"]):
+    tasks = _texts(data.get("tasks"))
+    if tasks and name not in tasks and all(map(_is_task, tasks)):  # else the mistake may well be there
         return f"'{name}' is not one of this suite's tasks; add it to tasks, or delete this"
     return None
 

@@ -40,7 +40,7 @@ _BOUNDS = {
 def suggest(word: str, known: Iterable[str]) -> str:
     """The end of a sentence about an unknown name: the nearest known one, else all."""
     names = list(known)
-    near = difflib.get_close_matches(word[:80], names, 1)
+    near = difflib.get_close_matches(word[:80], names, 1, 0.5)
     return f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(names)}"
 
 

@@ -1,0 +1,481 @@
+"""Suite files: what is read, and every line that is said of a wrong one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness.errors import SuiteError
+from harness.suite import Suite, load_suite, schema
+
+ROOT = Path(__file__).resolve().parents[2]
+
+GOOD = """
+title = "A suite"
+tasks = ["squad_v1", "glue/cola"]
+baseline = "torch_fp32"
+seeds = [1, 2]
+
+[models.base]
+source = "hub:owner/name"
+recipe = "load"
+[models.tiny]
+source = "scratch"
+recipe = "finetune"
+architecture = { num_hidden_layers = 2, hidden_size = 128, num_attention_heads = 2, intermediate_size = 512 }
+[models.tiny.train]
+learning_rate = 1e-3
+epochs = 3
+[models.tiny.task."glue/cola"]
+train = { epochs = 10 }
+shape = { max_length = 64 }
+[models.again]
+source = "model:tiny"
+recipe = "finetune"
+train = { learning_rate = 1e-4, epochs = 1 }
+
+[shape]
+max_length = 384
+doc_stride = 128
+batch_sizes = [1, 32]
+
+[[backends]]
+name = "torch_fp32"
+[[backends]]
+name = "onnxruntime_int8"
+scheme = "engine_int8"
+[[backends]]
+name = "onnxruntime_int8"
+scheme = "engine_int8_asymmetric"
+[[backends]]
+name = "tensorrt_int8"
+scheme = "engine_int8"
+label = "TensorRT INT8"
+
+[measure]
+rounds = 5
+
+[[references]]
+system = "elsewhere"
+task = "squad_v1"
+metrics = { f1 = 88.2 }
+notes = ["another machine"]
+source = "a paper"
+
+[sample]
+max_length = 128
+doc_stride = 64
+[sample.model]
+num_hidden_layers = 2
+hidden_size = 128
+num_attention_heads = 2
+intermediate_size = 512
+[sample.train]
+learning_rate = 1e-3
+epochs = 3
+"""
+
+
+Tell = Callable[..., list[str]]
+
+
+def load(text: str | bytes, folder: Path, name: str = "one.toml") -> Suite:
+    file = folder / name
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return load_suite(str(file))
+
+
+@pytest.fixture
+def problems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tell:
+    """Lines about GOOD with replacements (or about a text of its own), the file's name cut off."""
+
+    def tell(*changes: tuple[str, str], text: str | bytes = GOOD) -> list[str]:
+        monkeypatch.chdir(tmp_path)
+        for old, new in changes:
+            assert isinstance(text, str)
+            assert old in text, old
+            text = text.replace(old, new, 1)
+        with pytest.raises(SuiteError) as caught:
+            load(text, tmp_path)
+        assert all("\n" not in line for line in caught.value.problems)
+        assert all(line.startswith("one.toml: ") for line in caught.value.problems)
+        return [line.removeprefix("one.toml: ") for line in caught.value.problems]
+
+    return tell
+
+
+def test_a_good_suite_is_read_whole(tmp_path: Path) -> None:
+    suite = load(GOOD, tmp_path)
+    assert (suite.name, suite.folder, suite.title) == ("one", tmp_path, "A suite")
+    assert suite.tasks == ("squad_v1", "glue/cola")
+    assert suite.seeds == (1, 2)
+    assert suite.models["tiny"].task["glue/cola"].train == {"epochs": 10}
+    assert suite.models["tiny"].task["glue/cola"].shape.max_length == 64
+    assert suite.shape.max_query_length == 64
+    assert suite.shape.padding == "longest"
+    assert suite.measure.rounds == 5
+    assert suite.measure.scenarios == ("single_stream", "offline")
+    assert suite.labels == (
+        "torch_fp32",
+        "onnxruntime_int8 (engine_int8)",
+        "onnxruntime_int8 (engine_int8_asymmetric)",
+        "TensorRT INT8",
+    )
+    assert [suite.is_baseline(index) for index in range(4)] == [True, False, False, False]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "suites").glob("*.toml")), ids=lambda path: path.stem)
+def test_our_own_suites_have_no_problems(path: Path) -> None:
+    assert load_suite(str(path)).name == path.stem
+
+
+def test_every_problem_is_told_at_once_in_the_order_of_the_file(problems: Tell) -> None:
+    assert problems(
+        ("title", "titel"),
+        ('recipe = "load"', 'recipe = "loda"'),
+        ("epochs = 10", "epoch = 10"),
+        ("[1, 32]", "[0, 32, 32]"),
+        ('scheme = "engine_int8"\nlabel', 'scheme = "engine_int8_asymmetric"\nlabel'),
+        ("f1 = 88.2", "F1 = 88.2"),
+    ) == [
+        "title: is missing",
+        "titel: unknown key; did you mean 'title'?",
+        "models.base.recipe: unknown value 'loda'; did you mean 'load'?",
+        "models.tiny.task.\"glue/cola\".train.epoch: unknown key; did you mean 'epochs'?",
+        "shape.batch_sizes[0]: must be at least 1, not 0",
+        "shape.batch_sizes[2]: 32 is there twice; delete one",
+        "backends[3].scheme: 'engine_int8_asymmetric' is asymmetric, and 'tensorrt_int8' takes symmetric schemes only: engine_int8",
+        "references[0].metrics.F1: 'squad_v1' has no such metric; did you mean 'f1'?",
+    ]
+
+
+TRAIN = "train = { learning_rate = 1e-4, epochs = 1 }"
+CASES = {
+    "unknown task": ('"glue/cola"]', '"glue/colla"]', "tasks[1]: unknown task 'glue/colla'; did you mean 'glue/cola'?"),
+    "task twice": ('"glue/cola"]', '"glue/cola", "squad_v1"]', "tasks[2]: 'squad_v1' is there twice; delete one"),
+    "no task": ('["squad_v1", "glue/cola"]', "[]", "tasks: must not be empty"),
+    "baseline elsewhere": (
+        'baseline = "torch_fp32"',
+        'baseline = "torch_fp16"',
+        "baseline: 'torch_fp16' is not one of the backends; did you mean 'torch_fp32'?",
+    ),
+    "baseline of two rows": (
+        'baseline = "torch_fp32"',
+        'baseline = "onnxruntime_int8"',
+        "baseline: 2 entries of [[backends]] are 'onnxruntime_int8'; name one by its label: torch_fp32, "
+        "onnxruntime_int8 (engine_int8), onnxruntime_int8 (engine_int8_asymmetric), TensorRT INT8",
+    ),
+    "negative seed": ("[1, 2]", "[-1, 2]", "seeds[0]: must be at least 0, not -1"),
+    "true is no seed": ("[1, 2]", "[true, 2]", "seeds[0]: must be a whole number, not true"),
+    "a half seed": ("[1, 2]", "[1.5, 2]", "seeds[0]: must be a whole number, not 1.5"),
+    "seed twice": ("[1, 2]", "[2, 2]", "seeds[1]: 2 is there twice; delete one"),
+    "model's name": (
+        "[models.base]",
+        '[models."../base"]',
+        "models.\"../base\": a model's name is made of small letters, digits, '.', '_', '-': it goes into file names",
+    ),
+    "hub id": (
+        "hub:owner/name",
+        "hub:owner/name?trust_remote_code=true",
+        "models.base.source: not the id of a model on the hub: 'owner/name?trust_remote_code=true'; write hub:OWNER/NAME",
+    ),
+    "trusted code": (
+        'recipe = "load"',
+        'recipe = "load"\ntrust_remote_code = true',
+        "models.base.trust_remote_code: unknown key; known: source, recipe, scheme, architecture, train, task",
+    ),
+    "package that climbs": (
+        "hub:owner/name",
+        "package:json/../email",
+        "models.base.source: not a folder of a package: 'json/../email'; write package:NAME/FOLDER, without '..'",
+    ),
+    "package's absolute folder": (
+        "hub:owner/name",
+        "package:json//etc",
+        "models.base.source: not a folder of a package: 'json//etc'; write package:NAME/FOLDER, without '..'",
+    ),
+    "folder that climbs": (
+        "hub:owner/name",
+        "../models/x",
+        "models.base.source: a folder must lie below the suite file's own, without '..': '../models/x'",
+    ),
+    "absolute folder": (
+        "hub:owner/name",
+        "/etc",
+        "models.base.source: a folder must lie below the suite file's own, without '..': '/etc'",
+    ),
+    "kind of source": (
+        "hub:owner/name",
+        "hbu:owner/name",
+        "models.base.source: unknown kind of source 'hbu:'; did you mean 'hub'?",
+    ),
+    "unknown model": ("model:tiny", "model:tyni", "models.again.source: unknown model 'tyni'; did you mean 'tiny'?"),
+    "model elsewhere": (
+        "model:tiny",
+        "model:large",
+        "models.again.source: unknown model 'large'; known: base, tiny, again",
+    ),
+    "model of itself": ("model:tiny", "model:again", "models.again.source: models go in a circle: 'again' -> 'again'"),
+    "load trains": (
+        'recipe = "load"',
+        f'recipe = "load"\n{TRAIN}',
+        "models.base.train: recipe 'load' trains nothing; delete it, or set recipe = 'finetune'",
+    ),
+    "finetune of nothing": (
+        TRAIN,
+        "",
+        "models.again.train: is missing: recipe 'finetune' needs at least learning_rate and epochs",
+    ),
+    "recipe": ('recipe = "load"', 'recipe = "qat"', "models.base.recipe: must be 'load' or 'finetune', not 'qat'"),
+    "scheme of a loaded model": (
+        'recipe = "load"',
+        'recipe = "load"\nscheme = "engine_int8"',
+        "models.base.scheme: recipe 'load' does not train quantizers; a post-training scheme belongs to a [[backends]] entry",
+    ),
+    "random weights as they are": (
+        'source = "hub:owner/name"',
+        'source = "model:tiny"',
+        "models.base.recipe: 'load' uses weights as they are, which 'model:tiny' has none of; use 'finetune'",
+    ),
+    "sizes of a hub model": (
+        'recipe = "load"',
+        'recipe = "load"\narchitecture = { num_hidden_layers = 1, hidden_size = 8, num_attention_heads = 1, intermediate_size = 8 }',
+        "models.base.architecture: only source 'scratch' takes sizes; 'hub:owner/name' brings its own",
+    ),
+    "heads": (
+        "hidden_size = 128",
+        "hidden_size = 127",
+        "models.tiny.architecture.hidden_size: 127 is not a multiple of num_attention_heads, 2",
+    ),
+    "learning rate": (
+        "learning_rate = 1e-3",
+        "learning_rate = 0",
+        "models.tiny.train.learning_rate: must be above 0, not 0",
+    ),
+    "not a number": (
+        "learning_rate = 1e-3",
+        "learning_rate = nan",
+        "models.tiny.train.learning_rate: must be a finite number, not nan",
+    ),
+    "warm-up": (
+        "epochs = 3\n[models.tiny.task",
+        "epochs = 3\nwarmup_ratio = 1.5\n[models.tiny.task",
+        "models.tiny.train.warmup_ratio: must be below 1, not 1.5",
+    ),
+    "schedule": (
+        "epochs = 3\n[models.tiny.task",
+        'epochs = 3\nschedule = "lineer"\n[models.tiny.task',
+        "models.tiny.train.schedule: unknown value 'lineer'; did you mean 'linear'?",
+    ),
+    "impossible override": (
+        "train = { epochs = 10 }",
+        "train = { polynomial_power = 2.0 }",
+        "models.tiny.task.\"glue/cola\".train: polynomial_power needs schedule = 'polynomial'",
+    ),
+    "stride of a sentence": (
+        "shape = { max_length = 64 }",
+        "shape = { max_length = 64, doc_stride = 8 }",
+        "models.tiny.task.\"glue/cola\".shape.doc_stride: only question answering has it; 'glue/cola' does not: delete it",
+    ),
+    "task of another suite": (
+        '[models.tiny.task."glue/cola"]',
+        '[models.tiny.task."glue/rte"]',
+        "models.tiny.task.\"glue/rte\": 'glue/rte' is not one of this suite's tasks; add it to tasks, or delete this",
+    ),
+    "stride as long as the window": (
+        "doc_stride = 128",
+        "doc_stride = 384",
+        "shape.doc_stride: 384 must be below max_length, 384: windows must overlap",
+    ),
+    "default stride": (
+        "max_length = 384\ndoc_stride = 128",
+        "max_length = 100",
+        "shape.doc_stride: 128 (the default) must be below max_length, 100: windows must overlap",
+    ),
+    "question fills the window": (
+        "doc_stride = 128",
+        "doc_stride = 128\nmax_query_length = 381",
+        "shape.max_query_length: 381 and 3 special tokens leave no room for context in max_length, 384",
+    ),
+    "negative batch": ("[1, 32]", "[1, -32]", "shape.batch_sizes[1]: must be at least 1, not -32"),
+    "padding": (
+        "doc_stride = 128",
+        'doc_stride = 128\npadding = "max_len"',
+        "shape.padding: unknown value 'max_len'; did you mean 'max_length'?",
+    ),
+    "no shape": (
+        "max_length = 384\n",
+        "",
+        "shape.max_length: is missing (tokens of a sequence, special tokens included)",
+    ),
+    "unknown backend": (
+        'name = "tensorrt_int8"',
+        'name = "tensorrt_in8"',
+        "backends[3].name: unknown backend 'tensorrt_in8'; did you mean 'tensorrt_int8'?",
+    ),
+    "backend without a scheme": (
+        'name = "tensorrt_int8"\nscheme = "engine_int8"',
+        'name = "tensorrt_int8"',
+        "backends[3].scheme: is missing: 'tensorrt_int8' quantizes with a scheme; known: engine_int8",
+    ),
+    "scheme without quantization": (
+        'name = "torch_fp32"',
+        'name = "torch_fp32"\nscheme = "engine_int8"',
+        "backends[0].scheme: 'torch_fp32' does not quantize; delete it",
+    ),
+    "unknown scheme": (
+        'scheme = "engine_int8"\nlabel',
+        'scheme = "engine_int4"\nlabel',
+        "backends[3].scheme: unknown scheme 'engine_int4'; did you mean 'engine_int8'?",
+    ),
+    "unknown option": (
+        'name = "torch_fp32"',
+        'name = "torch_fp32"\nlabell = "x"',
+        "backends[0].labell: unknown key; 'torch_fp32' has no such option; did you mean 'label'?",
+    ),
+    "same row": (
+        'scheme = "engine_int8_asymmetric"',
+        'scheme = "engine_int8"',
+        "backends[2]: 'onnxruntime_int8' with the same scheme and options is there twice; delete one",
+    ),
+    "same label": (
+        'label = "TensorRT INT8"',
+        'label = "torch_fp32"',
+        "backends[3].label: two entries are called 'torch_fp32'; give this one a label of its own",
+    ),
+    "scenario": (
+        "rounds = 5",
+        'scenarios = ["single_stream", "server"]',
+        "measure.scenarios[1]: must be 'single_stream' or 'offline', not 'server'",
+    ),
+    "rounds": ("rounds = 5", "rounds = 0", "measure.rounds: must be at least 1, not 0"),
+    "infinite": ("f1 = 88.2", "f1 = inf", "references[0].metrics.f1: must be a finite number, not inf"),
+    "incomparable": ('notes = ["another machine"]', "notes = []", "references[0].notes: must not be empty"),
+    "sample's stride": (
+        "doc_stride = 64",
+        "doc_stride = 128",
+        "sample.doc_stride: 128 must be below max_length, 128: windows must overlap",
+    ),
+    "table for a list": ("[1, 32]", "{}", "shape.batch_sizes: must be a list, not a table"),
+    "date": ("max_length = 384", "max_length = 2020-01-01", "shape.max_length: must be a whole number, not 2020-01-01"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_one_mistake_is_one_line(problems: Tell, case: str) -> None:
+    old, new, line = CASES[case]
+    assert problems((old, new)) == [line]
+
+
+def test_a_circle_of_models_is_told_once(problems: Tell) -> None:
+    lines = problems(('source = "scratch"', 'source = "model:again"'), ("architecture = {", "#"))
+    assert lines == ["models.tiny.source: models go in a circle: 'tiny' -> 'again' -> 'tiny'"]
+
+
+def test_only_questions_have_windows(problems: Tell) -> None:
+    lines = problems(
+        ('["squad_v1", "glue/cola"]', '["glue/cola"]'),
+        ('task = "squad_v1"\nmetrics = { f1', 'task = "glue/cola"\nmetrics = { matthews_correlation'),
+    )
+    assert lines == [
+        "shape.doc_stride: only question answering has it, and none of the tasks does: delete it",
+        "sample.doc_stride: only question answering has it, and none of the tasks does: delete it",
+    ]
+
+
+def test_generated_data_needs_a_model_that_knows_its_words(problems: Tell) -> None:
+    lines = problems(("title", 'data = "sample"\ntitle'), (GOOD[GOOD.index("[sample]") :], ""))
+    assert lines == [
+        "models.base.source: generated data needs source 'scratch' here, or a [sample] table with a model that stands in"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (b'title = "x"\ntasks = [', "end of file: Invalid value"),
+        (b'title = "x"\ntitle = "y"\n', "line 2: Cannot overwrite a value"),
+        (b'title = "x"\n\ntasks = ["caf\xe9"]\n', "line 3: is not UTF-8"),
+        (b".".join([b"a"] * 100_000) + b" = 1", "line 1: more than 100 dots; that is nested too deeply"),
+        (b"a = " + b"[" * 10_000, "tables or lists are nested too deeply"),
+        (b"a = " + b"9" * 5_000, "not TOML: Exceeds the limit (4300 digits) for integer string conversion"),
+        (b"#" * 300_000, "is larger than 256 KiB; that is no suite"),
+    ],
+    ids=["cut off", "twice", "latin-1", "dots", "nested", "digits", "huge"],
+)
+def test_a_file_that_is_no_toml_is_one_line(problems: Tell, content: bytes, line: str) -> None:
+    (found,) = problems(text=content)
+    assert found.startswith(line)
+
+
+def test_deep_tables_are_no_traceback(problems: Tell) -> None:
+    deep = ".".join(["a"] * 90)
+    assert problems(text=f"{deep} = 1\n{GOOD}")[0].startswith("a: unknown key")
+    assert problems(("[models.again]", f'[models.tiny.task."glue/cola".train.{deep}]\nx = 1\n[models.again]'))
+
+
+def test_what_a_line_shows_never_breaks_it(problems: Tell) -> None:
+    (line,) = problems((r'"hub:owner/name"', r'"hub:a\nb\u001b[31m"'))
+    assert line.startswith(r"models.base.source: not the id of a model on the hub: 'a\nb\x1b[31m'")
+
+
+def test_an_absurd_file_is_not_listed_to_the_end(problems: Tell) -> None:
+    lines = problems(text="".join(f"k{number} = 1\n" for number in range(2_000)))
+    assert len(lines) == 501
+    assert lines[-1].startswith("and ")
+
+
+def test_names_are_found_in_their_folder_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "suites"
+    folder.mkdir()
+    load(GOOD, folder, "good.toml")
+    load(GOOD, tmp_path, "outside.toml")
+    assert load_suite("good", folder).name == "good"
+    with pytest.raises(SuiteError, match=r"^unknown suite 'goood'; did you mean 'good'\? \(suites: good\)$"):
+        load_suite("goood", folder)
+    with pytest.raises(SuiteError, match=r"^unknown suite 'outside'; known: good$"):
+        load_suite("outside", folder)
+    for odd in ("", "..", "good\0", "x" * 10_000):
+        with pytest.raises(SuiteError, match=r"^unknown suite"):
+            load_suite(odd, folder)
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        ("absent.toml", "absent.toml: there is no such file"),
+        ("folder.toml", "folder.toml: is a folder; name a suite file in it"),
+        ("a\0b.toml", r"a\x00b.toml: there is no such file"),
+        (
+            "Upper Case.toml",
+            "Upper Case.toml: the file's name must be small letters, digits, '.', '_', '-', and end in .toml",
+        ),
+        ("x" * 300 + ".toml", "x" * 300 + ".toml: cannot be read: File name too long"),
+    ],
+)
+def test_a_path_that_is_no_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, line: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.toml").mkdir()
+    (tmp_path / "Upper Case.toml").write_text(GOOD)
+    with pytest.raises(SuiteError) as caught:
+        load_suite(path)
+    assert caught.value.problems == (line,)
+
+
+def test_the_schema_beside_the_suites_is_of_these_forms() -> None:
+    """Stale? `python -m harness.suite` writes it again."""
+    assert json.loads((ROOT / "suites" / "schema.json").read_text()) == schema()
+
+
+def test_checking_a_suite_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from harness.suite import load_suite; load_suite('squad_int8');"
+        "print([m for m in ('torch', 'transformers', 'onnx', 'onnxruntime', 'datasets', 'pandas') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
