@@ -156,10 +156,10 @@ def score_predictions(name: str, path: Path, data: str | None) -> dict[str, Any]
     split = task.eval_splits[0]
     examples = task.examples(split)
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise TaskError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8'}") from None
-    scores = task.score(examples, task.parse_predictions(examples, text, str(path)))
+        text = path.read_bytes()
+    except OSError as error:
+        raise TaskError(f"{path}: cannot be read: {error.strerror}") from None
+    scores = task.score(examples, task.predictions_from_json(examples, text, str(path)))
     figures = intervals(scores)
     found: dict[str, Any] = {metric: figure.value for metric, figure in figures.items()}
     found |= {"n": len(examples), "missing": scores.missing, "split": split, "data": task.identity.splits[split].label}
