@@ -8,6 +8,7 @@ retries a server that went silent for minutes and cannot be told to stop.
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import shutil
@@ -66,10 +67,10 @@ class _StayHere(urllib.request.HTTPRedirectHandler):
 
 
 def _probe(url: str, timeout: float) -> bool:
-    if urlsplit(url).scheme not in ("http", "https"):
-        return False
-    opener = urllib.request.build_opener(_StayHere)
     try:
+        if urlsplit(url).scheme not in ("http", "https"):
+            return False
+        opener = urllib.request.build_opener(_StayHere)
         with opener.open(urllib.request.Request(url + "/", method="HEAD"), timeout=timeout):
             return True
     except urllib.error.HTTPError as error:
@@ -77,7 +78,7 @@ def _probe(url: str, timeout: float) -> bool:
         if moved:  # a captive portal sends every request to its own host
             return urlsplit(moved).hostname in (None, urlsplit(url).hostname)
         return error.code < 500 and error.code not in FILTERED
-    except (OSError, ValueError):
+    except (OSError, ValueError, http.client.HTTPException):
         return False
 
 
@@ -187,10 +188,11 @@ def main(name: str, work: Path) -> None:
     repository, configuration = form_of(name).hub
     said: dict[str, Any] = {"repository": repository}
     try:
-        import datasets
         from huggingface_hub import HfApi
 
         revision = None if offline() else HfApi().dataset_info(repository, timeout=10).sha
+        import datasets  # only now: it takes a second or more, and the hub may have refused
+
         loaded = datasets.load_dataset(repository, configuration, revision=revision)
         missing = [split for split in form_of(name).splits if split not in loaded]
         if missing:

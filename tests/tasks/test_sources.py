@@ -220,9 +220,9 @@ def test_a_missing_folder_says_what_was_looked_for(tmp_path: Path) -> None:
     with pytest.raises(TaskError, match=r"glue/MNLI/\{train,dev_matched,dev_mismatched\}.tsv"):
         detect("glue/mnli", tmp_path)
     (tmp_path / "file").write_text("x")
-    with pytest.raises(TaskError, match=r"file: not a folder"):
+    with pytest.raises(TaskError, match="file: not a folder"):
         detect("glue/mnli", tmp_path / "file")
-    with pytest.raises(TaskError, match="no data is known for task 'glue/../cola'"):
+    with pytest.raises(TaskError, match=r"no data is known for task 'glue/../cola'"):
         detect("glue/../cola", tmp_path)
 
 
