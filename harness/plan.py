@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from backends import Backend, get_backend
@@ -39,7 +40,7 @@ def make_plan(
     hub: bool = False,
     revisions: Mapping[str, str] | None = None,
 ) -> Plan:
-    """Every cell of the suite that the selections leave, baseline's labels or names alike for `backends`.
+    """Every cell of the suite that the selections leave; `backends` are labels, or names of backends.
 
     data: of each task, or (reason, remedy) where there is none. identities: of those that are there (a hub's may be missing:
     its cells' keys then hold that nothing is known). hub: whether the hub answers. revisions: of models on it, by source.
@@ -90,6 +91,10 @@ class _TaskHere:
     missing: Blocked
     hub: bool
     revisions: Mapping[str, str]
+
+    @cached_property
+    def version(self) -> int:
+        return open_task(self.task, self.data).version
 
     @property
     def on_sample(self) -> bool:
@@ -214,7 +219,7 @@ class _TaskHere:
             {
                 "cell": settings,
                 "checkpoint": cell.checkpoint.key,
-                "task": open_task(self.task, self.data).version if known else None,
+                "task": self.version,
                 "backend": backend.version,
                 "libraries": libraries,
                 "data": {name: one.sha256 for name, one in known.splits.items() if name != "train"} if known else None,
