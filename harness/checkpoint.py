@@ -75,7 +75,11 @@ def _make(spec: CheckpointSpec, cache: Path, target: Path) -> None:
     state = target.with_name(f".state-{spec.key}")
     try:
         task = open_task(spec.task, spec.data)
-        facts = _calibrate(spec, cache, task, part) if spec.recipe == "ptq" else _load_or_train(spec, task, cache, part, state)
+        facts = (
+            _calibrate(spec, cache, task, part)
+            if spec.recipe == "ptq"
+            else _load_or_train(spec, task, cache, part, state)
+        )
         origin = facts | _origin(spec, task, part)
         (part / "origin.json").write_text(json.dumps(origin, indent=1))
         part.rename(target)
@@ -89,10 +93,11 @@ def _load_or_train(spec: CheckpointSpec, task: Task, cache: Path, part: Path, st
     from transformers import AutoConfig, AutoTokenizer, BertConfig
 
     from harness.machine import cores
+    from harness.training.cpu import prepare_process
     from harness.training.finetune import auto_class, dropout_config, finetune, head_config
     from harness.training.settings import TrainSettings
 
-    torch.set_num_threads(cores())
+    prepare_process(cores())
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if spec.parent:
         source: Path | None = folder_of(spec.parent, cache)
@@ -104,7 +109,9 @@ def _load_or_train(spec: CheckpointSpec, task: Task, cache: Path, part: Path, st
         architecture = dict(spec.architecture or {})
         raw = sample_tokenizer()
         raw.save(str(part / "tokenizer.json"))
-        (part / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizerFast", "do_lower_case": True}))
+        (part / "tokenizer_config.json").write_text(
+            json.dumps({"tokenizer_class": "BertTokenizerFast", "do_lower_case": True})
+        )
         config: Any = BertConfig(
             vocab_size=raw.get_vocab_size(), max_position_embeddings=max(512, spec.shape.max_length), **architecture
         )
@@ -149,7 +156,9 @@ def _load(source: Path | None, config: Any, spec: CheckpointSpec, task: Task, he
             f"{spec.model}: {spec.source} has no weights for {', '.join(lacking[:3])}; it was made for another task than {spec.task}: use recipe 'finetune'"
         )
     if task.labels and config.num_labels != len(task.labels):
-        raise CheckpointError(f"{spec.model}: {spec.source} has {config.num_labels} labels, {spec.task} has {len(task.labels)}")
+        raise CheckpointError(
+            f"{spec.model}: {spec.source} has {config.num_labels} labels, {spec.task} has {len(task.labels)}"
+        )
     return model
 
 
@@ -160,7 +169,9 @@ def find_source(source: str) -> Path:
         package, _, folder = name.partition("/")
         found = find_spec(package)
         if found is None or not found.submodule_search_locations:
-            raise SourceUnavailable(f"{source}: package {package} is not installed", f"python -m pip install {package.replace('_', '-')}")
+            raise SourceUnavailable(
+                f"{source}: package {package} is not installed", f"python -m pip install {package.replace('_', '-')}"
+            )
         path = Path(next(iter(found.submodule_search_locations))) / folder
     elif kind == "hub":
         path = download(name)
@@ -168,7 +179,9 @@ def find_source(source: str) -> Path:
         path = Path(source)
     for file in ("config.json", "model.safetensors"):
         if not (path / file).is_file():
-            raise SourceUnavailable(f"{source}: has no {file}", "give a folder of a Hugging Face model with safetensors weights")
+            raise SourceUnavailable(
+                f"{source}: has no {file}", "give a folder of a Hugging Face model with safetensors weights"
+            )
     return path
 
 
@@ -190,16 +203,23 @@ def download(name: str) -> Path:
         if not (path / "model.safetensors").is_file():  # many older repositories have a conversion by the hub's own bot
             path = Path(snapshot_download(name, revision="refs/pr/1", allow_patterns=patterns, etag_timeout=5))
     except GatedRepoError:
-        raise SourceUnavailable(f"hub:{name}: its owner must grant access", "accept its terms on the hub and set HF_TOKEN") from None
+        raise SourceUnavailable(
+            f"hub:{name}: its owner must grant access", "accept its terms on the hub and set HF_TOKEN"
+        ) from None
     except (RepositoryNotFoundError, RevisionNotFoundError):
         raise SourceUnavailable(
-            f"hub:{name}: not found, or without safetensors weights, or not for you", "check the id; for a private one set HF_TOKEN"
+            f"hub:{name}: not found, or without safetensors weights, or not for you",
+            "check the id; for a private one set HF_TOKEN",
         ) from None
     except LocalEntryNotFoundError:
-        raise SourceUnavailable(f"hub:{name}: the hub does not answer", "go online, or set HF_ENDPOINT to a mirror") from None
+        raise SourceUnavailable(
+            f"hub:{name}: the hub does not answer", "go online, or set HF_ENDPOINT to a mirror"
+        ) from None
     except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
         text = " ".join(str(error).split())[:200]
-        raise SourceUnavailable(f"hub:{name}: the download failed: {text}", "try again; what has arrived is kept") from None
+        raise SourceUnavailable(
+            f"hub:{name}: the download failed: {text}", "try again; what has arrived is kept"
+        ) from None
     return path
 
 
@@ -223,7 +243,9 @@ def _calibrate(spec: CheckpointSpec, cache: Path, task: Task, part: Path) -> dic
     device = "cuda" if torch.cuda.is_available() else "cpu"
     examples = task.examples("train")
     drawn = np.random.default_rng(spec.seed).permutation(len(examples))[: settings["samples"]]
-    features = task.features([examples[index] for index in sorted(drawn)], Tokenizer.from_file(str(parent / "tokenizer.json")), spec.shape)
+    features = task.features(
+        [examples[index] for index in sorted(drawn)], Tokenizer.from_file(str(parent / "tokenizer.json")), spec.shape
+    )
 
     def batches() -> Iterator[dict[str, Any]]:
         for at in range(0, len(features), settings["batch_size"]):
@@ -240,7 +262,9 @@ def _calibrate(spec: CheckpointSpec, cache: Path, task: Task, part: Path) -> dic
     write_ranges(part, calibrate(parent, batches(), spec.scheme, spec.seed, device))
     inherited = json.loads((parent / "origin.json").read_text())
     kept = ("train_seconds", "train_device", "train_examples", "train_steps", "train_precision", "loss_curve")
-    return {name: inherited[name] for name in kept if name in inherited} | {"calibration_seconds": time.monotonic() - start}
+    return {name: inherited[name] for name in kept if name in inherited} | {
+        "calibration_seconds": time.monotonic() - start
+    }
 
 
 def _link(source: Path, target: Path) -> None:

@@ -1,41 +1,44 @@
 """The training loop, read top to bottom.
 
-AdamW, a schedule with warm-up, mixed precision as the device has it, gradient clipping, length-grouped batches, and a state
-on disk every so many steps that the same command continues from. The order of batches follows from the seed and the epoch
+AdamW, a schedule with warm-up, mixed precision as the device has it, gradient clipping, length-grouped batches, and every so
+many steps a state on disk that the same command continues from. The order of batches follows from the seed and the step
 alone, so a resumed training sees what an uninterrupted one would have seen.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import shutil
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
 
 from harness.errors import CheckpointError
+from harness.training.display import Display
 from harness.training.settings import TrainSettings
+from harness.training.states import Progress, Training
 from tasks.base import Features
 
 MEGABATCH = 50
 """Batches that are sorted by length together, as in Hugging Face's LengthGroupedSampler."""
 CURVE_POINTS = 100
-SAY_SECONDS = 30.0
+LOOK_EVERY = {"cpu": 1, "cuda": 10}
+"""Steps between two looks at the loss: on a GPU each look waits for all that was queued."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """seconds: of training alone, over all its resumptions. curve: (step, mean loss since the point before)."""
+    """seconds: of training alone, over all its resumptions. precision: fp32, bf16 or fp16, as it was. curve: (step, mean loss
+    since the point before)."""
 
     seconds: float
     steps: int
@@ -57,62 +60,59 @@ def train(
     loss_of: Loss | None = None,
     say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
 ) -> Trained:
-    """Train `model` in place on `features` (with labels). `state`: folder of states to resume from.
+    """Train `model` in place on `features` (with labels). `state`: folder of the states to resume from; removing it is up to
+    the caller.
 
-    Raises CheckpointError when the loss is not a number. KeyboardInterrupt saves the state first.
+    Raises CheckpointError when the loss is not a number, and KeyboardInterrupt after a state was saved.
     """
     loss_of = loss_of or model_loss
     torch.manual_seed(seed)
     model.to(device).train()
     optimizer = torch.optim.AdamW(_groups(model, settings.weight_decay), lr=settings.learning_rate, fused=True)
-    batches = math.ceil(len(features) / settings.batch_size)
-    steps = settings.max_steps or max(1, math.ceil(settings.epochs * batches))
     precision = settings.precision if settings.precision != "auto" else native_precision(device)
     scaler = torch.amp.GradScaler(device, enabled=precision == "fp16")
+    training = Training(model, optimizer, scaler)
+    steps = settings.max_steps or math.ceil(settings.epochs * math.ceil(len(features) / settings.batch_size))
 
-    done, spent, curve = _resume(state, model, optimizer, scaler)
-    if done:
-        say(f"resumes at step {done} of {steps}")
-    start = last_said = time.monotonic()
-    first, loss_sum, loss_count = done, 0.0, 0
-    with progress(steps, done, say) as bar:
-        try:
-            for step, chosen in enumerate(_batches(features, settings, seed, done, steps), done + 1):
-                rate = learning_rate(settings, step, steps)
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-                batch = collate(features, chosen, device)
-                with autocast(device, precision):
-                    loss = loss_of(model, batch)
-                value = float(loss.detach())
-                if not math.isfinite(value) and precision != "fp16":
-                    raise CheckpointError(
-                        f"training: the loss is {value} at step {step}; use a lower learning_rate or a longer warmup_ratio"
-                    )
-                scaler.scale(loss).backward()
-                if settings.max_grad_norm:
-                    scaler.unscale_(optimizer)
-                    torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
-                scaler.step(optimizer)
-                scaler.update()
-                optimizer.zero_grad(set_to_none=True)
-                done, loss_sum, loss_count = step, loss_sum + value, loss_count + 1
-                if step % max(1, steps // CURVE_POINTS) == 0 or step == steps:
-                    curve.append((step, loss_sum / loss_count))
-                    loss_sum, loss_count = 0.0, 0
-                bar(step, curve[-1][1] if curve else value)
-                if not sys.stderr.isatty() and time.monotonic() - last_said > SAY_SECONDS:
-                    last_said = time.monotonic()
-                    pace = (last_said - start) / (step - first)
-                    shown = curve[-1][1] if curve else value
-                    say(f"step {step} of {steps}, loss {shown:.3f}, {pace:.2f} s a step, {pace * (steps - step):.0f} s left")
-                if step % settings.checkpoint_every == 0 and step < steps:
-                    _save(state, step, spent + time.monotonic() - start, curve, model, optimizer, scaler, settings.keep_checkpoints)
-        except KeyboardInterrupt:
-            _save(state, done, spent + time.monotonic() - start, curve, model, optimizer, scaler, settings.keep_checkpoints)
-            raise
+    progress = training.resume(state, say)
+    if progress.step:
+        say(f"resumes at step {progress.step:,} of {steps:,}")
+    spent, start = progress.seconds, time.monotonic()
+    look_every = LOOK_EVERY[device]
+    point_every = look_every * math.ceil(steps / CURVE_POINTS / look_every)
+    unseen: list[torch.Tensor] = []
+    with Display(steps, progress.step, say) as display, delayed_interrupt() as interrupted:
+        for step, chosen in _batches(features, settings, seed, progress.step, steps):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(settings, step, steps)
+            batch = collate(features, chosen, device)
+            with autocast(device, precision):
+                loss = loss_of(model, batch)
+            torch.autograd.backward(scaler.scale(loss))
+            if settings.max_grad_norm:
+                scaler.unscale_(optimizer)
+                torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad(set_to_none=True)
+
+            unseen.append(loss.detach())
+            progress.step, last = step, step == steps
+            stop = interrupted()
+            save = stop or (step % settings.checkpoint_every == 0 and not last)
+            if save or last or step % look_every == 0:
+                progress.losses += _look(unseen, step)
+                unseen.clear()
+                display.update(step, progress.mean)
+            if last or step % point_every == 0:
+                progress.add_point()
+            progress.seconds = spent + time.monotonic() - start
+            if save:
+                _save(training, state, progress, settings.keep_checkpoints, say)
+            if stop:
+                raise KeyboardInterrupt
     model.eval()
-    return Trained(spent + time.monotonic() - start, steps, precision, curve)
+    return Trained(progress.seconds, steps, precision, progress.curve)
 
 
 def model_loss(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -138,30 +138,23 @@ def autocast(device: str, precision: str) -> AbstractContextManager[Any]:
 
 def learning_rate(settings: TrainSettings, step: int, steps: int) -> float:
     """Of step 1..steps: rises over the first ceil(warmup_ratio x steps), then falls by the schedule. Step s uses the rate
-    after s-1 updates, as in Hugging Face's Trainer, so the very first is 0 with warm-up."""
+    after s - 1 updates, as in Hugging Face's Trainer, so with warm-up the very first is 0."""
     before, warm = step - 1, math.ceil(settings.warmup_ratio * steps)
     if before < warm:
         return settings.learning_rate * before / warm
     if settings.schedule == "constant":
         return settings.learning_rate
-    power = settings.polynomial_power if settings.schedule == "polynomial" else 1.0
     left = 1 - (before - warm) / max(1, steps - warm)
-    return settings.end_learning_rate + (settings.learning_rate - settings.end_learning_rate) * left**power
+    span = settings.learning_rate - settings.end_learning_rate
+    return settings.end_learning_rate + span * float(left**settings.polynomial_power)
 
 
-def _groups(model: torch.nn.Module, decay: float) -> list[dict[str, Any]]:
-    """Weight decay leaves biases and LayerNorm alone (BERT)."""
-    named = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
-    plain = [value for name, value in named if name.endswith("bias") or "LayerNorm" in name]
-    others = [value for name, value in named if not (name.endswith("bias") or "LayerNorm" in name)]
-    return [{"params": others, "weight_decay": decay}, {"params": plain, "weight_decay": 0.0}]
-
-
-def epoch_order(lengths: np.ndarray[Any, Any], batch_size: int, seed: int, epoch: int, grouped: bool) -> np.ndarray[Any, Any]:
+def epoch_order(
+    lengths: np.ndarray[Any, Any], batch_size: int, seed: int, epoch: int, grouped: bool
+) -> np.ndarray[Any, Any]:
     """Indices of one epoch. Grouped: shuffled, cut into megabatches, each sorted longest first (Hugging Face's
     LengthGroupedSampler), the longest sequence of all in the first batch so that memory runs out at once or never."""
-    generator = np.random.default_rng([seed, epoch])
-    order = generator.permutation(len(lengths))
+    order = np.random.default_rng([seed, epoch]).permutation(len(lengths))
     if not grouped:
         return order
     size = min(MEGABATCH, max(1, len(lengths) // (batch_size * 4))) * batch_size
@@ -170,18 +163,6 @@ def epoch_order(lengths: np.ndarray[Any, Any], batch_size: int, seed: int, epoch
     longest = int(np.argmax([lengths[group[0]] for group in groups]))
     groups[0][0], groups[longest][0] = groups[longest][0], groups[0][0]
     return np.concatenate(groups)
-
-
-def _batches(features: Features, settings: TrainSettings, seed: int, done: int, steps: int) -> Iterator[np.ndarray[Any, Any]]:
-    size = settings.batch_size
-    per_epoch = math.ceil(len(features) / size)
-    order, epoch = np.zeros(0, np.int64), -1
-    for step in range(done, steps):
-        if step // per_epoch != epoch:
-            epoch = step // per_epoch
-            order = epoch_order(features.lengths, size, seed, epoch, settings.group_by_length)
-        at = step % per_epoch * size
-        yield order[at : at + size]
 
 
 def collate(features: Features, chosen: np.ndarray[Any, Any], device: str) -> dict[str, torch.Tensor]:
@@ -196,85 +177,66 @@ def collate(features: Features, chosen: np.ndarray[Any, Any], device: str) -> di
     return {name: torch.from_numpy(np.ascontiguousarray(values)).to(device) for name, values in arrays.items()}
 
 
-def progress(steps: int, done: int, say: Callable[[str], None]) -> AbstractContextManager[Callable[[int, float], None]]:
-    """A live bar with rate, loss and time left where a terminal shows it; lines otherwise (said by the loop)."""
-    from contextlib import contextmanager
+@contextmanager
+def delayed_interrupt() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C waits for the end of a step, so that what is saved is a whole step; a second one does not wait.
 
-    @contextmanager
-    def bar() -> Iterator[Callable[[int, float], None]]:
-        if not sys.stderr.isatty():
-            yield lambda step, loss: None
-            return
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    Yields a function that says whether one came. Outside the main thread signals are not ours: then it never says so.
+    """
+    came = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield came.is_set
+        return
 
-        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"), TimeElapsedColumn(), TimeRemainingColumn())
-        start = time.monotonic()
-        with Progress(*columns, console=Console(stderr=True), refresh_per_second=4) as shown:
-            task = shown.add_task("training", total=steps, completed=done, text="")
+    def note(*_: object) -> None:
+        if came.is_set():
+            raise KeyboardInterrupt
+        came.set()
 
-            def update(step: int, loss: float) -> None:
-                pace = (step - done) / (time.monotonic() - start)
-                shown.update(task, completed=step, text=f"loss {loss:.3f}, {pace:.1f} steps/s")
-
-            yield update
-
-    return bar()
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield came.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
-def _save(
-    state: Path,
-    step: int,
-    seconds: float,
-    curve: list[tuple[int, float]],
-    model: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    keep: int,
-) -> None:
-    """One folder a state, whole or not at all; tensors as safetensors, the rest as JSON."""
-    state.mkdir(parents=True, exist_ok=True)
-    part = state / f".part-{os.getpid()}"
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
-    save_file({name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}, part / "model.safetensors")
-    moments = {
-        f"{index}.{name}": value.detach().cpu().contiguous()
-        for index, entry in optimizer.state_dict()["state"].items()
-        for name, value in entry.items()
-    }
-    random = {"torch": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        random["cuda"] = torch.cuda.get_rng_state()
-    save_file(moments | {f"rng.{name}": value for name, value in random.items()}, part / "optimizer.safetensors")
-    (part / "state.json").write_text(json.dumps({"step": step, "seconds": seconds, "curve": curve, "scaler": scaler.state_dict()}))
-    target = state / f"step-{step:09d}"
-    shutil.rmtree(target, ignore_errors=True)
-    part.rename(target)
-    for old in sorted(state.glob("step-*"))[:-keep]:
-        shutil.rmtree(old)
+def _groups(model: torch.nn.Module, decay: float) -> list[dict[str, Any]]:
+    """Weight decay leaves biases and LayerNorm alone (BERT)."""
+    named = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
+    plain = [value for name, value in named if name.endswith("bias") or "LayerNorm" in name]
+    others = [value for name, value in named if not (name.endswith("bias") or "LayerNorm" in name)]
+    return [{"params": others, "weight_decay": decay}, {"params": plain, "weight_decay": 0.0}]
 
 
-def _resume(
-    state: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
-) -> tuple[int, float, list[tuple[int, float]]]:
-    """(steps done, seconds spent, curve) of the newest state, loaded into model and optimizer; zeros without one."""
-    found = sorted(state.glob("step-*"))
-    if not found:
-        return 0, 0.0, []
-    folder = found[-1]
-    content = json.loads((folder / "state.json").read_text())
-    model.load_state_dict(load_file(folder / "model.safetensors"))
-    stored = load_file(folder / "optimizer.safetensors")
-    moments: dict[int, dict[str, torch.Tensor]] = {}
-    for name, value in stored.items():
-        index, _, field = name.partition(".")
-        if index != "rng":
-            moments.setdefault(int(index), {})[field] = value
-    if moments:
-        optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-    torch.set_rng_state(stored["rng.torch"])
-    if "rng.cuda" in stored and torch.cuda.is_available():
-        torch.cuda.set_rng_state(stored["rng.cuda"])
-    scaler.load_state_dict(content["scaler"])
-    return content["step"], content["seconds"], [(step, loss) for step, loss in content["curve"]]
+def _batches(
+    features: Features, settings: TrainSettings, seed: int, done: int, steps: int
+) -> Iterator[tuple[int, np.ndarray[Any, Any]]]:
+    """(step, indices of its batch) of the steps after `done`."""
+    size = settings.batch_size
+    per_epoch = math.ceil(len(features) / size)
+    order, current = np.zeros(0, np.int64), -1
+    for before in range(done, steps):
+        epoch, batch = divmod(before, per_epoch)
+        if epoch != current:
+            order, current = epoch_order(features.lengths, size, seed, epoch, settings.group_by_length), epoch
+        yield before + 1, order[batch * size : (batch + 1) * size]
+
+
+def _look(losses: list[torch.Tensor], step: int) -> list[float]:
+    """The losses of the steps up to `step` as numbers. Raises CheckpointError at the first that is none."""
+    values: list[float] = torch.stack(losses).tolist()
+    for back, value in enumerate(values):
+        if not math.isfinite(value):
+            raise CheckpointError(
+                f"training: the loss is {value} at step {step - len(values) + 1 + back};"
+                " lower learning_rate, raise warmup_ratio, or set precision = 'fp32'"
+            )
+    return values
+
+
+def _save(training: Training, folder: Path, progress: Progress, keep: int, say: Callable[[str], None]) -> None:
+    """A disk that is full costs the state, not the training."""
+    try:
+        training.save(folder, progress, keep)
+    except (OSError, SafetensorError) as error:
+        say(f"the state at step {progress.step:,} could not be saved ({error}); training goes on")

@@ -1,0 +1,102 @@
+"""States on disk that a training continues from: weights, AdamW's moments, random numbers, how far it got. No pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+
+@dataclass
+class Progress:
+    """How far a training got. seconds: spent in it so far. curve: (step, mean loss since the point before). losses: of the
+    steps since the last point."""
+
+    step: int = 0
+    seconds: float = 0.0
+    curve: list[tuple[int, float]] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+
+    @property
+    def mean(self) -> float:
+        """Of the losses since the last point."""
+        return sum(self.losses) / len(self.losses)
+
+    def add_point(self) -> None:
+        self.curve.append((self.step, self.mean))
+        self.losses.clear()
+
+
+@dataclass(frozen=True)
+class Training:
+    """What of a training changes with its steps. The order of batches does not: it follows from seed and step."""
+
+    model: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+
+    def save(self, folder: Path, progress: Progress, keep: int) -> None:
+        """One folder a state, whole or not at all; afterwards the `keep` newest are there. Raises OSError, SafetensorError."""
+        part = folder / f".part-{os.getpid()}"
+        shutil.rmtree(part, ignore_errors=True)
+        try:
+            part.mkdir(parents=True)
+            save_file(_plain(self.model.state_dict()), part / "model.safetensors")
+            moments = {
+                f"{index}.{name}": value
+                for index, entry in self.optimizer.state_dict()["state"].items()
+                for name, value in entry.items()
+            }
+            random = {"rng.cpu": torch.get_rng_state()}
+            if torch.cuda.is_available():
+                random["rng.cuda"] = torch.cuda.get_rng_state()
+            save_file(_plain(moments | random), part / "optimizer.safetensors")
+            content = vars(progress) | {"scaler": self.scaler.state_dict()}
+            (part / "state.json").write_text(json.dumps(content, allow_nan=False))
+            target = folder / f"step-{progress.step:09d}"
+            shutil.rmtree(target, ignore_errors=True)
+            part.rename(target)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+        for old in sorted(folder.glob("step-*"))[:-keep]:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def resume(self, folder: Path, say: Callable[[str], None]) -> Progress:
+        """Load the newest state that can be read; a fresh start without one."""
+        for state in sorted(folder.glob("step-*"), reverse=True):
+            try:
+                content = json.loads((state / "state.json").read_text())
+                weights = load_file(state / "model.safetensors")
+                stored = load_file(state / "optimizer.safetensors")
+                curve = [(at, loss) for at, loss in content["curve"]]
+                progress = Progress(content["step"], content["seconds"], curve, content["losses"])
+            except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+                say(f"{state.name}: cannot be read ({error}); goes on from the state before it, or from the start")
+                continue
+            self.model.load_state_dict(weights)
+            moments: dict[int, dict[str, torch.Tensor]] = {}
+            for name, value in stored.items():
+                index, _, moment = name.partition(".")
+                if index != "rng":
+                    moments.setdefault(int(index), {})[moment] = value
+            self.optimizer.load_state_dict(
+                {"state": moments, "param_groups": self.optimizer.state_dict()["param_groups"]}
+            )
+            self.scaler.load_state_dict(content["scaler"])
+            torch.set_rng_state(stored["rng.cpu"])
+            if "rng.cuda" in stored and torch.cuda.is_available():
+                torch.cuda.set_rng_state(stored["rng.cuda"])
+            return progress
+        return Progress()
+
+
+def _plain(tensors: dict[str, Any]) -> dict[str, torch.Tensor]:
+    return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
