@@ -14,7 +14,7 @@ from harness.errors import QuantboardError
 from harness.plan import Plan, make_plan
 from harness.sources import hub_revision
 from harness.suite import Suite, load_suite
-from tasks import DataIdentity, DataRef, TaskError, open_task
+from tasks import DataIdentity, DataRef, TaskError, data_identity, open_task
 
 if TYPE_CHECKING:
     from harness.record import Record
@@ -34,7 +34,7 @@ def find_data(suite: Suite, option: str | None, hub: Callable[[], bool]) -> dict
 
 
 def identities(found: Mapping[str, Found]) -> dict[str, DataIdentity]:
-    return {task: open_task(task, ref).identity for task, ref in found.items() if isinstance(ref, DataRef)}
+    return {task: data_identity(task, ref) for task, ref in found.items() if isinstance(ref, DataRef)}
 
 
 def hub_revisions(suite: Suite) -> dict[str, str]:

@@ -197,3 +197,15 @@ def test_the_site_shows_every_row_as_sample(checkout: Checkout, first: dict[str,
     page = (checkout.folder / "_site" / "suite-small-sample.html").read_text()
     assert "Sample data" in page
     assert all(f">{label}<" in page for label in first)
+
+
+@pytest.mark.xdist_group("run")
+def test_demanded_real_data_is_never_replaced_by_the_sample(tmp_path: Path) -> None:
+    folder = Checkout(tmp_path / "real")
+    text = (folder.folder / "suites" / "small.toml").read_text().replace('data = "sample"\n', "")
+    (folder.folder / "suites" / "small.toml").write_text(text)
+    ended = folder.run("run", "small", "--data", "real", "--json")
+    entries = json.loads(ended.stdout)
+    assert {entry["status"] for entry in entries} == {"skipped"}
+    assert all("real data" in entry["reason"] for entry in entries if "tensorrt" not in entry["label"])
+    assert not (folder.folder / "results" / "sample").exists()

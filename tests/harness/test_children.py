@@ -1,0 +1,83 @@
+"""Processes: how they ended is told in words, and they die with their parent."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.children import run_module, tail
+
+
+def module(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    (folder / "the_child.py").write_text(text)
+    monkeypatch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{Path(__file__).resolve().parents[2]}")
+    return "the_child"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("print('fine')", ""),
+        ("raise SystemExit(7)", "exit code 7"),
+        ("import os; os.kill(os.getpid(), 9)", "SIGKILL: most often the kernel, out of memory"),
+        ("import ctypes; ctypes.string_at(0)", "SIGSEGV"),
+    ],
+)
+def test_how_it_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, reason: str) -> None:
+    ended = run_module(module(tmp_path, text, monkeypatch), tmp_path / "job", tmp_path / "log", timeout=60)
+    assert reason in ended.reason
+    assert bool(ended.reason) == bool(reason)
+
+
+def test_one_that_hangs_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = module(tmp_path, "print('last words', flush=True)\nimport time; time.sleep(600)", monkeypatch)
+    start = time.monotonic()
+    ended = run_module(name, tmp_path / "job", tmp_path / "log", timeout=3)
+    assert time.monotonic() - start < 30
+    assert "took longer than 3 s" in ended.reason
+    assert ended.log == ("last words",)
+
+
+def test_a_child_dies_with_a_parent_that_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mark = tmp_path / "pid"
+    name = module(
+        tmp_path,
+        "from harness.children import die_with_parent; die_with_parent()\n"
+        f"import os, time; open({str(mark)!r}, 'w').write(str(os.getpid())); time.sleep(600)",
+        monkeypatch,
+    )
+    parent = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            f"from pathlib import Path; from harness.children import run_module; "
+            f"run_module({name!r}, Path('job'), Path({str(tmp_path / 'log')!r}), timeout=600)",
+        ]
+    )
+    deadline = time.monotonic() + 60
+    while not (mark.exists() and mark.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    child = int(mark.read_text())
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    while time.monotonic() < deadline:
+        try:
+            os.kill(child, 0)
+            if (Path(f"/proc/{child}/stat").read_text().rsplit(")", 1)[1].split()[0]) == "Z":
+                return
+        except (ProcessLookupError, FileNotFoundError):
+            return
+        time.sleep(0.05)
+    raise AssertionError("the child outlived its parent")
+
+
+def test_the_end_of_a_log_has_no_progress_bars(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_bytes(b"first\n 1%\r 50%\r100% done\n\n\xff broken\n")
+    assert tail(log, 2) == ("100% done", "\ufffd broken")

@@ -1,0 +1,100 @@
+"""What a user types, right and wrong: one clear line, the right exit code, nothing heavy imported."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def quantboard(*words: str, cwd: Path = ROOT, cache: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "PYTHONPATH": str(ROOT)}
+    if cache:
+        environment["QUANTBOARD_CACHE"] = str(cache)
+    return subprocess.run(
+        [sys.executable, "-m", "harness", *words], cwd=cwd, env=environment, text=True, capture_output=True, timeout=120
+    )
+
+
+@pytest.mark.parametrize("words", [("--help",), ("validate", "squad_int8"), ("plan", "squad_int8", "--data", "sample")])
+def test_they_answer_at_once_without_an_engine(words: tuple[str, ...], tmp_path: Path) -> None:
+    """Under 0.5 s on a quiet machine; here, the least of a few tries on a machine that may be busy, and what was imported."""
+    quantboard(*words, cache=tmp_path)  # writes bytecode and hashes
+    spent = []
+    for _ in range(5):
+        start = time.perf_counter()
+        assert quantboard(*words, cache=tmp_path).returncode == 0
+        spent.append(time.perf_counter() - start)
+    assert min(spent) < 1.0
+    trace = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "harness", *words], cwd=ROOT, text=True, capture_output=True
+    ).stderr
+    imported = {line.rsplit("|", 1)[-1].strip() for line in trace.splitlines() if "|" in line}
+    assert "harness.cli" in imported
+    assert not imported & {"torch", "transformers", "onnx", "onnxruntime", "datasets", "pandas", "matplotlib"}
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("validate", "squad_int9"), "did you mean 'squad_int8'"),
+        (("validate", "no/such/file.toml"), "no such file"),
+        (("run", "squad_int8", "--data", "/no/such/folder"), "no such folder"),
+        (("run", "squad_int8", "--data", "sample", "--backend", "tensorrt_int9"), "tensorrt_int8"),
+        (("score", "squad_v2", "predictions.json", "--data", "sample"), "squad_v1"),
+        (("score", "squad_v1", "no-such.json", "--data", "sample"), "no-such.json"),
+    ],
+)
+def test_a_mistake_is_one_line(words: tuple[str, ...], told: str, tmp_path: Path) -> None:
+    ended = quantboard(*words, cache=tmp_path)
+    assert ended.returncode == 2
+    assert told in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert len(ended.stderr.strip().splitlines()) == 1
+    assert ended.stdout == ""
+
+
+def test_json_is_json_and_nothing_else(tmp_path: Path) -> None:
+    plan = json.loads(quantboard("plan", "squad_int8", "--data", "sample", "--json", cache=tmp_path).stdout)
+    assert plan["cells"][0]["backend"] == "torch_fp32"
+    assert json.loads(quantboard("validate", "squad_int8", "--json").stdout) == {"suite": "squad_int8", "problems": []}
+    broken = json.loads(quantboard("validate", "squad_int9", "--json").stdout)
+    assert "squad_int8" in broken["error"][0]
+
+
+def test_flops_of_the_published_sizes() -> None:
+    assert quantboard("flops", "--layers", "2", "--hidden", "128", "--sequence-length", "384").stdout.startswith(
+        "453M (452.98M encoder"
+    )
+    assert quantboard("flops").stdout.startswith("70.67G")
+
+
+def test_assumed_hardware_plans_every_cell(tmp_path: Path) -> None:
+    words = ("plan", "squad_int8", "--assume", "gpu", "--assume", "hub", "--json")
+    cells = json.loads(quantboard(*words, cache=tmp_path).stdout)["cells"]
+    assert len(cells) == 8
+    assert all(cell["checkpoint"] for cell in cells)
+    assert {cell["data"]["kind"] for cell in cells} == {"hub"}
+
+
+def test_score_prints_percent_with_intervals(tmp_path: Path) -> None:
+    from tasks.sample import sample_rows
+
+    rows = sample_rows("squad_v1", "validation")
+    right = {row["id"]: row["answers"]["text"][0] for row in rows}
+    for key in list(right)[: len(right) // 4]:
+        right[key] = "nothing of the kind"
+    (tmp_path / "p.json").write_text(json.dumps(right))
+    found = json.loads(quantboard("score", "squad_v1", str(tmp_path / "p.json"), "--data", "sample").stdout)
+    wrong = len(right) // 4
+    assert found["n"] == len(rows)
+    assert found["missing"] == 0
+    assert found["exact_match"] == pytest.approx(100 * (1 - wrong / len(rows)))
+    assert found["intervals"]["exact_match"]["low"] < found["exact_match"] < found["intervals"]["exact_match"]["high"]

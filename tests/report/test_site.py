@@ -1,0 +1,129 @@
+"""Pages are built from records alone, escape what they show, and keep apart what may not be compared."""
+
+from __future__ import annotations
+
+import html
+import re
+from pathlib import Path
+
+import pytest
+
+from harness import record
+from harness.errors import QuantboardError
+from harness.record import Data, Figure, Finding, Record, SplitData
+from harness.report import tables
+from harness.report.site import render
+from tests.harness.records import make_record
+
+SAMPLE = Data(
+    kind="sample",
+    label="sample",
+    splits={"validation": SplitData(rows=10, official_rows=None, sha256="1", label="sample")},
+)
+
+
+def build(folder: Path, *entries: Record) -> Path:
+    for entry in entries:
+        record.append(folder / "results" / "run.jsonl", entry)
+    return render(folder / "results", folder / "site").parent
+
+
+def test_sample_and_real_data_never_share_a_board() -> None:
+    found = tables.boards([make_record(key="a"), make_record(key="b", data=SAMPLE)])
+    assert [(board.sample, len(board.rows)) for board in found] == [(False, 1), (True, 1)]
+
+
+def test_a_part_of_the_evaluation_set_has_a_board_of_its_own() -> None:
+    found = tables.boards([make_record(key="a"), make_record(key="b", settings={"limit": 100})])
+    assert [board.whole for board in found] == [True, False]
+
+
+def test_machines_do_not_share_a_board() -> None:
+    other = {"cpu": "another", "cores": 64, "gpus": []}
+    assert len(tables.boards([make_record(key="a"), make_record(key="b", machine=other)])) == 2
+
+
+def test_the_difference_is_to_the_baseline_of_the_same_model_and_seed() -> None:
+    entries = [
+        make_record(key="a", f1=80.0, baseline=True),
+        make_record(key="b", f1=60.0, baseline=True, seed=2),
+        make_record(key="c", f1=78.5, label="int8", backend="onnxruntime_int8"),
+    ]
+    (board,) = tables.boards(entries)
+    column = [one.name for one in board.columns].index("difference")
+    shown = {row.record.key: row.columns[column].text for row in board.rows}
+    assert shown == {"a": "baseline", "b": "baseline", "c": "-1.50"}
+
+
+def test_the_newest_measurement_of_a_cell_is_shown_and_a_later_failure_does_not_hide_it() -> None:
+    old = make_record(key="a", finished="2026-01-01T00:00:00+00:00", f1=1.0)
+    new = make_record(key="a", finished="2026-01-02T00:00:00+00:00", f1=2.0)
+    failed = make_record(key="a", finished="2026-01-03T00:00:00+00:00", status="failed", reason="killed")
+    assert tables.latest([failed, new, old]) == [new]
+
+
+def test_what_a_record_says_is_escaped(tmp_path: Path) -> None:
+    evil = '<script>alert("1")</script>'
+    site = build(
+        tmp_path,
+        make_record(key="a", label=evil, model=evil, suite_title=evil, reason=evil, status="failed", log_tail=[evil]),
+        make_record(key="b", command=evil, notes=[evil]),
+    )
+    pages = list(site.glob("*.html"))
+    assert len(pages) == 4
+    for page in pages:
+        assert evil not in page.read_text()
+        assert page.read_text().count("<script>") == 1
+
+
+def test_pages_load_nothing_and_say_so(tmp_path: Path) -> None:
+    site = build(tmp_path, make_record(key="a"), make_record(key="b", label="int8", qps=90.0))
+    for page in site.glob("*.html"):
+        text = html.unescape(page.read_text())
+        assert "default-src 'none'" in text
+        assert not re.search(r'(src|href)="(https?:)?//', text)
+
+
+def test_links_between_pages_lead_somewhere(tmp_path: Path) -> None:
+    site = build(tmp_path, make_record(key="a"), make_record(key="b", data=SAMPLE))
+    for page in site.glob("*.html"):
+        for target in re.findall(r'href="([^"]+)"', page.read_text()):
+            assert (site / target).is_file(), f"{page.name} links to {target}"
+
+
+def test_an_invalid_cell_is_marked_with_its_rule_and_left_out_of_the_chart(tmp_path: Path) -> None:
+    finding = Finding(rule="noisy", what="rounds differ", measured="40%", bound="25%", remedy="again")
+    bad = make_record(key="c", label="unsure", status="invalid", reason="rounds differ", findings=[finding])
+    site = build(tmp_path, make_record(key="a"), make_record(key="b", label="int8"), bad)
+    page = (site / "suite-squad.html").read_text()
+    assert "Invalid: measured, but a rule fails" in page
+    (board,) = tables.boards([make_record(key="a"), bad])
+    from harness.report.charts import points
+
+    assert [point.label for point in points(board)] == ["torch_fp32"]
+
+
+def test_every_field_of_a_record_is_on_its_page(tmp_path: Path) -> None:
+    entry = make_record(key="a", f1=100 / 3)
+    site = build(tmp_path, entry)
+    text = (site / tables.page_name(entry)).read_text()
+    assert "accuracy[0].metrics.f1.value" in text
+    assert str(100 / 3) in text
+
+
+def test_somebody_elses_folder_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(QuantboardError, match="not a site of ours"):
+        render(tmp_path / "results", tmp_path / "mine")
+    assert (tmp_path / "mine" / "thesis.txt").exists()
+
+
+def test_no_records_make_an_index_that_says_what_to_do(tmp_path: Path) -> None:
+    page = render(tmp_path / "results", tmp_path / "site")
+    assert "nox -s suite" in page.read_text()
+
+
+@pytest.mark.parametrize(("value", "text"), [(74.923, "74.92"), (174.26, "174.3"), (2325.2, "2325"), (0.001, "0.00")])
+def test_figures_are_rounded_for_reading(value: float, text: str) -> None:
+    assert tables.figure(Figure(value=value)).text == text
