@@ -1,0 +1,49 @@
+"""The hub's answer to which revision a model stands at, asked with the real client."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.tasks.loopback_hub import Fault, LoopbackHub, commit
+
+ROOT = Path(__file__).resolve().parents[2]
+CODE = """
+import time
+from harness.sources import hub_revision
+import huggingface_hub.hf_api
+start = time.monotonic()
+print(hub_revision("hub:owner/name"), time.monotonic() - start)
+"""
+
+
+def asked(hub: LoopbackHub, home: Path) -> tuple[str, float]:
+    out = subprocess.run(
+        [sys.executable, "-c", CODE], cwd=ROOT, env=hub.environment(home), capture_output=True, text=True, check=True
+    )
+    revision, seconds = out.stdout.split()
+    return revision, float(seconds)
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    folder = tmp_path / "root" / "models" / "owner" / "name"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    return tmp_path / "root"
+
+
+def test_the_hub_says_which_revision_a_model_stands_at(models: Path, tmp_path: Path) -> None:
+    with LoopbackHub(models) as hub:
+        assert asked(hub, tmp_path / "home")[0] == commit(models / "models" / "owner" / "name")
+
+
+@pytest.mark.parametrize("fault", [Fault("api", status=401), Fault("api", status=500), Fault("api", silent=True)])
+def test_a_hub_that_does_not_say_is_left_alone_within_seconds(models: Path, tmp_path: Path, fault: Fault) -> None:
+    with LoopbackHub(models, [fault]) as hub:
+        revision, seconds = asked(hub, tmp_path / "home")
+    assert revision == "None"
+    assert seconds < 10
