@@ -12,6 +12,7 @@ import http.client
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -184,6 +185,7 @@ def _size(work: Path, log: Path) -> int:
 
 def main(name: str, work: Path) -> None:
     """In the child: load with the real client, write `saved` and what it is."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, and it ends us without a traceback
     threading.Thread(target=_end_with_parent, daemon=True).start()
     repository, configuration = form_of(name).hub
     said: dict[str, Any] = {"repository": repository}

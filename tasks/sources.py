@@ -12,7 +12,7 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from tasks.base import DataIdentity, DataRef, TaskError
-from tasks.forms import Row, form_of
+from tasks.forms import FORMS, Row, form_of
 from tasks.hub import fetch, fetched, hub_reachable, origin
 from tasks.identity import Measured, declared_label, identity_of, label_of, measure, remembered
 from tasks.raw import looked_for, raw_files, read_raw
@@ -119,15 +119,24 @@ def open_rows(name: str, data: DataRef) -> RowSource:
 
 def detect(name: str, folder: Path) -> DataRef:
     """Which layout a folder holds for a task; the classic files come first. Raises TaskError naming what was looked for."""
-    form = form_of(name)
     folder = folder.expanduser().resolve()
     if not folder.is_dir():
         raise TaskError(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}; --data takes a folder")
+    if _reads_itself(name):
+        return DataRef("raw", str(folder))
+    form = form_of(name)
     if raw_files(form, folder):
         return DataRef("raw", str(folder))
     if saved_folders(form, folder):
         return DataRef("saved", str(folder))
     raise _nothing(name, folder)
+
+
+def _reads_itself(name: str) -> bool:
+    """Whether a task came with an installed package: what it is given is then its own matter."""
+    from tasks import task_names
+
+    return name not in FORMS and name in task_names()
 
 
 def _nothing(name: str, folder: Path) -> TaskError:
@@ -142,12 +151,11 @@ def resolve(name: str, data: str | None, hub: bool) -> DataRef | tuple[str, str]
     data: a folder, `sample`, `real` (the hub, no fall-back) or None (the hub if `hub` says that it answers or the data was
     fetched before, else the sample). Raises TaskError for a folder that does not hold the task's data.
     """
-    form_of(name)
     if data == "sample":
         return DataRef("sample")
     if data not in (None, "real"):
         return detect(name, Path(data))
-    if hub or fetched(name):
+    if hub or (not _reads_itself(name) and fetched(name)):
         return DataRef("hub")
     if data is None:
         return DataRef("sample")

@@ -369,3 +369,22 @@ def test_resolve(tmp_path: Path) -> None:
     fetched.mkdir(parents=True)
     (fetched / "origin.json").write_text("{}")
     assert resolve("squad_v1", "real", hub=False) == resolve("squad_v1", None, hub=False) == DataRef("hub")
+
+
+def test_a_task_of_an_installed_package_reads_its_own_data(tmp_path: Path) -> None:
+    package = tmp_path / "site" / "weather-1.dist-info"
+    package.mkdir(parents=True)
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: weather\nVersion: 1\n")
+    (package / "entry_points.txt").write_text("[quantboard.tasks]\nweather = weather:open_task\n")
+    code = (
+        "from tasks import TaskError; from tasks.sources import resolve\n"
+        f"for data in ({str(tmp_path)!r}, None): print(resolve('weather', data, hub=False).kind)\n"
+        f"try: resolve('whether', {str(tmp_path)!r}, hub=False)\n"
+        "except TaskError as error: print(error)"
+    )
+    path = os.pathsep.join([str(tmp_path / "site"), str(Path(forms.__file__).parent.parent)])
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": path}
+    )
+    assert done.stdout.splitlines()[:2] == ["raw", "sample"]
+    assert done.stdout.splitlines()[2].startswith("no data is known for task 'whether'")
