@@ -283,7 +283,7 @@ def _data(identity: DataIdentity | None) -> record.Data | None:
     if identity is None:
         return None
     splits = {name: record.SplitData(**vars(split)) for name, split in identity.splits.items()}
-    return record.Data(kind=identity.kind, label=identity.label, splits=splits)
+    return record.Data(kind=identity.kind, label=identity.label, splits=splits, origin=identity.origin)
 
 
 def portable(cell: Cell) -> dict[str, Any]:

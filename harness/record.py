@@ -56,6 +56,7 @@ class Data(Part):
     kind: str = Field(description="raw, saved, hub or sample")
     label: str = Field(description="official, subset (n of N), substitute or sample")
     splits: dict[str, SplitData]
+    origin: str = Field("", description="repository and revision, for data from the hub")
 
 
 class Checkpoint(Part):
