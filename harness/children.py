@@ -23,11 +23,13 @@ class Ended:
 
 
 def die_with_parent() -> None:
-    """Called first thing in a child: a runner killed by SIGKILL must not leave it running (Linux's parent-death signal)."""
-    if sys.platform == "linux":
-        parent = os.environ.get("QUANTBOARD_PARENT")
+    """Called first thing in a child: a runner killed by SIGKILL must not leave it running (Linux's parent-death signal).
+
+    Without a runner, started by hand, a child outlives the shell that it was started from."""
+    parent = os.environ.get("QUANTBOARD_PARENT")
+    if parent and sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if parent and os.getppid() != int(parent):  # it died before we asked
+        if os.getppid() != int(parent):  # it died before we asked
             os._exit(1)
 
 
