@@ -44,7 +44,10 @@ def get_backend(name: str) -> Backend:
     target = _REGISTRY.get(name) or _installed().get(name)
     if target is None:
         near = difflib.get_close_matches(name, backend_names(), 1)
-        raise BackendError(f"unknown backend '{name}'" + (f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(backend_names())}"))
+        raise BackendError(
+            f"unknown backend '{name}'"
+            + (f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(backend_names())}")
+        )
     module, _, attribute = target.partition(":")
     backend: Backend = getattr(import_module(module), attribute)
     return backend

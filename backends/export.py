@@ -10,7 +10,9 @@ Inputs: `input_ids`, `attention_mask`, `token_type_ids`, int64 (batch, sequence)
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,14 +23,16 @@ from onnx import TensorProto, helper
 from backends.base import BackendError
 from backends.bert import Architecture, Weights, read_architecture
 from backends.graph import GraphBuilder
+from backends.ranges import TensorRange, read_ranges
 
-EXPORT_VERSION = 1
+EXPORT_VERSION = 2
 """Raised on purpose when exported graphs change: part of the key under which backends keep them."""
 
 Precision = Literal["fp32", "fp16"]
 Quantize = Literal["none", "u8", "s8", "dynamic"]
 
-_OPSET = 17
+_OPSET: Mapping[Precision, int] = {"fp32": 17, "fp16": 19}
+"""19 is the first in which Q/DQ take float16 scales."""
 _MASKED = -10000.0
 """Added to the scores of padding. Its exponential is 0 beside any real score, and padding alone stays finite."""
 
@@ -52,23 +56,32 @@ def export_onnx(
 ) -> ExportInfo:
     """Write the ONNX model of a checkpoint folder to `target`, whole or not at all; equal checkpoints give equal bytes.
 
+    precision fp16: tensors are float16, but LayerNorm, softmax and GELU compute in float32, and logits are float32.
+    quantize u8, s8: Q/DQ around the inputs and weights of the layers that `ranges.json` names, with exactly its ranges.
+    u8 writes activations on the unsigned grid (zero point + 128), as x86's products want them, s8 on the signed one. At
+    fp16 scales are rounded to float16, since a Q/DQ's scale has its tensor's type. dynamic: encoder weights to INT8 by
+    max-abs per output channel, inputs by their own range as they come (ONNX DynamicQuantizeLinear).
+
     Raises BackendError for a checkpoint that this export cannot express, or when the file cannot be written.
     """
-    if precision != "fp32" or quantize != "none":
-        raise BackendError(f"export at {precision} with {quantize} quantization is not there yet; use fp32")
     architecture = read_architecture(checkpoint)
     weights = Weights(checkpoint, architecture)
-    encoder = _Encoder(architecture, weights)
+    ranges = read_ranges(checkpoint).tensors if quantize in ("u8", "s8") else {}
+    if quantize == "s8" and any(tensor.zero_point.any() for tensor in ranges.values()):
+        raise BackendError(
+            f"{checkpoint}: its ranges are asymmetric; int8 without zero points needs a symmetric scheme"
+        )
+    encoder = _Encoder(architecture, weights, precision, quantize, ranges)
     encoder.build()
     model = encoder.graph.model(
         [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "sequence"]) for name in _INPUTS],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, _logits_shape(architecture))],
-        opset=_OPSET,
-        ir_version=8,
+        opset=_OPSET[precision],
+        ir_version=9,
         producer=f"quantboard export {EXPORT_VERSION}",
     )
     _write(target, model.SerializeToString(deterministic=True))
-    return ExportInfo(target, len(encoder.graph.nodes), architecture, ())
+    return ExportInfo(target, len(encoder.graph.nodes), architecture, tuple(encoder.quantized))
 
 
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -91,13 +104,72 @@ def _write(target: Path, content: bytes) -> None:
         ) from None
 
 
+def export_cached(
+    checkpoint: Path, cache: Path, *, precision: Precision = "fp32", quantize: Quantize = "none"
+) -> tuple[Path, bool]:
+    """The ONNX file of a checkpoint, from the cache or made now under a lock, and whether it was made now.
+
+    It is kept by the content of the checkpoint, so equal ones share it. Raises BackendError.
+    """
+    from filelock import FileLock
+
+    digest = hashlib.sha256(f"{EXPORT_VERSION} {precision} {quantize}".encode())
+    for name in ("config.json", "model.safetensors", *(["ranges.json"] if quantize in ("u8", "s8") else [])):
+        digest.update(_file_digest(checkpoint / name))
+    path = cache / "onnx" / f"{precision}-{quantize}-{digest.hexdigest()[:16]}.onnx"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_suffix(".lock")):
+            if path.exists():
+                return path, False
+            export_onnx(checkpoint, path, precision=precision, quantize=quantize)
+    except OSError as error:
+        raise BackendError(f"{path.parent}: cannot be written ({error.strerror}); name another cache") from None
+    return path, True
+
+
+def _file_digest(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError as error:
+        remedy = (
+            "calibrate the checkpoint with a post-training scheme first"
+            if path.name == "ranges.json"
+            else "name a model folder"
+        )
+        raise BackendError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
+
+
+def product_macs(architecture: Architecture, length: int) -> dict[str, int]:
+    """Multiply-accumulates of every matrix product of the graph for one sequence of `length`, by node name."""
+    macs = {f"{name}.product": architecture.linear_macs(name, length) for name in architecture.linears()}
+    attention = length * length * architecture.hidden
+    for layer in range(architecture.layers):
+        macs |= {f"encoder.layer.{layer}.attention.{part}": attention for part in ("scores", "context")}
+    return macs
+
+
 class _Encoder:
     """The graph of one checkpoint, from embeddings to logits; every node is named after its module."""
 
-    def __init__(self, architecture: Architecture, weights: Weights) -> None:
+    def __init__(
+        self,
+        architecture: Architecture,
+        weights: Weights,
+        precision: Precision,
+        quantize: Quantize,
+        ranges: Mapping[str, TensorRange],
+    ) -> None:
         self.graph = GraphBuilder()
+        self.quantized: list[str] = []
         self._arch = architecture
         self._weights = weights
+        self._half = precision == "fp16"
+        self._quantize = quantize
+        self._ranges = ranges
+        self._shared: dict[tuple[str, bytes], str] = {}
+        """Quantized tensors by (tensor, grid): query, key and value read the same one."""
 
     def build(self) -> None:
         mask = self._mask()
@@ -154,9 +226,9 @@ class _Encoder:
 
         query, key, value = heads("query", [0, 2, 1, 3]), heads("key", [0, 2, 3, 1]), heads("value", [0, 2, 1, 3])
         scores = graph.op("MatMul", f"{name}.scores", query, key)
-        scores = graph.op("Div", f"{name}.scale", scores, self._float("attention.root", size**0.5))
-        scores = graph.op("Add", f"{name}.mask", scores, mask)
-        shares = graph.op("Softmax", f"{name}.softmax", scores, axis=-1)
+        scores = graph.op("Div", f"{name}.scale", scores, self._float("attention.root", size**0.5, self._type))
+        scores = graph.op("Add", f"{name}.mask", self._full(f"{name}.mask", scores), mask)
+        shares = self._narrow(f"{name}.softmax", graph.op("Softmax", f"{name}.softmax", scores, axis=-1))
         context = graph.op("MatMul", f"{name}.context", shares, value)
         context = graph.op("Transpose", f"{name}.context.transpose", context, perm=[0, 2, 1, 3])
         return graph.op(
@@ -165,10 +237,13 @@ class _Encoder:
 
     def _activation(self, name: str, values: str) -> str:
         """GELU as the error function has it (the cheaper tanh form only where the model was trained with it), or ReLU."""
+        if self._arch.activation == "relu":
+            return self.graph.op("Relu", name, values)
+        return self._narrow(name, self._gelu(name, self._full(name, values)))
+
+    def _gelu(self, name: str, values: str) -> str:
         graph = self.graph
         kind = self._arch.activation
-        if kind == "relu":
-            return graph.op("Relu", name, values)
         half, one = self._float("half", 0.5), self._float("one.float", 1.0)
         if kind == "gelu":
             inner = graph.op("Div", f"{name}.scaled", values, self._float("root_two", 2**0.5))
@@ -194,24 +269,110 @@ class _Encoder:
             first = graph.op("Gather", "pooler.first", states, self._ints("zero.scalar", 0), axis=1)
             pooled = graph.op("Tanh", "pooler.tanh", self._linear("pooler.dense", first))
             logits = self._linear("classifier", pooled)
+        self._full("logits", logits)
         graph.nodes[-1].output[0] = "logits"
-        assert logits
 
     def _linear(self, name: str, values: str) -> str:
         """values (..., inputs) -> (..., outputs). ONNX has weights as (inputs, outputs), PyTorch transposed."""
-        weight = self.graph.constant(f"{name}.weight", self._weights[f"{name}.weight"].T)
-        product = self.graph.op("MatMul", f"{name}.product", values, weight)
+        if self._quantize == "dynamic" and name.startswith("encoder."):
+            product = self._dynamic_product(name, values)
+        elif f"{name}.weight" in self._ranges:
+            product = self._static_product(name, values)
+        else:
+            weight = self.graph.constant(f"{name}.weight", self._weights[f"{name}.weight"].T.astype(self._type))
+            product = self.graph.op("MatMul", f"{name}.product", values, weight)
         return self.graph.op("Add", name, product, self._weight(f"{name}.bias"))
 
+    def _static_product(self, name: str, values: str) -> str:
+        """Q and DQ of the input, DQ of an integer weight, and the product that engines turn into an integer one."""
+        graph, weight = self.graph, self._ranges[f"{name}.weight"]
+        self.quantized.append(name)
+        codes = weight.quantize(self._weights[f"{name}.weight"]).T
+        scale, zero = weight.scale, weight.zero_point.astype(np.int8)
+        if weight.axis is None:
+            scale, zero = scale.reshape(()), zero.reshape(())
+        dequantized = graph.op(
+            "DequantizeLinear",
+            f"{name}.weight.dequantize",
+            graph.constant(f"{name}.weight.codes", codes),
+            graph.constant(f"{name}.weight.scale", scale.astype(self._type)),
+            graph.constant(f"{name}.weight.zero_point", zero),
+            axis=1,
+        )
+        return graph.op("MatMul", f"{name}.product", self._on_grid(name, values), dequantized)
+
+    def _on_grid(self, name: str, values: str) -> str:
+        """A tensor rounded to its input range's grid; made once where several layers read it on the same grid."""
+        graph, tensor = self.graph, self._ranges[f"{name}.input"]
+        grid = (values, tensor.scale.tobytes() + tensor.zero_point.tobytes())
+        if grid in self._shared:
+            return self._shared[grid]
+        scale = tensor.scale.reshape(()).astype(self._type)
+        signed = int(tensor.zero_point[0])
+        if tensor.low > -128:  # ONNX's grid has one more code at the low end
+            ends = [np.array((code - signed) * tensor.scale[0], self._type) for code in (tensor.low, tensor.high)]
+            low, high = (
+                graph.constant(f"{name}.input.{end}", at) for end, at in zip(("low", "high"), ends, strict=True)
+            )
+            values = graph.op("Clip", f"{name}.input.clip", values, low, high)
+        zero = np.array(signed + 128, np.uint8) if self._quantize == "u8" else np.array(signed, np.int8)
+        parts = graph.constant(f"{name}.input.scale", scale), graph.constant(f"{name}.input.zero_point", zero)
+        codes = graph.op("QuantizeLinear", f"{name}.input.quantize", values, *parts)
+        self._shared[grid] = graph.op("DequantizeLinear", f"{name}.input.dequantize", codes, *parts)
+        return self._shared[grid]
+
+    def _dynamic_product(self, name: str, values: str) -> str:
+        graph = self.graph
+        self.quantized.append(name)
+        weight = self._weights[f"{name}.weight"]
+        largest = np.abs(weight).max(axis=1)
+        scale = np.where(largest > 0, largest, 1).astype(np.float32) / np.float32(127)
+        codes = np.clip(np.rint(weight / scale[:, None]), -127, 127).astype(np.int8).T
+        if (values, b"") not in self._shared:
+            outputs = [f"{name}.input.{part}" for part in ("codes", "scale", "zero_point")]
+            graph.nodes.append(
+                helper.make_node("DynamicQuantizeLinear", [values], outputs, name=f"{name}.input.quantize")
+            )
+            self._shared[values, b""] = f"{name}.input"
+        source = self._shared[values, b""]
+        product = graph.op(
+            "MatMulInteger",
+            f"{name}.product",
+            f"{source}.codes",
+            graph.constant(f"{name}.weight.codes", codes),
+            f"{source}.zero_point",
+            graph.constant(f"{name}.weight.zero_point", np.zeros(len(scale), np.int8)),
+        )
+        product = graph.op("Cast", f"{name}.cast", product, to=TensorProto.FLOAT)
+        weight_scale = graph.constant(f"{name}.weight.scale", scale)
+        return graph.op(
+            "Mul", f"{name}.scaled", product, graph.op("Mul", f"{name}.scale", f"{source}.scale", weight_scale)
+        )
+
     def _layer_norm(self, name: str, values: str) -> str:
-        scale, bias = self._weight(f"{name}.weight"), self._weight(f"{name}.bias")
-        return self.graph.op("LayerNormalization", name, values, scale, bias, axis=-1, epsilon=self._arch.epsilon)
+        scale, bias = (
+            self.graph.constant(f"{name}.{part}", self._weights[f"{name}.{part}"]) for part in ("weight", "bias")
+        )
+        values = self._full(name, values)
+        out = self.graph.op("LayerNormalization", name, values, scale, bias, axis=-1, epsilon=self._arch.epsilon)
+        return self._narrow(name, out)
+
+    @property
+    def _type(self) -> type[np.floating[Any]]:
+        return np.float16 if self._half else np.float32
+
+    def _full(self, name: str, values: str) -> str:
+        """float32, for what overflows or loses too much in float16."""
+        return self.graph.op("Cast", f"{name}.to_float32", values, to=TensorProto.FLOAT) if self._half else values
+
+    def _narrow(self, name: str, values: str) -> str:
+        return self.graph.op("Cast", f"{name}.to_float16", values, to=TensorProto.FLOAT16) if self._half else values
 
     def _weight(self, name: str) -> str:
-        return self.graph.constant(name, self._weights[name])
+        return self.graph.constant(name, self._weights[name].astype(self._type))
 
-    def _float(self, name: str, value: float) -> str:
-        return self.graph.constant(name, np.array(value, np.float32))
+    def _float(self, name: str, value: float, kind: type[np.floating[Any]] = np.float32) -> str:
+        return self.graph.constant(name, np.array(value, kind))
 
     def _ints(self, name: str, values: Any) -> str:
         return self.graph.constant(name, np.array(values, np.int64))

@@ -6,7 +6,6 @@ process imports ONNX Runtime and, when it has to export, onnx; never PyTorch.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import time
@@ -25,7 +24,6 @@ from backends.bert import Architecture, read_architecture
 
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-Flavour = Literal["fp32", "int8", "int8_dynamic"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,8 @@ class OnnxRuntime:
     """A backend of one flavour of the graph."""
 
     name: str
-    flavour: Flavour
+    flavour: Literal["none", "u8", "dynamic"]
+    """How the graph is quantized (backends.export)."""
     version: int = 1
     distributions: tuple[str, ...] = ("onnxruntime|onnxruntime-gpu",)
     quantizes: Literal["no", "static", "dynamic"] = "no"
@@ -48,7 +47,7 @@ class OnnxRuntime:
             except PackageNotFoundError:
                 continue
             # Its CUDA provider has hardly any integer kernels, so those flavours would fall back node by node.
-            on_gpu = name == "onnxruntime-gpu" and machine.get("gpus") and self.flavour == "fp32"
+            on_gpu = name == "onnxruntime-gpu" and machine.get("gpus") and self.flavour == "none"
             return Availability(True, device="cuda" if on_gpu else "cpu")
         package = "onnxruntime-gpu" if machine.get("gpus") else "onnxruntime"
         return Availability(False, "ONNX Runtime is not installed", f"python -m pip install {package}")
@@ -59,46 +58,13 @@ class OnnxRuntime:
             raise BackendError(
                 f"max_length {settings.max_length} is more than the model's {architecture.positions} positions"
             )
+        from backends.export import export_cached
+
         started = time.perf_counter()
-        path, built = _exported(checkpoint, settings.cache, self.flavour)
-        session = OnnxRuntimeSession(path, architecture, settings, device, integer=self.flavour != "fp32")
+        path, built = export_cached(checkpoint, settings.cache, quantize=self.flavour)
+        session = OnnxRuntimeSession(path, architecture, settings, device, integer=self.flavour != "none")
         session.built, session.build_seconds = built, time.perf_counter() - started if built else 0.0
         return session
-
-
-def _exported(checkpoint: Path, cache: Path, flavour: Flavour) -> tuple[Path, bool]:
-    """The ONNX file of a checkpoint, from the cache or made now; and whether it was made now."""
-    from filelock import FileLock
-
-    from backends.export import EXPORT_VERSION, export_onnx
-
-    digest = hashlib.sha256(f"{EXPORT_VERSION} {flavour}".encode())
-    for name in ("config.json", "model.safetensors", *(["ranges.json"] if flavour == "int8" else [])):
-        digest.update(_file_digest(checkpoint / name))
-    path = cache / "onnx" / f"{flavour}-{digest.hexdigest()[:16]}.onnx"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_suffix(".lock")):
-            if path.exists():
-                return path, False
-            quantize: Mapping[Flavour, Any] = {"fp32": "none", "int8": "u8", "int8_dynamic": "dynamic"}
-            export_onnx(checkpoint, path, quantize=quantize[flavour])
-    except OSError as error:
-        raise BackendError(f"{path.parent}: cannot be written ({error.strerror}); name another cache") from None
-    return path, True
-
-
-def _file_digest(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
-    except OSError as error:
-        remedy = (
-            "calibrate the checkpoint with a post-training scheme first"
-            if path.name == "ranges.json"
-            else "name a model folder"
-        )
-        raise BackendError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
 
 
 class OnnxRuntimeSession:
@@ -221,6 +187,6 @@ def _may_saturate() -> bool:
     return flags is not None and not {"avx512_vnni", "avx_vnni"} & set(flags[1].split())
 
 
-ONNXRUNTIME_FP32 = OnnxRuntime("onnxruntime_fp32", "fp32")
-ONNXRUNTIME_INT8 = OnnxRuntime("onnxruntime_int8", "int8", quantizes="static")
-ONNXRUNTIME_INT8_DYNAMIC = OnnxRuntime("onnxruntime_int8_dynamic", "int8_dynamic", quantizes="dynamic")
+ONNXRUNTIME_FP32 = OnnxRuntime("onnxruntime_fp32", "none")
+ONNXRUNTIME_INT8 = OnnxRuntime("onnxruntime_int8", "u8", quantizes="static")
+ONNXRUNTIME_INT8_DYNAMIC = OnnxRuntime("onnxruntime_int8_dynamic", "dynamic", quantizes="dynamic")

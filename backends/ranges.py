@@ -1,4 +1,4 @@
-"""`ranges.json` of a checkpoint: scale and zero point of every quantized tensor, read and written under strict validation.
+"""`ranges.json` of a checkpoint: scale and zero point of every quantized tensor, strictly validated.
 
     {"format": 1,
      "scheme": {"name": "engine_int8", "weights": {...}, "activations": {...}, "tensors": "encoder_linears"},
@@ -9,28 +9,28 @@
                  "encoder.layer.0.attention.self.query.input":
                    {"role": "activation", ..., "axis": null, "scale": [s], "zero_point": [0]}}}
 
-A tensor is named by its module's path inside the encoder model (no leading `bert.`) and `.weight` or `.input`. Zero points
-lie on the signed grid. Query, key and value of a layer read the same tensor: three entries with equal values. NumPy only.
+A tensor is named by its module's path inside the encoder model (no leading `bert.`) and `.weight` or `.input`. Zero
+points lie on the signed grid. Query, key and value of a layer read the same tensor: three entries with equal values.
+NumPy only.
 """
 
 from __future__ import annotations
 
 import json
-import os
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from backends.base import BackendError
+from backends.bert import read_architecture
 from backends.fake_quant.schemes import Quantizer, Scheme
 
 FILE_NAME = "ranges.json"
 _FORMAT = 1
-_LINEARS = ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense",
-            "intermediate.dense", "output.dense")  # fmt: skip
 _FIELDS = {"role", "bits", "symmetric", "narrow", "rounding", "axis", "scale", "zero_point"}
 
 Array = np.ndarray[Any, Any]
@@ -58,15 +58,16 @@ class TensorRange:
     def quantize(self, values: Array) -> Array:
         """float32 of any shape -> int8 codes on the signed grid, of the same shape.
 
-        In PyTorch's order of operations: a product with the float32 reciprocal of the scale, where ONNX divides. Exporters
-        take the codes of weights from here, so that every engine has the very integers of the simulation.
+        In PyTorch's order of operations: a product with the float32 reciprocal of the scale, where ONNX divides.
+        Exporters take the codes of weights from here, so that every engine has the very integers of the simulation.
         """
         shape = [1] * values.ndim
         if self.axis is not None:
             shape[self.axis] = -1
         steps = values.astype(np.float32) * (np.float32(1) / self.scale.reshape(shape))
         rounded = np.rint(steps) if self.quantizer.rounding == "half_even" else np.floor(steps + np.float32(0.5))
-        return np.clip(rounded + self.zero_point.reshape(shape), self.low, self.high).astype(np.int8)
+        codes: Array = np.clip(rounded + self.zero_point.reshape(shape), self.low, self.high).astype(np.int8)
+        return codes
 
     def dequantize(self, codes: Array) -> Array:
         """Codes on the signed grid -> the float32 values that they stand for."""
@@ -85,27 +86,22 @@ class Ranges:
     calibration: Mapping[str, Any] = field(default_factory=dict)
 
 
-def linear_names(layers: int) -> list[str]:
-    """Paths of the encoder's linear layers inside the encoder model, in order of execution."""
-    return [f"encoder.layer.{index}.{name}" for index in range(layers) for name in _LINEARS]
+def blank_range(name: str, scheme: Scheme) -> TensorRange:
+    """The grid that a scheme gives a tensor of this name, with scale 1 and zero point 0 until they are known."""
+    weight = name.endswith(".weight")
+    quantizer = scheme.weights if weight else scheme.activations
+    axis = 0 if quantizer.granularity == "per_channel" else None
+    one, zero = np.ones(1, np.float32), np.zeros(1, np.int32)
+    return TensorRange("weight" if weight else "activation", one, zero, axis, quantizer)
 
 
 def write_ranges(folder: Path, ranges: Ranges) -> Path:
     """Write `ranges.json` into a checkpoint folder, whole or not at all; returns its path."""
     tensors = {}
     for name, tensor in ranges.tensors.items():
-        _check_values(name, tensor)
-        quantizer = tensor.quantizer
-        tensors[name] = {
-            "role": tensor.role,
-            "bits": quantizer.bits,
-            "symmetric": quantizer.symmetric,
-            "narrow": quantizer.narrow,
-            "rounding": quantizer.rounding,
-            "axis": tensor.axis,
-            "scale": [float(value) for value in tensor.scale],
-            "zero_point": [int(value) for value in tensor.zero_point],
-        }
+        _check(name, tensor)
+        numbers = {"scale": tensor.scale.astype(np.float32).tolist(), "zero_point": tensor.zero_point.tolist()}
+        tensors[name] = _described(tensor) | numbers
     value = {
         "format": _FORMAT,
         "scheme": ranges.scheme.to_json(),
@@ -115,12 +111,11 @@ def write_ranges(folder: Path, ranges: Ranges) -> Path:
     path = folder / FILE_NAME
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)
-    return path
+    return partial.replace(path)
 
 
 def read_ranges(folder: Path) -> Ranges:
-    """The ranges of a checkpoint folder, checked against its `config.json`. Raises BackendError naming the tensor and the fault."""
+    """The ranges of a checkpoint folder, checked against its `config.json`. Raises BackendError naming the fault."""
     path = folder / FILE_NAME
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -138,17 +133,10 @@ def read_ranges(folder: Path) -> Ranges:
 
 def _expected(folder: Path) -> dict[str, int]:
     """Name of each tensor that `encoder_linears` quantizes -> its output channels (1 for inputs)."""
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        layers, hidden, intermediate = (
-            int(config[key]) for key in ("num_hidden_layers", "hidden_size", "intermediate_size")
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        raise BackendError(f"{folder / 'config.json'} is missing or is no BERT configuration") from None
-    expected = {}
-    for name in linear_names(layers):
-        expected[f"{name}.weight"] = intermediate if name.endswith("intermediate.dense") else hidden
-        expected[f"{name}.input"] = 1
+    expected: dict[str, int] = {}
+    for name, (outputs, _) in read_architecture(folder).linears().items():
+        if name.startswith("encoder."):
+            expected |= {f"{name}.weight": outputs, f"{name}.input": 1}
     return expected
 
 
@@ -164,44 +152,45 @@ def _parse(value: Any, expected: Mapping[str, int]) -> Ranges:
             raise BackendError(f"unknown tensor '{name}'")
         if name not in tensors:
             raise BackendError(f"no range for '{name}'")
-    return Ranges(
-        scheme,
-        {name: _parse_tensor(name, tensors[name], channels, scheme) for name, channels in expected.items()},
-        calibration,
-    )
+    found = {name: _parse_tensor(name, tensors[name], channels, scheme) for name, channels in expected.items()}
+    for name, tensor in found.items():
+        query = re.sub(r"(key|value)\.input$", "query.input", name)
+        if (*tensor.scale, *tensor.zero_point) != (*found[query].scale, *found[query].zero_point):
+            raise BackendError(f"'{name}' must equal '{query}': they are the same tensor")
+    return Ranges(scheme, found, calibration)
 
 
 def _parse_tensor(name: str, value: Any, channels: int, scheme: Scheme) -> TensorRange:
+    tensor = blank_range(name, scheme)
     if not isinstance(value, dict) or set(value) != _FIELDS:
         raise BackendError(f"'{name}' must have exactly the keys {', '.join(sorted(_FIELDS))}")
-    weight = name.endswith(".weight")
-    quantizer = scheme.weights if weight else scheme.activations
-    said = {key: value[key] for key in ("bits", "symmetric", "narrow", "rounding")}
-    if said != {key: getattr(quantizer, key) for key in said} or value["role"] != (
-        "weight" if weight else "activation"
-    ):
-        raise BackendError(f"'{name}' contradicts the file's scheme")
-    axis = 0 if quantizer.granularity == "per_channel" else None
-    length = channels if axis == 0 else 1
+    for key, expected in _described(tensor).items():
+        if type(value[key]) is not type(expected) or value[key] != expected:
+            raise BackendError(f"'{name}': {key} must be {json.dumps(expected)} by the file's scheme")
+    length = channels if tensor.axis is not None else 1
     for key, kinds in (("scale", (int, float)), ("zero_point", (int,))):
         numbers = value[key]
-        if (
-            not isinstance(numbers, list)
-            or len(numbers) != length
-            or any(type(number) not in kinds for number in numbers)
-        ):
+        if not isinstance(numbers, list) or len(numbers) != length or any(type(one) not in kinds for one in numbers):
             raise BackendError(f"'{name}': {key} must be a list of {length} numbers")
-    if value["axis"] != axis:
-        raise BackendError(f"'{name}': axis must be {json.dumps(axis)}")
-    with np.errstate(over="ignore"):
-        scale = np.array(value["scale"], np.float64).astype(np.float32)
-    tensor = TensorRange(value["role"], scale, np.array(value["zero_point"], np.int64), axis, quantizer)
-    _check_values(name, tensor)
-    return TensorRange(tensor.role, scale, tensor.zero_point.astype(np.int32), axis, quantizer)
+    try:
+        with np.errstate(over="ignore", under="ignore"):
+            scale = np.array(value["scale"], np.float64).astype(np.float32)
+        tensor = replace(tensor, scale=scale, zero_point=np.array(value["zero_point"], np.int32))
+    except OverflowError:
+        raise BackendError(f"'{name}': a number is too large") from None
+    _check(name, tensor)
+    return tensor
 
 
-def _check_values(name: str, tensor: TensorRange) -> None:
-    # Below the smallest normal number the reciprocal overflows and engines flush to zero.
+def _described(tensor: TensorRange) -> dict[str, Any]:
+    """The fields of a tensor's entry that follow from the scheme."""
+    quantizer = tensor.quantizer
+    described = {key: getattr(quantizer, key) for key in ("bits", "symmetric", "narrow", "rounding")}
+    return {"role": tensor.role, **described, "axis": tensor.axis}
+
+
+def _check(name: str, tensor: TensorRange) -> None:
+    # Below the smallest normal number the reciprocal overflows, and engines flush to zero.
     tiny = np.finfo(np.float32).tiny
     if not (np.isfinite(tensor.scale).all() and (tensor.scale >= tiny).all()):
         raise BackendError(f"'{name}': scales must be positive and finite")

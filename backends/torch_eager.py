@@ -95,7 +95,7 @@ class TorchSession:
     def __init__(
         self, model: torch.nn.Module, architecture: Architecture, max_length: int, size: int, seconds: float
     ) -> None:
-        self._model = model
+        self.model = model
         self._architecture = architecture
         self._length = max_length
         self.artifact_bytes = size
@@ -107,7 +107,7 @@ class TorchSession:
 
         with torch.inference_mode():
             inputs = {name: self._to_device(torch.from_numpy(batch[name])) for name in _INPUTS}
-            outputs = self._model(**inputs)
+            outputs = self.model(**inputs)
             if self._architecture.head == "question_answering":
                 logits = torch.stack((outputs.start_logits, outputs.end_logits), dim=-1)
             else:
@@ -121,9 +121,9 @@ class TorchSession:
 
     def placement(self) -> Placement:
         """Leaf modules by what they compute with: `cpu float32`, `cuda bfloat16` ...; attention runs in SDPA."""
-        claimed = f"{self._device.type} {str(next(self._model.parameters()).dtype).removeprefix('torch.')}"
+        claimed = f"{self._device.type} {str(next(self.model.parameters()).dtype).removeprefix('torch.')}"
         detail = []
-        for name, module in self._model.named_modules():
+        for name, module in self.model.named_modules():
             if any(module.children()) or type(module).__name__ == "Dropout":
                 continue
             own = next(module.parameters(), None)
@@ -133,7 +133,7 @@ class TorchSession:
         return Placement(claimed, dict(nodes), 0, self._architecture.total_macs(self._length), tuple(detail))
 
     def close(self) -> None:
-        del self._model
+        del self.model
 
 
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")

@@ -1,0 +1,74 @@
+"""`fake_quant_w8a8`: integer arithmetic simulated in PyTorch with the ranges of a checkpoint. It says what accuracy the
+integers of an engine can reach, and nothing about speed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from backends.base import Availability, Batch, Device, Placement, Settings
+from backends.torch_eager import TORCH_FP32, TorchSession
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from backends.ranges import Ranges
+
+
+@dataclass(frozen=True)
+class FakeQuant:
+    """The backend; takes any scheme. See `backends.base.Backend`."""
+
+    name: str = "fake_quant_w8a8"
+    version: int = 1
+    distributions: tuple[str, ...] = TORCH_FP32.distributions
+    quantizes: Literal["no", "static", "dynamic"] = "static"
+    simulated: bool = True
+    symmetric_only: bool = False
+    options: Mapping[str, type] = field(default_factory=dict)
+
+    def availability(self, machine: Mapping[str, Any]) -> Availability:
+        return TORCH_FP32.availability(machine)
+
+    def prepare(self, checkpoint: Path, settings: Settings, device: Device) -> FakeQuantSession:
+        """Raises BackendError when the folder has no valid `ranges.json`, and where `torch_fp32` does."""
+        from backends.ranges import read_ranges
+
+        ranges = read_ranges(checkpoint)
+        session = TORCH_FP32.prepare(checkpoint, settings, device)
+        return FakeQuantSession(session, ranges)
+
+
+class FakeQuantSession:
+    """`torch_fp32`'s session with its encoder linears replaced: weights are rounded once, here, activations at run."""
+
+    built = False
+
+    def __init__(self, session: TorchSession, ranges: Ranges) -> None:
+        from backends.fake_quant.simulate import simulate
+
+        started = time.perf_counter()
+        simulate(session.model, ranges)
+        self._session = session
+        self._scheme = ranges.scheme.name
+        self.artifact_bytes = session.artifact_bytes
+        self.build_seconds = session.build_seconds + time.perf_counter() - started
+
+    def run(self, batch: Batch) -> np.ndarray[Any, Any]:
+        return self._session.run(batch)
+
+    def placement(self) -> Placement:
+        """What PyTorch ran, in float32: no product here was an integer one."""
+        from dataclasses import replace
+
+        note = f"simulation of scheme {self._scheme}: every product ran in float32 on values rounded to INT8 grids"
+        return replace(self._session.placement(), notes=(note,))
+
+    def close(self) -> None:
+        self._session.close()
+
+
+FAKE_QUANT_W8A8 = FakeQuant()

@@ -1,0 +1,152 @@
+"""From values seen to quantization ranges: streaming histograms, and the estimators that `schemes.Quantizer` names.
+
+An estimator works on `values` (rows, n) with `counts` (n,): each row gets a range of its own. A weight hands in its
+output channels and counts of one; an activation hands in one row, its histogram's bin centres and counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from backends.fake_quant.schemes import Quantizer
+
+Array = np.ndarray[Any, Any]
+BINS = 1 << 16
+
+
+class Histogram:
+    """Counts of a stream of values in bounded memory: BINS equal bins over [-limit, limit).
+
+    limit is a power of two. When a value falls outside, it doubles and neighbouring bins merge, so the counts are those
+    of one pass with the final limit. A bin is at most 1/16384 of the largest magnitude wide: several bins make a step
+    of an 8-bit grid even where clipping outliers leaves it a fiftieth of the range.
+    """
+
+    def __init__(self) -> None:
+        self.limit = 2.0**-40
+        self.counts = torch.zeros(BINS, dtype=torch.int64)
+        self.lowest, self.highest = np.inf, -np.inf
+        self.finite = True
+
+    def add(self, values: torch.Tensor) -> None:
+        """float32 values of any shape. With a NaN or an infinity among them, `finite` becomes False instead."""
+        if not values.numel():
+            return
+        lowest, highest = (float(one) for one in values.aminmax())
+        if not np.isfinite([lowest, highest]).all():
+            self.finite = False
+            return
+        self.lowest, self.highest = min(self.lowest, lowest), max(self.highest, highest)
+        while max(-lowest, highest) >= self.limit:
+            merged = torch.zeros_like(self.counts)
+            merged[BINS // 4 : -BINS // 4] = self.counts.view(-1, 2).sum(1)
+            self.counts, self.limit = merged, 2 * self.limit
+        # A power of two scales exactly, so that no value is counted in a neighbour's bin.
+        bins = values.flatten().float().mul(BINS / 2 / self.limit).floor_().int().add_(BINS // 2)
+        bins.clamp_(min=0)  # -limit itself is inside; nothing else is below 0
+        self.counts += torch.bincount(bins, minlength=BINS).cpu()
+
+    def occupied(self) -> tuple[Array, Array]:
+        """Centres (n,), never beyond the extremes seen, and counts (n,) of the bins that hold values; both float64."""
+        counts = self.counts.numpy()
+        (index,) = counts.nonzero()
+        centres = (index + 0.5 - BINS / 2) * (2 * self.limit / BINS)
+        return np.clip(centres, self.lowest, self.highest), counts[index].astype(np.float64)
+
+
+def grid(low: Array, high: Array, quantizer: Quantizer) -> tuple[Array, Array]:
+    """Scales (float32) and zero points (int32) of the grids that reach from low to high, zero always included."""
+    low, high = np.minimum(low, 0), np.maximum(high, 0)
+    if quantizer.symmetric:
+        scale = np.maximum(-low, high) / quantizer.high
+    else:
+        scale = (high - low) / (quantizer.high - quantizer.low)
+    if quantizer.power_of_two:
+        with np.errstate(divide="ignore"):
+            scale = np.exp2(np.ceil(np.log2(scale)))
+    scale = scale.astype(np.float32)
+    if quantizer.symmetric:
+        return scale, np.zeros(scale.shape, np.int32)
+    zero_point = np.rint(quantizer.low - low / np.where(scale > 0, scale, 1))
+    return scale, np.clip(zero_point, quantizer.low, quantizer.high).astype(np.int32)
+
+
+def squared_error(values: Array, counts: Array, scale: Array, zero_point: Array, quantizer: Quantizer) -> Array:
+    """(rows,) sum of squared differences between values and what their integers stand for; ties do not matter here."""
+    scale, zero_point = scale[:, None].astype(values.dtype), zero_point[:, None]
+    codes = np.rint(values / scale)
+    np.clip(codes, quantizer.low - zero_point, quantizer.high - zero_point, out=codes)
+    codes *= scale
+    codes -= values
+    codes *= codes
+    error: Array = codes @ counts.astype(values.dtype)
+    return error
+
+
+def find_grid(values: Array, counts: Array, quantizer: Quantizer) -> tuple[Array, Array]:
+    """values (rows, n), counts (n,) -> scale (rows,) float32 and zero point (rows,) int32 by the quantizer's estimator.
+    A row of zeros alone gets scale 0."""
+    low, high = _ESTIMATORS[quantizer.estimator](values, counts, quantizer)
+    return grid(low, high, quantizer)
+
+
+def _min_max(values: Array, counts: Array, quantizer: Quantizer) -> tuple[Array, Array]:
+    return values.min(1), values.max(1)
+
+
+def _percentile(values: Array, counts: Array, quantizer: Quantizer) -> tuple[Array, Array]:
+    """Symmetric: the percentile of the magnitudes. Asymmetric: half of what is cut is cut from each tail."""
+    if quantizer.symmetric:
+        high = _quantile(np.abs(values), counts, quantizer.percentile / 100)
+        return -high, high
+    cut = (100 - quantizer.percentile) / 200
+    return -_quantile(-values, counts, 1 - cut), _quantile(values, counts, 1 - cut)
+
+
+def _quantile(values: Array, counts: Array, share: float) -> Array:
+    """(rows,) the smallest value that at least `share` of the row's counts do not exceed."""
+    order = values.argsort(1)
+    below = counts[order].cumsum(1)
+    first = (below < share * counts.sum()).sum(1, keepdims=True).clip(max=values.shape[1] - 1)
+    return np.take_along_axis(np.take_along_axis(values, order, 1), first, 1)[:, 0]
+
+
+def _mse(values: Array, counts: Array, quantizer: Quantizer) -> tuple[Array, Array]:
+    """Least squared error over shrunken ranges, two percent a step. Asymmetric ends shrink in turn."""
+    low, high = _min_max(values, counts, quantizer)
+    if quantizer.symmetric:
+        high = np.maximum(-low, high)
+        high = _shrink(values, counts, high, lambda end: grid(-end, end, quantizer), quantizer)
+        return -high, high
+    low, high = np.minimum(low, 0), np.maximum(high, 0)
+    for _ in range(2):
+        high = _shrink(values, counts, high, lambda end: grid(low, end, quantizer), quantizer)  # noqa: B023
+        low = -_shrink(values, counts, -low, lambda end: grid(-end, high, quantizer), quantizer)  # noqa: B023
+    return low, high
+
+
+def _shrink(
+    values: Array, counts: Array, start: Array, make: Callable[[Array], tuple[Array, Array]], quantizer: Quantizer
+) -> Array:
+    """(rows,) the end of the range, from `start` down to the row's own root mean square, whose grid has least error."""
+    root_mean_square = np.sqrt((values.astype(np.float64) ** 2 @ counts) / counts.sum())
+    best, least = start, np.full(start.shape, np.inf)
+    end = start
+    while (end >= root_mean_square).any():
+        scale, zero_point = make(end)
+        error = squared_error(values, counts, np.where(scale > 0, scale, 1), zero_point, quantizer)
+        better = error < least
+        best, least = np.where(better, end, best), np.where(better, error, least)
+        end = end * 0.98
+    return best
+
+
+_ESTIMATORS: dict[str, Callable[[Array, Array, Quantizer], tuple[Array, Array]]] = {
+    "min_max": _min_max,
+    "percentile": _percentile,
+    "mse": _mse,
+}

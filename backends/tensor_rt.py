@@ -1,0 +1,285 @@
+"""TensorRT 11 (and 10.13 onwards): strongly typed networks, INT8 by explicit Q/DQ, FP16 by FP16 tensors in the graph.
+
+The graph says every precision (backends.export): nothing is left to the builder but kernels. Two optimization profiles, one
+for batch 1 and one for larger batches, so that latency is not paid for with kernels chosen for throughput. Inputs and logits
+pass through pinned host buffers and one stream; a call returns when the logits are on the host.
+
+Nothing here has been executed on a TensorRT engine by this project yet: it is held against type stubs of the real 11.4 API,
+and the graphs it feeds are checked against TensorRT's rules and run in ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from backends.base import Availability, BackendError, Batch, Device, Placement, Session, Settings
+from backends.bert import read_architecture
+
+if TYPE_CHECKING:
+    import tensorrt as trt
+
+WORKSPACE_BYTES = 4 << 30
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+OUTPUT = "logits"
+
+
+@dataclass(frozen=True)
+class TensorRT:
+    """The backend at one precision."""
+
+    name: str
+    quantizes: Literal["no", "static", "dynamic"]
+    version: int = 1
+    distributions: tuple[str, ...] = ("tensorrt",)
+    simulated: bool = False
+    symmetric_only: bool = True
+    options: Mapping[str, type] = field(default_factory=dict)
+
+    def availability(self, machine: Mapping[str, Any]) -> Availability:
+        if not machine.get("gpus"):
+            return Availability(
+                False,
+                "no NVIDIA GPU that a driver answers for",
+                "run it on a machine with one (`nvidia-smi` must list it)",
+            )
+        try:
+            version("tensorrt")
+        except PackageNotFoundError:
+            return Availability(False, "TensorRT is not installed", "python -m pip install 'quantboard[tensorrt]'")
+        return Availability(True, device="cuda")
+
+    def prepare(self, checkpoint: Path, settings: Settings, device: Device) -> Session:
+        """Export, build or load the engine from the cache, make contexts and buffers. Raises BackendError."""
+        if device != "cuda":
+            raise BackendError(f"{self.name}: runs on NVIDIA GPUs only, not on '{device}'")
+        try:
+            import tensorrt  # noqa: F401  (its shared libraries may be missing though its metadata is there)
+            from cuda.bindings import runtime  # noqa: F401
+        except (ImportError, OSError) as error:
+            raise BackendError(
+                f"{self.name}: TensorRT does not load: {error}; reinstall 'quantboard[tensorrt]' for this driver"
+            ) from None
+        return TensorRTSession(self, checkpoint, settings)
+
+
+TENSORRT_FP16 = TensorRT("tensorrt_fp16", "no")
+TENSORRT_INT8 = TensorRT("tensorrt_int8", "static")
+
+
+class TensorRTSession:
+    """An engine with a context for each optimization profile. Not safe for use by several threads."""
+
+    def __init__(self, backend: TensorRT, checkpoint: Path, settings: Settings) -> None:
+        import tensorrt as trt
+
+        self._name = backend.name
+        self._settings = settings
+        self._architecture = read_architecture(checkpoint)
+        self._logger = trt.Logger(trt.ILogger.Severity.WARNING)
+        start = time.perf_counter()
+        self._onnx = export(backend, checkpoint, settings)
+        plan = settings.cache / "tensorrt" / f"{engine_key(self._onnx, settings)}.plan"
+        self.built = not plan.exists()
+        if self.built:
+            from filelock import FileLock
+
+            plan.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{plan}.lock"):
+                if not plan.exists():
+                    part = plan.with_suffix(".part")
+                    part.write_bytes(build(self._onnx, settings, self._logger))
+                    part.replace(plan)
+        self.build_seconds = time.perf_counter() - start
+        self.artifact_bytes = plan.stat().st_size
+        engine = trt.Runtime(self._logger).deserialize_cuda_engine(plan.read_bytes())
+        if engine is None:
+            plan.unlink(missing_ok=True)
+            raise BackendError(
+                f"{self._name}: the engine in the cache does not load on this GPU and was removed; run it again"
+            )
+        self._engine: trt.ICudaEngine = engine
+        self._buffers = Buffers(settings.max_batch, settings.max_length, output_width(engine, settings.max_length))
+        self._contexts = [self._context(index) for index in range(engine.num_optimization_profiles)]
+
+    def _context(self, profile: int) -> trt.IExecutionContext:
+        context = self._engine.create_execution_context()
+        if context is None:
+            raise BackendError(f"{self._name}: no memory on the GPU for an execution context; use a smaller batch size")
+        context.set_optimization_profile_async(profile, self._buffers.stream)
+        for name, buffer in self._buffers.device.items():
+            context.set_tensor_address(name, buffer)
+        return context
+
+    def run(self, batch: Batch) -> np.ndarray[Any, Any]:
+        rows, length = batch["input_ids"].shape
+        context = self._contexts[0 if rows == 1 else -1]
+        for name in INPUTS:
+            context.set_input_shape(name, (rows, length))
+            self._buffers.upload(name, batch[name])
+        if not context.execute_async_v3(self._buffers.stream):
+            raise RuntimeError(f"{self._name}: the engine refused a batch of {rows} x {length}")
+        return self._buffers.download(sizes(context.get_tensor_shape(OUTPUT)))
+
+    def placement(self) -> Placement:
+        """Layers by the precision that the engine inspector says they were realised in."""
+        import tensorrt as trt
+
+        from backends.export import product_macs
+
+        text = self._engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
+        return realised(json.loads(text), product_macs(self._architecture, self._settings.max_length))
+
+    def close(self) -> None:
+        self._contexts.clear()
+        self._buffers.close()
+
+
+def export(backend: TensorRT, checkpoint: Path, settings: Settings) -> Path:
+    """The ONNX file that the engine is built from, in the cache: FP16 tensors, with Q/DQ (s8, zero point 0) for INT8."""
+    from backends.export import export_cached
+
+    quantize: Literal["none", "s8"] = "s8" if backend.quantizes == "static" else "none"
+    return export_cached(checkpoint, settings.cache, precision="fp16", quantize=quantize)[0]
+
+
+def engine_key(onnx_file: Path, settings: Settings) -> str:
+    """An engine belongs to a graph, a TensorRT version, a GPU, its driver, and the profiles' largest shape."""
+    import tensorrt as trt
+    from pynvml import nvmlDeviceGetHandleByIndex, nvmlDeviceGetName, nvmlInit, nvmlSystemGetDriverVersion
+
+    nvmlInit()
+    gpu = str(nvmlDeviceGetName(nvmlDeviceGetHandleByIndex(0)))
+    graph = hashlib.sha256(onnx_file.read_bytes()).hexdigest()
+    parts = [
+        graph,
+        trt.__version__,
+        gpu,
+        str(nvmlSystemGetDriverVersion()),
+        str(settings.max_batch),
+        str(settings.max_length),
+    ]
+    return hashlib.sha256("|".join(parts).encode()).hexdigest()[:16]
+
+
+def build(onnx_file: Path, settings: Settings, logger: trt.ILogger) -> bytes:
+    """A serialized engine. Raises BackendError with the parser's first complaint."""
+    import tensorrt as trt
+
+    builder = trt.Builder(logger)
+    # Ignored by 11.x, whose networks are always strongly typed; 10.x needs it said.
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse_from_file(str(onnx_file)):
+        error = parser.get_error(0)
+        raise BackendError(
+            f"TensorRT {trt.__version__} does not take {onnx_file.name}: node {error.node()}: {error.desc()}"
+        )
+    config = builder.create_builder_config()
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    for batch in sorted({1, settings.max_batch}):
+        profile = builder.create_optimization_profile()
+        smallest, largest = trt.Dims([1, 1]), trt.Dims([batch, settings.max_length])
+        for name in INPUTS:
+            profile.set_shape(name, smallest, largest, largest)
+        config.add_optimization_profile(profile)
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise BackendError(
+            f"TensorRT {trt.__version__} could not build an engine for {onnx_file.name}; its log says why"
+        )
+    return bytes(plan)
+
+
+def output_width(engine: trt.ICudaEngine, max_length: int) -> int:
+    """Most logits that one sequence yields; -1 stands for the sequence axis."""
+    shape = sizes(engine.get_tensor_shape(OUTPUT))[1:]
+    return int(np.prod([max_length if size < 0 else size for size in shape]))
+
+
+def sizes(shape: trt.Dims) -> tuple[int, ...]:
+    """A TensorRT shape as a plain tuple; -1 where it is dynamic."""
+    return tuple(int(shape[axis]) for axis in range(len(shape)))
+
+
+class Buffers:
+    """Pinned host and device memory of every input and the output at their largest, and the stream they are used on."""
+
+    def __init__(self, batch: int, length: int, width: int) -> None:
+        from cuda.bindings import runtime as cuda
+
+        self._cuda = cuda
+        self.stream = int(self._checked(cuda.cudaStreamCreate()))
+        self.device: dict[str, int] = {}
+        self._pinned: dict[str, int] = {}
+        self._views: dict[str, np.ndarray[Any, Any]] = {}
+        inputs: list[tuple[str, int, np.dtype[Any]]] = [(name, batch * length, np.dtype(np.int64)) for name in INPUTS]
+        for name, count, kind in [*inputs, (OUTPUT, batch * width, np.dtype(np.float32))]:
+            size = count * kind.itemsize
+            self.device[name] = int(self._checked(cuda.cudaMalloc(size)))
+            pinned = int(self._checked(cuda.cudaMallocHost(size)))
+            self._pinned[name] = pinned
+            self._views[name] = np.ctypeslib.as_array((ctypes.c_byte * size).from_address(pinned)).view(kind)
+
+    def _checked(self, result: tuple[Any, ...]) -> Any:
+        code, *values = result
+        if int(code) != 0:
+            raise RuntimeError(f"CUDA: {code.name}")
+        return values[0] if values else None
+
+    def upload(self, name: str, values: np.ndarray[Any, Any]) -> None:
+        staging = self._views[name][: values.size]
+        staging[:] = values.reshape(-1)
+        kind = self._cuda.cudaMemcpyKind.cudaMemcpyHostToDevice
+        self._checked(
+            self._cuda.cudaMemcpyAsync(self.device[name], self._pinned[name], staging.nbytes, kind, self.stream)
+        )
+
+    def download(self, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+        staging = self._views[OUTPUT][: int(np.prod(shape))]
+        kind = self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost
+        self._checked(
+            self._cuda.cudaMemcpyAsync(self._pinned[OUTPUT], self.device[OUTPUT], staging.nbytes, kind, self.stream)
+        )
+        self._checked(self._cuda.cudaStreamSynchronize(self.stream))
+        return staging.reshape(shape).copy()
+
+    def close(self) -> None:
+        self._views.clear()
+        for pointer in self.device.values():
+            self._checked(self._cuda.cudaFree(pointer))
+        for pointer in self._pinned.values():
+            self._checked(self._cuda.cudaFreeHost(pointer))
+        self._checked(self._cuda.cudaStreamDestroy(self.stream))
+
+
+def realised(information: Mapping[str, Any], macs: Mapping[str, int]) -> Placement:
+    """A Placement from the inspector's JSON: a product counts as INT8 when the engine layer that contains its node reads Int8.
+
+    Engine layers name the ONNX nodes they were fused from in `Name` and `Metadata`; `Inputs[].Format/Datatype` says what they read.
+    """
+    nodes: dict[str, int] = {}
+    detail: list[tuple[str, str, str]] = []
+    int8 = 0
+    for layer in information.get("Layers", []):
+        if isinstance(layer, str):  # built with less than detailed verbosity
+            layer = {"Name": layer}
+        reads = ["Int8" if "Int8" in entry.get("Format/Datatype", "") else "float" for entry in layer.get("Inputs", [])]
+        text = f"{layer.get('Name', '')} {layer.get('Metadata', '')}"
+        products = [name for name in macs if name in text]
+        kind = "INT8" if "Int8" in reads and products else "FP16/FP32"
+        if kind == "INT8":
+            int8 += sum(macs[name] for name in products)
+        nodes[kind] = nodes.get(kind, 0) + 1
+        detail.append((layer.get("Name", "?"), layer.get("LayerType", "?"), layer.get("TacticName", kind) or kind))
+    return Placement("TensorRT", nodes, int8, sum(macs.values()), tuple(detail))
