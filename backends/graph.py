@@ -26,7 +26,7 @@ class GraphBuilder:
     def constant(self, name: str, values: Array) -> str:
         """Add an initializer; a second call with the same name must mean the same values."""
         if name not in self.initializers:
-            self.initializers[name] = numpy_helper.from_array(np.ascontiguousarray(values), name)
+            self.initializers[name] = numpy_helper.from_array(np.asarray(values, order="C"), name)
         return name
 
     def model(self, inputs: list[Any], outputs: list[Any], *, opset: int, ir_version: int, producer: str) -> ModelProto:

@@ -1,0 +1,56 @@
+"""Small BERT checkpoints with random weights and real structure, made by transformers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import BertConfig, BertForQuestionAnswering, BertForSequenceClassification
+
+from backends.fake_quant.calibrate import calibrate
+from backends.ranges import write_ranges
+
+LENGTH = 48
+
+
+def make_checkpoint(folder: Path, *, labels: int | None = None, **sizes: Any) -> Path:
+    """A folder as `save_pretrained` writes it. Weights are enlarged so that layers differ and rounding shows."""
+    torch.manual_seed(0)
+    config = BertConfig(
+        **{
+            "vocab_size": 300,
+            "hidden_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "intermediate_size": 128,
+            "max_position_embeddings": 128,
+            **({"num_labels": labels} if labels else {}),
+            **sizes,
+        }
+    )
+    model: Any = (BertForSequenceClassification if labels else BertForQuestionAnswering)(config)
+    model.train(False)
+    with torch.no_grad():
+        for index, (name, value) in enumerate(model.named_parameters()):
+            if value.ndim == 2 and "embeddings" not in name:
+                value.mul_(2.0 + index % 5)
+            elif value.ndim == 1:
+                value.add_(0.05 * torch.randn_like(value))
+    model.save_pretrained(folder)
+    return folder
+
+
+def make_batch(seed: int, rows: int = 4, length: int = LENGTH) -> dict[str, np.ndarray[Any, Any]]:
+    """Sequences of different lengths, padded."""
+    rng = np.random.default_rng(seed)
+    ids = rng.integers(5, 300, (rows, length))
+    lengths = rng.integers(length // 3, length + 1, rows)
+    mask = (np.arange(length) < lengths[:, None]).astype(np.int64)
+    types = (np.arange(length) > length // 2).astype(np.int64) * mask
+    return {"input_ids": ids * mask, "attention_mask": mask, "token_type_ids": types}
+
+
+def add_ranges(folder: Path, scheme: str = "engine_int8") -> None:
+    write_ranges(folder, calibrate(folder, [make_batch(seed) for seed in range(100, 104)], scheme, 1))

@@ -1,0 +1,292 @@
+"""Engines that claim to be the same model give the same logits; INT8 is INT8, with a checkpoint's own ranges."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from backends import BackendError, Settings, get_backend
+from tests.backends.checkpoints import LENGTH, add_ranges, make_batch, make_checkpoint
+
+Array = np.ndarray[Any, Any]
+
+
+def logits(name: str, folder: Path, batch: dict[str, Array], cache: Path) -> Array:
+    session = get_backend(name).prepare(folder, Settings(LENGTH, 8, 1, cache), "cpu")
+    try:
+        return session.run(batch)
+    finally:
+        session.close()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = make_checkpoint(tmp_path_factory.mktemp("question_answering"))
+    add_ranges(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {},
+        {"labels": 3},
+        {"hidden_act": "gelu_new"},
+        {"hidden_act": "relu", "labels": 1},
+        {"num_attention_heads": 1, "layer_norm_eps": 1e-5},
+        {"hidden_size": 96, "num_attention_heads": 6, "intermediate_size": 100, "num_hidden_layers": 1},
+    ],
+)
+def test_torch_and_onnx_runtime_agree_to_1e_4(tmp_path: Path, sizes: dict[str, Any]) -> None:
+    folder = make_checkpoint(tmp_path / "model", **sizes)
+    for batch in (make_batch(1), make_batch(2, rows=1, length=7)):
+        mine, theirs = (logits(name, folder, batch, tmp_path) for name in ("onnxruntime_fp32", "torch_fp32"))
+        shown = batch["attention_mask"].astype(bool) if mine.ndim == 3 else slice(None)
+        assert mine.shape == theirs.shape
+        assert mine.dtype == theirs.dtype == np.float32
+        assert np.abs(mine[shown] - theirs[shown]).max() < 1e-4
+        assert theirs[shown].size == 1 or theirs[shown].std() > 0.01
+
+
+def test_padding_changes_nothing(checkpoint: Path, tmp_path: Path) -> None:
+    batch = make_batch(3)
+    wide = {name: np.pad(values, ((0, 0), (0, 20))) for name, values in batch.items()}
+    shown = batch["attention_mask"].astype(bool)
+    session = get_backend("onnxruntime_fp32").prepare(checkpoint, Settings(LENGTH + 20, 8, 1, tmp_path), "cpu")
+    assert np.abs(session.run(wide)[:, :LENGTH][shown] - session.run(batch)[shown]).max() < 1e-5
+
+
+def test_the_simulation_is_the_engine(checkpoint: Path, tmp_path: Path) -> None:
+    """Static INT8 in ONNX Runtime against the simulation with the same ranges: they differ by float32 rounding; quantization
+    itself moves the logits a hundred times as far."""
+    batch = make_batch(4)
+    shown = batch["attention_mask"].astype(bool)
+    engine, simulated, exact = (
+        logits(name, checkpoint, batch, tmp_path)[shown]
+        for name in ("onnxruntime_int8", "fake_quant_w8a8", "torch_fp32")
+    )
+    moved = np.abs(simulated - exact).max()
+    assert moved > 1e-3
+    assert np.abs(engine - simulated).max() < moved / 100
+
+
+@pytest.mark.parametrize("name", ["fake_quant_w8a8", "onnxruntime_int8"])
+def test_shuffled_ranges_break_it(checkpoint: Path, tmp_path: Path, name: str) -> None:
+    """The agreement above can fail: with the input ranges of layers swapped among them, it does."""
+    folder = make_checkpoint(tmp_path / "model")
+    content = json.loads((checkpoint / "ranges.json").read_text())
+    tensors = content["tensors"]
+    swapped = {"intermediate.dense": "output.dense", "output.dense": "intermediate.dense"}
+    swapped |= {f"attention.self.{part}": "attention.output.dense" for part in ("query", "key", "value")}
+    swapped["attention.output.dense"] = "attention.self.query"
+    scales = {name: tensor["scale"] for name, tensor in tensors.items()}
+    for layer in (0, 1):
+        for mine, other in swapped.items():
+            tensors[f"encoder.layer.{layer}.{mine}.input"]["scale"] = scales[f"encoder.layer.{layer}.{other}.input"]
+    (folder / "ranges.json").write_text(json.dumps(content))
+    batch = make_batch(4)
+    shown = batch["attention_mask"].astype(bool)
+    exact = logits("torch_fp32", checkpoint, batch, tmp_path)[shown]
+    right = np.abs(logits(name, checkpoint, batch, tmp_path)[shown] - exact).max()
+    wrong = np.abs(logits(name, folder, batch, tmp_path)[shown] - exact).max()
+    assert wrong > 5 * right
+
+
+def test_dynamic_int8_stays_near_float(checkpoint: Path, tmp_path: Path) -> None:
+    batch = make_batch(5)
+    shown = batch["attention_mask"].astype(bool)
+    exact = logits("torch_fp32", checkpoint, batch, tmp_path)[shown]
+    moved = np.abs(logits("onnxruntime_int8_dynamic", checkpoint, batch, tmp_path)[shown] - exact)
+    assert 1e-5 < moved.max() < 0.5 * exact.std()
+
+
+@pytest.mark.parametrize("name", ["onnxruntime_int8", "onnxruntime_int8_dynamic"])
+def test_every_linear_layer_of_the_encoder_is_an_integer_product(checkpoint: Path, tmp_path: Path, name: str) -> None:
+    """Counted by hand: 2 layers x 48 tokens x (4 x 64 x 64 + 2 x 64 x 128)."""
+    session = get_backend(name).prepare(checkpoint, Settings(LENGTH, 8, 1, tmp_path), "cpu")
+    placement = session.placement()
+    linear = 2 * LENGTH * (4 * 64 * 64 + 2 * 64 * 128)
+    attention = 2 * 2 * LENGTH * LENGTH * 64
+    assert placement.int8_macs == linear
+    assert placement.total_macs == linear + attention + LENGTH * 64 * 2
+    assert set(placement.nodes) == {"CPUExecutionProvider"}
+
+
+def test_one_quantized_layer_by_hand(checkpoint: Path, tmp_path: Path) -> None:
+    """The first query projection of the Q/DQ graph against NumPy's integers."""
+    import onnx
+    import onnxruntime
+    from onnx import TensorProto, helper, numpy_helper
+
+    from backends.export import export_onnx
+
+    path = tmp_path / "model.onnx"
+    export_onnx(checkpoint, path, quantize="u8")
+    model = onnx.load(path)
+    name = "encoder.layer.0.attention.self.query"
+    for output in (f"{name}.product:out", "embeddings.LayerNorm:out"):
+        model.graph.output.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, None))
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.x64quantprecision", "1")  # as the backend does where there is no VNNI
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    _, product, states = session.run(None, dict(make_batch(6)))
+    stored = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
+    scale, codes, weight_scale = (stored[f"{name}.{part}"] for part in ("input.scale", "weight.codes", "weight.scale"))
+    assert codes.dtype == np.int8
+    assert stored[f"{name}.input.zero_point"] == 128
+    q = np.clip(np.rint(states / scale), -128, 127).astype(np.int64)
+    expected = (q @ codes.astype(np.int64)) * (scale.astype(np.float64) * weight_scale)
+    assert np.abs(product - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+def asymmetric(tmp_path: Path) -> Path:
+    folder = make_checkpoint(tmp_path / "asymmetric")
+    add_ranges(folder, "engine_int8_asymmetric")
+    return folder
+
+
+def test_an_asymmetric_scheme_runs_where_it_can_and_is_refused_where_it_cannot(tmp_path: Path) -> None:
+    from backends.export import export_onnx
+
+    folder, batch = asymmetric(tmp_path), make_batch(7)
+    shown = batch["attention_mask"].astype(bool)
+    engine, simulated = (
+        logits(name, folder, batch, tmp_path)[shown] for name in ("onnxruntime_int8", "fake_quant_w8a8")
+    )
+    assert np.abs(engine - simulated).max() < 1e-4
+    with pytest.raises(BackendError, match="symmetric"):
+        export_onnx(folder, tmp_path / "model.onnx", precision="fp16", quantize="s8")
+
+
+def test_static_int8_without_ranges_says_what_to_do(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "model")
+    for name in ("onnxruntime_int8", "fake_quant_w8a8"):
+        with pytest.raises(BackendError, match=r"ranges\.json"):
+            get_backend(name).prepare(folder, Settings(LENGTH, 8, 1, tmp_path), "cpu")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"model_type": "roberta"}, "only 'bert' encoders"),
+        ({"position_embedding_type": "relative_key"}, "only 'absolute'"),
+        ({"num_attention_heads": 5}, "5"),
+        ({"hidden_size": 128}, "64"),
+    ],
+)
+def test_what_the_export_cannot_do_is_one_line(tmp_path: Path, change: dict[str, Any], told: str) -> None:
+    from backends.export import export_onnx
+
+    folder = make_checkpoint(tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(BackendError, match=told) as raised:
+        export_onnx(folder, tmp_path / "model.onnx")
+    assert "\n" not in str(raised.value)
+    assert not list(tmp_path.glob("*.onnx*"))
+
+
+def test_an_onnx_runtime_process_imports_no_torch(checkpoint: Path, tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from backends import Settings, get_backend\n"
+        f"get_backend('onnxruntime_int8').prepare(Path({str(checkpoint)!r}), Settings(48, 8, 1, Path({str(tmp_path)!r})), 'cpu')\n"
+        "print([name for name in ('torch', 'transformers') if name in sys.modules])"
+    )
+    root = Path(__file__).resolve().parents[2]
+    found = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def nodes(path: Path) -> Iterator[tuple[Any, dict[str, Any], dict[str, Any]]]:
+    """(node, its producers by output name, initializers) of a graph."""
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load(path)
+    makers = {output: node for node in model.graph.node for output in node.output}
+    stored = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
+    for node in model.graph.node:
+        yield node, makers, stored
+
+
+def test_the_graph_for_tensorrt_obeys_its_rules(checkpoint: Path, tmp_path: Path) -> None:
+    """TensorRT's documented rules for explicit quantization: zero points 0, int8 codes, scales of the tensor's type, weights
+    per output channel and activations per tensor, a product that reads two DQs; float16 products, float32 where fragile."""
+    import onnx
+
+    from backends.export import export_onnx
+
+    path = tmp_path / "model.onnx"
+    export_onnx(checkpoint, path, precision="fp16", quantize="s8")
+    onnx.checker.check_model(str(path), full_check=True)
+    kinds = {
+        one.name: one.type.tensor_type.elem_type
+        for one in onnx.shape_inference.infer_shapes(onnx.load(path), strict_mode=True).graph.value_info
+    }
+    products = 0
+    for node, makers, stored in nodes(path):
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            scale, zero = stored[node.input[1]], stored[node.input[2]]
+            assert zero.dtype == np.int8
+            assert not zero.any()
+            assert scale.dtype == np.float16
+            assert (scale > 0).all()
+            assert (scale.ndim == 1) == ("weight" in node.name)
+        if node.op_type == "MatMul" and node.name.startswith("encoder.") and node.name.endswith(".product"):
+            assert [makers[name].op_type for name in node.input] == ["DequantizeLinear", "DequantizeLinear"]
+            products += 1
+        if node.op_type == "MatMul":
+            assert kinds[node.output[0]] == onnx.TensorProto.FLOAT16
+        if node.op_type in ("Softmax", "LayerNormalization", "Erf"):
+            assert kinds[node.output[0]] == onnx.TensorProto.FLOAT
+    assert products == 12
+
+
+@pytest.mark.parametrize(("quantize", "near"), [("none", "torch_fp32"), ("s8", "fake_quant_w8a8")])
+def test_the_graphs_for_tensorrt_run_in_onnx_runtime(
+    checkpoint: Path, tmp_path: Path, quantize: Any, near: str
+) -> None:
+    """What TensorRT would be given, executed: float16 and float16 scales are all that parts it from its float32 twin."""
+    import onnxruntime
+
+    from backends.export import export_onnx
+
+    path, batch = tmp_path / "model.onnx", make_batch(8)
+    export_onnx(checkpoint, path, precision="fp16", quantize=quantize)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (mine,) = session.run(["logits"], dict(batch))
+    shown = batch["attention_mask"].astype(bool)
+    theirs = logits(near, checkpoint, batch, tmp_path)[shown]
+    assert mine.dtype == np.float32
+    assert np.abs(mine[shown] - theirs).max() < 0.05 * theirs.std()
+
+
+def test_tensorrt_is_unavailable_with_a_remedy() -> None:
+    for name in ("tensorrt_fp16", "tensorrt_int8"):
+        here = get_backend(name).availability({"gpus": []})
+        assert not here.available
+        assert here.reason
+        assert here.remedy
+
+
+def test_int8_layers_of_an_engine_are_counted_from_what_they_read() -> None:
+    """The inspector's JSON as its documentation shows it; no engine has produced this one."""
+    from backends.tensor_rt import realised
+
+    layers = [
+        {"Name": "encoder.layer.0.output.dense.product", "Inputs": [{"Format/Datatype": "Row major Int8 format"}]},
+        {"Name": "fused", "Metadata": "[ONNX Layer: encoder.layer.1.output.dense.product]", "Inputs": [{"Format/Datatype": "Half"}]},
+        {"Name": "encoder.layer.10.output.dense.product", "Inputs": [{"Format/Datatype": "Int8"}]},
+    ]  # fmt: skip
+    macs = {f"encoder.layer.{index}.output.dense.product": 10**index for index in (0, 1, 10)}
+    placement = realised({"Layers": layers}, macs)
+    assert placement.int8_macs == 1 + 10**10
+    assert placement.total_macs == 11 + 10**10
+    assert placement.nodes == {"INT8": 2, "FP16/FP32": 1}
