@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-FLAGS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
+FLAGS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "bf16")
 
 
 @lru_cache(maxsize=1)
@@ -24,7 +24,7 @@ def describe() -> dict[str, Any]:
         "cpu_model": " ".join(_field(text, name) for name in ("vendor_id", "cpu family", "model", "stepping")).strip(),
         "cores": cores(),
         "logical_cores": len(_allowed()),
-        "flags": [flag for flag in FLAGS if flag in _field(text, "flags").split()],
+        "flags": [flag for flag in FLAGS if flag in (_field(text, "flags") or _field(text, "Features")).split()],
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "gpus": gpus(),
         "os": f"{platform.system()} {platform.release()}",

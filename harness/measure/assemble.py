@@ -20,7 +20,9 @@ from tasks import Scores, Statistic
 def read_scores(path: Path, split: str, statistic: Mapping[str, Sequence[Any]], metrics: Mapping[str, float]) -> Scores:
     """The Scores of one split, from a cell's NPZ and the statistics its process named."""
     with np.load(path, allow_pickle=False) as stored:
-        columns = {name.removeprefix(f"{split}/"): stored[name] for name in stored.files if name.startswith(f"{split}/")}
+        columns = {
+            name.removeprefix(f"{split}/"): stored[name] for name in stored.files if name.startswith(f"{split}/")
+        }
     groups = columns.pop("group", None)
     kinds = {name: Statistic(kind, tuple(names)) for name, (kind, names) in statistic.items()}
     return Scores(metrics, columns, kinds, groups)
@@ -33,7 +35,11 @@ def accuracies(
     if cell.checkpoint.recipe == "ptq":
         selected_on = "nothing; ranges calibrated on training examples"
     else:
-        selected_on = "nothing; last step of training" if checkpoint.train_seconds is not None else "nothing; weights as published"
+        selected_on = (
+            "nothing; last step of training"
+            if checkpoint.train_seconds is not None
+            else "nothing; weights as published"
+        )
     parts = []
     for found in scored["splits"]:
         fields = {name: value for name, value in found.items() if name not in ("statistics", "metrics")}

@@ -51,7 +51,10 @@ def _figure(value: float, scores: Scores, statistic: Statistic, resamples: int, 
     low, high = np.percentile(100 * draws, [2.5, 97.5])
     # a figure lies in its own interval, whatever the last bit says
     return Figure(
-        value=value, low=float(min(low, value)), high=float(max(high, value)), method=f"percentile bootstrap over {n} {unit}, {resamples} resamples"
+        value=value,
+        low=float(min(low, value)),
+        high=float(max(high, value)),
+        method=f"percentile bootstrap over {n} {unit}, {resamples} resamples",
     )
 
 
@@ -71,7 +74,9 @@ def _clustered_mean(values: Array, groups: Array, resamples: int, rng: np.random
 
 def _confusion(kind: str, predicted: Array, actual: Array, resamples: int, rng: np.random.Generator) -> Array:
     positive, true = predicted == 1, actual == 1
-    cells = np.array([(positive & true).sum(), (positive & ~true).sum(), (~positive & true).sum(), (~positive & ~true).sum()])
+    cells = np.array(
+        [(positive & true).sum(), (positive & ~true).sum(), (~positive & true).sum(), (~positive & ~true).sum()]
+    )
     tp, fp, fn, tn = rng.multinomial(len(predicted), cells / len(predicted), size=resamples).astype(np.float64).T
     with np.errstate(divide="ignore", invalid="ignore"):
         if kind == "f1":

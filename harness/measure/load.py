@@ -53,11 +53,18 @@ class Samples:
         return len(self.features)
 
 
-def make_samples(features: Features, *, load: Literal["fixed", "real"] | str, max_length: int, count: int, seed: int) -> Samples:
+def make_samples(
+    features: Features, *, load: Literal["fixed", "real"] | str, max_length: int, count: int, seed: int
+) -> Samples:
     """A seeded draw of `count` sequences. `fixed` offers each at max_length with its padding masked, as a fixed-shape
     deployment would; `real` at its own length."""
     chosen = np.sort(np.random.default_rng(seed).permutation(len(features))[:count])
-    drawn = Features(features.input_ids[chosen], features.token_type_ids[chosen], features.lengths[chosen], features.example_index[chosen])
+    drawn = Features(
+        features.input_ids[chosen],
+        features.token_type_ids[chosen],
+        features.lengths[chosen],
+        features.example_index[chosen],
+    )
     return Samples(drawn, load == "fixed", max_length)
 
 
@@ -124,7 +131,7 @@ def run_scenario(
                 session.run(samples.batch([query.index for query in part]))
                 served += len(part)
                 lg.QuerySamplesComplete([lg.QuerySampleResponse(query.id, 0, 0) for query in part])
-        except Exception as error:  # LoadGen cannot pass it on: it is kept, the queries are answered, and it is raised below
+        except Exception as error:  # LoadGen cannot pass it on: kept, and raised below once the queries are answered
             trouble.append(error)
             lg.QuerySamplesComplete([lg.QuerySampleResponse(query.id, 0, 0) for query in queries])
 
@@ -182,7 +189,14 @@ def _round(result: Mapping[str, Any], single: bool, served: int, warm_seconds: f
     kept = {key: value for key, value in result.items() if isinstance(value, int | float | str | bool)}
     if not single:
         qps = float(result["result_samples_per_second"])
-        return SpeedRound(qps=qps, queries=served, duration_seconds=served / qps, warmup_seconds=warm_seconds, warmup_ended=warm_ended, loadgen=kept)
+        return SpeedRound(
+            qps=qps,
+            queries=served,
+            duration_seconds=served / qps,
+            warmup_seconds=warm_seconds,
+            warmup_ended=warm_ended,
+            loadgen=kept,
+        )
 
     def milliseconds(key: str) -> float:
         return float(result[key]) / 1e6
@@ -215,7 +229,12 @@ def summarise(rounds: Sequence[SpeedRound]) -> dict[str, Figure | None]:
         from scipy.stats import t
 
         half = float(t.ppf(0.975, len(known) - 1)) * statistics.stdev(known) / len(known) ** 0.5
-        return Figure(value=mean, low=mean - half, high=mean + half, method=f"mean and t interval over {len(known)} fresh-process rounds")
+        return Figure(
+            value=mean,
+            low=mean - half,
+            high=mean + half,
+            method=f"mean and t interval over {len(known)} fresh-process rounds",
+        )
 
     names = ("qps", "mean_ms", "p50_ms", "p90_ms", "p99_ms")
     return {name: over([getattr(one, name) for one in rounds]) for name in names}
@@ -224,7 +243,11 @@ def summarise(rounds: Sequence[SpeedRound]) -> dict[str, Figure | None]:
 def findings(speed: Sequence[Speed], placement: Mapping[str, Any], measure: Measure) -> list[Finding]:
     """Validity rules that fail: wrong_provider, too_few_queries, noisy."""
     found = []
-    elsewhere = [row for row in placement["detail"] if is_product(row[1]) and placement["claimed"] not in row[2] and "Provider" in row[2]]
+    elsewhere = [
+        row
+        for row in placement["detail"]
+        if is_product(row[1]) and placement["claimed"] not in row[2] and "Provider" in row[2]
+    ]
     if elsewhere:
         found.append(
             Finding(
