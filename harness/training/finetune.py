@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from backends.bert import read_architecture
 from harness.cells import CheckpointSpec
 from harness.errors import CheckpointError
 from harness.training.cpu import register_attention, replace_dropout
-from harness.training.loop import Trained, train
+from harness.training.loop import train
 from harness.training.settings import TrainSettings
 from tasks import Task
 
@@ -19,49 +21,51 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedModel
 
-
-def auto_class(task: Task) -> Any:
-    from transformers import AutoModelForQuestionAnswering, AutoModelForSequenceClassification
-
-    return AutoModelForQuestionAnswering if task.kind == "question_answering" else AutoModelForSequenceClassification
+HEADS = ("qa_outputs.", "classifier.", "bert.pooler.")
+"""Tensors that a fine-tuning may begin with new ones of."""
 
 
-def head_config(task: Task) -> dict[str, Any]:
-    """What a config says of the task's head."""
+def fit_to_task(config: Any, task: Task, settings: TrainSettings, folder: Path) -> None:
+    """Make a configuration the task's (head, names of classes, dropout) and write it to `folder`.
+
+    Raises BackendError for an architecture that no backend could run afterwards: better before the training than after.
+    """
+    config.architectures = [_class(task).__name__]
     if task.kind == "question_answering":
-        return {}
-    labels = {
-        "id2label": dict(enumerate(task.labels)),
-        "label2id": {name: index for index, name in enumerate(task.labels)},
-    }
-    kind = "regression" if task.kind == "regression" else "single_label_classification"
-    return labels | {"problem_type": kind}
-
-
-def dropout_config(dropout: float | None) -> Mapping[str, float]:
-    if dropout is None:
-        return {}
-    return dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"), dropout)
+        config.num_labels = 2  # start and end; a source that was a classifier brings its own number
+    else:
+        config.id2label = dict(enumerate(task.labels))
+        config.label2id = {name: index for index, name in enumerate(task.labels)}
+        config.problem_type = "regression" if task.kind == "regression" else "single_label_classification"
+    if settings.dropout is not None:
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
+            setattr(config, name, settings.dropout)
+    config.save_pretrained(folder)
+    read_architecture(folder)
 
 
 def finetune(
-    source: Path | None, config: Any, task: Task, tokenizer: Tokenizer, spec: CheckpointSpec, state: Path, device: str
-) -> tuple[PreTrainedModel, Trained, int]:
-    """The trained model (FP32, on the CPU), how training went, and on how many examples.
+    source: Path | None,
+    config: Any,
+    task: Task,
+    tokenizer: Tokenizer,
+    spec: CheckpointSpec,
+    settings: TrainSettings,
+    state: Path,
+    device: str,
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """The trained model (FP32, on the CPU) and what origin.json says of the training.
 
-    `source` is the folder of the weights to start from, None for random ones. Raises CheckpointError, TaskError.
+    `source`: folder of the weights to start from, None for random ones. Raises CheckpointError, TaskError.
     """
-    settings = TrainSettings.model_validate(dict(spec.train or {}))
     examples = task.examples("train")
     if not examples:
-        raise CheckpointError(f"{task.name}: no training examples; give --data with a train split")
+        raise CheckpointError(f"{task.name}: there are no training examples; give --data with a train split")
     features = task.features(examples, tokenizer, spec.shape, training=True)
     torch.manual_seed(spec.seed)  # a new head's weights
     how = {"attn_implementation": register_attention() if device == "cpu" else "sdpa", "dtype": torch.float32}
-    if source is None:
-        model = auto_class(task).from_config(config, **how)
-    else:
-        model = pretrained(source, config, task, how)
+    model = _class(task)._from_config(config, **how) if source is None else _pretrained(source, config, task, how)
+    _check_room(state.parent, model, settings)
     if device == "cpu":
         replace_dropout(model)
     try:
@@ -70,23 +74,54 @@ def finetune(
         raise CheckpointError(
             f"{spec.model}: the GPU's memory does not hold a batch of {settings.batch_size}; lower train.batch_size"
         ) from None
-    return model.cpu(), trained, len(examples)
+    return model.cpu(), {
+        "train_seconds": trained.seconds,
+        "train_device": device,
+        "train_examples": len(examples),
+        "train_windows": len(features),
+        "train_steps": trained.steps,
+        "train_precision": trained.precision,
+        "loss_curve": trained.curve,
+    }
 
 
-def pretrained(source: Path, config: Any, task: Task, how: Mapping[str, Any]) -> PreTrainedModel:
-    """A pretrained encoder with a new head for the task, or the old one where it fits. Raises CheckpointError where it lacks
+def untrained(config: Any, task: Task, seed: int) -> PreTrainedModel:
+    """A model of random weights with the task's head."""
+    torch.manual_seed(seed)
+    model: PreTrainedModel = _class(task)._from_config(config, dtype=torch.float32)
+    return model
+
+
+def _class(task: Task) -> Any:
+    from transformers import BertForQuestionAnswering, BertForSequenceClassification
+
+    return BertForQuestionAnswering if task.kind == "question_answering" else BertForSequenceClassification
+
+
+def _pretrained(source: Path, config: Any, task: Task, how: Mapping[str, Any]) -> PreTrainedModel:
+    """A pretrained encoder with a new head for the task, or its old one where that fits. Raises CheckpointError where it lacks
     weights of the encoder: transformers would train random ones without a word."""
-    model, report = auto_class(task).from_pretrained(
-        source, config=config, output_loading_info=True, ignore_mismatched_sizes=True, **how
+    model, report = _class(task).from_pretrained(
+        source, config=config, output_loading_info=True, ignore_mismatched_sizes=True, local_files_only=True, **how
     )
     changed = [*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])]
-    head = ("qa_outputs.", "classifier.", "bert.pooler.")
-    lacking = sorted(name for name in changed if not name.startswith(head))
+    lacking = sorted(name for name in changed if not name.startswith(HEADS))
     if lacking:
+        more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
         raise CheckpointError(
-            f"{source.name}: model.safetensors has no fitting {lacking[0]}"
-            + (f" and {len(lacking) - 1} more" if len(lacking) > 1 else "")
-            + "; it holds another model than its config.json says"
+            f"{source}: model.safetensors has no fitting {lacking[0]}{more}; it holds another model than its config.json says"
         )
-    fine_tuned: PreTrainedModel = model
-    return fine_tuned
+    loaded: PreTrainedModel = model
+    return loaded
+
+
+def _check_room(folder: Path, model: torch.nn.Module, settings: TrainSettings) -> None:
+    """States hold weights and AdamW's two moments; one is written before the oldest goes; the result comes on top."""
+    weights = sum(value.numel() * value.element_size() for value in model.parameters())
+    needed = weights * (3 * (settings.keep_checkpoints + 1) + 1)
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise CheckpointError(
+            f"{folder}: training needs {needed / 1e9:.1f} GB for its states and its result, {free / 1e9:.1f} GB are free;"
+            " free some space or move the cache with QUANTBOARD_CACHE"
+        )
