@@ -78,7 +78,7 @@ def _where(draw: Draw, template: str) -> Value:
         return Value(f"the harbour of {town}", town, "near ")
     if form == 2:
         return Value(f"a hill above {town}", town, "on ")
-    return Value(town, town, "in ")
+    return Value(f"the north of {town}", town, "in ")
 
 
 def _count(draw: Draw, template: str) -> Value:
@@ -90,11 +90,6 @@ def _count(draw: Draw, template: str) -> Value:
     if form == 1:
         return Value(f"about {number}", str(number))
     return Value(str(number), str(number))
-
-
-def _thousands(draw: Draw, template: str) -> Value:
-    text = f"{2 + draw.below(97)},{draw.number(template, 10, 99)}0"
-    return Value(f"more than {text}" if draw.chance(0.3) else text, text)
 
 
 def _length(draw: Draw, template: str) -> Value:
@@ -139,14 +134,6 @@ def _animal(draw: Draw, template: str) -> Value:
     return Value(f"{article} {colour} {animal}", animal)
 
 
-def _languages(draw: Draw, template: str) -> Value:
-    first, second, third = (draw.entity(template, words.LANGUAGES) for _ in range(3))
-    if len({first, second, third}) < 3:
-        return Value(first, first)
-    text = f"{first}, {second} and {third}" if draw.chance(0.5) else f"{first} and {second}"
-    return Value(text, text)
-
-
 def _reason(draw: Draw, template: str) -> Value:
     text = f"{draw.entity(template, words.CAUSES)} {draw.pick(words.EFFECTS)}"
     return Value(text, text)
@@ -173,16 +160,6 @@ RELATIONS: dict[str, Relation] = {
             "{a} designed the main hall.",
         ),
         ("Who designed the main hall of {s}?", "Which architect designed the hall of {s}?", "By whom was the hall of {s} designed?"),
-    ),
-    "director": Relation(
-        _person,
-        (
-            "Today {s} is led by {a}.",
-            "The present director of {s} is {a}.",
-            "{a} is now its director.",
-            "The {n} is now led by the director, {a}.",
-        ),
-        ("Who leads {s} today?", "Who is the director of {s}?", "Which person is now the director of {s}?"),
     ),
     "opened": Relation(
         _date,
@@ -223,16 +200,6 @@ RELATIONS: dict[str, Relation] = {
             "The staff of the {n} is made up of {a} people.",
         ),
         ("How many people work at {s}?", "How many people does {s} employ?", "What is the number of people employed at {s}?"),
-    ),
-    "visitors": Relation(
-        _thousands,
-        (
-            "Every year {a} visitors come to {s}.",
-            "{S} receives {a} visitors a year.",
-            "It is seen by {a} visitors every year.",
-            "The {n} draws {a} visitors each year.",
-        ),
-        ("How many visitors come to {s}?", "How many visitors does {s} receive a year?", "By how many visitors is {s} seen?"),
     ),
     "length": Relation(
         _length,
@@ -283,16 +250,6 @@ RELATIONS: dict[str, Relation] = {
             "Above the door one sees {a}, the emblem of the {n}.",
         ),
         ("What does the emblem of {s} show?", "What is the emblem of {s}?", "Which animal is the emblem of {s}?"),
-    ),
-    "languages": Relation(
-        _languages,
-        (
-            "Guides at {s} speak {a}.",
-            "{S} offers tours in {a}.",
-            "Its guides speak {a} with the guests.",
-            "There are tours of the {n} in {a} every morning.",
-        ),
-        ("Which languages do the guides of {s} speak?", "In which languages does {s} offer tours?", "What languages are spoken by guides at {s}?"),
     ),
     "reason": Relation(
         _reason,

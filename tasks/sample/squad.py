@@ -9,11 +9,11 @@ from typing import Any
 from tasks.sample.draw import Draw
 from tasks.sample.facts import FILLERS, RELATIONS, Fact, Institution, institution, tell
 
-ARTICLES = {"train": 300, "validation": 48}
+ARTICLES = {"train": 400, "validation": 48}
 CORPUS_DOCUMENTS = 600
-_FACTS_A_CONTEXT = 5
+_FACTS_A_CONTEXT = 4
 _LONG_SHARE = 0.08
-_RIVAL_SHARE = 0.3
+_RIVAL_SHARE = 0.15
 """Share of contexts with a fact of an asked kind about another institution: there the question's name has to be read."""
 
 
