@@ -43,7 +43,11 @@ class TorchEager:
             except PackageNotFoundError:
                 return Availability(False, f"{name} is not installed", f"python -m pip install {name}")
         usable = bool(machine.get("gpus")) and not version("torch").endswith("+cpu")
-        if self.dtype == "bfloat16" and not usable and not {"avx512_bf16", "amx_bf16", "bf16"} & set(machine["flags"]):
+        if (
+            self.dtype == "bfloat16"
+            and not usable
+            and not {"avx512_bf16", "amx_bf16", "bf16"} & set(machine.get("flags", ["bf16"]))
+        ):
             return Availability(
                 False,
                 "this processor has no bfloat16 arithmetic: PyTorch would emulate it, some hundred times slower",

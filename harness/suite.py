@@ -255,8 +255,8 @@ def _parse(file: Path, shown_as: str) -> dict[str, Any]:
     try:
         return tomllib.loads(content.decode("utf-8"))
     except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise SuiteError([f"{shown_as}: line {line}: is not UTF-8"]) from None
+        number = content[: error.start].count(b"\n") + 1
+        raise SuiteError([f"{shown_as}: line {number}: is not UTF-8"]) from None
     except ValueError as error:  # TOMLDecodeError, or Python's own limit on the digits of a number
         raise SuiteError([printable(f"{shown_as}: {_syntax(str(error))}")]) from None
 

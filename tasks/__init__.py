@@ -62,7 +62,10 @@ def open_task(name: str, data: DataRef) -> Task:
     target = _REGISTRY.get(name) or _installed().get(name)
     if target is None:
         near = difflib.get_close_matches(name, task_names(), 1)
-        raise TaskError(f"unknown task '{name}'" + (f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(task_names())}"))
+        raise TaskError(
+            f"unknown task '{name}'"
+            + (f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(task_names())}")
+        )
     module, _, function = target.partition(":")
     task: Task = getattr(import_module(module), function)(name, data)
     return task

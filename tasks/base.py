@@ -163,19 +163,21 @@ class Task(Protocol):
     def examples(self, split: str) -> Sequence[Any]:
         """The rows of a split, in file order. Raises TaskError on broken data."""
 
-    def features(self, examples: Sequence[Any], tokenizer: Tokenizer, shape: Shape, *, training: bool = False) -> Features:
+    def features(
+        self, examples: Sequence[Any], tokenizer: Tokenizer, shape: Shape, *, training: bool = False
+    ) -> Features:
         """Token sequences; with `training` the targets too. Uses the fast tokenizer in batches."""
 
     def decode(
-        self, examples: Sequence[Any], features: Features, outputs: np.ndarray[Any, Any], label_names: Sequence[str] = ()
+        self,
+        examples: Sequence[Any],
+        features: Features,
+        outputs: np.ndarray[Any, Any],
+        label_names: Sequence[str] = (),
     ) -> list[Any]:
         """One prediction an example from float32 logits of each sequence: (n, longest, 2) for question answering
         (positions past a sequence's length are ignored), (n, labels) else. `label_names`: the model's own names of its
         classes (config `id2label`), matched to the task's by name; TaskError if they do not match."""
-
-    def parse_predictions(self, examples: Sequence[Any], text: str, file: str) -> list[Any]:
-        """One prediction an example from a predictions file's text, None where it has none. Raises TaskError naming `file`:
-        not the JSON that is expected, unknown ids, wrong types or numbers."""
 
     def score(self, examples: Sequence[Any], predictions: Sequence[Any]) -> Scores:
         """The official metrics over these examples. Predictions are one an example, None where missing."""

@@ -82,18 +82,19 @@ def speeds(
             name = (entry["scenario"], entry["load"], entry["batch_size"])
             grouped.setdefault(name, []).append((entry, SpeedRound(**entry["round"])))
     parts: list[Speed] = []
-    for (scenario, load, size), entries in grouped.items():
+    for (_, _, size), entries in grouped.items():
         rounds = [found for _, found in entries]
+        figures: dict[str, Any] = {**summarise(rounds)}
         parts.append(
             Speed(
-                scenario=scenario,
-                load=load,
+                scenario=entries[0][0]["scenario"],
+                load=entries[0][0]["load"],
                 batch_size=size,
                 sequence_length=entries[0][0]["sequence_length"],
                 mean_tokens=statistics.fmean(entry["mean_tokens"] for entry, _ in entries),
                 rounds=rounds,
-                timed=TIMED[scenario],
-                **summarise(rounds),
+                timed=TIMED[entries[0][0]["scenario"]],
+                **figures,
             )
         )
     return parts, findings(parts, placement, cell.measure)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from harness.record import Accuracy, Data, Figure, Flops, Memory, PlacementRecord, Record, Speed, SpeedRound, SplitData
+
+OFFERED: tuple[tuple[Literal["single_stream", "offline"], int], ...] = (("single_stream", 1), ("offline", 16))
+LOADS: tuple[Literal["fixed", "real"], ...] = ("fixed", "real")
 
 
 def make_record(*, key: str = "k", f1: float = 75.0, qps: float = 50.0, **changes: Any) -> Record:
@@ -64,8 +67,8 @@ def make_record(*, key: str = "k", f1: float = 75.0, qps: float = 50.0, **change
                 rounds=rounds,
                 timed="run",
             )
-            for scenario, size in (("single_stream", 1), ("offline", 16))
-            for load in ("fixed", "real")
+            for scenario, size in OFFERED
+            for load in LOADS
         ],
         "memory": Memory(peak_rss_bytes=2**28, import_rss_bytes=2**27),
         "placement": PlacementRecord(claimed="CPU", nodes={"CPU": 10}, int8_macs=5, total_macs=10),
