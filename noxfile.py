@@ -66,7 +66,8 @@ def site(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The whole test suite, on this machine's cores."""
     install(session, "minilm", "test")
-    session.run("pytest", *(session.posargs or ["-n", "auto", "--dist", "loadgroup"]))
+    options = session.posargs or ["-n", "auto", "--dist", "loadgroup"]
+    session.run("pytest", *options, env={"OMP_NUM_THREADS": "1"})  # the workers share the cores, so each has one
 
 
 @nox.session
@@ -83,7 +84,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Pairs of engines and of ways to feed them, side by side in one run (pytest-benchmark)."""
-    install(session, "minilm", "test")
+    install(session, "minilm", "test", "bench")
     session.run("pytest", "tests/bench", "--override-ini=addopts=", "-s", *session.posargs)
 
 

@@ -231,7 +231,7 @@ def summarise(rounds: Sequence[SpeedRound]) -> dict[str, Figure | None]:
         half = float(t.ppf(0.975, len(known) - 1)) * statistics.stdev(known) / len(known) ** 0.5
         return Figure(
             value=mean,
-            low=mean - half,
+            low=max(0.0, mean - half),
             high=mean + half,
             method=f"mean and t interval over {len(known)} fresh-process rounds",
         )

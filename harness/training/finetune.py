@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 
 from backends.bert import read_architecture
 from harness.cells import CheckpointSpec
@@ -101,9 +102,14 @@ def _class(task: Task) -> Any:
 def _pretrained(source: Path, config: Any, task: Task, how: Mapping[str, Any]) -> PreTrainedModel:
     """A pretrained encoder with a new head for the task, or its old one where that fits. Raises CheckpointError where it lacks
     weights of the encoder: transformers would train random ones without a word."""
-    model, report = _class(task).from_pretrained(
-        source, config=config, output_loading_info=True, ignore_mismatched_sizes=True, local_files_only=True, **how
-    )
+    try:
+        model, report = _class(task).from_pretrained(
+            source, config=config, output_loading_info=True, ignore_mismatched_sizes=True, local_files_only=True, **how
+        )
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{source / 'model.safetensors'}: cannot be read ({error}); save the model again"
+        ) from None
     changed = [*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])]
     lacking = sorted(name for name in changed if not name.startswith(HEADS))
     if lacking:

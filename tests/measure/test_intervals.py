@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -64,12 +65,13 @@ def test_coefficients_equal_a_loop_over_examples(kind: str) -> None:
     else:
         label = (rng.random(size) < 0.4).astype(float)
         predicted = np.where(rng.random(size) < 0.8, label, 1 - label)
-    measure = {
-        "f1": lambda p, l: f1_score(l, p),
-        "matthews_correlation": lambda p, l: matthews_corrcoef(l, p),
-        "pearson": lambda p, l: stats.pearsonr(p, l).statistic,
-        "spearman": lambda p, l: stats.spearmanr(p, l).statistic,
-    }[kind]
+    known: dict[str, Callable[[Array, Array], float]] = {
+        "f1": lambda mine, theirs: float(f1_score(theirs, mine)),
+        "matthews_correlation": lambda mine, theirs: float(matthews_corrcoef(theirs, mine)),
+        "pearson": lambda mine, theirs: float(stats.pearsonr(mine, theirs).statistic),
+        "spearman": lambda mine, theirs: float(stats.spearmanr(mine, theirs).statistic),
+    }
+    measure = known[kind]
     draws = []
     for _ in range(1000):
         rows = rng.integers(0, size, size)
