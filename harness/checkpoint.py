@@ -147,7 +147,7 @@ def _load(spec: CheckpointSpec, task: Task, cache: Path, part: Path) -> dict[str
             task.decode([], nothing, np.zeros((0, architecture.labels), np.float32), label_names(source))
     except (BackendError, TaskError) as error:
         raise CheckpointError(
-            f"{spec.model}: {_shown(spec)} does not fit {spec.task}: {error}; fine-tune it (recipe = 'finetune')"
+            f"{spec.model}: {_root(spec).source} does not fit {spec.task}: {error}; fine-tune it (recipe = 'finetune')"
             " or load one that was"
         ) from None
     _tokenizer(spec, source, _config(spec, task, source), part)
@@ -170,7 +170,7 @@ def _finetune(spec: CheckpointSpec, task: Task, cache: Path, part: Path) -> dict
         source: Path | None = folder_of(spec.parent, cache)
     else:
         source = None if spec.source == "scratch" else find_source(spec.source)
-    prepare_process(cores())
+    prepare_process(min(cores(), torch.get_num_threads()))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     settings = TrainSettings.model_validate(dict(spec.train or {}))
     config = _config(spec, task, source)
@@ -179,7 +179,7 @@ def _finetune(spec: CheckpointSpec, task: Task, cache: Path, part: Path) -> dict
         fit_to_task(config, task, settings, part)
     except BackendError as error:
         why = str(error).removeprefix(f"{part / 'config.json'}: ")
-        raise CheckpointError(f"{spec.model}: {_shown(spec)}: {why}") from None
+        raise CheckpointError(f"{spec.model}: {_root(spec).source}: {why}") from None
     state = folder_of(spec, cache).with_name(f".state-{spec.key}")
     model, facts = finetune(source, config, task, tokenizer, spec, settings, state, device)
     model.save_pretrained(part, max_shard_size="1TB")
@@ -207,12 +207,12 @@ def _config(spec: CheckpointSpec, task: Task, source: Path | None) -> Any:
             config = AutoConfig.from_pretrained(source, trust_remote_code=False, local_files_only=True)
         except Exception as error:  # a wrong type in it is an exception of yet another library's own
             raise CheckpointError(
-                f"{spec.model}: {_shown(spec)}: config.json cannot be read ({_line(error)}); save the model again"
+                f"{spec.model}: {_root(spec).source}: config.json cannot be read ({_line(error)}); save the model again"
             ) from None
     positions = getattr(config, "max_position_embeddings", spec.shape.max_length)
     if spec.shape.max_length > positions:
         raise CheckpointError(
-            f"{spec.model}: shape.max_length {spec.shape.max_length} is more than the {positions} positions of {_shown(spec)}"
+            f"{spec.model}: shape.max_length {spec.shape.max_length} is more than the {positions} positions of {_root(spec).source}"
         )
     return config
 
@@ -232,15 +232,15 @@ def _tokenizer(spec: CheckpointSpec, source: Path | None, config: Any, part: Pat
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=True)
         except Exception as error:  # the tokenizers library raises plain Exception for a broken file
             raise CheckpointError(
-                f"{spec.model}: {_shown(spec)}: the tokenizer cannot be read ({_line(error)}); save it again"
+                f"{spec.model}: {_root(spec).source}: tokenizer.json or vocab.txt cannot be read ({_line(error)}); save them again"
             ) from None
         tokenizer.save_pretrained(part)
     if not (part / "tokenizer.json").is_file():
-        raise CheckpointError(f"{spec.model}: {_shown(spec)}: has no fast tokenizer; save one as tokenizer.json")
+        raise CheckpointError(f"{spec.model}: {_root(spec).source}: has no fast tokenizer; save one as tokenizer.json")
     fast = load_tokenizer(part)
     if fast.get_vocab_size() > config.vocab_size:
         raise CheckpointError(
-            f"{spec.model}: {_shown(spec)}: its tokenizer has {fast.get_vocab_size():,} pieces, its model takes"
+            f"{spec.model}: {_root(spec).source}: its tokenizer has {fast.get_vocab_size():,} pieces, its model takes"
             f" {config.vocab_size:,}; give the model's own tokenizer"
         )
     return fast
@@ -263,7 +263,7 @@ def _calibrate(spec: CheckpointSpec, task: Task, cache: Path, part: Path) -> dic
         if file.name not in ("origin.json", "ranges.json"):
             _link(file, part / file.name)
     settings = {"samples": 128, "batch_size": 16, **(spec.calibration or {})}
-    torch.set_num_threads(cores())
+    torch.set_num_threads(min(cores(), torch.get_num_threads()))
     device: Device = "cuda" if torch.cuda.is_available() else "cpu"
     examples = task.examples("train")
     drawn = np.sort(np.random.default_rng(spec.seed).permutation(len(examples))[: settings["samples"]])
@@ -317,7 +317,7 @@ def _origin(spec: CheckpointSpec, task: Task, folder: Path) -> dict[str, Any]:
         "key": spec.key,
         "model": spec.model,
         "task": spec.task,
-        "source": _shown(spec),
+        "source": "a local folder" if _root(spec).source.startswith("/") else _root(spec).source,
         "recipe": spec.recipe,
         "stand_in": _root(spec).source == "scratch" and spec.data.kind == "sample",
         "scheme": spec.scheme,
@@ -341,11 +341,6 @@ def _origin(spec: CheckpointSpec, task: Task, folder: Path) -> dict[str, Any]:
 
 def _root(spec: CheckpointSpec) -> CheckpointSpec:
     return _root(spec.parent) if spec.parent else spec
-
-
-def _shown(spec: CheckpointSpec) -> str:
-    source = _root(spec).source
-    return "a local folder" if source.startswith("/") else source
 
 
 def _link(source: Path, target: Path) -> None:

@@ -101,7 +101,8 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("encoder")
     torch.manual_seed(0)
     config = BertConfig(vocab_size=sample_tokenizer().get_vocab_size(), max_position_embeddings=128, **SIZES)
-    BertModel(config).to(dtype=torch.float16).save_pretrained(folder)
+    model: Any = BertModel(config)
+    model.half().save_pretrained(folder)
     sample_tokenizer().save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizerFast"}')
     return folder
@@ -267,7 +268,7 @@ def fails(spec: CheckpointSpec, folder: Path, *words: str) -> None:
 
 
 def test_load_refuses_an_encoder_without_a_head(encoder: Path, tmp_path: Path) -> None:
-    fails(loads(encoder), tmp_path, "tiny: a local folder does not fit squad_v1", "recipe = 'finetune'")
+    fails(loads(encoder), tmp_path, f"tiny: {encoder} does not fit squad_v1", "recipe = 'finetune'")
 
 
 def test_load_refuses_a_head_of_another_task(copy: Path, tmp_path: Path) -> None:
@@ -414,7 +415,7 @@ def test_an_architecture_that_no_backend_runs_is_not_trained(
     folder = Path(shutil.copytree(encoder, tmp_path / "mine"))
     RobertaConfig(vocab_size=5000).save_pretrained(folder)
     monkeypatch.setattr(finetune, "train", None)
-    fails(sample_spec(source=str(folder)), tmp_path, "tiny: a local folder: model_type is 'roberta'")
+    fails(sample_spec(source=str(folder)), tmp_path, f"tiny: {folder}: model_type is 'roberta'")
 
 
 def test_a_tokenizer_of_another_model(encoder: Path, tmp_path: Path) -> None:
