@@ -128,14 +128,14 @@ def _load(spec: CheckpointSpec, task: Task, cache: Path, part: Path) -> dict[str
     from backends.bert import Weights, read_architecture
     from tasks import TaskError
 
-    if spec.source == "scratch" and not spec.parent:
+    source = _source(spec, cache)
+    if source is None:
         config = _config(spec, task, None)
         _tokenizer(spec, None, config, part)
         from harness.training.finetune import untrained
 
         untrained(config, task, spec.seed).save_pretrained(part)
         return {}
-    source = folder_of(spec.parent, cache) if spec.parent else find_source(spec.source)
     try:
         architecture = read_architecture(source)
         Weights(source, architecture)
@@ -166,10 +166,7 @@ def _finetune(spec: CheckpointSpec, task: Task, cache: Path, part: Path) -> dict
     from harness.training.finetune import finetune, fit_to_task
     from harness.training.settings import TrainSettings
 
-    if spec.parent:
-        source: Path | None = folder_of(spec.parent, cache)
-    else:
-        source = None if spec.source == "scratch" else find_source(spec.source)
+    source = _source(spec, cache)
     prepare_process(min(cores(), torch.get_num_threads()))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     settings = TrainSettings.model_validate(dict(spec.train or {}))
@@ -184,6 +181,16 @@ def _finetune(spec: CheckpointSpec, task: Task, cache: Path, part: Path) -> dict
     model, facts = finetune(source, config, task, tokenizer, spec, settings, state, device)
     model.save_pretrained(part, max_shard_size="1TB")
     return facts
+
+
+def _source(spec: CheckpointSpec, cache: Path) -> Path | None:
+    """The folder of the weights to start from; None for random ones."""
+    if spec.parent:
+        return folder_of(spec.parent, cache)
+    if spec.source == "scratch":
+        return None
+    revision = (spec.identity or {}).get("revision")  # the plan says "unresolved" where the hub did not answer it
+    return find_source(spec.source, None if revision == "unresolved" else revision)
 
 
 def _config(spec: CheckpointSpec, task: Task, source: Path | None) -> Any:

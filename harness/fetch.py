@@ -14,14 +14,15 @@ CONVERTER = "SFconvertbot"
 """The hub's own account that offers safetensors, as a pull request, to repositories that hold pickled weights only."""
 
 
-def find_source(source: str) -> Path:
-    """The folder of `hub:ID`, `package:NAME/FOLDER` or an absolute folder.
+def find_source(source: str, revision: str | None = None) -> Path:
+    """The folder of `hub:ID` (at the commit `revision`, else where its `main` stands), `package:NAME/FOLDER` or an absolute
+    folder.
 
     Raises SourceUnavailable when it cannot be had here, CheckpointError when it holds no model that we can read.
     """
     kind, _, name = source.partition(":")
     if kind == "hub":
-        path = _from_hub(name)
+        path = _from_hub(name, revision)
     elif kind == "package":
         path = _from_package(name)
     else:
@@ -53,10 +54,10 @@ def _from_package(name: str) -> Path:
     return path
 
 
-def _from_hub(name: str) -> Path:
-    path = _download(name, None)
-    if not (path / "model.safetensors").is_file() and (revision := _conversion(name)):
-        converted = _download(name, revision)
+def _from_hub(name: str, revision: str | None) -> Path:
+    path = _download(name, revision)
+    if not (path / "model.safetensors").is_file() and (offer := _conversion(name)):
+        converted = _download(name, offer)
         if (converted / "model.safetensors").is_file():
             return converted
     if not (path / "model.safetensors").is_file():

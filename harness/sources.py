@@ -53,8 +53,7 @@ def _hub(source: str, name: str, hub: bool, revision: str | None) -> Source:
     home = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface").expanduser()
     cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub") / f"models--{name.replace('/', '--')}"
     local = _read(cache / "refs" / "main")
-    refs = [local, _read(cache / "refs" / "refs" / "pr" / "1")]
-    copied = any(ref and (cache / "snapshots" / ref / "model.safetensors").is_file() for ref in refs)
+    copied = any((cache / "snapshots").glob("*/model.safetensors"))
     identity = {"revision": revision or local or "unresolved"}
     if hub or copied:
         return Source(source, identity)

@@ -1,0 +1,174 @@
+"""Models from the hub, with the real client against a server on the loopback interface."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from tests.tasks.loopback_hub import Fault, LoopbackHub, commit
+
+ROOT = Path(__file__).resolve().parents[2]
+CODE = """
+import json, os
+from harness.errors import SourceUnavailable
+from harness.fetch import find_source
+try:
+    folder = find_source("hub:owner/name", os.environ.get("REVISION"))
+    print(json.dumps({"files": sorted(path.name for path in folder.iterdir()), "folder": str(folder)}))
+except SourceUnavailable as error:
+    print(json.dumps({"reason": error.reason, "remedy": error.remedy}))
+"""
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A repository with everything that repositories hold; what we want is the weights, 200 kB, and three small files."""
+    folder = tmp_path / "root" / "models" / "owner" / "name"
+    folder.mkdir(parents=True)
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "README.md", "flax_model.msgpack"):
+        (folder / name).write_text("{}")
+    (folder / "model.safetensors").write_bytes(bytes(200_000))
+    (folder / "pytorch_model.bin").write_bytes(b"pickled")
+    (folder / "modeling_evil.py").write_text("raise SystemExit('ran')")
+    return folder
+
+
+def fetch(hub: LoopbackHub, home: Path, **environment: str) -> dict[str, Any]:
+    out = subprocess.run(
+        [sys.executable, "-c", CODE],
+        cwd=ROOT, env=hub.environment(home) | environment, capture_output=True, text=True, check=True, timeout=90,
+    )  # fmt: skip
+    assert "Traceback" not in out.stderr
+    found: dict[str, Any] = json.loads(out.stdout.splitlines()[-1])
+    return found
+
+
+def root(model: Path) -> Path:
+    return model.parents[2]
+
+
+def test_only_configuration_tokenizer_and_safetensors_are_fetched(model: Path, tmp_path: Path) -> None:
+    with LoopbackHub(root(model)) as hub:
+        found = fetch(hub, tmp_path / "home")
+    assert found["files"] == ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
+    assert (Path(found["folder"]) / "model.safetensors").stat().st_size == 200_000
+    wanted = [line for line in hub.requests if "/resolve/" in line]
+    assert wanted
+    assert not [line for line in wanted if line.endswith((".bin", ".py", ".msgpack", ".md"))]
+
+
+def test_what_was_fetched_serves_without_the_hub(model: Path, tmp_path: Path) -> None:
+    with LoopbackHub(root(model)) as hub:
+        before = fetch(hub, tmp_path / "home")
+    assert fetch(hub, tmp_path / "home") == before  # the server is gone
+
+
+def test_the_commit_that_was_planned_is_fetched(model: Path, tmp_path: Path) -> None:
+    with LoopbackHub(root(model)) as hub:
+        assert "files" in fetch(hub, tmp_path / "home", REVISION=commit(model))
+        assert fetch(hub, tmp_path / "home", REVISION="0" * 40)["reason"].startswith("hub:owner/name: ")
+    assert "files" in fetch(hub, tmp_path / "home", REVISION=commit(model))
+
+
+def test_no_such_model(model: Path, tmp_path: Path) -> None:
+    shutil.rmtree(model)
+    with LoopbackHub(root(model)) as hub:
+        found = fetch(hub, tmp_path / "home")
+    assert found["reason"] == "hub:owner/name: the hub has no such model, or not for you"
+    assert "HF_TOKEN" in found["remedy"]
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 500, 503])
+def test_a_hub_that_refuses(model: Path, tmp_path: Path, status: int) -> None:
+    with LoopbackHub(root(model), [Fault("/api/models/", status=status)]) as hub:
+        found = fetch(hub, tmp_path / "home")
+    assert found["reason"].startswith("hub:owner/name: ")
+    assert "\n" not in found["reason"]
+    if status in (403, 500, 503):
+        assert str(status) in found["reason"]
+
+
+def test_nobody_there(model: Path, tmp_path: Path) -> None:
+    with LoopbackHub(root(model)) as hub:
+        pass
+    begin = time.monotonic()
+    found = fetch(hub, tmp_path / "home")
+    assert found["reason"].startswith("hub:owner/name: the hub does not answer")
+    assert "HF_ENDPOINT" in found["remedy"]
+    assert time.monotonic() - begin < 60
+
+
+def test_a_download_that_is_cut_off_goes_on_where_it_was(model: Path, tmp_path: Path) -> None:
+    cut = Fault(r"resolve/.*model\.safetensors", cut=120_000)
+    with LoopbackHub(root(model), [cut]) as hub:
+        found = fetch(hub, tmp_path / "home", HF_HUB_DOWNLOAD_TIMEOUT="2")
+        assert found["reason"].startswith("hub:owner/name: the download failed (")
+        assert found["remedy"] == "try again: what has arrived is kept"
+        assert not list((tmp_path / "home").rglob("snapshots/*/model.safetensors"))
+        hub.faults.clear()
+        hub.requests.clear()
+        assert "model.safetensors" in fetch(hub, tmp_path / "home")["files"]
+
+
+def test_pickled_weights_are_not_loaded(model: Path, tmp_path: Path) -> None:
+    (model / "model.safetensors").unlink()
+    with LoopbackHub(root(model)) as hub:
+        found = fetch(hub, tmp_path / "home")
+    assert found["reason"] == "hub:owner/name: has no model.safetensors, and pickled weights are not loaded"
+    assert "save_pretrained" in found["remedy"]
+    assert any("/discussions" in line and "SFconvertbot" in line for line in hub.requests)
+    assert not [line for line in hub.requests if line.endswith(".bin")]
+
+
+def test_the_hubs_own_conversion_is_taken(model: Path, tmp_path: Path) -> None:
+    """As for many older repositories: the hub's bot offers safetensors as pull request 7, somebody else other ones as 6."""
+    converted = Path(shutil.copytree(model, model.parent / "converted"))
+    (model / "model.safetensors").unlink()
+    (converted / "model.safetensors").write_bytes(bytes(1234))
+    offers = [
+        {
+            "num": number, "title": "Adding `safetensors` variant of this model", "author": {"name": author},
+            "createdAt": "2024-01-01T00:00:00.000Z", "status": "open", "isPullRequest": True,
+            "repo": {"name": "owner/name", "type": "model"}, "repoOwner": {"name": "owner", "type": "user"},
+            "pinned": False, "numComments": 0, "numReactionUsers": 0, "topReactions": [],
+        }
+        for number, author in ((6, "somebody"), (7, "SFconvertbot"))
+    ]  # fmt: skip
+    with LoopbackHub(root(model)) as hub:
+        plain: Any = hub._server.RequestHandlerClass
+
+        class Handler(plain):  # type: ignore[misc]
+            def _route(self, path: str, body: str, fault: Fault | None) -> None:
+                if path.endswith("/discussions"):
+                    author = parse_qs(urlsplit(self.path).query).get("author", [""])[0]
+                    asked = [offer for offer in offers if offer["author"]["name"] == author]  # type: ignore[index]
+                    self._json({"discussions": asked, "count": len(asked), "start": 0})
+                    return
+                if "refs/pr/7" in path or commit(converted) in path:
+                    path = path.replace("refs/pr/7", "main").replace("owner/name", "owner/converted")
+                super()._route(path, body, fault)
+
+        hub._server.RequestHandlerClass = Handler
+        found = fetch(hub, tmp_path / "home")
+    assert (Path(found["folder"]) / "model.safetensors").stat().st_size == 1234
+    assert fetch(hub, tmp_path / "home") == found  # the server is gone
+
+
+def test_a_disk_without_room_is_not_blamed_on_the_hub(model: Path, tmp_path: Path) -> None:
+    code = CODE.replace(
+        "try:",
+        "import huggingface_hub\n"
+        "def full(*_, **__): raise OSError(28, 'No space left on device')\n"
+        "huggingface_hub.snapshot_download = full\ntry:",
+    )
+    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert out.returncode == 1
+    assert out.stderr.splitlines()[-1] == "OSError: [Errno 28] No space left on device"
