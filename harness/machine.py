@@ -11,7 +11,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-FLAGS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "bf16")
+FLAGS = (
+    *("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16"),
+    *("asimddp", "i8mm", "bf16", "sve"),  # Arm's
+)
+"""Instructions that decide how fast, and with which rounding, an engine's integer and bfloat16 products run."""
+ROOT = Path("/")
 
 
 @lru_cache(maxsize=1)
@@ -32,7 +37,7 @@ def describe() -> dict[str, Any]:
     }
 
 
-def _read(path: str) -> str:
+def _read(path: str | Path) -> str:
     try:
         return Path(path).read_text()
     except OSError:
@@ -51,17 +56,35 @@ def _allowed() -> set[int]:
     return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
 
 
-def cores() -> int:
-    """Physical cores this process may use: its affinity, hyper-threads counted once, and the cgroup's quota."""
+def cores(root: Path = ROOT) -> int:
+    """Physical cores this process may use: its affinity, hyper-threads counted once, and its cgroup's quota."""
     topology = set()
     for cpu in _allowed():
-        base = f"/sys/devices/system/cpu/cpu{cpu}/topology"
-        topology.add((_read(f"{base}/physical_package_id").strip(), _read(f"{base}/core_id").strip() or str(cpu)))
-    found = max(1, len(topology))
-    quota, _, period = _read("/sys/fs/cgroup/cpu.max").partition(" ")
-    if quota.strip().isdigit() and period.strip().isdigit():
-        found = min(found, max(1, int(quota) // int(period)))
-    return found
+        folder = root / f"sys/devices/system/cpu/cpu{cpu}/topology"
+        topology.add((_read(folder / "physical_package_id").strip(), _read(folder / "core_id").strip() or str(cpu)))
+    return int(max(1, min(len(topology), quota(root))))
+
+
+def quota(root: Path = ROOT) -> float:
+    """Processors' worth of time that the cgroup, or one it lies in, grants (cgroup v2 and v1); infinite where nothing does."""
+    found = [float("inf")]
+    for line in _read(root / "proc/self/cgroup").splitlines() or ["0::/"]:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        top = root / "sys/fs/cgroup" / ("cpu" if controllers else "")
+        inner = top / path.lstrip(
+            "/"
+        )  # not there when a container shows its own cgroup as the root: then the root is read
+        for folder in (inner, *inner.parents):
+            words = _read(folder / "cpu.max").split()
+            if controllers:
+                words = [_read(folder / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period")]
+            if len(words) == 2 and words[0].isdigit() and int(words[1] or 0):
+                found.append(int(words[0]) / int(words[1]))
+            if folder == top:
+                break
+    return min(found)
 
 
 def gpus() -> list[dict[str, Any]]:
@@ -78,7 +101,7 @@ def gpus() -> list[dict[str, Any]]:
         return [
             {
                 "name": str(pynvml.nvmlDeviceGetName(handle)),
-                "memory_bytes": int(pynvml.nvmlDeviceGetMemoryInfo(handle).total),
+                "memory_bytes": _memory(handle),
                 "driver": driver,
                 "compute_capability": ".".join(map(str, pynvml.nvmlDeviceGetCudaComputeCapability(handle))),
             }
@@ -86,6 +109,16 @@ def gpus() -> list[dict[str, Any]]:
         ]
     finally:
         pynvml.nvmlShutdown()
+
+
+def _memory(handle: Any) -> int | None:
+    """None on machines whose GPU has no memory of its own."""
+    import pynvml
+
+    try:
+        return int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)
+    except pynvml.NVMLError_NotSupported:
+        return None
 
 
 def assume_gpu(here: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,11 +140,13 @@ def software(distributions: Iterable[str]) -> dict[str, str]:
 
 
 def commit() -> tuple[str | None, bool | None]:
-    """The checkout's commit and whether anything outside results/ differs from it; (None, None) outside a checkout."""
+    """The checkout's commit and whether anything outside results/ differs from it, files that git does not know included;
+    (None, None) outside a checkout of this project, though it may lie inside one of another."""
     from harness import paths
 
     home = paths.home()
     try:
+        _git(home, "ls-files", "--error-unmatch", "harness/machine.py")
         sha = _git(home, "rev-parse", "HEAD")
         changed = _git(home, "status", "--porcelain", "--", ".", ":(exclude)results")
     except (OSError, subprocess.CalledProcessError):
@@ -120,4 +155,5 @@ def commit() -> tuple[str | None, bool | None]:
 
 
 def _git(home: Path, *words: str) -> str:
-    return subprocess.run(["git", "-C", str(home), *words], capture_output=True, text=True, check=True).stdout.strip()
+    command = ["git", "--no-optional-locks", "-C", str(home), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
