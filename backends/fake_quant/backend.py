@@ -3,9 +3,8 @@ integers of an engine can reach, and nothing about speed."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -38,34 +37,36 @@ class FakeQuant:
         from backends.ranges import read_ranges
 
         ranges = read_ranges(checkpoint)
-        session = TORCH_FP32.prepare(checkpoint, settings, device)
-        return FakeQuantSession(session, ranges)
+        return FakeQuantSession(TORCH_FP32.prepare(checkpoint, settings, device), ranges)
 
 
 class FakeQuantSession:
     """`torch_fp32`'s session with its encoder linears replaced: weights are rounded once, here, activations at run."""
 
     built = False
+    build_seconds = 0.0
 
     def __init__(self, session: TorchSession, ranges: Ranges) -> None:
         from backends.fake_quant.simulate import simulate
 
-        started = time.perf_counter()
         simulate(session.model, ranges)
         self._session = session
         self._scheme = ranges.scheme.name
         self.artifact_bytes = session.artifact_bytes
-        self.build_seconds = session.build_seconds + time.perf_counter() - started
 
     def run(self, batch: Batch) -> np.ndarray[Any, Any]:
         return self._session.run(batch)
 
     def placement(self) -> Placement:
-        """What PyTorch ran, in float32: no product here was an integer one."""
-        from dataclasses import replace
-
-        note = f"simulation of scheme {self._scheme}: every product ran in float32 on values rounded to INT8 grids"
-        return replace(self._session.placement(), notes=(note,))
+        """As `torch_fp32`'s: no product ran on integers. A simulated layer is one node, a FakeQuantLinear."""
+        plain = self._session.placement()
+        detail = tuple(
+            (name.removesuffix(".quantize_input"), "FakeQuantLinear" if operator == "FakeQuantize" else operator, where)
+            for name, operator, where in plain.detail
+        )
+        count = sum(operator == "FakeQuantLinear" for _, operator, _ in detail)
+        note = f"{count} linear layers simulate integer products in float32 with the ranges of {self._scheme}"
+        return replace(plain, detail=detail, notes=(*plain.notes, note))
 
     def close(self) -> None:
         self._session.close()

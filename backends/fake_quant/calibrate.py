@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from backends.base import BackendError, Batch, Device
 from backends.bert import read_architecture
 from backends.fake_quant.estimators import Histogram, find_grid, squared_error
+from backends.fake_quant.observe import histograms, source
+from backends.fake_quant.output_error import least_output_error
 from backends.fake_quant.schemes import Scheme, get_scheme
 from backends.fake_quant.simulate import encoder_linears
 from backends.ranges import Ranges, TensorRange, blank_range
@@ -34,82 +35,64 @@ def calibrate(
     """
     scheme = get_scheme(scheme_name)
     model = load_model(checkpoint, read_architecture(checkpoint)).to(device)
-    histograms, seen = observe(model, batches, device)
-    tensors, noise = choose(model, histograms, scheme)
-    return Ranges(scheme, tensors, {**seen, "seed": seed, "sqnr_db": noise})
+    tensors, facts = calibrate_model(model, list(batches), scheme, device)
+    return Ranges(scheme, tensors, {**facts, "seed": seed})
 
 
-def observe(model: nn.Module, batches: Iterable[Batch], device: Device) -> tuple[dict[str, Histogram], dict[str, int]]:
-    """One histogram an encoder linear's input (query, key and value share theirs), and what was seen: samples, batches,
-    tokens (padding excluded)."""
-    mask = torch.empty(0)
-    histograms: dict[str, Histogram] = {}
-    handles = []
-
-    def watch(name: str, linear: nn.Module) -> None:
-        histogram = histograms[name] = Histogram()
-
-        def hook(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-            histogram.add(inputs[0][mask])
-
-        handles.append(linear.register_forward_pre_hook(hook))
-
-    for name, linear in encoder_linears(model).items():
-        if name.endswith(("self.key", "self.value")):
-            histograms[name] = histograms[f"{name.rpartition('.')[0]}.query"]
-        else:
-            watch(name, linear)
-    seen = {"samples": 0, "batches": 0, "tokens": 0}
-    try:
-        with torch.inference_mode():
-            for batch in batches:
-                tensors = {name: torch.from_numpy(values).to(device) for name, values in batch.items()}
-                mask = tensors["attention_mask"].bool()
-                model(**tensors)
-                seen["samples"] += len(mask)
-                seen["batches"] += 1
-                seen["tokens"] += int(mask.sum())
-    finally:
-        for handle in handles:
-            handle.remove()
-    if not seen["tokens"]:
-        raise BackendError("calibration saw no tokens; hand in at least one batch of training examples")
-    return histograms, seen
-
-
-def choose(
-    model: nn.Module, histograms: dict[str, Histogram], scheme: Scheme
-) -> tuple[dict[str, TensorRange], dict[str, float]]:
-    """The range of every tensor of a scheme, and its signal-to-quantization-noise ratio in decibels."""
+def calibrate_model(
+    model: nn.Module, batches: Sequence[Batch], scheme: Scheme, device: Device = "cpu"
+) -> tuple[dict[str, TensorRange], dict[str, Any]]:
+    """The range of every tensor of a scheme, and facts: samples, batches, tokens, sqnr_db (decibels, by tensor)."""
+    found, seen = histograms(model, batches, device)
     tensors: dict[str, TensorRange] = {}
     noise: dict[str, float] = {}
-    for name, linear in encoder_linears(model).items():
-        weight = linear.weight.detach().float().cpu().numpy()
-        if not np.isfinite(weight).all():
-            raise BackendError(f"'{name}.weight' holds values that are not finite; train or load the checkpoint again")
-        if not histograms[name].finite:
+    for name, histogram in found.items():
+        if not histogram.finite or histogram.lowest == histogram.highest == 0:
+            what = "zero everywhere" if histogram.finite else "not finite"
             raise BackendError(
-                f"'{name}.input' was not finite on a calibration batch; the checkpoint overflows or is broken"
+                f"'{name}.input' was {what} in calibration; the checkpoint is broken: train or load it again"
             )
-        rows = weight if scheme.weights.granularity == "per_channel" else weight.reshape(1, -1)
-        for tensor, values, counts in (
-            (f"{name}.weight", rows, np.ones(rows.shape[1])),
-            (f"{name}.input", *histograms[name].occupied()),
-        ):
-            tensors[tensor], noise[tensor] = _choose(tensor, np.atleast_2d(values), counts, scheme)
-    return tensors, noise
+    if scheme.activations.estimator == "output_error":
+        inputs = least_output_error(model, batches, found, scheme, device)
+    else:
+        inputs = {
+            name: _from_values(f"{name}.input", *_of_histogram(histogram), scheme) for name, histogram in found.items()
+        }
+    for name, linear in encoder_linears(model).items():
+        values, counts = _of_weight(name, linear, scheme)
+        tensors[f"{name}.weight"] = _from_values(f"{name}.weight", values, counts, scheme)
+        noise[f"{name}.weight"] = _decibels(values, counts, tensors[f"{name}.weight"])
+        tensors[f"{name}.input"] = inputs[source(name)]
+        noise[f"{name}.input"] = _decibels(*_of_histogram(found[source(name)]), inputs[source(name)])
+    return tensors, {**seen, "sqnr_db": noise}
 
 
-def _choose(name: str, values: Array, counts: Array, scheme: Scheme) -> tuple[TensorRange, float]:
+def _of_histogram(histogram: Histogram) -> tuple[Array, Array]:
+    centres, counts = histogram.occupied()
+    return centres[None], counts
+
+
+def _of_weight(name: str, linear: nn.Linear, scheme: Scheme) -> tuple[Array, Array]:
+    weight: Array = linear.weight.detach().float().cpu().numpy()
+    if not np.isfinite(weight).all():
+        raise BackendError(f"'{name}.weight' holds values that are not finite; train or load the checkpoint again")
+    if scheme.weights.granularity == "per_tensor":
+        weight = weight.reshape(1, -1)
+    return weight, np.ones(weight.shape[1])
+
+
+def _from_values(name: str, values: Array, counts: Array, scheme: Scheme) -> TensorRange:
     blank = blank_range(name, scheme)
     scale, zero_point = find_grid(values, counts, blank.quantizer)
     # An output channel of zeros alone (pruned) is exact on any grid, but a tensor of zeros has no range.
     scale = np.where(scale > 0, scale, scale.max())
-    if not (np.isfinite(scale).all() and (scale >= np.finfo(np.float32).tiny).all()):
-        raise BackendError(
-            f"'{name}' has no usable range (largest scale {scale.max()}): it is zero, tiny or not finite"
-        )
+    if scale.min() < np.finfo(np.float32).tiny:
+        raise BackendError(f"'{name}' is zero or too small to have a range; train or load the checkpoint again")
+    return replace(blank, scale=scale, zero_point=zero_point)
+
+
+def _decibels(values: Array, counts: Array, tensor: TensorRange) -> float:
+    """Signal to quantization noise; 200 where there is no noise."""
     signal = float((values.astype(np.float64) ** 2 @ counts).sum())
-    error = float(squared_error(values, counts, scale, zero_point, blank.quantizer).sum())
-    decibels = 10 * np.log10(signal / error) if error > 0 else 200.0
-    return replace(blank, scale=scale, zero_point=zero_point), round(float(decibels), 2)
+    error = float(squared_error(values, counts, tensor.scale, tensor.zero_point, tensor.quantizer).sum())
+    return round(float(10 * np.log10(signal / error)), 2) if error > 0 else 200.0

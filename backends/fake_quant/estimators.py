@@ -1,7 +1,8 @@
 """From values seen to quantization ranges: streaming histograms, and the estimators that `schemes.Quantizer` names.
 
 An estimator works on `values` (rows, n) with `counts` (n,): each row gets a range of its own. A weight hands in its
-output channels and counts of one; an activation hands in one row, its histogram's bin centres and counts.
+output channels and counts of one; an activation hands in one row, its histogram's bin centres and counts. Candidates are
+ranges clipped to [-t, t], whether the grid is symmetric or not. (`output_error` needs the model: see `output_error.py`.)
 """
 
 from __future__ import annotations
@@ -116,31 +117,18 @@ def _quantile(values: Array, counts: Array, share: float) -> Array:
 
 
 def _mse(values: Array, counts: Array, quantizer: Quantizer) -> tuple[Array, Array]:
-    """Least squared error over shrunken ranges, two percent a step. Asymmetric ends shrink in turn."""
+    """Least squared error over clipped ranges, two percent a step, from all values down to their root mean square."""
     low, high = _min_max(values, counts, quantizer)
-    if quantizer.symmetric:
-        high = np.maximum(-low, high)
-        high = _shrink(values, counts, high, lambda end: grid(-end, end, quantizer), quantizer)
-        return -high, high
-    low, high = np.minimum(low, 0), np.maximum(high, 0)
-    for _ in range(2):
-        high = _shrink(values, counts, high, lambda end: grid(low, end, quantizer), quantizer)  # noqa: B023
-        low = -_shrink(values, counts, -low, lambda end: grid(-end, high, quantizer), quantizer)  # noqa: B023
-    return low, high
-
-
-def _shrink(
-    values: Array, counts: Array, start: Array, make: Callable[[Array], tuple[Array, Array]], quantizer: Quantizer
-) -> Array:
-    """(rows,) the end of the range, from `start` down to the row's own root mean square, whose grid has least error."""
     root_mean_square = np.sqrt((values.astype(np.float64) ** 2 @ counts) / counts.sum())
-    best, least = start, np.full(start.shape, np.inf)
-    end = start
-    while (end >= root_mean_square).any():
-        scale, zero_point = make(end)
+    best, least = (low, high), np.full(low.shape, np.inf)
+    end = np.maximum(-low, high)
+    while (end > root_mean_square).any():
+        clipped = np.maximum(low, -end), np.minimum(high, end)
+        scale, zero_point = grid(*clipped, quantizer)
         error = squared_error(values, counts, np.where(scale > 0, scale, 1), zero_point, quantizer)
         better = error < least
-        best, least = np.where(better, end, best), np.where(better, error, least)
+        best = np.where(better, clipped[0], best[0]), np.where(better, clipped[1], best[1])
+        least = np.minimum(error, least)
         end = end * 0.98
     return best
 

@@ -16,7 +16,7 @@ from backends.base import BackendError
 
 Granularity = Literal["per_tensor", "per_channel"]
 Rounding = Literal["half_even", "half_up"]
-Estimator = Literal["min_max", "percentile", "mse"]
+Estimator = Literal["min_max", "percentile", "mse", "output_error"]
 Tensors = Literal["encoder_linears"]
 
 
@@ -28,7 +28,8 @@ class Quantizer:
     granularity: one scale a tensor, or one an output channel (weights only). power_of_two: scales are powers of two.
     rounding: of ties, to the even neighbour (every engine's way) or up (Vitis's fixed-point hardware).
     estimator: how calibration finds the range. `min_max`: all that was seen. `percentile`: what `percentile` percent of
-    the values lie in, each tail cut alike. `mse`: least squared error of the values seen.
+    the values lie in. `mse`: least squared error of the values seen. `output_error` (activations only): least relative
+    error, averaged over tokens, of the output of what reads the tensor.
     """
 
     bits: int = 8
@@ -75,6 +76,8 @@ class Scheme:
     def __post_init__(self) -> None:
         if self.activations.granularity != "per_tensor":
             raise BackendError(f"scheme '{self.name}': activations can only be quantized per_tensor")
+        if self.weights.estimator == "output_error":
+            raise BackendError(f"scheme '{self.name}': output_error is an estimator for activations only")
         if self.tensors not in get_args(Tensors):
             raise BackendError(
                 f"scheme '{self.name}': tensors must be one of {', '.join(get_args(Tensors))}, not '{self.tensors}'"
@@ -98,13 +101,17 @@ class Scheme:
             raise BackendError(f"not a quantization scheme: {error}") from None
 
 
-_WEIGHTS = Quantizer(narrow=True, granularity="per_channel", estimator="mse")
+# Measured on MiniLM's six layers with windows of SQuAD's training text (signal-to-noise of the last hidden states, dB):
+# activations by min_max 12.7, percentile 99.99 8.8, 99.999 16.1, mse 12.2, output_error 18.1; asymmetric ones by min_max
+# 17.0, mse 16.0, output_error 19.8. The [CLS] token's outliers must be kept where attention reads them and cut before
+# the second feed-forward layer, which no rule on the values alone finds out. Weights: mse is no better than min_max.
+_WEIGHTS = Quantizer(narrow=True, granularity="per_channel")
 
 _SCHEMES = {
     scheme.name: scheme
     for scheme in (
-        Scheme("engine_int8", _WEIGHTS, Quantizer(estimator="mse")),
-        Scheme("engine_int8_asymmetric", _WEIGHTS, Quantizer(symmetric=False, estimator="mse")),
+        Scheme("engine_int8", _WEIGHTS, Quantizer(estimator="output_error")),
+        Scheme("engine_int8_asymmetric", _WEIGHTS, Quantizer(symmetric=False, estimator="output_error")),
     )
 }
 
