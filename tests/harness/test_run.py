@@ -96,7 +96,7 @@ class Checkout:
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            self.command(*words), cwd=self.folder, env=self.environment, text=True, capture_output=True, timeout=600
+            self.command(*words), cwd=self.folder, env=self.environment, text=True, capture_output=True, timeout=1200
         )
 
     def records(self) -> list[dict[str, Any]]:
@@ -176,7 +176,7 @@ def test_a_killed_run_loses_the_running_cell_alone(tmp_path: Path, checkout: Che
     process = subprocess.Popen(
         other.command("run", "small"), cwd=other.folder, env=other.environment, stderr=subprocess.DEVNULL
     )
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 500
     while len(other.records()) < 1 and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)

@@ -1,0 +1,19 @@
+"""What one test may leave behind in its process is put right before the next."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def processor_and_signals() -> Iterator[None]:
+    """Training flushes denormal numbers, a state of the processor; a run in the background begins with Ctrl-C ignored."""
+    torch.set_flush_denormal(False)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    torch.set_flush_denormal(False)
