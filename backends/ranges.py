@@ -96,7 +96,7 @@ def blank_range(name: str, scheme: Scheme) -> TensorRange:
 
 
 def write_ranges(folder: Path, ranges: Ranges) -> Path:
-    """Write `ranges.json` into a checkpoint folder, whole or not at all; returns its path."""
+    """Write `ranges.json` into a checkpoint folder, whole or not at all; returns its path. Raises BackendError."""
     tensors = {}
     for name, tensor in ranges.tensors.items():
         _check(name, tensor)
@@ -110,8 +110,12 @@ def write_ranges(folder: Path, ranges: Ranges) -> Path:
     }
     path = folder / FILE_NAME
     partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    return partial.replace(path)
+    try:
+        partial.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        return partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise BackendError(f"{path}: cannot be written ({error.strerror}); free some space") from None
 
 
 def read_ranges(folder: Path) -> Ranges:
