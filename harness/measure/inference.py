@@ -12,13 +12,13 @@ from backends import Session
 from tasks import Features
 
 PAST_THE_END = -1e9
-"""Logits of positions that a sequence does not have."""
+"""Logits of positions that a sequence does not have: no softmax and no n-best ever sees them."""
 
 
 @dataclass(frozen=True)
 class Inference:
     """outputs: float32 (n, longest, 2) or (n, labels), in the features' order. forward_seconds: in session.run alone.
-    tokens: fed to the model, padding included."""
+    tokens: fed to the model, padding included. batch_formation: in words, for the record."""
 
     outputs: np.ndarray[Any, Any]
     forward_seconds: float
@@ -27,39 +27,50 @@ class Inference:
 
 
 def run_features(session: Session, features: Features, *, batch_size: int, padding: str, max_length: int) -> Inference:
-    """`padding`: `longest` pads a batch to its own longest sequence, `max_length` always to max_length."""
+    """Every sequence once. `padding`: `longest` pads a batch to its own longest sequence, `max_length` always to max_length.
+
+    Batches are `batch_size` sequences, the last what is left; the longest go first, so that memory peaks at once. Which
+    sequences share a batch follows from the lengths alone: two engines, or two runs, see the same batches.
+    """
     order = np.argsort(-features.lengths, kind="stable")
-    longest = features.input_ids.shape[1]
-    outputs: np.ndarray[Any, Any] | None = None
+    count, longest = features.input_ids.shape
+    outputs = np.zeros((0, 0), np.float32)
     seconds, tokens = 0.0, 0
-    for at in range(0, len(order), batch_size):
+    for at in range(0, count, batch_size):
         rows = order[at : at + batch_size]
         batch = make_batch(features, rows, max_length if padding == "max_length" else int(features.lengths[rows].max()))
         start = time.perf_counter()
         logits = session.run(batch)
         seconds += time.perf_counter() - start
         tokens += batch["input_ids"].size
-        if outputs is None:
-            per_token = logits.ndim == 3
-            shape = (len(order), longest, logits.shape[2]) if per_token else (len(order), logits.shape[1])
+        if at == 0:
+            shape = (count, longest, logits.shape[2]) if logits.ndim == 3 else (count, logits.shape[1])
             outputs = np.full(shape, PAST_THE_END, np.float32)
         if logits.ndim == 3:
             width = min(longest, logits.shape[1])
-            outputs[rows, :width] = logits[:, :width]
+            inside = np.arange(width) < features.lengths[rows, None]
+            outputs[rows, :width] = np.where(inside[:, :, None], logits[:, :width], PAST_THE_END)
         else:
             outputs[rows] = logits
-    formation = f"sorted by length, longest first, {batch_size} a batch, padded to {'the longest of the batch' if padding == 'longest' else 'max_length'}"
-    if outputs is None:
-        outputs = np.zeros((0, 0), np.float32)
+    to = "the longest of the batch" if padding == "longest" else f"max_length, {max_length}"
+    formation = f"sorted by length, longest first, {batch_size} a batch, padded to {to}"
     return Inference(outputs, seconds, tokens, formation)
 
 
 def make_batch(features: Features, rows: np.ndarray[Any, Any], width: int) -> dict[str, np.ndarray[Any, Any]]:
-    """int64 arrays (rows, width), C-contiguous; the pad id is 0 in every BERT vocabulary and masked in any case."""
-    lengths = features.lengths[rows]
+    """`input_ids`, `attention_mask` and `token_type_ids` of these sequences, each (rows, width) int64 and C-contiguous."""
     stored = min(width, features.input_ids.shape[1])
-    batch = {name: np.zeros((len(rows), width), np.int64) for name in ("input_ids", "token_type_ids")}
-    for name, target in batch.items():
-        target[:, :stored] = getattr(features, name)[rows, :stored]
-    batch["attention_mask"] = (np.arange(width) < lengths[:, None]).astype(np.int64)
-    return batch
+    ids = np.full((len(rows), width), pad_id(features), np.int64)
+    types = np.zeros((len(rows), width), np.int64)
+    ids[:, :stored] = features.input_ids[rows, :stored]
+    types[:, :stored] = features.token_type_ids[rows, :stored]
+    mask = (np.arange(width) < features.lengths[rows, None]).astype(np.int64)
+    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+
+
+def pad_id(features: Features) -> int:
+    """What the features are padded with; where all are of one length and nothing tells, 0, which is [PAD] in BERT's
+    vocabularies (and masked in any case)."""
+    shortest = int(np.argmin(features.lengths))
+    length = int(features.lengths[shortest])
+    return int(features.input_ids[shortest, length]) if length < features.input_ids.shape[1] else 0

@@ -1,0 +1,65 @@
+"""A split through a session: what it is fed, and that every answer finds its way back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from harness.measure.inference import PAST_THE_END, make_batch, run_features
+from tests.backends.in_memory import InMemorySession
+from tests.measure.features import PAD, make_features
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 100])
+@pytest.mark.parametrize("padding", ["longest", "max_length"])
+def test_outputs_come_back_in_order(padding: str, size: int) -> None:
+    features, session = make_features(), InMemorySession()
+    found = run_features(session, features, batch_size=size, padding=padding, max_length=50)
+    inside = np.arange(40) < features.lengths[:, None]
+    assert found.outputs.dtype == np.float32
+    assert found.outputs.shape == (64, 40, 2)
+    for column in range(2):
+        assert np.array_equal(found.outputs[..., column][inside], features.input_ids[inside])
+    assert (found.outputs[~inside] == PAST_THE_END).all()
+    assert found.tokens == sum(rows * width for rows, width in session.shapes)
+
+
+def test_longest_first_and_each_batch_only_as_wide_as_it_must_be() -> None:
+    features, session = make_features(), InMemorySession()
+    found = run_features(session, features, batch_size=10, padding="longest", max_length=50)
+    ordered = sorted(map(int, features.lengths), reverse=True)
+    assert session.shapes == [(len(ordered[at : at + 10]), ordered[at]) for at in range(0, 64, 10)]
+    assert "10 a batch" in found.batch_formation
+    assert found.tokens < 64 * 40 < 64 * 50
+
+
+def test_classes_and_a_single_pass() -> None:
+    features, session = make_features(), InMemorySession(labels=3)
+    found = run_features(session, features, batch_size=16, padding="longest", max_length=40)
+    inside = np.arange(40) < features.lengths[:, None]
+    assert np.array_equal(found.outputs, np.repeat((features.input_ids * inside).sum(1)[:, None], 3, 1))
+
+
+def test_a_batch_holds_its_rows_with_the_tasks_own_padding() -> None:
+    features = make_features()
+    batch = make_batch(features, np.array([3, 0]), 50)
+    length = int(features.lengths[3])
+    assert list(batch["input_ids"][0]) == [*features.input_ids[3, :length], *[PAD] * (50 - length)]
+    assert list(batch["attention_mask"][0]) == [1] * length + [0] * (50 - length)
+    assert list(batch["token_type_ids"][1]) == [0] * 4 + [1] * 36 + [0] * 10
+
+
+def test_forward_time_is_the_sessions_alone() -> None:
+    session = InMemorySession(seconds_a_call=0.005)
+    found = run_features(session, make_features(), batch_size=8, padding="longest", max_length=40)
+    own = sum(session.ended) - sum(session.began)
+    assert own <= found.forward_seconds < session.ended[-1] - session.began[0] + 0.001
+    assert found.forward_seconds >= 8 * 0.005
+
+
+def test_nothing_to_run() -> None:
+    features = make_features(1)
+    empty = type(features)(
+        features.input_ids[:0], features.token_type_ids[:0], features.lengths[:0], features.example_index[:0]
+    )
+    assert run_features(InMemorySession(), empty, batch_size=8, padding="longest", max_length=40).outputs.size == 0
