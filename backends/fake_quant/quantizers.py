@@ -52,10 +52,11 @@ class FakeQuantLinear(nn.Module):
 
     def __init__(self, linear: nn.Linear, weight: TensorRange, inputs: TensorRange) -> None:
         super().__init__()
+        device = linear.weight.device
         with torch.no_grad():
-            self.register_buffer("weight", FakeQuantize(weight, 2)(linear.weight.detach().float()))
+            self.register_buffer("weight", FakeQuantize(weight, 2).to(device)(linear.weight.float()))
         self.bias = linear.bias
-        self.quantize_input = FakeQuantize(inputs)
+        self.quantize_input = FakeQuantize(inputs).to(device)
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         return nn.functional.linear(self.quantize_input(values), self.weight, self.bias)

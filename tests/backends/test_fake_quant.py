@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from backends.fake_quant.estimators import BINS, Histogram, find_grid
-from backends.fake_quant.quantizers import FakeQuantize
+from backends.fake_quant.quantizers import FakeQuantize, FakeQuantLinear
 from backends.fake_quant.schemes import Estimator, Quantizer
 from backends.ranges import TensorRange
 
@@ -85,6 +85,23 @@ def test_ties_go_up_where_the_hardware_does_so() -> None:
 
 def test_what_is_not_a_number_stays_so() -> None:
     assert FakeQuantize(activation(0.5, Quantizer()))(torch.tensor([torch.nan])).isnan().all()
+
+
+def test_a_linear_layer_is_replaced_where_it_lies() -> None:
+    """On its own device (`meta` stands for a GPU here), with its weight rounded once and its bias untouched."""
+    weight = TensorRange(
+        "weight", np.array([0.1, 0.2], np.float32), np.zeros(2, np.int32), 0, Quantizer(granularity="per_channel")
+    )
+    linear = torch.nn.Linear(3, 2)
+    twin = FakeQuantLinear(linear, weight, activation(0.5, Quantizer()))
+    values = torch.tensor([[0.3, -1.1, 200.0]])
+    rounded = torch.from_numpy(weight.dequantize(weight.quantize(linear.weight.detach().numpy())))
+    assert torch.equal(twin.weight, rounded)
+    assert torch.equal(
+        twin(values), torch.nn.functional.linear(torch.tensor([[0.5, -1.0, 63.5]]), rounded, linear.bias)
+    )
+    away = FakeQuantLinear(linear.to("meta"), weight, activation(0.5, Quantizer()))
+    assert {one.device.type for one in (*away.buffers(), *away.parameters())} == {"meta"}
 
 
 def skewed(seed: int, size: int = 300_000) -> Array:
