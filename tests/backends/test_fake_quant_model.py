@@ -146,13 +146,13 @@ def test_the_simulation_is_integer_arithmetic_and_shuffled_ranges_are_found_out(
     expected = integer_bert(folder, batch)
     simulated = run("fake_quant_w8a8", folder, batch)
     moved = np.abs(simulated - run("torch_fp32", checkpoint, batch))
-    bound = moved.mean() / 10
+    bound = moved.mean() / 100
     assert 1e-4 < moved.mean() < 0.1 * expected.std()
     assert np.abs(simulated - expected).mean() < bound
     for which in ("inputs", "weights"):
         wrong = with_ranges(checkpoint, tmp_path / which, scheme)
         shuffle(wrong, which)
-        assert np.abs(run("fake_quant_w8a8", wrong, batch) - expected).mean() > 10 * bound
+        assert np.abs(run("fake_quant_w8a8", wrong, batch) - expected).mean() > 50 * bound
 
 
 def load(checkpoint: Path, attention: str) -> Any:
