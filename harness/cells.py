@@ -49,11 +49,15 @@ class CheckpointSpec:
     @property
     def key(self) -> str:
         """Content key: settings, recipe version, identities, parent. Names of models and places of data are not part of it."""
-        content = asdict(self)
+        from harness.training.settings import in_key
+
+        content = {name: value for name, value in asdict(self).items() if value is not None}
         for name in ("model", "data", "parent"):
-            del content[name]
+            content.pop(name, None)
         if self.parent or self.source.startswith("/"):
             del content["source"]
+        if self.train:
+            content["train"] = in_key(self.train)
         content["version"] = RECIPE_VERSIONS[self.recipe]
         content["parent"] = self.parent.key if self.parent else None
         return digest(content)

@@ -319,6 +319,7 @@ def _origin(spec: CheckpointSpec, task: Task, folder: Path) -> dict[str, Any]:
     with weights.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     here = machine.describe()
+    commit, dirty = machine.commit()
     return {
         "format": 1,
         "key": spec.key,
@@ -342,6 +343,8 @@ def _origin(spec: CheckpointSpec, task: Task, folder: Path) -> dict[str, Any]:
         "made_by": {
             "software": machine.software(("torch", "transformers", "tokenizers", "safetensors", "numpy")),
             "machine": {name: here[name] for name in ("cpu", "cores", "flags", "gpus")},
+            "commit": commit,
+            "dirty": dirty,
         },
     }
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -45,3 +46,11 @@ class TrainSettings(BaseModel):
         if self.schedule == "constant" and self.end_learning_rate:
             raise ValueError("end_learning_rate needs schedule = 'linear' or 'polynomial'")
         return self
+
+
+def in_key(train: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that a checkpoint's key holds: those which change its weights and aren't at their default, so that a new
+    setting leaves old keys alone. (A default that changes asks for a new RECIPE_VERSIONS entry.)"""
+    fields = TrainSettings.model_fields
+    without = ("checkpoint_every", "keep_checkpoints")
+    return {name: value for name, value in train.items() if name not in without and value != fields[name].get_default()}
