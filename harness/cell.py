@@ -11,6 +11,7 @@ and what it found is written to `out` as JSON.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -18,6 +19,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -73,12 +75,19 @@ def main(arguments: Sequence[str]) -> int:
 
     try:
         found = {"build": build, "accuracy": accuracy, "speed": speed}[job.mode](job)
+        part = job.out.with_suffix(".part")
+        part.write_text(json.dumps(found))
+        part.replace(job.out)
     except (TaskError, BackendError) as error:
         print(str(error), flush=True)
         return USER_FAULT
-    part = job.out.with_suffix(".part")
-    part.write_text(json.dumps(found))
-    part.replace(job.out)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(
+            f"{error.filename or job.cache}: {error.strerror}; free some space or move the cache with QUANTBOARD_CACHE"
+        )
+        return USER_FAULT
     return 0
 
 
@@ -207,6 +216,7 @@ def speed(job: Job) -> dict[str, Any]:
                 )
     session.close()
     return facts | {
+        "started": datetime.fromtimestamp(job.started, UTC).isoformat(timespec="milliseconds"),
         "rounds": rounds,
         "cold_start_seconds": cold_start,
         "peak_rss_bytes": peak_rss_bytes(),

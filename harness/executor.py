@@ -1,4 +1,4 @@
-"""Runs a plan's cells one after another, each in fresh processes, and appends a record for each before the next starts."""
+"""Runs a plan's cells, each in fresh processes, and appends a record for each as soon as it has been measured."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from harness.cell import USER_FAULT, Job
 from harness.cells import Cell, CheckpointSpec
 from harness.checkpoint import describe, folder_of
 from harness.children import Ended, run_module
+from harness.errors import RecordError
 from harness.record import Record
 from tasks import DataIdentity
 
@@ -56,6 +58,15 @@ class Outcome:
     log: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Measured:
+    """A cell whose accuracy is known, and the speed rounds it has had."""
+
+    cell: Cell
+    scored: dict[str, Any]
+    rounds: list[dict[str, Any]] = field(default_factory=list)
+
+
 class CellFailed(Exception):
     """A process of the cell ended badly."""
 
@@ -80,33 +91,65 @@ def done_before(folder: Path) -> dict[str, Record]:
 def execute(
     cells: Iterable[Cell], run: Run, known: dict[str, Record], *, fresh: bool, until: Until | None
 ) -> Iterator[Record]:
-    """One record a cell, in the plan's order: an old one where the cell was already done, else a new one, already on the disk.
+    """One record a cell: an old one where the cell was already done, else a new one, already on the disk.
 
-    With `until`, cells stop at that step and no record is appended: what they yield is for the terminal alone.
+    Cells of one task and seed are measured together, since they stand in one table: first the accuracy of each, then their
+    speed rounds by turns, so that a drift of the machine falls on all of them (there and back: what came last in one round
+    comes first in the next). What a cell has measured is kept in the cache until its record is written; a run that was
+    killed goes on there. With `until`, cells stop at that step and no record is appended.
     """
-    for cell in cells:
-        old = known.get(cell.key)
-        if old and old.status in ("ok", "invalid") and not fresh and until is None:
-            run.say(f"{_name(cell)}: done before ({old.run_id})")
-            yield old
-            continue
-        if cell.blocked:
-            new = _record(cell, run, status="skipped", reason=cell.blocked[0], remedy=cell.blocked[1])
-        else:
-            new = run_cell(cell, run, until)
+    for _, group in groupby(cells, key=lambda cell: (cell.task, cell.seed)):
+        yield from _execute_group(list(group), run, known, fresh, until)
+
+
+def _execute_group(
+    cells: list[Cell], run: Run, known: dict[str, Record], fresh: bool, until: Until | None
+) -> Iterator[Record]:
+    def finish(cell: Cell, new: Record) -> Record:
         run.say(f"{_name(cell)}: {new.status}" + (f": {new.reason}" if new.reason else ""))
+        old = known.get(cell.key)
         repeated = (
             old is not None
             and new.status == old.status == "skipped"
             and (new.reason, new.remedy) == (old.reason, old.remedy)
         )
-        if until is None and not repeated:
-            record.append(run.file, new)
-        yield new
+        if until is None:
+            if not repeated:
+                record.append(run.file, new)
+            shutil.rmtree(_kept(cell, run), ignore_errors=True)
+        return new
+
+    waiting: list[Measured] = []
+    for cell in cells:
+        old = known.get(cell.key)
+        if old and old.status in ("ok", "invalid") and not fresh and until is None:
+            run.say(f"{_name(cell)}: done before ({old.run_id})")
+            yield old
+        elif cell.blocked:
+            yield finish(cell, _record(cell, run, status="skipped", reason=cell.blocked[0], remedy=cell.blocked[1]))
+        else:
+            if fresh:
+                shutil.rmtree(_kept(cell, run), ignore_errors=True)
+            found = _begin(cell, run, until)
+            if isinstance(found, Record):
+                yield finish(cell, found)
+            else:
+                waiting.append(found)
+    for number in range(1, max((one.cell.measure.rounds for one in waiting), default=0) + 1):
+        for one in waiting[:: 1 if number % 2 else -1]:
+            if number > one.cell.measure.rounds:
+                continue
+            try:
+                one.rounds.append(_step(one.cell, run, "speed", f"round-{number}"))
+            except CellFailed as failure:
+                waiting.remove(one)
+                yield finish(one.cell, _failed(one.cell, run, failure))
+    for one in waiting:
+        yield finish(one.cell, _measured(one, run, None))
 
 
-def run_cell(cell: Cell, run: Run, until: Until | None) -> Record:
-    """Checkpoint, then the cell's own processes; never raises for what goes wrong in them."""
+def _begin(cell: Cell, run: Run, until: Until | None) -> Record | Measured:
+    """Checkpoint and accuracy. A record where nothing is left to be measured; never raises for what goes wrong in them."""
     missing = ensure_checkpoint(base_of(cell.checkpoint) if until == "train" else cell.checkpoint, run)
     if missing:
         return _record(
@@ -114,13 +157,21 @@ def run_cell(cell: Cell, run: Run, until: Until | None) -> Record:
         )
     if until in ("train", "quantize"):
         return _record(cell, run, status="ok")
-    folder = Path(tempfile.mkdtemp(prefix="quantboard-"))
     try:
-        return _measure(cell, run, folder, until)
+        _drop_foreign(cell, run)
+        if until == "build":
+            _step(cell, run, "build", "build")
+            return _record(cell, run, status="ok")
+        measured = Measured(cell, _step(cell, run, "accuracy", "accuracy"))
     except CellFailed as failure:
-        return _record(cell, run, status="failed", reason=str(failure), log_tail=list(failure.log))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        return _failed(cell, run, failure)
+    if until == "score" or get_backend(cell.backend).simulated:
+        return _measured(measured, run, until)
+    return measured
+
+
+def _failed(cell: Cell, run: Run, failure: CellFailed) -> Record:
+    return _record(cell, run, status="failed", reason=str(failure), log_tail=list(failure.log))
 
 
 def base_of(spec: CheckpointSpec) -> CheckpointSpec:
@@ -168,69 +219,104 @@ def _plain(spec: CheckpointSpec) -> dict[str, Any]:
     return asdict(spec)
 
 
-def _measure(cell: Cell, run: Run, folder: Path, until: Until | None) -> Record:
-    from harness.measure.assemble import accuracies, flops_of, speeds
+def _kept(cell: Cell, run: Run) -> Path:
+    """Where the cache keeps what a cell has measured so far."""
+    return run.cache / "cells" / cell.key
 
-    backend = get_backend(cell.backend)
-    scores = run.file.parent / "scores" / f"{run.run_id}-{cell.key}.npz"
-    scratch_scores = folder / "scores.npz"
-    checkpoint = describe(folder_of(cell.checkpoint, run.cache))
 
-    def step(mode: str, name: str) -> dict[str, Any]:
-        job = Job(
-            mode=mode,
-            cell=cell,
-            checkpoint=folder_of(cell.checkpoint, run.cache),
-            cache=run.cache,
-            out=folder / f"{name}.json",
-            scores=scratch_scores,
-            samples=folder / "samples.npz",
-            started=time.time(),
-            threads=cell.measure.threads,
-        )
-        path, log = folder / f"{name}.job.json", folder / f"{name}.log"
-        job.write(path)
-        ended = run_module("harness.cell", path, log, timeout=TIMEOUT, threads=job.threads)
+def _drop_foreign(cell: Cell, run: Run) -> None:
+    """A record is of one state of the code: what another one measured is not kept, nor what uncommitted changes did."""
+    folder, mark = _kept(cell, run), {"commit": run.commit}
+    stamp = folder / "code.json"
+    if run.dirty or _read_kept(stamp) != mark:
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            stamp.write_text(json.dumps(mark))
+        except OSError as error:
+            raise _full(error, folder) from None
+
+
+def _full(error: OSError, folder: Path) -> CellFailed:
+    place = error.filename or folder
+    return CellFailed(f"{place}: {error.strerror}; free some space or move the cache with QUANTBOARD_CACHE", ())
+
+
+def _step(cell: Cell, run: Run, mode: str, name: str) -> dict[str, Any]:
+    """What one process of the cell found, or found in a run that was killed later. Raises CellFailed."""
+    folder = _kept(cell, run)
+    job = Job(
+        mode=mode,
+        cell=cell,
+        checkpoint=folder_of(cell.checkpoint, run.cache),
+        cache=run.cache,
+        out=folder / f"{name}.json",
+        scores=folder / "scores.npz",
+        samples=folder / "samples.npz",
+        started=time.time(),
+        threads=cell.measure.threads,
+    )
+    said = name.replace("round-", "speed, round ") + (f" of {cell.measure.rounds}" if mode == "speed" else "")
+    try:
+        if mode != "build" and (kept := _read_kept(job.out)) is not None:
+            run.say(f"{_name(cell)}: {said}: kept from before")
+            return kept
+        run.say(f"{_name(cell)}: {said}")
+        with tempfile.TemporaryDirectory(prefix="quantboard-") as scratch:
+            path, log = Path(scratch) / "job.json", Path(scratch) / "log"
+            job.write(path)
+            ended = run_module("harness.cell", path, log, timeout=TIMEOUT, threads=job.threads)
         if ended.code == USER_FAULT and ended.log:
             raise CellFailed(ended.log[-1], ())
         if ended.reason:
-            raise CellFailed(f"{name}: {ended.reason}", ended.log)
+            raise CellFailed(f"{said}: {ended.reason}", ended.log)
         found: dict[str, Any] = json.loads(job.out.read_text())
-        return found
+    except OSError as error:
+        raise _full(error, folder) from None
+    return found
 
-    if until == "build":
-        step("build", "build")
-        return _record(cell, run, status="ok")
-    run.say(f"{_name(cell)}: accuracy")
-    scored = step("accuracy", "accuracy")
-    rounds: list[dict[str, Any]] = []
-    if not backend.simulated and until is None:
-        for number in range(1, cell.measure.rounds + 1):
-            run.say(f"{_name(cell)}: speed, round {number} of {cell.measure.rounds}")
-            rounds.append(step("speed", f"round {number}"))
+
+def _read_kept(path: Path) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError):  # not there, or cut short by a crash of the machine
+        return None
+    return found
+
+
+def _measured(measured: Measured, run: Run, until: Until | None) -> Record:
+    """The record of a cell that has run to its end."""
+    from harness.measure.assemble import accuracies, flops_of, speeds
+
+    cell, scored, rounds = measured.cell, measured.scored, measured.rounds
+    kept, scores = _kept(cell, run) / "scores.npz", run.file.parent / "scores" / f"{run.run_id}-{cell.key}.npz"
     if until is None:
-        scores.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(scratch_scores, scores.with_suffix(".part"))
-        scores.with_suffix(".part").replace(scores)
+        try:
+            scores.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(kept, scores.with_suffix(".part"))
+            scores.with_suffix(".part").replace(scores)
+        except OSError as error:
+            scores.with_suffix(".part").unlink(missing_ok=True)
+            raise RecordError(
+                f"{scores}: cannot write the scores: {error.strerror}; free some space or make the folder writable"
+            ) from None
+    checkpoint = describe(folder_of(cell.checkpoint, run.cache))
     speed, findings = speeds(cell, rounds, scored["placement"])
+    starts = sorted(found["cold_start_seconds"] for found in rounds)
     return _record(
         cell,
         run,
         status="invalid" if findings else "ok",
         reason="; ".join(finding.what for finding in findings),
         checkpoint=checkpoint,
-        accuracy=accuracies(
-            scored, scratch_scores, f"scores/{scores.name}" if until is None else None, checkpoint, cell
-        ),
+        accuracy=accuracies(scored, kept, f"scores/{scores.name}" if until is None else None, checkpoint, cell),
         flops=flops_of(cell, checkpoint, scored["placement"]),
         speed=speed,
         memory=_memory(rounds),
         placement=record.PlacementRecord(**scored["placement"]),
         artifact_bytes=scored["artifact_bytes"],
         build_seconds=scored["build_seconds"],
-        cold_start_seconds=sorted(found["cold_start_seconds"] for found in rounds)[len(rounds) // 2]
-        if rounds
-        else None,
+        cold_start_seconds=starts[len(starts) // 2] if starts else None,
         findings=findings,
     )
 

@@ -136,7 +136,9 @@ def run_suite(options: argparse.Namespace, command: str, say: Callable[[str], No
     before = done_before(results)
     for line in estimate(plan, before, execution.cache, known, fresh=options.fresh):
         say(line)
-    return list(execute(plan.cells, execution, before, fresh=options.fresh, until=options.until))
+    done = list(execute(plan.cells, execution, before, fresh=options.fresh, until=options.until))
+    place = {cell.key: number for number, cell in enumerate(plan.cells)}
+    return sorted(done, key=lambda entry: place[entry.key])
 
 
 def score_predictions(name: str, path: Path, data: str | None) -> dict[str, Any]:

@@ -120,6 +120,7 @@ class SpeedRound(Part):
     p50_ms: float | None = None
     p90_ms: float | None = None
     p99_ms: float | None = None
+    started: str = Field("", description="UTC, ISO 8601: when its process was asked for")
     queries: int
     duration_seconds: float
     warmup_seconds: float

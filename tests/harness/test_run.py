@@ -116,7 +116,7 @@ def first(checkout: Checkout) -> dict[str, dict[str, Any]]:
     assert ended.returncode == 0, ended.stderr
     printed = json.loads(ended.stdout)
     assert "SAMPLE DATA" in ended.stderr
-    assert printed == checkout.records()
+    assert sorted(map(json.dumps, printed)) == sorted(map(json.dumps, checkout.records()))
     return {entry["label"]: entry for entry in printed}
 
 
@@ -169,24 +169,39 @@ def test_the_same_command_runs_nothing_twice(checkout: Checkout, first: dict[str
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("run")
-def test_a_killed_run_loses_the_running_cell_alone(tmp_path: Path, checkout: Checkout, first: dict[str, Any]) -> None:
-    """kill -9 in the middle; its children die with it, and the same command runs what is missing and nothing else."""
+def test_a_killed_run_loses_the_running_process_alone(
+    tmp_path: Path, checkout: Checkout, first: dict[str, Any]
+) -> None:
+    """kill -9 in the second speed round; its children die with it, and the same command runs what is missing, nothing else."""
     other = Checkout(tmp_path / "other")
     shutil.copytree(checkout.cache, other.cache)
     process = subprocess.Popen(
         other.command("run", "small"), cwd=other.folder, env=other.environment, stderr=subprocess.DEVNULL
     )
-    deadline = time.monotonic() + 500
-    while len(other.records()) < 1 and time.monotonic() < deadline:
+    cells, deadline = other.cache / "cells", time.monotonic() + 500
+    while len(list(cells.glob("*/round-2.json"))) < 1 and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    recorded = other.records()
-    assert 1 <= len(recorded) < 5
+    recorded, kept = other.records(), sorted(path.relative_to(cells) for path in cells.glob("*/[ar]*.json"))
+    assert [entry["label"] for entry in recorded] == ["fake_quant_w8a8", "tensorrt_fp16"]
+    assert len(kept) >= 3 + 3 + 1  # accuracy and the first round of three engines, and a second round
     ended = other.run("run", "small")
     assert ended.returncode == 0, ended.stderr
+    assert ended.stderr.count("kept from before") == len(kept)
     assert other.records()[: len(recorded)] == recorded
     assert sorted(entry["label"] for entry in other.records()) == sorted(first)
+    assert not list(cells.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("run")
+def test_rounds_of_cells_take_turns(checkout: Checkout, first: dict[str, dict[str, Any]]) -> None:
+    starts = sorted(
+        (one["started"], label) for label, entry in first.items() for one in entry["speed"][:1] for one in one["rounds"]
+    )
+    engines = ["torch_fp32", "onnxruntime_int8", "onnxruntime_int8_dynamic"]
+    assert [label for _, label in starts] == [*engines, *reversed(engines)]
 
 
 @pytest.mark.slow
