@@ -29,6 +29,7 @@ from backends import Device, Session, Settings, get_backend
 from harness.cells import Cell
 from harness.children import die_with_parent
 from harness.measure.memory import device_peak_bytes, peak_rss_bytes, rss_bytes
+from harness.measure.subset import evaluated
 from tasks import Features, Task, open_task
 
 if TYPE_CHECKING:
@@ -126,9 +127,7 @@ def accuracy(job: Job) -> dict[str, Any]:
     for number, split in enumerate(task.eval_splits):
         examples = task.examples(split)
         whole = len(examples)
-        if cell.limit is not None and cell.limit < whole:
-            chosen = np.sort(np.random.default_rng(20_261_121).permutation(whole)[: cell.limit])
-            examples = [examples[index] for index in chosen]
+        examples = evaluated(examples, cell.limit)
         features = cached_features(job, task, split, examples, tokenizer, fingerprint)
         if number == 0:
             write_samples(job.samples, features)

@@ -99,6 +99,21 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("task", help="squad_v1 or glue/TASK")
     one.add_argument("predictions", type=Path, help="JSON: {question id: text} for squad_v1, else a list in row order")
     one.add_argument("--data", metavar="DIR", help="folder with the data; or 'sample', or 'real'")
+    one = add("compare", compare, "two sets of records side by side, with paired tests, intervals and ratios of speed")
+    for name in ("a", "b"):
+        one.add_argument(name, help="a record id, a label, a backend, a model, or MODEL/LABEL")
+    one.add_argument("--task", action="append", default=[], metavar="NAME", help="only this task (may be repeated)")
+    one.add_argument("--markdown", action="store_true", help="print a Markdown table")
+    one.add_argument("--results", type=Path, help="default: results/ of the checkout")
+    one = add("rescore", rescore, "score stored predictions again, without running a model")
+    one.add_argument("names", nargs="*", metavar="RECORD", help="record ids, labels or models; default: all records")
+    one.add_argument("--data", metavar="DIR", help="folder with the data; or 'sample', or 'real'")
+    one.add_argument("--write", action="store_true", help="append records with the new figures")
+    one.add_argument("--results", type=Path, help="default: results/ of the checkout")
+    one = add("rerun", rerun, "run a cell again from its record alone")
+    one.add_argument("record", help="a record id")
+    one.add_argument("--data", metavar="DIR", help="folder with the data; or 'sample', or 'real'")
+    one.add_argument("--source", type=Path, metavar="DIR", help="the model's folder, for a model that came from one")
     one = add("flops", flops, "floating-point operations of one sequence by the project's rule")
     for name, default in (("layers", 12), ("hidden", 768), ("sequence-length", 384)):
         one.add_argument(f"--{name}", type=_positive, default=default, metavar="N", help=f"default {default}")
@@ -154,7 +169,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps([entry.model_dump() for entry in records]))
     else:
-        print_records(records)
+        print_records(records, options.until)
     return 1 if any(entry.status == "failed" for entry in records) else 0
 
 
@@ -177,6 +192,24 @@ def score(options: argparse.Namespace) -> int:
     found = score_predictions(options.task, options.predictions, options.data)
     print(json.dumps(found, indent=None if options.json else 2))
     return 0
+
+
+def compare(options: argparse.Namespace) -> int:
+    from harness.report.commands import compare_records
+
+    return compare_records(options)
+
+
+def rescore(options: argparse.Namespace) -> int:
+    from harness.report.commands import rescore_records
+
+    return rescore_records(options)
+
+
+def rerun(options: argparse.Namespace) -> int:
+    from harness.report.commands import rerun_record
+
+    return rerun_record(options, _say)
 
 
 def flops(options: argparse.Namespace) -> int:

@@ -135,7 +135,7 @@ class _TaskHere:
             baseline=suite.is_baseline(index),
             blocked=self.missing or blocked or (None if here.available else (here.reason, here.remedy)),
         )
-        return replace(cell, key=self._key(cell, backend, machine))
+        return replace(cell, key=cell_key(cell, backend, machine, self.identity, self.version))
 
     def checkpoint(self, model: str, seed: int) -> tuple[CheckpointSpec, Blocked]:
         """A model's own checkpoint, before any post-training quantization, and why it cannot be had here."""
@@ -205,28 +205,32 @@ class _TaskHere:
             return {"data": "unknown"}
         return {name: split.sha256 for name, split in self.identity.splits.items() if name == "train"}
 
-    def _key(self, cell: Cell, backend: Backend, machine: Mapping[str, Any]) -> str:
-        """Suite, model and label belong to it: a record is found again by the row it stands in. Where the data lies, and the
-        badge's bound, do not; of the data it holds what is evaluated, the checkpoint's key holds the rest."""
-        settings = asdict(cell)
-        for name in ("checkpoint", "data", "key", "blocked"):
-            del settings[name]
-        del settings["measure"]["min_accuracy"]
-        known = self.identity
-        libraries = software(backend.distributions)
-        libraries.pop("python", None)
-        return digest(
-            {
-                "cell": settings,
-                "checkpoint": cell.checkpoint.key,
-                "task": self.version,
-                "backend": backend.version,
-                "libraries": libraries,
-                "data": {name: one.sha256 for name, one in known.splits.items() if name != "train"} if known else None,
-                "machine": machine_identity(machine),
-                "measure": MEASURE_VERSION,
-            }
-        )
+
+def cell_key(
+    cell: Cell, backend: Backend, machine: Mapping[str, Any], identity: DataIdentity | None, task_version: int
+) -> str:
+    """Suite, model and label belong to it: a record is found again by the row it stands in. Where the data lies, and the
+    badge's bound, do not; of the data it holds what is evaluated, the checkpoint's key holds the rest."""
+    settings = asdict(cell)
+    for name in ("checkpoint", "data", "key", "blocked"):
+        del settings[name]
+    del settings["measure"]["min_accuracy"]
+    libraries = software(backend.distributions)
+    libraries.pop("python", None)
+    return digest(
+        {
+            "cell": settings,
+            "checkpoint": cell.checkpoint.key,
+            "task": task_version,
+            "backend": backend.version,
+            "libraries": libraries,
+            "data": {name: one.sha256 for name, one in identity.splits.items() if name != "train"}
+            if identity
+            else None,
+            "machine": machine_identity(machine),
+            "measure": MEASURE_VERSION,
+        }
+    )
 
 
 def _shape(common: ShapeTable | Sample, override: TaskOverride | None) -> Shape:

@@ -1,8 +1,11 @@
-"""95% intervals of accuracy metrics by the expanded percentile bootstrap, vectorised.
+"""95% intervals of accuracy metrics: Wilson's for shares, else the expanded percentile bootstrap, vectorised.
 
-The percentile interval (Efron & Tibshirani 1993, chapter 13) is too narrow where there is little to resample, as SQuAD's 48
-articles; Hesterberg (2015, "What Teachers Should Know about the Bootstrap", section 5) takes wider percentiles, such that a
-mean gets Student's interval. With thousands of examples the two are the same.
+A share of independent examples that are right or wrong gets Wilson's score interval (1927), which Brown, Cai & DasGupta
+(2001, "Interval Estimation for a Binomial Proportion") recommend: it needs no resampling and exists where all are right.
+
+Everything else is resampled. The percentile interval (Efron & Tibshirani 1993, chapter 13) is too narrow where there is
+little to resample, as SQuAD's 48 articles; Hesterberg (2015, "What Teachers Should Know about the Bootstrap", section 5)
+takes wider percentiles, such that a mean gets Student's interval. With thousands of examples the two are the same.
 
 Examples of one group are resampled together (the cluster bootstrap; Field & Welsh 2007): SQuAD's questions come by article.
 Means, F1, Matthews' and Pearson's correlations follow from sums over examples, so a resample needs only how often each
@@ -12,7 +15,8 @@ it is 0, as in `tasks.metrics.labels`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,7 +35,7 @@ def intervals(scores: Scores, resamples: int = 10_000, seed: int = 0) -> dict[st
     """A Figure, in percent, for every metric of `scores`; the same seed gives the same interval.
 
     low and high are None, with the reason in `method`, where no interval exists: fewer than two examples or groups, or a
-    metric that is the same in every resample (all examples right, say), whose true spread the bootstrap cannot know.
+    metric that is the same in every resample (all answers right, say), whose true spread the bootstrap cannot know.
     An interval is widened to hold its figure where it would not.
     """
     return {
@@ -47,12 +51,15 @@ def _figure(value: float, scores: Scores, statistic: Statistic, resamples: int, 
     count, unit, group = len(columns[0]), "examples", None
     if count < 2:
         return Figure(value=value, method=f"no interval: {count} example{'' if count == 1 else 's'}")
+    if scores.groups is None and is_share(statistic, columns):
+        low, high = wilson(float(columns[0].sum()), count)
+        return Figure(value=value, low=min(100 * low, value), high=max(100 * high, value), method=_WILSON.format(count))
     if scores.groups is not None:
         articles, group = np.unique(scores.groups, return_inverse=True)
         count, unit = len(articles), "articles"
         if count < 2:
             return Figure(value=value, method="no interval: all examples are of a single article")
-    draws = 100 * _resampled(statistic.kind, columns, group, resamples, np.random.default_rng(seed))
+    draws = 100 * resampled(statistic.kind, [columns], group, resamples, np.random.default_rng(seed))[:, 0]
     low, high = np.percentile(draws, _percentiles(count))
     if np.ptp(draws) < 1e-9:
         return Figure(value=value, method=f"no interval: the same in all of {resamples} resamples over {count} {unit}")
@@ -64,6 +71,23 @@ def _figure(value: float, scores: Scores, statistic: Statistic, resamples: int, 
     )
 
 
+_WILSON = "Wilson's score interval of a share of {} independent examples"
+
+
+def is_share(statistic: Statistic, columns: Sequence[Array]) -> bool:
+    """Whether a metric is the share of examples that are right, each 0 or 1."""
+    return statistic.kind == "mean" and bool(np.isin(columns[0], (0, 1)).all())
+
+
+def wilson(right: float, count: int) -> tuple[float, float]:
+    """Wilson's 95% score interval of a share, 0 to 1."""
+    z = 1.959963984540054
+    share = right / count
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * (share * (1 - share) / count + z * z / (4 * count * count)) ** 0.5
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
 def _percentiles(count: int) -> tuple[float, float]:
     """Of the draws, that bound 95% where `count` examples or groups are resampled: 2.5 and 97.5 in the limit."""
     from scipy.special import ndtr, stdtrit
@@ -72,24 +96,36 @@ def _percentiles(count: int) -> tuple[float, float]:
     return low, 100 - low
 
 
-def _resampled(kind: str, columns: list[Array], group: Array | None, resamples: int, rng: np.random.Generator) -> Array:
-    """The metric, as a coefficient, of each resample: (resamples,)."""
+def resampled(
+    kind: str, sets: Sequence[Sequence[Array]], group: Array | None, resamples: int, rng: np.random.Generator
+) -> Array:
+    """The metric, as a coefficient, of each of `sets`, which are columns of the same examples, in each resample:
+    (resamples, len(sets)). All sets see the same resamples, so that their differences are paired."""
     if kind == "spearman":
-        parts = [
-            _spearman(drawn, columns[0], columns[1]) for drawn in _times_drawn(len(columns[0]), group, resamples, rng)
-        ]
-        return np.concatenate(parts)
+        drawn = _times_drawn(len(sets[0][0]), group, resamples, rng)
+        return np.concatenate([np.stack([_spearman(times, x, y) for x, y in sets], 1) for times in drawn])
+    rows, of_sums = zip(*(_sufficient(kind, columns) for columns in sets), strict=True)
+    sums = _sums(np.concatenate(rows, 1), group, resamples, rng)
+    parts = np.split(sums, np.cumsum([one.shape[1] for one in rows])[:-1], axis=1)
+    return np.stack([metric(part) for metric, part in zip(of_sums, parts, strict=True)], 1)
+
+
+def _sufficient(kind: str, columns: Sequence[Array]) -> tuple[Array, Callable[[Array], Array]]:
+    """Rows (n, k) whose sums over the examples fix the metric, and the metric of such sums (resamples, k): (resamples,)."""
     if kind == "mean":
-        sums = _sums(np.stack([columns[0], np.ones_like(columns[0])], 1), group, resamples, rng)
-        return _ratio(sums[:, 0], sums[:, 1])
+        return np.stack([columns[0], np.ones_like(columns[0])], 1), lambda sums: _ratio(sums[:, 0], sums[:, 1])
     if kind == "f1":
         predicted, label = columns[0] == 1, columns[1] == 1
-        both, claimed, true = _sums(np.stack([predicted & label, predicted, label], 1), group, resamples, rng).T
-        return _ratio(2 * both, claimed + true)
+        rows = np.stack([predicted & label, predicted, label], 1)
+        return rows, lambda sums: _ratio(2 * sums[:, 0], sums[:, 1] + sums[:, 2])
     if kind == "matthews_correlation":
-        return _matthews(columns[0], columns[1], group, resamples, rng)
+        predicted, label = columns
+        classes = np.union1d(predicted, label)
+        hot = (predicted[:, None] == classes)[:, :, None] & (label[:, None] == classes)[:, None, :]
+        return hot.reshape(len(label), -1), partial(_matthews, len(classes))
     if kind == "pearson":
-        return _pearson(columns[0], columns[1], group, resamples, rng)
+        x, y = (_standard(values) for values in columns)
+        return np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], 1), _pearson
     raise ValueError(f"no resampling of '{kind}'")
 
 
@@ -116,20 +152,16 @@ def _times_drawn(count: int, group: Array | None, resamples: int, rng: np.random
         yield times if group is None else times[:, group]
 
 
-def _matthews(predicted: Array, label: Array, group: Array | None, resamples: int, rng: np.random.Generator) -> Array:
-    """Of any number of classes (Gorodkin 2004), from the resampled confusion matrix."""
-    classes = np.union1d(predicted, label)
-    hot = (predicted[:, None] == classes)[:, :, None] & (label[:, None] == classes)[:, None, :]
-    matrix = _sums(hot.reshape(len(label), -1), group, resamples, rng).reshape(-1, len(classes), len(classes))
+def _matthews(classes: int, sums: Array) -> Array:
+    """Of any number of classes (Gorodkin 2004), from resampled confusion matrices, flat."""
+    matrix = sums.reshape(-1, classes, classes)
     total, right = matrix.sum((1, 2)), np.trace(matrix, axis1=1, axis2=2)
     claimed, true = matrix.sum(2), matrix.sum(1)
     spread = (total**2 - (claimed**2).sum(1)) * (total**2 - (true**2).sum(1))
     return _ratio(right * total - (claimed * true).sum(1), np.sqrt(spread))
 
 
-def _pearson(x: Array, y: Array, group: Array | None, resamples: int, rng: np.random.Generator) -> Array:
-    x, y = _standard(x), _standard(y)
-    sums = _sums(np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], 1), group, resamples, rng)
+def _pearson(sums: Array) -> Array:
     mean_x, mean_y, xx, yy, xy = (sums[:, 1:] / sums[:, :1]).T
     return _ratio(xy - mean_x * mean_y, np.sqrt(_variance(xx, mean_x) * _variance(yy, mean_y)))
 

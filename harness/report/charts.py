@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.report.tables import Board, accuracy_of, speed_of
+from harness.report.compare import accuracy_of, speed_of
+from harness.report.tables import Board
 
 
 @dataclass(frozen=True)

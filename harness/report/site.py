@@ -20,6 +20,8 @@ from harness.errors import QuantboardError
 from harness.record import Record
 from harness.report import tables
 from harness.report.charts import DARK, LIGHT, accuracy_against_qps, points
+from harness.report.compare import Beside
+from harness.report.stored import Stored
 from harness.report.tables import Board, flatten, is_sample, latest, page_name
 
 
@@ -30,9 +32,9 @@ def render(results: Path, out: Path) -> Path:
     """
     if out.exists() and any(out.iterdir()) and not (out / "index.html").exists():
         raise QuantboardError(f"{out}: is not a site of ours and not empty; name another folder with --out")
-    entries = [entry for _, entry in record.read(results)] if results.is_dir() else []
-    shown = latest(entries)
-    found = tables.boards(shown)
+    entries = list(record.read(results)) if results.is_dir() else []
+    shown = latest(entry for _, entry in entries)
+    found = tables.boards(shown, Stored(entries))
     home = paths.home() / "site"
     environment = make_environment(home)
     try:
@@ -89,6 +91,12 @@ def _write(environment: Environment, out: Path, shown: Sequence[Record], found: 
         charts = [_charts(board) for board in suite["boards"]]
         references = read_references(suite["name"])
         _page(environment, out / suite["page"], "suite.html", suite=suite, charts=charts, references=references)
+    beside = {
+        (row.record.record_id, board.split): against(row.beside)
+        for board in found
+        for row in board.rows
+        if row.beside.base and row.beside.base.record_id != row.record.record_id
+    }
     for entry in shown:
         leaves = flatten(json.loads(entry.model_dump_json()))
         _page(
@@ -98,9 +106,26 @@ def _write(environment: Environment, out: Path, shown: Sequence[Record], found: 
             entry=entry,
             sample=is_sample(entry),
             leaves=leaves,
+            beside=[(split, one) for (name, split), one in beside.items() if name == entry.record_id],
             suite_page=suite_page(entry.suite, is_sample(entry)),
             machine=tables.machine_of_board(entry),
         )
+
+
+def against(beside: Beside) -> dict[str, Any]:
+    """A cell beside its baseline, as its page shows it: every metric and every figure of speed."""
+    assert beside.base is not None
+    return {
+        "base": beside.base,
+        "page": page_name(beside.base),
+        "share": tables.share(beside),
+        "metrics": [(name, tables.difference(one, one.p), one.method) for name, one in beside.differences.items()],
+        "corrected": tables.p_text(beside.corrected),
+        "ratios": [
+            (*load, tables.times(one, beside.corrected_ratios.get(load)), one.method)
+            for load, one in beside.ratios.items()
+        ],
+    }
 
 
 def suite_page(name: str, sample: bool) -> str:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from harness.record import Accuracy, Figure, Record, Speed
+from harness.measure.paired import Comparison
+from harness.record import Figure, Record
+from harness.report.compare import Beside, OverSeeds, accuracy_of, compare_board, over_seeds, speed_of
+from harness.report.stored import Stored
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Row:
     record: Record
     page: str
     columns: tuple[Value, ...]
+    beside: Beside = field(default_factory=Beside)
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ class Board:
     rows: tuple[Row, ...]
     others: tuple[Row, ...]
     """Cells without a measurement: failed and skipped."""
+    seeds: tuple[OverSeeds, ...] = ()
 
 
 SPEED_COLUMNS = (
@@ -61,6 +66,16 @@ SPEED_COLUMNS = (
     ("single_stream", "real", "p99_ms", "p99", "ms", "99th percentile of latency, single stream at real lengths."),
     ("offline", "real", "qps", "QPS, real lengths", "/s", "Samples a second, offline: all samples at hand, sorted by length, batches padded to their longest."),
     ("offline", "fixed", "qps", "QPS, fixed length", "/s", "Samples a second, offline, every sample padded to max_length."),
+)  # fmt: skip
+QPS = "QPS, real lengths"
+COMPARED = (
+    ("rank", "", "Ranks that {metric} may hold among this table's valid cells of the same seed, 1 the best: every pair is tested on the same examples, with Holm's correction over all pairs, and cells that cannot be told apart share ranks."),
+    ("difference", "points", "{metric} less that of the cell's own baseline (same seed; the model itself, a QAT model's parent or a student's teacher, on the baseline backend), paired over the same examples: McNemar's exact test for right-or-wrong metrics of independent examples, else a paired bootstrap, which resamples SQuAD's articles. The interval is 95% for this cell alone; p is Holm-corrected over the table."),
+    ("of baseline", "%", "{metric} as a share of the baseline's. MLPerf Inference asks its BERT entries for 99% or 99.9%; a badge, not a test: the difference says what is certain."),
+)  # fmt: skip
+SPEED_COMPARED = (
+    ("speed-up", "×", "Queries a second, offline at real lengths, over the baseline's: ratio of geometric means with its 95% interval over rounds (pairs of rounds that took turns, where both ran in one run); p is Holm-corrected over the column."),
+    ("speed rank", "", "Ranks that queries a second, offline at real lengths, may hold among this table's valid cells of the same seed, 1 the fastest; Holm's correction over all pairs."),
 )  # fmt: skip
 
 
@@ -115,8 +130,10 @@ def page_name(entry: Record) -> str:
     return "cell-" + re.sub(r"[^A-Za-z0-9_-]", "-", entry.record_id) + ".html"
 
 
-def boards(records: Sequence[Record]) -> list[Board]:
-    """Every board, real data first. A skipped cell stands on the board it would have stood on."""
+def boards(records: Sequence[Record], stored: Stored | None = None) -> list[Board]:
+    """Every board, real data first. A skipped cell stands on the board it would have stood on. Without `stored` scores
+    nothing is tested: differences have no interval, and accuracy no ranks."""
+    stored = stored or Stored()
     groups: dict[tuple[Any, ...], list[Record]] = {}
     for entry in records:
         data = entry.data.label if entry.data else "unknown"
@@ -128,14 +145,17 @@ def boards(records: Sequence[Record]) -> list[Board]:
         splits = list(dict.fromkeys(part.split for entry in measured for part in entry.accuracy)) or [""]
         for number, split in enumerate(splits):
             rows = [entry for entry in measured if accuracy_of(entry, split)]
-            columns, lines = table(rows, split)
+            beside = compare_board(rows, split, stored)
+            columns, lines = table(rows, split, beside)
             others = (
                 [Row(entry, page_name(entry), ()) for entry in entries if not entry.accuracy] if number == 0 else []
             )
             primary = columns[0].name if columns else ""
             found.append(
                 Board(
-                    suite, task, split, sample, not part, machine, data, primary, columns, tuple(lines), tuple(others)
+                    *(suite, task, split, sample, not part, machine, data, primary, columns, tuple(lines)),
+                    others=tuple(others),
+                    seeds=tuple(over_seeds(rows, split, beside)),
                 )
             )
     return found
@@ -150,25 +170,18 @@ def machine_of_board(entry: Record) -> str:
     )
 
 
-def accuracy_of(entry: Record, split: str) -> Accuracy | None:
-    return next((part for part in entry.accuracy if part.split == split), None)
-
-
-def table(entries: Sequence[Record], split: str) -> tuple[tuple[Column, ...], list[Row]]:
-    """Columns of a board and its rows, fastest first (no figure of speed last); the order is no rank."""
+def table(entries: Sequence[Record], split: str, beside: Mapping[str, Beside]) -> tuple[tuple[Column, ...], list[Row]]:
+    """Columns of a board and its rows, fastest first (no figure of speed last); the order is no rank, ranks are columns."""
     first = accuracy_of(entries[0], split) if entries else None
     if first is None:
         return (), []
     names = [first.primary, *(name for name in first.metrics if name != first.primary)]
     columns = [Column(name, "%", f"{name}, official definition, {split}, with its 95% interval.") for name in names]
-    columns.append(
-        Column(
-            "difference",
-            "points",
-            f"{first.primary} less that of the same model and seed on the baseline backend. Not a paired test.",
-        )
-    )
-    columns += [Column(name, unit, title) for _, _, _, name, unit, title in SPEED_COLUMNS]
+    columns += [Column(name, unit, title.format(metric=first.primary)) for name, unit, title in COMPARED]
+    for *_, name, unit, title in SPEED_COLUMNS:
+        columns.append(Column(name, unit, title))
+        if name == QPS:
+            columns += [Column(*column) for column in SPEED_COMPARED]
     columns += [
         Column(
             "INT8 share",
@@ -183,43 +196,85 @@ def table(entries: Sequence[Record], split: str) -> tuple[tuple[Column, ...], li
         ),
         Column("cold start", "s", "From the start of the process to the first answer."),
     ]
-    base = {(one.model, one.seed): one for one in entries if one.baseline}
-    rows = [Row(entry, page_name(entry), tuple(_values(entry, split, names, base))) for entry in entries]
-    speed = len(names) + 1 + next(i for i, column in enumerate(SPEED_COLUMNS) if column[3] == "QPS, real lengths")
+    rows = [
+        Row(
+            entry,
+            page_name(entry),
+            tuple(_values(entry, split, names, beside[entry.record_id])),
+            beside[entry.record_id],
+        )
+        for entry in entries
+    ]
+    speed = next(place for place, column in enumerate(columns) if column.name == QPS)
     return tuple(columns), sorted(rows, key=lambda row: -(row.columns[speed].order or 0))
 
 
-def _values(entry: Record, split: str, names: Sequence[str], base: Mapping[tuple[str, int], Record]) -> Iterable[Value]:
+def _values(entry: Record, split: str, names: Sequence[str], beside: Beside) -> Iterable[Value]:
     part = accuracy_of(entry, split)
     assert part is not None
     for name in names:
         yield figure(part.metrics.get(name))
-    yield _difference(entry, split, names[0], base.get((entry.model, entry.seed)))
-    for scenario, load, field, *_ in SPEED_COLUMNS:
+    yield rank(beside.rank, beside.ranked)
+    is_base = beside.base is not None and beside.base.record_id == entry.record_id
+    found = beside.differences.get(names[0])
+    yield Value("baseline", 0.0) if is_base else difference(found, beside.corrected) if found else Value("")
+    yield Value("baseline", 1.0) if is_base else share(beside)
+    for scenario, load, quantity, name, *_ in SPEED_COLUMNS:
         speed = speed_of(entry, scenario, load)
-        value = getattr(speed, field) if speed else None
+        value = getattr(speed, quantity) if speed else None
         note = f"batch {speed.batch_size}" if speed and scenario == "offline" else ""
         yield figure(value, note=note) if value else Value("simulation" if entry.simulated else "")
+        if name == QPS:
+            place = (scenario, load, speed.batch_size, quantity) if speed else None
+            faster = beside.ratios.get(place) if place else None
+            yield (
+                Value("baseline", 1.0)
+                if is_base and speed
+                else times(faster, beside.corrected_ratios.get(place) if place else None)
+            )
+            yield rank(beside.speed_rank, beside.speed_ranked)
     yield Value(f"{100 * entry.flops.int8_share:.1f}", entry.flops.int8_share) if entry.flops else Value("")
     yield mebibytes(entry.artifact_bytes)
     yield mebibytes(entry.memory.peak_rss_bytes if entry.memory else None)
     yield figure(Figure(value=entry.cold_start_seconds)) if entry.cold_start_seconds is not None else Value("")
 
 
-def _difference(entry: Record, split: str, name: str, base: Record | None) -> Value:
-    if entry.baseline:
-        return Value("baseline", 0.0)
-    mine, theirs = accuracy_of(entry, split), accuracy_of(base, split) if base else None
-    if not mine or not theirs or name not in mine.metrics or name not in theirs.metrics:
+def difference(one: Comparison, corrected: float | None) -> Value:
+    """Points with their interval, signs kept, and Holm's p; `not tested` where nothing could be."""
+    low = f"{one.low:+.2f}" if one.low is not None else ""
+    high = f"{one.high:+.2f}" if one.high is not None else ""
+    return Value(f"{one.value:+.2f}", one.value, low, high, p_text(corrected) or "not tested")
+
+
+def times(one: Comparison | None, corrected: float | None) -> Value:
+    """A ratio of speeds with its interval and Holm's p."""
+    if one is None:
         return Value("")
-    points = mine.metrics[name].value - theirs.metrics[name].value
-    return Value(f"{points:+.2f}", points)
+    digits = 3 if 0.8 < one.value < 1.25 else 2
+    low = f"{one.low:.{digits}f}" if one.low is not None else ""
+    high = f"{one.high:.{digits}f}" if one.high is not None else ""
+    return Value(f"{one.value:.{digits}f}×", one.value, low, high, p_text(corrected) or "one round: not tested")
 
 
-def speed_of(entry: Record, scenario: str, load: str) -> Speed | None:
-    """A record's speed in a scenario under a load; of its largest batch."""
-    parts = [part for part in entry.speed if part.scenario == scenario and part.load == load]
-    return max(parts, key=lambda part: part.batch_size, default=None)
+def p_text(p: float | None) -> str:
+    if p is None:
+        return ""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+
+
+def rank(found: tuple[int, int] | None, count: int) -> Value:
+    if found is None:
+        return Value("")
+    first, last = found
+    return Value(f"{first}" if first == last else f"{first}–{last}", first + last / 1000, note=f"of {count}")
+
+
+def share(beside: Beside) -> Value:
+    """Of the baseline's accuracy, with MLPerf's bound that it holds."""
+    if beside.share is None:
+        return Value("")
+    note = "below 99%" if not beside.bound else f"holds {100 * beside.bound:g}%"
+    return Value(f"{100 * beside.share:.2f}%", beside.share, note=note)
 
 
 def figure(value: Figure | None, *, note: str = "") -> Value:

@@ -36,14 +36,23 @@ def console() -> Console:
     return found if found.is_terminal else Console(width=180)
 
 
-def print_records(records: Sequence[Record]) -> None:
-    """The final table: a line a cell; the baseline's accuracy beside what others lose against it is for the pages."""
+def print_records(records: Sequence[Record], until: str | None = None) -> None:
+    """The final table: a line a cell, beside its baseline where both were recorded. until: nothing was recorded."""
     if not records:
         return
+    lost, faster = _beside([] if until else records)
     table = Table(title=records[0].suite_title)
     for name in ("model", "task", "backend", "seed", "status"):
         table.add_column(name, overflow="fold")
-    for name in ("accuracy % [95%]", "p90 ms", "queries/s", "INT8 share", "peak MiB"):
+    for name in (
+        "accuracy % [95%]",
+        "points against baseline [95%]",
+        "p90 ms",
+        "queries/s",
+        "speed-up [95%]",
+        "INT8 share",
+        "peak MiB",
+    ):
         table.add_column(name, justify="right")
     table.add_column("data")
     for entry in records:
@@ -55,8 +64,10 @@ def print_records(records: Sequence[Record]) -> None:
             str(entry.seed),
             entry.status,
             "\n".join(f"{name} {show(figure)}" for part in entry.accuracy for name, figure in part.metrics.items()),
+            "\n".join(lost.get(entry.record_id, [])),
             show(single.p90_ms, interval=False) if single and single.p90_ms else "",
             show(offline.qps) if offline else "",
+            "\n".join(faster.get(entry.record_id, [])),
             f"{entry.flops.int8_share:.0%}" if entry.flops else "",
             f"{entry.memory.peak_rss_bytes / 2**20:.0f}" if entry.memory else "",
             entry.data.label if entry.data else "",
@@ -74,9 +85,38 @@ def print_records(records: Sequence[Record]) -> None:
         for line in entry.log_tail:
             out.print(f"    {line}", markup=False, highlight=False)
     out.print(
-        "queries/s: offline, real lengths, largest batch; p90: single stream, real lengths; simulations carry no speed figure.",
+        "queries/s: offline, real lengths, largest batch; p90: single stream, real lengths; simulations carry no speed figure.\n"
+        "points: paired over the same examples; p is Holm-corrected over the table; speed-up: of queries/s, over rounds (docs/method.md).",
         style="dim",
     )
+
+
+def _beside(records: Sequence[Record]) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """By record id: a line a split with difference and p; ratio of speed."""
+    from harness import paths, record
+    from harness.report.stored import Stored
+    from harness.report.tables import QPS, Value, boards
+
+    lost: dict[str, list[str]] = {}
+    faster: dict[str, list[str]] = {}
+    folder = paths.results()
+    stored = Stored(record.read(folder)) if folder.is_dir() else Stored()
+
+    def line(value: Value) -> str:
+        return (
+            value.text
+            + (f" [{value.low}, {value.high}]" if value.low else "")
+            + (f" {value.note}" if value.note else "")
+        )
+
+    for board in boards(records, stored):
+        place = [column.name for column in board.columns]
+        for row in board.rows:
+            if value := row.columns[place.index("difference")]:
+                lost.setdefault(row.record.record_id, []).append(line(value))
+            if QPS in place:
+                faster[row.record.record_id] = [line(row.columns[place.index("speed-up")])]
+    return lost, faster
 
 
 def find_speed(entry: Record, scenario: str, load: str = "real") -> Speed | None:

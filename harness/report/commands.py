@@ -1,0 +1,148 @@
+"""The verbs that work on records: compare, rescore, rerun."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness import paths, record
+from harness.errors import QuantboardError
+from harness.record import Figure, Record
+from harness.report import pairs
+from harness.report.stored import Stored
+from harness.report.tables import latest
+from harness.report.terminal import console, show
+
+if TYPE_CHECKING:
+    from harness.rescore import Rescored
+
+
+def read_all(folder: Path) -> list[tuple[Path, Record]]:
+    """Raises QuantboardError where there are no records."""
+    found = list(record.read(folder)) if folder.is_dir() else []
+    if not found:
+        raise QuantboardError(f"{folder}: holds no records; `quantboard run SUITE` makes some")
+    return found
+
+
+def compare_records(options: argparse.Namespace) -> int:
+    found = read_all(options.results or paths.results())
+    shown = latest(entry for _, entry in found)
+    named = {options.a, options.b}
+    shown += [
+        entry for _, entry in found if entry.record_id in named and entry not in shown
+    ]  # one that was measured again
+    made = pairs.pair_up(shown, options.a, options.b, options.task, Stored(found))
+    if options.json:
+        print(json.dumps([pairs.to_json(pair) for pair in made]))
+    elif options.markdown:
+        print(pairs.to_markdown(made))
+    else:
+        print_pairs(made)
+    return 0
+
+
+def print_pairs(made: list[pairs.Pair]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=escape(pairs.title(made)))
+    for name in pairs.COLUMNS:
+        table.add_column(escape(name), overflow="fold", justify="right" if name in ("A", "B") else "left")
+    for row in pairs.rows(made):
+        table.add_row(*map(escape, row))
+    out = console()
+    out.print(table)
+    for line in pairs.notes(made):
+        out.print(line, style="dim", markup=False, highlight=False)
+
+
+def rescore_records(options: argparse.Namespace) -> int:
+    from harness.rescore import rescore, write
+
+    found = read_all(options.results or paths.results())
+    entries = [entry for entry in latest(entry for _, entry in found) if entry.accuracy]
+    if options.names:
+        everything = [entry for _, entry in found if entry.accuracy]
+        chosen = [
+            one for name in options.names for one in pairs.select([*entries, *_old(everything, entries, name)], name)
+        ]
+        entries = list({entry.record_id: entry for entry in chosen}.values())
+    stored = Stored(found)
+    made = list(rescore(entries, stored, options.data))
+    files = [str(path) for path in write(made, stored)] if options.write else []
+    if options.json:
+        print(json.dumps({"records": [_rescored_json(one) for one in made], "written": files}))
+    else:
+        _print_rescored(made, files)
+    return 1 if any(one.differs for one in made) and not options.write else 0
+
+
+def _old(everything: list[Record], entries: list[Record], name: str) -> list[Record]:
+    """Records that newer ones have replaced are found by their id alone."""
+    known = {entry.record_id for entry in entries}
+    return [entry for entry in everything if entry.record_id == name and entry.record_id not in known]
+
+
+def _rescored_json(one: Rescored) -> dict[str, object]:
+    metrics = [
+        {"split": split, "metric": name, "recorded": before.model_dump(), "now": now.model_dump()}
+        for split, name, before, now in one.changes()
+    ]
+    return {"record_id": one.old.record_id, "differs": one.differs, "metrics": metrics}
+
+
+def _print_rescored(made: list[Rescored], files: list[str]) -> None:
+    from rich.table import Table
+
+    table = Table(title="Scored again from stored predictions")
+    for name in ("record", "cell", "split", "metric"):
+        table.add_column(name, overflow="fold")
+    for name in ("recorded", "now"):
+        table.add_column(name, justify="right")
+    for one in made:
+        cell = f"{one.old.model} / {one.old.task} / {one.old.label} / seed {one.old.seed}"
+        for split, name, before, now in one.changes():
+            mark = "" if abs(before.value - now.value) < 1e-9 else " differs"
+            table.add_row(one.old.record_id, cell, split, name, _plain(before), _plain(now) + mark)
+    out = console()
+    out.print(table)
+    for path in files:
+        out.print(f"written: {path}", markup=False, highlight=False)
+
+
+def _plain(figure: Figure) -> str:
+    return show(figure).replace("[", "\\[")
+
+
+def rerun_record(options: argparse.Namespace, say: Callable[[str], None]) -> int:
+    from harness.rerun import rerun
+
+    found = read_all(paths.results())
+    old = next((entry for _, entry in found if entry.record_id == options.record), None)
+    if old is None:
+        old = pairs.select([entry for _, entry in found], options.record)[-1]
+        if not old.record_id.startswith(options.record):
+            raise QuantboardError(
+                f"'{options.record}' is no record id; `quantboard compare` takes names, rerun does not"
+            )
+    words = ["quantboard", "rerun", old.record_id]
+    if options.data:
+        words += ["--data", options.data if options.data in ("sample", "real") else "DIR"]
+    new = rerun(old, options.data, options.source, shlex.join(words), say)
+    found = read_all(paths.results())
+    if new.accuracy and old.accuracy:
+        made = pairs.pair_up([old, new], new.record_id, old.record_id, [], Stored(found))
+        if options.json:
+            print(json.dumps({"record": new.model_dump(), "against": [pairs.to_json(pair) for pair in made]}))
+        else:
+            print_pairs(made)
+    elif options.json:
+        print(json.dumps({"record": new.model_dump(), "against": []}))
+    if new.reason:
+        say(f"{new.status}: {new.reason}")
+    return 1 if new.status == "failed" else 0

@@ -1,0 +1,267 @@
+"""What can only be said of cells side by side: differences to baselines, ratios of speed, ranks, spread over seeds.
+
+Derived from records and their per-example scores; nothing here reaches back into a cell.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from harness.measure.paired import (
+    Comparison,
+    all_pairs,
+    bound_held,
+    differences,
+    holm,
+    rank_ranges,
+    ratio,
+    told_apart,
+)
+from harness.record import Accuracy, Record, Speed
+from harness.report.stored import Stored
+from tasks import Scores
+
+Load = tuple[str, str, int, str]
+"""scenario, load, batch size, figure: `("offline", "real", 32, "qps")`."""
+Range = tuple[int, int]
+FIGURES = {"single_stream": ("p50_ms", "p90_ms", "p99_ms"), "multi_stream": ("p50_ms", "p99_ms")}
+"""Whose ratios are given; of other scenarios it is queries a second."""
+
+
+@dataclass(frozen=True)
+class Beside:
+    """One cell of a board against its baseline, and its ranks among the board's cells of the same seed.
+
+    base: None where the board has none. differences: by metric, in points, with uncorrected p. corrected: Holm's p of the
+    primary metric over all cells of the board. share: of the baseline's primary metric; bound: the strictest of MLPerf's
+    that it holds, 0 for none. ratios: mine over the baseline's.
+    """
+
+    base: Record | None = None
+    differences: Mapping[str, Comparison] = field(default_factory=dict)
+    corrected: float | None = None
+    share: float | None = None
+    bound: float | None = None
+    ratios: Mapping[Load, Comparison] = field(default_factory=dict)
+    corrected_ratios: Mapping[Load, float | None] = field(default_factory=dict)
+    rank: Range | None = None
+    ranked: int = 0
+    speed_rank: Range | None = None
+    speed_ranked: int = 0
+
+
+@dataclass(frozen=True)
+class OverSeeds:
+    """One model on one backend over its seeds: what training and calibration leave to chance, which no interval over
+    examples holds. Percent and points; lowest, median, highest."""
+
+    model: str
+    label: str
+    seeds: tuple[int, ...]
+    values: tuple[float, float, float]
+    deviation: float
+    points: tuple[float, float, float] | None
+
+
+def accuracy_of(entry: Record, split: str) -> Accuracy | None:
+    return next((part for part in entry.accuracy if part.split == split), None)
+
+
+def speed_of(entry: Record, scenario: str, load: str) -> Speed | None:
+    """A record's speed in a scenario under a load; of its largest batch."""
+    parts = [part for part in entry.speed if part.scenario == scenario and part.load == load]
+    return max(parts, key=lambda part: part.batch_size, default=None)
+
+
+def ancestor_of(entry: Record) -> str:
+    """The model whose cell is the baseline: a QAT model's FP32 parent, a student's teacher, else the model itself."""
+    return str(getattr(entry, "ancestor", None) or entry.settings.get("ancestor") or entry.model)
+
+
+def baseline_of(entry: Record, entries: Sequence[Record]) -> Record | None:
+    """The ancestor's cell of the same task and seed on the suite's baseline backend; of several the entry itself first."""
+    wanted = (ancestor_of(entry), entry.seed, entry.task)
+    found = [one for one in entries if one.baseline and (one.model, one.seed, one.task) == wanted]
+    return next((one for one in found if one.record_id == entry.record_id), found[0] if found else None)
+
+
+def compare_board(entries: Sequence[Record], split: str, stored: Stored) -> dict[str, Beside]:
+    """Of cells that stand side by side (one task and split, one machine, the same examples), by record id."""
+    base = {entry.record_id: baseline_of(entry, entries) for entry in entries}
+    found = {entry.record_id: _against(entry, base[entry.record_id], split, stored) for entry in entries}
+    primary = _primary(entries, split)
+    corrected = holm([one.differences[primary].p if primary in one.differences else None for one in found.values()])
+    found = {name: replace(one, corrected=p) for (name, one), p in zip(found.items(), corrected, strict=True)}
+    found = _correct_ratios(found)
+    for seed in dict.fromkeys(entry.seed for entry in entries):
+        valid = [entry for entry in entries if entry.seed == seed and entry.status == "ok"]
+        for name, (count, rank) in _accuracy_ranks(valid, split, primary, stored).items():
+            found[name] = replace(found[name], rank=rank, ranked=count)
+        for name, (count, rank) in _speed_ranks(valid).items():
+            found[name] = replace(found[name], speed_rank=rank, speed_ranked=count)
+    return found
+
+
+def _primary(entries: Sequence[Record], split: str) -> str:
+    return next((part.primary for entry in entries if (part := accuracy_of(entry, split))), "")
+
+
+def _against(entry: Record, base: Record | None, split: str, stored: Stored) -> Beside:
+    if base is None or base.record_id == entry.record_id:
+        return Beside(base=base)
+    mine, theirs = accuracy_of(entry, split), accuracy_of(base, split)
+    if mine is None or theirs is None:
+        return Beside(base=base, ratios=speed_ratios(entry, base))
+    one, other = mine.metrics.get(mine.primary), theirs.metrics.get(mine.primary)
+    return Beside(
+        base=base,
+        differences=compare_metrics(mine, theirs, stored.scores(entry, split), stored.scores(base, split)),
+        share=one.value / other.value if one and other and other.value > 0 else None,
+        bound=bound_held(one.value, other.value) if one and other else None,
+        ratios=speed_ratios(entry, base),
+    )
+
+
+def compare_metrics(
+    mine: Accuracy, theirs: Accuracy, my_scores: Scores | None, their_scores: Scores | None
+) -> dict[str, Comparison]:
+    """Of every metric that both have; without a test, and with the reason, where the examples do not allow one."""
+    found: dict[str, Comparison] = {}
+    for name, figure in mine.metrics.items():
+        if name not in theirs.metrics:
+            continue
+        why = _why_not(name, my_scores, their_scores)
+        if why or my_scores is None or their_scores is None:
+            found[name] = Comparison(figure.value - theirs.metrics[name].value, method=f"not tested: {why}")
+        else:
+            (found[name],) = differences([my_scores, their_scores], name, [(0, 1)])
+    return found
+
+
+def _why_not(metric: str, mine: Scores | None, theirs: Scores | None) -> str:
+    if mine is None or theirs is None:
+        return "per-example scores are not stored for both"
+    if metric not in mine.statistics or metric not in theirs.statistics:
+        return "this metric's resampling is not defined"
+    return "" if same_examples(mine, theirs) else "they were not evaluated on the same examples"
+
+
+def same_examples(mine: Scores, theirs: Scores) -> bool:
+    a, b = mine.per_example["id"], theirs.per_example["id"]
+    if a.shape != b.shape or not bool((a == b).all()):
+        return False
+    if "label" in mine.per_example and "label" in theirs.per_example:
+        return bool((mine.per_example["label"] == theirs.per_example["label"]).all())
+    return True
+
+
+def speed_ratios(entry: Record, base: Record) -> dict[Load, Comparison]:
+    """Every figure of speed that both have under the same conditions, mine over theirs."""
+    found: dict[Load, Comparison] = {}
+    for part in entry.speed:
+        kind = (part.scenario, part.load, part.batch_size, part.sequence_length)
+        other = next(
+            (one for one in base.speed if (one.scenario, one.load, one.batch_size, one.sequence_length) == kind), None
+        )
+        for figure in FIGURES.get(part.scenario, ("qps",)) if other else ():
+            mine, theirs = _rounds(part, figure), _rounds(other, figure)
+            if mine and theirs:
+                name = (part.scenario, part.load, part.batch_size, figure)
+                found[name] = ratio(mine, theirs, by_turns=entry.run_id == base.run_id)
+    return found
+
+
+def _rounds(part: Speed | None, figure: str) -> list[float]:
+    values = [getattr(one, figure) for one in part.rounds] if part else []
+    return [value for value in values if value is not None and value > 0] if None not in values else []
+
+
+def _correct_ratios(found: Mapping[str, Beside]) -> dict[str, Beside]:
+    """Holm's correction over the cells of the board, for each figure of speed (a column) of its own."""
+    columns = dict.fromkeys(load for one in found.values() for load in one.ratios)
+    corrected: dict[str, dict[Load, float | None]] = {name: {} for name in found}
+    for load in columns:
+        names = [name for name, one in found.items() if load in one.ratios]
+        for name, p in zip(names, holm([found[name].ratios[load].p for name in names]), strict=True):
+            corrected[name][load] = p
+    return {name: replace(one, corrected_ratios=corrected[name]) for name, one in found.items()}
+
+
+def _accuracy_ranks(
+    entries: Sequence[Record], split: str, primary: str, stored: Stored
+) -> dict[str, tuple[int, Range]]:
+    """(how many were ranked, rank range) of the cells that have scores of the same examples, the largest such set."""
+    sets: list[list[tuple[Record, Scores]]] = []
+    for entry in entries:
+        scores = stored.scores(entry, split)
+        if scores is None or primary not in scores.statistics:
+            continue
+        fitting = next((one for one in sets if same_examples(one[0][1], scores)), None)
+        if fitting is None:
+            sets.append([(entry, scores)])
+        else:
+            fitting.append((entry, scores))
+    ranked = max(sets, key=len, default=[])
+    pairs = all_pairs(len(ranked))
+    found = differences([scores for _, scores in ranked], primary, pairs)
+    return _named([entry for entry, _ in ranked], told_apart(pairs, found, even=0.0))
+
+
+def _speed_ranks(entries: Sequence[Record]) -> dict[str, tuple[int, Range]]:
+    """By queries a second, offline at real lengths, largest batch."""
+    speeds = [(entry, part) for entry in entries if (part := speed_of(entry, "offline", "real"))]
+    pairs = all_pairs(len(speeds))
+    found = [
+        ratio(
+            _rounds(speeds[mine][1], "qps"),
+            _rounds(speeds[theirs][1], "qps"),
+            by_turns=speeds[mine][0].run_id == speeds[theirs][0].run_id,
+        )
+        for mine, theirs in pairs
+    ]
+    return _named([entry for entry, _ in speeds], told_apart(pairs, found, even=1.0))
+
+
+def _named(entries: Sequence[Record], beats: Sequence[tuple[int, int]]) -> dict[str, tuple[int, Range]]:
+    """Nothing where there is nobody to be ranked against."""
+    if len(entries) < 2:
+        return {}
+    ranges = rank_ranges(len(entries), beats)
+    return {entry.record_id: (len(entries), rank) for entry, rank in zip(entries, ranges, strict=True)}
+
+
+def over_seeds(entries: Sequence[Record], split: str, beside: Mapping[str, Beside]) -> list[OverSeeds]:
+    """A line for every model and backend that has valid cells of more than one seed."""
+    groups: dict[tuple[str, str], list[Record]] = {}
+    for entry in entries:
+        if entry.status == "ok" and accuracy_of(entry, split):
+            groups.setdefault((entry.model, entry.label), []).append(entry)
+    return [
+        _over_seeds(model, label, group, split, beside) for (model, label), group in groups.items() if len(group) > 1
+    ]
+
+
+def _over_seeds(
+    model: str, label: str, entries: Sequence[Record], split: str, beside: Mapping[str, Beside]
+) -> OverSeeds:
+    values, points = [], []
+    for entry in entries:
+        part = accuracy_of(entry, split)
+        assert part is not None
+        values.append(part.metrics[part.primary].value)
+        one = beside[entry.record_id].differences.get(part.primary)
+        points += [one.value] if one else []
+    return OverSeeds(
+        model,
+        label,
+        tuple(entry.seed for entry in entries),
+        _three(values),
+        statistics.stdev(values),
+        _three(points) if len(points) == len(entries) else None,
+    )
+
+
+def _three(values: Sequence[float]) -> tuple[float, float, float]:
+    return min(values), statistics.median(values), max(values)

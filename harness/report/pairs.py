@@ -1,0 +1,224 @@
+"""Records by name, and two sets of them side by side: `quantboard compare A B`."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from harness.errors import QuantboardError
+from harness.measure.paired import Comparison, holm
+from harness.record import Record
+from harness.report.compare import Load, compare_metrics, speed_ratios
+from harness.report.stored import Stored
+from harness.report.tables import is_sample, is_whole, machine_of_board, p_text
+
+COLUMNS = ("task", "seed", "data", "figure", "A", "B", "A against B [95%]", "p, Holm")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """mine against theirs, one split: differences of every metric, and ratios of every figure of speed both have."""
+
+    mine: Record
+    theirs: Record
+    split: str
+    differences: Mapping[str, Comparison]
+    ratios: Mapping[Load, Comparison]
+    corrected: Mapping[str | Load, float | None] = field(default_factory=dict)
+    """Holm's p over all pairs that are shown together, for each metric and figure of its own."""
+
+
+def select(records: Sequence[Record], name: str) -> list[Record]:
+    """The records that a name means: a record id or the beginning of a single one, a label, a backend, a model, or
+    MODEL/LABEL. Raises QuantboardError where it means none."""
+    by_id = [entry for entry in records if entry.record_id == name]
+    if not by_id:
+        by_id = [entry for entry in records if len(name) >= 8 and entry.record_id.startswith(name)]
+        if len(by_id) > 1:
+            raise QuantboardError(f"'{name}' is the beginning of {len(by_id)} record ids; give more of it")
+    found = by_id or [entry for entry in records if name in names_of(entry)]
+    if not found:
+        known = sorted({one for entry in records for one in names_of(entry)})
+        near = difflib.get_close_matches(name, known, 1)
+        rest = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(known[:12]) or 'no records yet'}"
+        raise QuantboardError(f"no record is called '{name}'; {rest}")
+    return found
+
+
+def names_of(entry: Record) -> tuple[str, ...]:
+    return (entry.label, entry.backend, entry.model, f"{entry.model}/{entry.label}")
+
+
+def pair_up(records: Sequence[Record], mine: str, theirs: str, tasks: Sequence[str], stored: Stored) -> list[Pair]:
+    """Each measured record of `mine` with the one of `theirs` that was scored on the same task and kind of data, in the
+    same suite and with the same seed, model and label where there is a choice. Raises QuantboardError where none fits."""
+    for task in tasks:
+        if task not in {entry.task for entry in records}:
+            raise QuantboardError(
+                f"--task: no record of '{task}'; there are {_listed(entry.task for entry in records)}"
+            )
+    chosen = [entry for entry in records if entry.accuracy and (not tasks or entry.task in tasks)]
+    left, right = select(chosen, mine), select(chosen, theirs)
+    pairs: list[Pair] = []
+    for one in left:
+        fitting = [other for other in right if other.record_id != one.record_id and _fits(one, other)]
+        if not fitting:
+            continue
+        other = min(fitting, key=lambda entry: _distance(one, entry))
+        if len(left) > 1 and len(right) > 1 and other.seed != one.seed:
+            continue  # the same cell over other seeds would be counted again and again
+        pairs += _compare(one, other, stored)
+    if not pairs:
+        raise QuantboardError(
+            f"no record of '{mine}' and '{theirs}' has the same task and data; `quantboard site` shows what there is"
+        )
+    return _corrected(pairs)
+
+
+def _listed(names: Any) -> str:
+    return ", ".join(sorted(set(names))) or "none"
+
+
+def _fits(one: Record, other: Record) -> bool:
+    return (one.task, is_sample(one), is_whole(one)) == (other.task, is_sample(other), is_whole(other))
+
+
+def _distance(one: Record, other: Record) -> tuple[bool, ...]:
+    return (
+        one.suite != other.suite,
+        one.seed != other.seed,
+        machine_of_board(one) != machine_of_board(other),
+        one.model != other.model,
+        one.label != other.label,
+    )
+
+
+def _compare(one: Record, other: Record, stored: Stored) -> list[Pair]:
+    found = []
+    for number, part in enumerate(one.accuracy):
+        theirs = next((entry for entry in other.accuracy if entry.split == part.split), None)
+        if theirs is not None:
+            metrics = compare_metrics(part, theirs, stored.scores(one, part.split), stored.scores(other, part.split))
+            found.append(Pair(one, other, part.split, metrics, {} if number else speed_ratios(one, other)))
+    return found
+
+
+def _corrected(pairs: Sequence[Pair]) -> list[Pair]:
+    names: dict[str | Load, None] = {}
+    for pair in pairs:
+        names |= dict.fromkeys(pair.differences) | dict.fromkeys(pair.ratios)
+    tables: list[dict[str | Load, float | None]] = [{} for _ in pairs]
+    for name in names:
+        holders = [at for at, pair in enumerate(pairs) if name in pair.differences or name in pair.ratios]
+        for at, p in zip(holders, holm([_of(pairs[at], name).p for at in holders]), strict=True):
+            tables[at][name] = p
+    return [
+        Pair(pair.mine, pair.theirs, pair.split, pair.differences, pair.ratios, table)
+        for pair, table in zip(pairs, tables, strict=True)
+    ]
+
+
+def _of(pair: Pair, name: str | Load) -> Comparison:
+    return pair.differences[name] if isinstance(name, str) else pair.ratios[name]
+
+
+def to_json(pair: Pair) -> dict[str, Any]:
+    """Unrounded; `a` and `b` in percent for metrics, in the figure's own unit for speed."""
+    mine, theirs = pair.mine, pair.theirs
+
+    def side(entry: Record) -> dict[str, Any]:
+        names = ("record_id", "suite", "model", "label", "seed", "status", "finished")
+        return {name: getattr(entry, name) for name in names}
+
+    return {
+        "a": side(mine),
+        "b": side(theirs),
+        "task": mine.task,
+        "split": pair.split,
+        "data": mine.data.label if mine.data else "",
+        "same_machine": machine_of_board(mine) == machine_of_board(theirs),
+        "differences": {
+            name: {"a": _metric(mine, pair.split, name), "b": _metric(theirs, pair.split, name)}
+            | asdict(one)
+            | {"p_holm": pair.corrected[name]}
+            for name, one in pair.differences.items()
+        },
+        "ratios": [
+            dict(zip(("scenario", "load", "batch_size", "figure"), load, strict=True))
+            | {"a": _speed(mine, load), "b": _speed(theirs, load)}
+            | asdict(one)
+            | {"p_holm": pair.corrected[load]}
+            for load, one in pair.ratios.items()
+        ],
+    }
+
+
+def _metric(entry: Record, split: str, name: str) -> float:
+    return next(part.metrics[name].value for part in entry.accuracy if part.split == split)
+
+
+def _speed(entry: Record, load: Load) -> float:
+    scenario, lengths, size, figure = load
+    part = next(one for one in entry.speed if (one.scenario, one.load, one.batch_size) == (scenario, lengths, size))
+    return float(getattr(part, figure).value)
+
+
+def rows(pairs: Sequence[Pair]) -> list[tuple[str, ...]]:
+    """As COLUMNS: every metric, and of speed what the tables show (real lengths; of offline the largest batch)."""
+    found = []
+    for pair in pairs:
+        task = pair.mine.task + (f" {pair.split}" if len(pair.mine.accuracy) > 1 else "")
+        seeds = str(pair.mine.seed) if pair.mine.seed == pair.theirs.seed else f"{pair.mine.seed}, {pair.theirs.seed}"
+        head = (task, seeds, pair.mine.data.label if pair.mine.data else "")
+        for name, one in pair.differences.items():
+            values = (_metric(pair.mine, pair.split, name), _metric(pair.theirs, pair.split, name))
+            shown = f"{one.value:+.2f}" + _range(one, "+.2f") + " points"
+            p = p_text(pair.corrected[name]) or one.method
+            found.append((*head, name, *(f"{value:.2f}" for value in values), shown, p))
+        largest = max((load[2] for load in pair.ratios if load[0] == "offline"), default=0)
+        for load, one in pair.ratios.items():
+            scenario, lengths, size, figure = load
+            if lengths == "real" and (scenario != "offline" or size == largest):
+                name = f"{figure}, {scenario}" + (f", batch {size}" if scenario == "offline" else "")
+                values = (_speed(pair.mine, load), _speed(pair.theirs, load))
+                shown = f"{one.value:.3f}×" + _range(one, ".3f")
+                p = p_text(pair.corrected[load]) or one.method
+                found.append((*head, name, *(f"{value:.2f}" for value in values), shown, p))
+    return found
+
+
+def _range(one: Comparison, form: str) -> str:
+    return "" if one.low is None or one.high is None else f" [{one.low:{form}}, {one.high:{form}}]"
+
+
+def title(pairs: Sequence[Pair]) -> str:
+    """What A and B are, where all pairs agree on it."""
+
+    def called(entries: Sequence[Record]) -> str:
+        names = {f"{entry.label} of {entry.model}" for entry in entries}
+        labels = {entry.label for entry in entries}
+        return names.pop() if len(names) == 1 else labels.pop() if len(labels) == 1 else f"{len(names)} cells"
+
+    return f"A: {called([pair.mine for pair in pairs])}; B: {called([pair.theirs for pair in pairs])}"
+
+
+def notes(pairs: Sequence[Pair]) -> list[str]:
+    """What one must know to read the table."""
+    found = ["Differences are A less B in points, ratios A over B; p is Holm-corrected over the pairs of a figure."]
+    if any(is_sample(pair.mine) for pair in pairs):
+        found.append("SAMPLE DATA with a stand-in model: nothing here says anything about real data.")
+    if any(pair.ratios and machine_of_board(pair.mine) != machine_of_board(pair.theirs) for pair in pairs):
+        found.append("Some ratios of speed are between different machines.")
+    if unsure := sorted({one.label for pair in pairs for one in (pair.mine, pair.theirs) if one.status == "invalid"}):
+        found.append(f"A validity rule fails for {', '.join(unsure)}: its figures of speed are not to be trusted.")
+    return found
+
+
+def to_markdown(pairs: Sequence[Pair]) -> str:
+    def line(words: Sequence[str]) -> str:
+        return "| " + " | ".join(word.replace("|", "\\|").replace("\n", " ") for word in words) + " |"
+
+    table = [line(COLUMNS), "|" + " --- |" * len(COLUMNS), *(line(row) for row in rows(pairs))]
+    return "\n".join([title(pairs), "", *table, "", *notes(pairs)])

@@ -1,0 +1,104 @@
+"""Run a cell again from its record alone: `quantboard rerun RECORD`. No suite file is read; it may have changed, or be gone."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from backends import get_backend
+from harness import machine, paths
+from harness.cells import Cell, CheckpointSpec
+from harness.errors import QuantboardError
+from harness.plan import cell_key
+from harness.record import Record
+from harness.rescore import check_data, find_data
+from harness.sources import look_up
+from tasks import DataRef, open_task
+
+
+def rerun(entry: Record, option: str | None, source: Path | None, command: str, say: Callable[[str], None]) -> Record:
+    """Measure the cell again, with its settings, on this machine; the new record is appended beside the old.
+
+    option: the data, as `run` takes it. source: the folder of a model that came from one, whose place records do not keep.
+    Raises QuantboardError where settings, data or weights are not those of the record.
+    """
+    from harness.executor import Run, execute
+
+    here = machine.describe()
+    wanted = "sample" if entry.data and entry.data.kind == "sample" else option
+    ref = find_data(entry.task, wanted)
+    task = open_task(entry.task, ref)
+    for split in entry.data.splits if entry.data else ():
+        check_data(entry, split, task)
+    cell = _cell(entry, ref, source)
+    backend = get_backend(cell.backend)
+    found = backend.availability(here)
+    if not found.available:
+        raise QuantboardError(f"{cell.backend} cannot run here: {found.reason}; {found.remedy}")
+    cell = replace(cell, device=found.device, blocked=None)
+    cell = replace(cell, key=cell_key(cell, backend, here, task.identity, task.version))
+    if cell.key != entry.key:
+        say(
+            "note: engine, machine or a version differs from the record's: this is another cell, to be compared with it"
+        )
+    sha, dirty = machine.commit()
+    run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
+    folder = paths.results() / "sample" / entry.suite if ref.kind == "sample" else paths.results() / entry.suite
+    run = Run(
+        run_id=run_id,
+        suite=entry.suite,
+        title=entry.suite_title,
+        file=folder / f"{run_id}.jsonl",
+        cache=paths.cache(),
+        command=command,
+        machine=dict(here),
+        commit=sha,
+        dirty=dirty,
+        identities={entry.task: task.identity},
+        say=say,
+        show_progress=True,
+    )
+    (made,) = execute([cell], run, {}, fresh=True, until=None)
+    return made
+
+
+def _cell(entry: Record, ref: DataRef, source: Path | None) -> Cell:
+    """The planned cell, with the places of this machine in it."""
+    try:
+        cell = Cell.from_json(entry.settings)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise QuantboardError(
+            f"{entry.record_id}: its settings are not those of this version ({error}); check out commit"
+            f" {(entry.commit or 'unknown')[:12]} and run it there"
+        ) from None
+    return replace(cell, data=ref, checkpoint=_here(cell.checkpoint, ref, source, entry))
+
+
+def _here(spec: CheckpointSpec, ref: DataRef, source: Path | None, entry: Record) -> CheckpointSpec:
+    parent = _here(spec.parent, ref, source, entry) if spec.parent else None
+    place = spec.source
+    if spec.source != "scratch" and spec.parent is None:
+        if spec.source.partition(":")[0] not in ("hub", "package") and source is None:
+            raise QuantboardError(
+                f"{entry.record_id}: its model came from a folder '{spec.source}'; name that folder with --source"
+            )
+        from_folder = spec.source.partition(":")[0] not in ("hub", "package")
+        found = look_up(str(source.resolve()) if from_folder and source else spec.source, Path.cwd(), hub=True)
+        if found.blocked:
+            raise QuantboardError(f"{found.blocked[0]}; {found.blocked[1]}")
+        then = dict(spec.identity or {})
+        changed = [
+            name for name, value in found.identity.items() if name != "revision" and then.get(name, value) != value
+        ]
+        if changed:
+            raise QuantboardError(
+                f"{entry.record_id}: {', '.join(changed)} of {spec.source} is not what the record was made from;"
+                " bring back that version of the model"
+            )
+        place = found.source
+    elif spec.parent is not None and parent is not None and spec.source == spec.parent.source:
+        place = parent.source
+    return replace(spec, data=ref, source=place, parent=parent)

@@ -1,0 +1,66 @@
+"""Records with per-example scores beside them, made up for tests of what compares them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness import record
+from harness.record import Accuracy, Figure, Record
+from harness.report.stored import write_scores
+from tasks import Scores, Statistic
+from tests.harness.records import make_record
+
+Array = np.ndarray[Any, Any]
+
+
+def add(
+    folder: Path,
+    key: str,
+    correct: Array,
+    *,
+    ids: Array | None = None,
+    groups: Array | None = None,
+    qps: tuple[float, ...] = (),
+    **changes: Any,
+) -> Record:
+    """A record of a task whose only metric is the share of `correct`, with its NPZ, appended to `folder`/run.jsonl."""
+    ids = np.arange(len(correct)).astype(str) if ids is None else ids
+    scores = Scores(
+        {}, {"id": ids, "correct": correct.astype(float)}, {"accuracy": Statistic("mean", ("correct",))}, groups
+    )
+    name = f"scores/run-{key}.npz"
+    write_scores(folder / name, {"validation": scores})
+    part = Accuracy(
+        split="validation",
+        metrics={"accuracy": Figure(value=100 * float(correct.mean()))},
+        primary="accuracy",
+        examples=len(correct),
+        examples_of_split=len(correct),
+        whole=True,
+        padding="longest",
+        batch_formation="sorted",
+        forward_seconds=1.0,
+        tokens=1,
+        scores_file=name,
+    )
+    fields: dict[str, Any] = {"task": "glue/rte", "label": key, "accuracy": [part]}
+    if qps:
+        fields["speed"] = [with_rounds(one, qps) for one in make_record().speed if one.scenario == "offline"]
+    entry = make_record(key=key, **(fields | changes))
+    record.append(folder / "run.jsonl", entry)
+    return entry
+
+
+def with_rounds(speed: Any, qps: tuple[float, ...]) -> Any:
+    rounds = [speed.rounds[0].model_copy(update={"qps": value}) for value in qps]
+    return speed.model_copy(update={"rounds": rounds, "qps": Figure(value=float(np.mean(qps)))})
+
+
+def answers(count: int, wrong: int, *, start: int = 0) -> Array:
+    """`wrong` of `count` examples wrong, from `start` on."""
+    found = np.ones(count)
+    found[start : start + wrong] = 0
+    return found

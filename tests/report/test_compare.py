@@ -1,0 +1,168 @@
+"""Cells beside their baselines, ranked, and over seeds: from records and the scores beside them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from harness import record
+from harness.errors import RecordError
+from harness.report import tables
+from harness.report.compare import Beside, baseline_of, compare_board
+from harness.report.site import render
+from harness.report.stored import Stored
+from tests.harness.records import make_record
+from tests.report.stored_scores import add, answers
+
+FAST, SLOW = (100.0, 101.0, 99.0, 100.5, 99.5), (50.0, 50.4, 49.5, 50.2, 49.7)
+
+
+def compared(folder: Path) -> dict[str, Beside]:
+    found = list(record.read(folder))
+    entries = [entry for _, entry in found]
+    beside = compare_board(entries, "validation", Stored(found))
+    return {entry.key: beside[entry.record_id] for entry in entries}
+
+
+def test_each_cell_is_tested_against_its_baseline_and_corrected_over_the_table(tmp_path: Path) -> None:
+    add(tmp_path, "fp32", answers(300, 20), baseline=True, qps=SLOW)
+    add(tmp_path, "good", answers(300, 22), qps=FAST)
+    add(tmp_path, "bad", answers(300, 40), qps=FAST)
+    found = compared(tmp_path)
+    assert found["fp32"].differences == {}
+    good, bad = found["good"].differences["accuracy"], found["bad"].differences["accuracy"]
+    assert good.value == pytest.approx(-100 * 2 / 300)
+    assert good.p == pytest.approx(stats.binomtest(0, 2).pvalue)
+    assert bad.p == pytest.approx(stats.binomtest(0, 20).pvalue)
+    assert found["bad"].corrected == pytest.approx(2 * stats.binomtest(0, 20).pvalue)
+    assert found["good"].corrected == pytest.approx(0.5)
+    assert found["good"].share == pytest.approx(278 / 280)
+    assert (found["good"].bound, found["bad"].bound) == (0.99, 0.0)
+
+
+def test_cells_that_cannot_be_told_apart_share_ranks(tmp_path: Path) -> None:
+    add(tmp_path, "fp32", answers(300, 20), baseline=True, qps=SLOW)
+    add(tmp_path, "good", answers(300, 22), qps=FAST)
+    add(tmp_path, "bad", answers(300, 60), qps=FAST)
+    found = compared(tmp_path)
+    assert {key: one.rank for key, one in found.items()} == {"fp32": (1, 2), "good": (1, 2), "bad": (3, 3)}
+    assert {key: one.speed_rank for key, one in found.items()} == {"fp32": (3, 3), "good": (1, 2), "bad": (1, 2)}
+
+
+def test_an_invalid_cell_is_compared_and_not_ranked(tmp_path: Path) -> None:
+    add(tmp_path, "fp32", answers(300, 20), baseline=True)
+    add(tmp_path, "a", answers(300, 25))
+    add(tmp_path, "unsure", answers(300, 25), status="invalid", reason="noisy")
+    found = compared(tmp_path)
+    assert found["unsure"].differences["accuracy"].p is not None
+    assert found["unsure"].rank is None
+    assert found["a"].ranked == 2
+
+
+def test_speed_is_compared_under_equal_conditions_alone(tmp_path: Path) -> None:
+    add(tmp_path, "fp32", answers(300, 20), baseline=True, qps=SLOW)
+    add(tmp_path, "int8", answers(300, 20), qps=FAST)
+    found = compared(tmp_path)["int8"]
+    assert set(found.ratios) == {("offline", "real", 16, "qps"), ("offline", "fixed", 16, "qps")}
+    one = found.ratios["offline", "real", 16, "qps"]
+    assert one.value == pytest.approx(2.0, rel=0.01)
+    assert one.low is not None and one.high is not None and 1.9 < one.low < 2.0 < one.high < 2.1
+    assert "took turns" in one.method
+
+
+def test_other_examples_are_never_subtracted_with_a_test(tmp_path: Path) -> None:
+    add(tmp_path, "fp32", answers(300, 20), baseline=True)
+    add(tmp_path, "part", answers(300, 40), ids=np.arange(1000, 1300).astype(str))
+    found = compared(tmp_path)["part"].differences["accuracy"]
+    assert (found.p, found.low) == (None, None)
+    assert found.method == "not tested: they were not evaluated on the same examples"
+
+
+def test_articles_are_resampled_for_grouped_examples(tmp_path: Path) -> None:
+    groups = np.repeat(np.arange(30), 10)
+    rng = np.random.default_rng(0)
+    base, mine = (rng.random(300) < 0.8).astype(float), (rng.random(300) < 0.6).astype(float)
+    add(tmp_path, "fp32", base, baseline=True, groups=groups)
+    add(tmp_path, "int8", mine, groups=groups)
+    assert "over 30 articles" in compared(tmp_path)["int8"].differences["accuracy"].method
+
+
+def test_the_baseline_of_a_descendant_is_its_ancestors() -> None:
+    fp32 = make_record(key="fp32", model="bert", baseline=True)
+    other = make_record(key="other", model="bert", baseline=True, seed=2)
+    folded = make_record(key="folded", model="bert-qat", baseline=True, settings={"limit": None, "ancestor": "bert"})
+    int8 = make_record(key="int8", model="bert-qat", settings={"limit": None, "ancestor": "bert"})
+    alone = make_record(key="alone", model="else")
+    entries = [fp32, other, folded, int8, alone]
+    assert [baseline_of(entry, entries) for entry in entries] == [fp32, other, fp32, fp32, None]
+
+
+def test_seeds_have_a_spread_of_their_own(tmp_path: Path) -> None:
+    for seed, wrong in ((1, 20), (2, 26), (3, 23)):
+        add(tmp_path, f"fp32-{seed}", answers(300, 20), baseline=True, seed=seed, label="fp32")
+        add(tmp_path, f"int8-{seed}", answers(300, wrong), seed=seed, label="int8")
+    found = list(record.read(tmp_path))
+    (board,) = tables.boards([entry for _, entry in found], Stored(found))
+    line = next(one for one in board.seeds if one.label == "int8")
+    assert line.seeds == (1, 2, 3)
+    assert line.values == pytest.approx((100 * 274 / 300, 100 * 277 / 300, 100 * 280 / 300))
+    assert line.deviation == pytest.approx(1.0)
+    assert line.points == pytest.approx((-2.0, -1.0, 0.0))
+
+
+def test_one_seed_has_no_spread(tmp_path: Path) -> None:
+    add(tmp_path, "fp32", answers(300, 20), baseline=True)
+    found = list(record.read(tmp_path))
+    (board,) = tables.boards([entry for _, entry in found], Stored(found))
+    assert board.seeds == ()
+
+
+def test_pages_show_difference_rank_and_speed_up(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    add(results, "fp32", answers(300, 20), baseline=True, qps=SLOW)
+    bad = add(results, "bad", answers(300, 60), qps=FAST)
+    site = render(results, tmp_path / "site").parent
+    row = re.sub(r"\s+", " ", (site / "suite-squad.html").read_text().split(">bad</a>")[1].split("</tr>")[0])
+    for shown in ("-13.33", "p &lt; 0.001", "below 99%", "2.00×", ">2<br>", ">1<br>"):
+        assert shown in row
+    page = (site / tables.page_name(bad)).read_text()
+    assert "Against its baseline" in page
+    assert "McNemar" in page
+    assert 'href="cell-run-fp32.html"' in page
+
+
+def test_a_missing_scores_file_leaves_a_difference_without_a_test(tmp_path: Path) -> None:
+    add(tmp_path, "fp32", answers(300, 20), baseline=True)
+    add(tmp_path, "int8", answers(300, 30))
+    (tmp_path / "scores" / "run-int8.npz").unlink()
+    found = compared(tmp_path)["int8"]
+    assert found.differences["accuracy"].p is None
+    assert found.rank is None
+
+
+def test_a_broken_scores_file_is_named(tmp_path: Path) -> None:
+    add(tmp_path, "fp32", answers(300, 20), baseline=True)
+    (tmp_path / "scores" / "run-fp32.npz").write_bytes(b"PK half")
+    with pytest.raises(RecordError, match=r"run-fp32\.npz: not a scores file"):
+        add(tmp_path, "int8", answers(300, 30))
+        compared(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../scores/run-a.npz", "/etc/passwd", "scores/../../x.npz"])
+def test_a_record_cannot_point_out_of_its_folder(tmp_path: Path, name: str) -> None:
+    entry = add(tmp_path, "a", answers(10, 1))
+    stored = Stored(record.read(tmp_path))
+    assert stored.path(entry, name) is None
+    assert stored.path(entry, "scores/run-a.npz") == tmp_path / "scores" / "run-a.npz"
+
+
+def test_pickles_are_not_opened(tmp_path: Path) -> None:
+    entry = add(tmp_path, "a", answers(10, 1))
+    content = {"validation/id": np.array([{"a": 1}], dtype=object)}
+    np.savez(tmp_path / "scores" / "run-a.npz", allow_pickle=True, **content)
+    with pytest.raises(RecordError, match="not a scores file"):
+        Stored(record.read(tmp_path)).scores(entry, "validation")

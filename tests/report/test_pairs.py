@@ -1,0 +1,112 @@
+"""`quantboard compare A B`: which records a name means, which go together, and the three forms of the table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from harness.cli import main
+from harness.errors import QuantboardError
+from harness.report import pairs
+from tests.harness.records import make_record
+from tests.report.stored_scores import add, answers
+
+FAST, SLOW = (100.0, 101.0, 99.0), (50.0, 50.4, 49.5)
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    for seed in (1, 2):
+        add(tmp_path, f"fp32-{seed}", answers(300, 20), label="torch_fp32", baseline=True, seed=seed, qps=SLOW)
+        add(tmp_path, f"int8-{seed}", answers(300, 40), label="int8", seed=seed, qps=FAST)
+    add(tmp_path, "other", answers(300, 40), label="int8", model="large", task="glue/sst2")
+    return tmp_path
+
+
+def call(capsys: Any, results: Path, *words: str) -> tuple[int, str, str]:
+    code = main(["compare", *words, "--results", str(results)])
+    printed = capsys.readouterr()
+    return code, printed.out, printed.err
+
+
+def test_labels_are_paired_by_task_and_seed(results: Path, capsys: Any) -> None:
+    code, out, _ = call(capsys, results, "int8", "torch_fp32", "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert [(one["a"]["record_id"], one["b"]["record_id"]) for one in found] == [
+        ("run-int8-1", "run-fp32-1"),
+        ("run-int8-2", "run-fp32-2"),
+    ]
+    one = found[0]["differences"]["accuracy"]
+    assert one["value"] == pytest.approx(-100 * 20 / 300)
+    assert one["p"] == pytest.approx(stats.binomtest(0, 20).pvalue)
+    assert one["p_holm"] == pytest.approx(2 * stats.binomtest(0, 20).pvalue)
+    ratio = next(one for one in found[0]["ratios"] if one["load"] == "real")
+    assert ratio["value"] == pytest.approx(2, rel=0.01)
+    assert (ratio["a"], ratio["b"]) == (pytest.approx(100), pytest.approx(np.mean(SLOW)))
+
+
+def test_record_ids_are_taken_as_they_are(results: Path, capsys: Any) -> None:
+    _, out, _ = call(capsys, results, "run-int8-2", "run-fp32-1", "--json")
+    assert [(one["a"]["seed"], one["b"]["seed"]) for one in json.loads(out)] == [(2, 1)]
+
+
+def test_markdown_is_a_table_with_its_notes(results: Path, capsys: Any) -> None:
+    _, out, _ = call(capsys, results, "int8", "torch_fp32", "--markdown")
+    lines = [line for line in out.splitlines() if line.startswith("|")]
+    assert len({line.count("|") for line in lines}) == 1
+    assert len(lines) == 2 + 2 * 2  # accuracy and queries a second of two seeds
+    assert "| glue/rte | 1 | official | accuracy | 86.67 | 93.33 | -6.67 [" in out
+    assert "A: int8 of tiny; B: torch_fp32 of tiny" in out
+    assert "Holm" in out
+
+
+def test_the_terminal_shows_the_same(results: Path, capsys: Any) -> None:
+    _, out, _ = call(capsys, results, "tiny/int8", "torch_fp32", "--task", "glue/rte")
+    assert "-6.67" in out
+    assert "2.001× [" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("int9", "torch_fp32"), "no record is called 'int9'; did you mean 'int8'?"),
+        (
+            ("int8", "torch_fp32", "--task", "glue/cola"),
+            "--task: no record of 'glue/cola'; there are glue/rte, glue/sst2",
+        ),
+        (("large", "torch_fp32"), "no record of 'large' and 'torch_fp32' has the same task and data"),
+    ],
+)
+def test_a_wrong_name_is_one_line(results: Path, capsys: Any, words: tuple[str, ...], said: str) -> None:
+    code, out, err = call(capsys, results, *words)
+    assert (code, out) == (2, "")
+    assert err.startswith(said)
+    assert err.count("\n") == 1
+
+
+def test_no_records_is_one_line(tmp_path: Path, capsys: Any) -> None:
+    code, _, err = call(capsys, tmp_path / "none", "a", "b")
+    assert code == 2
+    assert "holds no records" in err
+
+
+def test_the_beginning_of_an_id_must_be_of_one_record() -> None:
+    entries = [make_record(key="abcd1"), make_record(key="abcd2")]
+    assert [entry.key for entry in pairs.select(entries, "run-abcd1")] == ["abcd1"]
+    with pytest.raises(QuantboardError, match="beginning of 2 record ids"):
+        pairs.select(entries, "run-abcd")
+
+
+def test_sample_data_is_never_compared_with_real_data(results: Path, capsys: Any) -> None:
+    data = make_record().data
+    assert data is not None
+    add(results, "sampled", answers(300, 1), label="sampled", data=data.model_copy(update={"kind": "sample"}))
+    code, _, err = call(capsys, results, "sampled", "torch_fp32")
+    assert code == 2
+    assert "same task and data" in err
