@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.base import TaskError
 from tasks.sample.draw import SAMPLE_SEED
+from tasks.sample.grammar import cola_rows
+from tasks.sample.opinions import sst2_rows
+from tasks.sample.pairs import TASKS, rows_of
 from tasks.sample.squad import corpus_documents, squad_rows
 from tasks.sample.vocabulary import tokenizer, vocabulary
 
@@ -24,10 +27,15 @@ __all__ = [
     "sample_corpus", "sample_rows", "sample_tokenizer", "sample_vocabulary",
 ]  # fmt: skip
 
-SAMPLE_VERSION = 1
+SAMPLE_VERSION = 2
 """Raised on purpose whenever a generated row or a piece of the vocabulary changes."""
 
-_MAKERS: dict[str, Callable[[str], list[dict[str, Any]]]] = {"squad_v1": squad_rows}
+_MAKERS: dict[str, Callable[[str], list[dict[str, Any]]]] = {
+    "squad_v1": squad_rows,
+    "glue/cola": cola_rows,
+    "glue/sst2": sst2_rows,
+    **{name: rows_of(name) for name in TASKS},
+}
 
 SAMPLE_SPLITS: dict[str, tuple[str, ...]] = {
     name: ("train", "validation_matched", "validation_mismatched") if name == "glue/mnli" else ("train", "validation")

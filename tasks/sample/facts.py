@@ -286,15 +286,25 @@ def tell(draw: Draw, about: Institution, kind: str, *, named: bool = False) -> F
     relation = RELATIONS[kind]
     template = draw.pick(relation.sentences[:2] if named else relation.sentences)
     value = relation.value(draw, template)
+    sentence, value, start = state(about, template, value)
+    return Fact(sentence, ask(draw, about, kind), value, start)
 
-    def fill(text: str) -> str:
-        filled = text.replace("{S}", f"The {about.name}").replace("{s}", f"the {about.name}").replace("{n}", about.noun)
-        return filled
 
+def state(about: Institution, template: str, value: Value) -> tuple[str, Value, int]:
+    """The sentence of a relation's template with this answer; the answer as it stands there; where it starts."""
     before, after = template.split("{a}")
-    lead = fill(before) + value.lead
+    lead = fill(about, before) + value.lead
     text, short = value.text, value.short
     if not lead:
         text, short = text[0].upper() + text[1:], short[0].upper() + short[1:] if text.startswith(short) else short
-    question = fill(draw.pick(relation.questions))
-    return Fact(lead + text + fill(after), question, Value(text, short, value.lead), len(lead))
+    return lead + text + fill(about, after), Value(text, short, value.lead), len(lead)
+
+
+def ask(draw: Draw, about: Institution, kind: str) -> str:
+    """A question for facts of this kind."""
+    return fill(about, draw.pick(RELATIONS[kind].questions))
+
+
+def fill(about: Institution, text: str) -> str:
+    """Put the institution into a text with {S}, {s} and {n}."""
+    return text.replace("{S}", f"The {about.name}").replace("{s}", f"the {about.name}").replace("{n}", about.noun)
