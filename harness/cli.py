@@ -99,6 +99,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("task", help="squad_v1 or glue/TASK")
     one.add_argument("predictions", type=Path, help="JSON: {question id: text} for squad_v1, else a list in row order")
     one.add_argument("--data", metavar="DIR", help="folder with the data; or 'sample', or 'real'")
+    one.add_argument("--split", help="of glue/mnli: validation_matched (the default) or validation_mismatched")
     one = add("compare", compare, "two sets of records side by side, with paired tests, intervals and ratios of speed")
     for name in ("a", "b"):
         one.add_argument(name, help="a record id, a label, a backend, a model, or MODEL/LABEL")
@@ -189,7 +190,7 @@ def command(options: argparse.Namespace) -> str:
 def score(options: argparse.Namespace) -> int:
     from harness.prepare import score_predictions
 
-    found = score_predictions(options.task, options.predictions, options.data)
+    found = score_predictions(options.task, options.predictions, options.data, options.split)
     print(json.dumps(found, indent=None if options.json else 2))
     return 0
 

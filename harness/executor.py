@@ -369,7 +369,13 @@ def _data(identity: DataIdentity | None) -> record.Data | None:
     if identity is None:
         return None
     splits = {name: record.SplitData(**vars(split)) for name, split in identity.splits.items()}
-    return record.Data(kind=identity.kind, label=identity.label, splits=splits, origin=identity.origin)
+    return record.Data(
+        kind=identity.kind,
+        label=identity.label,
+        splits=splits,
+        origin=identity.origin,
+        missing=list(identity.missing),
+    )
 
 
 def portable(cell: Cell) -> dict[str, Any]:

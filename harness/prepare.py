@@ -141,8 +141,8 @@ def run_suite(options: argparse.Namespace, command: str, say: Callable[[str], No
     return sorted(done, key=lambda entry: place[entry.key])
 
 
-def score_predictions(name: str, path: Path, data: str | None) -> dict[str, Any]:
-    """Official metrics in percent of a predictions file, with 95% intervals.
+def score_predictions(name: str, path: Path, data: str | None, split: str | None = None) -> dict[str, Any]:
+    """Official metrics in percent of a predictions file, with 95% intervals. `split`: default the task's first.
 
     Raises TaskError for unknown ids, a file that is not what the task expects, or data that cannot be had.
     """
@@ -155,7 +155,9 @@ def score_predictions(name: str, path: Path, data: str | None) -> dict[str, Any]
     if data is None and ref.kind == "sample":
         raise TaskError(f"{name}: no data to score against: the hub does not answer; give --data DIR")
     task = open_task(name, ref)
-    split = task.eval_splits[0]
+    split = split or task.eval_splits[0]
+    if split not in task.eval_splits:
+        raise TaskError(f"{name}: there is no evaluation split '{split}'; there is {', '.join(task.eval_splits)}")
     examples = task.examples(split)
     try:
         text = path.read_bytes()

@@ -57,6 +57,7 @@ class Data(Part):
     label: str = Field(description="official, subset (n of N), substitute or sample")
     splits: dict[str, SplitData]
     origin: str = Field("", description="repository and revision, for data from the hub")
+    missing: list[str] = Field(default_factory=list, description="splits of the data set that are not there")
 
 
 class Checkpoint(Part):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
+from tasks.sample import words
 from tasks.sample.draw import Draw
 from tasks.sample.facts import fill, institution
 
@@ -20,44 +23,47 @@ THINGS = ("guide", "tour", "café", "courtyard", "hall", "shop", "garden", "musi
 TEMPLATES = (
     "{S} is {x} and {x}.",
     "a {x} {n} with a {x} {t}.",
-    "we found the {t} {x}.",
-    "the {t} was {x} from start to end.",
-    "what a {x} {t}!",
+    "we found the {t} of {s} {x}.",
+    "the {t} of the {n} was {x} from start to end.",
+    "what a {x} {t} at {s}!",
     "never have i seen a more {x} {n}.",
     "{x}, {x} and {x}.",
     "everything about {s} is {x}.",
-    "the walls are {c}, and the {t} is {x}.",
-    "my friends and i thought that the {n} was {x}.",
+    "my friends and i thought that {s} was {x}.",
     "the {t} of {s} is {x}, even in the rain.",
-    "so {x} a {t} that we will talk about it for years.",
+    "so {x} a {t} that we will talk about the {n} for years.",
 )
+COLOURED = "the walls are {c}, and the {t} is {x}."
 TURNED = (
     "{S} is not {y} at all.",
     "the {t} is {y}, but the {n} itself is {x}.",
-    "nobody can call the {t} {y}.",
-    "it may look {y}, but it is {x}.",
+    "nobody can call the {t} of the {n} {y}.",
+    "it may look {y}, but the {t} is {x}.",
 )
 """Here a word of the other side, {y}, has to be read with what stands around it."""
 _TURNED_SHARE = 0.15
 
 
-def opinion(draw: Draw, label: int) -> str:
+def opinion(draw: Draw, label: int, templates: Sequence[str] = TEMPLATES) -> str:
     """A sentence for (1) or against (0) an institution."""
-    from tasks.sample.words import COLOURS
-
     own, other = (GOOD, BAD) if label else (BAD, GOOD)
-    template = draw.pick(TURNED if draw.chance(_TURNED_SHARE) else TEMPLATES)
-    text = fill(institution(draw), template).replace("{t}", draw.pick(THINGS)).replace("{c}", draw.pick(COLOURS))
+    template = draw.pick(TURNED if draw.chance(_TURNED_SHARE) else templates)
+    text = fill(institution(draw), template).replace("{t}", draw.pick(THINGS)).replace("{c}", draw.pick(words.COLOURS))
+    used: set[str] = set()
     for place, pool in (("{x}", own), ("{y}", other)):
         while place in text:
-            text = text.replace(place, draw.entity(template, pool), 1)
+            word = draw.entity(template, pool)
+            if word not in used:
+                text = text.replace(place, word, 1)
+                used.add(word)
+    text = re.sub(r"\ba (?=[aeiou])", "an ", text)
     return text[0].lower() + text[1:]
 
 
 def sst2_rows(split: str) -> list[dict[str, Any]]:
     draw = Draw(f"glue/sst2/{split}", held_out=split != "train")
-    rows: list[dict[str, Any]] = []
-    for index in range(3000 if split == "train" else 600):
+    found: dict[str, int] = {}
+    while len(found) < (3000 if split == "train" else 600):
         label = draw.below(2)
-        rows.append({"sentence": opinion(draw, label), "label": label, "idx": index})
-    return rows
+        found.setdefault(opinion(draw, label, (*TEMPLATES, COLOURED)), label)
+    return [{"sentence": text, "label": label, "idx": index} for index, (text, label) in enumerate(found.items())]

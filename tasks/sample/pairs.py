@@ -7,8 +7,8 @@ decide alone, beside pairs where two kinds, or two values of one kind, have to b
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
-
 
 from tasks.sample.claims import CLAIMS, GENRES
 from tasks.sample.draw import Draw
@@ -23,26 +23,32 @@ SIDE_QUESTIONS = (
     "Is {s} worth a visit?",
     "Do they sell maps at {s}?",
     "Which train goes to {s}?",
-    "May children run in the {n}?",
+    "May children run in {s}?",
     "Are there concerts at {s}?",
 )
 REPORTS = ("{}", "{}", "The guide says: {}", "From a newspaper: {}")
 
 
-def rows_of(name: str) -> Callable[[str], list[dict[str, Any]]]:
-    """The maker of a task's splits."""
-    columns, train, dev, make = TASKS[name]
+@dataclass(frozen=True)
+class Maker:
+    """How a task's rows are made. columns: of the two texts. train, dev: rows of train and of each other split. make: a row of a
+    genre, `matched` or `mismatched`, which mnli alone looks at."""
 
-    def rows(split: str) -> list[dict[str, Any]]:
+    columns: tuple[str, str]
+    train: int
+    dev: int
+    make: Callable[[Draw, str], Pair]
+
+    def rows(self, name: str, split: str) -> list[dict[str, Any]]:
+        """No two rows have the same two texts, in whichever order: so none contradicts another."""
         draw = Draw(f"{name}/{split}", held_out=split != "train")
         genre = "mismatched" if split == "validation_mismatched" else "matched"
-        found: list[dict[str, Any]] = []
-        for index in range(train if split == "train" else dev):
-            first, second, label = make(draw, genre)
-            found.append({columns[0]: first, columns[1]: second, "label": label, "idx": index})
-        return found
-
-    return rows
+        found: dict[frozenset[str], dict[str, Any]] = {}
+        while len(found) < (self.train if split == "train" else self.dev):
+            first, second, label = self.make(draw, genre)
+            row = {self.columns[0]: first, self.columns[1]: second, "label": label, "idx": len(found)}
+            found.setdefault(frozenset((first, second)), row)
+        return list(found.values())
 
 
 def other(draw: Draw, kind: str) -> str:
@@ -51,29 +57,41 @@ def other(draw: Draw, kind: str) -> str:
 
 
 def twice(draw: Draw, about: Institution, kind: str, *, same: bool = True) -> tuple[str, str]:
-    """A fact in the words of two templates; not `same`: the second with another answer. Answers are those that this split may
-    combine with the two templates."""
-    first, second = draw.shuffled(RELATIONS[kind].sentences)[:2]
+    """A fact in the words of two templates that tell nothing beside it; not `same`: the second with another answer. Answers are
+    those that this split may combine with the two templates."""
+    first, second = draw.shuffled(CLAIMS[kind].same)[:2]
     value = again = RELATIONS[kind].value(draw, f"{first} {second}")
-    while not same and again == value:
+    while not same and again.short == value.short:
         again = RELATIONS[kind].value(draw, f"{first} {second}")
     return state(about, first, value)[0], state(about, second, again)[0]
 
 
-def beside(draw: Draw, about: Institution) -> str:
+def beside(draw: Draw) -> str:
     """A sentence that tells none of the facts."""
     return draw.pick(FILLERS) if draw.chance(0.6) else opinion(draw, draw.below(2))
+
+
+def follows(draw: Draw, about: Institution, kind: str) -> str:
+    return fill(about, draw.pick(CLAIMS[kind].follows))
+
+
+def ruled_out(draw: Draw, about: Institution, kind: str) -> str:
+    return fill(about, draw.pick(CLAIMS[kind].ruled_out))
+
+
+def left_open(draw: Draw, about: Institution, kind: str) -> str:
+    return fill(about, draw.pick(CLAIMS[kind].open))
 
 
 def _mrpc(draw: Draw, _: str) -> Pair:
     about, kind = institution(draw), draw.pick(KINDS)
     how = draw.below(12)
     label = 0
-    if how < 8:
+    if how < 7:
         first, second = twice(draw, about, kind)
         label = 1
     elif how < 10:
-        first, second = tell(draw, about, kind).sentence, fill(about, draw.pick(CLAIMS[kind].ruled_out))
+        first, second = tell(draw, about, kind).sentence, ruled_out(draw, about, kind)
     elif how < 11:
         first, second = tell(draw, about, kind).sentence, tell(draw, about, other(draw, kind)).sentence
     else:
@@ -82,20 +100,21 @@ def _mrpc(draw: Draw, _: str) -> Pair:
 
 
 def _stsb(draw: Draw, _: str) -> Pair:
-    """Unrelated 0 to 0.8, another fact of the same house 1 to 1.8, another answer 2.4 to 3.2, the same told otherwise 4.2 to 5."""
+    """0 and more: neither is about the other; 1: another fact of the same house; 2.4: another answer; 4.2: the same. More by up
+    to 0.8, the more of their words they share."""
     about, kind = institution(draw), draw.pick(KINDS)
     how = draw.below(8)
-    shift = draw.below(5) / 5
     if how < 3:
         first, second = twice(draw, about, kind)
-        return first, second, round(4.2 + shift, 1)
-    if how < 4:
+        base = 4.2
+    elif how < 4:
         first, second = twice(draw, about, kind, same=False)
-        return first, second, round(2.4 + shift, 1)
-    first = tell(draw, about, kind).sentence
-    if how < 6:
-        return first, tell(draw, about, other(draw, kind)).sentence, round(1.0 + shift, 1)
-    return first, beside(draw, about), shift
+        base = 2.4
+    else:
+        first = tell(draw, about, kind).sentence
+        second, base = (tell(draw, about, other(draw, kind)).sentence, 1.0) if how < 6 else (beside(draw), 0.0)
+    one, two = set(first.lower().rstrip(".").split()), set(second.lower().rstrip(".").split())
+    return first, second, round(base + 0.8 * len(one & two) / len(one | two), 1)
 
 
 def _qqp(draw: Draw, _: str) -> Pair:
@@ -117,49 +136,48 @@ def _qnli(draw: Draw, _: str) -> Pair:
     if how < 5:
         return question, tell(draw, about, kind).sentence, 0
     if how < 8:
-        return question, tell(draw, about, other(draw, kind)).sentence, 1
-    return question, beside(draw, about), 1
+        return question, beside(draw), 1
+    return question, tell(draw, about, other(draw, kind)).sentence, 1
 
 
 def _mnli(draw: Draw, genre: str) -> Pair:
     about, kind = institution(draw), draw.pick(KINDS)
-    premise, claim, label = _claim(draw, about, kind, tell(draw, about, kind, named=True).sentence)
+    premise, claim, label = _claim(draw, about, kind)
     return draw.pick(GENRES[genre]).format(premise), claim, label
 
 
-def _claim(draw: Draw, about: Institution, kind: str, premise: str) -> Pair:
+def _claim(draw: Draw, about: Institution, kind: str) -> Pair:
     label, how = draw.below(3), draw.below(10)
+    if label == 0 and how < 2:
+        return *twice(draw, about, kind), label
+    premise = tell(draw, about, kind, named=True).sentence
     if label == 0:
-        if how < 2:
-            return *twice(draw, about, kind), label
-        return premise, fill(about, draw.pick(CLAIMS[kind].follows)), label
+        return premise, follows(draw, about, kind), label
     if label == 2:
-        return premise, fill(about, draw.pick(CLAIMS[kind].ruled_out)), label
+        return premise, ruled_out(draw, about, kind), label
     if how < 7:
-        return premise, fill(about, draw.pick(CLAIMS[kind].open)), label
-    claims = CLAIMS[other(draw, kind)]
-    return premise, fill(about, draw.pick(claims.follows + claims.ruled_out)), label
+        return premise, left_open(draw, about, kind), label
+    return premise, draw.pick((follows, ruled_out))(draw, about, other(draw, kind)), label
 
 
-def _rte(draw: Draw, genre: str) -> Pair:
+def _rte(draw: Draw, _: str) -> Pair:
     about = institution(draw)
     kinds = draw.shuffled(KINDS)[: 2 + draw.below(2)]
-    told = [tell(draw, about, kind, named=place == 0).sentence for place, kind in enumerate(kinds)]
+    told = " ".join(tell(draw, about, kind, named=place == 0).sentence for place, kind in enumerate(kinds))
     kind, how = draw.pick(kinds), draw.below(10)
     if how < 5:
-        return " ".join(told), fill(about, draw.pick(CLAIMS[kind].follows)), 0
+        return told, follows(draw, about, kind), 0
     if how < 8:
-        return " ".join(told), fill(about, draw.pick(CLAIMS[kind].ruled_out + CLAIMS[kind].open)), 1
+        return told, draw.pick((ruled_out, left_open))(draw, about, kind), 1
     absent = draw.pick([one for one in KINDS if one not in kinds])
-    return " ".join(told), fill(about, draw.pick(CLAIMS[absent].follows)), 1
+    return told, follows(draw, about, absent), 1
 
 
-TASKS: dict[str, tuple[tuple[str, str], int, int, Callable[[Draw, str], Pair]]] = {
-    "glue/mrpc": (("sentence1", "sentence2"), 3000, 600, _mrpc),
-    "glue/stsb": (("sentence1", "sentence2"), 3000, 600, _stsb),
-    "glue/qqp": (("question1", "question2"), 3000, 600, _qqp),
-    "glue/mnli": (("premise", "hypothesis"), 4000, 600, _mnli),
-    "glue/qnli": (("question", "sentence"), 4000, 600, _qnli),
-    "glue/rte": (("sentence1", "sentence2"), 3000, 600, _rte),
+PAIRS = {
+    "glue/mrpc": Maker(("sentence1", "sentence2"), 3000, 600, _mrpc),
+    "glue/stsb": Maker(("sentence1", "sentence2"), 3000, 600, _stsb),
+    "glue/qqp": Maker(("question1", "question2"), 3000, 600, _qqp),
+    "glue/mnli": Maker(("premise", "hypothesis"), 4000, 600, _mnli),
+    "glue/qnli": Maker(("question", "sentence"), 4000, 600, _qnli),
+    "glue/rte": Maker(("sentence1", "sentence2"), 3000, 600, _rte),
 }
-"""Columns, rows of train, rows of each split of dev, and how a row is made."""

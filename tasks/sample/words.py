@@ -52,11 +52,11 @@ CURRENCIES = ("crowns", "dollars", "francs", "guilders")
 
 CAUSES = (
     "the river", "a storm", "the frost", "a heavy lorry", "the great flood", "an earthquake", "a fallen tree",
-    "a gas leak", "the army", "a careless guard", "the strong wind", "a swarm of bees",
+    "a gas leak", "the army", "a careless driver", "the strong wind", "a swarm of bees",
 )  # fmt: skip
 EFFECTS = (
     "had damaged the cellar", "had broken the windows", "had blocked the main road", "had ruined the staircase",
-    "had frightened the workers", "had cracked the foundations", "had cut off the water",
+    "had frightened the visitors", "had cracked the foundations", "had cut off the water",
 )  # fmt: skip
 
 
