@@ -57,7 +57,7 @@ def glue_columns(macros: Sequence[Macro]) -> list[str]:
     return [name for name in task_names() if name in there]
 
 
-def line(one: Macro) -> str:
+def macro_line(one: Macro) -> str:
     """For the terminal."""
     where = f"GLUE macro average, {one.model} / {one.label} / seed {one.seed}"
     if one.figure is None:

@@ -38,7 +38,7 @@ def console() -> Console:
 
 def print_records(records: Sequence[Record], until: str | None = None) -> None:
     """The final table: a line a cell, beside its baseline where both were recorded. until: nothing was recorded."""
-    from harness.report.macro import MEANS, line, macro_averages
+    from harness.report.macro import MEANS, macro_averages, macro_line
 
     if not records:
         return
@@ -88,7 +88,7 @@ def print_records(records: Sequence[Record], until: str | None = None) -> None:
             out.print(f"    {line}", markup=False, highlight=False)
     macros = [] if until else macro_averages(records)
     for one in macros:
-        out.print(line(one), markup=False, highlight=False)
+        out.print(macro_line(one), markup=False, highlight=False)
     if macros:
         out.print(f"macro average: the {MEANS}.", style="dim")
     out.print(

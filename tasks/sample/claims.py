@@ -108,7 +108,11 @@ CLAIMS: dict[str, Claims] = {
     ),
     "reason": Claims(
         "why {s} was closed",
-        ("{S} had to close because {a}.", "Because {a}, {s} had to close.", "It was because {a} that {s} had to close."),
+        (
+            "{S} had to close because {a}.",
+            "Because {a}, {s} had to close.",
+            "It was because {a} that {s} had to close.",
+        ),
         ("Many children were sad when {s} was closed.", "{S} was closed on a rainy day."),
         ("{S} was once closed.",),
         ("{S} was never closed.",),

@@ -70,15 +70,9 @@ def _date(draw: Draw, template: str) -> Value:
 
 
 def _where(draw: Draw, template: str) -> Value:
-    town = words.place(draw, template)
-    form = draw.below(4)
-    if form == 0:
-        return Value(f"the old town of {town}", town, "in ")
-    if form == 1:
-        return Value(f"the harbour of {town}", town, "near ")
-    if form == 2:
-        return Value(f"a hill above {town}", town, "on ")
-    return Value(f"the north of {town}", town, "in ")
+    region = draw.entity(template, words.REGIONS)
+    lead, text = draw.pick((("in ", "the hills of"), ("near ", "the border of"), ("in ", "the forests of"), ("in ", "the north of")))
+    return Value(f"{text} {region}", region, lead)
 
 
 def _count(draw: Draw, template: str) -> Value:

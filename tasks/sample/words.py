@@ -48,6 +48,10 @@ LANGUAGES = (
     "French", "German", "Dutch", "Spanish", "Italian", "Polish", "Danish", "Greek", "Turkish", "Finnish", "Arabic",
     "Russian", "Latin", "Welsh", "Czech", "Swedish",
 )  # fmt: skip
+REGIONS = (
+    "Norway", "Wales", "Bavaria", "Flanders", "Tuscany", "Bohemia", "Savoy", "Galicia", "Saxony", "Jutland", "Cornwall",
+    "Tyrol", "Alsace", "Lapland", "Silesia", "Moravia",
+)  # fmt: skip
 CURRENCIES = ("crowns", "dollars", "francs", "guilders")
 
 CAUSES = (

@@ -127,7 +127,7 @@ VALUES = {
     "designer": PERSON,
     "opened": DATE,
     "fire": DATE,
-    "place": r"(?:in the old town of|near the harbour of|on a hill above|in the north of) [A-Z][a-z]+",
+    "place": rf"(?:in the hills|near the border|in the forests|in the north) of {one_of(words.REGIONS)}",
     "staff": rf"(?:{one_of(words.NUMBER_WORDS)}|(?:about )?\d+)",
     "length": r"\d+(?:\.\d)? (?:metres|feet|yards)",
     "cost": rf"(?:£\d+,000|\d+ million {one_of(words.CURRENCIES)}|\d+,500 {one_of(words.CURRENCIES)})",
