@@ -71,7 +71,9 @@ def _date(draw: Draw, template: str) -> Value:
 
 def _where(draw: Draw, template: str) -> Value:
     region = draw.entity(template, words.REGIONS)
-    lead, text = draw.pick((("in ", "the hills of"), ("near ", "the border of"), ("in ", "the forests of"), ("in ", "the north of")))
+    lead, text = draw.pick(
+        (("in ", "the hills of"), ("near ", "the border of"), ("in ", "the forests of"), ("in ", "the north of"))
+    )
     return Value(f"{text} {region}", region, lead)
 
 
