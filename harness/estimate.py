@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.cells import Cell, CheckpointSpec
-from harness.checkpoint import folder_of
+from harness.cells import Cell, CheckpointSpec, folder_of
 from harness.measure.flops import encoder_flops
 from harness.plan import Plan
 from harness.record import Record
@@ -36,7 +35,7 @@ def estimate(
         per_sequence = _forward_flops(cell) / rate / (GPU_GAIN if cell.device == "cuda" else 1)
         identity = identities.get(cell.task)
         for spec in _chain(cell.checkpoint):
-            if spec.key in seen or spec.recipe == "load" or folder_of(spec, cache).is_dir():
+            if spec.key in seen or spec.recipe in ("load", "pretrained") or folder_of(spec, cache).is_dir():
                 continue
             seen.add(spec.key)
             seconds = START_SECONDS + 3 * per_sequence * _trained(spec, identity)
@@ -65,8 +64,8 @@ def _done(entry: Record | None) -> bool:
 
 
 def _chain(spec: CheckpointSpec) -> Iterator[CheckpointSpec]:
-    if spec.parent:
-        yield from _chain(spec.parent)
+    for one in spec.needs:
+        yield from _chain(one)
     yield spec
 
 
@@ -97,10 +96,10 @@ def base_sizes(spec: CheckpointSpec) -> Mapping[str, int]:
     """Sizes where the suite or a local folder says them, else BERT-base's."""
     import json
 
-    if spec.parent:
-        return base_sizes(spec.parent)
     if spec.architecture:
         return spec.architecture
+    if spec.parent:
+        return base_sizes(spec.parent)
     if spec.source.startswith("package:"):
         from importlib.metadata import PackageNotFoundError, files
 

@@ -16,10 +16,10 @@ from typing import Any, Literal
 from backends import get_backend
 from harness import record
 from harness.cell import USER_FAULT, Job
-from harness.cells import Cell, CheckpointSpec
-from harness.checkpoint import describe, folder_of
+from harness.cells import Cell, CheckpointSpec, folder_of
 from harness.children import Ended, run_module
 from harness.errors import RecordError
+from harness.origin import describe
 from harness.record import Record
 from tasks import DataIdentity
 
@@ -187,9 +187,16 @@ def ensure_checkpoint(spec: CheckpointSpec, run: Run) -> Outcome | None:
         return None
     if spec.key in run.failed_checkpoints:
         return run.failed_checkpoints[spec.key]
-    if spec.parent and (failed := ensure_checkpoint(spec.parent, run)):
-        return failed
-    words = {"load": "load", "finetune": "fine-tune", "ptq": f"calibrate {spec.scheme} for"}
+    for one in spec.needs:
+        if failed := ensure_checkpoint(one, run):
+            return failed
+    words = {
+        "finetune": "fine-tune",
+        "ptq": f"calibrate {spec.scheme} for",
+        "qat": f"train quantizers of {spec.scheme} for",
+    }
+    if spec.distill:
+        words["distill"] = f"distill ({spec.distill['stage']})"
     run.say(f"{words.get(spec.recipe, spec.recipe)} {spec.model} on {spec.task}, seed {spec.seed}")
     with tempfile.TemporaryDirectory(prefix="quantboard-") as name:
         job, log = Path(name) / "checkpoint.json", Path(name) / "checkpoint.log"

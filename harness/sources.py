@@ -10,6 +10,7 @@ from pathlib import Path
 
 from harness import paths
 from harness.cells import digest
+from tasks.base import DataRef
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,26 @@ def _hub(source: str, name: str, hub: bool, revision: str | None) -> Source:
     if hub or copied:
         return Source(source, identity)
     return Source(source, identity, (f"{source}: the hub does not answer", "go online, or set HF_ENDPOINT to a mirror"))
+
+
+def corpus_files(data: DataRef) -> list[Path]:
+    """The files of plain text that lie beside the tasks' data: `corpus/*.txt`."""
+    return sorted(Path(data.location).glob("corpus/*.txt")) if data.kind in ("raw", "saved") else []
+
+
+def corpus_identity(data: DataRef) -> tuple[dict[str, str], tuple[str, str] | None]:
+    """What identifies the text that a general stage reads, and (reason, remedy) where there is none."""
+    if data.kind == "sample":
+        from tasks.sample import SAMPLE_VERSION
+
+        return {"corpus": f"sample {SAMPLE_VERSION}"}, None
+    if files := corpus_files(data):
+        return {"corpus": digest([file_hash(file) for file in files])}, None
+    reason = "there is no text corpus" + (f" in {Path(data.location).name}" if data.location else " on the hub")
+    return {"corpus": "absent"}, (
+        reason,
+        "put plain text (*.txt, a blank line between documents) into DIR/corpus and give --data DIR",
+    )
 
 
 def _read(path: Path) -> str | None:

@@ -18,7 +18,7 @@ from harness import paths
 from harness.cells import Measure
 from harness.errors import SuiteError
 from harness.suite_problems import Problem, from_pydantic, lines, printable, suggest
-from harness.training.settings import TrainSettings
+from harness.training.settings import STAGES, Distill, TrainSettings
 from tasks import Shape
 
 LARGEST = 256 * 1024
@@ -60,16 +60,31 @@ class TaskOverride(Table):
 
     shape: ShapeOverride = ShapeOverride()
     train: dict[str, Any] = Field({}, description="settings of training that replace the model's")
+    distill: dict[Literal["general", "intermediate", "prediction"], dict[str, Any]] = Field(
+        {}, description="settings that replace those of a stage of recipe 'distill'"
+    )
+
+
+class Calibration(Table):
+    samples: int = Field(128, ge=1, le=100_000, description="training examples that ranges are found on")
+    batch_size: int = Field(16, ge=1, le=4096)
 
 
 class Model(Table):
     source: Text = Field(
         description="hub:ID, package:NAME/FOLDER, model:NAME of this suite, scratch, or a folder below the suite file's"
     )
-    recipe: Literal["load", "finetune"] = Field(description="load: use as it is; finetune: train on the task")
-    scheme: Text | None = Field(None, description="of quantization-aware training; recipes here have none")
+    recipe: Literal["load", "finetune", "qat", "distill"] = Field(
+        description="load: use as it is; finetune: train on the task; qat: train with quantizers; distill: make it like a teacher"
+    )
+    scheme: Text | None = Field(None, description="for recipe = 'qat': the quantizers that are trained")
+    teacher: Text | None = Field(None, description="for recipe = 'distill': model:NAME of this suite")
+    distill: Distill | None = Field(None, description="for recipe = 'distill': its stages")
+    calibration: Calibration | None = Field(
+        None, description="for recipe = 'qat': what its first ranges are found on; default: the suite's"
+    )
     architecture: Architecture | None = Field(None, description="for source = 'scratch'")
-    train: TrainSettings | None = Field(None, description="for recipe = 'finetune'")
+    train: TrainSettings | None = Field(None, description="for every recipe but 'load'")
     task: dict[str, TaskOverride] = Field({}, description="overrides by task name")
 
 
@@ -112,11 +127,6 @@ class MeasureTable(Table):
     min_accuracy: float = Field(Measure.min_accuracy, gt=0, le=1, description="share of the baseline's: a badge")
 
 
-class Calibration(Table):
-    samples: int = Field(128, ge=1, le=100_000, description="training examples that ranges are found on")
-    batch_size: int = Field(16, ge=1, le=4096)
-
-
 class Reference(Table):
     """A published figure from elsewhere: shown beside ours, never ranked with ours."""
 
@@ -134,6 +144,16 @@ class Reference(Table):
     source: Text = Field(description="where it was published")
 
 
+class StandIn(Table):
+    """What is different for one model on the sample."""
+
+    architecture: Architecture | None = Field(None, description="default: sample.model")
+    train: dict[str, Any] = Field({}, description="settings that replace those of sample.train")
+    distill: dict[Literal["general", "intermediate", "prediction", "augment"], dict[str, Any]] = Field(
+        {}, description="settings that replace those of the model's distill table"
+    )
+
+
 class Sample(Table):
     """What stands in for every model of the suite where the data is the generated sample."""
 
@@ -143,6 +163,9 @@ class Sample(Table):
     batch_sizes: Sizes | None = Field(None, description="default: the suite's")
     model: Architecture
     train: TrainSettings
+    models: dict[str, StandIn] = Field(
+        {}, description="overrides by model name: students and QAT models need their own"
+    )
     task: dict[str, TaskOverride] = Field({}, description="overrides by task name")
     measure: MeasureTable = Field(MeasureTable(), description="what is given here replaces the suite's")
     calibration: Calibration = Field(Calibration(), description="what is given here replaces the suite's")
@@ -291,14 +314,16 @@ def schema() -> dict[str, Any]:
     found = Suite.model_json_schema()
     forms = found["$defs"]
     forms["BackendEntry"]["additionalProperties"] = True
-    forms["TaskOverride"]["properties"]["train"] |= {
-        "properties": forms["TrainSettings"]["properties"],
-        "additionalProperties": False,
-    }
+    settings = {"properties": forms["TrainSettings"]["properties"], "additionalProperties": False}
+    for form in ("TaskOverride", "StandIn"):
+        forms[form]["properties"]["train"] |= settings
+    for stage in STAGES:
+        forms["Distill"]["properties"][stage]["anyOf"][0] |= settings
     tasks, backends, schemes = ({"enum": names} for names in (task_names(), backend_names(), scheme_names()))
     entry = forms["BackendEntry"]["properties"]
     entry["name"] = _or_any(entry["name"], backends)
     entry["scheme"] = _or_any(entry["scheme"], schemes)
+    forms["Model"]["properties"]["scheme"] = _or_any(forms["Model"]["properties"]["scheme"], schemes)
     forms["Reference"]["properties"]["task"] = _or_any(forms["Reference"]["properties"]["task"], tasks)
     top = found["properties"]
     top["baseline"] = _or_any(top["baseline"], backends)

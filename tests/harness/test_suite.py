@@ -187,7 +187,7 @@ CASES = {
     "trusted code": (
         'recipe = "load"',
         'recipe = "load"\ntrust_remote_code = true',
-        "models.base.trust_remote_code: unknown key; known: source, recipe, scheme, architecture, train, task",
+        "models.base.trust_remote_code: unknown key; known: source, recipe, scheme, teacher, distill, calibration, architecture, train, task",
     ),
     "package that climbs": (
         "hub:owner/name",
@@ -231,7 +231,11 @@ CASES = {
         "",
         "models.again.train: is missing: recipe 'finetune' needs at least learning_rate and epochs",
     ),
-    "recipe": ('recipe = "load"', 'recipe = "qat"', "models.base.recipe: must be 'load' or 'finetune', not 'qat'"),
+    "recipe": (
+        'recipe = "load"',
+        'recipe = "prune"',
+        "models.base.recipe: must be 'load', 'finetune', 'qat' or 'distill', not 'prune'",
+    ),
     "scheme of a loaded model": (
         'recipe = "load"',
         'recipe = "load"\nscheme = "engine_int8"',
