@@ -194,6 +194,8 @@ def ensure_checkpoint(spec: CheckpointSpec, run: Run) -> Outcome | None:
         "finetune": "fine-tune",
         "ptq": f"calibrate {spec.scheme} for",
         "qat": f"train quantizers of {spec.scheme} for",
+        "pretrained": "take as it was pretrained:",
+        "masked_lm": "train to fill in words:",
     }
     if spec.distill:
         words["distill"] = f"distill ({spec.distill['stage']})"

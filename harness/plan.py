@@ -13,9 +13,11 @@ from backends.fake_quant.schemes import get_scheme
 from harness.cells import CORPUS, MEASURE_VERSION, Cell, CheckpointSpec, Measure, digest
 from harness.errors import QuantboardError
 from harness.machine import software
-from harness.sources import corpus_identity, file_hash, look_up
+from harness.sources import corpus_identity, depth_of, file_hash, look_up
 from harness.suite import BackendEntry, Suite
+from harness.suite_checks import misfit
 from harness.suite_raw import model_named
+from harness.training.settings import no_uniform_map
 from harness.ways import Way, way_of
 from tasks import DataIdentity, DataRef, Shape, open_task
 
@@ -126,7 +128,8 @@ class _TaskHere:
         scheme, label, checkpoint = entry.scheme, suite.labels[index], base
         if scheme and base.brings_ranges:
             scheme, label = base.scheme, entry.label or entry.name
-            blocked = blocked or _misfit(backend, base)
+            if wrong := misfit(backend, base.scheme or ""):
+                blocked = blocked or (f"{model}: {wrong}", "train a model with a scheme that it takes")
         elif scheme:
             checkpoint = self._calibrated(base, scheme, seed)
         cell = Cell(
@@ -139,7 +142,7 @@ class _TaskHere:
             label=label,
             options=entry.options,
             shape=base.shape,
-            padding=suite.shape.padding,
+            padding="max_length" if scheme and get_scheme(scheme).padding == "max_length" else suite.shape.padding,
             batch_sizes=(sample.batch_sizes if sample else None) or suite.shape.batch_sizes,
             measure=self._measure(machine),
             limit=limit,
@@ -205,51 +208,63 @@ class _TaskHere:
     def _student(self, way: Way, model: str, seed: int) -> tuple[CheckpointSpec, Blocked]:
         """Recipe `distill`: a checkpoint a stage, each made from the one before. The general one knows no task and no
         seed but the suite's first, so that all tasks and seeds share it."""
-        teacher, blocked = self.checkpoint(model_named(way.teacher) or "", seed)
+        name, first_seed = model_named(way.teacher) or "", self.suite.seeds[0]
+        teacher, blocked = self.checkpoint(name, seed)
         source, identity, parent, missing = self._begin(way, seed)
         blocked = blocked or missing
+        masked_lm, words = None, dict[str, str]()
+        if way.augment:
+            masked_lm, words, missing = self._masked_lm(way)
+            blocked = blocked or missing
         spec = parent
         for stage, train in way.stages.items():
-            general, first = stage == "general", spec is parent
-            how: dict[str, Any] = {"stage": stage}
-            if first and way.layers:
-                how["layers"] = way.layers
-            if general:
-                first_seed = self.suite.seeds[0]
-                corpus, missing = corpus_identity(self.data)
-                blocked = blocked or missing
-                before = _pretrained(self.checkpoint(model_named(way.teacher) or "", first_seed)[0])
-                shape = Shape(way.common_length)
-            else:
-                corpus, before, shape = {}, teacher, way.shape
-            masked_lm = None
-            if way.augment and not general:
-                how["augment"] = {
-                    name: value for name, value in way.augment.items() if name not in ("masked_lm", "train")
-                }
-                masked_lm, words, missing = self._masked_lm(way)
-                corpus |= words
-                blocked = blocked or missing
-                if way.augment.get("glove"):
-                    how["augment"]["glove"] = str((self.suite.folder / str(way.augment["glove"])).resolve())
-            spec = CheckpointSpec(
+            first = spec is parent
+            begun = CheckpointSpec(
                 model=model,
-                task=CORPUS if general else self.task,
+                task=self.task,
                 recipe="distill",
                 source=source,
-                seed=first_seed if general else seed,
-                shape=shape,
+                seed=seed,
+                shape=way.shape,
                 data=self.data,
                 architecture=way.architecture if first else None,
                 train=train,
                 parent=spec,
-                identity=(identity if first else {}) | corpus | ({} if general else self._split_identity()),
-                teacher=before,
-                distill=how,
-                masked_lm=masked_lm,
+                identity=identity if first else {},
+                teacher=teacher,
+                distill={"stage": stage} | ({"layers": way.layers} if first and way.layers else {}),
             )
+            if stage == "general":
+                corpus, missing = corpus_identity(self.data)
+                blocked = blocked or missing
+                spec = replace(
+                    begun,
+                    task=CORPUS,
+                    seed=first_seed,
+                    shape=Shape(way.common_length),
+                    teacher=_pretrained(self.checkpoint(name, first_seed)[0]),
+                    identity={**(begun.identity or {}), **corpus},
+                )
+            else:
+                spec = replace(
+                    begun,
+                    identity={**(begun.identity or {}), **words, **self._split_identity()},
+                    distill={**(begun.distill or {}), **self._on_task(way, stage)},
+                    masked_lm=masked_lm,
+                )
         assert spec is not None
-        return spec, blocked
+        return spec, blocked or _no_map(way, spec, teacher)
+
+    def _on_task(self, way: Way, stage: str) -> dict[str, Any]:
+        """What a stage on the task has beside its training settings."""
+        found: dict[str, Any] = {"temperature": way.temperature} if stage == "prediction" else {}
+        if way.augment:
+            found["augment"] = {
+                name: value for name, value in way.augment.items() if name not in ("masked_lm", "train")
+            }
+            if glove := way.augment.get("glove"):
+                found["augment"]["glove"] = str((self.suite.folder / str(glove)).resolve())
+        return found
 
     def _masked_lm(self, way: Way) -> tuple[CheckpointSpec, dict[str, str], Blocked]:
         """The model that proposes words, the identity of a file of vectors, and why one of them cannot be had."""
@@ -356,16 +371,6 @@ def cell_key(
     )
 
 
-def _misfit(backend: Backend, base: CheckpointSpec) -> Blocked:
-    """Why an engine cannot take the ranges that a checkpoint brings."""
-    if backend.symmetric_only and not get_scheme(base.scheme or "").activation_symmetric:
-        return (
-            f"{base.model} was trained with '{base.scheme}', which is asymmetric, and {backend.name} takes symmetric schemes only",
-            "train a model with a symmetric scheme",
-        )
-    return None
-
-
 def _pretrained(teacher: CheckpointSpec) -> CheckpointSpec:
     """A teacher before it learned its task; where it was never anything else (random weights), itself."""
     root = teacher
@@ -373,9 +378,26 @@ def _pretrained(teacher: CheckpointSpec) -> CheckpointSpec:
         root = root.parent
     if root.source == "scratch":
         return teacher
-    return replace(
-        root, recipe="pretrained", task=CORPUS, seed=0, shape=Shape(0), train=None, identity=_of_weights(root.identity)
+    return CheckpointSpec(
+        model=root.model,
+        task=CORPUS,
+        recipe="pretrained",
+        source=root.source,
+        seed=0,
+        shape=Shape(0),
+        data=root.data,
+        identity=_of_weights(root.identity),
     )
+
+
+def _no_map(way: Way, student: CheckpointSpec, teacher: CheckpointSpec) -> Blocked:
+    """That no uniform map leads from the student's layers to the teacher's, where both depths are known already."""
+    if not {"general", "intermediate"} & set(way.stages):
+        return None
+    mine, theirs = way.layers or depth_of(student), depth_of(teacher)
+    if mine and theirs and theirs % mine:
+        return no_uniform_map(student.model, mine, theirs)
+    return None
 
 
 def _of_weights(identity: Mapping[str, str] | None) -> dict[str, str]:

@@ -39,9 +39,15 @@ def identities(found: Mapping[str, Found]) -> dict[str, DataIdentity]:
 
 def hub_revisions(suite: Suite) -> dict[str, str]:
     """What the hub holds of the suite's models now, asked before anything is downloaded: it is part of their keys."""
-    sources = [model.source for model in suite.models.values() if model.source.startswith("hub:")]
-    found = {source: hub_revision(source) for source in dict.fromkeys(sources)}
+    found = {source: hub_revision(source) for source in hub_sources(suite)}
     return {source: revision for source, revision in found.items() if revision}
+
+
+def hub_sources(suite: Suite) -> list[str]:
+    """The models of the hub that a suite starts from, those that propose words among them."""
+    sources = [model.source for model in suite.models.values()]
+    sources += [one.distill.augment.masked_lm for one in suite.models.values() if one.distill and one.distill.augment]
+    return list(dict.fromkeys(source for source in sources if source.startswith("hub:")))
 
 
 def plan_offline(options: argparse.Namespace) -> Plan:
@@ -100,7 +106,7 @@ def run_suite(options: argparse.Namespace, command: str, say: Callable[[str], No
 
     found = find_data(suite, options.data, hub)
     known = identities(found)
-    needs_hub = any(model.source.startswith("hub:") for model in suite.models.values())
+    needs_hub = bool(hub_sources(suite))
     on_sample = all(isinstance(ref, DataRef) and ref.kind == "sample" for ref in found.values())
     online = needs_hub and not on_sample and hub()
     plan = _plan(suite, options, found, known, here, online, hub_revisions(suite) if online else {})

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from harness import paths
-from harness.cells import digest
+from harness.cells import CheckpointSpec, digest
 from tasks.base import DataRef
 
 
@@ -79,6 +80,39 @@ def corpus_identity(data: DataRef) -> tuple[dict[str, str], tuple[str, str] | No
         reason,
         "put plain text (*.txt, a blank line between documents) into DIR/corpus and give --data DIR",
     )
+
+
+def sizes_of(spec: CheckpointSpec) -> dict[str, int]:
+    """num_hidden_layers, hidden_size and intermediate_size of a checkpoint to be made, where the suite, a package or a folder
+    says them already; empty where it takes a download to know."""
+    if spec.architecture:
+        return dict(spec.architecture)
+    found = sizes_of(spec.parent) if spec.parent else _sizes_in(spec.source)
+    if found and spec.distill and spec.distill.get("layers"):
+        found["num_hidden_layers"] = spec.distill["layers"]
+    return found
+
+
+def depth_of(spec: CheckpointSpec) -> int | None:
+    return sizes_of(spec).get("num_hidden_layers")
+
+
+def _sizes_in(source: str) -> dict[str, int]:
+    kind, _, name = source.partition(":")
+    if kind in ("hub", "scratch"):
+        return {}
+    folder = Path(source)
+    if kind == "package":
+        package, _, inner = name.partition("/")
+        found = find_spec(package)
+        if found is None or not found.submodule_search_locations:
+            return {}
+        folder = Path(next(iter(found.submodule_search_locations))) / inner
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        return {name: int(config[name]) for name in ("num_hidden_layers", "hidden_size", "intermediate_size")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def _read(path: Path) -> str | None:

@@ -60,7 +60,7 @@ class TaskOverride(Table):
 
     shape: ShapeOverride = ShapeOverride()
     train: dict[str, Any] = Field({}, description="settings of training that replace the model's")
-    distill: dict[Literal["general", "intermediate", "prediction"], dict[str, Any]] = Field(
+    distill: dict[Literal["general", "intermediate", "prediction", "labels"], dict[str, Any]] = Field(
         {}, description="settings that replace those of a stage of recipe 'distill'"
     )
 
@@ -149,7 +149,7 @@ class StandIn(Table):
 
     architecture: Architecture | None = Field(None, description="default: sample.model")
     train: dict[str, Any] = Field({}, description="settings that replace those of sample.train")
-    distill: dict[Literal["general", "intermediate", "prediction", "augment"], dict[str, Any]] = Field(
+    distill: dict[Literal["general", "intermediate", "prediction", "labels", "augment"], dict[str, Any]] = Field(
         {}, description="settings that replace those of the model's distill table"
     )
 

@@ -192,14 +192,21 @@ def _scheme(backend: Backend, entry: Raw, here: Where) -> Iterator[Problem]:
             yield at, f"unknown scheme {shown(scheme)}{suggest(scheme, scheme_names())}"
         elif not _takes(backend, scheme):
             fitting = [name for name in scheme_names() if _takes(backend, name)]
-            yield (
-                at,
-                f"'{scheme}' is asymmetric, and '{backend.name}' takes symmetric schemes only: {', '.join(fitting)}",
-            )
+            yield at, f"{misfit(backend, scheme)}: {', '.join(fitting)}"
 
 
 def _takes(backend: Backend, scheme: str) -> bool:
-    return get_scheme(scheme).activation_symmetric or not backend.symmetric_only
+    return not misfit(backend, scheme)
+
+
+def misfit(backend: Backend, scheme: str) -> str:
+    """Why a backend cannot compute what a scheme says; empty where it can."""
+    found = get_scheme(scheme)
+    if found.simulation_only and not backend.simulated:
+        return f"no engine computes '{scheme}' ({found.simulation_only}), and '{backend.name}' takes what engines do"
+    if backend.symmetric_only and not found.activation_symmetric:
+        return f"'{scheme}' is asymmetric, and '{backend.name}' takes symmetric schemes only"
+    return ""
 
 
 def _references(data: Raw) -> Iterator[Problem]:

@@ -140,11 +140,35 @@ def _stages(data: Raw, model: Raw, here: Where) -> Iterator[Problem]:
         yield (*at, "augment", "glove"), wrong
     if isinstance(changes := augment.get("train"), dict):
         yield from check_train({}, changes, (*at, "augment", "train"))
-    if augment:
-        for task in texts(data.get("tasks")):
-            facts = task_facts(task)
-            if facts and facts.kind == "question_answering":
-                yield (*at, "augment"), f"exchanges words, which would move the answers of '{task}'; delete it"
+    facts = [task_facts(task) for task in texts(data.get("tasks"))]
+    if augment and facts and all(one and one.kind == "question_answering" for one in facts):
+        yield (*at, "augment"), "exchanges words, which would move answers, and all tasks are questions; delete it"
+    yield from _layers(data, model, here)
+
+
+def _layers(data: Raw, model: Raw, here: Where) -> Iterator[Problem]:
+    """Where the file says how deep student and teacher are: of what else is deeper the recipe tells it."""
+    if not {"general", "intermediate"} & set(table(model.get("distill"))):
+        return
+    models, sample = dict(tables(data.get("models"))), table(data.get("sample"))
+    teacher = model_named(model.get("teacher")) or ""
+    stand_ins = table(sample.get("models"))
+    depths: list[tuple[Where, object, object]] = [
+        ((*here, "architecture", "num_hidden_layers"), _depth(model), _depth(table(models.get(teacher)))),
+        (
+            ("sample", "models", here[-1], "architecture", "num_hidden_layers"),
+            _depth(table(stand_ins.get(str(here[-1]))), sample),
+            _depth(table(stand_ins.get(teacher)), sample),
+        ),
+    ]
+    for place, mine, theirs in depths:
+        if is_number(mine) and is_number(theirs) and mine > 0 and theirs % mine:
+            yield place, f"{shown(mine)} layers do not divide the teacher's {shown(theirs)}: no uniform map fits"
+
+
+def _depth(model: Raw, sample: Raw | None = None) -> object:
+    own = table(model.get("architecture"))
+    return (own or table((sample or {}).get("model"))).get("num_hidden_layers")
 
 
 def _source(data: Raw, source: str) -> str | None:

@@ -9,13 +9,14 @@ from typing import Any
 
 from harness.suite import Architecture, Model, Sample, ShapeTable, StandIn, Suite, TaskOverride
 from harness.training.settings import TrainSettings
-from tasks import Shape
+from tasks import Shape, task_facts
 
 
 @dataclass(frozen=True)
 class Way:
     """train: settings in full, None for recipe `load`. stages: of recipe `distill` by name, each in full. common_length:
-    tokens of a sequence where no task is involved. augment_architecture: of a masked LM with random weights."""
+    tokens of a sequence where no task is involved. augment: None for question answering, whose answers it would move.
+    augment_architecture: of a masked LM with random weights."""
 
     recipe: str
     source: str
@@ -27,6 +28,7 @@ class Way:
     train: dict[str, Any] | None = None
     stages: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     layers: int | None = None
+    temperature: float = 1.0
     augment: Mapping[str, Any] | None = None
     augment_architecture: Mapping[str, int] | None = None
 
@@ -46,10 +48,9 @@ def way_of(suite: Suite, name: str, task: str, on_sample: bool) -> Way:
             stage: _full(base | changes | own.get(stage, {}))  # type: ignore[call-overload]
             for stage, changes in model.distill.stages.items()
         }
-    augment = model.distill.augment if model.distill else None
-    settings = augment.model_dump(exclude_none=True) if augment else None
-    if settings and augment and augment.train is not None:
-        settings["train"] = _full(augment.train)
+    augment = _augment(model, task)
+    if augment and "train" in augment:
+        augment["train"] = _full(augment["train"])
     return Way(
         recipe=model.recipe,
         source=model.source,
@@ -61,7 +62,8 @@ def way_of(suite: Suite, name: str, task: str, on_sample: bool) -> Way:
         train=_full(_merged(model.train, override.train if override else {})) if model.recipe != "load" else None,
         stages=stages,
         layers=model.distill.layers if model.distill else None,
-        augment=settings,
+        temperature=model.distill.temperature if model.distill else 1.0,
+        augment=augment,
     )
 
 
@@ -76,11 +78,11 @@ def _on_sample(model: Model, sample: Sample, own: StandIn, task: str) -> Way:
         return Way("finetune", "scratch", shape, sample.max_length, architecture=sizes, train=_full(base))
     changes: Mapping[str, dict[str, Any]] = own.distill  # type: ignore[assignment]
     stages = {stage: _full(base | changes.get(stage, {})) for stage in model.distill.stages}
-    augment = None
-    if model.distill.augment:
-        augment = model.distill.augment.model_dump(exclude_none=True) | changes.get("augment", {})
+    augment = _augment(model, task)
+    if augment:
+        augment |= changes.get("augment", {})
         augment.pop("glove", None)
-        augment["train"] = _full(_merged(sample.train, {}))
+        augment["train"] = _full(_merged(sample.train, augment.get("train", {})))
     return Way(
         recipe="distill",
         source="scratch",
@@ -89,9 +91,17 @@ def _on_sample(model: Model, sample: Sample, own: StandIn, task: str) -> Way:
         teacher=model.teacher,
         architecture=sizes,
         stages=stages,
+        temperature=model.distill.temperature,
         augment=augment,
         augment_architecture=_sizes(sample.model),
     )
+
+
+def _augment(model: Model, task: str) -> dict[str, Any] | None:
+    facts = task_facts(task)
+    if model.distill is None or model.distill.augment is None or (facts and facts.kind == "question_answering"):
+        return None
+    return model.distill.augment.model_dump(exclude_none=True)
 
 
 def _merged(train: TrainSettings | None, changes: Mapping[str, Any]) -> dict[str, Any]:

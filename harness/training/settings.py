@@ -53,7 +53,7 @@ class TrainSettings(BaseModel):
         return self
 
 
-STAGES = ("general", "intermediate", "prediction")
+STAGES = ("general", "intermediate", "prediction", "labels")
 """Of recipe `distill`, in the order in which a student goes through them."""
 
 
@@ -91,15 +91,28 @@ class Distill(BaseModel):
         None, description="on the task: attention scores, embeddings and hidden states of mapped layers"
     )
     prediction: dict[str, Any] | None = Field(None, description="on the task: the teacher's outputs")
+    labels: dict[str, Any] | None = Field(
+        None, description="on the task: its labels and no teacher, for the same student trained as long without one"
+    )
     layers: int | None = Field(
         None, ge=1, le=96, description="layers of the source that the student keeps, evenly spaced; default: all"
     )
-    augment: Augment | None = Field(None, description="more examples for the stages on the task; not for questions")
+    temperature: float = Field(1.0, gt=0, le=100, description="that softens both outputs in the prediction stage")
+    augment: Augment | None = Field(
+        None, description="more examples for the stages on the task; question answering goes without"
+    )
 
     @property
     def stages(self) -> dict[str, dict[str, Any]]:
         """Those that run, in order, with their changes to the train settings."""
         return {name: given for name in STAGES if (given := getattr(self, name)) is not None}
+
+
+def no_uniform_map(model: str, student: int, teacher: int) -> tuple[str, str]:
+    """(reason, remedy): layer m of the student is made like the teacher's layer m x teacher / student (arXiv 1909.10351)."""
+    fitting = ", ".join(str(depth) for depth in range(1, teacher + 1) if teacher % depth == 0)
+    reason = f"{model}: its {student} layers do not divide the teacher's {teacher}, so no uniform map of layers fits"
+    return reason, f"give the student one of {fitting} layers"
 
 
 def in_key(train: Mapping[str, Any]) -> dict[str, Any]:

@@ -296,7 +296,7 @@ def test_a_gpu_backend_needs_a_gpu(make: Make) -> None:
 
 def test_what_a_cell_holds_is_in_its_key_or_of_no_consequence(make: Make) -> None:
     """A field that someone adds to Cell must be thought about here."""
-    free = {"data", "blocked", "key"}
+    free = {"data", "blocked", "key", "ancestor"}
     cell = one(make(), "tiny")
     assert set(asdict(cell)) - free == {
         "suite", "model", "seed", "task", "backend", "scheme", "label", "options", "shape", "padding", "batch_sizes",

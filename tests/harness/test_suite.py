@@ -149,7 +149,7 @@ def test_every_problem_is_told_at_once_in_the_order_of_the_file(problems: Tell) 
         "models.tiny.task.\"glue/cola\".train.epoch: unknown key; did you mean 'epochs'?",
         "shape.batch_sizes[0]: must be at least 1, not 0",
         "shape.batch_sizes[2]: 32 is there twice; delete one",
-        "backends[3].scheme: 'engine_int8_asymmetric' is asymmetric, and 'tensorrt_int8' takes symmetric schemes only: engine_int8",
+        "backends[3].scheme: 'engine_int8_asymmetric' is asymmetric, and 'tensorrt_int8' takes symmetric schemes only: engine_int8, q8bert",
         "references[0].metrics.F1: 'squad_v1' has no such metric; did you mean 'f1'?",
     ]
 
@@ -325,7 +325,7 @@ CASES = {
     "backend without a scheme": (
         'name = "tensorrt_int8"\nscheme = "engine_int8"',
         'name = "tensorrt_int8"',
-        "backends[3].scheme: is missing: 'tensorrt_int8' quantizes with a scheme; known: engine_int8",
+        "backends[3].scheme: is missing: 'tensorrt_int8' quantizes with a scheme; known: engine_int8, q8bert",
     ),
     "scheme without quantization": (
         'name = "torch_fp32"',
@@ -341,6 +341,12 @@ CASES = {
         'name = "torch_fp32"',
         'name = "torch_fp32"\nlabell = "x"',
         "backends[0].labell: unknown key; 'torch_fp32' has no such option; did you mean 'label'?",
+    ),
+    "scheme of no engine": (
+        'scheme = "engine_int8"\nlabel',
+        'scheme = "vitis_pof2"\nlabel',
+        "backends[3].scheme: no engine computes 'vitis_pof2' (it rounds the output of every operator, where engines keep"
+        " float between integer products), and 'tensorrt_int8' takes what engines do: engine_int8, q8bert",
     ),
     "same row": (
         'scheme = "engine_int8_asymmetric"',
