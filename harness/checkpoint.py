@@ -44,14 +44,20 @@ def ensure(spec: CheckpointSpec, cache: Path) -> Path:
     try:
         _make_once(spec, cache, target)
     except (OSError, SafetensorError) as error:
-        full = isinstance(error, SafetensorError) and "os error 28" in str(error)
-        if not full and not (isinstance(error, OSError) and error.errno in _DISK):
+        if (fault := disk_fault(error, target.parent)) is None:
             raise
-        what = os.strerror(errno.ENOSPC) if full else os.strerror(getattr(error, "errno", None) or 0)
-        raise CheckpointError(
-            f"{target.parent}: {what}; free some space or move the cache with QUANTBOARD_CACHE"
-        ) from None
+        raise fault from None
     return target
+
+
+def disk_fault(error: Exception, folder: Path) -> CheckpointError | None:
+    """What to say of a disk that is full or cannot be written; None for any other error."""
+    number = getattr(error, "errno", None)
+    if not isinstance(error, OSError) and "os error 28" in str(error):  # safetensors' own exception
+        number = errno.ENOSPC
+    if number not in _DISK:
+        return None
+    return CheckpointError(f"{folder}: {os.strerror(number)}; free some space or move the cache with QUANTBOARD_CACHE")
 
 
 def _make_once(spec: CheckpointSpec, cache: Path, target: Path) -> None:
@@ -78,9 +84,10 @@ def _make(spec: CheckpointSpec, cache: Path, target: Path) -> None:
     part = target.with_name(f".part-{spec.key}-{os.getpid()}")
     part.mkdir()
     try:
-        task = None if spec.task == CORPUS else open_task(spec.task, spec.data)
-        facts = _follow(spec, task, cache, part)
-        (part / "origin.json").write_text(json.dumps(facts | origin(spec, task, part), indent=1, allow_nan=False))
+        facts = _follow(spec, cache, part)
+        (part / "origin.json").write_text(
+            json.dumps(facts | origin(spec, _task(spec), part), indent=1, allow_nan=False)
+        )
         for file in part.iterdir():
             _sync(file)
         part.rename(target)
@@ -90,8 +97,29 @@ def _make(spec: CheckpointSpec, cache: Path, target: Path) -> None:
     shutil.rmtree(recipes.state_of(spec, cache), ignore_errors=True)
 
 
-def _follow(spec: CheckpointSpec, task: Task | None, cache: Path, part: Path) -> dict[str, Any]:
+def _task(spec: CheckpointSpec) -> Task | None:
+    return None if spec.task == CORPUS else open_task(spec.task, spec.data)
+
+
+def _follow(spec: CheckpointSpec, cache: Path, part: Path) -> dict[str, Any]:
     """The recipe, into `part`; returns what origin.json says of it."""
+    wanted = 1 if spec.recipe == "ptq" else (spec.train or {}).get("devices", 1)
+    if wanted > 1:
+        from harness.training import devices
+
+        size = devices.count(spec)
+        if size < wanted:
+            _say(
+                f"{spec.model}: {wanted} devices asked for, {size} here: the same batches, a larger part of each on one"
+            )
+        if size > 1:
+            return devices.follow(spec, cache, part, size)
+    return follow_here(spec, cache, part)
+
+
+def follow_here(spec: CheckpointSpec, cache: Path, part: Path) -> dict[str, Any]:
+    """The recipe in this process."""
+    task = _task(spec)
     if task is None:
         from harness import students
 
@@ -134,7 +162,7 @@ def main(arguments: Sequence[str]) -> int:
         print(json.dumps({"kind": "unavailable", "error": error.reason, "remedy": error.remedy}))
         return USER_FAULT
     except (QuantboardError, TaskError, BackendError) as error:
-        print(json.dumps({"kind": "failed", "error": str(error), "remedy": ""}))
+        print(json.dumps({"kind": "failed", "error": str(error), "remedy": "", "log": getattr(error, "log", ())}))
         return USER_FAULT
     except KeyboardInterrupt:
         return INTERRUPTED

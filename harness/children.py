@@ -64,7 +64,7 @@ def run_module(
         )
         try:
             code = child.wait(timeout)
-            reason = _words(code)
+            reason = how_it_ended(code)
         except subprocess.TimeoutExpired:
             _stop(child, signal.SIGKILL)
             code, reason = child.returncode, f"took longer than {timeout:.0f} s and was stopped"
@@ -89,7 +89,8 @@ def _stop(child: subprocess.Popen[bytes], number: signal.Signals, patience: floa
         child.wait()
 
 
-def _words(code: int) -> str:
+def how_it_ended(code: int) -> str:
+    """In words; nothing where a process ended well."""
     if code >= 0:
         return "" if code == 0 else f"its process ended with exit code {code}"
     name = signal.Signals(-code).name

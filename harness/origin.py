@@ -17,6 +17,7 @@ SIZES = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediat
 OF_TRAINING = (
     "train_seconds",
     "train_device",
+    "train_devices",
     "train_examples",
     "train_windows",
     "train_steps",

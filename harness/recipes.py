@@ -143,8 +143,9 @@ def begin_training() -> str:
 
     from harness.machine import cores
     from harness.training.cpu import prepare_process
+    from harness.training.devices import crew
 
-    prepare_process(min(cores(), torch.get_num_threads()))
+    prepare_process(max(1, min(cores() // crew().size, torch.get_num_threads())))
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ import torch
 from harness.cells import CheckpointSpec, digest, folder_of
 from harness.errors import CheckpointError
 from harness.training.corpus import Row, kept_sequences, read_sequences
+from harness.training.devices import crew
 from harness.training.glove import nearest
 from harness.training.loop import autocast, native_precision
 from harness.training.masked_lm import Blanks, mask_id
@@ -77,7 +79,9 @@ def augmented(features: Features, spec: CheckpointSpec, tokenizer: Tokenizer, ca
                     seen.add(made[0].tobytes())
                     yield *made, number
 
-    made = read_sequences(kept_sequences(cache / "augmented" / digest([*base, *rest]), rows, longest), longest)
+    with crew().first_alone():
+        folder = kept_sequences(cache / "augmented" / digest([*base, *rest]), rows, longest)
+    made = read_sequences(folder, longest)
     labels = {name: values[made.example_index] for name, values in features.labels.items()}
     return Features(made.input_ids, made.token_type_ids, made.lengths, made.example_index, labels=labels)
 
@@ -139,7 +143,7 @@ def candidates(
         with np.load(file, allow_pickle=False) as stored:
             of_row, places, words = stored["rows"], stored["places"], stored["words"]
         bounds = np.searchsorted(of_row, [*rows, rows[-1] + 1])
-        for start, end in zip(bounds[:-1], bounds[1:], strict=True):
+        for start, end in pairwise(bounds):
             yield [Option(int(at), int(at) + 1, words[start + n]) for n, at in enumerate(places[start:end])]
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from harness.cells import CheckpointSpec, digest
 from harness.errors import CheckpointError
 from harness.sources import corpus_files
+from harness.training.devices import crew
 from tasks import DataRef, Features
 from tasks.tokens import bare, special_ids, token_ids
 
@@ -45,7 +46,8 @@ def text_features(spec: CheckpointSpec, tokenizer: Tokenizer, cache: Path) -> Fe
             tail = np.concatenate([second, [special.sep]]) if len(second) else second
             yield np.concatenate([head, tail]), np.repeat([0, 1], [len(head), len(tail)]), 0
 
-    folder = kept_sequences(cache / "corpus" / key, rows, longest)
+    with crew().first_alone():
+        folder = kept_sequences(cache / "corpus" / key, rows, longest)
     features = read_sequences(folder, longest)
     if not len(features):
         raise CheckpointError("corpus: its files hold no text; put plain text into corpus/*.txt")

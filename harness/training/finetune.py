@@ -14,6 +14,7 @@ from backends.bert import read_architecture
 from harness.cells import CheckpointSpec
 from harness.errors import CheckpointError
 from harness.training.cpu import register_attention, replace_dropout
+from harness.training.devices import crew
 from harness.training.loop import Loss, train
 from harness.training.settings import TrainSettings
 from tasks import Features, Task
@@ -118,6 +119,7 @@ def run(
     return {
         "train_seconds": trained.seconds,
         "train_device": device,
+        "train_devices": crew().size,
         "train_windows": len(features),
         "train_steps": trained.steps,
         "train_precision": trained.precision,

@@ -48,8 +48,8 @@ class TrainSettings(BaseModel):
             raise ValueError("polynomial_power needs schedule = 'polynomial'")
         if self.schedule == "constant" and self.end_learning_rate:
             raise ValueError("end_learning_rate needs schedule = 'linear' or 'polynomial'")
-        if self.batch_size % self.devices:
-            raise ValueError("batch_size must be a multiple of devices: each takes an equal part of a batch")
+        if self.batch_size < self.devices:
+            raise ValueError("batch_size must be at least devices: each takes a part of a batch")
         return self
 
 
