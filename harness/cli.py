@@ -114,6 +114,12 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("record", help="a record id")
     one.add_argument("--data", metavar="DIR", help="folder with the data; or 'sample', or 'real'")
     one.add_argument("--source", type=Path, metavar="DIR", help="the model's folder, for a model that came from one")
+    one = add("export", export, "write a checkpoint for plain transformers (safetensors) or ONNX Runtime (onnx)")
+    one.add_argument("name", metavar="CELL_OR_MODEL", help="a record id, MODEL/LABEL, or a model: as it was trained")
+    one.add_argument("folder", type=Path, metavar="DIR", help="a new folder")
+    one.add_argument("--format", choices=["onnx", "safetensors"], required=True)
+    one.add_argument("--task", action="append", default=[], metavar="NAME", help="the checkpoint for this task")
+    one.add_argument("--results", type=Path, help="default: results/ of the checkout")
     one = add("flops", flops, "floating-point operations of one sequence by the project's rule")
     for name, default in (("layers", 12), ("hidden", 768), ("sequence-length", 384)):
         one.add_argument(f"--{name}", type=_positive, default=default, metavar="N", help=f"default {default}")
@@ -210,6 +216,12 @@ def rerun(options: argparse.Namespace) -> int:
     from harness.report.commands import rerun_record
 
     return rerun_record(options, _say)
+
+
+def export(options: argparse.Namespace) -> int:
+    from harness.report.commands import export_checkpoint
+
+    return export_checkpoint(options)
 
 
 def flops(options: argparse.Namespace) -> int:
