@@ -23,8 +23,15 @@ FROM_HUB = (
 
 @pytest.fixture
 def with_text(tmp_path: Path) -> dict[str, DataRef]:
-    (tmp_path / "corpus").mkdir()
-    (tmp_path / "corpus" / "a.txt").write_text("A text.\n")
+    for name in (
+        "corpus/a.txt",
+        "glue/CoLA/train.tsv",
+        "glue/CoLA/dev.tsv",
+        "squad/train-v1.1.json",
+        "squad/dev-v1.1.json",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("A text.\n")
     return {name: DataRef("raw", str(tmp_path)) for name in REAL}
 
 
@@ -67,7 +74,7 @@ def test_an_engine_that_cannot_compute_a_trained_scheme_is_blocked(make: Make) -
 
 
 def test_a_student_is_a_chain_of_stages(make: Make, with_text: dict[str, DataRef]) -> None:
-    plan = make(MADE_OF, data=with_text)
+    plan = make(MADE_OF, FROM_HUB, data=with_text)
     cell = one(plan, "student", "glue/cola", seed=2)
     assert (cell.blocked, cell.ancestor) == (None, "tiny")
     prediction = cell.checkpoint
@@ -172,7 +179,7 @@ distill = { general = { max_steps = 9 }, augment = { copies = 2, train = { max_s
 [sample.models.small]
 train = { learning_rate = 1e-5 }
 [sample.train]"""
-    plan = make(MADE_OF, ("[sample.train]", own), data={**SAMPLE, "glue/cola": DataRef("sample")}, hub=False)
+    plan = make(MADE_OF, ("[sample.train]", own), data=SAMPLE, tasks=["squad_v1"], hub=False)
     spec = one(plan, "student", "squad_v1").checkpoint
     assert spec.parent is not None
     general = spec.parent.parent
