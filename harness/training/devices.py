@@ -147,6 +147,8 @@ def follow(spec: CheckpointSpec, cache: Path, part: Path, size: int) -> dict[str
                         with suppress(ProcessLookupError):
                             os.kill(number, signal.SIGINT)
         except (ProcessExitedException, ProcessRaisedException) as error:
+            if interrupted():  # while they were about to end: no fault of theirs
+                raise KeyboardInterrupt from None
             codes = [process.exitcode for process in started.processes]
             if fault := _fault(folder, spec, codes):
                 raise fault from None

@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from harness.cells import CheckpointSpec, folder_of
 from harness.checkpoint import ensure
 from harness.children import Ended
+from harness.errors import SourceUnavailable
 from harness.executor import _checkpoint_outcome
 from harness.training.devices import Crew
 from harness.training.settings import in_key
@@ -53,11 +54,15 @@ def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
     return sorted((one for one in children if "spawn_main" in " ".join(one.cmdline())), key=lambda one: one.pid)
 
 
-def apart(one: Path, other: Path) -> tuple[float, float]:
-    """Largest difference of two checkpoints' weights, and of the weights to zero."""
+# Shifts of all logits, and of all scores of a query, leave the loss as it is: their gradients are rounding noise, which Adam scales up.
+NOISE = ("qa_outputs.bias", "layer.0.output.LayerNorm.bias", "self.key.bias")
+
+
+def apart(one: Path, other: Path) -> float:
+    """Largest difference of two checkpoints' weights."""
     a, b = (load_file(folder / "model.safetensors") for folder in (one, other))
     assert a.keys() == b.keys()
-    return max(float((a[name] - b[name]).abs().max()) for name in a), max(float(v.abs().max()) for v in a.values())
+    return max(float((a[name] - b[name]).abs().max()) for name in a if not name.endswith(NOISE))
 
 
 def test_the_number_of_devices_is_in_no_key() -> None:
@@ -81,37 +86,34 @@ SETTINGS: dict[str, Any] = {"batch_size": 7, "max_steps": 6, "dropout": 0.0, "pr
 
 
 def test_two_processes_give_the_result_of_one(tmp_path: Path) -> None:
-    one = made(tmp_path / "one", sample_spec(train=train(**SETTINGS)))
-    two = made(tmp_path / "two", sample_spec(train=train(**SETTINGS, devices=2)))
+    one = ensure(sample_spec(train=train(**SETTINGS)), tmp_path / "one")
+    two = ensure(sample_spec(train=train(**SETTINGS, devices=2)), tmp_path / "two")
     assert one.name == two.name
     origins = [json.loads((folder / "origin.json").read_text()) for folder in (one, two)]
     assert [origin["train_devices"] for origin in origins] == [1, 2]
     assert [origin["train_steps"] for origin in origins] == [6, 6]
     for (step, loss), (other_step, other) in zip(*(origin["loss_curve"] for origin in origins), strict=True):
         assert step == other_step
-        assert loss == pytest.approx(other, rel=1e-4)
-    difference, size = apart(one, two)
-    moved, _ = apart(
-        one, made(tmp_path / "none", sample_spec(train=train(**{**SETTINGS, "max_steps": 1, "learning_rate": 1e-9})))
-    )
-    assert moved > 3e-3 > 30 * difference, (moved, difference, size)
+        assert loss == pytest.approx(other, rel=1e-5)
+    begun = ensure(sample_spec(train=train(**{**SETTINGS, "max_steps": 1, "learning_rate": 1e-9})), tmp_path / "one")
+    assert apart(one, begun) > 3e-3
+    assert apart(one, two) < 1e-6
 
 
 def test_a_student_is_made_by_two_processes(tmp_path: Path) -> None:
     """The intermediate losses are means over padded batches: both processes must pad to the same width."""
     found = []
     for name, more in (("one", {}), ("two", {"devices": 2})):
-        cache = tmp_path / name / "cache"
-        teacher = folder_of(TEACHER, cache)
-        teacher.parent.mkdir(parents=True)
-        teacher.symlink_to(ensure(TEACHER, tmp_path / "teacher"))
         spec = stage("intermediate", None, architecture={**SIZES, "hidden_size": 8}, train=train(**SETTINGS, **more))
-        folder = made(tmp_path / name, spec)
+        if name == "two":
+            teacher = folder_of(TEACHER, tmp_path / name)
+            teacher.parent.mkdir(parents=True)
+            teacher.symlink_to(folder_of(TEACHER, tmp_path / "one"))
+        folder = ensure(spec, tmp_path / name)
         found.append((folder, json.loads((folder / "origin.json").read_text())["loss_curve"]))
-    difference, _ = apart(found[0][0], found[1][0])
-    assert difference < 1e-4
+    assert apart(found[0][0], found[1][0]) < 1e-6
     for (_, loss), (_, other) in zip(found[0][1], found[1][1], strict=True):
-        assert loss == pytest.approx(other, rel=1e-4)
+        assert loss == pytest.approx(other, rel=1e-5)
 
 
 def begun(process: subprocess.Popen[str], state: Path) -> None:
@@ -124,13 +126,12 @@ def begun(process: subprocess.Popen[str], state: Path) -> None:
 LONG = {**SETTINGS, "max_steps": 4000, "checkpoint_every": 5, "devices": 2}
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-def test_a_killed_worker_ends_the_checkpoint_as_failed(tmp_path: Path, rank: int) -> None:
+def test_a_killed_worker_ends_the_checkpoint_as_failed(tmp_path: Path) -> None:
     spec = sample_spec(train=train(**LONG))
     process = start(tmp_path, spec)
     begun(process, tmp_path / "cache" / "checkpoints" / f".state-{spec.key}")
     both = workers(process)
-    both[rank].send_signal(signal.SIGKILL)
+    both[1].send_signal(signal.SIGKILL)
     killed = time.monotonic()
     out, err = process.communicate(timeout=60)
     assert time.monotonic() - killed < 30
@@ -138,7 +139,7 @@ def test_a_killed_worker_ends_the_checkpoint_as_failed(tmp_path: Path, rank: int
     told = json.loads(out.splitlines()[-1])
     assert told["kind"] == "failed"
     assert told["error"] == (
-        f"tiny: training on device {rank + 1} of 2: its process was killed by SIGKILL: most often the kernel, out of memory"
+        "tiny: training on device 2 of 2: its process was killed by SIGKILL: most often the kernel, out of memory"
     )
     assert not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in both)
     assert not folder_of(spec, tmp_path / "cache").exists()
@@ -147,9 +148,10 @@ def test_a_killed_worker_ends_the_checkpoint_as_failed(tmp_path: Path, rank: int
     assert outcome.log == tuple(told["log"])
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_one_state_that_both_go_on_from(tmp_path: Path) -> None:
     """With dropout: each process goes on with its own random numbers, so the result is that of a run that nothing stopped."""
-    spec = sample_spec(train=train(**{**LONG, "max_steps": 40, "checkpoint_every": 10, "dropout": 0.1}))
+    spec = sample_spec(train=train(**{**LONG, "max_steps": 250, "checkpoint_every": 10, "dropout": 0.1}))
     state = tmp_path / "cache" / "checkpoints" / f".state-{spec.key}"
     process = start(tmp_path, spec)
     begun(process, state)
@@ -157,15 +159,13 @@ def test_ctrl_c_leaves_one_state_that_both_go_on_from(tmp_path: Path) -> None:
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, ""), err
     (left,) = state.iterdir()
-    assert 10 <= int(left.name.removeprefix("step-")) < 40
+    assert 10 <= int(left.name.removeprefix("step-")) < 250
     resumed = made(tmp_path, spec)
     whole = made(tmp_path / "whole", spec)
-    difference, _ = apart(resumed, whole)
-    assert difference < 1e-6
+    assert apart(resumed, whole) < 1e-6
 
 
 def test_a_fault_of_the_users_is_told_once(tmp_path: Path) -> None:
-    process = start(tmp_path, sample_spec(source=str(tmp_path / "nothing"), architecture=None, train=train(devices=2)))
-    out, _ = process.communicate(timeout=120)
-    assert process.returncode == 3
-    assert json.loads(out.splitlines()[-1])["kind"] == "unavailable"
+    with pytest.raises(SourceUnavailable) as caught:
+        ensure(sample_spec(source=str(tmp_path / "nothing"), architecture=None, train=train(devices=2)), tmp_path)
+    assert caught.value.reason == f"{tmp_path / 'nothing'}: there is no such folder"

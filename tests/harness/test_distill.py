@@ -133,11 +133,11 @@ def test_a_mimic_maps_its_layers_and_its_embeddings() -> None:
     expected = 0.0
     for m in (0, 1, 2):
         mine = inside[0].hidden[m] @ model.projection.weight.T + model.projection.bias
-        expected += float(((mine - inside[1].hidden[2 * m]) ** 2).mean())
+        expected += ((mine - inside[1].hidden[2 * m]) ** 2).mean().item()
     for m in (1, 2):
         mine, theirs = inside[0].scores[m - 1].clone(), inside[1].scores[2 * m - 1].clone()
         mine[1, :, :, 4:] = theirs[1, :, :, 4:] = 0
-        expected += float(((mine - theirs) ** 2).mean())
+        expected += ((mine - theirs) ** 2).mean().item()
     assert float(loss) == pytest.approx(expected, rel=1e-5)
     torch.autograd.backward(loss)
     without = {name for name, value in model.named_parameters() if value.grad is None}
