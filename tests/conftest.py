@@ -1,4 +1,4 @@
-"""What one test may leave behind in its process is put right before the next."""
+"""What one test may leave behind in its process is put right before the next; tests of a GPU are skipped without one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="PyTorch finds no GPU here"))
 
 
 @pytest.fixture(autouse=True)

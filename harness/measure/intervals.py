@@ -5,7 +5,9 @@ A share of independent examples that are right or wrong gets Wilson's score inte
 
 Everything else is resampled. The percentile interval (Efron & Tibshirani 1993, chapter 13) is too narrow where there is
 little to resample, as SQuAD's 48 articles; Hesterberg (2015, "What Teachers Should Know about the Bootstrap", section 5)
-takes wider percentiles, such that a mean gets Student's interval. With thousands of examples the two are the same.
+takes wider percentiles, such that a mean gets Student's interval. With thousands of examples the two are the same. Articles
+differ in size (96 to 810 questions), and few large ones count for less than as many equal ones: n is Kish's effective number
+(1965, section 8.2; for clusters Carter, Schnepel & Steigerwald 2017), 36 of SQuAD's 48.
 
 Examples of one group are resampled together (the cluster bootstrap; Field & Welsh 2007): SQuAD's questions come by article.
 Means, F1, Matthews' and Pearson's correlations follow from sums over examples, so a resample needs only how often each
@@ -49,6 +51,7 @@ def intervals(scores: Scores, resamples: int = 10_000, seed: int = 0) -> dict[st
 def _figure(value: float, scores: Scores, statistic: Statistic, resamples: int, seed: int) -> Figure:
     columns = [np.asarray(scores.per_example[name], np.float64) for name in statistic.columns]
     count, unit, group = len(columns[0]), "examples", None
+    independent = float(count)
     if count < 2:
         return Figure(value=value, method=f"no interval: {count} example{'' if count == 1 else 's'}")
     if scores.groups is None and is_share(statistic, columns):
@@ -59,8 +62,9 @@ def _figure(value: float, scores: Scores, statistic: Statistic, resamples: int, 
         count, unit = len(articles), "articles"
         if count < 2:
             return Figure(value=value, method="no interval: all examples are of a single article")
+        independent = effective_number(np.bincount(group))
     draws = 100 * resampled(statistic.kind, [columns], group, resamples, np.random.default_rng(seed))[:, 0]
-    low, high = np.percentile(draws, _percentiles(count))
+    low, high = np.percentile(draws, _percentiles(independent))
     if np.ptp(draws) < 1e-9:
         return Figure(value=value, method=f"no interval: the same in all of {resamples} resamples over {count} {unit}")
     return Figure(
@@ -88,10 +92,16 @@ def wilson(right: float, count: int) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def _percentiles(count: int) -> tuple[float, float]:
+def effective_number(sizes: Array) -> float:
+    """Of groups of these sizes: how many of one size would be worth as much (Kish): all of them where sizes are equal."""
+    return float(sizes.sum()) ** 2 / float((sizes.astype(np.float64) ** 2).sum())
+
+
+def _percentiles(count: float) -> tuple[float, float]:
     """Of the draws, that bound 95% where `count` examples or groups are resampled: 2.5 and 97.5 in the limit."""
     from scipy.special import ndtr, stdtrit
 
+    count = max(count, 1.5)  # one huge group and dust: as wide as the draws are, and no wider
     low = 100 * float(ndtr(-((count / (count - 1)) ** 0.5) * stdtrit(count - 1, 0.975)))
     return low, 100 - low
 

@@ -7,7 +7,8 @@ Two systems that answered the same examples are compared on them, example by exa
 - Any other metric, and every metric of grouped examples (SQuAD's questions, by article): the paired bootstrap. Both systems
   see the same resamples; the standard error is that of their difference over resamples, the test and the interval are
   Student's with as many degrees of freedom as there are examples, or groups, on which the two differ, less one. Two INT8
-  engines may differ on five examples of a thousand: then there are five observations, not a thousand.
+  engines may differ on five examples of a thousand: then there are five observations, not a thousand. Groups of unequal
+  size are counted by Kish's effective number.
 - Speed: the logarithm of the ratio, round by round where the rounds of both took turns in one run, else Welch's test.
   The round is the unit, as everywhere; with three to five of them Student's t holds its level and a percentile bootstrap
   does not (of three rounds it has ten distinct resamples).
@@ -24,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.measure.intervals import is_share, resampled
+from harness.measure.intervals import effective_number, is_share, resampled
 from tasks import Scores, Statistic
 
 Array = np.ndarray[Any, Any]
@@ -119,23 +120,26 @@ def _bootstrapped(
 ) -> list[Comparison]:
     from scipy.special import stdtr, stdtrit
 
-    units, unit, group = len(sets[0][0]), "examples", None
+    units, unit, group = len(sets[0][0]), "examples", np.arange(len(sets[0][0]))
     if groups is not None:
         articles, group = np.unique(groups, return_inverse=True)
         units, unit = len(articles), "articles"
-    draws = 100 * resampled(statistic.kind, sets, group, resamples, np.random.default_rng(seed)) if units > 1 else None
+    sizes = np.bincount(group)
+    clusters = group if groups is not None else None
+    draws = 100 * resampled(statistic.kind, sets, clusters, resamples, np.random.default_rng(seed))
     found = []
     for mine, theirs in pairs:
         value = values[mine] - values[theirs]
         apart = np.any([a != b for a, b in zip(sets[mine], sets[theirs], strict=True)], axis=0)
-        differing = len(np.unique(group[apart])) if group is not None else int(apart.sum())
-        said = f"paired bootstrap over {units} {unit}, {resamples} resamples; the two differ on {differing}"
-        if draws is None or differing < 2:
-            found.append(Comparison(value, p=1.0, method=f"no test: they differ on {differing} of {units} {unit}"))
+        differing = np.unique(group[apart])
+        said = f"paired bootstrap over {units} {unit}, {resamples} resamples; the two differ on {len(differing)}"
+        if len(differing) < 2:
+            found.append(Comparison(value, p=1.0, method=f"no test: they differ on {len(differing)} of {units} {unit}"))
             continue
-        error = float(np.std(draws[:, mine] - draws[:, theirs])) * math.sqrt(units / (units - 1))
-        half = float(stdtrit(differing - 1, 0.975)) * error
-        p = 2 * float(stdtr(differing - 1, -abs(value) / error)) if error > 0 else float(value == 0)
+        all_of, freedom = effective_number(sizes), effective_number(sizes[differing]) - 1
+        error = float(np.std(draws[:, mine] - draws[:, theirs])) * math.sqrt(all_of / (all_of - 1))
+        half = float(stdtrit(freedom, 0.975)) * error
+        p = 2 * float(stdtr(freedom, -abs(value) / error)) if error > 0 else float(value == 0)
         found.append(Comparison(value, value - half, value + half, p, said))
     return found
 

@@ -1,0 +1,96 @@
+"""The same checks on the processor and, with `-m gpu`, on an NVIDIA GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+import torch
+
+from backends import Placement, Settings, get_backend
+from backends.fake_quant.calibrate import calibrate
+from tests.backends.checkpoints import LENGTH, add_ranges, make_batch, make_checkpoint
+
+Array = np.ndarray[Any, Any]
+Device = Literal["cpu", "cuda"]
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+
+
+@pytest.fixture(scope="module", params=[None, 3], ids=["question_answering", "classification"])
+def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = make_checkpoint(tmp_path_factory.mktemp("model"), labels=request.param)
+    add_ranges(folder)
+    return folder
+
+
+def run(name: str, folder: Path, device: Device, cache: Path) -> tuple[Array, Placement]:
+    """Logits of real tokens (or of each row, where the model classifies), and what ran where."""
+    batch = make_batch(6)
+    session = get_backend(name).prepare(folder, Settings(LENGTH, 8, 1, cache), device)
+    try:
+        logits = session.run(batch)
+        return logits[batch["attention_mask"].astype(bool)] if logits.ndim == 3 else logits, session.placement()
+    finally:
+        session.close()
+
+
+def exact(folder: Path) -> Array:
+    """transformers' own model in double precision on the processor."""
+    from transformers import AutoModelForQuestionAnswering, AutoModelForSequenceClassification, BertConfig
+
+    asks = "ForQuestionAnswering" in str(BertConfig.from_pretrained(folder).architectures)
+    factory: Any = AutoModelForQuestionAnswering if asks else AutoModelForSequenceClassification
+    model = factory.from_pretrained(folder).double().train(False)
+    batch = make_batch(6)
+    with torch.inference_mode():
+        outputs = model(**{name: torch.from_numpy(values) for name, values in batch.items()})
+    if not asks:
+        return np.asarray(outputs.logits)
+    both = torch.stack((outputs.start_logits, outputs.end_logits), -1).numpy()
+    return np.asarray(both[batch["attention_mask"].astype(bool)])
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(("name", "bound"), [("torch_fp32", 1e-4), ("torch_bf16", 0.1)])
+def test_torch_is_the_model(checkpoint: Path, tmp_path: Path, device: Device, name: str, bound: float) -> None:
+    """float32 must not be TF32, which keeps 10 bits of the fraction and would be off by some 1e-3."""
+    logits, placement = run(name, checkpoint, device, tmp_path)
+    reference = exact(checkpoint)
+    assert np.abs(logits - reference).max() < bound * max(1.0, float(np.abs(reference).max()))
+    assert set(placement.nodes) == {placement.claimed}
+    assert placement.claimed.startswith(device)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_simulation_does_not_depend_on_the_device(checkpoint: Path, tmp_path: Path, device: Device) -> None:
+    """Against ONNX Runtime's integers: float32 rounding apart, quantization moves the logits a hundred times as far."""
+    simulated, placement = run("fake_quant_w8a8", checkpoint, device, tmp_path)
+    integers, _ = run("onnxruntime_int8", checkpoint, "cpu", tmp_path)
+    moved = np.abs(simulated - exact(checkpoint)).max()
+    assert np.abs(simulated - integers).max() < moved / 100
+    assert device in placement.claimed
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_calibration_finds_the_same_ranges(checkpoint: Path, device: Device) -> None:
+    """Scales of a symmetric scheme; an estimator that searches may stop one step of its search away."""
+    batches = [make_batch(seed) for seed in range(100, 104)]
+    here = calibrate(checkpoint, batches, "engine_int8", 1, "cpu")
+    there = calibrate(checkpoint, batches, "engine_int8", 1, device)
+    assert list(here.tensors) == list(there.tensors)
+    for name, one in here.tensors.items():
+        ratio = there.tensors[name].scale / one.scale
+        assert np.all((ratio > 0.9) & (ratio < 1.1)), name
+
+
+@pytest.mark.gpu
+def test_memory_of_the_device_is_read(checkpoint: Path, tmp_path: Path) -> None:
+    from harness.measure.memory import device_peak_bytes
+
+    run("torch_fp32", checkpoint, "cuda", tmp_path)
+    peak = device_peak_bytes()
+    weights = (checkpoint / "model.safetensors").stat().st_size
+    assert peak is not None
+    assert peak > weights

@@ -1,0 +1,86 @@
+"""Records of older code are read, and every field of today's is described in docs/method.md."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from pydantic import BaseModel
+
+from harness import record
+from harness.errors import RecordError
+from harness.record import Record
+from harness.report.tables import boards
+
+HERE = Path(__file__).parent
+METHOD = HERE.parents[1] / "docs" / "method.md"
+
+
+def old() -> dict[str, Any]:
+    """What the first version wrote when it ran onnxruntime_int8 on the sample (rounds and placement cut short)."""
+    found: dict[str, Any] = json.loads((HERE / "data" / "record_schema_1.json").read_text())
+    return found
+
+
+def test_a_record_of_the_first_schema_is_read_whole(tmp_path: Path) -> None:
+    (tmp_path / "run.jsonl").write_text(json.dumps(old()) + "\n")
+    ((_, entry),) = record.read(tmp_path)
+    assert holds(json.loads(entry.model_dump_json()), old())
+    (board,) = boards([entry])
+    assert board.rows[0].record.label == "onnxruntime_int8"
+
+
+def holds(now: Any, then: Any) -> bool:
+    """Everything that was there is there unchanged; more may be."""
+    if isinstance(then, dict):
+        return all(name in now and holds(now[name], value) for name, value in then.items())
+    if isinstance(then, list):
+        return len(now) == len(then) and all(map(holds, now, then))
+    return bool(now == then)
+
+
+def test_a_record_of_the_future_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run.jsonl").write_text(json.dumps(old() | {"schema_version": 99}) + "\n")
+    with pytest.raises(RecordError, match=r"line 1: .*schema"):
+        list(record.read(tmp_path))
+
+
+def parts(model: type[BaseModel]) -> dict[str, set[str]]:
+    """Fields by class, of a part and all parts in it."""
+    found = {model.__name__: set(model.model_fields)}
+    for field in model.model_fields.values():
+        for kind in inside(field.annotation):
+            found |= parts(kind)
+    return found
+
+
+def inside(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [kind for argument in get_args(annotation) for kind in inside(argument)]
+
+
+def described(text: str) -> dict[str, set[str]]:
+    """Fields by class, as docs/method.md has them: the first column of the table below each `### Class: ...`."""
+    found = {}
+    for section in re.split(r"^### ", text, flags=re.M)[1:]:
+        rows = re.findall(r"^\| (`.*?) \|", section, flags=re.M)
+        found[section.split(":")[0]] = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    return found
+
+
+def test_every_field_of_a_record_is_described_and_nothing_else() -> None:
+    known, told = parts(Record), described(METHOD.read_text())
+    missing = [f"{kind}.{name}" for kind in known for name in sorted(known[kind] - told.get(kind, set()))]
+    gone = [f"{kind}.{name}" for kind in told for name in sorted(told[kind] - known.get(kind, set()))]
+    assert not missing, f"docs/method.md does not say what these are: {', '.join(missing)}"
+    assert not gone, f"docs/method.md describes what is not there: {', '.join(gone)}"
+
+
+def test_a_field_without_a_description_would_be_noticed() -> None:
+    text = METHOD.read_text().replace("| `cross_check` |", "| |")
+    assert "cross_check" not in described(text)["Flops"]
+    assert "cross_check" in parts(Record)["Flops"]

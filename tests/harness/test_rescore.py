@@ -1,0 +1,143 @@
+"""Stored predictions are scored again to the same figures, and other data is refused. No model runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness import record
+from harness.cli import main
+from harness.measure.intervals import intervals
+from harness.measure.subset import evaluated
+from harness.record import Accuracy, Data, Figure, Record, SplitData
+from harness.report.stored import write_scores
+from tasks import DataRef, Task, open_task
+from tests.harness.records import make_record
+
+ROWS = 60
+
+
+def data_of(folder: Path, name: str) -> DataRef:
+    """The sample for SQuAD, else raw files in GLUE's forms."""
+    if name == "squad_v1":
+        return DataRef("sample")
+    if name == "glue/mrpc":
+        head, place = "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String", "MRPC"
+        rows = [f"{int(at % 3 > 0)}\t{at}\t{at}\tIt is {at} .\tThat was {at} ." for at in range(ROWS)]
+    else:
+        head = "index\tgenre\tfilename\tyear\told_index\tsource1\tsource2\tsentence1\tsentence2\tscore"
+        place = "STS-B"
+        rows = [f"{at}\tmain\tMSRvid\t2012\t{at}\tnone\tnone\tA {at}.\tB {at}.\t{at % 6}.000" for at in range(ROWS)]
+    for split in ("train", "dev"):
+        (folder / "glue" / place).mkdir(parents=True, exist_ok=True)
+        (folder / "glue" / place / f"{split}.tsv").write_text("\n".join([head, *rows]) + "\n")
+    return DataRef("raw", str(folder))
+
+
+def predictions(task: Task, examples: Any) -> list[Any]:
+    """Two of three right, one of them missing where a task can lack one."""
+    if task.kind == "question_answering":
+        return [row["answers"]["text"][0] if at % 3 else "something else" for at, row in enumerate(examples)]
+    if task.kind == "regression":
+        found: list[Any] = [row["label"] + (at % 3) / 10 for at, row in enumerate(examples)]
+    else:
+        found = [task.labels[row["label"] if at % 3 else 0] for at, row in enumerate(examples)]
+    return [None, *found[1:]]
+
+
+def make(folder: Path, name: str, *, limit: int | None = None, sha256: str | None = None) -> Record:
+    ref = data_of(folder / "data", name)
+    task = open_task(name, ref)
+    split = task.eval_splits[0]
+    examples = evaluated(task.examples(split), limit)
+    scores = task.score(examples, predictions(task, examples))
+    write_scores(folder / "scores" / "run-k.npz", {split: scores})
+    here = task.identity.splits[split]
+    part = Accuracy(
+        split=split,
+        metrics=intervals(scores, resamples=200),
+        primary=task.primary_metric,
+        examples=len(examples),
+        examples_of_split=here.rows,
+        whole=limit is None,
+        missing=scores.missing,
+        padding="longest",
+        batch_formation="sorted",
+        forward_seconds=1.0,
+        tokens=1,
+        scores_file="scores/run-k.npz",
+    )
+    of_split = SplitData(rows=here.rows, official_rows=None, sha256=sha256 or here.sha256, label=here.label)
+    data = Data(kind=ref.kind, label=here.label, splits={split: of_split})
+    entry = make_record(task=name, accuracy=[part], data=data, settings={"limit": limit})
+    record.append(folder / "run.jsonl", entry)
+    return entry
+
+
+def call(capsys: Any, folder: Path, *words: str) -> tuple[int, Any, str]:
+    code = main(["rescore", "--results", str(folder), "--data", str(folder / "data"), "--json", *words])
+    printed = capsys.readouterr()
+    return code, json.loads(printed.out), printed.err
+
+
+@pytest.mark.parametrize("limit", [None, 40])
+@pytest.mark.parametrize("name", ["squad_v1", "glue/mrpc", "glue/stsb"])
+def test_the_same_figures_come_back(tmp_path: Path, capsys: Any, name: str, limit: int | None) -> None:
+    entry = make(tmp_path, name, limit=limit)
+    code, found, _ = call(capsys, tmp_path)
+    assert code == 0
+    (one,) = found["records"]
+    assert not one["differs"]
+    assert {row["metric"]: row["now"]["value"] for row in one["metrics"]} == {
+        metric: figure.value for metric, figure in entry.accuracy[0].metrics.items()
+    }
+    assert one["metrics"][-1]["now"]["method"] != one["metrics"][-1]["recorded"]["method"]
+
+
+def test_a_figure_that_is_not_what_the_predictions_give_is_told_and_put_right(tmp_path: Path, capsys: Any) -> None:
+    entry = make(tmp_path, "glue/mrpc")
+    true = entry.accuracy[0].metrics["accuracy"].value
+    wrong = entry.accuracy[0].model_copy(update={"metrics": {"accuracy": Figure(value=99.0), "f1": Figure(value=1.0)}})
+    record.append(
+        tmp_path / "run.jsonl", entry.model_copy(update={"record_id": "run-w", "key": "w", "accuracy": [wrong]})
+    )
+    code, found, _ = call(capsys, tmp_path, "run-w")
+    assert code == 1
+    assert found["records"][0]["differs"]
+    code, found, _ = call(capsys, tmp_path, "run-w", "--write")
+    assert code == 0
+    (file,) = found["written"]
+    ((_, new),) = [(path, one) for path, one in record.read(tmp_path) if str(path) == file]
+    assert new.accuracy[0].metrics["accuracy"].value == true
+    assert new.key == "w"
+    assert "scored again from the predictions of run-w" in new.notes[-1]
+    with np.load(tmp_path / (new.accuracy[0].scores_file or ""), allow_pickle=False) as stored:
+        assert float(stored["validation/correct"].mean()) == pytest.approx(true / 100)
+
+
+def test_other_data_is_refused(tmp_path: Path, capsys: Any) -> None:
+    make(tmp_path, "glue/mrpc", sha256="0")
+    code, found, err = call(capsys, tmp_path)
+    assert code == 2
+    assert "other rows; give --data DIR" in err
+    assert found == {"error": [err.strip()]}
+
+
+def test_lost_predictions_are_one_line(tmp_path: Path, capsys: Any) -> None:
+    make(tmp_path, "glue/mrpc")
+    (tmp_path / "scores" / "run-k.npz").unlink()
+    code, _, err = call(capsys, tmp_path)
+    assert code == 2
+    assert "its predictions are not beside it" in err
+
+
+def test_a_limited_part_is_the_same_every_time() -> None:
+    assert evaluated(range(100), 5) == evaluated(range(100), 5)
+    assert list(evaluated(range(100), 5)) == sorted(evaluated(range(100), 5))
+    assert evaluated(range(3), 5) == range(3)
+    chosen = np.sort(np.random.default_rng(20_261_121).permutation(100)[:5])
+    assert list(evaluated(range(100), 5)) == chosen.tolist()
