@@ -9,6 +9,7 @@ import pytest
 
 from harness.cells import Cell
 from tasks import DataRef
+from tasks.sample import SAMPLE_VERSION
 from tests.harness.test_plan import GPU, REAL, SAMPLE, Make, make, one
 from tests.harness.test_suite_models import MADE
 
@@ -184,7 +185,7 @@ train = { learning_rate = 1e-5 }
     assert spec.parent is not None
     general = spec.parent.parent
     assert general is not None
-    assert (general.source, general.identity, general.shape.max_length) == ("scratch", {"corpus": "sample 1"}, 128)
+    assert (general.source, general.identity, general.shape.max_length) == ("scratch", {"corpus": f"sample {SAMPLE_VERSION}"}, 128)
     assert general.teacher == spec.teacher == one(plan, "tiny").checkpoint
     assert (general.architecture or {})["hidden_size"] == 64
     assert [((one.train or {})["max_steps"], (one.train or {})["batch_size"]) for one in (general, spec)] == [
