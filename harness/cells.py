@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from tasks.base import DataRef, Shape
 
@@ -71,10 +71,24 @@ class CheckpointSpec:
         return cls(**parts)
 
 
+Profile = Literal["quick", "mlperf"]
+MLPERF_ROUNDS = 5
+MLPERF_SECONDS = 600.0
+"""min_duration of every scenario in the mlperf.conf that LoadGen holds."""
+MLPERF_STREAMS = 8
+"""Samples of a query of multi_stream, there."""
+MLPERF_LATENCY_MS = 130.0
+"""Bound of the server scenario's p99 for BERT, there."""
+
+
 @dataclass(frozen=True)
 class Measure:
     """How speed is measured. Durations in seconds; `rounds` are fresh processes. loads: `fixed` (every sample padded to
-    max_length) and `real` (the task's own lengths). scenarios: MLPerf Inference's names."""
+    max_length) and `real` (the task's own lengths). scenarios: MLPerf Inference's names.
+
+    profile `quick`: the durations and counts below. `mlperf`: those of the mlperf.conf that LoadGen holds, for BERT;
+    rounds, loads and batch sizes stay ours. Neither is verified by MLCommons.
+    """
 
     scenarios: tuple[str, ...] = ("single_stream", "offline")
     loads: tuple[str, ...] = ("fixed", "real")
@@ -85,6 +99,31 @@ class Measure:
     threads: int = 0
     """Threads of every engine; 0 means all physical cores this process may use."""
     min_accuracy: float = 0.99
+    profile: Profile = "quick"
+    server_latency_ms: float | None = None
+    """What `server` has to hold with its 99th percentile."""
+
+    def sizes(self, scenario: str, batch_sizes: Sequence[int]) -> tuple[int, ...]:
+        """The batch sizes at which a scenario is measured, of those of a cell. multi_stream asks for so many samples a query,
+        eight with MLPerf's settings; offline is measured at each; server may form batches up to the largest."""
+        if scenario == "single_stream":
+            return (1,)
+        if scenario == "server":
+            return (max(batch_sizes),)
+        if scenario == "multi_stream":
+            many = tuple(size for size in batch_sizes if size > 1)
+            return (MLPERF_STREAMS,) if self.profile == "mlperf" else many
+        return tuple(batch_sizes)
+
+    def in_key(self) -> dict[str, Any]:
+        """What decides how a cell is measured. The badge's bound does not; a setting that came later counts only where it is
+        not at its default, so that it leaves the keys of earlier records alone."""
+        content = asdict(self)
+        del content["min_accuracy"]
+        for name, default in (("profile", "quick"), ("server_latency_ms", None)):
+            if content[name] == default:
+                del content[name]
+        return content
 
 
 @dataclass(frozen=True)

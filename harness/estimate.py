@@ -21,6 +21,8 @@ RELATIVE = {"torch_bf16": 0.5, "fake_quant_w8a8": 1.5, "onnxruntime_int8": 0.6, 
 """Forward time against FP32 on a CPU with VNNI; seen on one machine, used for the guess alone."""
 GPU_GAIN = 50.0
 START_SECONDS = 5.0
+SEARCH_TESTS = 10
+"""Tests of the length of one that a search of the server scenario takes."""
 
 
 def estimate(
@@ -52,7 +54,8 @@ def estimate(
         if cell.backend != "fake_quant_w8a8":
             measure = cell.measure
             runs = len(measure.loads) * sum(
-                len(cell.batch_sizes) if name == "offline" else 1 for name in measure.scenarios
+                len(measure.sizes(name, cell.batch_sizes)) * (SEARCH_TESTS if name == "server" else 1)
+                for name in measure.scenarios
             )
             seconds += measure.rounds * (START_SECONDS + runs * 2 * measure.min_duration)
         total += seconds

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import groupby
@@ -244,6 +245,8 @@ def _full(error: OSError, folder: Path) -> CellFailed:
 
 def _step(cell: Cell, run: Run, mode: str, name: str) -> dict[str, Any]:
     """What one process of the cell found, or found in a run that was killed later. Raises CellFailed."""
+    from harness.measure.watch import Watch
+
     folder = _kept(cell, run)
     job = Job(
         mode=mode,
@@ -265,12 +268,17 @@ def _step(cell: Cell, run: Run, mode: str, name: str) -> dict[str, Any]:
         with tempfile.TemporaryDirectory(prefix="quantboard-") as scratch:
             path, log = Path(scratch) / "job.json", Path(scratch) / "log"
             job.write(path)
-            ended = run_module("harness.cell", path, log, timeout=TIMEOUT, threads=job.threads)
+            with Watch(cell.device) if mode == "speed" else nullcontext() as watch:
+                ended = run_module("harness.cell", path, log, timeout=TIMEOUT, threads=job.threads)
         if ended.code == USER_FAULT and ended.log:
             raise CellFailed(ended.log[-1], ())
         if ended.reason:
             raise CellFailed(f"{said}: {ended.reason}", ended.log)
         found: dict[str, Any] = json.loads(job.out.read_text())
+        if watch:
+            watch.complete(found)
+            job.out.with_suffix(".part").write_text(json.dumps(found))
+            job.out.with_suffix(".part").replace(job.out)
     except OSError as error:
         raise _full(error, folder) from None
     return found
@@ -286,7 +294,7 @@ def _read_kept(path: Path) -> dict[str, Any] | None:
 
 def _measured(measured: Measured, run: Run, until: Until | None) -> Record:
     """The record of a cell that has run to its end."""
-    from harness.measure.assemble import accuracies, flops_of, speeds
+    from harness.measure.assemble import accuracies, cold_start, flops_of, speeds
 
     cell, scored, rounds = measured.cell, measured.scored, measured.rounds
     kept, scores = _kept(cell, run) / "scores.npz", run.file.parent / "scores" / f"{run.run_id}-{cell.key}.npz"
@@ -317,6 +325,7 @@ def _measured(measured: Measured, run: Run, until: Until | None) -> Record:
         artifact_bytes=scored["artifact_bytes"],
         build_seconds=scored["build_seconds"],
         cold_start_seconds=starts[len(starts) // 2] if starts else None,
+        cold_start=cold_start(rounds),
         findings=findings,
     )
 
@@ -330,6 +339,7 @@ def _memory(rounds: list[dict[str, Any]]) -> record.Memory | None:
         peak_rss_bytes=max(found["peak_rss_bytes"] for found in rounds),
         import_rss_bytes=max(found["import_rss_bytes"] for found in rounds),
         peak_device_bytes=max(device) if device else None,
+        device_source=rounds[0].get("device_memory_source", "") if device else "",
     )
 
 

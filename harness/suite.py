@@ -100,13 +100,23 @@ class BackendEntry(Table):
 class MeasureTable(Table):
     """How speed is measured."""
 
-    scenarios: Annotated[List[Literal["single_stream", "offline"]], Field(min_length=1)] = ("single_stream", "offline")
+    profile: Literal["quick", "mlperf"] = Field(
+        Measure.profile,
+        description="quick: the durations and counts given here; mlperf: those of LoadGen's own mlperf.conf for BERT",
+    )
+    scenarios: Annotated[List[Literal["single_stream", "multi_stream", "offline", "server"]], Field(min_length=1)] = (
+        "single_stream",
+        "offline",
+    )
     loads: Annotated[List[Literal["fixed", "real"]], Field(min_length=1)] = Field(
         ("fixed", "real"), description="fixed: every sample max_length tokens; real: the task's own lengths"
     )
     rounds: int = Field(Measure.rounds, ge=1, le=100, description="fresh processes that repeat the measurement")
     min_duration: float = Field(Measure.min_duration, gt=0, le=3600, description="seconds of one measurement")
     min_queries: int = Field(Measure.min_queries, ge=1, le=10_000_000)
+    server_latency_ms: float | None = Field(
+        None, gt=0, le=3_600_000, description="what server has to hold with its 99th percentile; default: MLPerf's 130"
+    )
     max_warmup: float = Field(Measure.max_warmup, ge=0, le=3600, description="seconds after which warm-up ends")
     threads: int = Field(Measure.threads, ge=0, le=1024, description="of every engine; 0: all physical cores")
     min_accuracy: float = Field(Measure.min_accuracy, gt=0, le=1, description="share of the baseline's: a badge")

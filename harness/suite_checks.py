@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from backends import Backend, BackendError, backend_names, get_backend
 from backends.fake_quant.schemes import get_scheme, scheme_names
+from harness.cells import MLPERF_STREAMS
 from harness.suite_problems import Problem, Where, from_pydantic, shown, suggest
 from harness.training.settings import TrainSettings
 from tasks import Shape, task_facts, task_names
@@ -35,6 +36,7 @@ def check(data: Raw) -> Iterator[Problem]:
     for place in (("measure",), ("sample", "measure")):
         yield from _duplicates(data, (*place, "scenarios"))
         yield from _duplicates(data, (*place, "loads"))
+    yield from _measure(data)
     for name, model in _tables(data.get("models")):
         yield from _model(data, name, model)
     yield from _circles(data)
@@ -76,6 +78,31 @@ def _duplicates(data: Raw, where: tuple[str, ...]) -> Iterator[Problem]:
             first = seen.setdefault((type(entry), entry), index)
             if first != index:
                 yield (*where, index), f"{shown(entry)} is there twice; delete one"
+
+
+def _measure(data: Raw) -> Iterator[Problem]:
+    """A profile against the settings beside it, scenarios against the batch sizes they need."""
+    measure = _table(data.get("measure"))
+    own = _table(_table(data.get("sample")).get("measure"))
+    mlperf = measure.get("profile") == "mlperf"
+    for name in ("min_duration", "min_queries", "server_latency_ms"):
+        if mlperf and name in measure:
+            yield ("measure", name), "profile 'mlperf' takes MLPerf's own; delete it, or set profile = 'quick'"
+    if own.get("profile") == "mlperf":
+        yield ("sample", "measure", "profile"), "the sample is always measured with 'quick'; delete it"
+    scenarios = _texts(own.get("scenarios", measure.get("scenarios")))
+    for place, table, needs in (
+        (("shape", "batch_sizes"), measure, MLPERF_STREAMS if mlperf else 2),
+        (("sample", "batch_sizes"), {"scenarios": scenarios}, 2),
+    ):
+        sizes = _table(data.get(place[0])).get("batch_sizes")
+        known = [size for size in sizes if _is_number(size)] if isinstance(sizes, list) else []
+        if "multi_stream" in _texts(table.get("scenarios")) and known and max(known) < needs:
+            yield place, f"'multi_stream' asks for several samples at once; add a size of at least {needs}"
+    for name, table in (("measure", measure), ("sample", own)):
+        if "server_latency_ms" in table and "server" not in _texts(table.get("scenarios", measure.get("scenarios"))):
+            where: Where = ("measure",) if name == "measure" else ("sample", "measure")
+            yield (*where, "server_latency_ms"), "only 'server' has a bound; add it to scenarios, or delete this"
 
 
 def _tasks(data: Raw) -> Iterator[Problem]:

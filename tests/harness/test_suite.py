@@ -350,8 +350,8 @@ CASES = {
     ),
     "scenario": (
         "rounds = 5",
-        'scenarios = ["single_stream", "server"]',
-        "measure.scenarios[1]: must be 'single_stream' or 'offline', not 'server'",
+        'scenarios = ["single_stream", "serve"]',
+        "measure.scenarios[1]: must be 'single_stream', 'multi_stream', 'offline' or 'server', not 'serve'",
     ),
     "rounds": ("rounds = 5", "rounds = 0", "measure.rounds: must be at least 1, not 0"),
     "infinite": ("f1 = 88.2", "f1 = inf", "references[0].metrics.f1: must be a finite number, not inf"),

@@ -12,7 +12,9 @@ import pytest
 
 from backends import Batch
 from harness.cells import Measure
-from harness.measure.load import Samples, findings, make_samples, run_scenario, summarise, warm_up
+from harness.measure.load import Samples, make_samples, run_scenario, summarise
+from harness.measure.steady import warm_up
+from harness.measure.validity import findings
 from harness.record import Speed, SpeedRound
 from tests.backends.in_memory import InMemorySession
 from tests.measure.features import PAD, make_features
