@@ -125,7 +125,7 @@ def run_scenario(
         session.run(ready[rows[0]] if single else samples.batch(rows))
 
     def settings() -> Any:
-        return test_settings(scenario, profile, min_duration, min_queries, seed)
+        return loadgen_settings(scenario, profile, min_duration, min_queries, seed)
 
     def test(asked: Any) -> Tested:
         return run_test(asked, samples, size, call, scenario, Counters.reader(device), threads)
@@ -153,7 +153,7 @@ def run_scenario(
     return _round(tested, scenario, warm_seconds, warm_ended)
 
 
-def test_settings(scenario: str, profile: str, min_duration: float, min_queries: int, seed: int) -> Any:
+def loadgen_settings(scenario: str, profile: str, min_duration: float, min_queries: int, seed: int) -> Any:
     """LoadGen's settings of a test. `mlperf`: of the mlperf.conf that is compiled into it, for BERT."""
     import mlperf_loadgen as lg
 

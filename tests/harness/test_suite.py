@@ -353,6 +353,26 @@ CASES = {
         'scenarios = ["single_stream", "serve"]',
         "measure.scenarios[1]: must be 'single_stream', 'multi_stream', 'offline' or 'server', not 'serve'",
     ),
+    "MLPerf's durations": (
+        "rounds = 5",
+        'profile = "mlperf"\nmin_duration = 3.0',
+        "measure.min_duration: profile 'mlperf' takes MLPerf's own; delete it, or set profile = 'quick'",
+    ),
+    "MLPerf on the sample": (
+        "[sample]",
+        '[sample.measure]\nprofile = "mlperf"\n[sample]',
+        "sample.measure.profile: the sample is always measured with 'quick'; delete it",
+    ),
+    "one sample a query": (
+        "batch_sizes = [1, 32]",
+        'XX',
+        "shape.batch_sizes: 'multi_stream' asks for several samples at once; add a size of at least 2",
+    ),
+    "a bound for nobody": (
+        "rounds = 5",
+        "server_latency_ms = 10.0",
+        "measure.server_latency_ms: only 'server' has a bound; add it to scenarios, or delete this",
+    ),
     "rounds": ("rounds = 5", "rounds = 0", "measure.rounds: must be at least 1, not 0"),
     "infinite": ("f1 = 88.2", "f1 = inf", "references[0].metrics.f1: must be a finite number, not inf"),
     "incomparable": ('notes = ["another machine"]', "notes = []", "references[0].notes: must not be empty"),
