@@ -82,7 +82,7 @@ def make_samples(
 
 
 @dataclass(frozen=True)
-class Tested:
+class Outcome:
     """One LoadGen test: its own result lines (of its detail log) by name, the samples that were run, seconds from the first
     issue to the last completion, and what went on in the machine."""
 
@@ -127,7 +127,7 @@ def run_scenario(
     def settings() -> Any:
         return loadgen_settings(scenario, profile, min_duration, min_queries, seed)
 
-    def test(asked: Any) -> Tested:
+    def test(asked: Any) -> Outcome:
         return run_test(asked, samples, size, call, scenario, Counters.reader(device), threads)
 
     if scenario == "server":
@@ -189,11 +189,11 @@ def run_test(
     settings: Any,
     samples: Samples,
     size: int,
-    call: Callable[[Sequence[int]], None],
+    call: Callable[[Sequence[int]], object],
     scenario: str,
     read: Callable[[], Counters],
     threads: int,
-) -> Tested:
+) -> Outcome:
     """Run one test. `call` runs the samples of these rows, at most `size`. Raises what `call` does, once LoadGen, which cannot
     pass it on, has its answers. The cyclic garbage collector rests meanwhile, as under `timeit`."""
     import mlperf_loadgen as lg
@@ -257,7 +257,7 @@ def run_test(
         if trouble:
             raise trouble[0]
         found = _result_lines(Path(folder) / "mlperf_log_detail.txt")
-    return Tested(found, served, last - first, conditions_between(before, after, first, last, threads))
+    return Outcome(found, served, last - first, conditions_between(before, after, first, last, threads))
 
 
 def _result_lines(path: Path) -> dict[str, Any]:
@@ -271,7 +271,7 @@ def _result_lines(path: Path) -> dict[str, Any]:
 
 
 def _round(
-    tested: Tested,
+    tested: Outcome,
     scenario: str,
     warm_seconds: float,
     warm_ended: str,
@@ -293,7 +293,7 @@ def _round(
     else:
         qps = served / tested.seconds if rate is None else rate
     per_query = "_per_query" if scenario == "multi_stream" else ""
-    latencies = {}
+    latencies: dict[str, Any] = {}
     if scenario != "offline":
         mean = "result_mean_query_latency_ns" if per_query else "result_mean_latency_ns"
         early = {"single_stream": "early_stopping_latency_ss", "multi_stream": "early_stopping_latency_ms"}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from harness.record import Probe
 
 if TYPE_CHECKING:
-    from harness.measure.load import Tested
+    from harness.measure.load import Outcome
 
 PROBE_QUERIES = 300
 """Of a test that looks for the rate: three are allowed to be late."""
@@ -60,8 +60,8 @@ class Waiting:
 
 
 def search(
-    settings: Callable[[], Any], test: Callable[[Any], Tested], *, capacity: float, latency_ms: float
-) -> tuple[float, Tested, list[Probe]]:
+    settings: Callable[[], Any], test: Callable[[Any], Outcome], *, capacity: float, latency_ms: float
+) -> tuple[float, Outcome, list[Probe]]:
     """(samples a second, the test that confirmed it, every test that was made). 0 where no rate held the bound.
 
     capacity: samples a second of full batches without a pause, from where the search starts. Short tests narrow the rate down
@@ -70,7 +70,7 @@ def search(
     """
     probes: list[Probe] = []
 
-    def offer(rate: float, *, confirm: bool) -> tuple[bool, Tested]:
+    def offer(rate: float, *, confirm: bool) -> tuple[bool, Outcome]:
         asked = settings()
         asked.server_target_qps = rate
         asked.server_target_latency_ns = round(1e6 * latency_ms)

@@ -159,4 +159,3 @@ def quiet_or_skip() -> None:
     print(f"\n  others take {percent:.1f}% of the processors before the start")
     if percent > 2:
         pytest.skip(f"this machine is not quiet: others take {percent:.1f}% of its processors")
-

@@ -9,6 +9,7 @@ times the median latency of one sample alone.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from backends import Settings, get_backend
 from harness.measure.conditions import Counters
@@ -26,7 +27,7 @@ def test_server_holds_its_rate(tmp_path: Path, trials: int) -> None:
     settings = Settings(LENGTH, BATCH, MEASURE.threads, tmp_path / "cache")
     session = get_backend("onnxruntime_fp32").prepare(folder, settings, "cpu")
     samples = make_samples(made_up(), load="fixed", max_length=LENGTH, count=256, seed=1)
-    options = {"min_queries": MEASURE.min_queries, "max_warmup": MEASURE.max_warmup}
+    options: dict[str, Any] = {"min_queries": MEASURE.min_queries, "max_warmup": MEASURE.max_warmup}
     held, broken, times = 0, 0, max(1, trials // 40)
     for number in range(times):
         alone = run_scenario(

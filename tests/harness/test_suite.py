@@ -351,7 +351,7 @@ CASES = {
     "scenario": (
         "rounds = 5",
         'scenarios = ["single_stream", "serve"]',
-        "measure.scenarios[1]: must be 'single_stream', 'multi_stream', 'offline' or 'server', not 'serve'",
+        "measure.scenarios[1]: unknown value 'serve'; did you mean 'server'?",
     ),
     "MLPerf's durations": (
         "rounds = 5",
@@ -362,11 +362,6 @@ CASES = {
         "[sample]",
         '[sample.measure]\nprofile = "mlperf"\n[sample]',
         "sample.measure.profile: the sample is always measured with 'quick'; delete it",
-    ),
-    "one sample a query": (
-        "batch_sizes = [1, 32]",
-        'XX',
-        "shape.batch_sizes: 'multi_stream' asks for several samples at once; add a size of at least 2",
     ),
     "a bound for nobody": (
         "rounds = 5",
@@ -390,6 +385,14 @@ CASES = {
 def test_one_mistake_is_one_line(problems: Tell, case: str) -> None:
     old, new, line = CASES[case]
     assert problems((old, new)) == [line]
+
+
+def test_multi_stream_needs_more_than_one_sample(problems: Tell) -> None:
+    scenario = ("rounds = 5", 'scenarios = ["multi_stream"]')
+    line = "shape.batch_sizes: 'multi_stream' asks for several samples at once; add a size of at least {}"
+    assert problems(("[1, 32]", "[1]"), scenario) == [line.format(2)]
+    mlperf = ("rounds = 5", 'profile = "mlperf"\nscenarios = ["multi_stream"]')
+    assert problems(("[1, 32]", "[1, 4]"), mlperf) == [line.format(8)]
 
 
 def test_a_circle_of_models_is_told_once(problems: Tell) -> None:

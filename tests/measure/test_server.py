@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.measure.load import Tested, loadgen_settings, make_samples, run_scenario
+from harness.measure.load import Outcome, loadgen_settings, make_samples, run_scenario
 from harness.measure.server import CLOSE, Waiting, search
 from harness.record import Conditions
 from tests.backends.in_memory import InMemorySession
@@ -44,7 +44,7 @@ class Asked:
 def session_that_holds(most: float, sure: float, asked: list[Asked]) -> Any:
     """A test whose p99 is at its bound at the rate `most`; early stopping is convinced up to `sure`."""
 
-    def test(one: Asked) -> Tested:
+    def test(one: Asked) -> Outcome:
         asked.append(one)
         rate, bound = one.server_target_qps, one.server_target_latency_ns
         result = {
@@ -52,7 +52,7 @@ def session_that_holds(most: float, sure: float, asked: list[Asked]) -> Any:
             "result_perf_constraints_met": rate <= most,
             "result_validity": "VALID" if rate <= sure else "INVALID",
         }
-        return Tested(result, one.min_query_count, 1.0, NOTHING)
+        return Outcome(result, one.min_query_count, 1.0, NOTHING)
 
     return test
 
