@@ -83,7 +83,8 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Pairs of engines and of ways to feed them, side by side in one run (pytest-benchmark)."""
+    """Pairs of engines and of ways to feed them, side by side in one run (pytest-benchmark); coverage of intervals; what the
+    measuring room promises, in full with `-- -k "trials or disturbed or loadgen or test_server" --trials 200` (hours)."""
     install(session, "minilm", "test", "bench")
     session.run("pytest", "tests/bench", "--override-ini=addopts=", "-s", *session.posargs)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +23,7 @@ from onnx import TensorProto, helper
 from backends.base import BackendError
 from backends.bert import Architecture, Weights, read_architecture
 from backends.graph import GraphBuilder
-from backends.ranges import TensorRange, read_ranges
+from backends.ranges import Ranges, TensorRange, integer_bias, read_ranges
 
 EXPORT_VERSION = 2
 """Raised on purpose when exported graphs change: part of the key under which backends keep them."""
@@ -57,17 +57,23 @@ def export_onnx(
     """Write the ONNX model of a checkpoint folder to `target`, whole or not at all; equal checkpoints give equal bytes.
 
     precision fp16: tensors are float16, but LayerNorm, softmax and GELU compute in float32, and logits are float32.
-    quantize u8, s8: Q/DQ around the inputs and weights of the layers that `ranges.json` names, with exactly its ranges.
-    u8 writes activations on the unsigned grid (zero point + 128), as x86's products want them, s8 on the signed one. At
-    fp16 scales are rounded to float16, since a Q/DQ's scale has its tensor's type. dynamic: encoder weights to INT8 by
-    max-abs per output channel, inputs by their own range as they come (ONNX DynamicQuantizeLinear).
+    quantize u8, s8: Q/DQ around the inputs and weights of the layers that `ranges.json` names, with exactly its ranges; tables
+    and biases as integers where its scheme rounds them. u8 writes activations on the unsigned grid (zero point + 128), as
+    x86's products want them, s8 on the signed one, with nothing but what TensorRT takes (tables are dequantized before the
+    look-up, and biases, which it adds in float, are written as the values that their integers stand for). At fp16 scales are
+    rounded to float16, since a Q/DQ's scale has its tensor's type. dynamic: encoder weights to INT8 by max-abs per output
+    channel, inputs by their own range as they come (ONNX DynamicQuantizeLinear).
 
     Raises BackendError for a checkpoint that this export cannot express, or when the file cannot be written.
     """
     architecture = read_architecture(checkpoint)
     weights = Weights(checkpoint, architecture)
-    ranges = read_ranges(checkpoint).tensors if quantize in ("u8", "s8") else {}
-    if quantize == "s8" and any(tensor.zero_point.any() for tensor in ranges.values()):
+    ranges = read_ranges(checkpoint) if quantize in ("u8", "s8") else None
+    if ranges and (why := ranges.scheme.simulation_only):
+        raise BackendError(
+            f"{checkpoint}: its ranges are of '{ranges.scheme.name}', which can only be simulated ({why}); run it on fake_quant_w8a8"
+        )
+    if ranges and quantize == "s8" and any(tensor.zero_point.any() for tensor in ranges.tensors.values()):
         raise BackendError(
             f"{checkpoint}: its ranges are asymmetric; int8 without zero points needs a symmetric scheme"
         )
@@ -159,7 +165,7 @@ class _Encoder:
         weights: Weights,
         precision: Precision,
         quantize: Quantize,
-        ranges: Mapping[str, TensorRange],
+        ranges: Ranges | None,
     ) -> None:
         self.graph = GraphBuilder()
         self.quantized: list[str] = []
@@ -167,7 +173,8 @@ class _Encoder:
         self._weights = weights
         self._half = precision == "fp16"
         self._quantize = quantize
-        self._ranges = ranges
+        self._ranges: Mapping[str, TensorRange] = ranges.tensors if ranges else {}
+        self._integer_biases = ranges is not None and ranges.scheme.biases == "int32"
         self._shared: dict[tuple[str, bytes], str] = {}
         """Quantized tensors by (tensor, grid): query, key and value read the same one."""
 
@@ -180,18 +187,34 @@ class _Encoder:
 
     def _embeddings(self) -> str:
         graph = self.graph
-        words = graph.op("Gather", "embeddings.words", self._weight("embeddings.word_embeddings.weight"), "input_ids")
-        types = graph.op(
-            "Gather", "embeddings.types", self._weight("embeddings.token_type_embeddings.weight"), "token_type_ids"
+        words = self._rows(
+            "embeddings.word_embeddings.weight",
+            lambda table: graph.op("Gather", "embeddings.words", table, "input_ids"),
+        )
+        types = self._rows(
+            "embeddings.token_type_embeddings.weight",
+            lambda table: graph.op("Gather", "embeddings.types", table, "token_type_ids"),
         )
         shape = graph.op("Shape", "embeddings.length", "input_ids", start=1, end=2)
-        positions = graph.op(
-            "Slice", "embeddings.positions", self._weight("embeddings.position_embeddings.weight"),
-            self._ints("zero", [0]), shape, self._ints("zero", [0]),
-        )  # fmt: skip
+        positions = self._rows(
+            "embeddings.position_embeddings.weight",
+            lambda table: graph.op(
+                "Slice", "embeddings.positions", table, self._ints("zero", [0]), shape, self._ints("zero", [0])
+            ),
+        )
         total = graph.op("Add", "embeddings.words_and_types", words, types)
         total = graph.op("Add", "embeddings.sum", total, positions)
         return self._layer_norm("embeddings.LayerNorm", total)
+
+    def _rows(self, name: str, pick: Callable[[str], str]) -> str:
+        """Rows of a table: picked from its integers where it has any, but for TensorRT, which dequantizes constants only."""
+        if name not in self._ranges:
+            return pick(self._weight(name))
+        tensor = self._ranges[name]
+        codes = self.graph.constant(f"{name}.codes", tensor.quantize(self._weights[name]))
+        if self._quantize == "s8":
+            return pick(self._dequantized(name, codes, tensor))
+        return self._dequantized(name, pick(codes), tensor)
 
     def _mask(self) -> str:
         """(batch, 1, 1, sequence): 0 for tokens, a large negative number for padding."""
@@ -281,25 +304,44 @@ class _Encoder:
         else:
             weight = self.graph.constant(f"{name}.weight", self._weights[f"{name}.weight"].T.astype(self._type))
             product = self.graph.op("MatMul", f"{name}.product", values, weight)
-        return self.graph.op("Add", name, product, self._weight(f"{name}.bias"))
+        bias = self._integer_bias(name) if self._integer_biases else self._weight(f"{name}.bias")
+        return self.graph.op("Add", name, product, bias)
 
     def _static_product(self, name: str, values: str) -> str:
         """Q and DQ of the input, DQ of an integer weight, and the product that engines turn into an integer one."""
         graph, weight = self.graph, self._ranges[f"{name}.weight"]
         self.quantized.append(name)
-        codes = weight.quantize(self._weights[f"{name}.weight"]).T
-        scale, zero = weight.scale, weight.zero_point.astype(np.int8)
-        if weight.axis is None:
+        codes = graph.constant(f"{name}.weight.codes", weight.quantize(self._weights[f"{name}.weight"]).T)
+        dequantized = self._dequantized(f"{name}.weight", codes, weight)
+        return graph.op("MatMul", f"{name}.product", self._on_grid(name, values), dequantized)
+
+    def _dequantized(self, name: str, codes: str, tensor: TensorRange) -> str:
+        """What int8 codes of a constant stand for; the channels of a weight are its second axis here."""
+        scale, zero = tensor.scale, tensor.zero_point.astype(np.int8)
+        if tensor.axis is None:
             scale, zero = scale.reshape(()), zero.reshape(())
-        dequantized = graph.op(
+        return self.graph.op(
             "DequantizeLinear",
-            f"{name}.weight.dequantize",
-            graph.constant(f"{name}.weight.codes", codes),
-            graph.constant(f"{name}.weight.scale", scale.astype(self._type)),
-            graph.constant(f"{name}.weight.zero_point", zero),
+            f"{name}.dequantize",
+            codes,
+            self.graph.constant(f"{name}.scale", scale.astype(self._type)),
+            self.graph.constant(f"{name}.zero_point", zero),
             axis=1,
         )
-        return graph.op("MatMul", f"{name}.product", self._on_grid(name, values), dequantized)
+
+    def _integer_bias(self, name: str) -> str:
+        codes, scale = integer_bias(
+            self._weights[f"{name}.bias"], self._ranges[f"{name}.weight"], self._ranges[f"{name}.input"]
+        )
+        if self._quantize == "s8":
+            return self.graph.constant(f"{name}.bias", (codes * scale).astype(self._type))
+        return self.graph.op(
+            "DequantizeLinear",
+            f"{name}.bias.dequantize",
+            self.graph.constant(f"{name}.bias.codes", codes),
+            self.graph.constant(f"{name}.bias.scale", scale.reshape(-1 if len(scale) > 1 else ()).astype(self._type)),
+            axis=0,
+        )
 
     def _on_grid(self, name: str, values: str) -> str:
         """A tensor rounded to its input range's grid; made once where several layers read it on the same grid."""

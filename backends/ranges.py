@@ -9,16 +9,15 @@
                  "encoder.layer.0.attention.self.query.input":
                    {"role": "activation", ..., "axis": null, "scale": [s], "zero_point": [0]}}}
 
-A tensor is named by its module's path inside the encoder model (no leading `bert.`) and `.weight` or `.input`. Zero
-points lie on the signed grid. Query, key and value of a layer read the same tensor: three entries with equal values.
-NumPy only.
+A tensor is named as `backends.fake_quant.tensors` says: by its module's path inside the encoder model (no leading
+`bert.`) and `.weight`, `.bias`, `.input` or `.output`. Zero points lie on the signed grid. Query, key and value of a layer
+read the same tensor: three entries with equal values. NumPy only.
 """
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -28,9 +27,11 @@ import numpy as np
 from backends.base import BackendError
 from backends.bert import read_architecture
 from backends.fake_quant.schemes import Quantizer, Scheme
+from backends.fake_quant.tensors import source, tensor_names
 
 FILE_NAME = "ranges.json"
 _FORMAT = 1
+Role = Literal["weight", "activation", "bias"]
 _FIELDS = {"role", "bits", "symmetric", "narrow", "rounding", "axis", "scale", "zero_point"}
 
 Array = np.ndarray[Any, Any]
@@ -41,7 +42,7 @@ class TensorRange:
     """The grid of one tensor. scale: (channels,) float32, positive; zero_point: (channels,) int32 on the signed grid;
     channels is 1 with axis None. low, high: ends of the integer grid."""
 
-    role: Literal["weight", "activation"]
+    role: Role
     scale: Array
     zero_point: Array
     axis: int | None
@@ -88,18 +89,29 @@ class Ranges:
 
 def blank_range(name: str, scheme: Scheme) -> TensorRange:
     """The grid that a scheme gives a tensor of this name, with scale 1 and zero point 0 until they are known."""
-    weight = name.endswith(".weight")
-    quantizer = scheme.weights if weight else scheme.activations
+    kind = name.rpartition(".")[2]
+    role: Role = "weight" if kind == "weight" else "bias" if kind == "bias" else "activation"
+    quantizer = scheme.weights if role == "weight" else scheme.activations
+    if role == "bias" and isinstance(scheme.biases, Quantizer):
+        quantizer = scheme.biases
+    if name.startswith("embeddings.") and role == "weight":
+        quantizer = replace(quantizer, granularity="per_tensor")  # a channel of a table would be one token
     axis = 0 if quantizer.granularity == "per_channel" else None
-    one, zero = np.ones(1, np.float32), np.zeros(1, np.int32)
-    return TensorRange("weight" if weight else "activation", one, zero, axis, quantizer)
+    return TensorRange(role, np.ones(1, np.float32), np.zeros(1, np.int32), axis, quantizer)
+
+
+def integer_bias(bias: Array, weight: TensorRange, inputs: TensorRange) -> tuple[Array, Array]:
+    """A linear layer's bias (outputs,) as int32 codes, and the scale (outputs,) or (1,) of the products they are added to."""
+    scale = weight.scale * inputs.scale
+    codes = np.clip(np.rint(bias.astype(np.float32) / scale), -(2.0**31), 2.0**31 - 128)
+    return codes.astype(np.int32), scale
 
 
 def write_ranges(folder: Path, ranges: Ranges) -> Path:
     """Write `ranges.json` into a checkpoint folder, whole or not at all; returns its path. Raises BackendError."""
     tensors = {}
     for name, tensor in ranges.tensors.items():
-        _check(name, tensor)
+        check_range(name, tensor)
         numbers = {"scale": tensor.scale.astype(np.float32).tolist(), "zero_point": tensor.zero_point.tolist()}
         tensors[name] = _described(tensor) | numbers
     value = {
@@ -135,22 +147,26 @@ def read_ranges(folder: Path) -> Ranges:
         raise BackendError(f"{path}: {error}; calibrate the checkpoint again") from None
 
 
-def _expected(folder: Path) -> dict[str, int]:
-    """Name of each tensor that `encoder_linears` quantizes -> its output channels (1 for inputs)."""
-    expected: dict[str, int] = {}
-    for name, (outputs, _) in read_architecture(folder).linears().items():
-        if name.startswith("encoder."):
-            expected |= {f"{name}.weight": outputs, f"{name}.input": 1}
+def _expected(folder: Path) -> Callable[[Scheme], dict[str, int]]:
+    """Scheme -> name of each tensor that it quantizes in this checkpoint -> its channels (1 but for a linear's weight)."""
+    architecture = read_architecture(folder)
+    linears = architecture.linears()
+
+    def expected(scheme: Scheme) -> dict[str, int]:
+        names = tensor_names(architecture.layers, architecture.head, scheme)
+        return {name: linears.get(name.removesuffix(".weight"), (1, 1))[0] for name in names}
+
     return expected
 
 
-def _parse(value: Any, expected: Mapping[str, int]) -> Ranges:
+def _parse(value: Any, expected_of: Callable[[Scheme], dict[str, int]]) -> Ranges:
     if not isinstance(value, dict) or value.get("format") != _FORMAT:
         raise BackendError(f"not a ranges file of format {_FORMAT}")
     tensors, calibration = value.get("tensors"), value.get("calibration", {})
     if not isinstance(tensors, dict) or not isinstance(value.get("scheme"), dict) or not isinstance(calibration, dict):
         raise BackendError("'scheme', 'calibration' and 'tensors' must be objects")
     scheme = Scheme.from_json(value["scheme"])
+    expected = expected_of(scheme)
     for name in (*tensors, *expected):
         if name not in expected:
             raise BackendError(f"unknown tensor '{name}'")
@@ -158,7 +174,7 @@ def _parse(value: Any, expected: Mapping[str, int]) -> Ranges:
             raise BackendError(f"no range for '{name}'")
     found = {name: _parse_tensor(name, tensors[name], channels, scheme) for name, channels in expected.items()}
     for name, tensor in found.items():
-        query = re.sub(r"(key|value)\.input$", "query.input", name)
+        query = source(name)
         if (*tensor.scale, *tensor.zero_point) != (*found[query].scale, *found[query].zero_point):
             raise BackendError(f"'{name}' must equal '{query}': they are the same tensor")
     return Ranges(scheme, found, calibration)
@@ -182,7 +198,7 @@ def _parse_tensor(name: str, value: Any, channels: int, scheme: Scheme) -> Tenso
         tensor = replace(tensor, scale=scale, zero_point=np.array(value["zero_point"], np.int32))
     except OverflowError:
         raise BackendError(f"'{name}': a number is too large") from None
-    _check(name, tensor)
+    check_range(name, tensor)
     return tensor
 
 
@@ -193,7 +209,8 @@ def _described(tensor: TensorRange) -> dict[str, Any]:
     return {"role": tensor.role, **described, "axis": tensor.axis}
 
 
-def _check(name: str, tensor: TensorRange) -> None:
+def check_range(name: str, tensor: TensorRange) -> None:
+    """Raises BackendError for numbers that are no grid."""
     # Below the smallest normal number the reciprocal overflows, and engines flush to zero.
     tiny = np.finfo(np.float32).tiny
     if not (np.isfinite(tensor.scale).all() and (tensor.scale >= tiny).all()):

@@ -99,6 +99,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("task", help="squad_v1 or glue/TASK")
     one.add_argument("predictions", type=Path, help="JSON: {question id: text} for squad_v1, else a list in row order")
     one.add_argument("--data", metavar="DIR", help="folder with the data; or 'sample', or 'real'")
+    one.add_argument("--split", help="of glue/mnli: validation_matched (the default) or validation_mismatched")
     one = add("compare", compare, "two sets of records side by side, with paired tests, intervals and ratios of speed")
     for name in ("a", "b"):
         one.add_argument(name, help="a record id, a label, a backend, a model, or MODEL/LABEL")
@@ -114,6 +115,12 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("record", help="a record id")
     one.add_argument("--data", metavar="DIR", help="folder with the data; or 'sample', or 'real'")
     one.add_argument("--source", type=Path, metavar="DIR", help="the model's folder, for a model that came from one")
+    one = add("export", export, "write a checkpoint for plain transformers (safetensors) or ONNX Runtime (onnx)")
+    one.add_argument("name", metavar="CELL_OR_MODEL", help="a record id, MODEL/LABEL, or a model: as it was trained")
+    one.add_argument("folder", type=Path, metavar="DIR", help="a new folder")
+    one.add_argument("--format", choices=["onnx", "safetensors"], required=True)
+    one.add_argument("--task", action="append", default=[], metavar="NAME", help="the checkpoint for this task")
+    one.add_argument("--results", type=Path, help="default: results/ of the checkout")
     one = add("flops", flops, "floating-point operations of one sequence by the project's rule")
     for name, default in (("layers", 12), ("hidden", 768), ("sequence-length", 384)):
         one.add_argument(f"--{name}", type=_positive, default=default, metavar="N", help=f"default {default}")
@@ -189,7 +196,7 @@ def command(options: argparse.Namespace) -> str:
 def score(options: argparse.Namespace) -> int:
     from harness.prepare import score_predictions
 
-    found = score_predictions(options.task, options.predictions, options.data)
+    found = score_predictions(options.task, options.predictions, options.data, options.split)
     print(json.dumps(found, indent=None if options.json else 2))
     return 0
 
@@ -210,6 +217,12 @@ def rerun(options: argparse.Namespace) -> int:
     from harness.report.commands import rerun_record
 
     return rerun_record(options, _say)
+
+
+def export(options: argparse.Namespace) -> int:
+    from harness.report.commands import export_checkpoint
+
+    return export_checkpoint(options)
 
 
 def flops(options: argparse.Namespace) -> int:

@@ -4,6 +4,7 @@
       SuiteError             a suite file with problems: every one of them, a line each
       CheckpointError        a source that cannot be had, or a recipe that cannot be followed: its cells are failed or skipped
         SourceUnavailable    the source is not reachable here (no network, no package): its cells are skipped, with the remedy
+        WorkerFailed         one of several processes of a training ended badly
       RecordError            a results file that cannot be read or written
 
 `tasks.TaskError` and `backends.BackendError` are the same kind of thing in their rooms. Anything else is a bug and ends in a traceback.
@@ -37,6 +38,14 @@ class SourceUnavailable(CheckpointError):
         super().__init__(f"{reason}; {remedy}")
         self.reason = reason
         self.remedy = remedy
+
+
+class WorkerFailed(CheckpointError):
+    """A process of a training ended badly; `log` has the last lines that it wrote, where it wrote to a file of its own."""
+
+    def __init__(self, reason: str, log: Sequence[str]) -> None:
+        super().__init__(reason)
+        self.log = tuple(log)
 
 
 class RecordError(QuantboardError):

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.cells import Cell, CheckpointSpec
-from harness.checkpoint import folder_of
+from harness.cells import CORPUS, CheckpointSpec, folder_of
 from harness.measure.flops import encoder_flops
 from harness.plan import Plan
 from harness.record import Record
+from harness.sources import sizes_of
 from tasks import DataIdentity
 
 MEAN_SHARE = 0.5
@@ -20,7 +20,11 @@ MEAN_SHARE = 0.5
 RELATIVE = {"torch_bf16": 0.5, "fake_quant_w8a8": 1.5, "onnxruntime_int8": 0.6, "onnxruntime_int8_dynamic": 0.5}
 """Forward time against FP32 on a CPU with VNNI; seen on one machine, used for the guess alone."""
 GPU_GAIN = 50.0
+BERT_BASE = {"num_hidden_layers": 12, "hidden_size": 768, "intermediate_size": 3072}
+"""The guess where nothing here says how large a model is."""
 START_SECONDS = 5.0
+SEARCH_TESTS = 10
+"""Tests of the length of one that a search of the server scenario takes."""
 
 
 def estimate(
@@ -33,13 +37,14 @@ def estimate(
     rate = _flops_per_second()
     total, seen = 0.0, set()
     for cell in todo:
-        per_sequence = _forward_flops(cell) / rate / (GPU_GAIN if cell.device == "cuda" else 1)
+        gain = GPU_GAIN if cell.device == "cuda" else 1
+        per_sequence = _forward_flops(cell.checkpoint) / rate / gain
         identity = identities.get(cell.task)
         for spec in _chain(cell.checkpoint):
-            if spec.key in seen or spec.recipe == "load" or folder_of(spec, cache).is_dir():
+            if spec.key in seen or spec.recipe in ("load", "pretrained") or folder_of(spec, cache).is_dir():
                 continue
             seen.add(spec.key)
-            seconds = START_SECONDS + 3 * per_sequence * _trained(spec, identity)
+            seconds = START_SECONDS + _work(spec) / rate / gain * _trained(spec, identity)
             total += seconds
             yield f"about {_words(seconds)}: {spec.recipe} {spec.model} on {spec.task}, seed {spec.seed}"
         rows = (
@@ -52,7 +57,8 @@ def estimate(
         if cell.backend != "fake_quant_w8a8":
             measure = cell.measure
             runs = len(measure.loads) * sum(
-                len(cell.batch_sizes) if name == "offline" else 1 for name in measure.scenarios
+                len(measure.sizes(name, cell.batch_sizes)) * (SEARCH_TESTS if name == "server" else 1)
+                for name in measure.scenarios
             )
             seconds += measure.rounds * (START_SECONDS + runs * 2 * measure.min_duration)
         total += seconds
@@ -65,54 +71,40 @@ def _done(entry: Record | None) -> bool:
 
 
 def _chain(spec: CheckpointSpec) -> Iterator[CheckpointSpec]:
-    if spec.parent:
-        yield from _chain(spec.parent)
+    for one in spec.needs:
+        yield from _chain(one)
     yield spec
 
 
 def _trained(spec: CheckpointSpec, identity: DataIdentity | None) -> float:
-    """Sequences that pass through training (or, a third as dear, calibration)."""
+    """Sequences that pass through training or calibration."""
     if spec.recipe == "ptq":
-        return (spec.calibration or {}).get("samples", 128) / 3
-    rows = identity.splits["train"].rows if identity and "train" in identity.splits else 10_000
+        return (spec.calibration or {}).get("samples", 128)
+    known = identity and "train" in identity.splits and spec.task != CORPUS
+    rows = identity.splits["train"].rows if identity and known else 10_000
+    rows *= 1 + ((spec.distill or {}).get("augment") or {"copies": 0})["copies"]
     train = spec.train or {}
     steps = train.get("max_steps")
     return float(steps * train.get("batch_size", 16) if steps else rows * train.get("epochs", 3))
 
 
-def _forward_flops(cell: Cell) -> float:
-    sizes = base_sizes(cell.checkpoint)
+def _work(spec: CheckpointSpec) -> float:
+    """Of one sequence: three passes to train on it, one more of a teacher, one to calibrate with it."""
+    own = _forward_flops(spec) * (1 if spec.recipe == "ptq" else 3)
+    return own + (_forward_flops(spec.teacher) if spec.teacher else 0)
+
+
+def _forward_flops(spec: CheckpointSpec) -> float:
+    sizes = BERT_BASE | sizes_of(spec)
     count = encoder_flops(
         layers=sizes["num_hidden_layers"],
         hidden=sizes["hidden_size"],
         intermediate=sizes["intermediate_size"],
-        sequence_length=max(8, int(cell.shape.max_length * MEAN_SHARE)),
+        sequence_length=max(8, int(spec.shape.max_length * MEAN_SHARE)),
         head_outputs=2,
         head="token",
     )
     return float(count.total)
-
-
-def base_sizes(spec: CheckpointSpec) -> Mapping[str, int]:
-    """Sizes where the suite or a local folder says them, else BERT-base's."""
-    import json
-
-    if spec.parent:
-        return base_sizes(spec.parent)
-    if spec.architecture:
-        return spec.architecture
-    if spec.source.startswith("package:"):
-        from importlib.metadata import PackageNotFoundError, files
-
-        name, _, folder = spec.source.removeprefix("package:").partition("/")
-        try:
-            for file in files(name.replace("_", "-")) or []:
-                if str(file).endswith(f"{folder}/config.json"):
-                    sizes: Mapping[str, int] = json.loads(Path(str(file.locate())).read_text())
-                    return sizes
-        except (PackageNotFoundError, OSError, ValueError):
-            pass
-    return {"num_hidden_layers": 12, "hidden_size": 768, "intermediate_size": 3072}
 
 
 def _flops_per_second() -> float:

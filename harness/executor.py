@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import groupby
@@ -16,10 +17,10 @@ from typing import Any, Literal
 from backends import get_backend
 from harness import record
 from harness.cell import USER_FAULT, Job
-from harness.cells import Cell, CheckpointSpec
-from harness.checkpoint import describe, folder_of
+from harness.cells import Cell, CheckpointSpec, folder_of
 from harness.children import Ended, run_module
 from harness.errors import RecordError
+from harness.origin import describe
 from harness.record import Record
 from tasks import DataIdentity
 
@@ -187,9 +188,18 @@ def ensure_checkpoint(spec: CheckpointSpec, run: Run) -> Outcome | None:
         return None
     if spec.key in run.failed_checkpoints:
         return run.failed_checkpoints[spec.key]
-    if spec.parent and (failed := ensure_checkpoint(spec.parent, run)):
-        return failed
-    words = {"load": "load", "finetune": "fine-tune", "ptq": f"calibrate {spec.scheme} for"}
+    for one in spec.needs:
+        if failed := ensure_checkpoint(one, run):
+            return failed
+    words = {
+        "finetune": "fine-tune",
+        "ptq": f"calibrate {spec.scheme} for",
+        "qat": f"train quantizers of {spec.scheme} for",
+        "pretrained": "take as it was pretrained:",
+        "masked_lm": "train to fill in words:",
+    }
+    if spec.distill:
+        words["distill"] = f"distill ({spec.distill['stage']})"
     run.say(f"{words.get(spec.recipe, spec.recipe)} {spec.model} on {spec.task}, seed {spec.seed}")
     with tempfile.TemporaryDirectory(prefix="quantboard-") as name:
         job, log = Path(name) / "checkpoint.json", Path(name) / "checkpoint.log"
@@ -207,7 +217,7 @@ def _checkpoint_outcome(spec: CheckpointSpec, ended: Ended) -> Outcome:
         try:
             told = json.loads(ended.log[-1])
             status: Literal["failed", "skipped"] = "skipped" if told["kind"] == "unavailable" else "failed"
-            return Outcome(status, told["error"], told.get("remedy", ""))
+            return Outcome(status, told["error"], told.get("remedy", ""), tuple(told.get("log", ())))
         except (json.JSONDecodeError, KeyError, TypeError):
             pass
     return Outcome("failed", f"checkpoint {spec.model} ({spec.recipe}): {ended.reason}", log=ended.log)
@@ -244,6 +254,8 @@ def _full(error: OSError, folder: Path) -> CellFailed:
 
 def _step(cell: Cell, run: Run, mode: str, name: str) -> dict[str, Any]:
     """What one process of the cell found, or found in a run that was killed later. Raises CellFailed."""
+    from harness.measure.watch import Watch
+
     folder = _kept(cell, run)
     job = Job(
         mode=mode,
@@ -265,12 +277,17 @@ def _step(cell: Cell, run: Run, mode: str, name: str) -> dict[str, Any]:
         with tempfile.TemporaryDirectory(prefix="quantboard-") as scratch:
             path, log = Path(scratch) / "job.json", Path(scratch) / "log"
             job.write(path)
-            ended = run_module("harness.cell", path, log, timeout=TIMEOUT, threads=job.threads)
+            with Watch(cell.device) if mode == "speed" else nullcontext() as watch:
+                ended = run_module("harness.cell", path, log, timeout=TIMEOUT, threads=job.threads)
         if ended.code == USER_FAULT and ended.log:
             raise CellFailed(ended.log[-1], ())
         if ended.reason:
             raise CellFailed(f"{said}: {ended.reason}", ended.log)
         found: dict[str, Any] = json.loads(job.out.read_text())
+        if watch:
+            watch.complete(found)
+            job.out.with_suffix(".part").write_text(json.dumps(found))
+            job.out.with_suffix(".part").replace(job.out)
     except OSError as error:
         raise _full(error, folder) from None
     return found
@@ -286,7 +303,7 @@ def _read_kept(path: Path) -> dict[str, Any] | None:
 
 def _measured(measured: Measured, run: Run, until: Until | None) -> Record:
     """The record of a cell that has run to its end."""
-    from harness.measure.assemble import accuracies, flops_of, speeds
+    from harness.measure.assemble import accuracies, cold_start, flops_of, speeds
 
     cell, scored, rounds = measured.cell, measured.scored, measured.rounds
     kept, scores = _kept(cell, run) / "scores.npz", run.file.parent / "scores" / f"{run.run_id}-{cell.key}.npz"
@@ -317,6 +334,7 @@ def _measured(measured: Measured, run: Run, until: Until | None) -> Record:
         artifact_bytes=scored["artifact_bytes"],
         build_seconds=scored["build_seconds"],
         cold_start_seconds=starts[len(starts) // 2] if starts else None,
+        cold_start=cold_start(rounds),
         findings=findings,
     )
 
@@ -330,6 +348,7 @@ def _memory(rounds: list[dict[str, Any]]) -> record.Memory | None:
         peak_rss_bytes=max(found["peak_rss_bytes"] for found in rounds),
         import_rss_bytes=max(found["import_rss_bytes"] for found in rounds),
         peak_device_bytes=max(device) if device else None,
+        device_source=rounds[0].get("device_memory_source", "") if device else "",
     )
 
 
@@ -369,7 +388,13 @@ def _data(identity: DataIdentity | None) -> record.Data | None:
     if identity is None:
         return None
     splits = {name: record.SplitData(**vars(split)) for name, split in identity.splits.items()}
-    return record.Data(kind=identity.kind, label=identity.label, splits=splits, origin=identity.origin)
+    return record.Data(
+        kind=identity.kind,
+        label=identity.label,
+        splits=splits,
+        origin=identity.origin,
+        missing=list(identity.missing),
+    )
 
 
 def portable(cell: Cell) -> dict[str, Any]:

@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from backends import Backend, get_backend
-from harness.cells import MEASURE_VERSION, Cell, CheckpointSpec, Measure, digest
+from backends.fake_quant.schemes import get_scheme
+from harness.cells import (
+    CORPUS,
+    MEASURE_VERSION,
+    MLPERF_LATENCY_MS,
+    MLPERF_ROUNDS,
+    MLPERF_SECONDS,
+    Cell,
+    CheckpointSpec,
+    Measure,
+    digest,
+)
 from harness.errors import QuantboardError
 from harness.machine import software
-from harness.sources import look_up
-from harness.suite import BackendEntry, Sample, ShapeTable, Suite, TaskOverride
-from harness.training.settings import TrainSettings
+from harness.sources import corpus_identity, depth_of, file_hash, look_up
+from harness.suite import BackendEntry, Suite
+from harness.suite_checks import misfit
+from harness.suite_raw import model_named
+from harness.training.settings import no_uniform_map
+from harness.ways import Way, way_of
 from tasks import DataIdentity, DataRef, Shape, open_task
 
 Blocked = tuple[str, str] | None
@@ -64,11 +78,18 @@ def make_plan(
         for model in suite.models:
             if models and model not in models:
                 continue
-            for seed in suite.seeds:
+            for seed in suite.seeds[:1] if about.on_sample and suite.sample else suite.seeds:
                 base, blocked = about.checkpoint(model, seed)
+                told: set[str] = set()
                 for index, entry in enumerate(suite.backends):
-                    if not backends or {entry.name, suite.labels[index]} & set(backends):
-                        cells.append(about.cell(model, seed, index, entry, base, blocked, machine, limit))
+                    if backends and not {entry.name, suite.labels[index]} & set(backends):
+                        continue
+                    cell = about.cell(model, seed, index, entry, base, blocked, machine, limit)
+                    if (
+                        cell.label not in told
+                    ):  # entries that differ by a scheme are one to ranges that are there already
+                        told.add(cell.label)
+                        cells.append(cell)
     return Plan(suite, tuple(cells))
 
 
@@ -114,66 +135,190 @@ class _TaskHere:
         backend = get_backend(entry.name)
         here = backend.availability(machine)
         suite, sample = self.suite, self.suite.sample if self.on_sample else None
+        scheme, label, checkpoint = entry.scheme, suite.labels[index], base
+        if scheme and base.brings_ranges:
+            scheme, label = base.scheme, entry.label or entry.name
+            if wrong := misfit(backend, base.scheme or ""):
+                blocked = blocked or (f"{model}: {wrong}", "train a model with a scheme that it takes")
+        elif scheme:
+            checkpoint = self._calibrated(base, scheme, seed)
         cell = Cell(
             suite=suite.name,
             model=model,
             seed=seed,
             task=self.task,
             backend=entry.name,
-            scheme=entry.scheme,
-            label=suite.labels[index],
+            scheme=scheme,
+            label=label,
             options=entry.options,
             shape=base.shape,
-            padding=suite.shape.padding,
+            padding="max_length" if scheme and get_scheme(scheme).padding == "max_length" else suite.shape.padding,
             batch_sizes=(sample.batch_sizes if sample else None) or suite.shape.batch_sizes,
             measure=self._measure(machine),
             limit=limit,
             data=self.data,
-            checkpoint=self._calibrated(base, entry.scheme, seed) if entry.scheme else base,
+            checkpoint=checkpoint,
             device=here.device,
             key="",
             baseline=suite.is_baseline(index),
             blocked=self.missing or blocked or (None if here.available else (here.reason, here.remedy)),
+            ancestor=self._ancestor(model),
         )
         return replace(cell, key=cell_key(cell, backend, machine, self.identity, self.version))
 
+    def _ancestor(self, model: str) -> str | None:
+        """The model whose cell on the baseline backend a model is compared with, where that is another."""
+        table = self.suite.models[model]
+        if table.recipe == "qat":
+            return model_named(table.source)
+        teacher = model_named(table.teacher) if table.recipe == "distill" else None
+        return (self._ancestor(teacher) if self.suite.models[teacher].recipe == "qat" else teacher) if teacher else None
+
     def checkpoint(self, model: str, seed: int) -> tuple[CheckpointSpec, Blocked]:
         """A model's own checkpoint, before any post-training quantization, and why it cannot be had here."""
-        table, sample = self.suite.models[model], self.suite.sample
-        recipe, source, architecture = table.recipe, table.source, table.architecture
-        common: ShapeTable | Sample = self.suite.shape
-        override, train = table.task.get(self.task), table.train
-        identity: dict[str, str] = {}
-        parent: CheckpointSpec | None = None
-        blocked: Blocked = None
-        if self.on_sample and sample:
-            recipe, source, architecture = "finetune", "scratch", sample.model
-            common, override, train = sample, sample.task.get(self.task), sample.train
-        elif source.startswith("model:"):
-            parent, blocked = self.checkpoint(source.removeprefix("model:"), seed)
-        elif self.on_sample and source != "scratch":
-            blocked = (
-                "the suite names no model that stands in on the sample",
-                "add a [sample] table, or give --data DIR",
-            )
-        if source != "scratch" and parent is None:
-            found = look_up(source, self.suite.folder, hub=self.hub, revision=self.revisions.get(source))
-            source, identity, blocked = found.source, found.identity, blocked or found.blocked
-        trains = recipe == "finetune"
+        way = way_of(self.suite, model, self.task, self.on_sample)
+        if way.recipe == "distill":
+            return self._student(way, model, seed)
+        source, identity, parent, blocked = self._begin(way, seed)
+        trains = way.recipe != "load"
+        qat = way.recipe == "qat"
         spec = CheckpointSpec(
             model=model,
             task=self.task,
-            recipe=recipe,
+            recipe=way.recipe,
             source=source,
             seed=seed if trains else 0,
-            shape=_shape(common, override),
+            shape=way.shape,
             data=self.data,
-            architecture=architecture.model_dump() if architecture else None,
-            train=_train(train, override) if trains else None,
+            architecture=way.architecture,
+            train=way.train if trains else None,
+            scheme=way.scheme if qat else None,
+            calibration=self._calibration(model) if qat else None,
             parent=parent,
             identity=identity | (self._split_identity() if trains else {}),
         )
         return spec, blocked
+
+    def _begin(self, way: Way, seed: int) -> tuple[str, dict[str, str], CheckpointSpec | None, Blocked]:
+        """Where a model's weights come from: source, its identity, the checkpoint it is made from, why it cannot be had."""
+        if parent_name := model_named(way.source):
+            parent, blocked = self.checkpoint(parent_name, seed)
+            return way.source, {}, parent, blocked
+        blocked = None
+        if self.on_sample and not self.suite.sample and way.source != "scratch":
+            blocked = (
+                "the suite names no model that stands in on the sample",
+                "add a [sample] table, or give --data DIR",
+            )
+        if way.source == "scratch":
+            return way.source, {}, None, blocked
+        found = look_up(way.source, self.suite.folder, hub=self.hub, revision=self.revisions.get(way.source))
+        return found.source, found.identity, None, blocked or found.blocked
+
+    def _student(self, way: Way, model: str, seed: int) -> tuple[CheckpointSpec, Blocked]:
+        """Recipe `distill`: a checkpoint a stage, each made from the one before. The general one knows no task and no
+        seed but the suite's first, so that all tasks and seeds share it."""
+        name, first_seed = model_named(way.teacher) or "", self.suite.seeds[0]
+        teacher, blocked = self.checkpoint(name, seed)
+        source, identity, parent, missing = self._begin(way, seed)
+        blocked = blocked or missing
+        masked_lm, words = None, dict[str, str]()
+        if way.augment:
+            masked_lm, words, missing = self._masked_lm(way)
+            blocked = blocked or missing
+        spec = parent
+        for stage, train in way.stages.items():
+            first = spec is parent
+            begun = CheckpointSpec(
+                model=model,
+                task=self.task,
+                recipe="distill",
+                source=source,
+                seed=seed,
+                shape=way.shape,
+                data=self.data,
+                architecture=way.architecture if first else None,
+                train=train,
+                parent=spec,
+                identity=identity if first else {},
+                teacher=teacher,
+                distill={"stage": stage} | ({"layers": way.layers} if first and way.layers else {}),
+            )
+            if stage == "general":
+                corpus, missing = corpus_identity(self.data)
+                blocked = blocked or missing
+                spec = replace(
+                    begun,
+                    task=CORPUS,
+                    seed=first_seed,
+                    shape=Shape(way.common_length),
+                    teacher=_pretrained(self.checkpoint(name, first_seed)[0]),
+                    identity={**(begun.identity or {}), **corpus},
+                )
+            else:
+                spec = replace(
+                    begun,
+                    identity={**(begun.identity or {}), **words, **self._split_identity()},
+                    distill={**(begun.distill or {}), **self._on_task(way, stage)},
+                    masked_lm=masked_lm,
+                )
+        assert spec is not None
+        return spec, blocked or _no_map(way, spec, teacher)
+
+    def _on_task(self, way: Way, stage: str) -> dict[str, Any]:
+        """What a stage on the task has beside its training settings."""
+        found: dict[str, Any] = {"temperature": way.temperature} if stage == "prediction" else {}
+        if way.augment:
+            found["augment"] = {
+                name: value for name, value in way.augment.items() if name not in ("masked_lm", "train")
+            }
+            if glove := way.augment.get("glove"):
+                found["augment"]["glove"] = str((self.suite.folder / str(glove)).resolve())
+        return found
+
+    def _masked_lm(self, way: Way) -> tuple[CheckpointSpec, dict[str, str], Blocked]:
+        """The model that proposes words, the identity of a file of vectors, and why one of them cannot be had."""
+        augment = way.augment or {}
+        source, identity, blocked = "scratch", dict[str, str](), None
+        if not (self.on_sample and self.suite.sample):
+            name = str(augment["masked_lm"])
+            found = look_up(name, self.suite.folder, hub=self.hub, revision=self.revisions.get(name))
+            source, identity, blocked = found.source, found.identity, found.blocked
+        words: dict[str, str] = {}
+        if augment.get("glove"):
+            path = self.suite.folder / str(augment["glove"])
+            if path.is_file():
+                words["glove"] = file_hash(path)
+            else:
+                blocked = blocked or (
+                    f"{augment['glove']}: there is no such file",
+                    "download GloVe vectors, or delete the key",
+                )
+        train = augment.get("train")
+        if train:
+            corpus, missing = corpus_identity(self.data)
+            identity, blocked = identity | corpus, blocked or missing
+        spec = CheckpointSpec(
+            model="masked-lm",
+            task=CORPUS,
+            recipe="masked_lm" if train else "pretrained",
+            source=source,
+            seed=self.suite.seeds[0] if train else 0,
+            shape=Shape(way.common_length),
+            data=self.data,
+            architecture=way.augment_architecture if source == "scratch" else None,
+            train=train,
+            identity=identity,
+        )
+        return spec, words, blocked
+
+    def _calibration(self, model: str) -> dict[str, int]:
+        settings = self.suite.calibration.model_dump()
+        if own := self.suite.models[model].calibration:
+            settings |= own.model_dump(exclude_unset=True)
+        if self.on_sample and self.suite.sample:
+            settings |= self.suite.sample.calibration.model_dump(exclude_unset=True)
+        return settings
 
     def _calibrated(self, base: CheckpointSpec, scheme: str, seed: int) -> CheckpointSpec:
         """Post-training ranges on top of a checkpoint."""
@@ -189,13 +334,17 @@ class _TaskHere:
             scheme=scheme,
             calibration=settings,
             parent=base,
+            teacher=None,
+            distill=None,
+            masked_lm=None,
             identity=self._split_identity(),
         )
 
     def _measure(self, machine: Mapping[str, Any]) -> Measure:
         settings = self.suite.measure.model_dump()
-        if self.on_sample and self.suite.sample:
-            settings |= self.suite.sample.measure.model_dump(exclude_unset=True)
+        if self.on_sample and self.suite.sample:  # ten minutes a test would say nothing about a stand-in
+            settings |= {"profile": "quick"} | self.suite.sample.measure.model_dump(exclude_unset=True)
+        settings |= mlperf_settings(settings, self.suite.measure.model_fields_set)
         settings["threads"] = settings["threads"] or int(machine["cores"])
         return Measure(**settings)
 
@@ -212,9 +361,9 @@ def cell_key(
     """Suite, model and label belong to it: a record is found again by the row it stands in. Where the data lies, and the
     badge's bound, do not; of the data it holds what is evaluated, the checkpoint's key holds the rest."""
     settings = asdict(cell)
-    for name in ("checkpoint", "data", "key", "blocked"):
+    for name in ("checkpoint", "data", "key", "blocked", "ancestor"):
         del settings[name]
-    del settings["measure"]["min_accuracy"]
+    settings["measure"] = cell.measure.in_key()
     libraries = software(backend.distributions)
     libraries.pop("python", None)
     return digest(
@@ -233,14 +382,50 @@ def cell_key(
     )
 
 
-def _shape(common: ShapeTable | Sample, override: TaskOverride | None) -> Shape:
-    merged = {name: getattr(common, name) for name in ("max_length", "doc_stride", "max_query_length")}
-    return Shape(**merged | (override.shape.model_dump(exclude_none=True) if override else {}))
+def _pretrained(teacher: CheckpointSpec) -> CheckpointSpec:
+    """A teacher before it learned its task; where it was never anything else (random weights), itself."""
+    root = teacher
+    while root.parent:
+        root = root.parent
+    if root.source == "scratch":
+        return teacher
+    return CheckpointSpec(
+        model=root.model,
+        task=CORPUS,
+        recipe="pretrained",
+        source=root.source,
+        seed=0,
+        shape=Shape(0),
+        data=root.data,
+        identity=_of_weights(root.identity),
+    )
 
 
-def _train(base: TrainSettings | None, override: TaskOverride | None) -> dict[str, Any]:
-    settings = base.model_dump(exclude_unset=True) if base else {}
-    return TrainSettings.model_validate(settings | (override.train if override else {})).model_dump()
+def mlperf_settings(settings: Mapping[str, Any], given: Collection[str]) -> dict[str, Any]:
+    """What stands in the place of a default: MLPerf's bound of the server scenario, and profile `mlperf`'s duration. Its counts
+    LoadGen itself takes from its mlperf.conf."""
+    found: dict[str, Any] = {}
+    if "server" in settings["scenarios"] and settings["server_latency_ms"] is None:
+        found["server_latency_ms"] = MLPERF_LATENCY_MS
+    if settings["profile"] == "mlperf":
+        found["min_duration"] = MLPERF_SECONDS
+        if "rounds" not in given:
+            found["rounds"] = MLPERF_ROUNDS
+    return found
+
+
+def _no_map(way: Way, student: CheckpointSpec, teacher: CheckpointSpec) -> Blocked:
+    """That no uniform map leads from the student's layers to the teacher's, where both depths are known already."""
+    if not {"general", "intermediate"} & set(way.stages):
+        return None
+    mine, theirs = way.layers or depth_of(student), depth_of(teacher)
+    if mine and theirs and theirs % mine:
+        return no_uniform_map(student.model, mine, theirs)
+    return None
+
+
+def _of_weights(identity: Mapping[str, str] | None) -> dict[str, str]:
+    return {name: value for name, value in (identity or {}).items() if name not in ("train", "data")}
 
 
 def machine_identity(machine: Mapping[str, Any]) -> str:

@@ -39,9 +39,15 @@ def identities(found: Mapping[str, Found]) -> dict[str, DataIdentity]:
 
 def hub_revisions(suite: Suite) -> dict[str, str]:
     """What the hub holds of the suite's models now, asked before anything is downloaded: it is part of their keys."""
-    sources = [model.source for model in suite.models.values() if model.source.startswith("hub:")]
-    found = {source: hub_revision(source) for source in dict.fromkeys(sources)}
+    found = {source: hub_revision(source) for source in hub_sources(suite)}
     return {source: revision for source, revision in found.items() if revision}
+
+
+def hub_sources(suite: Suite) -> list[str]:
+    """The models of the hub that a suite starts from, those that propose words among them."""
+    sources = [model.source for model in suite.models.values()]
+    sources += [one.distill.augment.masked_lm for one in suite.models.values() if one.distill and one.distill.augment]
+    return list(dict.fromkeys(source for source in sources if source.startswith("hub:")))
 
 
 def plan_offline(options: argparse.Namespace) -> Plan:
@@ -100,7 +106,7 @@ def run_suite(options: argparse.Namespace, command: str, say: Callable[[str], No
 
     found = find_data(suite, options.data, hub)
     known = identities(found)
-    needs_hub = any(model.source.startswith("hub:") for model in suite.models.values())
+    needs_hub = bool(hub_sources(suite))
     on_sample = all(isinstance(ref, DataRef) and ref.kind == "sample" for ref in found.values())
     online = needs_hub and not on_sample and hub()
     plan = _plan(suite, options, found, known, here, online, hub_revisions(suite) if online else {})
@@ -141,8 +147,8 @@ def run_suite(options: argparse.Namespace, command: str, say: Callable[[str], No
     return sorted(done, key=lambda entry: place[entry.key])
 
 
-def score_predictions(name: str, path: Path, data: str | None) -> dict[str, Any]:
-    """Official metrics in percent of a predictions file, with 95% intervals.
+def score_predictions(name: str, path: Path, data: str | None, split: str | None = None) -> dict[str, Any]:
+    """Official metrics in percent of a predictions file, with 95% intervals. `split`: default the task's first.
 
     Raises TaskError for unknown ids, a file that is not what the task expects, or data that cannot be had.
     """
@@ -155,7 +161,9 @@ def score_predictions(name: str, path: Path, data: str | None) -> dict[str, Any]
     if data is None and ref.kind == "sample":
         raise TaskError(f"{name}: no data to score against: the hub does not answer; give --data DIR")
     task = open_task(name, ref)
-    split = task.eval_splits[0]
+    split = split or task.eval_splits[0]
+    if split not in task.eval_splits:
+        raise TaskError(f"{name}: there is no evaluation split '{split}'; there is {', '.join(task.eval_splits)}")
     examples = task.examples(split)
     try:
         text = path.read_bytes()

@@ -35,10 +35,22 @@ class Figure(Part):
     method: str = Field("", description="how the interval was made, e.g. 'bootstrap over 48 articles, 10000 resamples'")
 
 
+Rule = Literal[
+    "wrong_provider",
+    "too_few_queries",
+    "too_short",
+    "not_steady",
+    "throttled",
+    "disturbed",
+    "bound_not_held",
+    "noisy",
+]
+
+
 class Finding(Part):
     """A validity rule that fails. A cell with one is `invalid`: shown, marked, not ranked."""
 
-    rule: str = Field(description="short name: wrong_provider, too_few_queries, noisy ...")
+    rule: Rule
     what: str
     measured: str
     bound: str
@@ -57,6 +69,19 @@ class Data(Part):
     label: str = Field(description="official, subset (n of N), substitute or sample")
     splits: dict[str, SplitData]
     origin: str = Field("", description="repository and revision, for data from the hub")
+    missing: list[str] = Field(default_factory=list, description="splits of the data set that are not there")
+
+
+class Quantization(Part):
+    """The ranges that a checkpoint holds."""
+
+    tensors: int = Field(description="tables, weights and biases, and what each operator computes")
+    quantized: int = Field(description="how many of them the scheme rounds")
+    share: float = Field(description="quantized over tensors, 0 to 1")
+    worst: dict[str, float] = Field(
+        description="the tensors that rounding disturbs most, with signal to quantization noise in decibels"
+    )
+    notes: list[str] = Field(default_factory=list, description="remarks of calibration or training")
 
 
 class Checkpoint(Part):
@@ -70,6 +95,7 @@ class Checkpoint(Part):
     parameters: int
     weights_bytes: int
     scheme: str | None = None
+    quantization: Quantization | None = None
     train: dict[str, Any] = Field(default_factory=dict, description="settings of training or calibration")
     train_seconds: float | None = Field(
         None, description="wall time of training on train_device, evaluation excluded; None when loaded"
@@ -112,19 +138,77 @@ class Flops(Part):
     cross_check: str = Field(description="what an independent counter says, and where it is known to be wrong")
 
 
+class Range(Part):
+    """Of samples."""
+
+    lowest: float
+    mean: float
+    highest: float
+
+
+class GpuConditions(Part):
+    """Of the GPU that the cell ran on, sampled by the runner through NVML; None where the driver does not say."""
+
+    sm_mhz: Range | None
+    memory_mhz: Range | None
+    celsius: Range | None
+    watts: Range | None
+    throttled_percent: dict[str, float] = Field(description="of the samples, by the reason why clocks were lowered")
+    processes: int | None = Field(description="most at once, the cell's own included")
+    memory_used_bytes: int | None = Field(description="most at once, of all processes")
+
+
+class Conditions(Part):
+    """What went on in the machine during one test. `_percent` is of the time of the processors in `affinity`."""
+
+    began_seconds: float = Field(description="first issue, by the machine's monotonic clock")
+    ended_seconds: float = Field(description="last completion")
+    threads: int = Field(description="of the engine's own pool")
+    affinity: list[int] = Field(description="processors that the cell's process may use")
+    own_cpu_percent: float
+    other_cpu_percent: float = Field(description="of all other processes, interrupts included")
+    steal_percent: float = Field(description="taken by the hypervisor")
+    quota_throttled_percent: float | None = Field(None, description="held back by the cgroup's quota")
+    thermal_throttled_percent: float | None = Field(None, description="clocks lowered for heat")
+    energy_joules: float | None = None
+    energy_source: str = Field(description="which counters, or 'not measured: why'")
+    samples: int = Field(0, description="taken by the runner meanwhile, one a second, of what follows")
+    cpu_mhz: Range | None = None
+    cpu_mhz_source: str = ""
+    gpu: GpuConditions | None = None
+    runner_cpu_percent: float | None = Field(
+        None, description="of one processor's time, what the runner took while the cell's process ran"
+    )
+
+
+class Probe(Part):
+    """One test of the search for a server's rate."""
+
+    qps: float = Field(description="samples a second at which samples arrived, on average")
+    p99_ms: float
+    queries: int
+    held: bool
+    confirming: bool = Field(description="a whole test, which had to convince LoadGen's early stopping")
+
+
 class SpeedRound(Part):
     """One fresh process."""
 
-    qps: float = Field(description="queries (samples) per second")
-    mean_ms: float | None = None
+    qps: float = Field(description="samples per second; of server the highest rate of arrivals that held its bound")
+    mean_ms: float | None = Field(None, description="latency of a query, and its percentiles")
     p50_ms: float | None = None
     p90_ms: float | None = None
     p99_ms: float | None = None
+    early_stopping_ms: float | None = Field(
+        None, description="LoadGen's early-stopping estimate of p90 (single_stream) or p99 (multi_stream)"
+    )
     started: str = Field("", description="UTC, ISO 8601: when its process was asked for")
-    queries: int
+    queries: int = Field(description="samples that were run")
     duration_seconds: float
     warmup_seconds: float
     warmup_ended: str
+    search: list[Probe] = Field(default_factory=list, description="every test that a server's rate was sought with")
+    conditions: Conditions | None = None
     loadgen: dict[str, Any] = Field(default_factory=dict, description="LoadGen's own settings and result lines")
 
 
@@ -141,6 +225,13 @@ class Speed(Part):
     p50_ms: Figure | None = None
     p90_ms: Figure | None = None
     p99_ms: Figure | None = None
+    early_stopping_ms: Figure | None = None
+    joules_a_query: Figure | None = None
+    energy_source: str = Field("", description="what joules_a_query was read from, or 'not measured: why'")
+    profile: Literal["quick", "mlperf"] = Field(
+        "quick", description="whose durations and counts; 'unverified by MLCommons' in either case"
+    )
+    latency_bound_ms: float | None = Field(None, description="what server had to hold with its 99th percentile")
     rounds: list[SpeedRound]
     timed: str = Field(description="what is inside the timed region")
 
@@ -149,6 +240,15 @@ class Memory(Part):
     peak_rss_bytes: int = Field(description="peak resident memory of the cell's own process, speed rounds included")
     import_rss_bytes: int = Field(description="resident memory before the checkpoint was loaded")
     peak_device_bytes: int | None = None
+    device_source: str = Field("", description="how peak_device_bytes was found")
+
+
+class ColdStart(Part):
+    """From nothing to the first answer, a round each; seconds. The engine's build is not in it: see build_seconds."""
+
+    process_seconds: Figure = Field(description="from asking for the process until its program runs, imports included")
+    load_seconds: Figure = Field(description="importing the engine and loading the checkpoint into it")
+    first_query_seconds: Figure = Field(description="the first answer, to one sequence of max_length")
 
 
 class PlacementRecord(Part):
@@ -199,6 +299,7 @@ class Record(Part):
     artifact_bytes: int | None = Field(None, description="what the engine loads: ONNX file, engine plan or weights")
     build_seconds: float | None = Field(None, description="export and engine build, None when it came from the cache")
     cold_start_seconds: float | None = Field(None, description="process start to first answer, median of rounds")
+    cold_start: ColdStart | None = None
     findings: list[Finding] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
 

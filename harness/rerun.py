@@ -78,27 +78,34 @@ def _cell(entry: Record, ref: DataRef, source: Path | None) -> Cell:
 
 
 def _here(spec: CheckpointSpec, ref: DataRef, source: Path | None, entry: Record) -> CheckpointSpec:
-    parent = _here(spec.parent, ref, source, entry) if spec.parent else None
-    place = spec.source
-    if spec.source != "scratch" and spec.parent is None:
-        if spec.source.partition(":")[0] not in ("hub", "package") and source is None:
-            raise QuantboardError(
-                f"{entry.record_id}: its model came from a folder '{spec.source}'; name that folder with --source"
-            )
-        from_folder = spec.source.partition(":")[0] not in ("hub", "package")
-        found = look_up(str(source.resolve()) if from_folder and source else spec.source, Path.cwd(), hub=True)
-        if found.blocked:
-            raise QuantboardError(f"{found.blocked[0]}; {found.blocked[1]}")
-        then = dict(spec.identity or {})
-        changed = [
-            name for name, value in found.identity.items() if name != "revision" and then.get(name, value) != value
-        ]
-        if changed:
-            raise QuantboardError(
-                f"{entry.record_id}: {', '.join(changed)} of {spec.source} is not what the record was made from;"
-                " bring back that version of the model"
-            )
-        place = found.source
-    elif spec.parent is not None and parent is not None and spec.source == spec.parent.source:
+    made_from = {
+        name: _here(one, ref, source, entry)
+        for name in ("parent", "teacher", "masked_lm")
+        if (one := getattr(spec, name, None)) is not None
+    }
+    parent = made_from.get("parent")
+    if parent is not None and spec.parent is not None and spec.source == spec.parent.source:
         place = parent.source
-    return replace(spec, data=ref, source=place, parent=parent)
+    else:
+        place = _source(spec, source, entry) if parent is None and spec.source != "scratch" else spec.source
+    return replace(spec, data=ref, source=place, **made_from)  # type: ignore[arg-type]
+
+
+def _source(spec: CheckpointSpec, folder: Path | None, entry: Record) -> str:
+    """Where the weights are here. Raises QuantboardError where they are not, or are others."""
+    local = spec.source.partition(":")[0] not in ("hub", "package")
+    if local and folder is None:
+        raise QuantboardError(
+            f"{entry.record_id}: its model came from a folder '{spec.source}'; name that folder with --source"
+        )
+    found = look_up(str(folder.resolve()) if local and folder else spec.source, Path.cwd(), hub=True)
+    if found.blocked:
+        raise QuantboardError(f"{found.blocked[0]}; {found.blocked[1]}")
+    then = spec.identity or {}
+    changed = [name for name, value in found.identity.items() if name != "revision" and then.get(name, value) != value]
+    if changed:
+        raise QuantboardError(
+            f"{entry.record_id}: {', '.join(changed)} of {spec.source} is not what the record was made from;"
+            " bring back that version of the model"
+        )
+    return found.source

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from harness import paths
-from harness.cells import digest
+from harness.cells import CheckpointSpec, digest
+from tasks.base import DataRef
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,59 @@ def _hub(source: str, name: str, hub: bool, revision: str | None) -> Source:
     if hub or copied:
         return Source(source, identity)
     return Source(source, identity, (f"{source}: the hub does not answer", "go online, or set HF_ENDPOINT to a mirror"))
+
+
+def corpus_files(data: DataRef) -> list[Path]:
+    """The files of plain text that lie beside the tasks' data: `corpus/*.txt`."""
+    return sorted(Path(data.location).glob("corpus/*.txt")) if data.kind in ("raw", "saved") else []
+
+
+def corpus_identity(data: DataRef) -> tuple[dict[str, str], tuple[str, str] | None]:
+    """What identifies the text that a general stage reads, and (reason, remedy) where there is none."""
+    if data.kind == "sample":
+        from tasks.sample import SAMPLE_VERSION
+
+        return {"corpus": f"sample {SAMPLE_VERSION}"}, None
+    if files := corpus_files(data):
+        return {"corpus": digest([file_hash(file) for file in files])}, None
+    reason = "there is no text corpus" + (f" in {Path(data.location).name}" if data.location else " on the hub")
+    return {"corpus": "absent"}, (
+        reason,
+        "put plain text (*.txt, a blank line between documents) into DIR/corpus and give --data DIR",
+    )
+
+
+def sizes_of(spec: CheckpointSpec) -> dict[str, int]:
+    """num_hidden_layers, hidden_size and intermediate_size of a checkpoint to be made, where the suite, a package or a folder
+    says them already; empty where it takes a download to know."""
+    if spec.architecture:
+        return dict(spec.architecture)
+    found = sizes_of(spec.parent) if spec.parent else _sizes_in(spec.source)
+    if found and spec.distill and spec.distill.get("layers"):
+        found["num_hidden_layers"] = spec.distill["layers"]
+    return found
+
+
+def depth_of(spec: CheckpointSpec) -> int | None:
+    return sizes_of(spec).get("num_hidden_layers")
+
+
+def _sizes_in(source: str) -> dict[str, int]:
+    kind, _, name = source.partition(":")
+    if kind in ("hub", "scratch"):
+        return {}
+    folder = Path(source)
+    if kind == "package":
+        package, _, inner = name.partition("/")
+        found = find_spec(package)
+        if found is None or not found.submodule_search_locations:
+            return {}
+        folder = Path(next(iter(found.submodule_search_locations))) / inner
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        return {name: int(config[name]) for name in ("num_hidden_layers", "hidden_size", "intermediate_size")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def _read(path: Path) -> str | None:

@@ -18,7 +18,7 @@ from harness import paths
 from harness.cells import Measure
 from harness.errors import SuiteError
 from harness.suite_problems import Problem, from_pydantic, lines, printable, suggest
-from harness.training.settings import TrainSettings
+from harness.training.settings import STAGES, Distill, TrainSettings
 from tasks import Shape
 
 LARGEST = 256 * 1024
@@ -60,16 +60,31 @@ class TaskOverride(Table):
 
     shape: ShapeOverride = ShapeOverride()
     train: dict[str, Any] = Field({}, description="settings of training that replace the model's")
+    distill: dict[Literal["general", "intermediate", "prediction", "labels"], dict[str, Any]] = Field(
+        {}, description="settings that replace those of a stage of recipe 'distill'"
+    )
+
+
+class Calibration(Table):
+    samples: int = Field(128, ge=1, le=100_000, description="training examples that ranges are found on")
+    batch_size: int = Field(16, ge=1, le=4096)
 
 
 class Model(Table):
     source: Text = Field(
         description="hub:ID, package:NAME/FOLDER, model:NAME of this suite, scratch, or a folder below the suite file's"
     )
-    recipe: Literal["load", "finetune"] = Field(description="load: use as it is; finetune: train on the task")
-    scheme: Text | None = Field(None, description="of quantization-aware training; recipes here have none")
+    recipe: Literal["load", "finetune", "qat", "distill"] = Field(
+        description="load: use as it is; finetune: train on the task; qat: train with quantizers; distill: make it like a teacher"
+    )
+    scheme: Text | None = Field(None, description="for recipe = 'qat': the quantizers that are trained")
+    teacher: Text | None = Field(None, description="for recipe = 'distill': model:NAME of this suite")
+    distill: Distill | None = Field(None, description="for recipe = 'distill': its stages")
+    calibration: Calibration | None = Field(
+        None, description="for recipe = 'qat': what its first ranges are found on; default: the suite's"
+    )
     architecture: Architecture | None = Field(None, description="for source = 'scratch'")
-    train: TrainSettings | None = Field(None, description="for recipe = 'finetune'")
+    train: TrainSettings | None = Field(None, description="for every recipe but 'load'")
     task: dict[str, TaskOverride] = Field({}, description="overrides by task name")
 
 
@@ -100,21 +115,26 @@ class BackendEntry(Table):
 class MeasureTable(Table):
     """How speed is measured."""
 
-    scenarios: Annotated[List[Literal["single_stream", "offline"]], Field(min_length=1)] = ("single_stream", "offline")
+    profile: Literal["quick", "mlperf"] = Field(
+        Measure.profile,
+        description="quick: the durations and counts given here; mlperf: those of LoadGen's own mlperf.conf for BERT",
+    )
+    scenarios: Annotated[List[Literal["single_stream", "multi_stream", "offline", "server"]], Field(min_length=1)] = (
+        "single_stream",
+        "offline",
+    )
     loads: Annotated[List[Literal["fixed", "real"]], Field(min_length=1)] = Field(
         ("fixed", "real"), description="fixed: every sample max_length tokens; real: the task's own lengths"
     )
     rounds: int = Field(Measure.rounds, ge=1, le=100, description="fresh processes that repeat the measurement")
     min_duration: float = Field(Measure.min_duration, gt=0, le=3600, description="seconds of one measurement")
     min_queries: int = Field(Measure.min_queries, ge=1, le=10_000_000)
+    server_latency_ms: float | None = Field(
+        None, gt=0, le=3_600_000, description="what server has to hold with its 99th percentile; default: MLPerf's 130"
+    )
     max_warmup: float = Field(Measure.max_warmup, ge=0, le=3600, description="seconds after which warm-up ends")
     threads: int = Field(Measure.threads, ge=0, le=1024, description="of every engine; 0: all physical cores")
     min_accuracy: float = Field(Measure.min_accuracy, gt=0, le=1, description="share of the baseline's: a badge")
-
-
-class Calibration(Table):
-    samples: int = Field(128, ge=1, le=100_000, description="training examples that ranges are found on")
-    batch_size: int = Field(16, ge=1, le=4096)
 
 
 class Reference(Table):
@@ -134,8 +154,18 @@ class Reference(Table):
     source: Text = Field(description="where it was published")
 
 
+class StandIn(Table):
+    """What is different for one model on the sample."""
+
+    architecture: Architecture | None = Field(None, description="default: sample.model")
+    train: dict[str, Any] = Field({}, description="settings that replace those of sample.train")
+    distill: dict[Literal["general", "intermediate", "prediction", "labels", "augment"], dict[str, Any]] = Field(
+        {}, description="settings that replace those of the model's distill table"
+    )
+
+
 class Sample(Table):
-    """What stands in for every model of the suite where the data is the generated sample."""
+    """What stands in for every model of the suite where the data is the generated sample; of the seeds the first is run."""
 
     max_length: Length
     doc_stride: Stride = Shape(0).doc_stride
@@ -143,6 +173,9 @@ class Sample(Table):
     batch_sizes: Sizes | None = Field(None, description="default: the suite's")
     model: Architecture
     train: TrainSettings
+    models: dict[str, StandIn] = Field(
+        {}, description="overrides by model name: students and QAT models need their own"
+    )
     task: dict[str, TaskOverride] = Field({}, description="overrides by task name")
     measure: MeasureTable = Field(MeasureTable(), description="what is given here replaces the suite's")
     calibration: Calibration = Field(Calibration(), description="what is given here replaces the suite's")
@@ -291,14 +324,16 @@ def schema() -> dict[str, Any]:
     found = Suite.model_json_schema()
     forms = found["$defs"]
     forms["BackendEntry"]["additionalProperties"] = True
-    forms["TaskOverride"]["properties"]["train"] |= {
-        "properties": forms["TrainSettings"]["properties"],
-        "additionalProperties": False,
-    }
+    settings = {"properties": forms["TrainSettings"]["properties"], "additionalProperties": False}
+    for form in ("TaskOverride", "StandIn"):
+        forms[form]["properties"]["train"] |= settings
+    for stage in STAGES:
+        forms["Distill"]["properties"][stage]["anyOf"][0] |= settings
     tasks, backends, schemes = ({"enum": names} for names in (task_names(), backend_names(), scheme_names()))
     entry = forms["BackendEntry"]["properties"]
     entry["name"] = _or_any(entry["name"], backends)
     entry["scheme"] = _or_any(entry["scheme"], schemes)
+    forms["Model"]["properties"]["scheme"] = _or_any(forms["Model"]["properties"]["scheme"], schemes)
     forms["Reference"]["properties"]["task"] = _or_any(forms["Reference"]["properties"]["task"], tasks)
     top = found["properties"]
     top["baseline"] = _or_any(top["baseline"], backends)

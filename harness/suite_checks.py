@@ -6,24 +6,25 @@ that one run tells everything: a misspelt key hides no impossible combination.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
-from typing import Any, TypeGuard
-
-from pydantic import ValidationError
+from typing import Any
 
 from backends import Backend, BackendError, backend_names, get_backend
 from backends.fake_quant.schemes import get_scheme, scheme_names
-from harness.suite_problems import Problem, Where, from_pydantic, shown, suggest
-from harness.training.settings import TrainSettings
+from harness.cells import MLPERF_STREAMS
+from harness.suite_models import (
+    QUESTIONS_ONLY,
+    check_architecture,
+    check_models,
+    check_overrides,
+    check_train,
+    task_of_suite,
+)
+from harness.suite_problems import Problem, Where, shown, suggest
+from harness.suite_raw import Raw, is_number, is_task, rows, table, tables, texts
+from harness.training.settings import STAGES
 from tasks import Shape, task_facts, task_names
-
-Raw = Mapping[str, Any]
-SOURCES = ("hub", "package", "model", "scratch")
-QUESTIONS_ONLY = ("doc_stride", "max_query_length")
-_HUB = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]*/)?[A-Za-z0-9][A-Za-z0-9._-]*")
-_PACKAGE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def check(data: Raw) -> Iterator[Problem]:
@@ -35,39 +36,18 @@ def check(data: Raw) -> Iterator[Problem]:
     for place in (("measure",), ("sample", "measure")):
         yield from _duplicates(data, (*place, "scenarios"))
         yield from _duplicates(data, (*place, "loads"))
-    for name, model in _tables(data.get("models")):
-        yield from _model(data, name, model)
-    yield from _circles(data)
+    yield from _measure(data)
+    yield from check_models(data)
     yield from _shapes(data)
     yield from _backends(data)
     yield from _references(data)
     yield from _sample(data)
 
 
-def _table(value: object) -> Raw:
-    return value if isinstance(value, dict) else {}
-
-
-def _tables(value: object) -> list[tuple[str, Raw]]:
-    return [(key, entry) for key, entry in _table(value).items() if isinstance(entry, dict)]
-
-
-def _rows(value: object) -> list[tuple[int, Raw]]:
-    return [(i, entry) for i, entry in enumerate(value) if isinstance(entry, dict)] if isinstance(value, list) else []
-
-
-def _texts(value: object) -> list[str]:
-    return [entry for entry in value if isinstance(entry, str)] if isinstance(value, list) else []
-
-
-def _is_number(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 def _duplicates(data: Raw, where: tuple[str, ...]) -> Iterator[Problem]:
     value: Any = data
     for key in where:
-        value = _table(value).get(key)
+        value = table(value).get(key)
     if not isinstance(value, list):
         return
     seen: dict[tuple[type, object], int] = {}
@@ -78,163 +58,57 @@ def _duplicates(data: Raw, where: tuple[str, ...]) -> Iterator[Problem]:
                 yield (*where, index), f"{shown(entry)} is there twice; delete one"
 
 
+def _measure(data: Raw) -> Iterator[Problem]:
+    """A profile against the settings beside it, scenarios against the batch sizes they need."""
+    measure = table(data.get("measure"))
+    own = table(table(data.get("sample")).get("measure"))
+    mlperf = measure.get("profile") == "mlperf"
+    for name in ("min_duration", "min_queries", "server_latency_ms"):
+        if mlperf and name in measure:
+            yield ("measure", name), "profile 'mlperf' takes MLPerf's own; delete it, or set profile = 'quick'"
+    if own.get("profile") == "mlperf":
+        yield ("sample", "measure", "profile"), "the sample is always measured with 'quick'; delete it"
+    scenarios = texts(own.get("scenarios", measure.get("scenarios")))
+    for place, of, needs in (
+        (("shape", "batch_sizes"), measure, MLPERF_STREAMS if mlperf else 2),
+        (("sample", "batch_sizes"), {"scenarios": scenarios}, 2),
+    ):
+        sizes = table(data.get(place[0])).get("batch_sizes")
+        known = [size for size in sizes if is_number(size)] if isinstance(sizes, list) else []
+        if "multi_stream" in texts(of.get("scenarios")) and known and max(known) < needs:
+            yield place, f"'multi_stream' asks for several samples at once; add a size of at least {needs}"
+    for name, of in (("measure", measure), ("sample", own)):
+        if "server_latency_ms" in of and "server" not in texts(of.get("scenarios", measure.get("scenarios"))):
+            where: Where = ("measure",) if name == "measure" else ("sample", "measure")
+            yield (*where, "server_latency_ms"), "only 'server' has a bound; add it to scenarios, or delete this"
+
+
 def _tasks(data: Raw) -> Iterator[Problem]:
     tasks = data.get("tasks")
     for index, name in enumerate(tasks if isinstance(tasks, list) else ()):
-        if isinstance(name, str) and not _is_task(name):
+        if isinstance(name, str) and not is_task(name):
             yield ("tasks", index), f"unknown task {shown(name)}{suggest(name, task_names())}"
     yield from _duplicates(data, ("tasks",))
 
 
-def _is_task(name: str) -> bool:
-    return task_facts(name) is not None or name in task_names()  # in this order: the second looks through all packages
-
-
-def _task_of_suite(data: Raw, name: str) -> str | None:
-    """What is wrong with a task's name away from `tasks`."""
-    if not _is_task(name):
-        return f"unknown task {shown(name)}{suggest(name, task_names())}"
-    tasks = _texts(data.get("tasks"))
-    if tasks and name not in tasks and all(map(_is_task, tasks)):  # else the mistake may well be there
-        return f"'{name}' is not one of this suite's tasks; add it to tasks, or delete this"
-    return None
-
-
-def _model(data: Raw, name: str, model: Raw) -> Iterator[Problem]:
-    here: Where = ("models", name)
-    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", name):
-        yield here, "a model's name is made of small letters, digits, '.', '_', '-': it goes into file names"
-    source, recipe = model.get("source"), model.get("recipe")
-    if isinstance(source, str) and (wrong := _source(data, source)):
-        yield (*here, "source"), wrong
-    if recipe == "load":
-        if "train" in model:
-            yield (*here, "train"), "recipe 'load' trains nothing; delete it, or set recipe = 'finetune'"
-        if source == "scratch" or (isinstance(source, str) and source.startswith("model:")):
-            yield (
-                (*here, "recipe"),
-                f"'load' uses weights as they are, which {shown(source)} has none of; use 'finetune'",
-            )
-    if recipe == "finetune" and "train" not in model:
-        yield (*here, "train"), "is missing: recipe 'finetune' needs at least learning_rate and epochs"
-    if recipe in ("load", "finetune") and "scheme" in model:
-        yield (
-            (*here, "scheme"),
-            f"recipe '{recipe}' does not train quantizers; a post-training scheme belongs to a [[backends]] entry",
-        )
-    elif isinstance(scheme := model.get("scheme"), str) and scheme not in scheme_names():
-        yield (*here, "scheme"), f"unknown scheme {shown(scheme)}{suggest(scheme, scheme_names())}"
-    yield from _architecture(model.get("architecture"), (*here, "architecture"))
-    if source == "scratch" and "architecture" not in model:
-        yield (*here, "architecture"), "is missing: source 'scratch' needs the sizes of the model"
-    if isinstance(source, str) and source != "scratch" and "architecture" in model:
-        yield (*here, "architecture"), f"only source 'scratch' takes sizes; {shown(source)} brings its own"
-    yield from _overrides(data, model, here, trains=recipe != "load")
-
-
-def _source(data: Raw, source: str) -> str | None:
-    kind, colon, rest = source.partition(":")
-    if kind == "scratch":
-        return "'scratch' takes nothing after it" if colon else None
-    if not colon:
-        if source.startswith(("/", "~")) or "\\" in source or ".." in source.split("/") or not source.isprintable():
-            return f"a folder must lie below the suite file's own, without '..': {shown(source)}"
-        return None
-    if kind == "hub":
-        fits = _HUB.fullmatch(rest) and len(rest) <= 96 and ".." not in rest and "--" not in rest
-        return None if fits else f"not the id of a model on the hub: {shown(rest)}; write hub:OWNER/NAME"
-    if kind == "package":
-        package, _, folder = rest.partition("/")
-        clean = all(part and part not in (".", "..") for part in folder.split("/")) and "\\" not in folder
-        if _PACKAGE.fullmatch(package) and clean and folder.isprintable():
-            return None
-        return f"not a folder of a package: {shown(rest)}; write package:NAME/FOLDER, without '..'"
-    if kind == "model":
-        models = [name for name, _ in _tables(data.get("models"))]
-        return None if rest in models else f"unknown model {shown(rest)}{suggest(rest, models)}"
-    return f"unknown kind of source '{kind[:40]}:'{suggest(kind, SOURCES)}"
-
-
-def _architecture(value: object, here: Where) -> Iterator[Problem]:
-    sizes = _table(value)
-    hidden, heads = sizes.get("hidden_size"), sizes.get("num_attention_heads")
-    if _is_number(hidden) and _is_number(heads) and heads > 0 and hidden % heads:
-        yield (*here, "hidden_size"), f"{shown(hidden)} is not a multiple of num_attention_heads, {shown(heads)}"
-
-
-def _overrides(data: Raw, model: Raw, here: Where, *, trains: bool) -> Iterator[Problem]:
-    """Of a model or of the stand-in, by task."""
-    for name, override in _tables(model.get("task")):
-        at = (*here, "task", name)
-        if wrong := _task_of_suite(data, name):
-            yield at, wrong
-        facts = task_facts(name)
-        if facts and facts.kind != "question_answering":
-            for key in QUESTIONS_ONLY:
-                if key in _table(override.get("shape")):
-                    yield (*at, "shape", key), f"only question answering has it; '{name}' does not: delete it"
-        if isinstance(train := override.get("train"), dict):
-            if not trains:
-                yield (*at, "train"), "recipe 'load' trains nothing; delete it, or set recipe = 'finetune'"
-            yield from _train(_table(model.get("train")), train, (*at, "train"))
-
-
-def _train(base: Raw, override: Raw, at: Where) -> Iterator[Problem]:
-    """What an override makes of the settings; what is wrong without it was told where it stands."""
-    try:
-        TrainSettings.model_validate({**base, **override})
-    except ValidationError as error:
-        known: set[Problem] = set()
-        try:
-            TrainSettings.model_validate(base)
-        except ValidationError as before:
-            known = set(from_pydantic(before, TrainSettings, at))
-        for problem in from_pydantic(error, TrainSettings, at):
-            told = len(problem[0]) > len(at) and problem[0][len(at)] not in override
-            if problem not in known and not told:
-                yield problem
-
-
-def _circles(data: Raw) -> Iterator[Problem]:
-    """Models that are made from each other, a line for each circle."""
-    models = dict(_tables(data.get("models")))
-    ancestor = {
-        name: source.removeprefix("model:")
-        for name, model in models.items()
-        if isinstance(source := model.get("source"), str) and source.startswith("model:")
-    }
-    told: set[str] = set()
-    for start in ancestor:
-        way: list[str] = []
-        name = start
-        while name in ancestor and name not in way and name not in told:
-            way.append(name)
-            name = ancestor[name]
-        if name in way:
-            circle = way[way.index(name) :]
-            words = " -> ".join([*(f"'{one[:40]}'" for one in circle[:8]), f"'{name[:40]}'"])
-            yield ("models", circle[0], "source"), f"models go in a circle: {words}"
-        told.update(way)
-
-
 def _shapes(data: Raw) -> Iterator[Problem]:
-    tasks = _texts(data.get("tasks"))
+    tasks = texts(data.get("tasks"))
     facts = {name: task_facts(name) for name in tasks}
     questions = [name for name, found in facts.items() if found is None or found.kind == "question_answering"]
-    for place, table in (("shape", _table(data.get("shape"))), ("sample", _table(data.get("sample")))):
+    for place, given in (("shape", table(data.get("shape"))), ("sample", table(data.get("sample")))):
         if tasks and not questions:
             for key in QUESTIONS_ONLY:
-                if key in table:
+                if key in given:
                     yield (place, key), "only question answering has it, and none of the tasks does: delete it"
     told: set[Problem] = set()
     owners: list[tuple[Where, Where, Raw, Raw]] = [
-        (("shape",), ("models", name), _table(data.get("shape")), model) for name, model in _tables(data.get("models"))
+        (("shape",), ("models", name), table(data.get("shape")), model) for name, model in tables(data.get("models"))
     ]
     if "sample" in data:
-        owners.append((("sample",), ("sample",), _table(data["sample"]), _table(data["sample"])))
+        owners.append((("sample",), ("sample",), table(data["sample"]), table(data["sample"])))
     for common_at, owner_at, common, owner in owners:
         for task in questions:
-            override = _table(_table(_table(owner.get("task")).get(task)).get("shape"))
+            override = table(table(table(owner.get("task")).get(task)).get("shape"))
             for problem in _shape(common, common_at, override, (*owner_at, "task", task, "shape")):
                 if problem not in told:
                     told.add(problem)
@@ -245,7 +119,7 @@ def _shape(common: Raw, common_at: Where, override: Raw, override_at: Where) -> 
     """The tokens of a window: the overlap and the question must leave room for context."""
     merged = {**{one.name: one.default for one in fields(Shape)}, **common, **override}
     longest = merged.get("max_length")
-    if not _is_number(longest) or longest < 8:
+    if not is_number(longest) or longest < 8:
         return
     stride, query = merged.get("doc_stride"), merged.get("max_query_length")
     given = {**common, **override}
@@ -253,13 +127,13 @@ def _shape(common: Raw, common_at: Where, override: Raw, override_at: Where) -> 
     def at(key: str) -> Where:
         return (*(override_at if key in override else common_at), key)
 
-    if _is_number(stride) and stride >= longest:
+    if is_number(stride) and stride >= longest:
         default = "" if "doc_stride" in given else " (the default)"
         yield (
             at("doc_stride"),
             f"{shown(stride)}{default} must be below max_length, {shown(longest)}: windows must overlap",
         )
-    if "max_query_length" in given and _is_number(query) and query + 3 >= longest:
+    if "max_query_length" in given and is_number(query) and query + 3 >= longest:
         yield (
             at("max_query_length"),
             f"{shown(query)} and 3 special tokens leave no room for context in max_length, {shown(longest)}",
@@ -269,10 +143,10 @@ def _shape(common: Raw, common_at: Where, override: Raw, override_at: Where) -> 
 def _backends(data: Raw) -> Iterator[Problem]:
     from harness.suite import BackendEntry, label
 
-    entries = _rows(data.get("backends"))
+    entries = rows(data.get("backends"))
     names = [entry["name"] for _, entry in entries if isinstance(entry.get("name"), str)]
     seen: dict[str, int] = {}
-    rows: dict[str, int] = {}
+    called_at: dict[str, int] = {}
     for index, entry in entries:
         here: Where = ("backends", index)
         name, own, scheme = (entry.get(key) for key in ("name", "label", "scheme"))
@@ -292,17 +166,20 @@ def _backends(data: Raw) -> Iterator[Problem]:
             yield here, f"'{name}' with the same scheme and options is there twice; delete one"
             continue
         called = label(name, own if isinstance(own, str) else None, scheme if isinstance(scheme, str) else None, names)
-        if rows.setdefault(called, index) != index:
+        if called_at.setdefault(called, index) != index:
             yield (*here, "label"), f"two entries are called {shown(called)}; give this one a label of its own"
     baseline = data.get("baseline")
-    if isinstance(baseline, str) and entries and baseline not in rows:
+    if isinstance(baseline, str) and entries and baseline not in called_at:
         count = names.count(baseline)
         if not count:
-            yield ("baseline",), f"{shown(baseline)} is not one of the backends{suggest(baseline, [*rows, *names])}"
+            yield (
+                ("baseline",),
+                f"{shown(baseline)} is not one of the backends{suggest(baseline, [*called_at, *names])}",
+            )
         elif count > 1:
             yield (
                 ("baseline",),
-                f"{count} entries of [[backends]] are {shown(baseline)}; name one by its label: {', '.join(rows)}",
+                f"{count} entries of [[backends]] are {shown(baseline)}; name one by its label: {', '.join(called_at)}",
             )
 
 
@@ -323,7 +200,7 @@ def _options(backend: Backend, extras: Raw, here: Where) -> Iterator[Problem]:
 
 
 def _fits(value: object, kind: type) -> bool:
-    return type(value) is kind or (kind is float and _is_number(value))
+    return type(value) is kind or (kind is float and is_number(value))
 
 
 def _scheme(backend: Backend, entry: Raw, here: Where) -> Iterator[Problem]:
@@ -342,26 +219,33 @@ def _scheme(backend: Backend, entry: Raw, here: Where) -> Iterator[Problem]:
             yield at, f"unknown scheme {shown(scheme)}{suggest(scheme, scheme_names())}"
         elif not _takes(backend, scheme):
             fitting = [name for name in scheme_names() if _takes(backend, name)]
-            yield (
-                at,
-                f"'{scheme}' is asymmetric, and '{backend.name}' takes symmetric schemes only: {', '.join(fitting)}",
-            )
+            yield at, f"{misfit(backend, scheme)}: {', '.join(fitting)}"
 
 
 def _takes(backend: Backend, scheme: str) -> bool:
-    return get_scheme(scheme).activation_symmetric or not backend.symmetric_only
+    return not misfit(backend, scheme)
+
+
+def misfit(backend: Backend, scheme: str) -> str:
+    """Why a backend cannot compute what a scheme says; empty where it can."""
+    found = get_scheme(scheme)
+    if found.simulation_only and not backend.simulated:
+        return f"no engine computes '{scheme}' ({found.simulation_only}), and '{backend.name}' takes what engines do"
+    if backend.symmetric_only and not found.activation_symmetric:
+        return f"'{scheme}' is asymmetric, and '{backend.name}' takes symmetric schemes only"
+    return ""
 
 
 def _references(data: Raw) -> Iterator[Problem]:
-    for index, row in _rows(data.get("references")):
+    for index, row in rows(data.get("references")):
         here: Where = ("references", index)
         task = row.get("task")
         if not isinstance(task, str):
             continue
-        if wrong := _task_of_suite(data, task):
+        if wrong := task_of_suite(data, task):
             yield (*here, "task"), wrong
         facts = task_facts(task)
-        for metric in _table(row.get("metrics")) if facts else ():
+        for metric in table(row.get("metrics")) if facts else ():
             if facts and metric not in facts.metrics:
                 yield (*here, "metrics", metric), f"'{task}' has no such metric{suggest(metric, facts.metrics)}"
 
@@ -369,8 +253,25 @@ def _references(data: Raw) -> Iterator[Problem]:
 def _sample(data: Raw) -> Iterator[Problem]:
     sample = data.get("sample")
     if isinstance(sample, dict):
-        yield from _architecture(sample.get("model"), ("sample", "model"))
-        yield from _overrides(data, sample, ("sample",), trains=True)
+        yield from check_architecture(sample.get("model"), ("sample", "model"))
+        yield from check_overrides(data, sample, ("sample",), trains=True)
+        models = dict(tables(data.get("models")))
+        for name, own in tables(sample.get("models")):
+            at: Where = ("sample", "models", name)
+            if name not in models:
+                yield at, f"unknown model{suggest(name, models)}"
+                continue
+            yield from check_architecture(own.get("architecture"), (*at, "architecture"))
+            if isinstance(train := own.get("train"), dict):
+                yield from check_train(table(sample.get("train")), train, (*at, "train"))
+            stages = table(models[name].get("distill"))
+            for stage, changes in tables(own.get("distill")):
+                place = (*at, "distill", stage)
+                if stage in STAGES and stage not in stages:
+                    yield place, "the model does not run this stage; delete it"
+                elif stage in STAGES:
+                    base = {**table(sample.get("train")), **table(own.get("train"))}
+                    yield from check_train(base, changes, place)
     elif data.get("data") == "sample" and "sample" not in data:
         for name in foreign(data):
             yield (
@@ -383,6 +284,6 @@ def foreign(data: Raw) -> Sequence[str]:
     """Models whose weights and words do not come from the sample."""
     return [
         name
-        for name, model in _tables(data.get("models"))
+        for name, model in tables(data.get("models"))
         if isinstance(source := model.get("source"), str) and source != "scratch" and not source.startswith("model:")
     ]

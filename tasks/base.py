@@ -64,6 +64,8 @@ class DataIdentity:
     splits: Mapping[str, SplitIdentity]
     origin: str = ""
     """Of kind `hub`: the repository and its revision, `nyu-mll/glue@bcdc...`."""
+    missing: tuple[str, ...] = ()
+    """Splits of the data set that are not there, such as MNLI's `validation_mismatched`."""
 
     @property
     def digest(self) -> str:

@@ -114,7 +114,8 @@ def identity_of(kind: str, form: Form, splits: Mapping[str, tuple[Measured, str]
         for split, (found, label) in splits.items()
     }
     weakest = max((part.label for part in parts.values()), key=lambda label: STRENGTH.index(label.split()[0]))
-    return DataIdentity(kind, weakest, parts, origin)
+    missing = tuple(split for split in form.splits if split not in parts)
+    return DataIdentity(kind, weakest, parts, origin, missing)
 
 
 def declared_label(form: Form, split: str, folders: Iterable[Path]) -> str | None:

@@ -41,7 +41,7 @@ class FakeQuant:
 
 
 class FakeQuantSession:
-    """`torch_fp32`'s session with its encoder linears replaced: weights are rounded once, here, activations at run."""
+    """`torch_fp32`'s session with quantizers in its model: constants are rounded once, here, what is computed at run."""
 
     built = False
     build_seconds = 0.0
@@ -51,22 +51,29 @@ class FakeQuantSession:
 
         simulate(session.model, ranges)
         self._session = session
-        self._scheme = ranges.scheme.name
+        self._scheme = ranges.scheme
         self.artifact_bytes = session.artifact_bytes
 
     def run(self, batch: Batch) -> np.ndarray[Any, Any]:
         return self._session.run(batch)
 
     def placement(self) -> Placement:
-        """As `torch_fp32`'s: no product ran on integers. A simulated layer is one node, a FakeQuantLinear."""
+        """As `torch_fp32`'s, without the quantizers themselves: no product ran on integers."""
         plain = self._session.placement()
-        detail = tuple(
-            (name.removesuffix(".quantize_input"), "FakeQuantLinear" if operator == "FakeQuantize" else operator, where)
-            for name, operator, where in plain.detail
-        )
-        count = sum(operator == "FakeQuantLinear" for _, operator, _ in detail)
-        note = f"{count} linear layers simulate integer products in float32 with the ranges of {self._scheme}"
-        return replace(plain, detail=detail, notes=(*plain.notes, note))
+        detail: dict[str, tuple[str, str, str]] = {}
+        for name, operator, where in plain.detail:
+            module, inside, quantizer = name.rpartition(".quantize_")
+            if not inside:
+                detail[name] = (name, operator, where)
+            elif quantizer == "weight":  # every FakeQuantLinear and FakeQuantEmbedding has that one
+                kind = type(self._session.model.get_submodule(module)).__name__
+                detail[module] = (module, kind, plain.claimed)
+        count = sum(operator == "FakeQuantLinear" for _, operator, _ in detail.values())
+        note = f"{count} linear layers simulate integer products in float32 with the ranges of {self._scheme.name}"
+        if why := self._scheme.simulation_only:
+            note += f"; no engine runs this scheme: {why}"
+        nodes = {plain.claimed: len(detail)}
+        return replace(plain, nodes=nodes, detail=tuple(detail.values()), notes=(*plain.notes, note))
 
     def close(self) -> None:
         self._session.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,12 @@ from torch import nn
 
 from backends.base import BackendError, Batch, Device
 from backends.bert import read_architecture
-from backends.fake_quant.estimators import Histogram, find_grid, squared_error
-from backends.fake_quant.observe import histograms, source
+from backends.fake_quant.estimators import Histogram, find_grid, grid, most_common, moving_average, squared_error
+from backends.fake_quant.observe import Observer, check_observed, observe
 from backends.fake_quant.output_error import least_output_error
 from backends.fake_quant.schemes import Scheme, get_scheme
-from backends.fake_quant.simulate import encoder_linears
+from backends.fake_quant.simulate import names_of, parameter_of
+from backends.fake_quant.tensors import source
 from backends.ranges import Ranges, TensorRange, blank_range
 from backends.torch_eager import load_model
 
@@ -28,10 +29,11 @@ def calibrate(
 ) -> Ranges:
     """Ranges of a scheme for an FP32 checkpoint folder.
 
-    batches: as `Session.run` takes them, of training examples; tokens that attention_mask hides count in no range. The
-    result depends on the batches alone; `seed`, by which they were drawn, is noted. `calibration` of the result says
-    how much was seen and each tensor's signal-to-quantization-noise ratio in decibels. Raises BackendError naming the
-    tensor when a range is zero or not finite, and for an unknown scheme or a folder that is no BERT checkpoint.
+    batches: as `Session.run` takes them, of training examples; tokens that attention_mask hides count in no range, unless the
+    scheme pads to the maximum. The result depends on the batches alone; `seed`, by which they were drawn, is noted.
+    `calibration` of the result says how much was seen and each tensor's signal-to-quantization-noise ratio in decibels.
+    Raises BackendError naming the tensor when a range is zero or not finite, and for an unknown scheme or a folder that is no
+    BERT checkpoint.
     """
     scheme = get_scheme(scheme_name)
     model = load_model(checkpoint, read_architecture(checkpoint)).to(device)
@@ -43,28 +45,68 @@ def calibrate_model(
     model: nn.Module, batches: Sequence[Batch], scheme: Scheme, device: Device = "cpu"
 ) -> tuple[dict[str, TensorRange], dict[str, Any]]:
     """The range of every tensor of a scheme, and facts: samples, batches, tokens, sqnr_db (decibels, by tensor)."""
-    found, seen = histograms(model, batches, device)
-    tensors: dict[str, TensorRange] = {}
-    noise: dict[str, float] = {}
-    for name, histogram in found.items():
-        if not histogram.finite or histogram.lowest == histogram.highest == 0:
-            what = "zero everywhere" if histogram.finite else "not finite"
-            raise BackendError(
-                f"'{name}.input' was {what} in calibration; the checkpoint is broken: train or load it again"
-            )
+    constants = _constants(model, scheme)
+    found, seen = observe(model, batches, scheme, device)
+    check_observed(found)
     if scheme.activations.estimator == "output_error":
-        inputs = least_output_error(model, batches, found, scheme, device)
+        computed = least_output_error(model, batches, found, scheme, device)
     else:
-        inputs = {
-            name: _from_values(f"{name}.input", *_of_histogram(histogram), scheme) for name, histogram in found.items()
-        }
-    for name, linear in encoder_linears(model).items():
-        values, counts = _of_weight(name, linear, scheme)
-        tensors[f"{name}.weight"] = _from_values(f"{name}.weight", values, counts, scheme)
-        noise[f"{name}.weight"] = _decibels(values, counts, tensors[f"{name}.weight"])
-        tensors[f"{name}.input"] = inputs[source(name)]
-        noise[f"{name}.input"] = _decibels(*_of_histogram(found[source(name)]), inputs[source(name)])
-    return tensors, {**seen, "sqnr_db": noise}
+        computed = {name: _from_observed(name, observer, scheme) for name, observer in found.items()}
+    tensors: dict[str, TensorRange] = {}
+    for name in names_of(model, scheme):
+        if name in constants:
+            tensors[name] = _from_constant(name, constants[name], scheme, tensors)
+        else:
+            tensors[name] = computed[source(name)]
+    return tensors, {**seen, "sqnr_db": _noise(constants, found, tensors)}
+
+
+def noise_of(
+    model: nn.Module, batches: Sequence[Batch], ranges: Ranges, device: Device = "cpu"
+) -> tuple[dict[str, float], dict[str, int]]:
+    """Each tensor's signal-to-quantization-noise ratio in decibels with ranges that are there already, and what was seen."""
+    found, seen = observe(model, batches, ranges.scheme, device)
+    check_observed(found)
+    return _noise(_constants(model, ranges.scheme), found, ranges.tensors), seen
+
+
+def _constants(model: nn.Module, scheme: Scheme) -> dict[str, Array]:
+    """Weights and biases that the scheme names, one row for each range that they get."""
+    found: dict[str, Array] = {}
+    for name in names_of(model, scheme):
+        if (parameter := parameter_of(model, name)) is None:
+            continue
+        values: Array = parameter.detach().float().cpu().numpy()
+        if not np.isfinite(values).all():
+            raise BackendError(f"'{name}' holds values that are not finite; train or load the checkpoint again")
+        found[name] = values if blank_range(name, scheme).axis == 0 else values.reshape(1, -1)
+    return found
+
+
+def _from_constant(name: str, values: Array, scheme: Scheme, before: Mapping[str, TensorRange]) -> TensorRange:
+    blank = blank_range(name, scheme)
+    scale, zero_point = find_grid(values, np.ones(values.shape[1]), blank.quantizer)
+    if blank.role == "bias" and not scale.any():  # zeros are exact on any grid: the weight's will do
+        scale = before[f"{name.removesuffix('.bias')}.weight"].scale.max(keepdims=True)
+    return _range(name, blank, scale, zero_point)
+
+
+def _from_observed(name: str, observer: Observer, scheme: Scheme) -> TensorRange:
+    blank = blank_range(name, scheme)
+    if blank.quantizer.estimator == "ema":
+        return _range(name, blank, *grid(*moving_average(observer.extremes, blank.quantizer), blank.quantizer))
+    if blank.quantizer.estimator == "mode":
+        scale = np.array([most_common(observer.scales)], np.float32)
+        return _range(name, blank, scale, np.zeros(1, np.int32))
+    return _range(name, blank, *find_grid(*_of_histogram(observer.histogram), blank.quantizer))
+
+
+def _range(name: str, blank: TensorRange, scale: Array, zero_point: Array) -> TensorRange:
+    # An output channel of zeros alone (pruned) is exact on any grid, but a tensor of zeros has no range.
+    scale = np.where(scale > 0, scale, scale.max())
+    if scale.min() < np.finfo(np.float32).tiny:
+        raise BackendError(f"'{name}' is zero or too small to have a range; train or load the checkpoint again")
+    return replace(blank, scale=scale, zero_point=zero_point)
 
 
 def _of_histogram(histogram: Histogram) -> tuple[Array, Array]:
@@ -72,23 +114,16 @@ def _of_histogram(histogram: Histogram) -> tuple[Array, Array]:
     return centres[None], counts
 
 
-def _of_weight(name: str, linear: nn.Linear, scheme: Scheme) -> tuple[Array, Array]:
-    weight: Array = linear.weight.detach().float().cpu().numpy()
-    if not np.isfinite(weight).all():
-        raise BackendError(f"'{name}.weight' holds values that are not finite; train or load the checkpoint again")
-    if scheme.weights.granularity == "per_tensor":
-        weight = weight.reshape(1, -1)
-    return weight, np.ones(weight.shape[1])
-
-
-def _from_values(name: str, values: Array, counts: Array, scheme: Scheme) -> TensorRange:
-    blank = blank_range(name, scheme)
-    scale, zero_point = find_grid(values, counts, blank.quantizer)
-    # An output channel of zeros alone (pruned) is exact on any grid, but a tensor of zeros has no range.
-    scale = np.where(scale > 0, scale, scale.max())
-    if scale.min() < np.finfo(np.float32).tiny:
-        raise BackendError(f"'{name}' is zero or too small to have a range; train or load the checkpoint again")
-    return replace(blank, scale=scale, zero_point=zero_point)
+def _noise(
+    constants: Mapping[str, Array], found: Mapping[str, Observer], tensors: Mapping[str, TensorRange]
+) -> dict[str, float]:
+    noise = {}
+    for name, tensor in tensors.items():
+        if name in constants:
+            noise[name] = _decibels(constants[name], np.ones(constants[name].shape[1]), tensor)
+        else:
+            noise[name] = _decibels(*_of_histogram(found[source(name)].histogram), tensor)
+    return noise
 
 
 def _decibels(values: Array, counts: Array, tensor: TensorRange) -> float:

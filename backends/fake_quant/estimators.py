@@ -2,12 +2,15 @@
 
 An estimator works on `values` (rows, n) with `counts` (n,): each row gets a range of its own. A weight hands in its
 output channels and counts of one; an activation hands in one row, its histogram's bin centres and counts. Candidates are
-ranges clipped to [-t, t], whether the grid is symmetric or not. (`output_error` needs the model: see `output_error.py`.)
+ranges clipped to [-t, t], whether the grid is symmetric or not. `ema` and `mode` look at each batch by itself.
+(`output_error` needs the model: see `output_error.py`.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +20,7 @@ from backends.fake_quant.schemes import Quantizer
 
 Array = np.ndarray[Any, Any]
 BINS = 1 << 16
+ENTROPY_BINS = 2048
 
 
 class Histogram:
@@ -33,14 +37,15 @@ class Histogram:
         self.lowest, self.highest = np.inf, -np.inf
         self.finite = True
 
-    def add(self, values: torch.Tensor) -> None:
-        """float32 values of any shape. With a NaN or an infinity among them, `finite` becomes False instead."""
+    def add(self, values: torch.Tensor) -> tuple[float, float] | None:
+        """float32 values of any shape; returns their extremes. With a NaN or an infinity among them, `finite` becomes False
+        instead."""
         if not values.numel():
-            return
+            return None
         lowest, highest = (float(one) for one in values.aminmax())
         if not np.isfinite([lowest, highest]).all():
             self.finite = False
-            return
+            return None
         self.lowest, self.highest = min(self.lowest, lowest), max(self.highest, highest)
         while max(-lowest, highest) >= self.limit:
             merged = torch.zeros_like(self.counts)
@@ -50,6 +55,7 @@ class Histogram:
         bins = values.flatten().float().mul(BINS / 2 / self.limit).floor_().int().add_(BINS // 2)
         bins.clamp_(min=0)  # -limit itself is inside; nothing else is below 0
         self.counts += torch.bincount(bins, minlength=BINS).cpu()
+        return lowest, highest
 
     def occupied(self) -> tuple[Array, Array]:
         """Centres (n,), never beyond the extremes seen, and counts (n,) of the bins that hold values; both float64."""
@@ -90,7 +96,7 @@ def squared_error(values: Array, counts: Array, scale: Array, zero_point: Array,
 
 def find_grid(values: Array, counts: Array, quantizer: Quantizer) -> tuple[Array, Array]:
     """values (rows, n), counts (n,) -> scale (rows,) float32 and zero point (rows,) int32 by the quantizer's estimator.
-    A row of zeros alone gets scale 0."""
+    A row of zeros alone gets scale 0. Not for `ema`, `mode` and `output_error`."""
     low, high = _ESTIMATORS[quantizer.estimator](values, counts, quantizer)
     return grid(low, high, quantizer)
 
@@ -117,7 +123,8 @@ def _quantile(values: Array, counts: Array, share: float) -> Array:
 
 
 def _mse(values: Array, counts: Array, quantizer: Quantizer) -> tuple[Array, Array]:
-    """Least squared error over clipped ranges, two percent a step, from all values down to their root mean square."""
+    """Least squared error over clipped ranges, two percent a step (or each power of two), from all values down to their
+    root mean square."""
     low, high = _min_max(values, counts, quantizer)
     root_mean_square = np.sqrt((values.astype(np.float64) ** 2 @ counts) / counts.sum())
     best, least = (low, high), np.full(low.shape, np.inf)
@@ -129,12 +136,76 @@ def _mse(values: Array, counts: Array, quantizer: Quantizer) -> tuple[Array, Arr
         better = error < least
         best = np.where(better, clipped[0], best[0]), np.where(better, clipped[1], best[1])
         least = np.minimum(error, least)
-        end = end * 0.98
+        end = end * (0.5 if quantizer.power_of_two else 0.98)
     return best
+
+
+def _entropy(values: Array, counts: Array, quantizer: Quantizer) -> tuple[Array, Array]:
+    """TensorRT's calibrator (Migacz, "8-bit Inference with TensorRT", GTC 2017; NVIDIA's pytorch-quantization): the clip of the
+    magnitudes that `least_divergence` finds in a histogram of 2048 bins."""
+    low, high = _min_max(values, counts, quantizer)
+    ends = []
+    for row in np.abs(values):
+        bins, edges = np.histogram(row, ENTROPY_BINS, (0, row.max() or 1), weights=counts)
+        ends.append(edges[least_divergence(bins, quantizer.high + 1)])
+    return np.maximum(low, -np.array(ends)), np.minimum(high, np.array(ends))
+
+
+def least_divergence(bins: Array, levels: int) -> int:
+    """How many bins of a histogram of magnitudes to keep: of all clipped histograms, the one whose distribution loses least
+    information, by Kullback-Leibler divergence, when its bins are merged into `levels`. Of equals the widest.
+
+    Values in the first bin are exact on any grid, so it counts as its neighbour does."""
+    bins = np.concatenate((bins[1:2], bins[1:])).astype(np.float64)
+    found = [_divergence(bins, kept, levels) for kept in range(levels, len(bins) + 1)]
+    return len(bins) - int(np.argmin(found[::-1]))
+
+
+def _divergence(bins: Array, kept: int, levels: int) -> float:
+    """Of the first `kept` bins, what lies above added to the last, from themselves spread evenly over each level's bins
+    that are not empty."""
+    inside = bins[:kept]
+    filled = inside > 0
+    level = np.arange(kept) * levels // kept
+    share = np.bincount(level, inside, levels) / np.maximum(np.bincount(level, filled, levels), 1)
+    merged = share[level] * filled
+    clipped = inside.copy()
+    clipped[-1] += bins[kept:].sum()
+    there = clipped > 0
+    if (merged[there] == 0).any():
+        return np.inf
+    p, q = clipped[there] / clipped.sum(), merged[there] / merged.sum()
+    return float((p * np.log(p / q)).sum())
+
+
+def moving_average(extremes: Sequence[tuple[float, float]], quantizer: Quantizer) -> tuple[Array, Array]:
+    """`ema`: (1,) low and high from each batch's, the first batch's moved towards each later one's. A symmetric grid follows
+    the largest magnitude."""
+    average: Array | None = None
+    for low, high in extremes:
+        now = np.array([min(low, 0.0), max(high, 0.0)])
+        if quantizer.symmetric:
+            now = np.abs(now).max() * np.array([-1.0, 1.0])
+        average = now if average is None else average + (1 - quantizer.ema_decay) * (now - average)
+    found = np.zeros(2) if average is None else average
+    return found[:1], found[1:]
+
+
+def batch_scale(histogram: Histogram, quantizer: Quantizer) -> float:
+    """For `mode`: the power of two that suits one batch best, by squared error."""
+    centres, counts = histogram.occupied()
+    return float(find_grid(centres[None], counts, replace(quantizer, estimator="mse"))[0][0])
+
+
+def most_common(scales: Sequence[float]) -> float:
+    """`mode`; of equally common scales the largest, which clips least."""
+    counts = Counter(scales)
+    return max(counts, key=lambda scale: (counts[scale], scale))
 
 
 _ESTIMATORS: dict[str, Callable[[Array, Array, Quantizer], tuple[Array, Array]]] = {
     "min_max": _min_max,
     "percentile": _percentile,
     "mse": _mse,
+    "entropy": _entropy,
 }

@@ -2,76 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import nn
 
 from backends.base import BackendError, Batch, Device
-from backends.fake_quant.estimators import Histogram
-from backends.fake_quant.simulate import encoder_linears
-
-Watch = Callable[[str, nn.Module, tuple[Any, ...], dict[str, Any], Any, torch.Tensor], None]
-"""Called after a module with its name, itself, arguments, keywords, output, and the (batch, length) mask of real tokens."""
+from backends.fake_quant.estimators import Histogram, batch_scale
+from backends.fake_quant.schemes import Quantizer, Scheme
+from backends.fake_quant.simulate import blank_quantizers, install
 
 
-def source(name: str) -> str:
-    """The linear layer whose input stands for this one's: query's for key and value, which read the same tensor."""
-    layer, _, part = name.rpartition(".")
-    return f"{layer}.query" if part in ("key", "value") else name
+class Tokens:
+    """Which positions of the batch that runs count. padding: those that attention_mask hides count too."""
+
+    def __init__(self, *, padding: bool = False) -> None:
+        self._padding = padding
+        self.mask = torch.empty(0)
+
+    def begin(self, attention_mask: torch.Tensor) -> None:
+        self.mask = attention_mask.bool()
+
+    def of(self, values: torch.Tensor) -> torch.Tensor:
+        """values (batch, length, width), (batch, heads, length, length), or (batch, width) of whole sequences."""
+        if self._padding or values.ndim == 2:
+            return values
+        if values.ndim == 4:
+            return values[(self.mask[:, None, :, None] & self.mask[:, None, None]).expand_as(values)]
+        return values[self.mask]
 
 
-def readers(model: nn.Module) -> dict[str, nn.Module]:
-    """Each distinct input of the encoder's linear layers, by the name of its linear -> the module that reads it as its
-    first argument: the whole self-attention for query's, the linear layer itself for the others."""
-    linears = encoder_linears(model)
-    parents = {id(child): module for module in model.modules() for child in module.children()}
-    return {
-        name: parents[id(linear)] if name.endswith(".query") else linear
-        for name, linear in linears.items()
-        if name == source(name)
-    }
+class Observer(nn.Module):
+    """Stands where a quantizer is to stand and notes what passes: a histogram of everything, and of each batch the extremes
+    and (estimator `mode`) the scale that suits it best."""
+
+    def __init__(self, tokens: Tokens, quantizer: Quantizer) -> None:
+        super().__init__()
+        self.histogram = Histogram()
+        self.extremes: list[tuple[float, float]] = []
+        self.scales: list[float] = []
+        self._tokens, self._quantizer = tokens, quantizer
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        chosen = self._tokens.of(values)
+        extremes = self.histogram.add(chosen)
+        if extremes is not None:
+            self.extremes.append(extremes)
+            if self._quantizer.estimator == "mode" and max(-extremes[0], extremes[1]) > 0:
+                alone = Histogram()
+                alone.add(chosen)
+                self.scales.append(batch_scale(alone, self._quantizer))
+        return values
 
 
-def feed(
-    model: nn.Module, batches: Iterable[Batch], modules: Mapping[str, nn.Module], watch: Watch, device: Device
-) -> dict[str, int]:
-    """Run all batches without gradients, watching the named modules. Returns what was seen: samples, batches, tokens
-    (padding excluded). Raises BackendError when that is nothing."""
-    mask = torch.empty(0)
-
-    def hook(name: str) -> Callable[..., None]:
-        return lambda module, arguments, keywords, output: watch(name, module, arguments, keywords, output, mask)
-
-    handles = [module.register_forward_hook(hook(name), with_kwargs=True) for name, module in modules.items()]
-    seen = {"samples": 0, "batches": 0, "tokens": 0}
+def observe(
+    model: nn.Module, batches: Iterable[Batch], scheme: Scheme, device: Device
+) -> tuple[dict[str, Observer], dict[str, int]]:
+    """An observer of each distinct tensor that a scheme names and that is computed, after all batches; and what was seen."""
+    tokens = Tokens(padding=scheme.padding == "max_length")
+    found = blank_quantizers(model, scheme, lambda _: Observer(tokens, scheme.activations))
+    remove = install(model, scheme, found)
     try:
-        with torch.inference_mode():
-            for batch in batches:
-                tensors = {name: torch.from_numpy(values).to(device) for name, values in batch.items()}
-                mask = tensors["attention_mask"].bool()
-                model(**tensors)
-                seen["samples"] += len(mask)
-                seen["batches"] += 1
-                seen["tokens"] += int(mask.sum())
+        return found, feed(model, batches, tokens, device)
     finally:
-        for handle in handles:
-            handle.remove()
+        remove()
+
+
+def feed(model: nn.Module, batches: Iterable[Batch], tokens: Tokens, device: Device) -> dict[str, int]:
+    """Run all batches without gradients. Returns what was seen: samples, batches, tokens (padding excluded). Raises
+    BackendError when that is nothing."""
+    seen = {"samples": 0, "batches": 0, "tokens": 0}
+    with torch.inference_mode():
+        for batch in batches:
+            tensors = {name: torch.from_numpy(values).to(device) for name, values in batch.items()}
+            tokens.begin(tensors["attention_mask"])
+            model(**tensors)
+            seen["samples"] += len(tokens.mask)
+            seen["batches"] += 1
+            seen["tokens"] += int(tokens.mask.sum())
     if not seen["tokens"]:
         raise BackendError("calibration saw no tokens; hand in at least one batch of training examples")
     return seen
 
 
-def histograms(
-    model: nn.Module, batches: Iterable[Batch], device: Device
-) -> tuple[dict[str, Histogram], dict[str, int]]:
-    """A histogram of each distinct input of the encoder's linear layers, real tokens only, and what was seen."""
-    modules = readers(model)
-    found = {name: Histogram() for name in modules}
-
-    def watch(name: str, _: nn.Module, arguments: tuple[Any, ...], *rest: Any) -> None:
-        mask: torch.Tensor = rest[-1]
-        found[name].add(arguments[0][mask])
-
-    return found, feed(model, batches, modules, watch, device)
+def check_observed(found: Mapping[str, Observer]) -> None:
+    """Raises BackendError naming the first tensor that has no range: zero everywhere, or not finite."""
+    for name, observer in found.items():
+        histogram = observer.histogram
+        if not histogram.finite or histogram.lowest == histogram.highest == 0:
+            what = "zero everywhere" if histogram.finite else "not finite"
+            raise BackendError(f"'{name}' was {what} in calibration; the checkpoint is broken: train or load it again")

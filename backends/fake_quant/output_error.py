@@ -8,7 +8,7 @@ the attention's context for the input of query, key and value, the linear layer'
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,9 +18,10 @@ from torch import nn
 
 from backends.base import Batch, Device
 from backends.fake_quant.estimators import Histogram, grid
-from backends.fake_quant.observe import feed, readers
+from backends.fake_quant.observe import Observer, Tokens, feed
 from backends.fake_quant.quantizers import FakeQuantize
 from backends.fake_quant.schemes import Scheme
+from backends.fake_quant.simulate import encoder_of
 from backends.ranges import TensorRange, blank_range
 
 CLIPS = tuple(0.88**step for step in range(20))
@@ -30,31 +31,39 @@ TOKENS = 4096
 
 
 def least_output_error(
-    model: nn.Module, batches: Sequence[Batch], histograms: Mapping[str, Histogram], scheme: Scheme, device: Device
+    model: nn.Module, batches: Sequence[Batch], found: Mapping[str, Observer], scheme: Scheme, device: Device
 ) -> dict[str, TensorRange]:
-    """The range of each distinct input, by its linear's name: least mean over tokens of squared output error relative to
-    the token's squared output. Looks at evenly spaced batches, about TOKENS tokens. Ties go to the wider range."""
-    candidates = {name: _candidates(f"{name}.input", histogram, scheme) for name, histogram in histograms.items()}
+    """The range of each distinct input of a linear layer, by its name: least mean over tokens of squared output error relative
+    to the token's squared output. Looks at evenly spaced batches, about TOKENS tokens. Ties go to the wider range."""
+    candidates = {name: _candidates(name, observer.histogram, scheme) for name, observer in found.items()}
     quantizers = {name: [FakeQuantize(one).to(device) for one in ranges] for name, ranges in candidates.items()}
     errors = {name: np.zeros(len(CLIPS)) for name in candidates}
+    running = Tokens()
 
-    def watch(
-        name: str,
-        module: nn.Module,
-        arguments: tuple[Any, ...],
-        keywords: dict[str, Any],
-        output: Any,
-        mask: torch.Tensor,
-    ) -> None:
-        right = _first(output)[mask]
-        size = right.square().sum(-1).clamp_min(torch.finfo(right.dtype).tiny)
-        for index, quantizer in enumerate(quantizers[name]):
-            wrong = _first(module.forward(quantizer(arguments[0]), *arguments[1:], **keywords))[mask]
-            errors[name][index] += float(((wrong - right).square().sum(-1) / size).double().sum())
+    def watch(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:
+            right = _first(output)[running.mask]
+            size = right.square().sum(-1).clamp_min(torch.finfo(right.dtype).tiny)
+            for index, quantizer in enumerate(quantizers[name]):
+                wrong = _first(module.forward(quantizer(arguments[0]), *arguments[1:], **keywords))[running.mask]
+                errors[name][index] += float(((wrong - right).square().sum(-1) / size).double().sum())
 
+        return hook
+
+    readers = {name: _reader(model, name) for name in candidates}
+    handles = [module.register_forward_hook(watch(name), with_kwargs=True) for name, module in readers.items()]
     tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
-    feed(model, batches[:: max(1, min(len(batches), tokens // TOKENS))], readers(model), watch, device)
+    try:
+        feed(model, batches[:: max(1, min(len(batches), tokens // TOKENS))], running, device)
+    finally:
+        for handle in handles:
+            handle.remove()
     return {name: candidates[name][int(errors[name].argmin())] for name in candidates}
+
+
+def _reader(model: nn.Module, name: str) -> nn.Module:
+    """What reads a tensor as its first argument: the whole self-attention for query's input, else the linear layer itself."""
+    return encoder_of(model).get_submodule(name.removesuffix(".input").removesuffix(".query"))
 
 
 def _candidates(name: str, histogram: Histogram, scheme: Scheme) -> list[TensorRange]:

@@ -14,6 +14,12 @@ from torch import nn
 from backends.ranges import TensorRange
 
 
+def round_steps(values: torch.Tensor, scale: torch.Tensor, *, half_up: bool) -> torch.Tensor:
+    """values in whole steps of a grid, float32, before the zero point is added and the ends are clamped."""
+    steps = values.float() * scale.reciprocal()
+    return steps.add_(0.5).floor_() if half_up else steps.round_()
+
+
 class FakeQuantize(nn.Module):
     """Rounds a tensor to a grid. scale (float32) and zero_point (float32, integer values) are buffers of shape (1,), or
     (channels, 1, ...) that broadcasts along the quantized axis of a tensor with `dimensions` axes. For inference:
@@ -29,34 +35,12 @@ class FakeQuantize(nn.Module):
             shape[tensor.axis] = -1
         self.register_buffer("scale", torch.from_numpy(tensor.scale).reshape(shape))
         self.register_buffer("zero_point", torch.from_numpy(tensor.zero_point).float().reshape(shape))
-        self.low, self.high, self.rounding = tensor.low, tensor.high, tensor.quantizer.rounding
+        self.low, self.high, self.half_up = tensor.low, tensor.high, tensor.quantizer.rounding == "half_up"
         self.symmetric = tensor.quantizer.symmetric
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        steps = values * self.scale.reciprocal()
-        steps = steps.round_() if self.rounding == "half_even" else steps.add_(0.5).floor_()
+        steps = round_steps(values, self.scale, half_up=self.half_up)
         if self.symmetric:
             return steps.clamp_(self.low, self.high).mul_(self.scale)
         steps = steps.add_(self.zero_point).clamp_(self.low, self.high)
         return steps.sub_(self.zero_point).mul_(self.scale)
-
-
-class FakeQuantLinear(nn.Module):
-    """A linear layer whose input and weight are rounded to their grids; the weight once, here. The bias stays float.
-
-    An engine multiplies the integers, sums exactly in 32 bits, and scales the sum; this multiplies the values that the
-    integers stand for, so results differ by float32 rounding alone.
-    """
-
-    weight: torch.Tensor
-
-    def __init__(self, linear: nn.Linear, weight: TensorRange, inputs: TensorRange) -> None:
-        super().__init__()
-        device = linear.weight.device
-        with torch.no_grad():
-            self.register_buffer("weight", FakeQuantize(weight, 2).to(device)(linear.weight.float()))
-        self.bias = linear.bias
-        self.quantize_input = FakeQuantize(inputs).to(device)
-
-    def forward(self, values: torch.Tensor) -> torch.Tensor:
-        return nn.functional.linear(self.quantize_input(values), self.weight, self.bias)

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 from backends.base import BackendError
 
 Granularity = Literal["per_tensor", "per_channel"]
 Rounding = Literal["half_even", "half_up"]
-Estimator = Literal["min_max", "percentile", "mse", "output_error"]
-Tensors = Literal["encoder_linears"]
+Estimator = Literal["min_max", "percentile", "mse", "output_error", "ema", "entropy", "mode"]
+Training = Literal["learn", "follow"]
+Tensors = Literal["encoder_linears", "linears", "op_outputs"]
+Padding = Literal["longest", "max_length"]
+_OF_WEIGHTS = ("min_max", "percentile", "mse")
 
 
 @dataclass(frozen=True)
@@ -28,8 +31,13 @@ class Quantizer:
     granularity: one scale a tensor, or one an output channel (weights only). power_of_two: scales are powers of two.
     rounding: of ties, to the even neighbour (every engine's way) or up (Vitis's fixed-point hardware).
     estimator: how calibration finds the range. `min_max`: all that was seen. `percentile`: what `percentile` percent of
-    the values lie in. `mse`: least squared error of the values seen. `output_error` (activations only): least relative
-    error, averaged over tokens, of the output of what reads the tensor.
+    the values lie in. `mse`: least squared error of the values seen. For activations only: `output_error`, least relative
+    error, averaged over tokens, of the output of what reads the tensor; `ema`, the first batch's extremes, moved towards
+    each later batch's by 1 - `ema_decay`; `entropy`, least Kullback-Leibler divergence of the rounded from the original
+    distribution (TensorRT's calibrator); `mode`, the power of two that `mse` finds in most batches (Vitis).
+    training: what quantization-aware training does with the range that calibration found. `learn`: gradients train it, as
+    LSQ does scales (arXiv 1902.08153), TQT the thresholds of powers of two (arXiv 1903.08066), AIMET both ends of an
+    asymmetric range. `follow`: a weight's is its minimum and maximum at every step, an activation's an `ema` over steps.
     """
 
     bits: int = 8
@@ -40,17 +48,26 @@ class Quantizer:
     rounding: Rounding = "half_even"
     estimator: Estimator = "min_max"
     percentile: float = 100.0
+    ema_decay: float = 0.9999
+    training: Training = "learn"
 
     def __post_init__(self) -> None:
         if not 2 <= self.bits <= 8:
             raise BackendError(f"bits must be 2 to 8, not {self.bits}")
-        for name, choices in (("granularity", Granularity), ("rounding", Rounding), ("estimator", Estimator)):
+        choices_of = {"granularity": Granularity, "rounding": Rounding, "estimator": Estimator, "training": Training}
+        for name, choices in choices_of.items():
             if getattr(self, name) not in get_args(choices):
                 raise BackendError(f"{name} must be one of {', '.join(get_args(choices))}, not '{getattr(self, name)}'")
         if self.narrow and not self.symmetric:
             raise BackendError("a narrow grid is for symmetric quantizers; drop narrow or make it symmetric")
         if not 50 < self.percentile <= 100:
             raise BackendError(f"percentile must be above 50 and at most 100, not {self.percentile}")
+        if not 0 <= self.ema_decay < 1:
+            raise BackendError(f"ema_decay must be at least 0 and below 1, not {self.ema_decay}")
+        if self.power_of_two and not self.symmetric:
+            raise BackendError("a power-of-two scale is for symmetric quantizers; make it symmetric")
+        if self.estimator == "mode" and not self.power_of_two:
+            raise BackendError("estimator mode counts powers of two; set power_of_two")
 
     @property
     def low(self) -> int:
@@ -65,40 +82,88 @@ class Quantizer:
 
 @dataclass(frozen=True)
 class Scheme:
-    """Which tensors are quantized, and how. tensors `encoder_linears`: input and weight of every linear layer of the
-    encoder; embeddings, attention products, softmax, GELU, LayerNorm, residual sums, biases and the head stay float."""
+    """Which tensors are quantized, and how.
+
+    tensors `encoder_linears`: input and weight of every linear layer of the encoder. `linears`: those of the pooler and of
+    the head too. `op_outputs`: weights of all linear layers, and what each operator of the model puts out (a table's
+    look-up moves values and counts as none). What a scheme does not name stays float.
+    embeddings: the three tables too, each with one scale. biases: `int32` at the scale of the products they are added to
+    (so that they need no range), or a quantizer. mask: what is added to the attention scores of padding, instead of a
+    number so low that nothing is left of it; with it the scores' sum with the mask counts as an operator's output, which
+    else has no range that both it and an 8-bit grid could live with. padding: `max_length` where padding takes part in
+    what a model computes, as it does with a mask of -6.
+    """
 
     name: str
     weights: Quantizer
     activations: Quantizer
     tensors: Tensors = "encoder_linears"
+    embeddings: bool = False
+    biases: Quantizer | Literal["int32"] | None = None
+    mask: float | None = None
+    padding: Padding = "longest"
 
     def __post_init__(self) -> None:
+        at = f"scheme '{self.name}': "
+        for key, kind in (("tensors", Tensors), ("padding", Padding)):
+            if getattr(self, key) not in get_args(kind):
+                raise BackendError(f"{at}{key} must be one of {', '.join(get_args(kind))}, not '{getattr(self, key)}'")
         if self.activations.granularity != "per_tensor":
-            raise BackendError(f"scheme '{self.name}': activations can only be quantized per_tensor")
-        if self.weights.estimator == "output_error":
-            raise BackendError(f"scheme '{self.name}': output_error is an estimator for activations only")
-        if self.tensors not in get_args(Tensors):
-            raise BackendError(
-                f"scheme '{self.name}': tensors must be one of {', '.join(get_args(Tensors))}, not '{self.tensors}'"
-            )
+            raise BackendError(f"{at}activations can only be quantized per_tensor")
+        constants = [self.weights, *([self.biases] if isinstance(self.biases, Quantizer) else [])]
+        for quantizer in constants:
+            if quantizer.estimator not in _OF_WEIGHTS:
+                raise BackendError(f"{at}{quantizer.estimator} is an estimator for activations only")
+            if not quantizer.symmetric:
+                raise BackendError(f"{at}weights and biases are symmetric")
+        if self.activations.estimator == "output_error" and self.tensors != "encoder_linears":
+            raise BackendError(f"{at}output_error works with tensors = 'encoder_linears' only")
+        if isinstance(self.biases, Quantizer) and self.biases.granularity != "per_tensor":
+            raise BackendError(f"{at}biases can only be quantized per_tensor")
+        if self.biases == "int32" and self.tensors == "op_outputs":
+            raise BackendError(f"{at}int32 biases need the inputs of linear layers quantized, not their outputs")
+        if self.mask is not None and not (self.tensors == "op_outputs" and self.mask < 0):
+            raise BackendError(f"{at}a mask is a negative number for tensors = 'op_outputs'")
 
     @property
     def activation_symmetric(self) -> bool:
         """True when engines that know no zero points (TensorRT) can take it."""
         return self.activations.symmetric
 
+    @property
+    def simulation_only(self) -> str:
+        """Why no engine computes what the scheme says, or nothing where engines do."""
+        if self.tensors == "op_outputs":
+            return "it rounds the output of every operator, where engines keep float between integer products"
+        if {self.activations.rounding, self.weights.rounding} != {"half_even"}:
+            return "it rounds ties up, where engines round them to even"
+        return ""
+
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """Without the choices that came later and are at their default: what was written before still says the same."""
+        value = _without_defaults(asdict(self), self, ("embeddings", "biases", "mask", "padding"))
+        for name in ("weights", "activations", "biases"):
+            if isinstance(value.get(name), dict):
+                value[name] = _without_defaults(value[name], getattr(self, name), ("ema_decay", "training"))
+        return value
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Scheme:
         """The scheme that `to_json` wrote. Raises BackendError for unknown keys and impossible values."""
         try:
             parts = {name: Quantizer(**value[name]) for name in ("weights", "activations")}
+            if isinstance(value.get("biases"), Mapping):
+                parts["biases"] = Quantizer(**value["biases"])
+            elif value.get("biases") not in (None, "int32"):
+                raise BackendError(f"biases must be null, 'int32' or a quantizer, not {value['biases']!r}")
             return cls(**{**value, **parts})
         except (TypeError, KeyError) as error:
             raise BackendError(f"not a quantization scheme: {error}") from None
+
+
+def _without_defaults(value: dict[str, Any], of: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    default = {field.name: field.default for field in fields(of)}
+    return {key: one for key, one in value.items() if key not in names or getattr(of, key) != default[key]}
 
 
 # Measured on MiniLM's six layers with windows of SQuAD's training text (signal-to-noise of the last hidden states, dB):
@@ -112,6 +177,34 @@ _SCHEMES = {
     for scheme in (
         Scheme("engine_int8", _WEIGHTS, Quantizer(estimator="output_error")),
         Scheme("engine_int8_asymmetric", _WEIGHTS, Quantizer(symmetric=False, estimator="output_error")),
+        # Zafrir et al., "Q8BERT" (arXiv 1910.06188) and its code in nlp-architect.
+        Scheme(
+            "q8bert",
+            Quantizer(narrow=True, training="follow"),
+            Quantizer(narrow=True, estimator="ema", training="follow"),
+            tensors="linears",
+            embeddings=True,
+            biases="int32",
+        ),
+        # Bondarenko et al. (arXiv 2109.12948) and AIMET's model zoo. LayerNorm's gains stay float here.
+        Scheme(
+            "aimet_w8a8",
+            Quantizer(estimator="mse"),
+            Quantizer(symmetric=False),
+            tensors="op_outputs",
+            embeddings=True,
+            mask=-6.0,
+            padding="max_length",
+        ),
+        # Vitis AI's quantizer. Its tables say nothing of which tensors: here what its documents call activations.
+        Scheme(
+            "vitis_pof2",
+            Quantizer(power_of_two=True, estimator="mse"),
+            Quantizer(power_of_two=True, rounding="half_up", estimator="mode"),
+            tensors="op_outputs",
+            embeddings=True,
+            biases=Quantizer(power_of_two=True, estimator="mse"),
+        ),
     )
 }
 

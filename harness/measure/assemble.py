@@ -12,8 +12,9 @@ import numpy as np
 from harness.cells import Cell
 from harness.measure.flops import encoder_flops
 from harness.measure.intervals import intervals
-from harness.measure.load import TIMED, findings, summarise
-from harness.record import Accuracy, Checkpoint, Finding, Flops, Speed, SpeedRound
+from harness.measure.load import TIMED, over_rounds, summarise
+from harness.measure.validity import findings
+from harness.record import Accuracy, Checkpoint, ColdStart, Finding, Flops, Speed, SpeedRound
 from tasks import Scores, Statistic
 
 
@@ -94,7 +95,17 @@ def speeds(
                 mean_tokens=statistics.fmean(entry["mean_tokens"] for entry, _ in entries),
                 rounds=rounds,
                 timed=TIMED[entries[0][0]["scenario"]],
+                energy_source=rounds[0].conditions.energy_source if rounds[0].conditions else "",
+                profile=cell.measure.profile,
+                latency_bound_ms=cell.measure.server_latency_ms if entries[0][0]["scenario"] == "server" else None,
                 **figures,
             )
         )
     return parts, findings(parts, placement, cell.measure)
+
+
+def cold_start(processes: Sequence[Mapping[str, Any]]) -> ColdStart | None:
+    """Of a cell's speed rounds; None where it had none, or had them before these figures were kept apart."""
+    found = [one["cold_start"] for one in processes if "cold_start" in one]
+    figures = {name: over_rounds([one[name] for one in found]) for name in ColdStart.model_fields}
+    return ColdStart(**figures) if found else None  # type: ignore[arg-type]

@@ -27,14 +27,7 @@ def device_peak_bytes() -> int | None:
     """GPU memory that the driver accounts to this process now, its CUDA context included; None where it does not say.
 
     Engines keep what they once took (caching allocators, arenas), so at the end of a round this is the peak."""
-    import pynvml
+    from harness.measure import nvidia
 
-    try:
-        pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByIndex(0)
-        for process in pynvml.nvmlDeviceGetComputeRunningProcesses(handle):
-            if process.pid == os.getpid() and process.usedGpuMemory is not None:
-                return int(process.usedGpuMemory)
-    except pynvml.NVMLError:
-        return None
-    return None
+    handle, _ = nvidia.open_device()
+    return nvidia.process_bytes(handle, os.getpid()) if handle else None

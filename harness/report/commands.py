@@ -1,4 +1,4 @@
-"""The verbs that work on records: compare, rescore, rerun."""
+"""The verbs that work on records: compare, rescore, rerun, export."""
 
 from __future__ import annotations
 
@@ -117,6 +117,18 @@ def _print_rescored(made: list[Rescored], files: list[str]) -> None:
 
 def _plain(figure: Figure) -> str:
     return show(figure).replace("[", "\\[")
+
+
+def export_checkpoint(options: argparse.Namespace) -> int:
+    from harness.export import export, find_checkpoint
+
+    entries = [entry for _, entry in read_all(options.results or paths.results())]
+    shown = latest(entries)
+    shown += [entry for entry in entries if entry.record_id == options.name and entry not in shown]
+    checkpoint, entry = find_checkpoint(shown, options.name, options.task, paths.cache())
+    files = [str(path) for path in export(checkpoint, entry, options.format, options.folder)]
+    print(json.dumps({"checkpoint": checkpoint.name, "files": files}) if options.json else "\n".join(files))
+    return 0
 
 
 def rerun_record(options: argparse.Namespace, say: Callable[[str], None]) -> int:

@@ -161,16 +161,17 @@ def speed_ratios(entry: Record, base: Record) -> dict[Load, Comparison]:
     """Every figure of speed that both have under the same conditions, mine over theirs."""
     found: dict[Load, Comparison] = {}
     for part in entry.speed:
-        kind = (part.scenario, part.load, part.batch_size, part.sequence_length)
-        other = next(
-            (one for one in base.speed if (one.scenario, one.load, one.batch_size, one.sequence_length) == kind), None
-        )
+        other = next((one for one in base.speed if _conditions(one) == _conditions(part)), None)
         for figure in FIGURES.get(part.scenario, ("qps",)) if other else ():
             mine, theirs = _rounds(part, figure), _rounds(other, figure)
             if mine and theirs:
                 name = (part.scenario, part.load, part.batch_size, figure)
                 found[name] = ratio(mine, theirs, by_turns=entry.run_id == base.run_id)
     return found
+
+
+def _conditions(part: Speed) -> tuple[str, str, int, int, float | None]:
+    return part.scenario, part.load, part.batch_size, part.sequence_length, part.latency_bound_ms
 
 
 def _rounds(part: Speed | None, figure: str) -> list[float]:

@@ -21,6 +21,7 @@ from harness.record import Record
 from harness.report import tables
 from harness.report.charts import DARK, LIGHT, accuracy_against_qps, points
 from harness.report.compare import Beside
+from harness.report.macro import MEANS, glue_columns, macro_averages
 from harness.report.stored import Stored
 from harness.report.tables import Board, flatten, is_sample, latest, page_name
 
@@ -87,10 +88,18 @@ def _write(environment: Environment, out: Path, shown: Sequence[Record], found: 
         for name, sample in suites
     ]
     _page(environment, out / "index.html", "index.html", overview=overview)
+    averages = macro_averages(shown)
     for suite in overview:
         charts = [_charts(board) for board in suite["boards"]]
         references = read_references(suite["name"])
-        _page(environment, out / suite["page"], "suite.html", suite=suite, charts=charts, references=references)
+        macro = [one for one in averages if (one.suite, one.sample) == (suite["name"], suite["sample"])]
+        _page(
+            environment,
+            out / suite["page"],
+            "suite.html",
+            **{"suite": suite, "charts": charts, "references": references},
+            **{"macro": macro, "means": MEANS, "glue": glue_columns(macro)},
+        )
     beside = {
         (row.record.record_id, board.split): against(row.beside)
         for board in found

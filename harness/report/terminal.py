@@ -38,6 +38,8 @@ def console() -> Console:
 
 def print_records(records: Sequence[Record], until: str | None = None) -> None:
     """The final table: a line a cell, beside its baseline where both were recorded. until: nothing was recorded."""
+    from harness.report.macro import MEANS, macro_averages, macro_line
+
     if not records:
         return
     lost, faster = _beside([] if until else records)
@@ -70,7 +72,7 @@ def print_records(records: Sequence[Record], until: str | None = None) -> None:
             "\n".join(faster.get(entry.record_id, [])),
             f"{entry.flops.int8_share:.0%}" if entry.flops else "",
             f"{entry.memory.peak_rss_bytes / 2**20:.0f}" if entry.memory else "",
-            entry.data.label if entry.data else "",
+            "\n".join([entry.data.label, *(f"no {split}" for split in entry.data.missing)]) if entry.data else "",
         )
     out = console()
     out.print(table)
@@ -84,6 +86,11 @@ def print_records(records: Sequence[Record], until: str | None = None) -> None:
             )
         for line in entry.log_tail:
             out.print(f"    {line}", markup=False, highlight=False)
+    macros = [] if until else macro_averages(records)
+    for one in macros:
+        out.print(macro_line(one), markup=False, highlight=False)
+    if macros:
+        out.print(f"macro average: the {MEANS}.", style="dim")
     out.print(
         "queries/s: offline, real lengths, largest batch; p90: single stream, real lengths; simulations carry no speed figure.\n"
         "points: paired over the same examples; p is Holm-corrected over the table; speed-up: of queries/s, over rounds (docs/method.md).",

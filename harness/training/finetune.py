@@ -14,9 +14,10 @@ from backends.bert import read_architecture
 from harness.cells import CheckpointSpec
 from harness.errors import CheckpointError
 from harness.training.cpu import register_attention, replace_dropout
-from harness.training.loop import train
+from harness.training.devices import crew
+from harness.training.loop import Loss, train
 from harness.training.settings import TrainSettings
-from tasks import Task
+from tasks import Features, Task
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -31,7 +32,7 @@ def fit_to_task(config: Any, task: Task, settings: TrainSettings, folder: Path) 
 
     Raises BackendError for an architecture that no backend could run afterwards: better before the training than after.
     """
-    config.architectures = [_class(task).__name__]
+    config.architectures = [model_class(task).__name__]
     if task.kind == "question_answering":
         config.num_labels = 2  # start and end; a source that was a classifier brings its own number
     else:
@@ -59,26 +60,70 @@ def finetune(
 
     `source`: folder of the weights to start from, None for random ones. Raises CheckpointError, TaskError.
     """
+    features, examples = training_features(task, tokenizer, spec)
+    model = begin(model_class(task), source, config, spec.seed, device)
+    facts = run(model, features, spec, settings, state, device)
+    return model.cpu(), {"train_examples": examples, **facts}
+
+
+def training_features(task: Task, tokenizer: Tokenizer, spec: CheckpointSpec) -> tuple[Features, int]:
+    """Sequences with their targets, and the number of examples that they were made of. Raises CheckpointError, TaskError."""
     examples = task.examples("train")
     if not examples:
         raise CheckpointError(f"{task.name}: there are no training examples; give --data with a train split")
-    features = task.features(examples, tokenizer, spec.shape, training=True)
-    torch.manual_seed(spec.seed)  # a new head's weights
-    how = {"attn_implementation": register_attention() if device == "cpu" else "sdpa", "dtype": torch.float32}
-    model = _class(task)._from_config(config, **how) if source is None else _pretrained(source, config, task, how)
-    _check_room(state.parent, model, settings)
+    return task.features(examples, tokenizer, spec.shape, training=True), len(examples)
+
+
+def begin(
+    kind: Any,
+    source: Path | None,
+    config: Any,
+    seed: int,
+    device: str,
+    *,
+    attention: str | None = None,
+    heads: tuple[str, ...] = HEADS,
+    **how: Any,
+) -> PreTrainedModel:
+    """A model of the class `kind` to be trained on `device`: the weights of the folder `source`, random ones where there is
+    none. attention: its name in transformers' registry; default: the device's fastest. heads: beginnings of names of
+    tensors that the source may lack. how: for the model's constructor. Raises CheckpointError."""
+    torch.manual_seed(seed)  # a new head's weights
+    default = register_attention() if device == "cpu" else "sdpa"
+    how |= {"attn_implementation": attention or default, "dtype": torch.float32}
+    model: PreTrainedModel = (
+        kind._from_config(config, **how) if source is None else _read(kind, source, config, heads, how)
+    )
     if device == "cpu":
         replace_dropout(model)
+    return model
+
+
+def run(
+    model: torch.nn.Module,
+    features: Features,
+    spec: CheckpointSpec,
+    settings: TrainSettings,
+    state: Path,
+    device: str,
+    loss_of: Loss | None = None,
+    width: int | None = None,
+) -> dict[str, Any]:
+    """Train `model` in place; returns what origin.json says of it. `loss_of`, `width`: as `train` takes them. Raises
+    CheckpointError."""
+    _check_room(state.parent, model, settings)
     try:
-        trained = train(model, features, settings, seed=spec.seed, state=state, device=device)
+        trained = train(
+            model, features, settings, seed=spec.seed, state=state, device=device, loss_of=loss_of, width=width
+        )
     except torch.OutOfMemoryError:
         raise CheckpointError(
             f"{spec.model}: the GPU's memory does not hold a batch of {settings.batch_size}; lower train.batch_size"
         ) from None
-    return model.cpu(), {
+    return {
         "train_seconds": trained.seconds,
         "train_device": device,
-        "train_examples": len(examples),
+        "train_devices": crew().size,
         "train_windows": len(features),
         "train_steps": trained.steps,
         "train_precision": trained.precision,
@@ -89,21 +134,22 @@ def finetune(
 def untrained(config: Any, task: Task, seed: int) -> PreTrainedModel:
     """A model of random weights with the task's head."""
     torch.manual_seed(seed)
-    model: PreTrainedModel = _class(task)._from_config(config, dtype=torch.float32)
+    model: PreTrainedModel = model_class(task)._from_config(config, dtype=torch.float32)
     return model
 
 
-def _class(task: Task) -> Any:
+def model_class(task: Task) -> Any:
+    """transformers' class with the task's head."""
     from transformers import BertForQuestionAnswering, BertForSequenceClassification
 
     return BertForQuestionAnswering if task.kind == "question_answering" else BertForSequenceClassification
 
 
-def _pretrained(source: Path, config: Any, task: Task, how: Mapping[str, Any]) -> PreTrainedModel:
-    """A pretrained encoder with a new head for the task, or its old one where that fits. Raises CheckpointError where it lacks
+def _read(kind: Any, source: Path, config: Any, heads: tuple[str, ...], how: Mapping[str, Any]) -> PreTrainedModel:
+    """A pretrained encoder with a new head, or its old one where that fits. Raises CheckpointError where it lacks
     weights of the encoder: transformers would train random ones without a word."""
     try:
-        model, report = _class(task).from_pretrained(
+        model, report = kind.from_pretrained(
             source, config=config, output_loading_info=True, ignore_mismatched_sizes=True, local_files_only=True, **how
         )
     except SafetensorError as error:
@@ -111,7 +157,7 @@ def _pretrained(source: Path, config: Any, task: Task, how: Mapping[str, Any]) -
             f"{source / 'model.safetensors'}: cannot be read ({error}); save the model again"
         ) from None
     changed = [*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])]
-    lacking = sorted(name for name in changed if not name.startswith(HEADS))
+    lacking = sorted(name for name in changed if not name.startswith(heads))
     if lacking:
         more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
         raise CheckpointError(

@@ -23,6 +23,7 @@ import torch
 from safetensors import SafetensorError
 
 from harness.errors import CheckpointError
+from harness.training.devices import crew
 from harness.training.display import Display
 from harness.training.settings import TrainSettings
 from harness.training.states import Progress, Training
@@ -58,20 +59,22 @@ def train(
     state: Path,
     device: str,
     loss_of: Loss | None = None,
+    width: int | None = None,
     say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
 ) -> Trained:
     """Train `model` in place on `features` (with labels). `state`: folder of the states to resume from; removing it is up to
-    the caller.
+    the caller. `width`: tokens that every batch is padded to; default: its own longest.
 
     Raises CheckpointError when the loss is not a number, and KeyboardInterrupt after a state was saved.
     """
-    loss_of = loss_of or model_loss
-    torch.manual_seed(seed)
+    loss_of, together = loss_of or model_loss, crew()
+    torch.manual_seed(seed + together.rank * 1_000_003)
     model.to(device).train()
+    called = together.wrap(model)
     optimizer = torch.optim.AdamW(_groups(model, settings.weight_decay), lr=settings.learning_rate, fused=True)
     precision = settings.precision if settings.precision != "auto" else native_precision(device)
     scaler = torch.amp.GradScaler(device, enabled=precision == "fp16")
-    training = Training(model, optimizer, scaler)
+    training = Training(model, optimizer, scaler, together)
     steps = settings.max_steps or math.ceil(settings.epochs * math.ceil(len(features) / settings.batch_size))
 
     progress = training.resume(state, say)
@@ -85,9 +88,10 @@ def train(
         for step, chosen in _batches(features, settings, seed, progress.step, steps):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(settings, step, steps)
-            batch = collate(features, chosen, device)
+            mine, weight = together.share(chosen)
+            batch = collate(features, mine, device, width or int(features.lengths[chosen].max()))
             with autocast(device, precision):
-                loss = loss_of(model, batch)
+                loss = loss_of(called, batch) * weight
             torch.autograd.backward(scaler.scale(loss))
             if settings.max_grad_norm:
                 scaler.unscale_(optimizer)
@@ -98,10 +102,11 @@ def train(
 
             unseen.append(loss.detach())
             progress.step, last = step, step == steps
-            stop = interrupted()
+            looks = last or step % look_every == 0
+            stop = together.any(interrupted()) if looks or together.size == 1 else False
             save = stop or (step % settings.checkpoint_every == 0 and not last)
-            if save or last or step % look_every == 0:
-                progress.losses += _look(unseen, step)
+            if save or looks:
+                progress.losses += _look(together.mean(torch.stack(unseen)), step)
                 unseen.clear()
                 display.update(step, progress.mean)
             if last or step % point_every == 0:
@@ -165,13 +170,17 @@ def epoch_order(
     return np.concatenate(groups)
 
 
-def collate(features: Features, chosen: np.ndarray[Any, Any], device: str) -> dict[str, torch.Tensor]:
-    """A batch padded to its own longest."""
+def collate(
+    features: Features, chosen: np.ndarray[Any, Any], device: str, width: int | None = None
+) -> dict[str, torch.Tensor]:
+    """A batch padded to `width`, or to its own longest."""
     lengths = features.lengths[chosen]
-    width = int(lengths.max())
+    longest = int(lengths.max())
+    width = width or longest
+    spare = ((0, 0), (0, width - longest))
     arrays = {
-        "input_ids": features.input_ids[chosen, :width].astype(np.int64),
-        "token_type_ids": features.token_type_ids[chosen, :width].astype(np.int64),
+        "input_ids": np.pad(features.input_ids[chosen, :longest].astype(np.int64), spare),
+        "token_type_ids": np.pad(features.token_type_ids[chosen, :longest].astype(np.int64), spare),
         "attention_mask": (np.arange(width) < lengths[:, None]).astype(np.int64),
     } | {name: values[chosen] for name, values in features.labels.items()}
     return {name: torch.from_numpy(np.ascontiguousarray(values)).to(device) for name, values in arrays.items()}
@@ -222,9 +231,9 @@ def _batches(
         yield before + 1, order[batch * size : (batch + 1) * size]
 
 
-def _look(losses: list[torch.Tensor], step: int) -> list[float]:
+def _look(losses: torch.Tensor, step: int) -> list[float]:
     """The losses of the steps up to `step` as numbers. Raises CheckpointError at the first that is none."""
-    values: list[float] = torch.stack(losses).tolist()
+    values: list[float] = losses.tolist()
     for back, value in enumerate(values):
         if not math.isfinite(value):
             raise CheckpointError(

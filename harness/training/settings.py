@@ -34,6 +34,9 @@ class TrainSettings(BaseModel):
     max_steps: int | None = Field(
         None, ge=1, description="stop after this many steps; the schedule then ends there too"
     )
+    devices: int = Field(
+        1, ge=1, le=64, description="GPUs (or processes, without a GPU) that share each batch; batch_size stays the sum"
+    )
     checkpoint_every: int = Field(500, ge=1, description="steps between two states that training can resume from")
     keep_checkpoints: int = Field(1, ge=1, le=100, description="how many of the latest of those states are kept")
 
@@ -45,12 +48,76 @@ class TrainSettings(BaseModel):
             raise ValueError("polynomial_power needs schedule = 'polynomial'")
         if self.schedule == "constant" and self.end_learning_rate:
             raise ValueError("end_learning_rate needs schedule = 'linear' or 'polynomial'")
+        if self.batch_size < self.devices:
+            raise ValueError("batch_size must be at least devices: each takes a part of a batch")
         return self
+
+
+STAGES = ("general", "intermediate", "prediction", "labels")
+"""Of recipe `distill`, in the order in which a student goes through them."""
+
+
+class Augment(BaseModel):
+    """New training examples with words exchanged (TinyBERT, arXiv 1909.10351, section 4.1 and appendix A)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    masked_lm: str = Field(
+        min_length=1, description="model that proposes words: hub:ID, package:NAME/FOLDER or a folder"
+    )
+    train: dict[str, Any] | None = Field(
+        None, description="settings to train masked_lm on the text corpus first; default: it is used as it is"
+    )
+    copies: int = Field(20, ge=1, le=100, description="new examples an example, at most")
+    probability: float = Field(0.4, gt=0, le=1, description="with which each word is exchanged")
+    candidates: int = Field(15, ge=1, le=1000, description="most likely words, of which one is drawn")
+    glove: str | None = Field(
+        None,
+        min_length=1,
+        description="file of GloVe vectors: neighbours of words of several pieces; below the suite's folder",
+    )
+
+
+class Distill(BaseModel):
+    """How a student is made like its teacher (TinyBERT). A stage runs when it is named; each takes the model's train
+    settings with its own changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    general: dict[str, Any] | None = Field(
+        None, description="on the text corpus, from the teacher as it was pretrained: intermediate losses"
+    )
+    intermediate: dict[str, Any] | None = Field(
+        None, description="on the task: attention scores, embeddings and hidden states of mapped layers"
+    )
+    prediction: dict[str, Any] | None = Field(None, description="on the task: the teacher's outputs")
+    labels: dict[str, Any] | None = Field(
+        None, description="on the task: its labels and no teacher, for the same student trained as long without one"
+    )
+    layers: int | None = Field(
+        None, ge=1, le=96, description="layers of the source that the student keeps, evenly spaced; default: all"
+    )
+    temperature: float = Field(1.0, gt=0, le=100, description="that softens both outputs in the prediction stage")
+    augment: Augment | None = Field(
+        None, description="more examples for the stages on the task; question answering goes without"
+    )
+
+    @property
+    def stages(self) -> dict[str, dict[str, Any]]:
+        """Those that run, in order, with their changes to the train settings."""
+        return {name: given for name in STAGES if (given := getattr(self, name)) is not None}
+
+
+def no_uniform_map(model: str, student: int, teacher: int) -> tuple[str, str]:
+    """(reason, remedy): layer m of the student is made like the teacher's layer m x teacher / student (arXiv 1909.10351)."""
+    fitting = ", ".join(str(depth) for depth in range(1, teacher + 1) if teacher % depth == 0)
+    reason = f"{model}: its {student} layers do not divide the teacher's {teacher}, so no uniform map of layers fits"
+    return reason, f"give the student one of {fitting} layers"
 
 
 def in_key(train: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that a checkpoint's key holds: those which change its weights and aren't at their default, so that a new
     setting leaves old keys alone. (A default that changes asks for a new RECIPE_VERSIONS entry.)"""
     fields = TrainSettings.model_fields
-    without = ("checkpoint_every", "keep_checkpoints")
+    without = ("checkpoint_every", "keep_checkpoints", "devices")
     return {name: value for name, value in train.items() if name not in without and value != fields[name].get_default()}

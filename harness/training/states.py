@@ -14,6 +14,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from harness.training.devices import Crew
+
 
 @dataclass
 class Progress:
@@ -42,9 +44,16 @@ class Training:
     model: torch.nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
+    crew: Crew = field(default_factory=Crew)
 
     def save(self, folder: Path, progress: Progress, keep: int) -> None:
-        """One folder a state, whole or not at all; afterwards the `keep` newest are there. Raises OSError, SafetensorError."""
+        """One folder a state, whole or not at all; afterwards the `keep` newest are there. Of several processes the first
+        writes it. Raises OSError, SafetensorError."""
+        random = {"rng.cpu": self.crew.gather(torch.get_rng_state())}
+        if torch.cuda.is_available():
+            random["rng.cuda"] = self.crew.gather(torch.cuda.get_rng_state())
+        if self.crew.rank:
+            return
         part = folder / f".part-{os.getpid()}"
         shutil.rmtree(part, ignore_errors=True)
         try:
@@ -55,9 +64,6 @@ class Training:
                 for index, entry in self.optimizer.state_dict()["state"].items()
                 for name, value in entry.items()
             }
-            random = {"rng.cpu": torch.get_rng_state()}
-            if torch.cuda.is_available():
-                random["rng.cuda"] = torch.cuda.get_rng_state()
             save_file(_plain(moments | random), part / "optimizer.safetensors")
             content = vars(progress) | {"scaler": self.scaler.state_dict()}
             (part / "state.json").write_text(json.dumps(content, allow_nan=False))
@@ -91,9 +97,9 @@ class Training:
                 {"state": moments, "param_groups": self.optimizer.state_dict()["param_groups"]}
             )
             self.scaler.load_state_dict(content["scaler"])
-            torch.set_rng_state(stored["rng.cpu"])
+            torch.set_rng_state(self.crew.own(stored["rng.cpu"]))
             if "rng.cuda" in stored and torch.cuda.is_available():
-                torch.cuda.set_rng_state(stored["rng.cuda"])
+                torch.cuda.set_rng_state(self.crew.own(stored["rng.cuda"]))
             return progress
         return Progress()
 

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from tasks.base import TaskError
 from tasks.sample.draw import SAMPLE_SEED
+from tasks.sample.grammar import cola_rows
+from tasks.sample.opinions import sst2_rows
+from tasks.sample.pairs import PAIRS
 from tasks.sample.squad import corpus_documents, squad_rows
 from tasks.sample.vocabulary import tokenizer, vocabulary
 
@@ -24,10 +27,15 @@ __all__ = [
     "sample_corpus", "sample_rows", "sample_tokenizer", "sample_vocabulary",
 ]  # fmt: skip
 
-SAMPLE_VERSION = 1
+SAMPLE_VERSION = 2
 """Raised on purpose whenever a generated row or a piece of the vocabulary changes."""
 
-_MAKERS: dict[str, Callable[[str], list[dict[str, Any]]]] = {"squad_v1": squad_rows}
+_MAKERS: dict[str, Callable[[str], list[dict[str, Any]]]] = {
+    "squad_v1": squad_rows,
+    "glue/cola": cola_rows,
+    "glue/sst2": sst2_rows,
+    **{name: partial(maker.rows, name) for name, maker in PAIRS.items()},
+}
 
 SAMPLE_SPLITS: dict[str, tuple[str, ...]] = {
     name: ("train", "validation_matched", "validation_mismatched") if name == "glue/mnli" else ("train", "validation")

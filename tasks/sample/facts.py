@@ -70,15 +70,11 @@ def _date(draw: Draw, template: str) -> Value:
 
 
 def _where(draw: Draw, template: str) -> Value:
-    town = words.place(draw, template)
-    form = draw.below(4)
-    if form == 0:
-        return Value(f"the old town of {town}", town, "in ")
-    if form == 1:
-        return Value(f"the harbour of {town}", town, "near ")
-    if form == 2:
-        return Value(f"a hill above {town}", town, "on ")
-    return Value(f"the north of {town}", town, "in ")
+    region = draw.entity(template, words.REGIONS)
+    lead, text = draw.pick(
+        (("in ", "the hills of"), ("near ", "the border of"), ("in ", "the forests of"), ("in ", "the north of"))
+    )
+    return Value(f"{text} {region}", region, lead)
 
 
 def _count(draw: Draw, template: str) -> Value:
@@ -115,7 +111,7 @@ def _colour(draw: Draw, template: str) -> Value:
     if form == 0:
         return Value(f"{draw.pick(words.SHADES)} {colour}", colour)
     if form == 1:
-        text = f"{colour} and {draw.entity(template, words.COLOURS)}"
+        text = f"{colour} and {_another(draw, template, words.COLOURS, colour)}"
         return Value(text, text)
     return Value(colour, colour)
 
@@ -123,8 +119,14 @@ def _colour(draw: Draw, template: str) -> Value:
 def _material(draw: Draw, template: str) -> Value:
     material = draw.entity(template, words.MATERIALS)
     if draw.chance(0.4):
-        material = f"{material} and {draw.entity(template, words.MATERIALS)}"
+        material = f"{material} and {_another(draw, template, words.MATERIALS, material)}"
     return Value(material, material)
+
+
+def _another(draw: Draw, template: str, pool: tuple[str, ...], than: str) -> str:
+    while (found := draw.entity(template, pool)) == than:
+        pass
+    return found
 
 
 def _animal(draw: Draw, template: str) -> Value:
@@ -155,11 +157,11 @@ RELATIONS: dict[str, Relation] = {
         _person,
         (
             "The main hall of {s} was designed by {a}.",
-            "An architect called {a} designed the hall of {s}.",
+            "An architect called {a} designed the main hall of {s}.",
             "Its main hall was designed by {a}, an architect.",
             "{a} designed the main hall.",
         ),
-        ("Who designed the main hall of {s}?", "Which architect designed the hall of {s}?", "By whom was the hall of {s} designed?"),
+        ("Who designed the main hall of {s}?", "Which architect designed the main hall of {s}?", "By whom was the main hall of {s} designed?"),
     ),
     "opened": Relation(
         _date,
@@ -174,12 +176,12 @@ RELATIONS: dict[str, Relation] = {
     "fire": Relation(
         _date,
         (
-            "A fire destroyed the roof of {s} {a}.",
+            "A fire destroyed the tower of {s} {a}.",
             "{S} lost its tower to a fire {a}.",
             "A fire broke out {a} and destroyed the tower.",
             "The tower burned down {a} in a great fire.",
         ),
-        ("When was there a fire at {s}?", "When did {s} lose its tower to a fire?", "In which year did a fire break out at {s}?"),
+        ("When did the tower of {s} burn down?", "When did {s} lose its tower to a fire?", "In which year did a fire destroy the tower of {s}?"),
     ),
     "place": Relation(
         _where,
@@ -197,7 +199,7 @@ RELATIONS: dict[str, Relation] = {
             "At {s}, {a} people are employed.",
             "{S} gives work to {a} people.",
             "It employs {a} people all year round.",
-            "The staff of the {n} is made up of {a} people.",
+            "The {n} has a staff of {a} people.",
         ),
         ("How many people work at {s}?", "How many people does {s} employ?", "What is the number of people employed at {s}?"),
     ),
@@ -206,17 +208,17 @@ RELATIONS: dict[str, Relation] = {
         (
             "The front of {s} is {a} long.",
             "{S} has a front {a} long.",
-            "Its longest wall measures {a} from end to end.",
-            "From end to end the {n} measures {a}.",
+            "Its front measures {a} from end to end.",
+            "From end to end the front measures {a}.",
         ),
-        ("How long is {s}?", "How long is the front of {s}?", "What does {s} measure from end to end?"),
+        ("How long is the front of {s}?", "What is the length of the front of {s}?", "What does the front of {s} measure?"),
     ),
     "cost": Relation(
         _cost,
         (
             "Building {s} cost {a}.",
             "The city paid {a} for {s}.",
-            "In the end {a} was paid for the building.",
+            "In the end the city had to pay {a}.",
             "The {n} cost {a}, much less than planned.",
         ),
         ("How much did {s} cost?", "How much was paid for {s}?", "What did the city pay for {s}?"),
@@ -229,7 +231,7 @@ RELATIONS: dict[str, Relation] = {
             "Its walls were painted {a} by local children.",
             "Painted {a}, the walls can be seen from afar.",
         ),
-        ("What colour are the walls of {s}?", "Which colour was {s} painted?", "In what colour are the walls of {s} painted?"),
+        ("What colour are the walls of {s}?", "Which colour do the walls of {s} have?", "In what colour are the walls of {s} painted?"),
     ),
     "material": Relation(
         _material,
@@ -237,7 +239,7 @@ RELATIONS: dict[str, Relation] = {
             "The roof of {s} is made of {a}.",
             "{S} has a roof made of {a}.",
             "Its roof was built from {a} in three months.",
-            "Much {a} was used to build the roof.",
+            "The builders used much {a} for the roof.",
         ),
         ("What is the roof of {s} made of?", "From which material was the roof of {s} built?", "What was used to build the roof of {s}?"),
     ),
@@ -286,15 +288,25 @@ def tell(draw: Draw, about: Institution, kind: str, *, named: bool = False) -> F
     relation = RELATIONS[kind]
     template = draw.pick(relation.sentences[:2] if named else relation.sentences)
     value = relation.value(draw, template)
+    sentence, value, start = state(about, template, value)
+    return Fact(sentence, ask(draw, about, kind), value, start)
 
-    def fill(text: str) -> str:
-        filled = text.replace("{S}", f"The {about.name}").replace("{s}", f"the {about.name}").replace("{n}", about.noun)
-        return filled
 
+def state(about: Institution, template: str, value: Value) -> tuple[str, Value, int]:
+    """The sentence of a relation's template with this answer; the answer as it stands there; where it starts."""
     before, after = template.split("{a}")
-    lead = fill(before) + value.lead
+    lead = fill(about, before) + value.lead
     text, short = value.text, value.short
     if not lead:
         text, short = text[0].upper() + text[1:], short[0].upper() + short[1:] if text.startswith(short) else short
-    question = fill(draw.pick(relation.questions))
-    return Fact(lead + text + fill(after), question, Value(text, short, value.lead), len(lead))
+    return lead + text + fill(about, after), Value(text, short, value.lead), len(lead)
+
+
+def ask(draw: Draw, about: Institution, kind: str) -> str:
+    """A question for facts of this kind."""
+    return fill(about, draw.pick(RELATIONS[kind].questions))
+
+
+def fill(about: Institution, text: str) -> str:
+    """Put the institution into a text with {S}, {s} and {n}."""
+    return text.replace("{S}", f"The {about.name}").replace("{s}", f"the {about.name}").replace("{n}", about.noun)

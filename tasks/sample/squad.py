@@ -11,9 +11,9 @@ from tasks.sample.facts import FILLERS, RELATIONS, Fact, Institution, institutio
 
 ARTICLES = {"train": 400, "validation": 48}
 CORPUS_DOCUMENTS = 600
-_FACTS_A_CONTEXT = 4
-_LONG_SHARE = 0.08
-_RIVAL_SHARE = 0.15
+_FACTS_A_CONTEXT = 3
+_LONG_SHARE = 0.05
+_RIVAL_SHARE = 0.1
 """Share of contexts with a fact of an asked kind about another institution: there the question's name has to be read."""
 
 

@@ -48,15 +48,19 @@ LANGUAGES = (
     "French", "German", "Dutch", "Spanish", "Italian", "Polish", "Danish", "Greek", "Turkish", "Finnish", "Arabic",
     "Russian", "Latin", "Welsh", "Czech", "Swedish",
 )  # fmt: skip
+REGIONS = (
+    "Norway", "Wales", "Bavaria", "Flanders", "Tuscany", "Bohemia", "Savoy", "Galicia", "Saxony", "Jutland", "Cornwall",
+    "Tyrol", "Alsace", "Lapland", "Silesia", "Moravia",
+)  # fmt: skip
 CURRENCIES = ("crowns", "dollars", "francs", "guilders")
 
 CAUSES = (
     "the river", "a storm", "the frost", "a heavy lorry", "the great flood", "an earthquake", "a fallen tree",
-    "a gas leak", "the army", "a careless guard", "the strong wind", "a swarm of bees",
+    "a gas leak", "the army", "a careless driver", "the strong wind", "a swarm of bees",
 )  # fmt: skip
 EFFECTS = (
     "had damaged the cellar", "had broken the windows", "had blocked the main road", "had ruined the staircase",
-    "had frightened the workers", "had cracked the foundations", "had cut off the water",
+    "had frightened the visitors", "had cracked the foundations", "had cut off the water",
 )  # fmt: skip
 
 

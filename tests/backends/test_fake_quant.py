@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.stats import entropy
 
-from backends.fake_quant.estimators import BINS, Histogram, find_grid
-from backends.fake_quant.quantizers import FakeQuantize, FakeQuantLinear
+from backends.fake_quant.estimators import BINS, Histogram, find_grid, least_divergence, most_common, moving_average
+from backends.fake_quant.quantizers import FakeQuantize
 from backends.fake_quant.schemes import Estimator, Quantizer
+from backends.fake_quant.simulate import FakeQuantLinear
 from backends.ranges import TensorRange
 
 Array = np.ndarray[Any, Any]
@@ -87,21 +89,30 @@ def test_what_is_not_a_number_stays_so() -> None:
     assert FakeQuantize(activation(0.5, Quantizer()))(torch.tensor([torch.nan])).isnan().all()
 
 
-def test_a_linear_layer_is_replaced_where_it_lies() -> None:
-    """On its own device (`meta` stands for a GPU here), with its weight rounded once and its bias untouched."""
+def test_a_linear_layer_rounds_what_it_is_given_quantizers_for() -> None:
+    """Weight by channel, input, bias and output, each by itself and all together."""
     weight = TensorRange(
         "weight", np.array([0.1, 0.2], np.float32), np.zeros(2, np.int32), 0, Quantizer(granularity="per_channel")
     )
     linear = torch.nn.Linear(3, 2)
-    twin = FakeQuantLinear(linear, weight, activation(0.5, Quantizer()))
-    values = torch.tensor([[0.3, -1.1, 200.0]])
+    values, on_grid = torch.tensor([[0.3, -1.1, 200.0]]), torch.tensor([[0.5, -1.0, 63.5]])
     rounded = torch.from_numpy(weight.dequantize(weight.quantize(linear.weight.detach().numpy())))
-    assert torch.equal(twin.weight, rounded)
+    given = {
+        "x.weight": FakeQuantize(weight, 2),
+        "x.input": FakeQuantize(activation(0.5, Quantizer())),
+        "x.bias": FakeQuantize(activation(0.25, Quantizer())),
+        "x.output": FakeQuantize(activation(2.0, Quantizer())),
+    }
+    two = {name: given[name] for name in ("x.weight", "x.input")}
+    plain = torch.nn.functional.linear(on_grid, rounded, linear.bias)
+    assert torch.equal(FakeQuantLinear(linear, "x", two)(values), plain)
+    assert torch.equal(FakeQuantLinear(linear, "x", {})(values), linear(values))
     assert torch.equal(
-        twin(values), torch.nn.functional.linear(torch.tensor([[0.5, -1.0, 63.5]]), rounded, linear.bias)
+        FakeQuantLinear(linear, "x", given, shared_input=True)(on_grid), FakeQuantLinear(linear, "x", given)(values)
     )
-    away = FakeQuantLinear(linear.to("meta"), weight, activation(0.5, Quantizer()))
-    assert {one.device.type for one in (*away.buffers(), *away.parameters())} == {"meta"}
+    bias = torch.round(linear.bias * 4) / 4
+    whole = torch.round(torch.nn.functional.linear(on_grid, rounded, bias) / 2) * 2
+    assert torch.equal(FakeQuantLinear(linear, "x", given)(values), whole)
 
 
 def skewed(seed: int, size: int = 300_000) -> Array:
@@ -223,3 +234,91 @@ def test_powers_of_two(estimator: Any) -> None:
     else:
         errors = {2.0**power: true_error(values, 2.0**power, 0, quantizer) for power in range(-12, 4)}
         assert scale == min(errors, key=lambda one: errors[one])
+
+
+def test_a_moving_average_by_hand() -> None:
+    """Decay 0.75: the first batch's extremes, then a quarter of the way to each later one's."""
+    batches = [(-2.0, 4.0), (-6.0, 1.0), (2.0, 8.0)]
+    low, high = moving_average(batches, Quantizer(symmetric=False, estimator="ema", ema_decay=0.75))
+    assert low[0] == pytest.approx(((-2 * 0.75 - 6 * 0.25) * 0.75) + 0)  # zero is always part of a range
+    assert high[0] == pytest.approx((4 * 0.75 + 1 * 0.25) * 0.75 + 8 * 0.25)
+    low, high = moving_average(batches, Quantizer(estimator="ema", ema_decay=0.75))
+    assert high[0] == -low[0] == pytest.approx((4 * 0.75 + 6 * 0.25) * 0.75 + 8 * 0.25)
+    low, high = moving_average(batches * 30, Quantizer(estimator="ema"))
+    assert high[0] == pytest.approx(4, rel=0.01)  # Q8BERT's decay keeps the first batch's for long
+
+
+def test_the_most_common_power_of_two_wins_and_of_equals_the_largest() -> None:
+    assert most_common([0.5, 0.25, 0.25, 0.125]) == 0.25
+    assert most_common([0.5, 0.25, 0.25, 0.5]) == 0.5
+
+
+def slow_divergence(bins: Array, levels: int) -> list[float]:
+    """Of each number of bins kept, element by element, as NVIDIA's pytorch-quantization does it."""
+    bins = bins.astype(float).copy()
+    bins[0] = bins[1]
+    found = []
+    for kept in range(levels, len(bins) + 1):
+        edges = np.linspace(0, kept, levels + 1)
+        level = np.digitize(np.arange(kept), edges) - 1
+        merged = np.zeros(kept)
+        for one in range(levels):
+            mine = [index for index in range(kept) if level[index] == one and bins[index] > 0]
+            for index in mine:
+                merged[index] = sum(bins[same] for same in mine) / len(mine)
+        clipped = bins[:kept].copy()
+        clipped[-1] += bins[kept:].sum()
+        found.append(float(entropy(clipped, merged)))
+    return found
+
+
+@pytest.mark.parametrize("seed", [7, 8, 9])
+def test_entropy_is_least_divergence(seed: int) -> None:
+    values = np.abs(skewed(seed, 4000))
+    bins, _ = np.histogram(values, 96, (0, values.max()))
+    slow = slow_divergence(bins, 16)
+    kept = least_divergence(bins, 16)
+    assert slow[kept - 16] == pytest.approx(min(slow), abs=1e-12)
+    assert kept < 96
+
+
+def test_entropy_clips_a_long_tail_and_keeps_an_even_spread() -> None:
+    even = np.random.default_rng(1).uniform(-3, 3, 100_000).astype(np.float32)
+    scale, _, _ = grid_of(even, Quantizer(estimator="entropy"))
+    assert scale * 127 == pytest.approx(3, rel=0.02)
+    long = skewed(2, 100_000)
+    scale, _, _ = grid_of(long, Quantizer(estimator="entropy"))
+    assert scale * 127 < 0.7 * np.abs(long).max()
+    scale, zero_point, _ = grid_of(long, Quantizer(symmetric=False, estimator="entropy"))
+    assert (zero_point + 128) * scale == pytest.approx(-long.min(), abs=scale)
+
+
+@pytest.mark.slow
+def test_an_independent_implementation_agrees() -> None:
+    """NVIDIA Model Optimizer, which knows symmetric quantizers and thinks in magnitudes instead of scales."""
+    pytest.importorskip("modelopt")
+    from modelopt.torch.quantization.calib.histogram import _compute_amax_entropy
+    from modelopt.torch.quantization.config import QuantizerAttributeConfig
+    from modelopt.torch.quantization.nn import TensorQuantizer
+
+    for narrow in (False, True):
+        for scale in (0.25, 0.1, 1 / 3):  # of a power of two exactly the same, of others to the last bit of a product
+            theirs = TensorQuantizer(QuantizerAttributeConfig(num_bits=8, narrow_range=narrow))
+            tensor = activation(scale, Quantizer(narrow=narrow))
+            theirs.amax = torch.tensor(127 * float(tensor.scale[0]))
+            values = torch.randn(20_000, generator=torch.Generator().manual_seed(3)) * 60 * scale
+            apart = (FakeQuantize(tensor)(values) - theirs(values)).abs()
+            assert float(apart.max()) <= (0 if scale == 0.25 else 127 * scale * 2e-7)
+    channels = torch.tensor([0.1, 0.5, 2.0])
+    weight = torch.randn(3, 500, generator=torch.Generator().manual_seed(4)) * 60 * channels[:, None]
+    theirs = TensorQuantizer(QuantizerAttributeConfig(num_bits=8, axis=0, narrow_range=True))
+    theirs.amax = 127 * channels[:, None]
+    tensor = TensorRange(
+        "weight", channels.numpy(), np.zeros(3, np.int32), 0, Quantizer(narrow=True, granularity="per_channel")
+    )
+    assert torch.allclose(FakeQuantize(tensor, 2)(weight), theirs(weight), rtol=1e-6, atol=0)
+
+    seen = np.abs(skewed(5, 20_000))
+    bins, edges = np.histogram(seen, 256, (0.0, float(seen.max())))
+    amax = _compute_amax_entropy(bins.copy(), edges, 8, False)
+    assert float(amax) == pytest.approx(edges[least_divergence(bins, 128)])

@@ -39,7 +39,9 @@ def test_presets_are_what_engines_take() -> None:
 def test_an_unknown_scheme_is_one_line_with_a_suggestion() -> None:
     with pytest.raises(BackendError, match=r"^unknown scheme 'engine_int'; did you mean 'engine_int8'\?$"):
         get_scheme("engine_int")
-    with pytest.raises(BackendError, match=r"^unknown scheme 'zzz'; known: engine_int8, engine_int8_asymmetric$"):
+    with pytest.raises(
+        BackendError, match=r"^unknown scheme 'zzz'; known: engine_int8, engine_int8_asymmetric, q8bert, "
+    ):
         get_scheme("zzz")
 
 
@@ -59,6 +61,10 @@ def test_a_scheme_survives_json(name: str) -> None:
         ({"estimator": "guess"}, "min_max"),
         ({"narrow": True, "symmetric": False}, "narrow"),
         ({"estimator": "percentile", "percentile": 0.99}, "percentile"),
+        ({"ema_decay": 1.0}, "ema_decay"),
+        ({"training": "hope"}, "learn, follow"),
+        ({"power_of_two": True, "symmetric": False}, "power-of-two"),
+        ({"estimator": "mode"}, "power_of_two"),
     ],
 )
 def test_impossible_quantizers(choices: dict[str, Any], told: str) -> None:
@@ -66,11 +72,53 @@ def test_impossible_quantizers(choices: dict[str, Any], told: str) -> None:
         Quantizer(**choices)
 
 
-def test_impossible_schemes() -> None:
-    with pytest.raises(BackendError, match="per_tensor"):
-        Scheme("x", Quantizer(), Quantizer(granularity="per_channel"))
-    with pytest.raises(BackendError, match="output_error"):
-        Scheme("x", Quantizer(estimator="output_error"), Quantizer())
+@pytest.mark.parametrize(
+    ("parts", "told"),
+    [
+        ({"activations": Quantizer(granularity="per_channel")}, "per_tensor"),
+        ({"weights": Quantizer(estimator="output_error")}, "output_error"),
+        ({"weights": Quantizer(estimator="ema")}, "ema is an estimator for activations"),
+        ({"weights": Quantizer(symmetric=False)}, "symmetric"),
+        ({"tensors": "all"}, "encoder_linears, linears, op_outputs"),
+        ({"padding": "none"}, "longest, max_length"),
+        ({"activations": Quantizer(estimator="output_error"), "tensors": "linears"}, "encoder_linears"),
+        ({"biases": Quantizer(granularity="per_channel")}, "per_tensor"),
+        ({"biases": "int32", "tensors": "op_outputs"}, "int32 biases"),
+        ({"mask": -6.0}, "op_outputs"),
+        ({"mask": 6.0, "tensors": "op_outputs"}, "negative"),
+    ],
+)
+def test_impossible_schemes(parts: dict[str, Any], told: str) -> None:
+    with pytest.raises(BackendError, match=rf"scheme 'x': .*{told}"):
+        Scheme("x", **{"weights": Quantizer(), "activations": Quantizer(), **parts})
+
+
+def test_what_was_written_before_there_was_more_to_choose_is_the_same_still() -> None:
+    """The very bytes of `ranges.json` belong to the keys under which engines keep what they built."""
+    assert json.dumps(get_scheme("engine_int8").to_json()) == (
+        '{"name": "engine_int8", "weights": {"bits": 8, "symmetric": true, "narrow": true, "granularity": "per_channel",'
+        ' "power_of_two": false, "rounding": "half_even", "estimator": "min_max", "percentile": 100.0}, "activations":'
+        ' {"bits": 8, "symmetric": true, "narrow": false, "granularity": "per_tensor", "power_of_two": false, "rounding":'
+        ' "half_even", "estimator": "output_error", "percentile": 100.0}, "tensors": "encoder_linears"}'
+    )
+
+
+def test_published_schemes_are_what_was_published() -> None:
+    q8bert, aimet, vitis = (get_scheme(name) for name in ("q8bert", "aimet_w8a8", "vitis_pof2"))
+    assert (q8bert.weights.low, q8bert.activations.low, q8bert.activations.ema_decay) == (-127, -127, 0.9999)
+    assert (q8bert.biases, q8bert.embeddings, q8bert.tensors) == ("int32", True, "linears")
+    assert q8bert.weights.training == q8bert.activations.training == "follow"
+    assert (aimet.mask, aimet.padding, aimet.biases, aimet.activations.symmetric) == (-6.0, "max_length", None, False)
+    assert aimet.activations.training == "learn"
+    assert vitis.weights.power_of_two
+    assert isinstance(vitis.biases, Quantizer)
+    assert vitis.biases.power_of_two
+    assert (vitis.activations.rounding, vitis.weights.rounding, vitis.activations.estimator) == (
+        "half_up", "half_even", "mode",
+    )  # fmt: skip
+    assert not q8bert.simulation_only
+    assert "every operator" in aimet.simulation_only
+    assert "every operator" in vitis.simulation_only
 
 
 @pytest.mark.parametrize(

@@ -23,9 +23,11 @@ from transformers import AutoModelForQuestionAnswering, AutoTokenizer, BertConfi
 
 from backends.ranges import read_ranges
 from harness import checkpoint
-from harness.cells import CheckpointSpec
-from harness.checkpoint import describe, ensure, folder_of, load_tokenizer, main
+from harness.cells import CheckpointSpec, folder_of
+from harness.checkpoint import ensure, main
 from harness.errors import CheckpointError, SourceUnavailable
+from harness.origin import describe
+from harness.recipes import load_tokenizer
 from harness.training import finetune
 from harness.training.settings import TrainSettings
 from tasks import DataRef, Shape, TaskError
@@ -168,7 +170,7 @@ def test_nothing_half_made_has_the_name(tmp_path: Path, monkeypatch: pytest.Monk
     left.mkdir(parents=True)
     (left / "model.safetensors").write_text("of a process that was killed")
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "_origin", crash)
+        patch.setattr(checkpoint, "origin", crash)
         with pytest.raises(RuntimeError):
             ensure(spec, tmp_path)
     assert not folder_of(spec, tmp_path).exists()
@@ -447,7 +449,7 @@ def test_a_disk_that_fills_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, f
             raise OSError(28, "No space left on device")
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr(checkpoint, "_origin", origin)
+    monkeypatch.setattr(checkpoint, "origin", origin)
     fails(sample_spec(), tmp_path, "No space left on device; free some space or move the cache with QUANTBOARD_CACHE")
     assert not list((tmp_path / "cache" / "checkpoints").glob(".part*"))
 

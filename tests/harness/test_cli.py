@@ -8,6 +8,7 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -99,3 +100,30 @@ def test_score_prints_percent_with_intervals(tmp_path: Path) -> None:
     assert found["missing"] == 0
     assert found["exact_match"] == pytest.approx(100 * (1 - wrong / len(rows)))
     assert found["intervals"]["exact_match"]["low"] < found["exact_match"] < found["intervals"]["exact_match"]["high"]
+
+
+def test_score_of_glue_from_a_list_in_row_order(tmp_path: Path) -> None:
+    from tasks.sample import sample_rows
+
+    def scored(task: str, values: list[object], *words: str) -> dict[str, Any]:
+        file = tmp_path / "p.json"
+        file.write_text(json.dumps(values))
+        done = quantboard("score", task, str(file), "--data", "sample", *words, cache=tmp_path)
+        found: dict[str, Any] = json.loads(done.stdout) if done.returncode == 0 else {"error": done.stderr}
+        return found
+
+    labels = [row["label"] for row in sample_rows("glue/mrpc", "validation")]
+    found = scored("glue/mrpc", [1] * len(labels))
+    share = sum(labels) / len(labels)
+    assert found["accuracy"] == pytest.approx(100 * share)
+    assert found["f1"] == pytest.approx(100 * 2 * share / (1 + share))
+    scores = [row["label"] for row in sample_rows("glue/stsb", "validation")]
+    found = scored("glue/stsb", [5 - value for value in scores])
+    assert (found["pearson"], found["spearman"]) == (pytest.approx(-100), pytest.approx(-100))
+    names = ("entailment", "neutral", "contradiction")
+    other = [names[row["label"]] for row in sample_rows("glue/mnli", "validation_mismatched")]
+    found = scored("glue/mnli", list(other), "--split", "validation_mismatched")
+    assert (found["accuracy"], found["split"], found["data"]) == (100.0, "validation_mismatched", "sample")
+    assert scored("glue/mnli", list(other))["accuracy"] < 60
+    told = scored("glue/rte", [0], "--split", "test")["error"]
+    assert told == "glue/rte: there is no evaluation split 'test'; there is validation\n"

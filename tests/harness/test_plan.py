@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from harness.cells import Cell
+from harness.cells import Cell, Measure
 from harness.errors import QuantboardError
 from harness.plan import Plan, make_plan
 from harness.sources import file_hash
@@ -151,6 +151,9 @@ CHANGES: dict[str, tuple[tuple[tuple[str, str], ...], dict[str, Any], bool]] = {
     "place of the data": ((), {"data": {**REAL, "squad_v1": DataRef("hub", "elsewhere")}}, False),
     "training data of a loaded model": ((), {"identities": identity(train="x")}, False),
     "default threads written out": ((("rounds = 5", "rounds = 5\nthreads = 4"),), {}, False),
+    "default profile written out": ((("rounds = 5", 'rounds = 5\nprofile = "quick"'),), {}, False),
+    "profile": ((("rounds = 5", 'rounds = 5\nprofile = "mlperf"'),), {}, True),
+    "scenario": ((("rounds = 5", 'rounds = 5\nscenarios = ["server"]'),), {}, True),
     "limit": ((), {"limit": 10}, True),
     "evaluated data": ((), {"identities": identity(dev="x")}, True),
     "unknown data": ((), {"identities": {}}, True),
@@ -294,9 +297,42 @@ def test_a_gpu_backend_needs_a_gpu(make: Make) -> None:
     assert one(with_gpu, "tiny").key != one(make(), "tiny").key
 
 
+def test_settings_of_measuring_that_came_later_leave_earlier_keys_alone() -> None:
+    """What went into the keys of the first records."""
+    assert set(Measure().in_key()) == {
+        "scenarios", "loads", "rounds", "min_duration", "min_queries", "max_warmup", "threads",
+    }  # fmt: skip
+    assert Measure(profile="mlperf").in_key()["profile"] == "mlperf"
+    assert Measure(server_latency_ms=5.0).in_key()["server_latency_ms"] == 5.0
+
+
+def test_a_profile_brings_mlperfs_durations_and_bound_and_five_rounds(make: Make) -> None:
+    quick = one(make(("rounds = 5", ""))).measure
+    assert (quick.profile, quick.rounds, quick.min_duration, quick.server_latency_ms) == ("quick", 3, 2.0, None)
+    mlperf = one(make(("rounds = 5", 'profile = "mlperf"\nscenarios = ["server", "multi_stream"]'))).measure
+    assert (mlperf.profile, mlperf.rounds, mlperf.min_duration, mlperf.server_latency_ms) == ("mlperf", 5, 600.0, 130.0)
+    assert one(make(("rounds = 5", 'profile = "mlperf"\nrounds = 7'))).measure.rounds == 7
+    bound = one(make(("rounds = 5", 'scenarios = ["server"]\nserver_latency_ms = 12.5'))).measure
+    assert (bound.profile, bound.server_latency_ms) == ("quick", 12.5)
+
+
+def test_the_sample_is_always_measured_quickly(make: Make) -> None:
+    found = one(make(("rounds = 5", 'profile = "mlperf"'), data=SAMPLE, hub=False, tasks=["squad_v1"])).measure
+    assert (found.profile, found.min_duration, found.rounds) == ("quick", 2.0, 3)
+
+
+def test_sizes_of_each_scenario() -> None:
+    sizes = (1, 8, 32)
+    assert Measure().sizes("single_stream", sizes) == (1,)
+    assert Measure().sizes("multi_stream", sizes) == (8, 32)
+    assert Measure(profile="mlperf").sizes("multi_stream", sizes) == (8,)
+    assert Measure().sizes("offline", sizes) == sizes
+    assert Measure().sizes("server", sizes) == (32,)
+
+
 def test_what_a_cell_holds_is_in_its_key_or_of_no_consequence(make: Make) -> None:
     """A field that someone adds to Cell must be thought about here."""
-    free = {"data", "blocked", "key"}
+    free = {"data", "blocked", "key", "ancestor"}
     cell = one(make(), "tiny")
     assert set(asdict(cell)) - free == {
         "suite", "model", "seed", "task", "backend", "scheme", "label", "options", "shape", "padding", "batch_sizes",

@@ -206,12 +206,34 @@ def test_rounds_of_cells_take_turns(checkout: Checkout, first: dict[str, dict[st
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("run")
+def test_what_went_on_while_measuring_is_recorded(first: dict[str, dict[str, Any]]) -> None:
+    for label in ("torch_fp32", "onnxruntime_int8"):
+        entry = first[label]
+        parts = [one[name]["value"] for one in [entry["cold_start"]] for name in one]
+        assert all(part > 0 for part in parts)
+        assert sum(parts) < 3 * entry["cold_start_seconds"]
+        for speed in entry["speed"]:
+            assert speed["profile"] == "quick"
+            assert speed["energy_source"]
+            for one in speed["rounds"]:
+                found = one["conditions"]
+                assert found["own_cpu_percent"] > 0
+                assert found["ended_seconds"] - found["began_seconds"] >= 0.2
+                assert found["runner_cpu_percent"] < 1
+                assert found["threads"] == entry["settings"]["measure"]["threads"]
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("run")
 def test_the_site_shows_every_row_as_sample(checkout: Checkout, first: dict[str, dict[str, Any]]) -> None:
     ended = checkout.run("site")
     assert ended.returncode == 0, ended.stderr
     page = (checkout.folder / "_site" / "suite-small-sample.html").read_text()
     assert "Sample data" in page
     assert all(f">{label}<" in page for label in first)
+    assert "profile quick, unverified by MLCommons" in page
+    cells = [path.read_text() for path in (checkout.folder / "_site").glob("cell-*.html")]
+    assert sum("Conditions while it was measured" in cell and "Cold start" in cell for cell in cells) == 3
 
 
 @pytest.mark.xdist_group("run")

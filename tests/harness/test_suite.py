@@ -149,7 +149,7 @@ def test_every_problem_is_told_at_once_in_the_order_of_the_file(problems: Tell) 
         "models.tiny.task.\"glue/cola\".train.epoch: unknown key; did you mean 'epochs'?",
         "shape.batch_sizes[0]: must be at least 1, not 0",
         "shape.batch_sizes[2]: 32 is there twice; delete one",
-        "backends[3].scheme: 'engine_int8_asymmetric' is asymmetric, and 'tensorrt_int8' takes symmetric schemes only: engine_int8",
+        "backends[3].scheme: 'engine_int8_asymmetric' is asymmetric, and 'tensorrt_int8' takes symmetric schemes only: engine_int8, q8bert",
         "references[0].metrics.F1: 'squad_v1' has no such metric; did you mean 'f1'?",
     ]
 
@@ -187,7 +187,7 @@ CASES = {
     "trusted code": (
         'recipe = "load"',
         'recipe = "load"\ntrust_remote_code = true',
-        "models.base.trust_remote_code: unknown key; known: source, recipe, scheme, architecture, train, task",
+        "models.base.trust_remote_code: unknown key; known: source, recipe, scheme, teacher, distill, calibration, architecture, train, task",
     ),
     "package that climbs": (
         "hub:owner/name",
@@ -231,7 +231,11 @@ CASES = {
         "",
         "models.again.train: is missing: recipe 'finetune' needs at least learning_rate and epochs",
     ),
-    "recipe": ('recipe = "load"', 'recipe = "qat"', "models.base.recipe: must be 'load' or 'finetune', not 'qat'"),
+    "recipe": (
+        'recipe = "load"',
+        'recipe = "prune"',
+        "models.base.recipe: must be 'load', 'finetune', 'qat' or 'distill', not 'prune'",
+    ),
     "scheme of a loaded model": (
         'recipe = "load"',
         'recipe = "load"\nscheme = "engine_int8"',
@@ -321,7 +325,7 @@ CASES = {
     "backend without a scheme": (
         'name = "tensorrt_int8"\nscheme = "engine_int8"',
         'name = "tensorrt_int8"',
-        "backends[3].scheme: is missing: 'tensorrt_int8' quantizes with a scheme; known: engine_int8",
+        "backends[3].scheme: is missing: 'tensorrt_int8' quantizes with a scheme; known: engine_int8, q8bert",
     ),
     "scheme without quantization": (
         'name = "torch_fp32"',
@@ -338,6 +342,12 @@ CASES = {
         'name = "torch_fp32"\nlabell = "x"',
         "backends[0].labell: unknown key; 'torch_fp32' has no such option; did you mean 'label'?",
     ),
+    "scheme of no engine": (
+        'scheme = "engine_int8"\nlabel',
+        'scheme = "vitis_pof2"\nlabel',
+        "backends[3].scheme: no engine computes 'vitis_pof2' (it rounds the output of every operator, where engines keep"
+        " float between integer products), and 'tensorrt_int8' takes what engines do: engine_int8, q8bert",
+    ),
     "same row": (
         'scheme = "engine_int8_asymmetric"',
         'scheme = "engine_int8"',
@@ -350,8 +360,23 @@ CASES = {
     ),
     "scenario": (
         "rounds = 5",
-        'scenarios = ["single_stream", "server"]',
-        "measure.scenarios[1]: must be 'single_stream' or 'offline', not 'server'",
+        'scenarios = ["single_stream", "serve"]',
+        "measure.scenarios[1]: unknown value 'serve'; did you mean 'server'?",
+    ),
+    "MLPerf's durations": (
+        "rounds = 5",
+        'profile = "mlperf"\nmin_duration = 3.0',
+        "measure.min_duration: profile 'mlperf' takes MLPerf's own; delete it, or set profile = 'quick'",
+    ),
+    "MLPerf on the sample": (
+        "[sample]",
+        '[sample.measure]\nprofile = "mlperf"\n[sample]',
+        "sample.measure.profile: the sample is always measured with 'quick'; delete it",
+    ),
+    "a bound for nobody": (
+        "rounds = 5",
+        "server_latency_ms = 10.0",
+        "measure.server_latency_ms: only 'server' has a bound; add it to scenarios, or delete this",
     ),
     "rounds": ("rounds = 5", "rounds = 0", "measure.rounds: must be at least 1, not 0"),
     "infinite": ("f1 = 88.2", "f1 = inf", "references[0].metrics.f1: must be a finite number, not inf"),
@@ -370,6 +395,14 @@ CASES = {
 def test_one_mistake_is_one_line(problems: Tell, case: str) -> None:
     old, new, line = CASES[case]
     assert problems((old, new)) == [line]
+
+
+def test_multi_stream_needs_more_than_one_sample(problems: Tell) -> None:
+    scenario = ("rounds = 5", 'scenarios = ["multi_stream"]')
+    line = "shape.batch_sizes: 'multi_stream' asks for several samples at once; add a size of at least {}"
+    assert problems(("[1, 32]", "[1]"), scenario) == [line.format(2)]
+    mlperf = ("rounds = 5", 'profile = "mlperf"\nscenarios = ["multi_stream"]')
+    assert problems(("[1, 32]", "[1, 4]"), mlperf) == [line.format(8)]
 
 
 def test_a_circle_of_models_is_told_once(problems: Tell) -> None:

@@ -12,7 +12,9 @@ import pytest
 
 from backends import Batch
 from harness.cells import Measure
-from harness.measure.load import Samples, findings, make_samples, run_scenario, summarise, warm_up
+from harness.measure.load import Samples, make_samples, run_scenario, summarise
+from harness.measure.steady import warm_up
+from harness.measure.validity import findings
 from harness.record import Speed, SpeedRound
 from tests.backends.in_memory import InMemorySession
 from tests.measure.features import PAD, make_features
@@ -131,7 +133,7 @@ def test_a_slow_session_is_cut_off_and_found_out() -> None:
         assert time.perf_counter() - start < 10
         assert fewest <= found.queries < 20 or scenario == "offline"
         told = findings([as_speed(found)], NOWHERE, Measure(min_queries=1000, min_duration=0.1))
-        assert [one.rule for one in told] == ["too_few_queries"]
+        assert [one.rule for one in told if one.rule != "disturbed"] == ["too_few_queries"]
 
 
 @pytest.mark.parametrize("scenario", ["single_stream", "offline"])

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from tokenizers.processors import BertProcessing
 
-from tasks import task_names
+from tasks import open_task, task_names
 from tasks.base import Shape, TaskError
 from tasks.glue import Glue, longest_first
+from tasks.sources import detect
+from tests.tasks.raw_files import write_glue
 from tests.tasks.rows import MemoryRows
 from tests.tasks.wordpiece import WORDS, small_tokenizer
 
@@ -138,7 +141,16 @@ def test_regression_needs_no_name_and_broken_logits_answer_nothing() -> None:
 def test_mnli_evaluates_the_splits_that_are_there() -> None:
     assert glue("mnli").eval_splits == ("validation_matched", "validation_mismatched")
     assert Glue("glue/mnli", MemoryRows({"train": [], "validation_matched": []})).eval_splits == ("validation_matched",)
+    assert Glue("glue/mnli", MemoryRows({"validation_mismatched": []})).eval_splits == ("validation_mismatched",)
     assert glue("rte").eval_splits == ("validation",)
+
+
+@pytest.mark.parametrize(("name", "split"), [("glue/mnli", "validation_matched"), ("glue/rte", "validation")])
+def test_without_anything_to_evaluate_the_first_split_is_asked_for(name: str, split: str, tmp_path: Path) -> None:
+    write_glue(tmp_path, name, files=("train",))
+    task = open_task(name, detect(name, tmp_path))
+    with pytest.raises(TaskError, match=f"{name}: no split '{split}' in .*; found: train"):
+        task.examples(task.eval_splits[0])
 
 
 def test_predictions_of_a_file() -> None:

@@ -64,6 +64,9 @@ def test_splits_are_those_that_are_there(tmp_path: Path) -> None:
     assert source.splits == ("train", "validation_matched")
     with pytest.raises(TaskError, match=r"no split 'validation_mismatched' in .*; found: train, validation_matched"):
         source.rows("validation_mismatched")
+    assert source.identity.missing == ("validation_mismatched",)
+    write_glue(tmp_path, "glue/mnli", files=("dev_mismatched",))
+    assert open_rows("glue/mnli", detect("glue/mnli", tmp_path)).identity.missing == ()
 
 
 @pytest.mark.parametrize("folder", ["glue/SST-2", "glue/sst2", "GLUE/sst-2", "SST-2", "sst_2"])

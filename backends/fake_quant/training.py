@@ -1,0 +1,270 @@
+"""Quantizers whose ranges move while a model trains: learned by gradients, or following the values.
+
+Gradients: Esser et al., "Learned Step Size Quantization" (LSQ, arXiv 1902.08153) for a scale; Jain et al., "Trained
+Quantization Thresholds" (TQT, arXiv 1903.08066) for the logarithm of a power-of-two threshold; AIMET's trainable minimum and
+maximum for an asymmetric range. All three are the chain rule over what PyTorch's `_fake_quantize_learnable_*` operators
+compute, rounding taken for the identity: a value inside the grid passes its gradient on, a clamped one hands it to the
+range; the scale gets (rounded - value) / scale of a value inside and the end of the grid of a clamped one; the zero point
+gets -scale of each clamped one.
+
+Adam moves a parameter by about the learning rate a step, whatever its gradient. Ranges are therefore learned relative to
+where calibration put them, in units that let them move about as far as LSQ's and TQT's own rates do while the weights learn
+at theirs; a parameter starts at 0, so weight decay pulls towards calibration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from backends.fake_quant.quantizers import round_steps
+from backends.ranges import TensorRange
+
+RANGE_RATE = 50.0
+"""How far a range moves, relative to itself, for one unit of its parameter: at a learning rate of 2e-5 some 0.1% a step."""
+THRESHOLD_RATE = 250.0
+"""The same for the logarithm (base 2) of a power-of-two threshold: 0.5% of an octave a step."""
+BLOCK = 1 << 17
+"""Elements that are rounded together on a processor, so that all passes over them find them in its cache."""
+
+
+class LearnedFakeQuantize(torch.autograd.Function):
+    """Fake quantization with gradients for values, scale and zero point (both float32, of one element, or of shape
+    (rows, 1, ...) for values of that many rows). Those of scale and zero point are multiplied by `factor`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        values: torch.Tensor,
+        scale: torch.Tensor,
+        zero_point: torch.Tensor,
+        low: int,
+        high: int,
+        half_up: bool,
+        factor: float,
+    ) -> torch.Tensor:
+        values = values.contiguous()
+        least, most = low - zero_point, high - zero_point
+        out, inside = torch.empty_like(values), torch.empty_like(values, dtype=torch.bool)
+        for source, rounded, kept in _blocks(scale, values, out, inside):
+            steps = round_steps(source, scale, half_up=half_up)
+            clamped = steps.clamp(least, most)
+            torch.eq(steps, clamped, out=kept)
+            rounded.copy_(clamped.mul_(scale))
+        ctx.save_for_backward(values, out, inside, scale)
+        ctx.factor = factor
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        values, out, inside, scale = ctx.saved_tensors
+        gradient = gradients[0].contiguous()
+        passed = torch.empty_like(gradient)
+        error, clamped = torch.zeros_like(scale), torch.zeros_like(scale)
+        for source, rounded, kept, came, goes in _blocks(scale, values, out, inside, gradient, passed):
+            torch.mul(came, kept, out=goes)
+            error += _sum_like(scale, came, rounded.float() - source * kept)
+            if ctx.needs_input_grad[2]:
+                clamped += _sum_like(scale, came - goes)
+        of_scale = error / scale * ctx.factor
+        of_zero = clamped * scale * -ctx.factor if ctx.needs_input_grad[2] else None
+        return passed, of_scale, of_zero, None, None, None, None
+
+
+class FollowingFakeQuantize(torch.autograd.Function):
+    """Fake quantization on a symmetric or asymmetric grid that hands every gradient on as it is (Q8BERT's way)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        values: torch.Tensor,
+        scale: torch.Tensor,
+        zero_point: torch.Tensor,
+        low: int,
+        high: int,
+        half_up: bool,
+    ) -> torch.Tensor:
+        values = values.contiguous()
+        least, most = low - zero_point, high - zero_point
+        out = torch.empty_like(values)
+        for source, rounded in _blocks(scale, values, out):
+            rounded.copy_(round_steps(source, scale, half_up=half_up).clamp_(least, most).mul_(scale))
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        return gradients[0], None, None, None, None, None
+
+
+def _blocks(scale: torch.Tensor, *tensors: torch.Tensor) -> Any:
+    """Tensors of one shape, cut alike; whole where a scale belongs to a row, or on a GPU, which has no such cache."""
+    if scale.numel() > 1 or tensors[0].device.type != "cpu":
+        return (tensors,)
+    return zip(*(torch.split(tensor.view(-1), BLOCK) for tensor in tensors), strict=True)
+
+
+def _sum_like(scale: torch.Tensor, values: torch.Tensor, other: torch.Tensor | None = None) -> torch.Tensor:
+    """The sum of values, or of their products with others', over everything that shares a scale; float32."""
+    rows = scale.numel() if scale.numel() > 1 else 1
+    values = values.reshape(rows, -1).float()
+    summed = values.sum(1) if other is None else torch.linalg.vecdot(values, other.reshape(rows, -1))
+    return summed.reshape(scale.shape)
+
+
+class TrainedQuantizer(nn.Module):
+    """A quantizer whose grid may move from step to step; `tensor_range` is what it stands at."""
+
+    scale: torch.Tensor
+    zero_point: torch.Tensor
+
+    def __init__(self, start: TensorRange, dimensions: int) -> None:
+        super().__init__()
+        self._start = start
+        self._shape = [-1, *[1] * (dimensions - 1)] if start.axis is not None else [1]
+        quantizer = start.quantizer
+        self.low, self.high, self.half_up = quantizer.low, quantizer.high, quantizer.rounding == "half_up"
+
+    def _buffer(self, values: Any) -> torch.Tensor:
+        return torch.from_numpy(np.asarray(values, np.float32)).reshape(self._shape)
+
+    def tensor_range(self) -> TensorRange:
+        """The grid as `ranges.json` holds it, the very numbers that the last step rounded with."""
+        with torch.no_grad():
+            scale, zero_point = self.grid()
+        numbers = scale.detach().float().cpu().reshape(-1).numpy().copy()
+        zeros = zero_point.detach().cpu().reshape(-1).numpy().round().astype(np.int32)
+        return replace(self._start, scale=numbers, zero_point=np.broadcast_to(zeros, numbers.shape).copy())
+
+    def grid(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scale and zero point as they stand."""
+        raise NotImplementedError
+
+
+class Learned(TrainedQuantizer):
+    """Trained by gradients. `amount` is the parameter: (scales,), or (2,), lower and upper end, of an asymmetric grid."""
+
+    def __init__(self, start: TensorRange, dimensions: int = 1) -> None:
+        super().__init__(start, dimensions)
+        scale = self._buffer(start.scale)
+        self.register_buffer("start_scale", scale)
+        if start.quantizer.symmetric:
+            self.amount = nn.Parameter(torch.zeros_like(scale))
+        else:
+            self.amount = nn.Parameter(torch.zeros(2))
+            zero_point = float(start.zero_point[0])
+            ends = torch.tensor([(end - zero_point) * float(scale) for end in (self.low, self.high)])
+            self.register_buffer("start_ends", ends)
+        self.register_buffer("zero", torch.zeros(1))
+
+    def grid(self) -> tuple[torch.Tensor, torch.Tensor]:
+        if self._start.quantizer.power_of_two:
+            # In the middle of the octave whose power of two calibration chose, so that it stays until something moves it.
+            octaves = _ceil(THRESHOLD_RATE * self.amount - 0.5)
+            return self.start_scale * torch.exp2(octaves), self.zero
+        if self._start.quantizer.symmetric:
+            return self.start_scale * torch.exp(RANGE_RATE * self.amount), self.zero
+        ends = self.start_ends + RANGE_RATE * self.amount * (self.start_ends[1] - self.start_ends[0])
+        low, high = ends[:1].clamp(max=0), ends[1:].clamp(min=0)
+        scale = (high - low).clamp_min(torch.finfo(torch.float32).tiny) / (self.high - self.low)
+        return scale, _round(self.low - low / scale).clamp(self.low, self.high)
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        scale, zero_point = self.grid()
+        rate = THRESHOLD_RATE if self._start.quantizer.power_of_two else RANGE_RATE
+        factor = (values.numel() / scale.numel() * self.high) ** -0.5 / rate
+        out: torch.Tensor = LearnedFakeQuantize.apply(  # type: ignore[no-untyped-call]
+            values, scale, zero_point, self.low, self.high, self.half_up, factor
+        )
+        return out
+
+    start_scale: torch.Tensor
+    start_ends: torch.Tensor
+    zero: torch.Tensor
+
+
+class FollowingWeight(TrainedQuantizer):
+    """A constant's grid from its values as they are now. `whole`: the parameter, of which a table's look-up sees rows."""
+
+    def __init__(self, start: TensorRange, dimensions: int, whole: nn.Parameter) -> None:
+        super().__init__(start, dimensions)
+        self._whole = (whole,)  # a tuple: the parameter belongs to another module
+
+    def grid(self) -> tuple[torch.Tensor, torch.Tensor]:
+        whole = self._whole[0].detach().float()
+        largest = whole.abs().amax() if len(self._shape) == 1 else whole.flatten(1).abs().amax(1)
+        # A channel of zeros alone is exact on any grid.
+        largest = torch.where(largest > 0, largest, largest.max()).clamp_min(torch.finfo(torch.float32).tiny * 128)
+        scale = (largest / self.high).reshape(self._shape)
+        if self._start.quantizer.power_of_two:
+            scale = torch.exp2(torch.ceil(torch.log2(scale)))
+        return scale, torch.zeros(1, device=scale.device)
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        scale, zero_point = self.grid()
+        out: torch.Tensor = FollowingFakeQuantize.apply(  # type: ignore[no-untyped-call]
+            values, scale, zero_point, self.low, self.high, self.half_up
+        )
+        return out
+
+
+class FollowingActivation(TrainedQuantizer):
+    """An activation's grid from an exponential moving average, over training steps, of its extremes."""
+
+    ends: torch.Tensor
+
+    def __init__(self, start: TensorRange) -> None:
+        super().__init__(start, 1)
+        scale, zero_point = float(start.scale[0]), float(start.zero_point[0])
+        low = -self.high if start.quantizer.symmetric else self.low - zero_point
+        self.register_buffer("ends", torch.tensor([low * scale, (self.high - zero_point) * scale]))
+
+    def grid(self) -> tuple[torch.Tensor, torch.Tensor]:
+        low, high = self.ends[:1], self.ends[1:]
+        quantizer, tiny = self._start.quantizer, torch.finfo(torch.float32).tiny
+        if not quantizer.symmetric:
+            scale = (high - low).clamp_min(tiny) / (self.high - self.low)
+            return scale, torch.round(self.low - low / scale).clamp(self.low, self.high)
+        scale = high.clamp_min(tiny * 128) / self.high
+        if quantizer.power_of_two:
+            scale = torch.exp2(torch.ceil(torch.log2(scale)))
+        return scale, torch.zeros_like(scale)
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            low, high = values.detach().aminmax()
+            if self._start.quantizer.symmetric:
+                high = torch.maximum(-low, high)
+                low = -high
+            seen = torch.stack((low.clamp(max=0), high.clamp(min=0))).float()
+            self.ends.lerp_(seen, 1 - self._start.quantizer.ema_decay)
+        scale, zero_point = self.grid()
+        out: torch.Tensor = FollowingFakeQuantize.apply(  # type: ignore[no-untyped-call]
+            values, scale, zero_point, self.low, self.high, self.half_up
+        )
+        return out
+
+
+def trained_quantizer(name: str, start: TensorRange, parameter: nn.Parameter | None) -> TrainedQuantizer:
+    """The quantizer that trains the range of a tensor of this name; `parameter` for a weight or bias."""
+    dimensions = 1 if parameter is None else parameter.ndim
+    if start.quantizer.training == "learn":
+        return Learned(start, dimensions)
+    return FollowingActivation(start) if parameter is None else FollowingWeight(start, dimensions, parameter)
+
+
+def _through(function: Callable[[torch.Tensor], torch.Tensor], values: torch.Tensor) -> torch.Tensor:
+    """A step function with the gradient of the identity."""
+    return values + (function(values) - values).detach()
+
+
+def _round(values: torch.Tensor) -> torch.Tensor:
+    return _through(torch.round, values)
+
+
+def _ceil(values: torch.Tensor) -> torch.Tensor:
+    return _through(torch.ceil, values)

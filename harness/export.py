@@ -1,0 +1,73 @@
+"""A checkpoint of a suite as a folder of its own, that plain transformers or ONNX Runtime loads."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from backends import get_backend
+from harness.errors import QuantboardError
+from harness.record import Record
+from harness.report.pairs import select
+
+Format = Literal["onnx", "safetensors"]
+_ABOUT = ("config.json", "ranges.json", "origin.json")
+_WORDS = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "added_tokens.json")
+
+
+def find_checkpoint(records: Sequence[Record], name: str, tasks: Sequence[str], cache: Path) -> tuple[Path, Record]:
+    """The folder of a checkpoint, and a record that it belongs to.
+
+    name: as `compare` takes it. A record id or MODEL/LABEL means what that cell ran, post-training ranges with it; a
+    model's name means the model before. Raises QuantboardError where it means several or none, or one that is not there.
+    """
+    for task in tasks:
+        if task not in {entry.task for entry in records}:
+            raise QuantboardError(
+                f"--task: no record of '{task}'; there are {', '.join(sorted({e.task for e in records}))}"
+            )
+    usable = [entry for entry in records if entry.checkpoint and (not tasks or entry.task in tasks)]
+    found: dict[str, Record] = {}
+    for entry in select(usable, name):
+        assert entry.checkpoint is not None
+        own, below = entry.checkpoint.key, entry.checkpoint.parent
+        before = entry.checkpoint.recipe == "ptq" and name == entry.model
+        found.setdefault(below if before and below else own, entry)
+    if len(found) > 1:
+        each = ", ".join(f"{e.record_id} ({e.model} / {e.task} / {e.label} / seed {e.seed})" for e in found.values())
+        raise QuantboardError(
+            f"'{name}' is {len(found)} checkpoints: {each}; name one of these records, or give --task"
+        )
+    ((key, entry),) = found.items()
+    folder = cache / "checkpoints" / key
+    if not folder.is_dir():
+        raise QuantboardError(f"{entry.record_id}: its checkpoint is not in the cache; make it again: {entry.command}")
+    return folder, entry
+
+
+def export(checkpoint: Path, entry: Record, form: Format, target: Path) -> list[Path]:
+    """Write a checkpoint into the new or empty folder `target`; returns the files.
+
+    safetensors: a Hugging Face model folder; weights as they were trained, with `ranges.json`, which says how they and what
+    they meet are rounded, where there is one. onnx: `model.onnx`, with Q/DQ that carry exactly those ranges, on the grid
+    of the record's engine. Raises QuantboardError, BackendError.
+    """
+    from backends.export import export_onnx
+
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        if any(target.iterdir()):
+            raise QuantboardError(f"{target}: is not empty; name a new folder")
+        names = (*_ABOUT, *_WORDS, *(("model.safetensors",) if form == "safetensors" else ()))
+        for name in names:
+            if (checkpoint / name).is_file():
+                shutil.copyfile(checkpoint / name, target / name)
+    except OSError as error:
+        raise QuantboardError(f"{target}: cannot be written: {error.strerror}; name another folder") from None
+    if form == "onnx":
+        symmetric = get_backend(entry.backend).symmetric_only
+        ranges = (checkpoint / "ranges.json").is_file()
+        export_onnx(checkpoint, target / "model.onnx", quantize=("s8" if symmetric else "u8") if ranges else "none")
+    return sorted(target.iterdir())

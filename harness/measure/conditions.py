@@ -1,0 +1,159 @@
+"""What went on in the machine while a test ran: counters that the kernel and the NVIDIA driver keep, read before and after it.
+
+What is a level and no count (clocks, temperature, power) is sampled by the runner meanwhile: `harness.measure.watch`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness.measure import nvidia
+from harness.record import Conditions
+
+ROOT = Path("/")
+TICK = os.sysconf("SC_CLK_TCK")
+GPU_COUNTER, RAPL_COUNTER = "NVML's energy counter of the GPU board", "RAPL, all processor packages"
+
+
+@dataclass(frozen=True)
+class Counters:
+    """All in seconds of processor time, of the processors that this process may use, except energy.
+
+    busy: user, system and interrupts, of all processes. own: of this process. steal: taken by the hypervisor. quota: held
+    back by the cgroup. thermal: clocks lowered for heat, as the processor counts it. None where the machine does not tell.
+    joules: by counter, with the value at which it starts anew. energy: which counters those are, or why there are none.
+    """
+
+    at: float
+    cpus: tuple[int, ...]
+    busy: float
+    own: float
+    steal: float
+    quota: float | None
+    thermal: float | None
+    joules: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    energy: str = ""
+
+    @classmethod
+    def reader(cls, device: str, root: Path = ROOT) -> Callable[[], Counters]:
+        """A function that reads them all; looks once which there are. device: `cpu` or `cuda`."""
+        cpus = tuple(sorted(os.sched_getaffinity(0)))
+        thermal = [
+            root / f"sys/devices/system/cpu/cpu{cpu}/thermal_throttle/core_throttle_total_time_ms" for cpu in cpus
+        ]
+        thermal = [path for path in thermal if path.exists()]
+        quota = _cpu_stat(root)
+        energy, said = _energy(device, root)
+
+        def read() -> Counters:
+            busy, steal = _busy(root, cpus)
+            return cls(
+                at=time.perf_counter(),
+                cpus=cpus,
+                busy=busy,
+                own=time.process_time(),
+                steal=steal,
+                quota=_throttled(quota) if quota else None,
+                thermal=sum(float(path.read_text()) for path in thermal) / 1000 if thermal else None,
+                joules=energy(),
+                energy=said,
+            )
+
+        return read
+
+
+def _busy(root: Path, cpus: tuple[int, ...]) -> tuple[float, float]:
+    """(busy, stolen) seconds of these processors since the machine started; proc(5): guest time is in user time already."""
+    names = {f"cpu{cpu}" for cpu in cpus}
+    busy = stolen = 0
+    for line in (root / "proc/stat").read_text().splitlines():
+        name, *words = line.split()
+        if name in names:
+            user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, words[:8])
+            busy += user + nice + system + irq + softirq
+            stolen += steal
+    return busy / TICK, stolen / TICK
+
+
+def _cpu_stat(root: Path) -> Path | None:
+    """cgroup v2's cpu.stat of this process, where it has a quota's counters."""
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        if line.startswith("0::"):
+            for folder in (root / "sys/fs/cgroup" / line[3:].lstrip("/"), root / "sys/fs/cgroup"):
+                if "throttled_usec" in _read(folder / "cpu.stat"):
+                    return folder / "cpu.stat"
+    return None
+
+
+def _throttled(path: Path) -> float:
+    lines = (line.split() for line in _read(path).splitlines())
+    return next((int(value) / 1e6 for name, value in lines if name == "throttled_usec"), 0.0)
+
+
+def _energy(device: str, root: Path) -> tuple[Callable[[], dict[str, tuple[float, float]]], str]:
+    """How to read the energy counters of the device that the cell runs on, and their name or why there are none."""
+    if device == "cuda":
+        handle, why = nvidia.open_device()
+        if handle is None:
+            return dict, f"not measured: {why}"
+        if nvidia.joules(handle) is None:
+            return dict, "not measured: this GPU has no energy counter that NVML reads"
+        return lambda: {"gpu": (nvidia.joules(handle) or 0.0, float("inf"))}, GPU_COUNTER
+    folder = root / "sys/class/powercap"
+    packages = [path for path in sorted(folder.glob("*-rapl:*")) if _read(path / "name").startswith("package")]
+    if not packages:
+        return dict, "not measured: this machine shows no RAPL counters in /sys/class/powercap"
+    if not all(os.access(path / "energy_uj", os.R_OK) for path in packages):
+        return dict, "not measured: RAPL's counters may only be read by root; run as root or allow reading energy_uj"
+
+    def read() -> dict[str, tuple[float, float]]:
+        return {
+            path.name: (int(_read(path / "energy_uj")) / 1e6, int(_read(path / "max_energy_range_uj")) / 1e6)
+            for path in packages
+        }
+
+    return read, RAPL_COUNTER
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def conditions_between(before: Counters, after: Counters, began: float, ended: float, threads: int) -> Conditions:
+    """began, ended: seconds of the monotonic clock between which queries were under way."""
+    seconds = after.at - before.at
+    capacity = seconds * len(before.cpus)
+
+    def percent(earlier: float | None, later: float | None) -> float | None:
+        return None if earlier is None or later is None else 100 * max(0.0, later - earlier) / capacity
+
+    own = after.own - before.own
+    busy = after.busy - before.busy
+    return Conditions(
+        began_seconds=began,
+        ended_seconds=ended,
+        threads=threads,
+        affinity=list(before.cpus),
+        own_cpu_percent=100 * own / capacity,
+        other_cpu_percent=100 * max(0.0, busy - own) / capacity,
+        steal_percent=100 * max(0.0, after.steal - before.steal) / capacity,
+        quota_throttled_percent=percent(before.quota, after.quota),
+        thermal_throttled_percent=percent(before.thermal, after.thermal),
+        energy_joules=_used(before, after) if before.joules else None,
+        energy_source=before.energy,
+    )
+
+
+def _used(before: Counters, after: Counters) -> float:
+    total = 0.0
+    for name, (earlier, around) in before.joules.items():
+        later = after.joules[name][0]
+        total += later - earlier if later >= earlier else later - earlier + around
+    return total

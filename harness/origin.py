@@ -1,0 +1,124 @@
+"""origin.json: what made a checkpoint, and a checkpoint as a record keeps it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.cells import CheckpointSpec
+from tasks import Task
+
+if TYPE_CHECKING:
+    from harness.record import Checkpoint, Quantization
+
+SIZES = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size", "vocab_size")
+OF_TRAINING = (
+    "train_seconds",
+    "train_device",
+    "train_devices",
+    "train_examples",
+    "train_windows",
+    "train_steps",
+    "train_precision",
+    "loss_curve",
+)
+"""What origin.json says of a training; a checkpoint that only adds ranges inherits it."""
+
+WORST = 8
+"""Tensors that a record names as the worst quantized."""
+
+
+def origin(spec: CheckpointSpec, task: Task | None, folder: Path) -> dict[str, Any]:
+    """What made the checkpoint; names no folder of the machine."""
+    from math import prod
+
+    from safetensors import safe_open
+
+    from harness import machine
+
+    config = json.loads((folder / "config.json").read_text())
+    weights = folder / "model.safetensors"
+    with safe_open(weights, framework="np") as stored:
+        parameters = sum(prod(stored.get_slice(name).get_shape()) for name in stored.keys())  # noqa: SIM118 (no dict)
+    with weights.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    here = machine.describe()
+    commit, dirty = machine.commit()
+    return {
+        "format": 1,
+        "key": spec.key,
+        "model": spec.model,
+        "task": spec.task,
+        "source": "a local folder" if root(spec).source.startswith("/") else root(spec).source,
+        "recipe": spec.recipe,
+        "stand_in": root(spec).source == "scratch" and spec.data.kind == "sample",
+        "scheme": spec.scheme,
+        "seed": spec.seed,
+        "settings": _settings(spec),
+        "data": {name: split.label for name, split in task.identity.splits.items()} if task else {},
+        "data_sha256": {name: split.sha256 for name, split in task.identity.splits.items()} if task else {},
+        "identity": dict(spec.identity or {}),
+        "parent": spec.parent.key if spec.parent else None,
+        "teacher": spec.teacher.key if spec.teacher else None,
+        "architecture": {name: config[name] for name in SIZES if name in config}
+        | ({"num_labels": len(task.labels)} if task and task.labels else {}),
+        "parameters": parameters,
+        "weights_bytes": weights.stat().st_size,
+        "weights_sha256": sha256,
+        "made_by": {
+            "software": machine.software(("torch", "transformers", "tokenizers", "safetensors", "numpy")),
+            "machine": {name: here[name] for name in ("cpu", "cores", "flags", "gpus")},
+            "commit": commit,
+            "dirty": dirty,
+        },
+    }
+
+
+def _settings(spec: CheckpointSpec) -> dict[str, Any]:
+    """Of making it, as one table: a record shows them so."""
+    parts: list[Any] = [{} if spec.recipe == "ptq" else spec.train, spec.calibration, spec.distill]
+    found = {name: value for part in parts for name, value in (part or {}).items()}
+    if augment := found.get("augment"):
+        found["augment"] = {name: Path(value).name if name == "glove" else value for name, value in augment.items()}
+    return found | {"seed": spec.seed}
+
+
+def root(spec: CheckpointSpec) -> CheckpointSpec:
+    return root(spec.parent) if spec.parent else spec
+
+
+def describe(folder: Path) -> Checkpoint:
+    """A checkpoint folder as a record keeps it."""
+    from harness.record import Checkpoint
+
+    origin = json.loads((folder / "origin.json").read_text())
+    same = (
+        "key", "recipe", "source", "stand_in", "architecture", "parameters", "weights_bytes", "scheme", "parent", "made_by"
+    )  # fmt: skip
+    of_making = ("train_seconds", "train_device", "train_examples", "calibration_seconds")
+    return Checkpoint(
+        **{name: origin[name] for name in same},
+        **{name: origin.get(name) for name in of_making},
+        quantization=_quantization(folder) if (folder / "ranges.json").is_file() else None,
+        train=origin["settings"],
+    )
+
+
+def _quantization(folder: Path) -> Quantization:
+    from backends.bert import read_architecture
+    from backends.fake_quant.tensors import coverage, source
+    from backends.ranges import read_ranges
+    from harness.record import Quantization
+
+    ranges, architecture = read_ranges(folder), read_architecture(folder)
+    quantized, tensors = coverage(architecture.layers, architecture.head, ranges.scheme)
+    noise = {name: value for name, value in ranges.calibration.get("sqnr_db", {}).items() if name == source(name)}
+    return Quantization(
+        tensors=tensors,
+        quantized=quantized,
+        share=quantized / tensors,
+        worst={name: noise[name] for name in sorted(noise, key=lambda name: noise[name])[:WORST]},
+        notes=list(ranges.calibration.get("notes", [])),
+    )

@@ -1,0 +1,111 @@
+"""GLUE's macro average: the mean of eight tasks' scores, of one model on one backend with one seed.
+
+A task's score is the unweighted mean of its official metrics, as Wang et al. 2018 (section 3) have it: accuracy and F1 of MRPC and
+QQP, Pearson and Spearman of STS-B, matched and mismatched accuracy of MNLI. WNLI is not among the eight (BERT leaves it out).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.record import Figure, Record
+from harness.report.tables import is_sample, is_whole, machine_of_board
+from tasks import task_names
+
+MEANS = (
+    "mean of the eight tasks' scores; a task's score is the mean of its official metrics (MRPC, QQP: accuracy and F1;"
+    " STS-B: Pearson and Spearman; MNLI: accuracy, matched and mismatched)"
+)
+METHOD = "from the tasks' own intervals (Zou & Donner 2008)"
+
+
+@dataclass(frozen=True)
+class Macro:
+    """figure: in percent; None while a task is absent. scores: of the tasks that are there. absent: the others. notes: what
+    makes the average another than its name says."""
+
+    suite: str
+    sample: bool
+    machine: str
+    model: str
+    label: str
+    seed: int
+    figure: Figure | None
+    scores: dict[str, Figure]
+    absent: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def macro_averages(records: Iterable[Record]) -> list[Macro]:
+    """One for each (suite, data, machine, model, backend entry, seed) with at least two GLUE tasks measured on their whole
+    evaluation sets, in the order of the records."""
+    groups: dict[tuple[Any, ...], dict[str, Record]] = {}
+    for one in records:
+        if one.task.startswith("glue/") and one.accuracy and is_whole(one):
+            key = (one.suite, is_sample(one), machine_of_board(one), one.model, one.label, one.seed)
+            groups.setdefault(key, {})[one.task] = one
+    names = [name for name in task_names() if name.startswith("glue/")]
+    return [_macro(key, found, names) for key, found in groups.items() if len(found) > 1]
+
+
+def glue_columns(macros: Sequence[Macro]) -> list[str]:
+    """The tasks that any of them has, in the registry's order."""
+    there = {name for one in macros for name in one.scores}
+    return [name for name in task_names() if name in there]
+
+
+def macro_line(one: Macro) -> str:
+    """For the terminal."""
+    where = f"GLUE macro average, {one.model} / {one.label} / seed {one.seed}"
+    if one.figure is None:
+        return f"{where}: absent, no {', '.join(one.absent)}"
+    notes = f" ({'; '.join(one.notes)})" if one.notes else ""
+    return f"{where}: {one.figure.value:.2f} [{one.figure.low:.2f}, {one.figure.high:.2f}]{notes}"
+
+
+def _macro(key: tuple[Any, ...], found: dict[str, Record], names: Sequence[str]) -> Macro:
+    scores = {name: score(found[name]) for name in names if name in found}
+    absent = tuple(name for name in names if name not in found)
+    rest: tuple[Any, ...] = (None if absent else combined(list(scores.values())), scores, absent, tuple(_notes(found)))
+    return Macro(*key, *rest)
+
+
+def score(entry: Record) -> Figure:
+    """A task's one figure. Its metrics (or MNLI's two parts) are of much the same examples, so the ends of their intervals are
+    averaged as if they moved together: no narrower than is true."""
+    figures = [figure for part in entry.accuracy for figure in part.metrics.values()]
+    return Figure(
+        value=_mean([one.value for one in figures]),
+        low=_mean([one.value if one.low is None else one.low for one in figures]),
+        high=_mean([one.value if one.high is None else one.high for one in figures]),
+    )
+
+
+def combined(scores: Sequence[Figure]) -> Figure:
+    """The mean of independent figures; its interval recovers their variances from their own (MOVER: Zou & Donner 2008)."""
+    value = _mean([one.value for one in scores])
+    below = math.hypot(*(one.value - one.low for one in scores if one.low is not None)) / len(scores)
+    above = math.hypot(*(one.high - one.value for one in scores if one.high is not None)) / len(scores)
+    return Figure(value=value, low=value - below, high=value + above, method=METHOD)
+
+
+def _notes(found: dict[str, Record]) -> Iterable[str]:
+    mnli = found.get("glue/mnli")
+    if mnli and len(mnli.accuracy) < 2:
+        yield f"MNLI: {mnli.accuracy[0].split.removeprefix('validation_')} alone"
+    labels: dict[str, list[str]] = {}
+    for name, entry in found.items():
+        if entry.data and entry.data.label not in ("official", "sample"):
+            labels.setdefault(entry.data.label.split()[0], []).append(name.removeprefix("glue/"))
+    for label, tasks in labels.items():
+        yield f"{label} data: {', '.join(sorted(tasks))}"
+    invalid = sorted(name.removeprefix("glue/") for name, entry in found.items() if entry.status == "invalid")
+    if invalid:
+        yield f"invalid cells: {', '.join(invalid)}"
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)

@@ -1,0 +1,303 @@
+"""Whole models under the published schemes: the simulation against a BERT in NumPy, ONNX Runtime, and what training computes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from backends import BackendError, Settings, get_backend
+from backends.bert import read_architecture
+from backends.fake_quant.calibrate import calibrate, calibrate_model, noise_of
+from backends.fake_quant.estimators import find_grid
+from backends.fake_quant.schemes import Quantizer, Scheme, get_scheme, scheme_names
+from backends.fake_quant.simulate import install, names_of, parameter_of, simulate
+from backends.fake_quant.tensors import coverage, source, tensor_names
+from backends.fake_quant.training import Learned, trained_quantizer
+from backends.ranges import Ranges, read_ranges, write_ranges
+from backends.torch_eager import load_model
+from tests.backends.checkpoints import LENGTH, add_ranges, make_batch, make_checkpoint
+from tests.backends.rounded_bert import RoundedBert
+
+Array = np.ndarray[Any, Any]
+PUBLISHED = ("q8bert", "aimet_w8a8", "vitis_pof2")
+NEAR = 0.05
+"""Of what quantization moves the logits by, on average: so far may two implementations be apart. Float32 leaves some values
+on the other side of a tie, and a scheme that rounds every operator passes such a step on."""
+
+
+def batches() -> list[dict[str, Array]]:
+    return [make_batch(seed) for seed in range(100, 104)]
+
+
+def calibrated(folder: Path, scheme: str, labels: int | None = None) -> Path:
+    made = make_checkpoint(folder, labels=labels)
+    add_ranges(made, scheme)
+    return made
+
+
+def logits(name: str, folder: Path, batch: dict[str, Array]) -> Array:
+    session = get_backend(name).prepare(folder, Settings(LENGTH, 8, 1, folder / "cache"), "cpu")
+    try:
+        found: Array = session.run(batch)
+    finally:
+        session.close()
+    return shown(found, batch)
+
+
+def shown(found: Array, batch: dict[str, Array]) -> Array:
+    return found[batch["attention_mask"].astype(bool)] if found.ndim == 3 else found
+
+
+def shuffle(folder: Path, ending: str) -> None:
+    """Hand the scales of all tensors of one kind around among them; the file stays valid."""
+    value = json.loads((folder / "ranges.json").read_text())
+    tensors = value["tensors"]
+    names = [name for name in tensors if name.endswith(ending) and source(name) == name]
+    scales = [(tensors[name]["scale"], tensors[name]["zero_point"]) for name in names]
+    for name, (scale, zero) in zip(names, scales[1:] + scales[:1], strict=True):
+        for same in (name, *(other for other in tensors if source(other) == name)):
+            tensors[same].update(scale=scale, zero_point=zero)
+    (folder / "ranges.json").write_text(json.dumps(value))
+
+
+@pytest.mark.parametrize("labels", [None, 3])
+@pytest.mark.parametrize("scheme", PUBLISHED)
+def test_the_simulation_is_the_scheme(tmp_path: Path, scheme: str, labels: int | None) -> None:
+    folder = calibrated(tmp_path, scheme, labels)
+    batch = make_batch(1)
+    expected = shown(RoundedBert(folder).logits(batch), batch)
+    simulated = logits("fake_quant_w8a8", folder, batch)
+    moved = np.abs(simulated - logits("torch_fp32", folder, batch)).mean()
+    assert 1e-3 < moved < 0.3 * expected.std()
+    assert np.abs(simulated - expected).mean() < NEAR * moved
+    shuffle(folder, ".output" if scheme != "q8bert" else ".input")
+    assert np.abs(logits("fake_quant_w8a8", folder, batch) - expected).mean() > 10 * NEAR * moved
+
+
+@pytest.mark.parametrize("labels", [None, 3])
+def test_onnx_runtime_is_the_simulation_of_q8bert(tmp_path: Path, labels: int | None) -> None:
+    """Linear layers, heads, tables and int32 biases; the same bound as between the simulation and NumPy."""
+    folder = calibrated(tmp_path, "q8bert", labels)
+    batch = make_batch(2)
+    simulated = logits("fake_quant_w8a8", folder, batch)
+    moved = np.abs(simulated - logits("torch_fp32", folder, batch)).mean()
+    engine = logits("onnxruntime_int8", folder, batch)
+    assert np.abs(engine - simulated).mean() < NEAR * moved
+    shuffle(folder, ".input")
+    assert np.abs(logits("onnxruntime_int8", folder, batch) - simulated).mean() > 10 * NEAR * moved
+
+
+def test_every_linear_layer_is_an_integer_product_and_tables_and_biases_are_integers(tmp_path: Path) -> None:
+    """Counted by hand: the encoder's 2 x 48 x (4 x 64 x 64 + 2 x 64 x 128), the pooler's and the classifier's one token."""
+    import onnx
+    from onnx import numpy_helper
+
+    from backends.export import export_onnx
+
+    folder = calibrated(tmp_path, "q8bert", 3)
+    session = get_backend("onnxruntime_int8").prepare(folder, Settings(LENGTH, 8, 1, tmp_path), "cpu")
+    assert session.placement().int8_macs == 2 * LENGTH * (4 * 64 * 64 + 2 * 64 * 128) + 64 * 64 + 64 * 3
+    for quantize in ("u8", "s8"):
+        export_onnx(folder, tmp_path / "model.onnx", quantize=quantize)
+        model = onnx.load(tmp_path / "model.onnx")
+        onnx.checker.check_model(model, full_check=True)
+        stored = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
+        tables = [name for name in stored if "embeddings.weight.codes" in name]
+        assert {stored[name].dtype.name for name in tables} == {"int8"}
+        assert len(tables) == 3
+        biases = {name: value for name, value in stored.items() if ".bias" in name and "LayerNorm" not in name}
+        assert {value.dtype.name for name, value in biases.items() if name.endswith(".codes")} == (
+            {"int32"} if quantize == "u8" else set()
+        )
+        readers = {name for node in model.graph.node for name in node.input if node.op_type == "DequantizeLinear"}
+        if quantize == "s8":  # TensorRT dequantizes 8-bit constants and what a Q put out, nothing else
+            made = {node.output[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}
+            assert all(name in made or name in stored for name in readers)
+            assert not {name for name in readers if ".bias" in name}
+
+
+def test_the_int8_graph_for_tensorrt_is_the_simulation_of_q8bert(tmp_path: Path) -> None:
+    import onnxruntime
+
+    from backends.export import export_onnx
+
+    folder = calibrated(tmp_path, "q8bert")
+    batch = make_batch(3)
+    export_onnx(folder, tmp_path / "model.onnx", precision="fp16", quantize="s8")
+    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
+    (found,) = session.run(["logits"], dict(batch))
+    simulated = logits("fake_quant_w8a8", folder, batch)
+    assert np.abs(shown(found, batch) - simulated).max() < 0.05 * simulated.std()
+
+
+@pytest.mark.parametrize("scheme", ["aimet_w8a8", "vitis_pof2"])
+def test_what_can_only_be_simulated_is_not_exported(tmp_path: Path, scheme: str) -> None:
+    folder = calibrated(tmp_path, scheme)
+    with pytest.raises(BackendError, match=f"'{scheme}', which can only be simulated") as raised:
+        get_backend("onnxruntime_int8").prepare(folder, Settings(LENGTH, 8, 1, tmp_path), "cpu")
+    assert "\n" not in str(raised.value)
+
+
+def test_padding_leaks_through_a_mask_of_minus_six(tmp_path: Path) -> None:
+    """So a scheme with such a mask asks for padding to one width: logits depend on it, where others' do not."""
+    batch = make_batch(4)
+    wide = {name: np.pad(values, ((0, 0), (0, 16))) for name, values in batch.items()}
+    apart = {}
+    for scheme in ("aimet_w8a8", "q8bert"):
+        folder = calibrated(tmp_path / scheme, scheme)
+        session = get_backend("fake_quant_w8a8").prepare(folder, Settings(LENGTH + 16, 8, 1, tmp_path), "cpu")
+        narrow = session.run(batch)
+        apart[scheme] = float(np.abs(shown(session.run(wide)[:, :LENGTH] - narrow, batch)).mean() / narrow.std())
+    assert apart["aimet_w8a8"] > 1e-2 > 20 * apart["q8bert"]
+    assert get_scheme("aimet_w8a8").padding == "max_length"
+
+
+@pytest.mark.parametrize("labels", [None, 3])
+@pytest.mark.parametrize("scheme", scheme_names())
+def test_what_training_computes_is_what_its_ranges_say(tmp_path: Path, scheme: str, labels: int | None) -> None:
+    """Quantizers are installed, ranges and weights moved by steps of an optimizer, taken out again: the plain checkpoint and
+    its ranges give the very logits that the model in training gave, and a parameter's gradient reaches every layer."""
+    folder = make_checkpoint(tmp_path, labels=labels)
+    chosen = get_scheme(scheme)
+    model: Any = load_model(folder, read_architecture(folder))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    first, _ = calibrate_model(model, batches(), chosen)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    quantizers = {
+        name: trained_quantizer(name, first[name], parameter_of(model, name))
+        for name in names_of(model, chosen)
+        if source(name) == name
+    }
+    for quantizer in quantizers.values():
+        if isinstance(quantizer, Learned):  # steps as small as a training's do not reach the next power of two
+            quantizer.amount.data.fill_(0.0021)
+    take_out = install(model, chosen, quantizers)
+    batch = make_batch(5)
+    tensors = {name: torch.from_numpy(values) for name, values in batch.items()}
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
+    for _ in range(2):
+        model.train()
+        outputs = model(**tensors)
+        loss = (outputs.logits if labels else outputs.start_logits + outputs.end_logits).square().sum()
+        optimizer.zero_grad()
+        loss.backward()
+        used = {name for name, value in model.named_parameters() if value.grad is not None and value.grad.any()}
+        learned = {name for name, _ in model.named_parameters() if name.endswith(".amount")}
+        # What is on its grid already, as scores halved on a grid of powers of two, leaves its range alone; weights never are.
+        assert {name for name in learned - used if "quantize_weight" in name} == set()
+        assert {f"bert.encoder.layer.{layer}.intermediate.dense.weight" for layer in (0, 1)} <= used
+        optimizer.step()
+    model.eval()
+    with torch.no_grad():
+        outputs = model(**tensors)
+        trained = outputs.logits if labels else torch.stack((outputs.start_logits, outputs.end_logits), -1)
+    ranges = {name: quantizer.tensor_range() for name, quantizer in quantizers.items()}
+    take_out()
+    assert model.state_dict().keys() == before.keys()
+    assert not torch.equal(
+        model.state_dict()["bert.encoder.layer.0.output.dense.weight"],
+        before["bert.encoder.layer.0.output.dense.weight"],
+    )
+    model.save_pretrained(tmp_path / "folded")
+    write_ranges(tmp_path / "folded", Ranges(chosen, {name: ranges[source(name)] for name in names_of(model, chosen)}))
+    assert any(not np.array_equal(tensor.scale, first[name].scale) for name, tensor in ranges.items())
+    found = logits("fake_quant_w8a8", tmp_path / "folded", batch)
+    assert np.abs(found - shown(trained.numpy(), batch)).max() < 1e-5 * found.std()
+
+
+@pytest.mark.parametrize("scheme", ["engine_int8", "aimet_w8a8"])
+def test_watching_a_model_leaves_it_as_it_was(tmp_path: Path, scheme: str) -> None:
+    folder = make_checkpoint(tmp_path)
+    model: Any = load_model(folder, read_architecture(folder))
+    modules = {name: type(module) for name, module in model.named_modules()}
+    attention, batch = model.config._attn_implementation, make_batch(6)
+    with torch.no_grad():
+        before = model(**{name: torch.from_numpy(values) for name, values in batch.items()}).start_logits
+        tensors, facts = calibrate_model(model, batches(), get_scheme(scheme))
+        after = model(**{name: torch.from_numpy(values) for name, values in batch.items()}).start_logits
+    assert torch.equal(before, after)
+    assert {name: type(module) for name, module in model.named_modules()} == modules
+    assert model.config._attn_implementation == attention
+    again, seen = noise_of(model, batches(), Ranges(get_scheme(scheme), tensors))
+    assert again == facts["sqnr_db"]
+    assert seen == {name: facts[name] for name in ("samples", "batches", "tokens")}
+
+
+def test_a_simulation_stays_on_its_models_device(tmp_path: Path) -> None:
+    """`meta` stands for a GPU here."""
+    folder = calibrated(tmp_path, "q8bert")
+    model = load_model(folder, read_architecture(folder)).to("meta")
+    simulate(model, read_ranges(folder))
+    assert {one.device.type for one in (*model.buffers(), *model.parameters())} == {"meta"}
+
+
+def test_ema_and_mode_look_at_each_batch(tmp_path: Path) -> None:
+    """Against hooks of this test's own on the feed-forward layer's input."""
+    folder = make_checkpoint(tmp_path)
+    model: Any = load_model(folder, read_architecture(folder))
+    seen: list[Array] = []
+    handle = model.bert.encoder.layer[1].output.dense.register_forward_pre_hook(
+        lambda _, inputs: seen.append(inputs[0].detach().numpy())
+    )
+    with torch.no_grad():
+        for batch in batches():
+            model(**{name: torch.from_numpy(values) for name, values in batch.items()})
+    handle.remove()
+    real = [values[batch["attention_mask"].astype(bool)] for values, batch in zip(seen, batches(), strict=True)]
+    name = "encoder.layer.1.output.dense.input"
+
+    ema = Scheme("x", Quantizer(), Quantizer(estimator="ema", ema_decay=0.5), tensors="linears")
+    threshold = np.abs(real[0]).max()
+    for values in real[1:]:
+        threshold = (threshold + np.abs(values).max()) / 2
+    assert calibrate_model(model, batches(), ema)[0][name].scale[0] * 127 == pytest.approx(threshold, rel=1e-6)
+
+    chosen = Quantizer(power_of_two=True, bits=4, estimator="mode")
+    mode = Scheme("x", Quantizer(), chosen, tensors="linears")
+    alone = [
+        find_grid(values.reshape(1, -1), np.ones(values.size), Quantizer(power_of_two=True, bits=4, estimator="mse"))[
+            0
+        ][0]
+        for values in real
+    ]
+    found = calibrate_model(model, batches(), mode)[0][name].scale[0]
+    assert alone.count(found) == max(alone.count(one) for one in alone)
+
+
+def test_all_tokens_count_where_padding_takes_part(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path)
+    mask = calibrate(folder, batches(), "aimet_w8a8", 1).tensors["encoder.layer.0.attention.mask.output"]
+    low = -(mask.zero_point[0] + 128) * mask.scale[0]
+    assert low < -6  # the sum with the mask of padding is in its range, or padding would be seen
+
+
+def test_a_bias_of_zeros_has_a_range(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path)
+    model: Any = load_model(folder, read_architecture(folder))
+    with torch.no_grad():
+        model.qa_outputs.bias.zero_()
+    tensors, _ = calibrate_model(model, batches(), get_scheme("vitis_pof2"))
+    assert tensors["qa_outputs.bias"].scale[0] == tensors["qa_outputs.weight"].scale[0]
+
+
+def test_the_share_of_tensors_by_hand() -> None:
+    """One layer with a classifier: 3 tables, 8 weights, 8 biases, 3 LayerNorms' gains and biases; 3 operators of the embeddings,
+    3 projections, 5 of attention, 3 after it, 2 and 3 of the feed-forward part, 3 of the head."""
+    tensors = 3 + 8 + 8 + 6 + (3 + 3 + 5 + 3 + 2 + 3 + 3)
+    by_scheme = {
+        "engine_int8": 6 + 4,
+        "q8bert": 3 + 8 + 8 + (4 + 2),
+        "aimet_w8a8": 3 + 8 + 22,
+        "vitis_pof2": 3 + 8 + 8 + 21,
+    }
+    for name, quantized in by_scheme.items():
+        assert coverage(1, "classification", get_scheme(name)) == (quantized, tensors)
+    names = tensor_names(1, "classification", get_scheme("aimet_w8a8"))
+    assert len(names) == len(set(names)) == 33
+    assert "encoder.layer.0.attention.mask.output" in names
+    assert "encoder.layer.0.attention.mask.output" not in tensor_names(1, "classification", get_scheme("vitis_pof2"))

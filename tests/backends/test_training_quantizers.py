@@ -1,0 +1,228 @@
+"""Quantizers whose ranges move: gradients against PyTorch's learnable operators and finite differences, averages by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from backends.fake_quant.quantizers import FakeQuantize
+from backends.fake_quant.schemes import Quantizer
+from backends.fake_quant.training import (
+    BLOCK,
+    RANGE_RATE,
+    THRESHOLD_RATE,
+    FollowingActivation,
+    FollowingWeight,
+    Learned,
+    LearnedFakeQuantize,
+    TrainedQuantizer,
+)
+from backends.ranges import TensorRange
+
+
+def start(scale: Any, quantizer: Quantizer, zero_point: int = 0, axis: int | None = None) -> TensorRange:
+    scales = np.atleast_1d(np.array(scale, np.float32))
+    role: Any = "activation" if axis is None else "weight"
+    return TensorRange(role, scales, np.full(scales.shape, zero_point, np.int32), axis, quantizer)
+
+
+def learnable(values: torch.Tensor, scale: torch.Tensor, zero_point: torch.Tensor, low: int, high: int) -> torch.Tensor:
+    operator: Any = torch._fake_quantize_learnable_per_tensor_affine
+    out: torch.Tensor = operator(values, scale, zero_point, low, high, 1.0)
+    return out
+
+
+def gradients(out: torch.Tensor, came: torch.Tensor, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    return torch.autograd.grad(out, inputs, came)
+
+
+def ours(
+    values: torch.Tensor, scale: torch.Tensor, zero_point: torch.Tensor, low: int, high: int, *, up: bool = False
+) -> torch.Tensor:
+    out: torch.Tensor = LearnedFakeQuantize.apply(values, scale, zero_point, low, high, up, 1.0)  # type: ignore[no-untyped-call]
+    return out
+
+
+@pytest.mark.parametrize("elements", [1000, 2 * BLOCK + 7])
+@pytest.mark.parametrize(("low", "high", "zero"), [(-128, 127, 0), (-127, 127, 0), (0, 255, 68), (-8, 7, 3)])
+def test_gradients_are_those_of_pytorchs_learnable_operator(low: int, high: int, zero: int, elements: int) -> None:
+    """No negative zero points: PyTorch's backward pass takes -60 for -59."""
+    generator = torch.Generator().manual_seed(1)
+    values = torch.randn(elements, generator=generator) * 0.03 * (high - low)
+    came = torch.randn(elements, generator=generator)
+    results = []
+    operators: tuple[Any, ...] = (ours, learnable)
+    for operator in operators:
+        inputs = [values.clone(), torch.tensor([0.05]), torch.tensor([float(zero)])]
+        for one in inputs:
+            one.requires_grad_(True)
+        out = operator(*inputs, low, high)
+        results.append((out.detach(), *gradients(out, came, *inputs)))
+    (out, of_values, of_scale, of_zero), theirs = results
+    assert torch.equal(out, theirs[0])
+    assert torch.equal(of_values, theirs[1])
+    assert 0.02 < float((of_values == 0).float().mean()) < 0.9  # some are clamped, and most are not
+    assert torch.allclose(of_scale, theirs[2], rtol=1e-4, atol=1e-3)
+    assert torch.allclose(of_zero, theirs[3], rtol=1e-4, atol=1e-3)
+
+
+def test_gradients_by_channel_are_those_of_pytorchs_learnable_operator() -> None:
+    generator = torch.Generator().manual_seed(2)
+    values = torch.randn(6, 400, generator=generator)
+    came = torch.randn(6, 400, generator=generator)
+    scale = torch.rand(6, generator=generator) * 0.02 + 0.005
+    mine, mine_scale = values.clone().requires_grad_(), scale[:, None].clone().requires_grad_()
+    out = ours(mine, mine_scale, torch.zeros(1), -127, 127)
+    of_values, of_scale = gradients(out, came, mine, mine_scale)
+    theirs, their_scale = values.clone().requires_grad_(), scale.clone().requires_grad_()
+    operator: Any = torch._fake_quantize_learnable_per_channel_affine
+    expected = operator(theirs, their_scale, torch.zeros(6, requires_grad=True), 0, -127, 127, 1.0)
+    their_values, their_scales = gradients(expected, came, theirs, their_scale)
+    assert torch.equal(out, expected)
+    assert torch.equal(of_values, their_values)
+    assert torch.allclose(of_scale[:, 0], their_scales, rtol=1e-4, atol=1e-4)
+
+
+def test_ties_go_up_in_training_too() -> None:
+    values = torch.tensor([-1.25, -0.75, 0.25, 1.25])
+    assert ours(values, torch.tensor([0.5]), torch.zeros(1), -128, 127, up=True).tolist() == [-1.0, -0.5, 0.5, 1.5]
+
+
+def test_the_learned_scale_of_clipped_values_by_finite_differences() -> None:
+    """Values beyond the grid are its ends, smooth in the parameter: the gradient is the slope, times LSQ's factor."""
+    quantizer = Learned(start(0.1, Quantizer()))
+    values = torch.tensor([20.0, 30.0, -40.0, 13.0, 14.0])
+    quantizer(values).sum().backward()
+    assert quantizer.amount.grad is not None
+    step = 1e-5
+    ends = []
+    for sign in (1, -1):
+        with torch.no_grad():
+            quantizer.amount.fill_(sign * step)
+            ends.append(float(quantizer(values).double().sum()))
+    slope = (ends[0] - ends[1]) / (2 * step)
+    factor = (len(values) * 127) ** -0.5 / RANGE_RATE
+    assert float(quantizer.amount.grad) == pytest.approx(slope * factor, rel=2e-3)
+
+
+def test_the_learned_ends_of_an_asymmetric_range_by_finite_differences() -> None:
+    """Without rounding, a value above the range is its upper end and one below its lower end; nothing else moves with them."""
+    made = start(0.1, Quantizer(symmetric=False), zero_point=-28)
+    quantizer = Learned(made)
+    low, high = (end * 0.1 for end in (-128 + 28, 127 + 28))
+    values = torch.tensor([50.0, 60.0, 70.0, -30.0])
+    (quantizer(values) * torch.tensor([1.0, 1.0, 1.0, 5.0])).sum().backward()
+    assert quantizer.amount.grad is not None
+
+    def clipped(ends: Any) -> float:
+        return float((np.clip(values.double().numpy(), *ends) * np.array([1, 1, 1, 5])).sum())
+
+    step = 1e-6 * (high - low)
+    slopes = [
+        (clipped((low + step, high)) - clipped((low - step, high))) / (2 * step),
+        (clipped((low, high + step)) - clipped((low, high - step))) / (2 * step),
+    ]
+    assert slopes == pytest.approx([5, 3])
+    expected = [slope * (high - low) * (len(values) * 127) ** -0.5 for slope in slopes]
+    assert quantizer.amount.grad.tolist() == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_gradient_of_a_power_of_two_threshold_is_tqts() -> None:
+    """Jain et al., equation 6: the scale's gradient times the scale and ln 2; times LSQ's factor here."""
+    values = torch.randn(500, generator=torch.Generator().manual_seed(3)) * 8
+    quantizer = Learned(start(0.125, Quantizer(power_of_two=True)))
+    quantizer(values).sum().backward()
+    assert quantizer.amount.grad is not None
+    scale = torch.tensor([0.125], requires_grad=True)
+    (of_scale,) = gradients(
+        learnable(values, scale, torch.zeros(1, requires_grad=True), -128, 127), torch.ones(500), scale
+    )
+    factor = (500 * 127) ** -0.5
+    assert float(quantizer.amount.grad) == pytest.approx(float(of_scale) * 0.125 * np.log(2) * factor, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("made", "dimensions"),
+    [
+        (start(0.1, Quantizer()), 1),
+        (start(0.1, Quantizer(narrow=True)), 1),
+        (start(0.25, Quantizer(power_of_two=True, rounding="half_up")), 1),
+        (start(0.1, Quantizer(symmetric=False), zero_point=-28), 1),
+        (start([0.1, 0.2, 0.3], Quantizer(narrow=True, granularity="per_channel"), axis=0), 2),
+    ],
+)
+def test_before_anything_moves_it_is_the_quantizer_it_began_with(made: TensorRange, dimensions: int) -> None:
+    """And afterwards it rounds as the range that it reports does, to the bit."""
+    values = torch.randn(3, 300, generator=torch.Generator().manual_seed(4)) * 9
+    quantizer = Learned(made, dimensions)
+    assert torch.allclose(quantizer(values), FakeQuantize(made, dimensions)(values), atol=1e-5)
+    with torch.no_grad():
+        quantizer.amount.add_(torch.linspace(0.003, 0.007, quantizer.amount.numel()).reshape(quantizer.amount.shape))
+    moved = quantizer.tensor_range()
+    assert (moved.scale > made.scale).all()
+    assert torch.equal(quantizer(values), FakeQuantize(moved, dimensions)(values))
+    if made.quantizer.power_of_two:
+        assert moved.scale[0] == 0.25 * 2 ** np.ceil(THRESHOLD_RATE * 0.003 - 0.5)
+
+
+def test_a_scale_learns_to_fit_its_values() -> None:
+    """Gradient descent on the squared error finds about the scale that a search over scales finds, from either side."""
+    values = torch.randn(20_000, generator=torch.Generator().manual_seed(5))
+    quantizer = Quantizer(bits=4)
+
+    def error(scale: float) -> float:
+        return float((torch.fake_quantize_per_tensor_affine(values, scale, 0, -8, 7) - values).square().sum())
+
+    best = min((0.01 * step for step in range(10, 80)), key=error)
+    for first in (best / 2, best * 2):
+        learned = Learned(start(first, quantizer))
+        optimizer = torch.optim.Adam(learned.parameters(), lr=5e-4)
+        for _ in range(150):
+            optimizer.zero_grad()
+            (learned(values) - values).square().sum().backward()
+            optimizer.step()
+        assert float(learned.tensor_range().scale[0]) == pytest.approx(best, rel=0.06)
+
+
+def test_a_followed_activation_is_q8berts_average() -> None:
+    """Symmetric: max-abs of every training batch moves the threshold by 1 - decay; at evaluation it stands."""
+    quantizer = FollowingActivation(start(1 / 127, Quantizer(narrow=True, ema_decay=0.9, training="follow")))
+    quantizer.train()
+    quantizer(torch.tensor([0.5, -3.0]))
+    quantizer(torch.tensor([2.0, 1.0]))
+    threshold = (1 * 0.9 + 3 * 0.1) * 0.9 + 2 * 0.1
+    assert float(quantizer.tensor_range().scale[0]) * 127 == pytest.approx(threshold)
+    quantizer.eval()
+    quantizer(torch.tensor([50.0]))
+    assert float(quantizer.tensor_range().scale[0]) * 127 == pytest.approx(threshold)
+    asymmetric = FollowingActivation(start(0.1, Quantizer(symmetric=False, ema_decay=0.5), zero_point=-28))
+    asymmetric.train()
+    asymmetric(torch.tensor([-2.0, 31.0]))
+    made = asymmetric.tensor_range()
+    assert float(made.scale[0]) * 255 == pytest.approx((15.5 + 31) / 2 + (10 + 2) / 2)
+
+
+@pytest.mark.parametrize("rows", [0, 3])
+def test_a_followed_weight_is_its_largest_magnitude_now(rows: int) -> None:
+    weight = torch.nn.Parameter(torch.tensor([[1.0, -2.0], [0.5, 0.25], [0.0, 0.0]]))
+    narrow = Quantizer(narrow=True, granularity="per_channel" if rows else "per_tensor", training="follow")
+    quantizer = FollowingWeight(start([1.0] * max(rows, 1), narrow, axis=0 if rows else None), 2 if rows else 1, weight)
+    assert (quantizer.tensor_range().scale * 127).tolist() == pytest.approx([2, 0.5, 2] if rows else [2])
+    with torch.no_grad():
+        weight[0, 1] = -4
+    assert (quantizer.tensor_range().scale * 127).tolist() == pytest.approx([4, 0.5, 4] if rows else [4])
+    came = torch.randn(3, 2)
+    (of_weight,) = gradients(quantizer(weight), came, weight)
+    assert torch.equal(of_weight, came)  # straight through, at the ends of the grid too
+
+
+def test_nothing_that_follows_is_trained() -> None:
+    weight = torch.nn.Parameter(torch.ones(2, 2))
+    quantizers: list[TrainedQuantizer] = [
+        FollowingWeight(start(1.0, Quantizer()), 1, weight),
+        FollowingActivation(start(1.0, Quantizer())),
+    ]
+    assert not [name for one in quantizers for name, _ in one.named_parameters()]

@@ -1,0 +1,86 @@
+"""What quantizers cost a training step on a processor, at MiniLM's size: never more than three FP32 fine-tunings."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from backends.bert import read_architecture
+from backends.fake_quant.calibrate import calibrate_model
+from backends.fake_quant.schemes import get_scheme, scheme_names
+from backends.fake_quant.simulate import install, names_of, parameter_of
+from backends.fake_quant.tensors import source
+from backends.fake_quant.training import trained_quantizer
+from backends.torch_eager import load_model
+from harness.machine import cores
+from harness.training.cpu import prepare_process, register_attention, replace_dropout
+from harness.training.loop import autocast, native_precision
+from tests.backends.checkpoints import make_checkpoint
+
+LENGTH, BATCH, STEPS = 128, 16, 5
+SIZES = {
+    "vocab_size": 30_522,
+    "hidden_size": 384,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 12,
+    "intermediate_size": 1536,
+    "max_position_embeddings": 512,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    prepare_process(cores())
+    return make_checkpoint(tmp_path_factory.mktemp("minilm"), **SIZES)
+
+
+def model_in_training(folder: Path) -> Any:
+    model: Any = load_model(folder, read_architecture(folder))
+    model.config._attn_implementation = register_attention()
+    replace_dropout(model)
+    return model
+
+
+def step(model: Any, optimizer: torch.optim.Optimizer, batch: dict[str, torch.Tensor], precision: str) -> float:
+    started = time.perf_counter()
+    with autocast("cpu", precision):
+        loss = model(**batch).loss
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return time.perf_counter() - started
+
+
+@pytest.mark.parametrize("precision", sorted({"fp32", native_precision("cpu")}))
+@pytest.mark.parametrize("scheme", scheme_names())
+def test_a_step_costs_less_than_three_of_fp32(folder: Path, scheme: str, precision: str) -> None:
+    """Steps take turns, medians are compared; batches are alike, so this is a recipe's price and not its padding's."""
+    ids = torch.from_numpy(np.random.default_rng(0).integers(1000, 30_000, (BATCH, LENGTH)))
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
+    plain, quantized = model_in_training(folder), model_in_training(folder)
+    chosen = get_scheme(scheme)
+    first, _ = calibrate_model(quantized, [{name: values.numpy()[:2] for name, values in batch.items()}], chosen)
+    names = [name for name in names_of(quantized, chosen) if source(name) == name]
+    install(
+        quantized,
+        chosen,
+        {name: trained_quantizer(name, first[name], parameter_of(quantized, name)) for name in names},
+    )
+    batch |= {"start_positions": torch.zeros(BATCH).long(), "end_positions": torch.ones(BATCH).long()}
+    seconds: dict[str, list[float]] = {"plain": [], "quantized": []}
+    runs = []
+    for name, model in (("plain", plain), ("quantized", quantized)):
+        runs.append((name, model.train(), torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)))
+    for _ in range(STEPS + 1):
+        for name, model, optimizer in runs:
+            seconds[name].append(step(model, optimizer, batch, precision))
+    middle = {name: statistics.median(found[1:]) for name, found in seconds.items()}
+    print(f"{scheme}, {precision}: {middle['plain']:.2f} s a step, {middle['quantized']:.2f} s with quantizers")
+    assert middle["quantized"] < 3 * middle["plain"]

@@ -1,0 +1,77 @@
+"""The rate that the server scenario finds on a real session holds its bound again, and a quarter more breaks it.
+
+    nox -s bench -- -k server --trials 200
+
+A fortieth of the trials, at least one, each a search, three repeats at its rate and one at 1.25 times it. The bound is five
+times the median latency of one sample alone.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from backends import Settings, get_backend
+from harness.measure.conditions import Counters
+from harness.measure.load import loadgen_settings, make_samples, run_scenario, run_test
+from harness.measure.server import CONFIRM_QUERIES
+from tests.backends.checkpoints import make_checkpoint
+from tests.bench.measuring import BATCH, LENGTH, MEASURE, SIZES, made_up, quiet_or_skip, share
+
+REPEATS, MORE, BOUND = 3, 1.25, 5.0
+SECONDS = 4.0
+
+
+def test_server_holds_its_rate(tmp_path: Path, trials: int) -> None:
+    quiet_or_skip()
+    folder = make_checkpoint(tmp_path / "checkpoint", **SIZES)
+    settings = Settings(LENGTH, BATCH, MEASURE.threads, tmp_path / "cache")
+    session = get_backend("onnxruntime_fp32").prepare(folder, settings, "cpu")
+    samples = make_samples(made_up(), load="fixed", max_length=LENGTH, count=256, seed=1)
+    options: dict[str, Any] = {"min_queries": MEASURE.min_queries, "max_warmup": MEASURE.max_warmup}
+    held, broken, times = 0, 0, max(1, trials // 40)
+    for number in range(times):
+        alone = run_scenario(
+            session, samples, scenario="single_stream", batch_size=1, min_duration=1.0, seed=number, **options
+        )
+        assert alone.p50_ms is not None
+        bound = BOUND * alone.p50_ms
+        found = run_scenario(
+            session,
+            samples,
+            scenario="server",
+            batch_size=BATCH,
+            min_duration=SECONDS,
+            seed=number,
+            server_latency_ms=bound,
+            **options,
+        )
+        assert found.qps > 0, f"no rate held {bound:.1f} ms: {found.search}"
+        print(
+            f"\n  bound {bound:.2f} ms: {found.qps:.0f} a second found with {len(found.search)} tests, p99 {found.p99_ms:.2f} ms"
+        )
+
+        def p99_at(rate: float, seed: int, bound: float = bound) -> float:
+            asked = loadgen_settings("server", "quick", SECONDS, CONFIRM_QUERIES, seed)
+            asked.server_target_qps, asked.server_target_latency_ns = rate, round(1e6 * bound)
+            asked.max_duration_ms = 0
+            tested = run_test(
+                asked,
+                samples,
+                BATCH,
+                lambda rows: session.run(samples.batch(rows)),
+                "server",
+                Counters.reader("cpu"),
+                MEASURE.threads,
+            )
+            return float(tested.result["result_99.00_percentile_latency_ns"]) / 1e6
+
+        again = [p99_at(found.qps, 100 + number * 10 + repeat) for repeat in range(REPEATS)]
+        more = p99_at(MORE * found.qps, 200 + number)
+        print(f"  again: p99 {', '.join(f'{one:.2f}' for one in again)} ms; at {MORE:g} times the rate {more:.2f} ms")
+        held += sum(one <= bound for one in again)
+        broken += more > bound
+    again_held, more_broke = share(held, REPEATS * times)[2], share(broken, times)[2]
+    print(f"  the rate held its bound again: {again_held}; {MORE:g} times the rate broke it: {more_broke}")
+    assert held == REPEATS * times
+    assert broken == times

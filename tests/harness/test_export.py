@@ -1,0 +1,142 @@
+"""`quantboard export`: what it writes is loaded by plain transformers and ONNX Runtime, and computes what the checkpoint did."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from transformers import AutoModelForQuestionAnswering, AutoTokenizer
+
+from harness import record
+from harness.cells import CheckpointSpec
+from harness.checkpoint import ensure
+from harness.cli import main
+from harness.errors import QuantboardError
+from harness.export import find_checkpoint
+from harness.origin import describe
+from tests.harness.records import make_record
+from tests.harness.test_checkpoint import ptq, sample_spec
+
+SPEC = sample_spec()
+STATIC = ptq(SPEC)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache, and the records of a model on two engines."""
+    folder = tmp_path_factory.mktemp("place")
+    rows: tuple[tuple[str, CheckpointSpec, dict[str, Any]], ...] = (
+        ("torch_fp32", SPEC, {"baseline": True}),
+        ("onnxruntime_int8", STATIC, {}),
+        ("tensorrt_int8", STATIC, {}),
+    )
+    for backend, spec, more in rows:
+        checkpoint = describe(ensure(spec, folder / "cache"))
+        entry = make_record(key=backend, backend=backend, label=backend, checkpoint=checkpoint, **more)
+        record.append(folder / "results" / "squad" / "run.jsonl", entry)
+    return folder
+
+
+@pytest.fixture
+def export(place: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("QUANTBOARD_CACHE", str(place / "cache"))
+
+    def run(*words: str) -> int:
+        return main(["export", *words, "--results", str(place / "results")])
+
+    return run
+
+
+def inputs(folder: Path) -> dict[str, np.ndarray[Any, Any]]:
+    tokens = AutoTokenizer.from_pretrained(folder)(
+        ["Who founded the museum?", "Where?"], ["It was founded by a merchant.", "In the old town."], padding=True
+    )
+    return {name: np.array(tokens[name], np.int64) for name in ("input_ids", "attention_mask", "token_type_ids")}
+
+
+def reference(place: Path) -> np.ndarray[Any, Any]:
+    folder = place / "cache" / "checkpoints" / SPEC.key
+    model = AutoModelForQuestionAnswering.from_pretrained(folder).eval()
+    with torch.no_grad():
+        out = model(**{name: torch.from_numpy(values) for name, values in inputs(folder).items()})
+    return torch.stack([out.start_logits, out.end_logits], -1).numpy()
+
+
+def test_safetensors_are_loaded_by_plain_transformers(place: Path, export: Any, tmp_path: Path) -> None:
+    assert export("tiny", "--format", "safetensors", str(tmp_path / "out")) == 0
+    assert not (tmp_path / "out" / "ranges.json").exists()  # a model's name means the model before any quantization
+    model, report = AutoModelForQuestionAnswering.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not report["missing_keys"] and not report["unexpected_keys"]
+    given = {name: torch.from_numpy(values) for name, values in inputs(tmp_path / "out").items()}
+    with torch.no_grad():
+        assert np.array_equal(model.eval()(**given).start_logits.numpy(), reference(place)[..., 0])
+
+
+def test_onnx_is_run_by_plain_onnx_runtime(place: Path, export: Any, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "out"
+    assert export("tiny", "--format", "onnx", str(out)) == 0
+    session = onnxruntime.InferenceSession(out / "model.onnx", providers=["CPUExecutionProvider"])
+    (logits,) = session.run(None, inputs(out))
+    inside = inputs(out)["attention_mask"] == 1
+    assert np.allclose(logits[inside], reference(place)[inside], atol=1e-4)
+    assert not (out / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("cell", "grid"), [("tiny/onnxruntime_int8", onnx.TensorProto.UINT8), ("tiny/tensorrt_int8", onnx.TensorProto.INT8)]
+)
+def test_a_quantized_cell_brings_its_ranges(
+    place: Path, export: Any, tmp_path: Path, cell: str, grid: int, capsys: Any
+) -> None:
+    assert export(cell, "--format", "onnx", str(tmp_path / "out"), "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["checkpoint"] == STATIC.key
+    assert sorted(told["files"]) == sorted(map(str, (tmp_path / "out").iterdir()))
+    graph = onnx.load(tmp_path / "out" / "model.onnx").graph
+    types = {one.name: one.data_type for one in graph.initializer}
+    activations = [node for node in graph.node if node.op_type == "QuantizeLinear"]
+    assert activations
+    assert {types[node.input[2]] for node in activations} == {grid}
+    (logits,) = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx").run(None, inputs(tmp_path / "out"))
+    assert np.isfinite(logits).all()
+    ranges = place / "cache" / "checkpoints" / STATIC.key / "ranges.json"
+    assert (tmp_path / "out" / "ranges.json").read_bytes() == ranges.read_bytes()
+
+
+def test_what_cannot_be_exported_is_one_line(place: Path, export: Any, tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").write_text("")
+    for words, line in (
+        (("tinny", "--format", "onnx", str(tmp_path / "a")), "no record is called 'tinny'; did you mean 'tiny'?"),
+        (("tiny", "--format", "onnx", str(tmp_path / "full")), f"{tmp_path / 'full'}: is not empty; name a new folder"),
+        (
+            ("tiny", "--format", "onnx", str(tmp_path / "a"), "--task", "glue/rte"),
+            "--task: no record of 'glue/rte'; there are squad_v1",
+        ),
+    ):
+        assert export(*words) == 2
+        assert capsys.readouterr().err.strip() == line
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_name_of_several_checkpoints_asks_for_more(place: Path) -> None:
+    entries = [entry for _, entry in record.read(place / "results")]
+    other = make_record(key="rte", task="glue/rte", checkpoint=describe(place / "cache" / "checkpoints" / STATIC.key))
+    with pytest.raises(QuantboardError) as caught:
+        find_checkpoint([*entries, other], "tiny/torch_fp32", [], place / "cache")
+    assert str(caught.value) == (
+        "'tiny/torch_fp32' is 2 checkpoints: run-torch_fp32 (tiny / squad_v1 / torch_fp32 / seed 1),"
+        " run-rte (tiny / glue/rte / torch_fp32 / seed 1); name one of these records, or give --task"
+    )
+    assert find_checkpoint([*entries, other], "tiny/torch_fp32", ["glue/rte"], place / "cache")[1] is other
+    gone = find_checkpoint(entries, "tiny", [], place / "cache")[1]
+    with pytest.raises(
+        QuantboardError, match="its checkpoint is not in the cache; make it again: quantboard run squad"
+    ):
+        find_checkpoint([gone], "tiny", [], place / "elsewhere")

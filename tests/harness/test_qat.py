@@ -1,0 +1,208 @@
+"""Quantization-aware training: what it starts from, what it leaves behind, and that it can be interrupted."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForQuestionAnswering, BertConfig, BertForSequenceClassification
+
+from backends import Settings, get_backend
+from backends.fake_quant.schemes import Quantizer
+from backends.ranges import TensorRange, read_ranges
+from harness.cells import CheckpointSpec, folder_of
+from harness.checkpoint import ensure
+from harness.errors import CheckpointError
+from harness.origin import describe
+from harness.training import finetune, qat
+from harness.training.loop import Loss, model_loss
+from tasks import DataRef
+from tasks.sample import sample_tokenizer
+from tests.harness.test_checkpoint import SIZES, glue, sample_spec, train
+
+SPEC = sample_spec()
+
+
+def trained_from(parent: CheckpointSpec, scheme: str = "engine_int8", **changes: Any) -> CheckpointSpec:
+    return replace(
+        parent,
+        recipe="qat",
+        source=f"model:{parent.model}",
+        model="tiny-qat",
+        architecture=None,
+        train=train(max_steps=4, learning_rate=1e-3),
+        scheme=scheme,
+        calibration={"samples": 8, "batch_size": 4},
+        parent=parent,
+        **changes,
+    )
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUANTBOARD_CACHE", str(tmp_path / "user-cache"))
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cache")
+    ensure(SPEC, folder)
+    return folder
+
+
+def batch() -> dict[str, np.ndarray[Any, Any]]:
+    ids = np.random.default_rng(0).integers(5, 200, (2, 24))
+    return {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+
+
+@pytest.mark.parametrize("scheme", ["engine_int8", "q8bert", "aimet_w8a8", "vitis_pof2"])
+def test_what_it_leaves_is_a_plain_checkpoint_with_ranges(cache: Path, tmp_path: Path, scheme: str) -> None:
+    spec = trained_from(SPEC, scheme)
+    folder, parent = ensure(spec, cache), folder_of(SPEC, cache)
+    assert {path.name for path in folder.iterdir()} == {path.name for path in parent.iterdir()} | {"ranges.json"}
+    _, report = AutoModelForQuestionAnswering.from_pretrained(folder, output_loading_info=True)
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    before, after = load_file(parent / "model.safetensors"), load_file(folder / "model.safetensors")
+    assert before.keys() == after.keys()
+    assert not torch.equal(before["qa_outputs.weight"], after["qa_outputs.weight"])
+    ranges = read_ranges(folder)
+    assert ranges.scheme.name == scheme
+    assert ranges.calibration["trained"] == 4
+    assert set(ranges.calibration["sqnr_db"]) == set(ranges.tensors)
+    session = get_backend("fake_quant_w8a8").prepare(folder, Settings(96, 2, 1, tmp_path), "cpu")
+    assert np.isfinite(session.run(batch())).all()
+
+    described = describe(folder)
+    assert (described.recipe, described.scheme, described.parent) == ("qat", scheme, SPEC.key)
+    assert described.train["max_steps"] == 4
+    assert described.train["samples"] == 8
+    assert described.train_seconds is not None
+    assert described.calibration_seconds is not None
+    assert described.quantization is not None
+    worst = list(described.quantization.worst.values())
+    assert len(worst) == 8
+    assert worst == sorted(worst)
+    assert worst[0] == min(ranges.calibration["sqnr_db"].values())
+    assert 0.2 < described.quantization.share < 1
+    slow = ["after 4 steps with a decay of 0.9999, activation ranges still hold 100% of what calibration found"]
+    assert described.quantization.notes == (slow if scheme == "q8bert" else [])
+
+
+def test_it_starts_where_post_training_quantization_ends(cache: Path, tmp_path: Path) -> None:
+    """At a vanishing rate weights and ranges are the parent's and its calibration's."""
+    shutil.copytree(folder_of(SPEC, cache), folder_of(SPEC, tmp_path))
+    still = train(max_steps=1, learning_rate=1e-12, warmup_ratio=0.0)
+    trained = ensure(replace(trained_from(SPEC), train=still), tmp_path)
+    posted = ensure(replace(trained_from(SPEC), recipe="ptq", train=None), tmp_path)
+    mine, theirs = (load_file(folder / "model.safetensors") for folder in (trained, posted))
+    for name, value in theirs.items():
+        assert torch.allclose(mine[name], value, rtol=0, atol=1e-10)
+    ranges = read_ranges(posted).tensors
+    for name, tensor in read_ranges(trained).tensors.items():
+        assert np.allclose(tensor.scale, ranges[name].scale, rtol=1e-5)
+    assert describe(posted).quantization is not None
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("scheme", "how"), [("q8bert", "interrupt"), ("engine_int8", "crash"), ("aimet_w8a8", "crash")]
+)
+def test_an_interrupted_one_ends_with_the_same_bits(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str, how: str
+) -> None:
+    settings = train(max_steps=6, learning_rate=1e-3, checkpoint_every=2, dropout=0.1)
+    spec = replace(trained_from(SPEC, scheme), train=settings)
+    whole = ensure(spec, cache)
+    shutil.copytree(folder_of(SPEC, cache), folder_of(SPEC, tmp_path))
+    loop, calls = vars(finetune)["train"], 0
+
+    def stops(model: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            if how == "crash":
+                raise Stop
+            os.kill(os.getpid(), signal.SIGINT)
+        return model_loss(model, tensors)
+
+    def cut(*arguments: Any, loss_of: Loss | None = None, **more: Any) -> Any:
+        return loop(*arguments, loss_of=stops, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finetune, "train", cut)
+        with pytest.raises(Stop if how == "crash" else KeyboardInterrupt):
+            ensure(spec, tmp_path)
+    (state,) = folder_of(spec, tmp_path).with_name(f".state-{spec.key}").iterdir()
+    assert state.name == ("step-000000002" if how == "crash" else "step-000000004")
+    resumed = ensure(spec, tmp_path)
+    assert calls == 4
+    for file in ("model.safetensors", "ranges.json"):
+        assert (resumed / file).read_bytes() == (whole / file).read_bytes()
+
+
+def test_only_a_scheme_with_a_soft_mask_pads_to_the_maximum(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    widths: dict[str, set[int]] = {}
+    loop = vars(finetune)["train"]
+    for scheme in ("aimet_w8a8", "vitis_pof2"):
+        seen = widths.setdefault(scheme, set())
+
+        def watched(model: torch.nn.Module, *rest: Any, seen: set[int] = seen, **more: Any) -> Any:
+            model.register_forward_pre_hook(
+                lambda _, __, inputs: seen.add(inputs["input_ids"].shape[1]), with_kwargs=True
+            )
+            return loop(model, *rest, **more)
+
+        monkeypatch.setattr(finetune, "train", watched)
+        ensure(replace(trained_from(SPEC, scheme), seed=9), cache)
+    assert widths["aimet_w8a8"] == {96}
+    assert len(widths["vitis_pof2"]) > 1
+
+
+def test_a_published_classifier_is_put_into_the_tasks_order(tmp_path: Path) -> None:
+    """A parent whose first class is the task's second: the outputs are exchanged before anything is trained."""
+    data = DataRef("raw", str(glue(tmp_path)))
+    published = tmp_path / "published"
+    names: Any = {0: "POSITIVE", 1: "NEGATIVE"}
+    config = BertConfig(
+        vocab_size=sample_tokenizer().get_vocab_size(), max_position_embeddings=128, id2label=names, **SIZES
+    )
+    model = BertForSequenceClassification(config)
+    with torch.no_grad():
+        model.classifier.bias.copy_(torch.tensor([3.0, -3.0]))
+    model.save_pretrained(published)
+    weights = load_file(published / "model.safetensors")
+    sample_tokenizer().save(str(published / "tokenizer.json"))
+    (published / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizerFast"}')
+    loaded = sample_spec(
+        task="glue/sst2", data=data, recipe="load", source=str(published), architecture=None, train=None
+    )
+    spec = replace(trained_from(loaded), train=train(max_steps=1, learning_rate=1e-12))
+    folder = ensure(spec, tmp_path)
+    assert json.loads((folder / "config.json").read_text())["id2label"] == {"0": "negative", "1": "positive"}
+    trained = load_file(folder / "model.safetensors")
+    assert trained["classifier.bias"].tolist() == pytest.approx([-3.0, 3.0])
+    assert torch.allclose(trained["classifier.weight"], weights["classifier.weight"].flip(0), atol=1e-9)
+
+
+def test_ranges_that_training_spoils_are_one_line() -> None:
+    for scale in (float("nan"), 0.0, float("inf")):
+        tensor = TensorRange("activation", np.array([scale], np.float32), np.zeros(1, np.int32), None, Quantizer())
+        with pytest.raises(CheckpointError) as raised:
+            qat._check({"x.input": tensor}, trained_from(SPEC))
+        assert str(raised.value) == (
+            "tiny-qat: training spoilt a range: 'x.input': scales must be positive and finite;"
+            " lower learning_rate or raise warmup_ratio"
+        )

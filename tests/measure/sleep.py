@@ -1,0 +1,6 @@
+"""A child that does nothing for a second."""
+
+import time
+
+if __name__ == "__main__":
+    time.sleep(1.0)

@@ -1,0 +1,249 @@
+"""Counters of made-up machines by hand, of this one with a real second process, and the runner's samples."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from harness.children import run_module
+from harness.measure import nvidia
+from harness.measure.conditions import RAPL_COUNTER, TICK, Counters, conditions_between
+from harness.measure.watch import Watch, between
+
+CPUS = (0, 1)
+
+
+@pytest.fixture
+def two_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(CPUS))
+
+
+def kernel(root: Path, files: dict[str, str]) -> Path:
+    for name, content in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    return root
+
+
+def stat(user: int, irq: int = 0, steal: int = 0) -> str:
+    """Both processors the same; a third is not ours."""
+    line = f"{user} 2 3 400 50 {irq} 1 {steal} 9 0"
+    return f"cpu  9 9 9 9 9 9 9 9 0 0\ncpu0 {line}\ncpu1 {line}\ncpu2 99999 0 0 0 0 0 0 99999 0 0\nintr 1\n"
+
+
+@pytest.mark.usefixtures("two_cpus")
+def test_a_machine_that_tells_everything(tmp_path: Path) -> None:
+    thermal = "sys/devices/system/cpu/cpu{}/thermal_throttle/core_throttle_total_time_ms"
+    zone = "sys/class/powercap/intel-rapl:0"
+    root = kernel(
+        tmp_path,
+        {
+            "proc/stat": stat(100),
+            "proc/self/cgroup": "0::/box\n",
+            "sys/fs/cgroup/box/cpu.stat": "usage_usec 5\nnr_throttled 0\nthrottled_usec 1000000\n",
+            thermal.format(0): "7\n",
+            thermal.format(1): "0\n",
+            f"{zone}/name": "package-0\n",
+            f"{zone}/energy_uj": "9000000\n",
+            f"{zone}/max_energy_range_uj": "10000000\n",
+            f"{zone}:0/name": "core\n",
+            f"{zone}:0/energy_uj": "1\n",
+        },
+    )
+    read = Counters.reader("cpu", root)
+    before = read()
+    kernel(
+        root,
+        {
+            "proc/stat": stat(100 + 2 * TICK, irq=TICK, steal=TICK // 2),
+            "sys/fs/cgroup/box/cpu.stat": "throttled_usec 1400000\n",
+            thermal.format(1): "80\n",
+            f"{zone}/energy_uj": "500000\n",  # it went round: 1 J up to 10 J, then 0.5 J
+        },
+    )
+    after = read()
+    assert after.busy - before.busy == pytest.approx(2 * 3.0)
+    assert after.steal - before.steal == pytest.approx(2 * 0.5)
+    seconds = 8.0
+    found = conditions_between(
+        Counters(**vars(before) | {"at": 1.0, "own": 10.0}),
+        Counters(**vars(after) | {"at": 1.0 + seconds, "own": 14.0}),
+        2.0,
+        8.5,
+        threads=2,
+    )
+    capacity = seconds * 2
+    assert found.own_cpu_percent == pytest.approx(100 * 4.0 / capacity)
+    assert found.other_cpu_percent == pytest.approx(100 * 2.0 / capacity)
+    assert found.steal_percent == pytest.approx(100 * 1.0 / capacity)
+    assert found.quota_throttled_percent == pytest.approx(100 * 0.4 / capacity)
+    assert found.thermal_throttled_percent == pytest.approx(100 * 0.08 / capacity)
+    assert found.energy_joules == pytest.approx(1.5)
+    assert found.energy_source == RAPL_COUNTER
+    assert (found.began_seconds, found.ended_seconds, found.affinity) == (2.0, 8.5, [0, 1])
+
+
+@pytest.mark.usefixtures("two_cpus")
+def test_what_a_machine_does_not_tell_is_said(tmp_path: Path) -> None:
+    read = Counters.reader("cpu", kernel(tmp_path, {"proc/stat": stat(1)}))
+    found = conditions_between(read(), read(), 0.0, 1.0, threads=1)
+    assert found.energy_joules is None
+    assert found.energy_source.startswith("not measured: ")
+    assert found.quota_throttled_percent is None
+    assert found.thermal_throttled_percent is None
+
+
+BURN = "import time; end = time.monotonic() + {}\nwhile time.monotonic() < end: pass"
+
+
+def test_a_second_process_is_seen_and_ones_own_work_is_not_others() -> None:
+    """A real process burns one processor for the whole second; this one is idle, then busy itself."""
+    read = Counters.reader("cpu")
+    other = subprocess.Popen([sys.executable, "-c", BURN.format(60)])
+    try:
+        time.sleep(0.5)
+        before = read()
+        time.sleep(1.0)
+        idle = conditions_between(before, read(), 0.0, 1.0, threads=1)
+    finally:
+        other.kill()
+        other.wait()
+    cpus = len(idle.affinity)
+    assert idle.other_cpu_percent * cpus > 40  # others may hold it up, never so far
+    assert idle.own_cpu_percent * cpus < 5
+    before = read()
+    exec(BURN.format(0.5))
+    busy = conditions_between(before, read(), 0.0, 1.0, threads=1)
+    assert busy.own_cpu_percent > idle.own_cpu_percent
+    assert busy.own_cpu_percent + busy.other_cpu_percent + busy.steal_percent < 110
+
+
+def entry(began: float, ended: float) -> dict[str, Any]:
+    return {"round": {"conditions": {"began_seconds": began, "ended_seconds": ended}}}
+
+
+def test_the_runner_sleeps_and_samples_fall_to_the_test_they_were_taken_in(tmp_path: Path) -> None:
+    folder = "sys/devices/system/cpu/cpu{}/cpufreq/scaling_cur_freq"
+    import os
+
+    root = kernel(tmp_path, {folder.format(cpu): "2400000\n" for cpu in os.sched_getaffinity(0)})
+    middle = time.perf_counter()
+    with Watch("cpu", period=0.1, root=root) as watch:
+        job = tmp_path / "job"
+        job.write_text("")
+        middle = time.perf_counter() + 0.5
+        run_module("tests.measure.sleep", job, tmp_path / "log", timeout=30)
+    found = {"rounds": [entry(0.0, middle), entry(middle, 1e12), entry(1e12, 2e12)]}
+    watch.complete(found)
+    first, second, third = (one["round"]["conditions"] for one in found["rounds"])
+    assert first["samples"] >= 3
+    assert second["samples"] >= 3
+    assert first["cpu_mhz"] == {"lowest": 2400.0, "mean": 2400.0, "highest": 2400.0}
+    assert first["cpu_mhz_source"] == "cpufreq"
+    assert third["samples"] == 0
+    assert third["cpu_mhz"] is None
+    assert first["runner_cpu_percent"] == watch.cpu_percent
+    assert 0 < watch.cpu_percent < 1  # at ten times the real rate of samples
+
+
+class FakeDriver(ModuleType):
+    """A GPU as nvidia-ml-py shows one, for machines without: 700 MHz, then 1400 MHz and too hot; it has no fan."""
+
+    class NVMLError(Exception): ...
+
+    NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU = 1, 2, 0
+    nvmlClocksEventReasonSwPowerCap, nvmlClocksEventReasonHwThermalSlowdown = 4, 64  # noqa: N815
+
+    def __init__(self) -> None:
+        super().__init__("pynvml")
+        self.asked = 0
+        self.used = 10
+
+    def nvmlInit(self) -> None: ...  # noqa: N802
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> str:  # noqa: N802
+        return f"gpu {index}"
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle: str) -> int:  # noqa: N802
+        self.asked += 1
+        return 5000 + 2500 * self.asked
+
+    def nvmlDeviceGetPowerUsage(self, handle: str) -> int:  # noqa: N802
+        return 350_000
+
+    def nvmlDeviceGetCurrentClocksEventReasons(self, handle: str) -> int:  # noqa: N802
+        return 64 + 4 if self.used > 10 else 4
+
+    def nvmlDeviceGetComputeRunningProcesses(self, handle: str) -> list[Any]:  # noqa: N802
+        return [SimpleNamespace(pid=77, usedGpuMemory=123)] * (2 if self.used > 10 else 0)
+
+    def nvmlDeviceGetMemoryInfo(self, handle: str) -> Any:  # noqa: N802
+        self.used += 100
+        return SimpleNamespace(used=self.used - 100)
+
+    def nvmlDeviceGetClockInfo(self, handle: str, kind: int) -> int:  # noqa: N802
+        if kind == self.NVML_CLOCK_MEM:
+            raise self.NVMLError("not supported")
+        return 1400 if self.used > 10 else 700
+
+    def nvmlDeviceGetTemperature(self, handle: str, kind: int) -> int:  # noqa: N802
+        return 60
+
+
+@pytest.fixture
+def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDriver]:
+    fake = FakeDriver()
+    monkeypatch.setitem(sys.modules, "pynvml", fake)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    nvidia.open_device.cache_clear()
+    yield fake
+    nvidia.open_device.cache_clear()
+
+
+def test_a_gpu_is_watched(driver: FakeDriver) -> None:
+    assert nvidia.open_device() == ("gpu 3", "")
+    read = Counters.reader("cuda")
+    found = conditions_between(read(), read(), 0.0, 1.0, threads=1)
+    assert found.energy_joules == pytest.approx(2.5)
+    assert "NVML" in found.energy_source
+    with Watch("cuda", period=0.02) as watch:
+        began = time.perf_counter()
+        time.sleep(0.2)
+    told: dict[str, Any] = {"rounds": [entry(began, 1e12)], "peak_device_bytes": None}
+    watch.complete(told)
+    gpu = told["rounds"][0]["round"]["conditions"]["gpu"]
+    assert gpu["sm_mhz"]["mean"] == 1400
+    assert gpu["memory_mhz"] is None
+    assert gpu["watts"]["highest"] == 350
+    assert gpu["throttled_percent"] == {"power cap": 100.0, "heat, by hardware": 100.0}
+    assert gpu["processes"] == 2
+    assert told["peak_device_bytes"] == gpu["memory_used_bytes"] - 10
+    assert "less what was used before" in told["device_memory_source"]
+    assert nvidia.process_bytes("gpu 3", 77) == 123
+    assert nvidia.process_bytes("gpu 3", 78) is None
+
+
+def test_without_the_library_there_is_no_gpu_and_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    nvidia.open_device.cache_clear()
+    try:
+        read = Counters.reader("cuda")
+        assert read().energy == "not measured: nvidia-ml-py is not installed"
+        assert Watch("cuda")._gpu is None
+    finally:
+        nvidia.open_device.cache_clear()
+
+
+def test_a_range_is_of_what_is_known() -> None:
+    found = between([None, 3.0, 1.0])
+    assert found is not None
+    assert (found.lowest, found.mean, found.highest) == (1.0, 2.0, 3.0)
+    assert between([None]) is None

@@ -1,0 +1,204 @@
+"""The server scenario on sessions whose service time is known, against queueing theory, and the profile of MLPerf."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.measure.load import Outcome, loadgen_settings, make_samples, run_scenario
+from harness.measure.server import CLOSE, Waiting, search
+from harness.record import Conditions
+from tests.backends.in_memory import InMemorySession
+from tests.measure.features import make_features
+
+NOTHING = Conditions(
+    began_seconds=0,
+    ended_seconds=1,
+    threads=1,
+    affinity=[0],
+    own_cpu_percent=0,
+    other_cpu_percent=0,
+    steal_percent=0,
+    energy_source="none",
+)
+
+
+@dataclass
+class Asked:
+    """LoadGen's settings, as far as the search touches them."""
+
+    server_target_qps: float = 0
+    server_target_latency_ns: int = 0
+    server_target_latency_percentile: float = 0
+    min_query_count: int = 10
+    min_duration_ms: int = 5000
+    max_duration_ms: int = 1
+
+
+def session_that_holds(most: float, sure: float, asked: list[Asked]) -> Any:
+    """A test whose p99 is at its bound at the rate `most`; early stopping is convinced up to `sure`."""
+
+    def test(one: Asked) -> Outcome:
+        asked.append(one)
+        rate, bound = one.server_target_qps, one.server_target_latency_ns
+        result = {
+            "result_99.00_percentile_latency_ns": bound * rate / most,
+            "result_perf_constraints_met": rate <= most,
+            "result_validity": "VALID" if rate <= sure else "INVALID",
+        }
+        return Outcome(result, one.min_query_count, 1.0, NOTHING)
+
+    return test
+
+
+@pytest.mark.parametrize(("most", "sure"), [(90.0, 90.0), (30.0, 30.0), (8.0, 7.9), (300.0, 280.0), (55.0, 47.0)])
+def test_the_search_ends_just_below_what_breaks(most: float, sure: float) -> None:
+    asked: list[Asked] = []
+    rate, tested, probes = search(Asked, session_that_holds(most, sure, asked), capacity=100.0, latency_ms=20.0)
+    assert sure * 0.9 <= rate <= sure
+    assert rate >= min(most / CLOSE, sure) * 0.949
+    assert tested.result["result_validity"] == "VALID"
+    assert [one.confirming for one in probes] == sorted(one.confirming for one in probes)
+    assert probes[-1].confirming
+    assert probes[-1].held
+    assert probes[-1].qps == rate
+    assert len(asked) == len(probes) <= 20
+    assert all(one.min_query_count >= 838 for one in asked[-1:])
+    assert all(one.min_duration_ms <= 2000 for one, probe in zip(asked, probes, strict=True) if not probe.confirming)
+    assert {one.server_target_latency_ns for one in asked} == {20_000_000}
+
+
+def test_a_bound_that_nothing_holds_ends_soon_and_is_no_rate() -> None:
+    asked: list[Asked] = []
+    rate, _, probes = search(Asked, session_that_holds(0.01, 0.01, asked), capacity=100.0, latency_ms=1.0)
+    assert rate == 0
+    assert len(probes) < 10
+    assert min(one.qps for one in probes) >= 5
+    asked.clear()
+    assert search(Asked, session_that_holds(50.0, 1.0, asked), capacity=100.0, latency_ms=1.0)[0] == 0
+
+
+def test_what_waits_goes_together_oldest_first_and_nothing_is_lost() -> None:
+    taken: list[list[int]] = []
+    started, go_on = threading.Event(), threading.Event()
+
+    def answer(part: Any) -> None:
+        taken.append(list(part))
+        started.set()
+        go_on.wait(5)
+
+    waiting = Waiting(answer, size=4)
+    waiting.add([0])
+    assert started.wait(5)
+    for number in range(1, 8):
+        waiting.add([number])
+    go_on.set()
+    waiting.close()
+    assert taken == [[0], [1, 2, 3, 4], [5, 6, 7]]
+
+
+def m_d_1_wait(load: float, service: float) -> float:
+    """Mean time in an M/D/1 queue, service included (Pollaczek 1930, Khinchine 1932)."""
+    return service * (1 + load / (2 * (1 - load)))
+
+
+def test_arrivals_are_poisson_and_latency_holds_the_waiting() -> None:
+    """One sample at a time, 2 ms each: 50% load has a known mean latency. Statistical error of 1,500 samples and a machine
+    that others use: between half and twice as much waiting."""
+    from harness.measure.conditions import Counters
+    from harness.measure.load import run_test
+
+    session = InMemorySession(seconds_a_call=0.002)
+    samples = make_samples(make_features(), load="fixed", max_length=50, count=64, seed=1)
+    asked = loadgen_settings("server", "quick", 1.0, 1500, 3)
+    asked.server_target_qps = 250.0
+    asked.server_target_latency_ns = 10**9
+    asked.max_duration_ms = 0
+    for _ in range(3):
+        session.began.clear()
+        tested = run_test(
+            asked, samples, 1, lambda rows: session.run(samples.batch(rows)), "server", Counters.reader("cpu"), 1
+        )
+        mean = tested.result["result_mean_latency_ns"] / 1e9
+        if mean < 2 * m_d_1_wait(0.5, 0.002):
+            break
+    assert tested.served == len(session.began) >= 1500
+    assert 0.9 * m_d_1_wait(0.5, 0.002) - 0.0005 <= mean < 2 * m_d_1_wait(0.5, 0.002)
+    assert tested.result["result_scheduled_samples_per_sec"] == pytest.approx(250, rel=0.15)
+    gaps = np.diff(session.began)
+    assert gaps.min() >= 0.002
+    assert math.isclose(tested.seconds, session.ended[-1] - session.began[0], rel_tol=0.05)
+
+
+def test_server_forms_batches_and_finds_a_rate_on_loadgen() -> None:
+    """5 ms a call whatever its size up to 4: about 200 calls a second, more samples when they go together."""
+    session = InMemorySession(seconds_a_call=0.005)
+    samples = make_samples(make_features(), load="real", max_length=50, count=64, seed=1)
+    start = time.perf_counter()
+    found = run_scenario(
+        session,
+        samples,
+        scenario="server",
+        batch_size=4,
+        min_duration=0.2,
+        min_queries=20,
+        max_warmup=0.7,
+        seed=1,
+        server_latency_ms=60.0,
+    )
+    assert time.perf_counter() - start < 60
+    assert found.search
+    if found.qps:  # others on the machine can make a bound impossible
+        assert 30 < found.qps < 800
+        assert found.p99_ms is not None
+        assert found.p99_ms <= 60
+        assert found.queries >= 838
+        assert max(rows for rows, _ in session.shapes[-found.queries :]) > 1
+    assert max(rows for rows, _ in session.shapes) <= 4
+    assert found.conditions is not None
+    assert found.conditions.ended_seconds > found.conditions.began_seconds
+
+
+def test_multi_stream_asks_for_a_batch_at_once() -> None:
+    session = InMemorySession(seconds_a_call=0.004)
+    samples = make_samples(make_features(), load="fixed", max_length=50, count=64, seed=1)
+    found = run_scenario(
+        session,
+        samples,
+        scenario="multi_stream",
+        batch_size=4,
+        min_duration=0.3,
+        min_queries=10,
+        max_warmup=0.3,
+        seed=1,
+    )
+    calls = found.queries // 4
+    assert set(session.shapes[-calls:]) == {(4, 50)}
+    assert found.queries == 4 * calls
+    own = 1000 * (np.array(session.ended[-calls:]) - np.array(session.began[-calls:]))
+    assert found.p50_ms is not None
+    assert found.p50_ms == pytest.approx(float(np.median(own)), rel=0.05)
+    assert found.qps == pytest.approx(found.queries / (session.ended[-1] - session.began[-calls]), rel=0.05)
+    assert found.early_stopping_ms is None  # needs 662 queries
+    assert found.loadgen["effective_samples_per_query"] == 4
+
+
+def test_profile_mlperf_is_loadgens_own() -> None:
+    """Against the published mlperf.conf of MLPerf Inference v6.0, by hand."""
+    published = {"single_stream": 100, "multi_stream": 662, "offline": 10_833, "server": 100}
+    for scenario, queries in published.items():
+        asked = loadgen_settings(scenario, "mlperf", 1.0, 7, 1)
+        assert asked.min_duration_ms == 600_000
+        assert asked.min_query_count == queries
+        assert asked.max_duration_ms == 0
+        assert asked.schedule_rng_seed > 2**32
+        assert asked.scenario.name.lower() == scenario.replace("_", "")
+    assert asked.server_target_latency_ns == 130_000_000
+    quick = loadgen_settings("multi_stream", "quick", 1.0, 7, 1)
+    assert (quick.min_duration_ms, quick.min_query_count, quick.schedule_rng_seed) == (1000, 7, 1)

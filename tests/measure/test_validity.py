@@ -1,0 +1,113 @@
+"""Each rule on rounds made up for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from harness.cells import Measure
+from harness.measure.load import summarise
+from harness.measure.validity import findings
+from harness.record import Conditions, GpuConditions, Probe, Speed, SpeedRound
+
+PLACEMENT: dict[str, Any] = {"claimed": "memory", "detail": []}
+ODD: dict[str, float] = {}
+
+
+def conditions(seconds: float = 2.0, other: float = 0.0, steal: float = 0.0, **more: Any) -> Conditions:
+    return Conditions(
+        began_seconds=10.0,
+        ended_seconds=10.0 + seconds,
+        threads=2,
+        affinity=[0, 1],
+        own_cpu_percent=90.0,
+        other_cpu_percent=other,
+        steal_percent=steal,
+        energy_source="not measured: made up",
+        **more,
+    )
+
+
+def gpu(processes: int | None = 1, throttled: dict[str, float] = ODD) -> GpuConditions:
+    return GpuConditions(
+        sm_mhz=None,
+        memory_mhz=None,
+        celsius=None,
+        watts=None,
+        throttled_percent=throttled,
+        processes=processes,
+        memory_used_bytes=None,
+    )
+
+
+def speed(*found: Conditions | None, qps: float = 20.0, **changes: Any) -> Speed:
+    rounds = [
+        SpeedRound(
+            qps=qps, queries=100, duration_seconds=1, warmup_seconds=0, warmup_ended="steady", conditions=one
+        ).model_copy(update=changes)
+        for one in found
+    ]
+    figures: dict[str, Any] = {**summarise(rounds)}
+    return Speed(
+        scenario="server",
+        load="real",
+        batch_size=4,
+        sequence_length=40,
+        mean_tokens=20,
+        rounds=rounds,
+        timed="run",
+        latency_bound_ms=10.0,
+        **figures,
+    )
+
+
+@pytest.mark.parametrize(
+    ("rounds", "rules"),
+    [
+        ([None, None], []),  # records of before conditions were kept
+        ([conditions()] * 3, []),
+        ([conditions(other=4.9)] * 3, []),
+        ([conditions(other=5.1)] * 3, ["disturbed"]),
+        ([conditions(other=24.0)] + [conditions()] * 4, []),  # one round of five: its interval says it
+        ([conditions(other=26.0)] + [conditions()] * 4, ["disturbed"]),
+        ([conditions(seconds=0.1, other=90.0), conditions(seconds=9.9)], []),  # each as long as it took
+        ([conditions(steal=6.0)] * 2, ["disturbed"]),
+        ([conditions(gpu=gpu(1))] * 2, []),
+        ([conditions(gpu=gpu(None))] * 2, []),
+        ([conditions(gpu=gpu(1)), conditions(gpu=gpu(2))], ["disturbed"]),
+        ([conditions(quota_throttled_percent=2.0)] * 2, ["throttled"]),
+        ([conditions(thermal_throttled_percent=2.0)] * 2, ["throttled"]),
+        ([conditions(thermal_throttled_percent=0.2)] * 2, []),
+        ([conditions(gpu=gpu(throttled={"power cap": 100.0}))] * 2, []),
+        ([conditions(gpu=gpu(throttled={"heat, by hardware": 50.0}))] * 2, ["throttled"]),
+    ],
+)
+def test_conditions_make_a_cell_invalid(rounds: list[Conditions | None], rules: list[str]) -> None:
+    told = findings([speed(*rounds)], PLACEMENT, Measure(min_queries=64))
+    assert [one.rule for one in told] == rules
+    assert all(one.what and one.measured and one.bound and one.remedy for one in told)
+
+
+def test_a_bound_that_no_rate_held() -> None:
+    probe = Probe(qps=5.0, p99_ms=12.5, queries=300, held=False, confirming=False)
+    (told,) = findings([speed(conditions(), qps=0.0, search=[probe])], PLACEMENT, Measure())
+    assert (told.rule, told.bound) == ("bound_not_held", "10 ms")
+    assert "12.5 ms" in told.measured
+
+
+def test_mlperf_asks_for_loadgens_own_number_of_queries() -> None:
+    asked = {"effective_min_sample_count": 662}
+    few = speed(conditions(), loadgen=asked).model_copy(update={"profile": "mlperf"})
+    (told,) = findings([few], PLACEMENT, Measure(profile="mlperf"))
+    assert (told.rule, told.bound) == ("too_few_queries", "at least 662")
+    enough = speed(conditions(), loadgen=asked, queries=662).model_copy(update={"profile": "mlperf"})
+    assert findings([enough], PLACEMENT, Measure(profile="mlperf")) == []
+
+
+def test_energy_is_a_figure_a_query_over_rounds() -> None:
+    """By hand: 200 and 300 joules over 100 queries each."""
+    found = summarise(speed(conditions(energy_joules=200.0), conditions(energy_joules=300.0)).rounds)
+    assert found["joules_a_query"] is not None
+    assert found["joules_a_query"].value == pytest.approx(2.5)
+    assert summarise(speed(conditions(energy_joules=200.0), conditions()).rounds)["joules_a_query"] is None

@@ -1,0 +1,275 @@
+"""The GLUE miniatures: the same everywhere, no row contradicts another, labels follow from what the texts say, and they can be learnt."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tasks import open_task
+from tasks.base import DataRef, Shape
+from tasks.forms import form_of, row_digest
+from tasks.sample import SAMPLE_SPLITS, SAMPLE_VERSION, sample_rows, sample_tokenizer, sample_vocabulary, words
+from tasks.sample.claims import CLAIMS, GENRES
+from tasks.sample.facts import RELATIONS
+from tasks.sample.pairs import REPORTS
+
+ROOT = Path(__file__).resolve().parents[2]
+GLUE = [name for name in SAMPLE_SPLITS if name.startswith("glue/")]
+SYMMETRIC = ("glue/mrpc", "glue/stsb", "glue/qqp")
+KINDS = list(RELATIONS)
+NAME = rf"[Tt]he [A-Z][a-z]+ (?:{'|'.join(words.INSTITUTIONS)})"
+PREFIXES = sorted({form.partition("{}")[0] for form in (*REPORTS, *GENRES["matched"], *GENRES["mismatched"])})
+
+
+def test_rows_are_those_of_this_version() -> None:
+    """Whoever changes a row raises SAMPLE_VERSION, or what was made from other rows passes for what these would make."""
+    state = hashlib.sha256()
+    for name, splits in SAMPLE_SPLITS.items():
+        for split in splits:
+            state.update(row_digest(form_of(name), sample_rows(name, split)).encode())
+    state.update("\n".join(sample_vocabulary()).encode())
+    assert (SAMPLE_VERSION, state.hexdigest()[:16]) == (2, "d7641e92957f6c6b")
+
+
+def test_another_process_makes_the_same_rows() -> None:
+    code = (
+        "import hashlib, json; from tasks.sample import SAMPLE_SPLITS, sample_rows\n"
+        "print(hashlib.sha256(json.dumps([sample_rows(n, s) for n in SAMPLE_SPLITS for s in SAMPLE_SPLITS[n]]).encode()).hexdigest())"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(found) == 1
+
+
+def texts(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:
+    found = tuple(row[column].lower() for column in form_of(name).texts)
+    return tuple(sorted(found)) if name in SYMMETRIC else found
+
+
+@pytest.mark.parametrize("name", GLUE)
+def test_no_row_contradicts_another_or_is_in_two_splits(name: str) -> None:
+    where: dict[tuple[str, ...], str] = {}
+    for split in SAMPLE_SPLITS[name]:
+        for row in sample_rows(name, split):
+            key = texts(name, row)
+            assert key not in where, f"{key} is in {where[key]} and {split}"
+            assert len(set(key)) == len(key)
+            where[key] = split
+
+
+@pytest.mark.parametrize("name", GLUE)
+def test_houses_of_dev_are_new_and_its_words_are_not(name: str) -> None:
+    def houses(split: str) -> set[str]:
+        rows = sample_rows(name, split)
+        return {found.lower() for row in rows for text in texts_of(name, row) for found in re.findall(NAME, text)}
+
+    train = houses("train")
+    assert len(train) > 300
+    tokenizer = sample_tokenizer()
+    for split in SAMPLE_SPLITS[name][1:]:
+        assert houses(split)
+        assert not houses(split) & train
+        encoded = tokenizer.encode_batch([text for row in sample_rows(name, split) for text in texts_of(name, row)])
+        assert not any("[UNK]" in one.tokens for one in encoded)
+
+
+def texts_of(name: str, row: Mapping[str, Any]) -> list[str]:
+    return [row[column] for column in form_of(name).texts]
+
+
+@pytest.mark.parametrize("name", GLUE)
+def test_no_class_is_rare(name: str) -> None:
+    for split in SAMPLE_SPLITS[name]:
+        labels = [row["label"] for row in sample_rows(name, split)]
+        if name == "glue/stsb":
+            assert 0 <= min(labels) < 1
+            assert 4 < max(labels) <= 5
+            assert np.std(labels) > 1.5
+        else:
+            shares = [count / len(labels) for count in Counter(labels).values()]
+            assert len(shares) == len(form_of(name).classes)
+            assert min(shares) > 0.8 / len(shares) - 0.01
+
+
+# --- labels, judged again from the texts alone -------------------------------------------------------------------------
+
+
+def one_of(pool: Iterable[str]) -> str:
+    return f"(?:{'|'.join(pool)})"
+
+
+PERSON = r"[A-Z]\w+(?: [A-Z]\.)? [A-Z][a-z]+"
+MONTH, SEASON = one_of(words.MONTHS), one_of(words.SEASONS)
+DATE = rf"(?:on \d+ {MONTH} \d{{4}}|in {MONTH} \d{{4}}|in the {SEASON} of \d{{4}}|in \d{{4}})"
+COLOUR, MATERIAL = one_of(words.COLOURS), one_of(words.MATERIALS)
+VALUES = {
+    "founder": PERSON,
+    "designer": PERSON,
+    "opened": DATE,
+    "fire": DATE,
+    "place": rf"(?:in the hills|near the border|in the forests|in the north) of {one_of(words.REGIONS)}",
+    "staff": rf"(?:{one_of(words.NUMBER_WORDS)}|(?:about )?\d+)",
+    "length": r"\d+(?:\.\d)? (?:metres|feet|yards)",
+    "cost": rf"(?:£\d+,000|\d+ million {one_of(words.CURRENCIES)}|\d+,500 {one_of(words.CURRENCIES)})",
+    "colour": rf"(?:(?:{one_of(words.SHADES)} )?{COLOUR}|{COLOUR} and {COLOUR})",
+    "material": rf"{MATERIAL}(?: and {MATERIAL})?",
+    "emblem": rf"(?:[Aa] (?!{one_of('aeiou')})|[Aa]n (?={one_of('aeiou')})){COLOUR} {one_of(words.ANIMALS)}",
+    "reason": rf"{one_of(words.CAUSES)} {one_of(words.EFFECTS)}",
+}
+
+
+def pattern(kind: str, template: str) -> re.Pattern[str]:
+    text = re.escape(template)
+    for mark, form in (("S", NAME), ("s", NAME), ("n", "[a-z]+"), ("a", f"({VALUES[kind]})")):
+        text = text.replace(rf"\{{{mark}\}}", form)
+    return re.compile(text)
+
+
+@cache
+def patterns(what: str) -> list[tuple[str, re.Pattern[str]]]:
+    if what in ("sentences", "questions"):
+        return [(kind, pattern(kind, text)) for kind in KINDS for text in getattr(RELATIONS[kind], what)]
+    return [(kind, pattern(kind, text)) for kind in KINDS for text in getattr(CLAIMS[kind], what)]
+
+
+def kinds(text: str, *which: str) -> dict[str, str]:
+    """Kinds of fact that a text is, whole, in one of these ways; with the answer."""
+    found = {}
+    for what in which:
+        for kind, one in patterns(what):
+            if match := one.fullmatch(text):
+                value = match[1] if match.groups() else ""
+                found[kind] = re.sub("^(on|in|near) ", "", value)
+    return found
+
+
+def plain(text: str) -> str:
+    """Without what introduces it."""
+    prefix = next((one for one in PREFIXES if one and text.startswith(one)), "")
+    return text.removeprefix(prefix)
+
+
+def same(a: str, b: str) -> bool:
+    return a.lower() == b.lower()
+
+
+def rows_of(name: str) -> Iterable[dict[str, Any]]:
+    for split in SAMPLE_SPLITS[name]:
+        yield from sample_rows(name, split)
+
+
+def test_acceptable_sentences_are_those_that_are_told() -> None:
+    for row in rows_of("glue/cola"):
+        assert bool(kinds(row["sentence"], "sentences")) == bool(row["label"]), row
+
+
+def test_a_paraphrase_tells_the_same_fact_with_the_same_answer() -> None:
+    for row in rows_of("glue/mrpc"):
+        first = kinds(row["sentence1"], "same", "sentences")
+        second = kinds(plain(row["sentence2"]), "same", "sentences")
+        assert first, row
+        agree = [kind for kind in first if kind in second and same(first[kind], second[kind])]
+        assert bool(agree) == bool(row["label"]), row
+
+
+def test_scores_rise_with_what_is_shared() -> None:
+    scores = defaultdict(list)
+    for row in rows_of("glue/stsb"):
+        first, second = (kinds(row[column], "same", "sentences") for column in ("sentence1", "sentence2"))
+        shared = [kind for kind in first if kind in second]
+        agree = any(same(first[kind], second[kind]) for kind in shared)
+        scores[(bool(second), bool(shared), agree)].append(row["label"])
+    unrelated, other, differs, agrees = (
+        scores[key] for key in ((False, False, False), (True, False, False), (True, True, False), (True, True, True))
+    )
+    assert len(scores) == 4
+    assert max(unrelated) < min(other) <= max(other) < min(differs) <= max(differs) < min(agrees)
+
+
+def test_duplicates_ask_for_the_same() -> None:
+    for row in rows_of("glue/qqp"):
+        first, second = (kinds(row[column], "questions") for column in ("question1", "question2"))
+        assert first, row
+        assert bool(first.keys() & second.keys()) == bool(row["label"]), row
+
+
+def test_a_sentence_answers_the_question_or_not() -> None:
+    for row in rows_of("glue/qnli"):
+        asked, told = kinds(row["question"], "questions"), kinds(row["sentence"], "sentences")
+        assert bool(asked.keys() & told.keys()) == (row["label"] == 0), row
+        if row["label"] == 1 and "colour" in asked:
+            assert "walls" not in row["sentence"], row
+
+
+def test_claims_follow_or_are_ruled_out_or_left_open() -> None:
+    for row in rows_of("glue/mnli"):
+        told = kinds(plain(row["premise"]), "sentences", "same").keys()
+        claim = row["hypothesis"]
+        assert told, row
+        follows = told & (kinds(claim, "follows").keys() | kinds(claim, "same").keys())
+        ruled_out = told & kinds(claim, "ruled_out").keys()
+        assert (0 if follows else 2 if ruled_out else 1) == row["label"], row
+
+
+def test_entailed_claims_are_of_what_was_told() -> None:
+    for row in rows_of("glue/rte"):
+        sentences = re.split(r"(?<=[^A-Z]\.) ", row["sentence1"])
+        told = {kind for sentence in sentences for kind in kinds(sentence, "sentences")}
+        assert len(told) >= 2, row
+        assert bool(told & kinds(row["sentence2"], "follows").keys()) == (row["label"] == 0), row
+
+
+# --- and they can be learnt --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "epochs", "wanted"), [("glue/sst2", 1.5, 85.0), ("glue/qqp", 3.0, 72.0)])
+def test_a_small_model_learns(name: str, epochs: float, wanted: float, tmp_path: Path) -> None:
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification
+
+    from harness.training.loop import collate, train
+    from harness.training.settings import TrainSettings
+
+    task = open_task(name, DataRef("sample"))
+    tokenizer, shape = sample_tokenizer(), Shape(64)
+    features = task.features(task.examples("train"), tokenizer, shape, training=True)
+    torch.manual_seed(1)
+    sizes: dict[str, Any] = {
+        "num_labels": 2,
+        "num_hidden_layers": 2,
+        "hidden_size": 64,
+        "num_attention_heads": 2,
+        "intermediate_size": 256,
+    }
+    model = BertForSequenceClassification(BertConfig(vocab_size=len(sample_vocabulary()), **sizes))
+    settings = TrainSettings(learning_rate=5e-4, epochs=epochs, warmup_ratio=0.1, group_by_length=False)
+    train(model, features, settings, seed=1, state=tmp_path, device="cpu", say=lambda _: None)
+    examples = task.examples("validation")
+    features = task.features(examples, tokenizer, shape)
+    with torch.no_grad():
+        batch = collate(features, np.arange(len(examples)), "cpu")
+        outputs = model(**batch).logits.numpy()
+    scores = task.score(examples, task.decode(examples, features, outputs, task.labels))
+    labels = [row["label"] for row in examples]
+    majority = 100 * max(Counter(labels).values()) / len(labels)
+    assert scores.metrics["accuracy"] > max(wanted, majority + 10)
