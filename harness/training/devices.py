@@ -74,7 +74,7 @@ class Crew:
 
     def own(self, states: torch.Tensor) -> torch.Tensor:
         """What this process gathered; after a training with fewer of them another's."""
-        return states if states.dim() == 1 else states[self.rank % len(states)].clone()
+        return states if states.dim() == 1 else states[self.rank % len(states)]
 
     @contextmanager
     def first_alone(self) -> Iterator[None]:

@@ -97,9 +97,10 @@ class Training:
                 {"state": moments, "param_groups": self.optimizer.state_dict()["param_groups"]}
             )
             self.scaler.load_state_dict(content["scaler"])
-            torch.set_rng_state(self.crew.own(stored["rng.cpu"]))
+            # Copies: a file's bytes may lie at any address, PyTorch reads a generator's state at multiples of 8 alone.
+            torch.set_rng_state(self.crew.own(stored["rng.cpu"]).clone())
             if "rng.cuda" in stored and torch.cuda.is_available():
-                torch.cuda.set_rng_state(self.crew.own(stored["rng.cuda"]))
+                torch.cuda.set_rng_state(self.crew.own(stored["rng.cuda"]).clone())
             return progress
         return Progress()
 

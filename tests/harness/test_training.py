@@ -28,6 +28,7 @@ from harness.training import display
 from harness.training.cpu import Dropout, attention, drop, register_attention, replace_dropout
 from harness.training.loop import Loss, Trained, collate, epoch_order, learning_rate, model_loss, train
 from harness.training.settings import TrainSettings
+from harness.training.states import Progress, Training
 from tasks.base import Features
 
 State = dict[str, torch.Tensor]
@@ -324,6 +325,19 @@ def test_the_second_interrupt_does_not_wait(tmp_path: Path) -> None:
         run(tmp_path, loss=stops_at(3, twice))
     assert not list(tmp_path.iterdir())
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_state_with_an_odd_number_of_floats_is_read(tmp_path: Path) -> None:
+    """Its random numbers' state then begins between two multiples of 8, where PyTorch must not be made to read it."""
+    model = torch.nn.Linear(1, 1, bias=False)
+    training = Training(model, torch.optim.AdamW(model.parameters()), torch.amp.GradScaler("cpu", enabled=False))
+    model(torch.ones(1)).backward()
+    training.optimizer.step()
+    training.save(tmp_path, Progress(step=1), keep=1)
+    wanted = torch.rand(5)
+    torch.rand(3)
+    assert training.resume(tmp_path, print).step == 1
+    assert torch.equal(torch.rand(5), wanted)
 
 
 def test_the_newest_states_are_kept_and_no_others(tmp_path: Path) -> None:

