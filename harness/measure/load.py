@@ -46,7 +46,7 @@ SLACK = 1.1
 MAX_STRETCH = 10.0
 """A scenario is cut off at so many times its minimum duration, however few queries it has had by then; only one full batch
 of offline is always run."""
-TRIES = 3
+TRIES = 5
 """Offline is offered a larger query, as LoadGen advises, when it was done before min_duration; at most so many in all."""
 
 
@@ -149,7 +149,7 @@ def run_scenario(
         tested = test(asked)
         if tested.result.get("result_min_duration_met", True):
             break
-        rate = float(tested.result.get("result_samples_per_second", rate))
+        rate = 1.1 * max(rate, float(tested.result.get("result_samples_per_second", rate)))
     return _round(tested, scenario, warm_seconds, warm_ended)
 
 
