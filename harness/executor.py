@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
@@ -99,8 +98,16 @@ def execute(
     comes first in the next). What a cell has measured is kept in the cache until its record is written; a run that was
     killed goes on there. With `until`, cells stop at that step and no record is appended.
     """
-    for _, group in groupby(cells, key=lambda cell: (cell.task, cell.seed)):
-        yield from _execute_group(list(group), run, known, fresh, until)
+    for group in of_one_table(cells):
+        yield from _execute_group(group, run, known, fresh, until)
+
+
+def of_one_table(cells: Iterable[Cell]) -> list[list[Cell]]:
+    """Cells by task and seed, whatever stands between them in a plan: a QAT model's beside its parent's of the same seed."""
+    groups: dict[tuple[str, int], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault((cell.task, cell.seed), []).append(cell)
+    return list(groups.values())
 
 
 def _execute_group(

@@ -312,9 +312,10 @@ class _TaskHere:
         )
         return spec, words, blocked
 
-    def _calibration(self, model: str) -> dict[str, int]:
+    def _calibration(self, model: str | None = None) -> dict[str, int]:
+        """Of a QAT model, which may have its own; else of post-training ranges."""
         settings = self.suite.calibration.model_dump()
-        if own := self.suite.models[model].calibration:
+        if model and (own := self.suite.models[model].calibration):
             settings |= own.model_dump(exclude_unset=True)
         if self.on_sample and self.suite.sample:
             settings |= self.suite.sample.calibration.model_dump(exclude_unset=True)
@@ -322,9 +323,6 @@ class _TaskHere:
 
     def _calibrated(self, base: CheckpointSpec, scheme: str, seed: int) -> CheckpointSpec:
         """Post-training ranges on top of a checkpoint."""
-        settings = self.suite.calibration.model_dump()
-        if self.on_sample and self.suite.sample:
-            settings |= self.suite.sample.calibration.model_dump(exclude_unset=True)
         return replace(
             base,
             recipe="ptq",
@@ -332,7 +330,7 @@ class _TaskHere:
             architecture=None,
             train=None,
             scheme=scheme,
-            calibration=settings,
+            calibration=self._calibration(),
             parent=base,
             teacher=None,
             distill=None,

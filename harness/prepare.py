@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from harness import machine, paths
 from harness.errors import QuantboardError
+from harness.machine import commit
 from harness.plan import Plan, make_plan
 from harness.sources import hub_revision
 from harness.suite import Suite, load_suite
 from tasks import DataIdentity, DataRef, TaskError, data_identity, open_task
 
 if TYPE_CHECKING:
+    from harness.executor import Run
     from harness.record import Record
 
 Found = DataRef | tuple[str, str]
@@ -87,12 +89,45 @@ def _plan(
     )
 
 
+def new_run(
+    suite: str,
+    title: str,
+    *,
+    on_sample: bool,
+    command: str,
+    machine: Mapping[str, Any],
+    identities: Mapping[str, DataIdentity],
+    say: Callable[[str], None],
+    show_progress: bool,
+) -> Run:
+    """An execution that begins now, on this state of the code; records of the sample lie apart from the others."""
+    from harness.executor import Run
+
+    sha, dirty = commit()
+    run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
+    folder = paths.results() / "sample" / suite if on_sample else paths.results() / suite
+    return Run(
+        run_id=run_id,
+        suite=suite,
+        title=title,
+        file=folder / f"{run_id}.jsonl",
+        cache=paths.cache(),
+        command=command,
+        machine=dict(machine),
+        commit=sha,
+        dirty=dirty,
+        identities=identities,
+        say=say,
+        show_progress=show_progress,
+    )
+
+
 def run_suite(options: argparse.Namespace, command: str, say: Callable[[str], None]) -> list[Record]:
     """The whole way for one suite: data, plan, every cell; one record a cell."""
     import sys
 
     from harness.estimate import estimate
-    from harness.executor import Run, done_before, execute
+    from harness.executor import done_before, execute
     from tasks.sources import hub_reachable
 
     suite = load_suite(options.suite)
@@ -120,26 +155,17 @@ def run_suite(options: argparse.Namespace, command: str, say: Callable[[str], No
         )
         if not (options.data or suite.data):
             say("  (the hub does not answer and no --data was given; --data DIR takes real data from a folder)")
-    sha, dirty = machine.commit()
-    now = datetime.now(UTC)
-    run_id = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
-    results = paths.results()
-    folder = results / "sample" / suite.name if on_sample else results / suite.name
-    execution = Run(
-        run_id=run_id,
-        suite=suite.name,
-        title=suite.title,
-        file=folder / f"{run_id}.jsonl",
-        cache=paths.cache(),
+    execution = new_run(
+        suite.name,
+        suite.title,
+        on_sample=on_sample,
         command=command,
-        machine=dict(here),
-        commit=sha,
-        dirty=dirty,
+        machine=here,
         identities=known,
         say=say,
         show_progress=not options.json or sys.stderr.isatty(),
     )
-    before = done_before(results)
+    before = done_before(paths.results())
     for line in estimate(plan, before, execution.cache, known, fresh=options.fresh):
         say(line)
     done = list(execute(plan.cells, execution, before, fresh=options.fresh, until=options.until))

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 from backends import get_backend
-from harness import machine, paths
+from harness import machine
 from harness.cells import Cell, CheckpointSpec
 from harness.errors import QuantboardError
 from harness.plan import cell_key
+from harness.prepare import new_run
 from harness.record import Record
 from harness.rescore import check_data, find_data
 from harness.sources import look_up
@@ -25,7 +24,7 @@ def rerun(entry: Record, option: str | None, source: Path | None, command: str, 
     option: the data, as `run` takes it. source: the folder of a model that came from one, whose place records do not keep.
     Raises QuantboardError where settings, data or weights are not those of the record.
     """
-    from harness.executor import Run, execute
+    from harness.executor import execute
 
     here = machine.describe()
     wanted = "sample" if entry.data and entry.data.kind == "sample" else option
@@ -44,19 +43,12 @@ def rerun(entry: Record, option: str | None, source: Path | None, command: str, 
         say(
             "note: engine, machine or a version differs from the record's: this is another cell, to be compared with it"
         )
-    sha, dirty = machine.commit()
-    run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
-    folder = paths.results() / "sample" / entry.suite if ref.kind == "sample" else paths.results() / entry.suite
-    run = Run(
-        run_id=run_id,
-        suite=entry.suite,
-        title=entry.suite_title,
-        file=folder / f"{run_id}.jsonl",
-        cache=paths.cache(),
+    run = new_run(
+        entry.suite,
+        entry.suite_title,
+        on_sample=ref.kind == "sample",
         command=command,
-        machine=dict(here),
-        commit=sha,
-        dirty=dirty,
+        machine=here,
         identities={entry.task: task.identity},
         say=say,
         show_progress=True,

@@ -220,9 +220,9 @@ def columns_of(task: Task, names: tuple[str, ...]) -> tuple[int, ...]:
 
 
 def _scores() -> str:
-    from harness.training.distill import register_attention
+    from harness.training.distill import register_scores
 
-    return register_attention()
+    return register_scores()
 
 
 def _frozen(teacher: Any, device: str) -> Any:

@@ -14,6 +14,7 @@ at theirs; a parameter starts at 0, so weight decay pulls towards calibration.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -116,7 +117,7 @@ def _sum_like(scale: torch.Tensor, values: torch.Tensor, other: torch.Tensor | N
     return summed.reshape(scale.shape)
 
 
-class TrainedQuantizer(nn.Module):
+class TrainedQuantizer(nn.Module, ABC):
     """A quantizer whose grid may move from step to step; `tensor_range` is what it stands at."""
 
     scale: torch.Tensor
@@ -140,9 +141,9 @@ class TrainedQuantizer(nn.Module):
         zeros = zero_point.detach().cpu().reshape(-1).numpy().round().astype(np.int32)
         return replace(self._start, scale=numbers, zero_point=np.broadcast_to(zeros, numbers.shape).copy())
 
+    @abstractmethod
     def grid(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Scale and zero point as they stand."""
-        raise NotImplementedError
 
 
 class Learned(TrainedQuantizer):

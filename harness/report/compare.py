@@ -8,6 +8,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 from harness.measure.paired import (
     Comparison,
@@ -162,12 +163,26 @@ def speed_ratios(entry: Record, base: Record) -> dict[Load, Comparison]:
     found: dict[Load, Comparison] = {}
     for part in entry.speed:
         other = next((one for one in base.speed if _conditions(one) == _conditions(part)), None)
-        for figure in FIGURES.get(part.scenario, ("qps",)) if other else ():
+        if other is None:
+            continue
+        for figure in FIGURES.get(part.scenario, ("qps",)):
             mine, theirs = _rounds(part, figure), _rounds(other, figure)
             if mine and theirs:
                 name = (part.scenario, part.load, part.batch_size, figure)
-                found[name] = ratio(mine, theirs, by_turns=entry.run_id == base.run_id)
+                found[name] = ratio(mine, theirs, by_turns=took_turns((entry, part), (base, other)))
     return found
+
+
+def took_turns(mine: tuple[Record, Speed], theirs: tuple[Record, Speed]) -> bool:
+    """Whether the n-th rounds of both belong together: both had their n-th before either had its next. Cells of other tasks
+    or seeds did not, nor rounds that one of them kept from a killed run, nor those of records older than taking turns."""
+    (entry, part), (base, other) = mine, theirs
+    if (entry.run_id, entry.task, entry.seed) != (base.run_id, base.task, base.seed):
+        return False
+    if len(part.rounds) != len(other.rounds):
+        return False
+    starts = [sorted((a.started, b.started)) for a, b in zip(part.rounds, other.rounds, strict=True)]
+    return all(first for first, _ in starts) and all(last < following for (_, last), (following, _) in pairwise(starts))
 
 
 def _conditions(part: Speed) -> tuple[str, str, int, int, float | None]:
@@ -218,7 +233,7 @@ def _speed_ranks(entries: Sequence[Record]) -> dict[str, tuple[int, Range]]:
         ratio(
             _rounds(speeds[mine][1], "qps"),
             _rounds(speeds[theirs][1], "qps"),
-            by_turns=speeds[mine][0].run_id == speeds[theirs][0].run_id,
+            by_turns=took_turns(speeds[mine], speeds[theirs]),
         )
         for mine, theirs in pairs
     ]

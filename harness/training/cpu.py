@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -72,14 +73,14 @@ def attention(
     return torch.matmul(probabilities, value).transpose(1, 2).contiguous(), probabilities
 
 
-def register_attention() -> str:
-    """Make `attention` known to transformers; returns the name that models are loaded with."""
+def register_attention(name: str = ATTENTION, function: Callable[..., Any] = attention) -> str:
+    """Make an attention with an additive mask known to transformers; returns the name that models are loaded with."""
     from transformers import AttentionInterface
     from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
-    AttentionInterface.register(ATTENTION, attention)
-    AttentionMaskInterface.register(ATTENTION, eager_mask)
-    return ATTENTION
+    AttentionInterface.register(name, function)
+    AttentionMaskInterface.register(name, eager_mask)
+    return name
 
 
 def replace_dropout(model: nn.Module) -> None:

@@ -16,7 +16,7 @@ from torch.nn.functional import dropout as plain_dropout
 from torch.nn.functional import log_softmax, mse_loss
 
 from harness.errors import CheckpointError
-from harness.training.cpu import drop
+from harness.training.cpu import drop, register_attention
 from harness.training.loop import Loss
 from harness.training.settings import no_uniform_map
 from tasks import Task
@@ -174,11 +174,6 @@ def attention(
     return torch.matmul(probabilities, value).transpose(1, 2).contiguous(), probabilities
 
 
-def register_attention() -> str:
+def register_scores() -> str:
     """Make `attention` known to transformers; returns the name that models are loaded with."""
-    from transformers import AttentionInterface
-    from transformers.masking_utils import AttentionMaskInterface, eager_mask
-
-    AttentionInterface.register(ATTENTION, attention)
-    AttentionMaskInterface.register(ATTENTION, eager_mask)
-    return ATTENTION
+    return register_attention(ATTENTION, attention)

@@ -30,7 +30,7 @@ from harness.training.distill import (
     layer_map,
     look_inside,
     prediction,
-    register_attention,
+    register_scores,
     soft_cross_entropy,
 )
 from tasks import DataRef, Shape, open_task
@@ -100,7 +100,7 @@ def encoder(layers: int, width: int, seed: int, attention: str | None = None) ->
         max_position_embeddings=16, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, initializer_range=0.5,
     )  # fmt: skip
     factory: Any = BertModel
-    model: BertModel = factory._from_config(config, attn_implementation=attention or register_attention())
+    model: BertModel = factory._from_config(config, attn_implementation=attention or register_scores())
     return model
 
 

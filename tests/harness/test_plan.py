@@ -15,6 +15,7 @@ import pytest
 
 from harness.cells import Cell, Measure
 from harness.errors import QuantboardError
+from harness.executor import of_one_table
 from harness.plan import Plan, make_plan
 from harness.sources import file_hash
 from harness.suite import load_suite
@@ -59,6 +60,16 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
 def one(plan: Plan, model: str = "base", task: str = "squad_v1", index: int = 0, seed: int = 1) -> Cell:
     cells = [cell for cell in plan.cells if (cell.model, cell.task, cell.seed) == (model, task, seed)]
     return cells[index]
+
+
+def test_models_of_one_task_and_seed_take_turns(make: Make) -> None:
+    """In the plan a model's seeds follow each other: two models of one seed do not."""
+    groups = of_one_table(make().cells)
+    assert [{(cell.task, cell.seed) for cell in group} for group in groups] == [
+        {(task, seed)} for task in make().suite.tasks for seed in (1, 2)
+    ]
+    assert all({cell.model for cell in group} == set(make().suite.models) for group in groups)
+    assert sum(map(len, groups)) == len(make().cells)
 
 
 def test_every_model_task_seed_and_backend_is_a_cell(make: Make) -> None:

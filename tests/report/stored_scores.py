@@ -54,8 +54,13 @@ def add(
     return entry
 
 
-def with_rounds(speed: Any, qps: tuple[float, ...]) -> Any:
-    rounds = [speed.rounds[0].model_copy(update={"qps": value}) for value in qps]
+def with_rounds(speed: Any, qps: tuple[float, ...], hour: int = 0) -> Any:
+    """A round a minute, from the hour on: those of equal hours took turns."""
+    starts = [f"2026-01-01T{hour:02}:{minute:02}:00.000+00:00" for minute in range(len(qps))]
+    rounds = [
+        speed.rounds[0].model_copy(update={"qps": value, "started": started})
+        for value, started in zip(qps, starts, strict=True)
+    ]
     return speed.model_copy(update={"rounds": rounds, "qps": Figure(value=float(np.mean(qps)))})
 
 

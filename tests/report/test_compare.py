@@ -12,11 +12,11 @@ from scipy import stats
 from harness import record
 from harness.errors import RecordError
 from harness.report import tables
-from harness.report.compare import Beside, baseline_of, compare_board
+from harness.report.compare import Beside, baseline_of, compare_board, took_turns
 from harness.report.site import render
 from harness.report.stored import Stored
 from tests.harness.records import make_record
-from tests.report.stored_scores import add, answers
+from tests.report.stored_scores import add, answers, with_rounds
 
 FAST, SLOW = (100.0, 101.0, 99.0, 100.5, 99.5), (50.0, 50.4, 49.5, 50.2, 49.7)
 
@@ -72,6 +72,19 @@ def test_speed_is_compared_under_equal_conditions_alone(tmp_path: Path) -> None:
     assert one.value == pytest.approx(2.0, rel=0.01)
     assert one.low is not None and one.high is not None and 1.9 < one.low < 2.0 < one.high < 2.1
     assert "took turns" in one.method
+
+
+def test_rounds_belong_together_only_where_they_took_turns() -> None:
+    """A drift cancels between the n-th rounds of both alone: else their scatter is no pair's."""
+    (plain,) = (one for one in make_record().speed if (one.scenario, one.load) == ("offline", "real"))
+    mine = make_record(key="a"), with_rounds(plain, FAST)
+    assert took_turns(mine, (make_record(key="b"), with_rounds(plain, SLOW)))
+    kept = with_rounds(plain, SLOW, hour=1)
+    assert not took_turns(mine, (make_record(key="b"), kept))
+    for changes in ({"seed": 2}, {"run_id": "other"}, {"task": "glue/cola"}):
+        assert not took_turns(mine, (make_record(key="b", **changes), with_rounds(plain, SLOW)))
+    older = [one.model_copy(update={"started": ""}) for one in mine[1].rounds]
+    assert not took_turns(mine, (make_record(key="b"), plain.model_copy(update={"rounds": older})))
 
 
 def test_other_examples_are_never_subtracted_with_a_test(tmp_path: Path) -> None:
