@@ -92,7 +92,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument(
         "--until",
         choices=["train", "quantize", "build", "score"],
-        help="stop every cell after this step; nothing is recorded",
+        help="stop every cell after this step: no record yet; a later run at the same commit goes on from there",
     )
     one.add_argument("--fresh", action="store_true", help="run cells again that have a good record")
     one = add("score", score, "official metrics of a predictions file, with intervals")
