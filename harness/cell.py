@@ -57,6 +57,8 @@ class Job:
     started: float
     """time.time() when the process was asked for."""
     threads: int
+    number: int = 0
+    """Which round of speed, from 1."""
 
     def write(self, path: Path) -> None:
         content = {name: str(value) if isinstance(value, Path) else value for name, value in vars(self).items()}
@@ -179,8 +181,12 @@ def accuracy(job: Job) -> dict[str, Any]:
 
 
 def speed(job: Job) -> dict[str, Any]:
-    """One fresh-process round. Cold start ends with the first answer, a sequence of max_length at batch 1."""
+    """One fresh-process round. Cold start ends with the first answer, a sequence of max_length at batch 1.
+
+    Cells that take turns draw the same sequences in a round, and others in the next: which were drawn is part of what the
+    interval over rounds holds."""
     cell, measure = job.cell, job.cell.measure
+    seed = cell.seed + job.number
     running = time.time()
     session, facts = prepare(job)
     loaded = time.time()
@@ -193,7 +199,7 @@ def speed(job: Job) -> dict[str, Any]:
     features = read_samples(job.samples)
     rounds: list[dict[str, Any]] = []
     for load in measure.loads:
-        samples = make_samples(features, load=load, max_length=longest, count=len(features), seed=cell.seed)
+        samples = make_samples(features, load=load, max_length=longest, count=len(features), seed=seed)
         for scenario in measure.scenarios:
             for size in measure.sizes(scenario, cell.batch_sizes):
                 found = run_scenario(
@@ -204,7 +210,7 @@ def speed(job: Job) -> dict[str, Any]:
                     min_duration=measure.min_duration,
                     min_queries=measure.min_queries,
                     max_warmup=measure.max_warmup,
-                    seed=cell.seed,
+                    seed=seed,
                     profile=measure.profile,
                     server_latency_ms=measure.server_latency_ms,
                     threads=job.threads,
@@ -216,7 +222,6 @@ def speed(job: Job) -> dict[str, Any]:
                         "load": load,
                         "batch_size": size,
                         "sequence_length": longest,
-                        "mean_tokens": float(features.lengths.mean()) if load == "real" else float(longest),
                         "round": found.model_dump(),
                     }
                 )

@@ -148,7 +148,7 @@ def _execute_group(
             if number > one.cell.measure.rounds:
                 continue
             try:
-                one.rounds.append(_step(one.cell, run, "speed", f"round-{number}"))
+                one.rounds.append(_step(one.cell, run, "speed", f"round-{number}", number))
             except CellFailed as failure:
                 waiting.remove(one)
                 yield finish(one.cell, _failed(one.cell, run, failure))
@@ -259,7 +259,7 @@ def _full(error: OSError, folder: Path) -> CellFailed:
     return CellFailed(f"{place}: {error.strerror}; free some space or move the cache with QUANTBOARD_CACHE", ())
 
 
-def _step(cell: Cell, run: Run, mode: str, name: str) -> dict[str, Any]:
+def _step(cell: Cell, run: Run, mode: str, name: str, number: int = 0) -> dict[str, Any]:
     """What one process of the cell found, or found in a run that was killed later. Raises CellFailed."""
     from harness.measure.watch import Watch
 
@@ -274,6 +274,7 @@ def _step(cell: Cell, run: Run, mode: str, name: str) -> dict[str, Any]:
         samples=folder / "samples.npz",
         started=time.time(),
         threads=cell.measure.threads,
+        number=number,
     )
     said = name.replace("round-", "speed, round ") + (f" of {cell.measure.rounds}" if mode == "speed" else "")
     try:

@@ -204,6 +204,9 @@ class SpeedRound(Part):
     )
     started: str = Field("", description="UTC, ISO 8601: when its process was asked for")
     queries: int = Field(description="samples that were run")
+    mean_tokens: float | None = Field(
+        None, description="mean true length of those samples, padding not counted; None in records of before it was kept"
+    )
     duration_seconds: float
     warmup_seconds: float
     warmup_ended: str
@@ -219,7 +222,10 @@ class Speed(Part):
     )
     batch_size: int = Field(description="samples in one call of the engine (at most)")
     sequence_length: int = Field(description="tokens a sample (fixed), or the longest allowed (real)")
-    mean_tokens: float = Field(description="mean true length of the samples offered")
+    mean_tokens: float = Field(
+        description="mean true length of the samples offered, padding not counted, over rounds; in records of measuring "
+        "version 1 of all that could have been offered (real), or max_length (fixed)"
+    )
     qps: Figure
     mean_ms: Figure | None = None
     p50_ms: Figure | None = None

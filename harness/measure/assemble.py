@@ -92,7 +92,7 @@ def speeds(
                 load=entries[0][0]["load"],
                 batch_size=size,
                 sequence_length=entries[0][0]["sequence_length"],
-                mean_tokens=statistics.fmean(entry["mean_tokens"] for entry, _ in entries),
+                mean_tokens=statistics.fmean(one.mean_tokens or 0.0 for one in rounds),
                 rounds=rounds,
                 timed=TIMED[entries[0][0]["scenario"]],
                 energy_source=rounds[0].conditions.energy_source if rounds[0].conditions else "",

@@ -83,11 +83,12 @@ def make_samples(
 
 @dataclass(frozen=True)
 class Outcome:
-    """One LoadGen test: its own result lines (of its detail log) by name, the samples that were run, seconds from the first
-    issue to the last completion, and what went on in the machine."""
+    """One LoadGen test: its own result lines (of its detail log) by name, the samples that were run and their tokens, padding
+    not counted, seconds from the first issue to the last completion, and what went on in the machine."""
 
     result: Mapping[str, Any]
     served: int
+    tokens: int
     seconds: float
     conditions: Conditions
 
@@ -201,20 +202,22 @@ def run_test(
     from harness.measure.server import Waiting
 
     lengths = samples.lengths
-    served = 0
+    served = tokens = 0
     first, last = math.inf, 0.0
     trouble: list[BaseException] = []
 
     def answer(part: Sequence[Any]) -> None:
-        nonlocal served, last
+        nonlocal served, tokens, last
+        rows = [query.index for query in part]
         try:
             if not trouble:
-                call([query.index for query in part])
+                call(rows)
                 served += len(part)
         except BaseException as error:
             trouble.append(error)
         last = time.perf_counter()
         lg.QuerySamplesComplete([lg.QuerySampleResponse(query.id, 0, 0) for query in part])
+        tokens += sum(lengths[row] for row in rows)
 
     def issue(queries: list[Any]) -> None:
         nonlocal first
@@ -257,7 +260,7 @@ def run_test(
         if trouble:
             raise trouble[0]
         found = _result_lines(Path(folder) / "mlperf_log_detail.txt")
-    return Outcome(found, served, last - first, conditions_between(before, after, first, last, threads))
+    return Outcome(found, served, tokens, last - first, conditions_between(before, after, first, last, threads))
 
 
 def _result_lines(path: Path) -> dict[str, Any]:
@@ -306,6 +309,7 @@ def _round(
         qps=qps,
         **latencies,
         queries=served,
+        mean_tokens=tested.tokens / served if served else None,
         duration_seconds=served / qps if scenario in ("offline", "single_stream") else tested.seconds,
         warmup_seconds=warm_seconds,
         warmup_ended=warm_ended,

@@ -91,11 +91,11 @@ class Bench:
             key=f"slowed-{slow_down:g}",
         )
 
-    def round(self, cell: Cell) -> dict[str, Any]:
+    def round(self, cell: Cell, number: int) -> dict[str, Any]:
         """One speed round in a fresh process, watched as the runner watches it."""
-        return self._run("speed", cell)
+        return self._run("speed", cell, number)
 
-    def _run(self, mode: str, cell: Cell) -> dict[str, Any]:
+    def _run(self, mode: str, cell: Cell, number: int = 0) -> dict[str, Any]:
         job = Job(
             mode=mode,
             cell=cell,
@@ -106,6 +106,7 @@ class Bench:
             samples=self.folder / "samples.npz",
             started=time.time(),
             threads=cell.measure.threads,
+            number=number,
         )
         path, log = self.folder / "job.json", self.folder / "log"
         job.write(path)
@@ -121,9 +122,9 @@ class Bench:
 def take_turns(bench: Bench, cells: Mapping[str, Cell], rounds: int) -> dict[str, list[dict[str, Any]]]:
     """Rounds of all cells, there and back, as the runner takes them."""
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in cells}
-    for number in range(rounds):
-        for name in list(cells)[:: -1 if number % 2 else 1]:
-            found[name].append(bench.round(cells[name]))
+    for number in range(1, rounds + 1):
+        for name in list(cells)[:: 1 if number % 2 else -1]:
+            found[name].append(bench.round(cells[name], number))
     return found
 
 

@@ -40,7 +40,7 @@ def test_disturbed(tmp_path: Path, trials: int) -> None:
             words = [sys.executable, "-c", BURN.format(len(os.sched_getaffinity(0)) - 1)]
             burner = subprocess.Popen(words, start_new_session=True)
         try:
-            rounds = [bench.round(cell) for _ in range(cell.measure.rounds)]
+            rounds = [bench.round(cell, number) for number in range(1, cell.measure.rounds + 1)]
         finally:
             if burner:
                 os.killpg(burner.pid, 9)

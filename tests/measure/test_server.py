@@ -52,7 +52,7 @@ def session_that_holds(most: float, sure: float, asked: list[Asked]) -> Any:
             "result_perf_constraints_met": rate <= most,
             "result_validity": "VALID" if rate <= sure else "INVALID",
         }
-        return Outcome(result, one.min_query_count, 1.0, NOTHING)
+        return Outcome(result, one.min_query_count, one.min_query_count, 1.0, NOTHING)
 
     return test
 

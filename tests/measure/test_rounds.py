@@ -1,0 +1,113 @@
+"""What a speed round of a cell tells, on a session that notes what it is given."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import harness.cell
+from backends import Batch, Settings
+from harness.cell import Job, speed, write_samples
+from harness.cells import Cell, CheckpointSpec, Measure
+from harness.measure.assemble import speeds
+from harness.record import Speed
+from tasks import DataRef, Shape
+from tests.backends.in_memory import InMemorySession
+from tests.measure.features import make_features
+
+LENGTH = 50
+
+
+class Noting(InMemorySession):
+    """`lengths`: true lengths of every call's rows."""
+
+    def __init__(self, seconds_a_call: float, seconds_to_build: float = 0.0) -> None:
+        super().__init__(seconds_a_call)
+        self.lengths: list[list[int]] = []
+        self.built, self.build_seconds = seconds_to_build > 0, seconds_to_build
+        time.sleep(seconds_to_build)
+
+    def run(self, batch: Batch) -> np.ndarray[Any, Any]:
+        self.lengths.append([int(length) for length in batch["attention_mask"].sum(1)])
+        return super().run(batch)
+
+
+class Rounds:
+    """Runs speed rounds in this process; `session` is the last one's."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder = folder
+        monkeypatch.setattr(harness.cell, "get_backend", lambda name: self)
+        write_samples(folder / "samples.npz", make_features(), 64)
+
+    def prepare(self, checkpoint: Path, settings: Settings, device: str) -> Noting:
+        self.session = Noting(**settings.options)
+        return self.session
+
+    def run(self, number: int, load: str = "real", scenario: str = "single_stream", **options: float) -> dict[str, Any]:
+        measure = Measure((scenario,), (load,), min_duration=0.1, min_queries=20, max_warmup=0.2, threads=1)
+        data, shape = DataRef("sample"), Shape(LENGTH)
+        spec = CheckpointSpec("m", "squad_v1", "load", "scratch", 0, shape, data)
+        cell = Cell(
+            suite="s",
+            model="m",
+            seed=3,
+            task="squad_v1",
+            backend="noting",
+            scheme=None,
+            label="noting",
+            options={"seconds_a_call": 0.001} | options,
+            shape=shape,
+            padding="longest",
+            batch_sizes=(4,),
+            measure=measure,
+            limit=None,
+            data=data,
+            checkpoint=spec,
+            device="cpu",
+            key="k",
+        )
+        samples = self.folder / "samples.npz"
+        self.cell, folder = cell, self.folder
+        return speed(
+            Job("speed", cell, folder, folder, folder / "out", folder / "scores", samples, time.time(), 1, number)
+        )
+
+    def tested(self, found: dict[str, Any]) -> list[int]:
+        """True lengths of what the one test of a round ran, in its order."""
+        queries = found["rounds"][0]["round"]["queries"]
+        return [length for call in self.session.lengths for length in call][-queries:]
+
+    def record(self, *found: dict[str, Any]) -> Speed:
+        return speeds(self.cell, found, {"claimed": "memory", "detail": []})[0][0]
+
+
+@pytest.fixture
+def rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rounds:
+    return Rounds(tmp_path, monkeypatch)
+
+
+def test_cells_draw_alike_in_a_round_and_otherwise_in_the_next(rounds: Rounds) -> None:
+    fast = rounds.tested(rounds.run(1))
+    slow = rounds.tested(rounds.run(1, seconds_a_call=0.004))
+    later = rounds.tested(rounds.run(2))
+    assert 20 <= len(slow) < len(fast)
+    assert fast[: len(slow)] == slow
+    assert later[:20] != fast[:20]
+
+
+@pytest.mark.parametrize("load", ["real", "fixed"])
+@pytest.mark.parametrize("scenario", ["single_stream", "offline"])
+def test_mean_tokens_are_of_what_was_run(rounds: Rounds, load: str, scenario: str) -> None:
+    found, true = [], []
+    for number in (1, 2):
+        found.append(rounds.run(number, load, scenario))
+        true.append(float(np.mean(rounds.tested(found[-1]))))
+    one = rounds.record(*found)
+    assert [entry.mean_tokens for entry in one.rounds] == pytest.approx(true)
+    assert true[0] != true[1]
+    assert one.mean_tokens == pytest.approx(np.mean(true))
