@@ -37,6 +37,7 @@ class Figure(Part):
 
 Rule = Literal[
     "wrong_provider",
+    "too_few_rounds",
     "too_few_queries",
     "too_short",
     "not_steady",
@@ -205,7 +206,8 @@ class SpeedRound(Part):
     started: str = Field("", description="UTC, ISO 8601: when its process was asked for")
     queries: int = Field(description="samples that were run")
     mean_tokens: float | None = Field(
-        None, description="mean true length of those samples, padding not counted; None in records of before it was kept"
+        None,
+        description="mean true length of those samples, padding not counted; None in records of before it was kept",
     )
     duration_seconds: float
     warmup_seconds: float

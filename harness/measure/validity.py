@@ -12,11 +12,15 @@ from typing import Any
 
 from harness.cells import Measure
 from harness.measure.nvidia import HARMFUL
-from harness.measure.steady import NOT_STEADY, STEADY, WINDOWS
+from harness.measure.steady import ENDED_STEADY, NOT_STEADY, STEADY, WINDOWS
 from harness.record import Conditions, Finding, Speed, SpeedRound
 
 NOISE_BOUND = 0.25
-"""Largest (highest - lowest) / mean over a figure's rounds."""
+"""Largest (highest - lowest) / mean of a scenario's main figure over rounds."""
+MAIN = {"single_stream": "p90_ms", "multi_stream": "p99_ms", "offline": "qps", "server": "qps"}
+"""Of each scenario, as MLPerf Inference has it; server's qps is the rate that held its bound."""
+LEAST_ROUNDS = {"quick": 3, "mlperf": 5}
+"""Of each profile: fewer say next to nothing about how rounds differ."""
 OTHERS_BOUND = STEAL_BOUND = 5.0
 """Percent of the processors' time, over all rounds, that other processes or the hypervisor may take."""
 THROTTLED_BOUND = 1.0
@@ -26,7 +30,7 @@ AGAIN = "run it again with --fresh on a quiet machine"
 
 def findings(speed: Sequence[Speed], placement: Mapping[str, Any], measure: Measure) -> list[Finding]:
     """The rules that fail."""
-    found = list(_provider(placement))
+    found = [*_provider(placement), *_rounds(speed)]
     for one in speed:
         name = f"{one.scenario}, {one.load} lengths, batch {one.batch_size}"
         for rule in (_queries, _duration, _steady, _bound, _throttled, _disturbed, _noise):
@@ -48,6 +52,20 @@ def _provider(placement: Mapping[str, Any]) -> Iterator[Finding]:
             bound="none",
             remedy="install the engine for this device (`quantboard doctor`), or run the cell on the CPU and call it so",
         )
+
+
+def _rounds(speed: Sequence[Speed]) -> Iterator[Finding]:
+    """Of the whole cell: its figures have rounds in common."""
+    for profile, least in LEAST_ROUNDS.items():
+        fewest = min((len(one.rounds) for one in speed if one.profile == profile), default=least)
+        if fewest < least:
+            yield Finding(
+                rule="too_few_rounds",
+                what="too few rounds",
+                measured=str(fewest),
+                bound=f"at least {least} with profile {profile}",
+                remedy=f"set measure.rounds to {least} or more",
+            )
 
 
 def is_product(operator: str) -> bool:
@@ -85,14 +103,16 @@ def _duration(name: str, one: Speed, measure: Measure) -> Iterator[Finding]:
 
 
 def _steady(name: str, one: Speed, measure: Measure) -> Iterator[Finding]:
-    unsteady = [entry for entry in one.rounds if entry.warmup_ended.startswith(NOT_STEADY)]
+    unsteady = [entry for entry in one.rounds if not entry.warmup_ended.startswith(ENDED_STEADY)]
     if 2 * len(unsteady) > len(one.rounds):
+        longer = f"raise measure.max_warmup, now {measure.max_warmup:g} s"
+        judged = any(entry.warmup_ended.startswith(NOT_STEADY) for entry in unsteady)
         yield Finding(
             rule="not_steady",
             what=f"{name}: warm-up did not become steady",
             measured=f"{len(unsteady)} of {len(one.rounds)} rounds, the first {unsteady[0].warmup_ended}",
             bound=f"{WINDOWS} windows within {STEADY:.0%} in at least half of the rounds",
-            remedy=f"{AGAIN}, or raise measure.max_warmup",
+            remedy=f"{AGAIN}, or {longer}" if judged else longer,
         )
 
 
@@ -177,14 +197,14 @@ def _over(one: Speed, percent: Callable[[Conditions], float | None]) -> float | 
 
 
 def _noise(name: str, one: Speed, measure: Measure) -> Iterator[Finding]:
-    rates = [entry.qps for entry in one.rounds]
-    mean = statistics.fmean(rates)
-    spread = (max(rates) - min(rates)) / mean if mean > 0 else 0.0
+    figures = [value for entry in one.rounds if (value := getattr(entry, MAIN[one.scenario])) is not None]
+    mean = statistics.fmean(figures) if figures else 0.0
+    spread = (max(figures) - min(figures)) / mean if mean > 0 else 0.0
     if spread > NOISE_BOUND:
         yield Finding(
             rule="noisy",
             what=f"{name}: rounds differ",
-            measured=f"{spread:.0%} between slowest and fastest",
+            measured=f"{spread:.0%} of {MAIN[one.scenario].removesuffix('_ms')} between lowest and highest",
             bound=f"{NOISE_BOUND:.0%}",
             remedy=f"{AGAIN}, with a longer measure.min_duration",
         )

@@ -30,6 +30,12 @@ def test_key_holds_the_settings_that_change_the_weights(changed: dict[str, Any],
     assert (replace(SPEC, train=GIVEN | changed).key == SPEC.key) is same
 
 
+def test_checkpoints_that_exist_are_found_again() -> None:
+    """Whatever else changes: a training is not to be repeated for it. As the keys were in the first version."""
+    assert SPEC.key == "a19759f3f0cd4995"
+    assert replace(SPEC, recipe="ptq", train=None, scheme="engine_int8", parent=SPEC).key == "9814e7b721574446"
+
+
 def test_a_setting_at_its_default_leaves_keys_alone() -> None:
     assert replace(SPEC, train=TrainSettings.model_validate(GIVEN).model_dump()).key == SPEC.key
     assert replace(SPEC, scheme="engine_int8").key != SPEC.key

@@ -43,9 +43,7 @@ def test_true_lengths_of_each_task(make: Make, monkeypatch: pytest.MonkeyPatch, 
     assert "in all" in whole
 
 
-def test_a_checkpoint_that_is_there_costs_nothing(
-    make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_checkpoint_that_is_there_costs_nothing(make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     cell = next(cell for cell in make().cells if cell.model == "tiny" and cell.task == "glue/cola")
     folder_of(cell.checkpoint, tmp_path).mkdir(parents=True)
     lines = said(make, monkeypatch, tmp_path)

@@ -13,7 +13,7 @@ import pytest
 from backends import Batch
 from harness.cells import Measure
 from harness.measure.load import Samples, make_samples, run_scenario, summarise
-from harness.measure.steady import warm_up
+from harness.measure.steady import warm_up, warm_up_on
 from harness.measure.validity import findings
 from harness.record import Speed, SpeedRound
 from tests.backends.in_memory import InMemorySession
@@ -133,7 +133,11 @@ def test_a_slow_session_is_cut_off_and_found_out() -> None:
         assert time.perf_counter() - start < 10
         assert fewest <= found.queries < 20 or scenario == "offline"
         told = findings([as_speed(found)], NOWHERE, Measure(min_queries=1000, min_duration=0.1))
-        assert [one.rule for one in told if one.rule != "disturbed"] == ["too_few_queries"]
+        assert [one.rule for one in told if one.rule != "disturbed"] == [
+            "too_few_rounds",
+            "too_few_queries",
+            "not_steady",
+        ]
 
 
 @pytest.mark.parametrize("scenario", ["single_stream", "offline"])
@@ -200,6 +204,17 @@ def test_warm_up_gives_up_at_its_cap_and_says_so() -> None:
     assert "too few to judge" in warm_up(unsteady, 0.4)[1]
 
 
+def test_a_window_is_never_longer_than_an_eighth_of_the_cap() -> None:
+    """A full call takes 0.64 s, so that three would pass the cap: the windows are of 4 of its 16 rows."""
+    session = InMemorySession(seconds_a_token=0.001)
+    work = [{name: np.ones((16, 40), np.int64) for name in ("input_ids", "attention_mask", "token_type_ids")}] * 3
+    _, _, rate = warm_up_on(session, work, 1.3)
+    assert session.shapes[:2] == [(16, 40)] * 2
+    assert set(session.shapes[2:]) == {(4, 40)}
+    assert len(session.shapes) - 2 >= 4
+    assert 10 < rate < 1.02 * 25  # others may share the processor: then a call takes longer
+
+
 def as_speed(*rounds: SpeedRound) -> Speed:
     figures: dict[str, Any] = {**summarise(rounds)}
     return Speed(
@@ -237,19 +252,22 @@ HERE = {"claimed": "CUDAExecutionProvider", "detail": [["m", "MatMul", "CUDAExec
 FALLEN = {"claimed": "CUDAExecutionProvider", "detail": [["m", "DynamicQuantizeMatMul", "CPUExecutionProvider"]]}
 LIGHT = {"claimed": "CUDAExecutionProvider", "detail": [["s", "Shape", "CPUExecutionProvider"]]}
 NOWHERE: dict[str, Any] = {"claimed": "memory", "detail": []}
-UNSTEADY = "not steady within 20 s"
+UNSTEADY, TOO_FEW = "not steady within 20 s", "cut off after 3 windows, too few to judge, within 20 s"
 
 
 @pytest.mark.parametrize(
     ("rounds", "placement", "rules"),
     [
-        ([a_round(20), a_round(21)], HERE, []),
-        ([a_round(20), a_round(21)], LIGHT, []),
-        ([a_round(20), a_round(21)], FALLEN, ["wrong_provider"]),
-        ([a_round(20), a_round(30)], HERE, ["noisy"]),
-        ([a_round(20), a_round(20, queries=63)], HERE, ["too_few_queries"]),
-        ([a_round(20, result_min_duration_met=False)], HERE, ["too_short"]),
-        ([a_round(20, warmup_ended=UNSTEADY), a_round(20)], HERE, []),
+        ([a_round(20), a_round(21), a_round(20)], HERE, []),
+        ([a_round(20), a_round(21), a_round(20)], LIGHT, []),
+        ([a_round(20), a_round(21), a_round(20)], FALLEN, ["wrong_provider"]),
+        ([a_round(20), a_round(20)], HERE, ["too_few_rounds"]),
+        ([a_round(20), a_round(20), a_round(20, queries=63)], HERE, ["too_few_queries"]),
+        ([a_round(20, result_min_duration_met=False)] * 3, HERE, ["too_short"]),
+        ([a_round(20, warmup_ended=UNSTEADY), a_round(20), a_round(20)], HERE, []),
+        ([a_round(20, warmup_ended=TOO_FEW), a_round(20), a_round(20)], HERE, []),
+        ([a_round(20, warmup_ended=TOO_FEW), a_round(20, warmup_ended=UNSTEADY), a_round(20)], HERE, ["not_steady"]),
+        ([a_round(20, warmup_ended=TOO_FEW)] * 3, HERE, ["not_steady"]),
         ([a_round(20, warmup_ended=UNSTEADY), a_round(20, warmup_ended=UNSTEADY), a_round(20)], HERE, ["not_steady"]),
     ],
 )

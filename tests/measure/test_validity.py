@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from harness.cells import Measure
+from harness.cells import Measure, Profile
 from harness.measure.load import summarise
 from harness.measure.validity import findings
 from harness.record import Conditions, GpuConditions, Probe, Speed, SpeedRound
@@ -65,22 +65,22 @@ def speed(*found: Conditions | None, qps: float = 20.0, **changes: Any) -> Speed
 @pytest.mark.parametrize(
     ("rounds", "rules"),
     [
-        ([None, None], []),  # records of before conditions were kept
+        ([None] * 3, []),  # records of before conditions were kept
         ([conditions()] * 3, []),
         ([conditions(other=4.9)] * 3, []),
         ([conditions(other=5.1)] * 3, ["disturbed"]),
         ([conditions(other=24.0)] + [conditions()] * 4, []),  # one round of five: its interval says it
         ([conditions(other=26.0)] + [conditions()] * 4, ["disturbed"]),
-        ([conditions(seconds=0.1, other=90.0), conditions(seconds=9.9)], []),  # each as long as it took
-        ([conditions(steal=6.0)] * 2, ["disturbed"]),
-        ([conditions(gpu=gpu(1))] * 2, []),
-        ([conditions(gpu=gpu(None))] * 2, []),
-        ([conditions(gpu=gpu(1)), conditions(gpu=gpu(2))], ["disturbed"]),
-        ([conditions(quota_throttled_percent=2.0)] * 2, ["throttled"]),
-        ([conditions(thermal_throttled_percent=2.0)] * 2, ["throttled"]),
-        ([conditions(thermal_throttled_percent=0.2)] * 2, []),
-        ([conditions(gpu=gpu(throttled={"power cap": 100.0}))] * 2, []),
-        ([conditions(gpu=gpu(throttled={"heat, by hardware": 50.0}))] * 2, ["throttled"]),
+        ([conditions(seconds=0.2, other=90.0)] + [conditions(seconds=9.9)] * 2, []),  # each as long as it took
+        ([conditions(steal=6.0)] * 3, ["disturbed"]),
+        ([conditions(gpu=gpu(1))] * 3, []),
+        ([conditions(gpu=gpu(None))] * 3, []),
+        ([conditions(gpu=gpu(1)), conditions(gpu=gpu(1)), conditions(gpu=gpu(2))], ["disturbed"]),
+        ([conditions(quota_throttled_percent=2.0)] * 3, ["throttled"]),
+        ([conditions(thermal_throttled_percent=2.0)] * 3, ["throttled"]),
+        ([conditions(thermal_throttled_percent=0.2)] * 3, []),
+        ([conditions(gpu=gpu(throttled={"power cap": 100.0}))] * 3, []),
+        ([conditions(gpu=gpu(throttled={"heat, by hardware": 50.0}))] * 3, ["throttled"]),
     ],
 )
 def test_conditions_make_a_cell_invalid(rounds: list[Conditions | None], rules: list[str]) -> None:
@@ -91,18 +91,50 @@ def test_conditions_make_a_cell_invalid(rounds: list[Conditions | None], rules: 
 
 def test_a_bound_that_no_rate_held() -> None:
     probe = Probe(qps=5.0, p99_ms=12.5, queries=300, held=False, confirming=False)
-    (told,) = findings([speed(conditions(), qps=0.0, search=[probe])], PLACEMENT, Measure())
+    (told,) = findings([speed(*[conditions()] * 3, qps=0.0, search=[probe])], PLACEMENT, Measure())
     assert (told.rule, told.bound) == ("bound_not_held", "10 ms")
     assert "12.5 ms" in told.measured
 
 
 def test_mlperf_asks_for_loadgens_own_number_of_queries() -> None:
     asked = {"effective_min_sample_count": 662}
-    few = speed(conditions(), loadgen=asked).model_copy(update={"profile": "mlperf"})
+    few = speed(*[conditions()] * 5, loadgen=asked).model_copy(update={"profile": "mlperf"})
     (told,) = findings([few], PLACEMENT, Measure(profile="mlperf"))
     assert (told.rule, told.bound) == ("too_few_queries", "at least 662")
-    enough = speed(conditions(), loadgen=asked, queries=662).model_copy(update={"profile": "mlperf"})
+    enough = speed(*[conditions()] * 5, loadgen=asked, queries=662).model_copy(update={"profile": "mlperf"})
     assert findings([enough], PLACEMENT, Measure(profile="mlperf")) == []
+
+
+@pytest.mark.parametrize(
+    ("profile", "rounds", "bound"),
+    [
+        ("quick", 1, "at least 3 with profile quick"),
+        ("quick", 3, None),
+        ("mlperf", 3, "at least 5 with profile mlperf"),
+        ("mlperf", 5, None),
+    ],
+)
+def test_rounds_are_counted_once_a_cell(profile: Profile, rounds: int, bound: str | None) -> None:
+    one = speed(*[conditions()] * rounds).model_copy(update={"profile": profile})
+    told = findings([one, one], PLACEMENT, Measure(profile=profile))
+    assert [(found.rule, found.measured, found.bound) for found in told] == (
+        [("too_few_rounds", str(rounds), bound)] if bound else []
+    )
+
+
+MAIN = [("single_stream", "p90_ms"), ("multi_stream", "p99_ms"), ("offline", "qps"), ("server", "qps")]
+
+
+@pytest.mark.parametrize(("scenario", "main"), MAIN)
+def test_noise_is_of_the_main_figure(scenario: str, main: str) -> None:
+    """By hand: (310 - 100) / 170 = 124%; (120 - 100) / 107 is below the bound."""
+    for name in ("qps", "p50_ms", "p90_ms", "p99_ms"):
+        for last, noisy in ((310.0, name == main), (120.0, False)):
+            one = speed(*[conditions()] * 3, qps=100.0, p50_ms=100.0, p90_ms=100.0, p99_ms=100.0)
+            rounds = [*one.rounds[:2], one.rounds[2].model_copy(update={name: last})]
+            told = findings([one.model_copy(update={"scenario": scenario, "rounds": rounds})], PLACEMENT, Measure())
+            assert [found.rule for found in told] == (["noisy"] if noisy else [])
+            assert not noisy or told[0].measured.startswith("124% of ")
 
 
 def test_energy_is_a_figure_a_query_over_rounds() -> None:
