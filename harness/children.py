@@ -47,6 +47,7 @@ def run_module(
         "QUANTBOARD_PARENT": str(os.getpid()),
         "TOKENIZERS_PARALLELISM": "true",
         "PYTHONUNBUFFERED": "1",
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # NVML's: what is watched is what is used
     }
     if threads:
         environment |= {

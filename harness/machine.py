@@ -22,7 +22,7 @@ ROOT = Path("/")
 @lru_cache(maxsize=1)
 def describe() -> dict[str, Any]:
     """Plain data for records and keys. cores: physical cores that this process may use. memory_bytes: of the machine.
-    gpus: what the NVIDIA driver lists, empty without one. The machine's name is left out on purpose."""
+    gpus: those that CUDA may use, empty without one; cells run on the first. The machine's name is left out on purpose."""
     text = _read("/proc/cpuinfo")
     return {
         "cpu": _field(text, "model name") or platform.processor() or platform.machine(),
@@ -88,8 +88,11 @@ def quota(root: Path = ROOT) -> float:
 
 
 def gpus() -> list[dict[str, Any]]:
-    """name, memory_bytes, driver and compute_capability of each GPU; empty where no driver answers."""
+    """name, uuid, memory_bytes, driver and compute_capability of each GPU that CUDA may use, in its order; empty where no
+    driver answers. Records of before it was kept have no uuid, and list every GPU. Raises what `visible` does."""
     import pynvml
+
+    from harness.measure import nvidia
 
     try:
         pynvml.nvmlInit()
@@ -97,15 +100,15 @@ def gpus() -> list[dict[str, Any]]:
         return []
     try:
         driver = str(pynvml.nvmlSystemGetDriverVersion())
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
         return [
             {
                 "name": str(pynvml.nvmlDeviceGetName(handle)),
+                "uuid": nvidia.uuid(handle),
                 "memory_bytes": _memory(handle),
                 "driver": driver,
                 "compute_capability": ".".join(map(str, pynvml.nvmlDeviceGetCudaComputeCapability(handle))),
             }
-            for handle in handles
+            for handle in nvidia.visible()
         ]
     finally:
         pynvml.nvmlShutdown()

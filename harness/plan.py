@@ -427,8 +427,9 @@ def _of_weights(identity: Mapping[str, str] | None) -> dict[str, str]:
 
 
 def machine_identity(machine: Mapping[str, Any]) -> str:
-    """What makes two machines the same to a record: processor, cores, GPUs."""
-    gpus = [str(gpu["name"]) for gpu in machine.get("gpus", ())]
+    """What makes two machines the same to a record: processor, cores, and the GPU that cells run on, by its name: equal boards
+    are as equal as equal processors, so that a record is found again when another of them is free."""
+    gpus = [str(gpu["name"]) for gpu in machine.get("gpus", ())[:1]]
     return ", ".join(
         [str(machine.get("cpu")), str(machine.get("cpu_model", "")), f"{machine.get('cores')} cores", *gpus]
     )

@@ -1,4 +1,8 @@
-"""The GPU that a cell runs on, as NVML tells it. Without nvidia-ml-py or a driver there is none, and the reason is given."""
+"""The GPU that a cell runs on, as NVML tells it. Without nvidia-ml-py or a driver there is none, and the reason is given.
+
+CUDA numbers GPUs by speed unless CUDA_DEVICE_ORDER says PCI_BUS_ID, which is NVML's order: the runner sets it for every process
+that it starts, so that the numbers in CUDA_VISIBLE_DEVICES are nvidia-smi's, and both mean the same board.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
+
+from harness.errors import QuantboardError
 
 REASONS = {
     "power cap": "nvmlClocksEventReasonSwPowerCap",
@@ -35,6 +41,41 @@ class GpuSample:
     memory_used: int | None
 
 
+def visible() -> list[Any]:
+    """Handles of the GPUs that CUDA may use, in its order; cells run on the first. NVML must be initialised.
+
+    CUDA_VISIBLE_DEVICES as CUDA reads it: numbers or beginnings of UUIDs; what follows an entry that is no GPU's does not
+    count. Raises QuantboardError for a part of a GPU (MIG), whose clocks, power and energy are not its own.
+    """
+    import pynvml
+
+    every = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+    asked = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if asked is None:
+        return every
+    found = []
+    for name in (part.strip() for part in asked.split(",")):
+        if name.startswith("MIG-"):
+            raise QuantboardError(
+                f"CUDA_VISIBLE_DEVICES: {name}: a part of a GPU (MIG) cannot be measured, its clocks and energy are not its own; "
+                "name a whole GPU by its number or GPU-uuid, or make it empty to use the processor alone"
+            )
+        if name.isdigit():
+            fitting = every[int(name) : int(name) + 1]
+        else:
+            fitting = [one for one in every if name.startswith("GPU-") and uuid(one).startswith(name)]
+        if len(fitting) != 1:
+            break
+        found += fitting
+    return found
+
+
+def uuid(handle: Any) -> str:
+    import pynvml
+
+    return str(_known(lambda: pynvml.nvmlDeviceGetUUID(handle)) or "")
+
+
 @cache
 def open_device() -> tuple[Any, str]:
     """(handle, "") of the first GPU that CUDA may use, or (None, why there is none)."""
@@ -44,12 +85,10 @@ def open_device() -> tuple[Any, str]:
         return None, "nvidia-ml-py is not installed"
     try:
         pynvml.nvmlInit()
-        first = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip()
-        if first.startswith("GPU-"):
-            return pynvml.nvmlDeviceGetHandleByUUID(first), ""
-        return pynvml.nvmlDeviceGetHandleByIndex(int(first) if first.isdigit() else 0), ""
+        found = visible()
     except pynvml.NVMLError as error:
         return None, f"no NVIDIA driver answers ({error})"
+    return (found[0], "") if found else (None, "CUDA_VISIBLE_DEVICES leaves no GPU")
 
 
 def joules(handle: Any) -> float | None:

@@ -35,6 +35,12 @@ def test_how_it_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
     assert bool(ended.reason) == bool(reason)
 
 
+def test_cuda_numbers_gpus_in_a_child_as_the_driver_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
+    name = module(tmp_path, "import os; print(os.environ['CUDA_DEVICE_ORDER'])", monkeypatch)
+    assert run_module(name, tmp_path / "job", tmp_path / "log", timeout=60).log == ("PCI_BUS_ID",)
+
+
 def test_one_that_hangs_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = module(tmp_path, "print('last words', flush=True)\nimport time; time.sleep(600)", monkeypatch)
     start = time.monotonic()

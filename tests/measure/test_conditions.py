@@ -12,10 +12,13 @@ from typing import Any
 
 import pytest
 
+from harness import machine
 from harness.children import run_module
+from harness.errors import QuantboardError
 from harness.measure import nvidia
 from harness.measure.conditions import RAPL_COUNTER, TICK, Counters, conditions_between
 from harness.measure.watch import Watch, between
+from harness.plan import machine_identity
 
 CPUS = (0, 1)
 
@@ -169,8 +172,25 @@ class FakeDriver(ModuleType):
 
     def nvmlInit(self) -> None: ...  # noqa: N802
 
+    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
+        return 4
+
     def nvmlDeviceGetHandleByIndex(self, index: int) -> str:  # noqa: N802
         return f"gpu {index}"
+
+    def nvmlDeviceGetUUID(self, handle: str) -> str:  # noqa: N802
+        return {"gpu 0": "GPU-aa0", "gpu 1": "GPU-ab1", "gpu 2": "GPU-b2", "gpu 3": "GPU-c3"}[handle]
+
+    def nvmlDeviceGetName(self, handle: str) -> str:  # noqa: N802
+        return f"Board {handle[-1]}"
+
+    def nvmlSystemGetDriverVersion(self) -> str:  # noqa: N802
+        return "1.2"
+
+    def nvmlDeviceGetCudaComputeCapability(self, handle: str) -> tuple[int, int]:  # noqa: N802
+        return 9, 0
+
+    def nvmlShutdown(self) -> None: ...  # noqa: N802
 
     def nvmlDeviceGetTotalEnergyConsumption(self, handle: str) -> int:  # noqa: N802
         self.asked += 1
@@ -187,7 +207,7 @@ class FakeDriver(ModuleType):
 
     def nvmlDeviceGetMemoryInfo(self, handle: str) -> Any:  # noqa: N802
         self.used += 100
-        return SimpleNamespace(used=self.used - 100)
+        return SimpleNamespace(used=self.used - 100, total=1000)
 
     def nvmlDeviceGetClockInfo(self, handle: str, kind: int) -> int:  # noqa: N802
         if kind == self.NVML_CLOCK_MEM:
@@ -229,6 +249,46 @@ def test_a_gpu_is_watched(driver: FakeDriver) -> None:
     assert "less what was used before" in told["device_memory_source"]
     assert nvidia.process_bytes("gpu 3", 77) == 123
     assert nvidia.process_bytes("gpu 3", 78) is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "boards"),
+    [
+        (None, "0123"),
+        ("", ""),
+        ("-1", ""),
+        ("2", "2"),
+        ("2, 0", "20"),
+        ("1,4,0", "1"),  # as CUDA: nothing behind what is not there
+        ("GPU-b2", "2"),
+        ("GPU-c,GPU-ab1", "31"),
+        ("GPU-a", ""),  # two begin so
+        ("NoDevFiles", ""),
+    ],
+)
+def test_the_gpu_is_the_one_that_cuda_may_use(
+    driver: FakeDriver, monkeypatch: pytest.MonkeyPatch, asked: str | None, boards: str
+) -> None:
+    """By the rules of the CUDA programming guide (environment variables)."""
+    if asked is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", asked)
+    listed = machine.gpus()
+    assert [(one["name"], one["uuid"]) for one in listed] == [
+        (f"Board {number}", driver.nvmlDeviceGetUUID(f"gpu {number}")) for number in boards
+    ]
+    handle, why = nvidia.open_device()
+    assert (handle, why) == ((f"gpu {boards[0]}", "") if boards else (None, "CUDA_VISIBLE_DEVICES leaves no GPU"))
+    assert machine_identity({"cpu": "x", "cores": 2, "gpus": listed}).endswith(
+        f"cores, Board {boards[0]}" if boards else "cores"
+    )
+
+
+def test_a_part_of_a_gpu_is_one_clear_line(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-5c2")
+    with pytest.raises(QuantboardError, match=r"MIG-5c2: a part of a GPU .* name a whole GPU"):
+        machine.gpus()
 
 
 def test_without_the_library_there_is_no_gpu_and_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
