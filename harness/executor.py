@@ -311,7 +311,7 @@ def _read_kept(path: Path) -> dict[str, Any] | None:
 
 def _measured(measured: Measured, run: Run, until: Until | None) -> Record:
     """The record of a cell that has run to its end."""
-    from harness.measure.assemble import accuracies, cold_start, flops_of, speeds
+    from harness.measure.assemble import accuracies, cold_start, cold_start_seconds, flops_of, speeds
 
     cell, scored, rounds = measured.cell, measured.scored, measured.rounds
     kept, scores = _kept(cell, run) / "scores.npz", run.file.parent / "scores" / f"{run.run_id}-{cell.key}.npz"
@@ -327,7 +327,6 @@ def _measured(measured: Measured, run: Run, until: Until | None) -> Record:
             ) from None
     checkpoint = describe(folder_of(cell.checkpoint, run.cache))
     speed, findings = speeds(cell, rounds, scored["placement"])
-    starts = sorted(found["cold_start_seconds"] for found in rounds)
     return _record(
         cell,
         run,
@@ -341,7 +340,7 @@ def _measured(measured: Measured, run: Run, until: Until | None) -> Record:
         placement=record.PlacementRecord(**scored["placement"]),
         artifact_bytes=scored["artifact_bytes"],
         build_seconds=scored["build_seconds"],
-        cold_start_seconds=starts[len(starts) // 2] if starts else None,
+        cold_start_seconds=cold_start_seconds(rounds),
         cold_start=cold_start(rounds),
         findings=findings,
     )

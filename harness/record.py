@@ -306,7 +306,9 @@ class Record(Part):
     placement: PlacementRecord | None = None
     artifact_bytes: int | None = Field(None, description="what the engine loads: ONNX file, engine plan or weights")
     build_seconds: float | None = Field(None, description="export and engine build, None when it came from the cache")
-    cold_start_seconds: float | None = Field(None, description="process start to first answer, median of rounds")
+    cold_start_seconds: float | None = Field(
+        None, description="process start to first answer without build_seconds, median of rounds"
+    )
     cold_start: ColdStart | None = None
     findings: list[Finding] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)

@@ -104,6 +104,11 @@ def speeds(
     return parts, findings(parts, placement, cell.measure)
 
 
+def cold_start_seconds(processes: Sequence[Mapping[str, Any]]) -> float | None:
+    """Median of a cell's speed rounds; None where it had none."""
+    return statistics.median(one["cold_start_seconds"] for one in processes) if processes else None
+
+
 def cold_start(processes: Sequence[Mapping[str, Any]]) -> ColdStart | None:
     """Of a cell's speed rounds; None where it had none, or had them before these figures were kept apart."""
     found = [one["cold_start"] for one in processes if "cold_start" in one]

@@ -13,7 +13,7 @@ import harness.cell
 from backends import Batch, Settings
 from harness.cell import Job, speed, write_samples
 from harness.cells import Cell, CheckpointSpec, Measure
-from harness.measure.assemble import speeds
+from harness.measure.assemble import cold_start_seconds, speeds
 from harness.record import Speed
 from tasks import DataRef, Shape
 from tests.backends.in_memory import InMemorySession
@@ -111,3 +111,19 @@ def test_mean_tokens_are_of_what_was_run(rounds: Rounds, load: str, scenario: st
     assert [entry.mean_tokens for entry in one.rounds] == pytest.approx(true)
     assert true[0] != true[1]
     assert one.mean_tokens == pytest.approx(np.mean(true))
+
+
+def test_cold_start_is_the_sum_of_its_parts_without_what_was_built(rounds: Rounds) -> None:
+    found = rounds.run(1, seconds_to_build=0.3)
+    whole = found["cold_start_seconds"]
+    assert found["build_seconds"] == 0.3
+    assert 0 < whole < 0.3
+    assert whole == pytest.approx(sum(found["cold_start"].values()))
+    assert all(part >= 0 for part in found["cold_start"].values())
+
+
+@pytest.mark.parametrize(
+    ("starts", "median"), [([], None), ([3.0], 3.0), ([20.0, 1.0, 2.0], 2.0), ([20.0, 1.0, 5.0, 2.0], 3.5)]
+)
+def test_cold_start_is_the_median_of_rounds(starts: list[float], median: float | None) -> None:
+    assert cold_start_seconds([{"cold_start_seconds": value} for value in starts]) == median
