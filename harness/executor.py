@@ -78,7 +78,7 @@ class CellFailed(Exception):
 def done_before(folder: Path) -> dict[str, Record]:
     """The last good record of every cell key below a results folder, and the last of any kind where there is none."""
     found: dict[str, Record] = {}
-    for _, entry in record.read(folder):
+    for entry in sorted((entry for _, entry in record.read(folder)), key=record.order):
         if (
             entry.status in ("ok", "invalid")
             or found.get(entry.key) is None

@@ -273,7 +273,10 @@ class Record(Part):
     record_id: str
     key: str = Field(description="content key of the cell: settings, checkpoint, data, libraries, machine")
     run_id: str
-    finished: str = Field(description="UTC, ISO 8601")
+    finished: str = Field(description="UTC, ISO 8601: when it had been measured")
+    rescored: str | None = Field(
+        None, description="UTC, ISO 8601: when its accuracy was scored again, in a copy that is otherwise as it was"
+    )
     status: Status
     reason: str = Field("", description="why it failed or was skipped; empty when ok")
     remedy: str = ""
@@ -312,6 +315,11 @@ class Record(Part):
     cold_start: ColdStart | None = None
     findings: list[Finding] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
+
+
+def order(entry: Record) -> tuple[str, str, str]:
+    """Sorts records by when they were measured; a copy that was scored again comes right behind what it was made from."""
+    return entry.finished, entry.run_id, entry.rescored or ""
 
 
 def append(path: Path, record: Record) -> None:

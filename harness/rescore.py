@@ -99,7 +99,8 @@ def _prediction(task: Task, value: Any) -> Any:
 
 
 def write(found: Sequence[Rescored], stored: Stored) -> list[Path]:
-    """Append records with the new figures in the place of the old, which stay where they are; returns the files."""
+    """Append records with the new figures in the place of the old, which stay where they are; returns the files. A copy is as
+    old as its measurement: it stands for the record it was made from, and for none that was measured since."""
     from harness import machine
 
     now = datetime.now(UTC)
@@ -115,7 +116,7 @@ def write(found: Sequence[Rescored], stored: Stored) -> list[Path]:
         note = f"accuracy scored again from the predictions of {one.old.record_id}, by {by}"
         changes = {
             "record_id": f"{stamp}-{one.old.key}",
-            "finished": now.isoformat(timespec="seconds"),
+            "rescored": now.isoformat(timespec="seconds"),
             "accuracy": parts,
             "notes": [*one.old.notes, note],
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from harness import record
 from harness.cli import main
+from harness.executor import done_before
 from harness.measure.intervals import intervals
 from harness.measure.subset import evaluated
 from harness.record import Accuracy, Data, Figure, Record, SplitData
@@ -115,8 +117,31 @@ def test_a_figure_that_is_not_what_the_predictions_give_is_told_and_put_right(tm
     assert new.accuracy[0].metrics["accuracy"].value == true
     assert new.key == "w"
     assert "scored again from the predictions of run-w" in new.notes[-1]
+    assert new.finished == entry.finished
+    assert new.rescored is not None
+    assert datetime.fromisoformat(new.rescored) > datetime.fromisoformat(entry.finished)
     with np.load(tmp_path / (new.accuracy[0].scores_file or ""), allow_pickle=False) as stored:
         assert float(stored["validation/correct"].mean()) == pytest.approx(true / 100)
+
+
+@pytest.mark.parametrize("names", ["abcd", "dcba", "bdac"])
+def test_a_record_scored_again_is_no_newer_than_its_measurement(tmp_path: Path, names: str) -> None:
+    """Whatever the order in which files are read."""
+    old = make_record(record_id="old", run_id="1", finished="2026-01-01T00:00:00+00:00")
+    copies = [
+        old.model_copy(update={"record_id": name, "rescored": f"2026-0{month}-01T00:00:00+00:00"})
+        for name, month in (("first copy", 3), ("second copy", 4))
+    ]
+    new = make_record(record_id="new", run_id="2", finished="2026-02-01T00:00:00+00:00")
+    at_once = make_record(record_id="other", run_id="2", finished=old.finished)
+    for entries, current in (
+        ((old, *copies, new), "new"),
+        ((old, *copies), "second copy"),
+        ((old, copies[0], at_once), "other"),
+    ):
+        for name, entry in zip(names, entries, strict=False):
+            record.append(tmp_path / current / f"{name}.jsonl", entry)
+        assert done_before(tmp_path / current)["k"].record_id == current
 
 
 def test_other_data_is_refused(tmp_path: Path, capsys: Any) -> None:
