@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from harness.cells import Cell
+from harness.cells import Cell, CheckpointSpec
 from harness.measure.flops import encoder_flops
 from harness.measure.intervals import intervals
 from harness.measure.load import TIMED, over_rounds, summarise
 from harness.measure.validity import findings
+from harness.origin import root
 from harness.record import Accuracy, Checkpoint, ColdStart, Finding, Flops, Speed, SpeedRound
 from tasks import Scores, Statistic
 
@@ -33,20 +34,24 @@ def accuracies(
     scored: Mapping[str, Any], scores: Path, kept_as: str | None, checkpoint: Checkpoint, cell: Cell
 ) -> list[Accuracy]:
     """One a split, with intervals. `kept_as`: where the NPZ lies beside the record."""
-    if cell.checkpoint.recipe == "ptq":
-        selected_on = "nothing; ranges calibrated on training examples"
-    else:
-        selected_on = (
-            "nothing; last step of training"
-            if checkpoint.train_seconds is not None
-            else "nothing; weights as published"
-        )
+    chosen = selected_on(cell.checkpoint)
     parts = []
     for found in scored["splits"]:
         fields = {name: value for name, value in found.items() if name not in ("statistics", "metrics")}
         figures = intervals(read_scores(scores, found["split"], found["statistics"], found["metrics"]))
-        parts.append(Accuracy(**fields, metrics=figures, selected_on=selected_on, scores_file=kept_as))
+        parts.append(Accuracy(**fields, metrics=figures, selected_on=chosen, scores_file=kept_as))
     return parts
+
+
+def selected_on(spec: CheckpointSpec) -> str:
+    """What the choices behind the weights and ranges of a checkpoint were made on, as far as it is known here."""
+    known = (
+        "nothing; ranges calibrated on training examples" if spec.recipe == "ptq" else "nothing; last step of training"
+    )
+    if root(spec).recipe != "load":
+        return known
+    published = "unknown: weights as published"
+    return f"{published}; since then {known}" if spec.parent else published
 
 
 def flops_of(cell: Cell, checkpoint: Checkpoint, placement: Mapping[str, Any]) -> Flops:

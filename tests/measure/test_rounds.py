@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import harness.cell
 from backends import Batch, Settings
 from harness.cell import Job, speed, write_samples
 from harness.cells import Cell, CheckpointSpec, Measure
-from harness.measure.assemble import cold_start_seconds, speeds
+from harness.measure.assemble import cold_start_seconds, selected_on, speeds
 from harness.record import Speed
 from tasks import DataRef, Shape
 from tests.backends.in_memory import InMemorySession
@@ -127,3 +128,22 @@ def test_cold_start_is_the_sum_of_its_parts_without_what_was_built(rounds: Round
 )
 def test_cold_start_is_the_median_of_rounds(starts: list[float], median: float | None) -> None:
     assert cold_start_seconds([{"cold_start_seconds": value} for value in starts]) == median
+
+
+def test_what_weights_were_chosen_on_is_unknown_where_others_made_them() -> None:
+    load = CheckpointSpec("m", "squad_v1", "load", "hub:a/b", 0, Shape(LENGTH), DataRef("sample"))
+    trained = replace(load, recipe="finetune")
+    told = {
+        "published": (load, "unknown: weights as published"),
+        "its ranges": (
+            replace(load, recipe="ptq", parent=load),
+            "unknown: weights as published; since then nothing; ranges calibrated on training examples",
+        ),
+        "trained here": (trained, "nothing; last step of training"),
+        "its ranges, trained here": (
+            replace(load, recipe="ptq", parent=trained),
+            "nothing; ranges calibrated on training examples",
+        ),
+    }
+    for name, (spec, words) in told.items():
+        assert selected_on(spec) == words, name
