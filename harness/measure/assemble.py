@@ -45,13 +45,10 @@ def accuracies(
 
 def selected_on(spec: CheckpointSpec) -> str:
     """What the choices behind the weights and ranges of a checkpoint were made on, as far as it is known here."""
-    known = (
-        "nothing; ranges calibrated on training examples" if spec.recipe == "ptq" else "nothing; last step of training"
-    )
-    if root(spec).recipe != "load":
-        return known
-    published = "unknown: weights as published"
-    return f"{published}; since then {known}" if spec.parent else published
+    weights = "unknown: weights as published" if root(spec).recipe == "load" else "nothing"
+    if spec.recipe == "load":
+        return weights
+    return f"{weights}; {'ranges calibrated on training examples' if spec.recipe == 'ptq' else 'last step of training'}"
 
 
 def flops_of(cell: Cell, checkpoint: Checkpoint, placement: Mapping[str, Any]) -> Flops:

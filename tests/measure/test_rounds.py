@@ -137,7 +137,7 @@ def test_what_weights_were_chosen_on_is_unknown_where_others_made_them() -> None
         "published": (load, "unknown: weights as published"),
         "its ranges": (
             replace(load, recipe="ptq", parent=load),
-            "unknown: weights as published; since then nothing; ranges calibrated on training examples",
+            "unknown: weights as published; ranges calibrated on training examples",
         ),
         "trained here": (trained, "nothing; last step of training"),
         "its ranges, trained here": (
