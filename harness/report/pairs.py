@@ -10,9 +10,10 @@ from typing import Any
 from harness.errors import QuantboardError
 from harness.measure.paired import Comparison, holm
 from harness.record import Record
+from harness.report.alike import examples_of, is_sample, machine_of_board
 from harness.report.compare import Load, compare_metrics, speed_ratios
 from harness.report.stored import Stored
-from harness.report.tables import is_sample, is_whole, machine_of_board, p_text
+from harness.report.tables import p_text
 
 COLUMNS = ("task", "seed", "data", "figure", "A", "B", "A against B [95%]", "p, Holm")
 
@@ -72,7 +73,7 @@ def pair_up(records: Sequence[Record], mine: str, theirs: str, tasks: Sequence[s
         pairs += _compare(one, other, stored)
     if not pairs:
         raise QuantboardError(
-            f"no record of '{mine}' and '{theirs}' has the same task and data; `quantboard site` shows what there is"
+            f"no record of '{mine}' and '{theirs}' has the same task and examples; `quantboard site` shows what there is"
         )
     return _corrected(pairs)
 
@@ -82,7 +83,7 @@ def _listed(names: Any) -> str:
 
 
 def _fits(one: Record, other: Record) -> bool:
-    return (one.task, is_sample(one), is_whole(one)) == (other.task, is_sample(other), is_whole(other))
+    return (one.task, examples_of(one)) == (other.task, examples_of(other))
 
 
 def _distance(one: Record, other: Record) -> tuple[bool, ...]:

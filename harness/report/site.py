@@ -19,11 +19,12 @@ from harness import paths, record
 from harness.errors import QuantboardError
 from harness.record import Record
 from harness.report import tables
+from harness.report.alike import is_sample, machine_of_board
 from harness.report.charts import DARK, LIGHT, accuracy_against_qps, points
 from harness.report.compare import Beside
 from harness.report.macro import MEANS, glue_columns, macro_averages
 from harness.report.stored import Stored
-from harness.report.tables import Board, flatten, is_sample, latest, page_name
+from harness.report.tables import Board, flatten, latest, page_name
 
 
 def render(results: Path, out: Path) -> Path:
@@ -87,7 +88,8 @@ def _write(environment: Environment, out: Path, shown: Sequence[Record], found: 
         }
         for name, sample in suites
     ]
-    _page(environment, out / "index.html", "index.html", overview=overview)
+    ran = any(entry.backend.startswith("tensorrt") and entry.speed for entry in shown)
+    _page(environment, out / "index.html", "index.html", overview=overview, tensorrt=ran)
     averages = macro_averages(shown)
     for suite in overview:
         charts = [_charts(board) for board in suite["boards"]]
@@ -101,7 +103,7 @@ def _write(environment: Environment, out: Path, shown: Sequence[Record], found: 
             **{"macro": macro, "means": MEANS, "glue": glue_columns(macro)},
         )
     beside = {
-        (row.record.record_id, board.split): against(row.beside)
+        (row.record.record_id, board.split): against(row.record, row.beside)
         for board in found
         for row in board.rows
         if row.beside.base and row.beside.base.record_id != row.record.record_id
@@ -117,21 +119,22 @@ def _write(environment: Environment, out: Path, shown: Sequence[Record], found: 
             leaves=leaves,
             beside=[(split, one) for (name, split), one in beside.items() if name == entry.record_id],
             suite_page=suite_page(entry.suite, is_sample(entry)),
-            machine=tables.machine_of_board(entry),
+            machine=machine_of_board(entry),
         )
 
 
-def against(beside: Beside) -> dict[str, Any]:
+def against(entry: Record, beside: Beside) -> dict[str, Any]:
     """A cell beside its baseline, as its page shows it: every metric and every figure of speed."""
     assert beside.base is not None
     return {
         "base": beside.base,
         "page": page_name(beside.base),
-        "share": tables.share(beside),
+        "share": tables.share(entry, beside),
+        "asked": 100 * tables.asked_of(entry),
         "metrics": [(name, tables.difference(one, one.p), one.method) for name, one in beside.differences.items()],
         "corrected": tables.p_text(beside.corrected),
         "ratios": [
-            (*load, tables.times(one, beside.corrected_ratios.get(load)), one.method)
+            (*load, tables.times(one, beside.corrected_ratios.get(load), beside.base), one.method)
             for load, one in beside.ratios.items()
         ],
     }

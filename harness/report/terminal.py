@@ -10,7 +10,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from harness.plan import Plan
-    from harness.record import Figure, Record, Speed
+    from harness.record import Figure, Record
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:
@@ -38,6 +38,7 @@ def console() -> Console:
 
 def print_records(records: Sequence[Record], until: str | None = None) -> None:
     """The final table: a line a cell, beside its baseline where both were recorded. until: nothing was recorded."""
+    from harness.report.compare import speed_of
     from harness.report.macro import MEANS, macro_averages, macro_line
 
     if not records:
@@ -58,7 +59,7 @@ def print_records(records: Sequence[Record], until: str | None = None) -> None:
         table.add_column(name, justify="right")
     table.add_column("data")
     for entry in records:
-        single, offline = find_speed(entry, "single_stream"), find_speed(entry, "offline")
+        single, offline = speed_of(entry, "single_stream", "real"), speed_of(entry, "offline", "real")
         table.add_row(
             entry.model,
             entry.task,
@@ -124,13 +125,6 @@ def _beside(records: Sequence[Record]) -> tuple[dict[str, list[str]], dict[str, 
             if QPS in place:
                 faster[row.record.record_id] = [line(row.columns[place.index("speed-up")])]
     return lost, faster
-
-
-def find_speed(entry: Record, scenario: str, load: str = "real") -> Speed | None:
-    """A record's speed in a scenario, of its largest batch; fixed-length load where real-length was not measured."""
-    parts = [part for part in entry.speed if part.scenario == scenario]
-    parts = [part for part in parts if part.load == load] or parts
-    return max(parts, key=lambda part: part.batch_size, default=None)
 
 
 def show(figure: Figure, *, interval: bool = True) -> str:

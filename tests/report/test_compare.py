@@ -87,12 +87,31 @@ def test_rounds_belong_together_only_where_they_took_turns() -> None:
     assert not took_turns(mine, (make_record(key="b"), plain.model_copy(update={"rounds": older})))
 
 
-def test_other_examples_are_never_subtracted_with_a_test(tmp_path: Path) -> None:
+def test_rounds_of_another_run_or_of_other_conditions_are_neither_tested_nor_ranked(tmp_path: Path) -> None:
+    one_thread = {"limit": None, "measure": {"threads": 1}}
+    two_threads = {"limit": None, "measure": {"threads": 2}}
+    add(tmp_path, "fp32", answers(300, 20), baseline=True, qps=SLOW, settings=two_threads)
+    add(tmp_path, "int8", answers(300, 20), qps=FAST, settings=two_threads)
+    add(tmp_path, "later", answers(300, 20), qps=FAST, settings=two_threads, run_id="other")
+    add(tmp_path, "narrow", answers(300, 20), qps=FAST, settings=one_thread)
+    found = compared(tmp_path)
+    assert {key: one.speed_rank for key, one in found.items()} == {
+        "fp32": (2, 2),
+        "int8": (1, 1),
+        "later": None,
+        "narrow": None,
+    }
+    later = found["later"].ratios["offline", "real", 16, "qps"]
+    assert later.value == pytest.approx(2.0, rel=0.01)
+    assert (later.low, later.p, later.method) == (None, None, "not tested: the rounds did not take turns")
+    assert found["narrow"].ratios == {}
+
+
+def test_other_examples_are_never_subtracted(tmp_path: Path) -> None:
     add(tmp_path, "fp32", answers(300, 20), baseline=True)
     add(tmp_path, "part", answers(300, 40), ids=np.arange(1000, 1300).astype(str))
-    found = compared(tmp_path)["part"].differences["accuracy"]
-    assert (found.p, found.low) == (None, None)
-    assert found.method == "not tested: they were not evaluated on the same examples"
+    found = compared(tmp_path)["part"]
+    assert (found.differences, found.share, found.bound) == ({}, None, None)
 
 
 def test_articles_are_resampled_for_grouped_examples(tmp_path: Path) -> None:

@@ -68,6 +68,19 @@ def test_the_mean_of_eight_with_an_interval_from_theirs() -> None:
     assert (found.absent, found.notes) == ((), ())
 
 
+def test_a_task_without_an_interval_leaves_the_mean_without_one() -> None:
+    """As CoLA of a model that gives one answer to all: it is not known exactly, its interval is not known."""
+    entries = [entry(task) for task in METRICS]
+    bare = Figure(value=0.0)
+    cola = entries[0].model_copy(
+        update={"accuracy": [entries[0].accuracy[0].model_copy(update={"metrics": {"matthews_correlation": bare}})]}
+    )
+    (one,) = macro_averages([cola, *entries[1:]])
+    assert one.figure is not None and (one.figure.low, one.figure.high) == (None, None)
+    assert one.figure.value == pytest.approx(MEAN - 50 / 8)
+    assert "(no interval)" in macro_line(one)
+
+
 def test_the_published_mean_of_aimet_is_such_a_mean() -> None:
     """Its own variants (F1 of MRPC, accuracy of QQP, one figure for STS-B): 83.11 in its table."""
     published = (58.76, 93.12, 89.93, 88.84, 90.94, 85.19, 91.63, 66.43)

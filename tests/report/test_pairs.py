@@ -80,7 +80,7 @@ def test_the_terminal_shows_the_same(results: Path, capsys: Any) -> None:
             ("int8", "torch_fp32", "--task", "glue/cola"),
             "--task: no record of 'glue/cola'; there are glue/rte, glue/sst2",
         ),
-        (("large", "torch_fp32"), "no record of 'large' and 'torch_fp32' has the same task and data"),
+        (("large", "torch_fp32"), "no record of 'large' and 'torch_fp32' has the same task and examples"),
     ],
 )
 def test_a_wrong_name_is_one_line(results: Path, capsys: Any, words: tuple[str, ...], said: str) -> None:
@@ -109,4 +109,4 @@ def test_sample_data_is_never_compared_with_real_data(results: Path, capsys: Any
     add(results, "sampled", answers(300, 1), label="sampled", data=data.model_copy(update={"kind": "sample"}))
     code, _, err = call(capsys, results, "sampled", "torch_fp32")
     assert code == 2
-    assert "same task and data" in err
+    assert "same task and examples" in err
