@@ -30,6 +30,26 @@ def examples_of(entry: Record) -> tuple[Any, ...]:
     return is_sample(entry), hashes, limit_of(entry)
 
 
+def data_of(entry: Record) -> str:
+    """What the model was evaluated and trained on, each by its own label: a subset to train on takes nothing from the
+    evaluation."""
+    if entry.data is None:
+        return "unknown data"
+    if is_sample(entry) or not entry.data.splits:
+        return entry.data.label
+    labels = {name: split.label for name, split in entry.data.splits.items()}
+    trained = labels.pop("train", None)
+    evaluated = "; ".join(dict.fromkeys(labels.values()))
+    if trained is None or not labels or trained == evaluated:
+        return evaluated or entry.data.label
+    return f"evaluated on: {evaluated}; trained on: {trained}"
+
+
+def accuracy_stands(entry: Record) -> bool:
+    """Measured, and no finding is about what was computed: one about speed takes nothing from a figure of accuracy."""
+    return entry.status in ("ok", "invalid") and all(finding.rule != "wrong_provider" for finding in entry.findings)
+
+
 def machine_of(entry: Record) -> str:
     """How pages call what a cell ran on: its GPU where it ran on one, else its processor."""
     gpus = entry.machine.get("gpus") or []
@@ -59,4 +79,4 @@ def conditions(entry: Record, part: Speed) -> tuple[Any, ...]:
     lengths = (
         (examples_of(entry), json.dumps(entry.settings.get("shape"), sort_keys=True)) if part.load == "real" else ()
     )
-    return (entry.task, load, measure.get("threads"), lengths)
+    return (entry.task, entry.device, load, measure.get("threads"), lengths)

@@ -21,7 +21,7 @@ from harness.measure.paired import (
     told_apart,
 )
 from harness.record import Accuracy, Record, Speed
-from harness.report.alike import conditions
+from harness.report.alike import accuracy_stands, conditions
 from harness.report.stored import Stored
 from tasks import Scores
 
@@ -99,7 +99,8 @@ def compare_board(entries: Sequence[Record], split: str, stored: Stored) -> dict
     found = _correct_ratios(found)
     for seed in dict.fromkeys(entry.seed for entry in entries):
         valid = [entry for entry in entries if entry.seed == seed and entry.status == "ok"]
-        for name, (count, rank) in _accuracy_ranks(valid, split, primary, stored).items():
+        stands = [entry for entry in entries if entry.seed == seed and accuracy_stands(entry)]
+        for name, (count, rank) in _accuracy_ranks(stands, split, primary, stored).items():
             found[name] = replace(found[name], rank=rank, ranked=count)
         for name, (count, rank) in _speed_ranks(valid).items():
             found[name] = replace(found[name], speed_rank=rank, speed_ranked=count)
@@ -267,12 +268,10 @@ def _named(entries: Sequence[Record], beats: Sequence[tuple[int, int]]) -> dict[
 
 
 def over_seeds(entries: Sequence[Record], split: str, beside: Mapping[str, Beside]) -> list[OverSeeds]:
-    """A line for every model and backend that has cells of more than one seed. A finding about speed takes nothing from a
-    figure of accuracy."""
+    """A line for every model and backend that has cells of more than one seed."""
     groups: dict[tuple[str, str], list[Record]] = {}
     for entry in entries:
-        wrong = any(finding.rule == "wrong_provider" for finding in entry.findings)
-        if entry.status in ("ok", "invalid") and not wrong and accuracy_of(entry, split):
+        if accuracy_stands(entry) and accuracy_of(entry, split):
             groups.setdefault((entry.model, entry.label), []).append(entry)
     return [
         _over_seeds(model, label, group, split, beside) for (model, label), group in groups.items() if len(group) > 1

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.record import Figure, Record
-from harness.report.alike import is_sample, is_whole, machine_of_board
+from harness.report.alike import accuracy_stands, is_sample, is_whole, machine_of_board
 from tasks import task_names
 
 MEANS = (
@@ -100,13 +100,15 @@ def _notes(found: dict[str, Record]) -> Iterable[str]:
     mnli = found.get("glue/mnli")
     if mnli and len(mnli.accuracy) < 2:
         yield f"MNLI: {mnli.accuracy[0].split.removeprefix('validation_')} alone"
-    labels: dict[str, list[str]] = {}
+    labels: dict[str, set[str]] = {}
     for name, entry in found.items():
-        if entry.data and entry.data.label not in ("official", "sample"):
-            labels.setdefault(entry.data.label.split()[0], []).append(name.removeprefix("glue/"))
+        for split, part in (entry.data.splits if entry.data else {}).items():
+            if part.label not in ("official", "sample"):
+                use = "training" if split == "train" else "evaluation"
+                labels.setdefault(f"{use} data {part.label.split()[0]}", set()).add(name.removeprefix("glue/"))
     for label, tasks in labels.items():
-        yield f"{label} data: {', '.join(sorted(tasks))}"
-    invalid = sorted(name.removeprefix("glue/") for name, entry in found.items() if entry.status == "invalid")
+        yield f"{label}: {', '.join(sorted(tasks))}"
+    invalid = sorted(name.removeprefix("glue/") for name, entry in found.items() if not accuracy_stands(entry))
     if invalid:
         yield f"invalid cells: {', '.join(invalid)}"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import shutil
 import tempfile
 import tomllib
@@ -26,13 +27,15 @@ from harness.report.macro import MEANS, glue_columns, macro_averages
 from harness.report.stored import Stored
 from harness.report.tables import Board, flatten, latest, page_name
 
+PAGES = re.compile(r"index\.html|(suite|cell)-[A-Za-z0-9_.-]+\.html")
+
 
 def render(results: Path, out: Path) -> Path:
     """Write the whole site to `out`, replacing an older one only when the new one is complete; returns its index page.
 
     Raises RecordError for a results file that cannot be read, QuantboardError when `out` is somebody else's folder.
     """
-    if out.exists() and any(out.iterdir()) and not (out / "index.html").exists():
+    if out.exists() and not _is_ours(out):
         raise QuantboardError(f"{out}: is not a site of ours and not empty; name another folder with --out")
     entries = list(record.read(results)) if results.is_dir() else []
     shown = latest(entry for _, entry in entries)
@@ -52,6 +55,11 @@ def render(results: Path, out: Path) -> Path:
             f"{out}: cannot write the site: {error.strerror}; free some space or name another folder with --out"
         ) from None
     return out / "index.html"
+
+
+def _is_ours(out: Path) -> bool:
+    """An empty folder, or one that holds nothing but pages that we write: all of it is replaced."""
+    return out.is_dir() and all(PAGES.fullmatch(one.name) and one.is_file() for one in out.iterdir())
 
 
 def make_environment(home: Path) -> Environment:
@@ -84,6 +92,9 @@ def _write(environment: Environment, out: Path, shown: Sequence[Record], found: 
             "sample": sample,
             "page": suite_page(name, sample),
             "boards": [board for board in found if (board.suite, board.sample) == (name, sample)],
+            "commands": list(
+                dict.fromkeys(one.command for one in shown if one.suite == name and is_sample(one) == sample)
+            ),
             "counts": _counts([entry for entry in shown if entry.suite == name and is_sample(entry) == sample]),
         }
         for name, sample in suites

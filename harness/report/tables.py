@@ -11,7 +11,15 @@ from typing import Any
 from harness.cells import Measure
 from harness.measure.paired import Comparison
 from harness.record import Figure, Record
-from harness.report.alike import examples_of, is_sample, limit_of, machine_of, machine_of_board
+from harness.report.alike import (
+    accuracy_stands,
+    data_of,
+    examples_of,
+    is_sample,
+    limit_of,
+    machine_of,
+    machine_of_board,
+)
 from harness.report.compare import Beside, OverSeeds, accuracy_of, compare_board, over_seeds, speed_of
 from harness.report.stored import Stored
 
@@ -33,6 +41,10 @@ class Row:
     page: str
     columns: tuple[Value, ...]
     beside: Beside = field(default_factory=Beside)
+
+    @property
+    def accuracy_stands(self) -> bool:
+        return accuracy_stands(self.record)
 
 
 @dataclass(frozen=True)
@@ -72,7 +84,7 @@ SPEED_COLUMNS = (
 )  # fmt: skip
 QPS = "QPS, real lengths"
 COMPARED = (
-    ("rank", "", "Ranks that {metric} may hold among this table's valid cells of the same seed, 1 the best: every pair is tested on the same examples, with Holm's correction over all pairs, and cells that cannot be told apart share ranks."),
+    ("rank", "", "Ranks that {metric} may hold among this table's cells of the same seed, 1 the best (a finding about speed alone takes nothing from it): every pair is tested on the same examples, with Holm's correction over all pairs, and cells that cannot be told apart share ranks."),
     ("difference", "points", "{metric} less that of the cell's own baseline (same seed; the model itself, a QAT model's parent or a student's teacher, on the baseline backend), paired over the same examples: McNemar's exact test for right-or-wrong metrics of independent examples, else a paired bootstrap, which resamples SQuAD's articles. The interval is 95% for this cell alone; p is Holm-corrected over the table."),
     ("of baseline", "%", "{metric} as a share of the baseline's. MLPerf Inference asks its BERT entries for 99% or 99.9%; a badge, not a test: the difference says what is certain."),
 )  # fmt: skip
@@ -121,7 +133,7 @@ def boards(records: Sequence[Record], stored: Stored | None = None) -> list[Boar
     stored = stored or Stored()
     groups: dict[tuple[Any, ...], list[Record]] = {}
     for entry in records:
-        data = entry.data.label if entry.data else "unknown"
+        data = data_of(entry)
         place = (is_sample(entry), limit_of(entry) or 0, entry.suite, entry.task, machine_of_board(entry), data)
         groups.setdefault((*place, examples_of(entry)[1]), []).append(entry)
     found = []

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from harness import record
-from harness.record import Accuracy, Data, Figure, Record, SplitData
+from harness.record import Accuracy, Data, Figure, Finding, Record, SplitData
 from harness.report.macro import combined, macro_averages, macro_line, score
 from harness.report.site import render
 from tests.harness.records import make_record
@@ -95,19 +95,22 @@ def test_it_is_absent_while_a_task_is(without: str) -> None:
     assert macro_line(found).endswith(f"absent, no glue/{without}")
 
 
+WRONG = Finding(rule="wrong_provider", what="what", measured="1", bound="0", remedy="do")
+
+
 def test_what_makes_it_another_average_is_said() -> None:
     changed = [
         entry("mnli", mismatched=False, label="substitute"),
         entry("qqp", label="substitute"),
         entry("cola", label="subset (10 of 20)"),
-        entry("rte", status="invalid", reason="noisy"),
+        entry("rte", status="invalid", reason="elsewhere", findings=[WRONG]),
     ]
     same = [entry(task) for task in METRICS if task not in ("mnli", "qqp", "cola", "rte")]
     (found,) = macro_averages([*changed, *same])
     assert found.notes == (
         "MNLI: matched alone",
-        "substitute data: mnli, qqp",
-        "subset data: cola",
+        "evaluation data substitute: mnli, qqp",
+        "evaluation data subset: cola",
         "invalid cells: rte",
     )
     assert found.figure is not None
@@ -136,7 +139,7 @@ def test_the_suites_page_shows_it(tmp_path: Path) -> None:
     page = (site / "suite-glue.html").read_text()
     assert "GLUE, macro average" in page
     assert f"{MEAN:.2f}" in page
-    assert "substitute data: qqp" in page
+    assert "evaluation data substitute: qqp" in page
     record.append(tmp_path / "other" / "run.jsonl", make_record(key="a", suite="squad"))
     assert (
         "macro average" not in (render(tmp_path / "other", tmp_path / "second").parent / "suite-squad.html").read_text()

@@ -90,6 +90,16 @@ def test_a_wrong_name_is_one_line(results: Path, capsys: Any, words: tuple[str, 
     assert err.count("\n") == 1
 
 
+def test_a_name_that_means_several_cells_is_not_guessed(results: Path, capsys: Any) -> None:
+    for seed in (1, 2):
+        add(results, f"dynamic-{seed}", answers(300, 30), label="dynamic", seed=seed)
+    code, _, err = call(capsys, results, "torch_fp32", "tiny")
+    assert code == 2
+    assert err.startswith("'tiny' means several cells beside tiny/torch_fp32: dynamic, int8; name one, as tiny/")
+    code, _, err = call(capsys, results, "run-int8-1", "run-int8-1")
+    assert (code, err) == (2, "'run-int8-1' and 'run-int8-1' mean the same record, run-int8-1\n")
+
+
 def test_no_records_is_one_line(tmp_path: Path, capsys: Any) -> None:
     code, _, err = call(capsys, tmp_path / "none", "a", "b")
     assert code == 2

@@ -168,9 +168,24 @@ def test_every_field_of_a_record_is_on_its_page(tmp_path: Path) -> None:
 def test_somebody_elses_folder_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    for _ in range(2):
+        with pytest.raises(QuantboardError, match="not a site of ours"):
+            render(tmp_path / "results", tmp_path / "mine")
+        assert (tmp_path / "mine" / "thesis.txt").exists()
+        (tmp_path / "mine" / "index.html").write_text("of another site")
     with pytest.raises(QuantboardError, match="not a site of ours"):
-        render(tmp_path / "results", tmp_path / "mine")
-    assert (tmp_path / "mine" / "thesis.txt").exists()
+        render(tmp_path / "results", tmp_path / "mine" / "thesis.txt")
+
+
+def test_a_training_subset_takes_nothing_from_the_evaluation(tmp_path: Path) -> None:
+    splits = {
+        "train": SplitData(rows=5, official_rows=10, sha256="2", label="subset (5 of 10)"),
+        "validation": SplitData(rows=10, official_rows=10, sha256="0", label="official"),
+    }
+    entry = make_record(key="a", data=Data(kind="raw", label="subset (5 of 10)", splits=splits))
+    page = (build(tmp_path, entry) / "suite-squad.html").read_text()
+    assert "evaluated on: official; trained on: subset (5 of 10)" in page
+    assert f"Repeat it: <code>{entry.command}</code>" in page
 
 
 def test_no_records_make_an_index_that_says_what_to_do(tmp_path: Path) -> None:
