@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,7 +55,7 @@ def test_cells_that_cannot_be_told_apart_share_ranks(tmp_path: Path) -> None:
     assert {key: one.speed_rank for key, one in found.items()} == {"fp32": (3, 3), "good": (1, 2), "bad": (1, 2)}
 
 
-def finding(rule: str) -> Finding:
+def finding(rule: Any) -> Finding:
     return Finding(rule=rule, what="what", measured="1", bound="0", remedy="do")
 
 
