@@ -219,15 +219,28 @@ class Weights:
             raise BackendError(
                 f"{self._path}: tensor '{name}' is stored as {values.dtype.name}; store it as a float type"
             )
-        values = np.asarray(values, dtype=np.float32)
-        if not np.isfinite(values).all():
-            raise BackendError(
-                f"{self._path}: tensor '{name}' holds values that are not finite; train or export the model again"
-            )
-        return values
+        return _finite(self._path, name, values)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._shapes)
+
+
+def check_finite(checkpoint: Path) -> None:
+    """Read every float tensor of a folder once, whatever its head. Raises BackendError for one that is not finite."""
+    path = checkpoint / "model.safetensors"
+    file = _open(path)
+    for name in file.keys():  # noqa: SIM118 (it is no mapping)
+        if file.get_slice(name).get_dtype() in ("F64", "F32", "F16", "BF16"):
+            _finite(path, _plain_name(name), file.get_tensor(name))
+
+
+def _finite(path: Path, name: str, values: Array) -> Array:
+    """As float32. What is too large for it is infinite then."""
+    with np.errstate(over="ignore"):
+        values = np.asarray(values, dtype=np.float32)
+    if not np.isfinite(values).all():
+        raise BackendError(f"{path}: tensor '{name}' holds values that are not finite; train or export the model again")
+    return values
 
 
 def _plain_name(name: str) -> str:

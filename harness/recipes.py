@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from harness.cells import CheckpointSpec, folder_of
 from harness.errors import CheckpointError
 from harness.fetch import find_source
+from harness.labels import label_names
 from harness.origin import OF_TRAINING, root
 from harness.training.settings import TrainSettings
 from tasks import Features, Task
@@ -42,19 +43,22 @@ def load(spec: CheckpointSpec, task: Task, cache: Path, part: Path) -> dict[str,
     if source is None:
         config = config_of(spec, None)
         write_tokenizer(spec, None, config, part)
-        from harness.training.finetune import untrained
+        from harness.training.finetune import fit_head, untrained
 
+        fit_head(config, task)
         untrained(config, task, spec.seed).save_pretrained(part)
         return {}
     try:
         architecture = read_architecture(source)
-        Weights(source, architecture)
+        weights = Weights(source, architecture)
+        for name in weights:
+            weights[name]  # reads it: an engine would answer NaN, and be scored for it
         if architecture.head != ("question_answering" if task.kind == "question_answering" else "classification"):
             raise BackendError(f"it has a head for {architecture.head.replace('_', ' ')}")
         if task.kind != "question_answering":  # are the classes the task's, by name?
             none = np.zeros((0, 1), np.int32)
             nothing = Features(none, none, np.zeros(0, np.int64), np.zeros(0, np.int64))
-            task.decode([], nothing, np.zeros((0, architecture.labels), np.float32), label_names(source))
+            task.decode([], nothing, np.zeros((0, architecture.labels), np.float32), label_names(source, task))
     except (BackendError, TaskError) as error:
         raise CheckpointError(
             f"{spec.model}: {root(spec).source} does not fit {spec.task}: {error}; fine-tune it (recipe = 'finetune')"
@@ -219,12 +223,6 @@ def write_tokenizer(spec: CheckpointSpec, source: Path | None, config: Any, part
             f" {config.vocab_size:,}; give the model's own tokenizer"
         )
     return fast
-
-
-def label_names(folder: Path) -> tuple[str, ...]:
-    """The model's own names of its classes, in its numbering."""
-    named: dict[str, str] = json.loads((folder / "config.json").read_text()).get("id2label") or {}
-    return tuple(named[index] for index in sorted(named, key=int))
 
 
 def _link(source: Path, target: Path) -> None:
