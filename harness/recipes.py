@@ -65,8 +65,7 @@ def load(spec: CheckpointSpec, task: Task, cache: Path, part: Path) -> dict[str,
             " or load one that was"
         ) from None
     write_tokenizer(spec, source, config_of(spec, source), part)
-    for file in ("config.json", "model.safetensors"):
-        shutil.copyfile(source / file, part / file)
+    copy_model(source, part)
     return {}
 
 
@@ -138,6 +137,14 @@ def calibrate(spec: CheckpointSpec, task: Task, cache: Path, part: Path) -> dict
     }
 
 
+def copy_model(source: Path, part: Path) -> None:
+    """Weights as they are, and a configuration that transformers' Auto classes can read."""
+    from backends.bert import read_config
+
+    shutil.copyfile(source / "model.safetensors", part / "model.safetensors")
+    (part / "config.json").write_text(json.dumps(read_config(source), indent=2))
+
+
 def begin_training() -> str:
     """Prepare this process for a training; returns its device."""
     import torch
@@ -169,6 +176,9 @@ def config_of(spec: CheckpointSpec, source: Path | None) -> Any:
     """transformers' configuration of the model. Raises CheckpointError where it can do nothing for the task or the shape."""
     from transformers import AutoConfig, BertConfig
 
+    from backends import BackendError
+    from backends.bert import read_config
+
     if source is None:
         from tasks.sample import sample_vocabulary
 
@@ -183,7 +193,11 @@ def config_of(spec: CheckpointSpec, source: Path | None) -> Any:
         )
     else:
         try:
-            config = AutoConfig.from_pretrained(source, trust_remote_code=False, local_files_only=True)
+            kind: Any = BertConfig if read_config(source)["model_type"] == "bert" else AutoConfig
+            config = kind.from_pretrained(source, trust_remote_code=False, local_files_only=True)
+        except BackendError as error:
+            why = str(error).removeprefix(f"{source / 'config.json'}: ")
+            raise CheckpointError(f"{spec.model}: {root(spec).source}: config.json {why}") from None
         except Exception as error:  # a wrong type in it is an exception of yet another library's own
             raise CheckpointError(
                 f"{spec.model}: {root(spec).source}: config.json cannot be read ({_line(error)}); save the model again"
@@ -208,7 +222,9 @@ def write_tokenizer(spec: CheckpointSpec, source: Path | None, config: Any, part
         from transformers import AutoTokenizer
 
         try:
-            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(
+                source, config=config, trust_remote_code=False, local_files_only=True
+            )
         except Exception as error:  # the tokenizers library raises plain Exception for a broken file
             raise CheckpointError(
                 f"{spec.model}: {root(spec).source}: tokenizer.json or vocab.txt cannot be read ({_line(error)}); save them again"

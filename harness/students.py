@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from harness.origin import root
 from harness.recipes import (
     begin_training,
     config_of,
+    copy_model,
     load_tokenizer,
     source_of,
     state_of,
@@ -34,8 +34,7 @@ def pretrained(spec: CheckpointSpec, cache: Path, part: Path) -> dict[str, Any]:
     assert source is not None, "random weights are nothing that was pretrained"
     check_finite(source)
     write_tokenizer(spec, source, config_of(spec, source), part)
-    for file in ("config.json", "model.safetensors"):
-        shutil.copyfile(source / file, part / file)
+    copy_model(source, part)
     return {}
 
 
