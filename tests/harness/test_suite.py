@@ -517,14 +517,14 @@ def test_checking_a_suite_imports_nothing_heavy() -> None:
 
 @pytest.mark.parametrize("name", ["squad_tiny", "q8bert", "tinybert", "glue_w8a8"])
 def test_published_recipes_shuffle_their_training_data(name: str) -> None:
-    for model in load_suite(ROOT / "suites" / f"{name}.toml").models.values():
+    for model in load_suite(name).models.values():
         assert model.train is not None and not model.train.group_by_length
 
 
 def test_a_correlation_that_no_source_names_is_noted_as_such() -> None:
     found = 0
     for path in sorted((ROOT / "suites").glob("*.toml")):
-        for reference in load_suite(path).references:
+        for reference in load_suite(str(path)).references:
             if reference.task == "glue/stsb":
                 found += 1
                 assert any("correlation" in note or "Spearman" in note for note in reference.notes), (path, reference)
