@@ -65,12 +65,23 @@ def parser() -> argparse.ArgumentParser:
 
     def choose(one: argparse.ArgumentParser) -> None:
         one.add_argument(
-            "--data", metavar="DIR", help="folder with the data; or 'sample', or 'real' (the hub, never the sample)"
+            "--data",
+            metavar="DIR",
+            type=_folder,
+            help="folder with the data; or 'sample', or 'real' (the hub, never the sample)",
         )
         for name in ("model", "task", "backend"):
             one.add_argument(
                 f"--{name}", action="append", default=[], metavar="NAME", help=f"only this {name} (may be repeated)"
             )
+        one.add_argument(
+            "--seed",
+            action="append",
+            default=[],
+            type=_whole,
+            metavar="N",
+            help="only this seed of the suite's (may be repeated)",
+        )
         one.add_argument(
             "--limit",
             type=_positive,
@@ -86,7 +97,13 @@ def parser() -> argparse.ArgumentParser:
         suite=True,
     )
     choose(one)
-    one.add_argument("--assume", action="append", default=[], choices=["gpu", "hub"], help="plan as if this were there")
+    one.add_argument(
+        "--assume",
+        action="append",
+        default=[],
+        choices=["gpu", "hub"],
+        help="plan as if a GPU's driver, or the hub, answered; what is installed still counts",
+    )
     one = add("run", run, "train or load every model, run it on every backend, append a record each", suite=True)
     choose(one)
     one.add_argument(
@@ -98,7 +115,7 @@ def parser() -> argparse.ArgumentParser:
     one = add("score", score, "official metrics of a predictions file, with intervals")
     one.add_argument("task", help="squad_v1 or glue/TASK")
     one.add_argument("predictions", type=Path, help="JSON: {question id: text} for squad_v1, else a list in row order")
-    one.add_argument("--data", metavar="DIR", help="folder with the data; or 'sample', or 'real'")
+    one.add_argument("--data", metavar="DIR", type=_folder, help="folder with the data; or 'sample', or 'real'")
     one.add_argument("--split", help="of glue/mnli: validation_matched (the default) or validation_mismatched")
     one = add("compare", compare, "two sets of records side by side, with paired tests, intervals and ratios of speed")
     for name in ("a", "b"):
@@ -108,12 +125,12 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--results", type=Path, help="default: results/ of the checkout")
     one = add("rescore", rescore, "score stored predictions again, without running a model")
     one.add_argument("names", nargs="*", metavar="RECORD", help="record ids, labels or models; default: all records")
-    one.add_argument("--data", metavar="DIR", help="folder with the data; or 'sample', or 'real'")
+    one.add_argument("--data", metavar="DIR", type=_folder, help="folder with the data; or 'sample', or 'real'")
     one.add_argument("--write", action="store_true", help="append records with the new figures")
     one.add_argument("--results", type=Path, help="default: results/ of the checkout")
     one = add("rerun", rerun, "run a cell again from its record alone")
     one.add_argument("record", help="a record id")
-    one.add_argument("--data", metavar="DIR", help="folder with the data; or 'sample', or 'real'")
+    one.add_argument("--data", metavar="DIR", type=_folder, help="folder with the data; or 'sample', or 'real'")
     one.add_argument("--source", type=Path, metavar="DIR", help="the model's folder, for a model that came from one")
     one = add("export", export, "write a checkpoint for plain transformers (safetensors) or ONNX Runtime (onnx)")
     one.add_argument("name", metavar="CELL_OR_MODEL", help="a record id, MODEL/LABEL, or a model: as it was trained")
@@ -129,7 +146,7 @@ def parser() -> argparse.ArgumentParser:
         "data", data, "write what a suite needs as save_to_disk folders, for machines without a network", suite=True
     )
     one.add_argument("folder", type=Path)
-    one.add_argument("--data", metavar="DIR", help="take it from this folder; or 'sample', or 'real'")
+    one.add_argument("--data", metavar="DIR", type=_folder, help="take it from this folder; or 'sample', or 'real'")
     add("doctor", doctor, "what this machine can run, and what to install or fix for the rest")
     one = add("site", site, "render the records below results/ to a static site")
     one.add_argument("--results", type=Path, help="default: results/ of the checkout")
@@ -137,8 +154,21 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is no whole number") from None
+
+
+def _folder(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty; name a folder")
+    return text
+
+
 def _positive(text: str) -> int:
-    value = int(text)
+    value = _whole(text)
     if value < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
     return value
@@ -185,9 +215,9 @@ def command(options: argparse.Namespace) -> str:
     words = ["quantboard", "run", Path(options.suite).stem if options.suite.endswith(".toml") else options.suite]
     if options.data:
         words += ["--data", options.data if options.data in ("sample", "real") else "DIR"]
-    for name in ("model", "task", "backend"):
+    for name in ("model", "task", "backend", "seed"):
         for value in getattr(options, name):
-            words += [f"--{name}", value]
+            words += [f"--{name}", str(value)]
     if options.limit:
         words += ["--limit", str(options.limit)]
     return shlex.join(words)
@@ -265,6 +295,8 @@ def site(options: argparse.Namespace) -> int:
     from harness import paths
     from harness.report.site import render
 
+    if options.results and not options.results.is_dir():
+        raise QuantboardError(f"--results: {options.results}: no such folder; `quantboard run SUITE` makes records")
     page = render(options.results or paths.results(), options.out or paths.home() / "_site")
     print(json.dumps({"page": str(page)}) if options.json else f"open {page}")
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from typing import Any
 
@@ -37,7 +38,11 @@ def examine() -> dict[str, Any]:
             if hub
             else "give --data DIR, or set HF_ENDPOINT to a mirror; without either, suites run on the sample",
         },
-        "cache": {"folder": str(cache), "free_bytes": shutil.disk_usage(existing).free},
+        "cache": {
+            "folder": str(cache),
+            "free_bytes": shutil.disk_usage(existing).free,
+            "writable": existing.is_dir() and os.access(existing, os.W_OK),
+        },
         "commit": sha,
         "dirty": dirty,
     }
@@ -48,7 +53,12 @@ def print_findings(found: dict[str, Any]) -> None:
     print(f"machine   {here['cpu']}, {here['cores']} cores, {here['memory_bytes'] / 2**30:.0f} GiB")
     print(f"gpus      {', '.join(gpu['name'] for gpu in here['gpus']) or 'none that an NVIDIA driver answers for'}")
     print(f"hub       {'reachable' if found['hub']['reachable'] else 'not reachable; ' + found['hub']['remedy']}")
-    print(f"cache     {found['cache']['folder']} ({found['cache']['free_bytes'] / 2**30:.0f} GiB free)")
+    room = (
+        f"{found['cache']['free_bytes'] / 2**30:.0f} GiB free"
+        if found["cache"]["writable"]
+        else "cannot be written to; set QUANTBOARD_CACHE to a folder that can"
+    )
+    print(f"cache     {found['cache']['folder']} ({room})")
     print("backends")
     for name, row in found["backends"].items():
         versions = ", ".join(f"{key} {value}" for key, value in row["versions"].items())

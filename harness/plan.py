@@ -50,6 +50,7 @@ def make_plan(
     models: Sequence[str] = (),
     tasks: Sequence[str] = (),
     backends: Sequence[str] = (),
+    seeds: Sequence[int] = (),
     limit: int | None = None,
     hub: bool = False,
     revisions: Mapping[str, str] | None = None,
@@ -66,6 +67,9 @@ def make_plan(
         ("backend", backends, [*suite.labels, *(entry.name for entry in suite.backends)]),
     ):
         _known(kind, chosen, list(dict.fromkeys(known)), suite.name)
+    for seed in seeds:
+        if seed not in suite.seeds:
+            raise QuantboardError(f"--seed: {seed} is not in suite {suite.name}; it has {_listed(suite.seeds)}")
     cells: list[Cell] = []
     for task in suite.tasks:
         if tasks and task not in tasks:
@@ -78,7 +82,7 @@ def make_plan(
         for model in suite.models:
             if models and model not in models:
                 continue
-            for seed in suite.seeds[:1] if about.on_sample and suite.sample else suite.seeds:
+            for seed in seeds or (suite.seeds[:1] if about.on_sample and suite.sample else suite.seeds):
                 base, blocked = about.checkpoint(model, seed)
                 told: set[str] = set()
                 for index, entry in enumerate(suite.backends):
@@ -91,6 +95,10 @@ def make_plan(
                         told.add(cell.label)
                         cells.append(cell)
     return Plan(suite, tuple(cells))
+
+
+def _listed(values: Iterable[object]) -> str:
+    return ", ".join(map(str, values))
 
 
 def _known(kind: str, chosen: Iterable[str], known: list[str], suite: str) -> None:

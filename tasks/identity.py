@@ -15,6 +15,7 @@ How the label is found, the first that fits:
 from __future__ import annotations
 
 import contextlib
+import difflib
 import hashlib
 import json
 import os
@@ -27,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.base import DataIdentity, SplitIdentity, TaskError
-from tasks.forms import Form, Official, Row, content_key, row_digest
+from tasks.forms import FORMS, Form, Official, Row, content_key, row_digest
 
 IDENTITY_VERSION = 1
 """Raised on purpose when readers or hashes change what they yield: forgets every remembered hash."""
@@ -130,6 +131,11 @@ def declared_label(form: Form, split: str, folders: Iterable[Path]) -> str | Non
     return None
 
 
+def _meant(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, known, 1)
+    return f"did you mean '{near[0]}'?" if near else f"it is one of {', '.join(known)}"
+
+
 @cache
 def _declaration(path: Path, _: int) -> dict[str, dict[str, str]]:
     try:
@@ -139,7 +145,11 @@ def _declaration(path: Path, _: int) -> dict[str, dict[str, str]]:
     if not isinstance(content, dict) or not all(isinstance(splits, dict) for splits in content.values()):
         raise TaskError(f'{path}: expected {{"TASK": {{"SPLIT": "{"|".join(DECLARABLE)}"}}}}')
     for task, splits in content.items():
+        if task not in FORMS:
+            raise TaskError(f"{path}: there is no task '{task}'; {_meant(task, FORMS)}")
         for split, label in splits.items():
+            if split not in FORMS[task].splits:
+                raise TaskError(f"{path}: {task}: there is no split '{split}'; {_meant(split, FORMS[task].splits)}")
             if label not in DECLARABLE:
                 raise TaskError(f"{path}: {task}.{split}: {label!r} cannot be declared; one of {', '.join(DECLARABLE)}")
     return content

@@ -9,9 +9,9 @@ Two systems that answered the same examples are compared on them, example by exa
   Student's with as many degrees of freedom as there are examples, or groups, on which the two differ, less one. Two INT8
   engines may differ on five examples of a thousand: then there are five observations, not a thousand. Groups of unequal
   size are counted by Kish's effective number.
-- Speed: the logarithm of the ratio, round by round where the rounds of both took turns in one run, else Welch's test.
-  The round is the unit, as everywhere; with three to five of them Student's t holds its level and a percentile bootstrap
-  does not (of three rounds it has ten distinct resamples).
+- Speed: the logarithm of the ratio, round by round, of rounds that took turns in one run; of others nothing is tested. The
+  round is the unit, as everywhere; with three to five of them Student's t holds its level and a percentile bootstrap does
+  not (of three rounds it has ten distinct resamples).
 """
 
 from __future__ import annotations
@@ -147,24 +147,21 @@ def _bootstrapped(
 def ratio(mine: Sequence[float], theirs: Sequence[float], *, by_turns: bool) -> Comparison:
     """Of two figures of speed (all positive), one a round, the ratio of their geometric means.
 
-    by_turns: the n-th rounds of both were measured one after the other, so a drift of the machine cancels between them.
+    by_turns: the n-th rounds of both were measured one after the other, so a drift of the machine cancels between them. Else
+    there is no interval and no test: rounds of a run share what the machine was like during it, so they say nothing about
+    how far another run is off.
     """
     from scipy.special import stdtr, stdtrit
 
     a, b = [math.log(value) for value in mine], [math.log(value) for value in theirs]
     value = statistics.fmean(a) - statistics.fmean(b)
-    if min(len(a), len(b)) < 2:
-        return Comparison(math.exp(value), method="no interval: a single round")
-    if by_turns and len(a) == len(b):
-        error = statistics.stdev(x - y for x, y in zip(a, b, strict=True)) / math.sqrt(len(a))
-        freedom = float(len(a) - 1)
-        method = f"t interval of the logarithm over {len(a)} pairs of rounds that took turns"
-    else:
-        parts = [statistics.variance(one) / len(one) for one in (a, b)]
-        error = math.sqrt(sum(parts))
-        under = sum(part**2 / (len(one) - 1) for part, one in zip(parts, (a, b), strict=True))
-        freedom = sum(parts) ** 2 / under if under > 0 else float(len(a) + len(b) - 2)
-        method = f"Welch's t interval of the logarithm over {len(a)} and {len(b)} rounds"
+    if not by_turns or len(a) != len(b):
+        return Comparison(math.exp(value), method="not tested: the rounds did not take turns")
+    if len(a) < 2:
+        return Comparison(math.exp(value), method="not tested: one round")
+    error = statistics.stdev(x - y for x, y in zip(a, b, strict=True)) / math.sqrt(len(a))
+    freedom = float(len(a) - 1)
+    method = f"t interval of the logarithm over {len(a)} pairs of rounds that took turns"
     half = float(stdtrit(freedom, 0.975)) * error
     p = 2 * float(stdtr(freedom, -abs(value) / error)) if error > 0 else float(abs(value) < 1e-12)
     return Comparison(math.exp(value), math.exp(value - half), math.exp(value + half), p, method)

@@ -21,6 +21,7 @@ from harness.measure.paired import (
     told_apart,
 )
 from harness.record import Accuracy, Record, Speed
+from harness.report.alike import accuracy_stands, conditions
 from harness.report.stored import Stored
 from tasks import Scores
 
@@ -98,7 +99,8 @@ def compare_board(entries: Sequence[Record], split: str, stored: Stored) -> dict
     found = _correct_ratios(found)
     for seed in dict.fromkeys(entry.seed for entry in entries):
         valid = [entry for entry in entries if entry.seed == seed and entry.status == "ok"]
-        for name, (count, rank) in _accuracy_ranks(valid, split, primary, stored).items():
+        stands = [entry for entry in entries if entry.seed == seed and accuracy_stands(entry)]
+        for name, (count, rank) in _accuracy_ranks(stands, split, primary, stored).items():
             found[name] = replace(found[name], rank=rank, ranked=count)
         for name, (count, rank) in _speed_ranks(valid).items():
             found[name] = replace(found[name], speed_rank=rank, speed_ranked=count)
@@ -115,10 +117,13 @@ def _against(entry: Record, base: Record | None, split: str, stored: Stored) -> 
     mine, theirs = accuracy_of(entry, split), accuracy_of(base, split)
     if mine is None or theirs is None:
         return Beside(base=base, ratios=speed_ratios(entry, base))
+    scores = stored.scores(entry, split), stored.scores(base, split)
     one, other = mine.metrics.get(mine.primary), theirs.metrics.get(mine.primary)
+    if apart(*scores):
+        one = other = None
     return Beside(
         base=base,
-        differences=compare_metrics(mine, theirs, stored.scores(entry, split), stored.scores(base, split)),
+        differences=compare_metrics(mine, theirs, *scores),
         share=one.value / other.value if one and other and other.value > 0 else None,
         bound=bound_held(one.value, other.value) if one and other else None,
         ratios=speed_ratios(entry, base),
@@ -128,8 +133,11 @@ def _against(entry: Record, base: Record | None, split: str, stored: Stored) -> 
 def compare_metrics(
     mine: Accuracy, theirs: Accuracy, my_scores: Scores | None, their_scores: Scores | None
 ) -> dict[str, Comparison]:
-    """Of every metric that both have; without a test, and with the reason, where the examples do not allow one."""
+    """Of every metric that both have; without a test, and with the reason, where there are no scores to test. Nothing where
+    the two answered other examples: such figures have no difference."""
     found: dict[str, Comparison] = {}
+    if apart(my_scores, their_scores):
+        return found
     for name, figure in mine.metrics.items():
         if name not in theirs.metrics:
             continue
@@ -146,7 +154,12 @@ def _why_not(metric: str, mine: Scores | None, theirs: Scores | None) -> str:
         return "per-example scores are not stored for both"
     if metric not in mine.statistics or metric not in theirs.statistics:
         return "this metric's resampling is not defined"
-    return "" if same_examples(mine, theirs) else "they were not evaluated on the same examples"
+    return ""
+
+
+def apart(mine: Scores | None, theirs: Scores | None) -> bool:
+    """Whether both are known and are of other examples."""
+    return mine is not None and theirs is not None and not same_examples(mine, theirs)
 
 
 def same_examples(mine: Scores, theirs: Scores) -> bool:
@@ -162,7 +175,7 @@ def speed_ratios(entry: Record, base: Record) -> dict[Load, Comparison]:
     """Every figure of speed that both have under the same conditions, mine over theirs."""
     found: dict[Load, Comparison] = {}
     for part in entry.speed:
-        other = next((one for one in base.speed if _conditions(one) == _conditions(part)), None)
+        other = next((one for one in base.speed if conditions(base, one) == conditions(entry, part)), None)
         if other is None:
             continue
         for figure in FIGURES.get(part.scenario, ("qps",)):
@@ -183,10 +196,6 @@ def took_turns(mine: tuple[Record, Speed], theirs: tuple[Record, Speed]) -> bool
         return False
     starts = [sorted((a.started, b.started)) for a, b in zip(part.rounds, other.rounds, strict=True)]
     return all(first for first, _ in starts) and all(last < following for (_, last), (following, _) in pairwise(starts))
-
-
-def _conditions(part: Speed) -> tuple[str, str, int, int, float | None]:
-    return part.scenario, part.load, part.batch_size, part.sequence_length, part.latency_bound_ms
 
 
 def _rounds(part: Speed | None, figure: str) -> list[float]:
@@ -226,18 +235,28 @@ def _accuracy_ranks(
 
 
 def _speed_ranks(entries: Sequence[Record]) -> dict[str, tuple[int, Range]]:
-    """By queries a second, offline at real lengths, largest batch."""
-    speeds = [(entry, part) for entry in entries if (part := speed_of(entry, "offline", "real"))]
-    pairs = all_pairs(len(speeds))
-    found = [
-        ratio(
-            _rounds(speeds[mine][1], "qps"),
-            _rounds(speeds[theirs][1], "qps"),
-            by_turns=took_turns(speeds[mine], speeds[theirs]),
-        )
-        for mine, theirs in pairs
-    ]
-    return _named([entry for entry, _ in speeds], told_apart(pairs, found, even=1.0))
+    """By queries a second, offline at real lengths, largest batch: of the cells that were measured by turns under the same
+    conditions, the largest such set."""
+    sets: list[list[tuple[Record, Speed]]] = []
+    for entry in entries:
+        part = speed_of(entry, "offline", "real")
+        if part is None:
+            continue
+        mine = (entry, part)
+        fitting = next((one for one in sets if conditions(*one[0]) == conditions(*mine) and _all_took(one, mine)), None)
+        if fitting is None:
+            sets.append([mine])
+        else:
+            fitting.append(mine)
+    ranked = max(sets, key=len, default=[])
+    pairs = all_pairs(len(ranked))
+    values = [_rounds(part, "qps") for _, part in ranked]
+    found = [ratio(values[mine], values[theirs], by_turns=True) for mine, theirs in pairs]
+    return _named([entry for entry, _ in ranked], told_apart(pairs, found, even=1.0))
+
+
+def _all_took(others: Sequence[tuple[Record, Speed]], mine: tuple[Record, Speed]) -> bool:
+    return all(took_turns(other, mine) for other in others)
 
 
 def _named(entries: Sequence[Record], beats: Sequence[tuple[int, int]]) -> dict[str, tuple[int, Range]]:
@@ -249,10 +268,10 @@ def _named(entries: Sequence[Record], beats: Sequence[tuple[int, int]]) -> dict[
 
 
 def over_seeds(entries: Sequence[Record], split: str, beside: Mapping[str, Beside]) -> list[OverSeeds]:
-    """A line for every model and backend that has valid cells of more than one seed."""
+    """A line for every model and backend that has cells of more than one seed."""
     groups: dict[tuple[str, str], list[Record]] = {}
     for entry in entries:
-        if entry.status == "ok" and accuracy_of(entry, split):
+        if accuracy_stands(entry) and accuracy_of(entry, split):
             groups.setdefault((entry.model, entry.label), []).append(entry)
     return [
         _over_seeds(model, label, group, split, beside) for (model, label), group in groups.items() if len(group) > 1

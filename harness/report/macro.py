@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.record import Figure, Record
-from harness.report.tables import is_sample, is_whole, machine_of_board
+from harness.report.alike import accuracy_stands, is_sample, is_whole, machine_of_board
 from tasks import task_names
 
 MEANS = (
@@ -63,7 +63,8 @@ def macro_line(one: Macro) -> str:
     if one.figure is None:
         return f"{where}: absent, no {', '.join(one.absent)}"
     notes = f" ({'; '.join(one.notes)})" if one.notes else ""
-    return f"{where}: {one.figure.value:.2f} [{one.figure.low:.2f}, {one.figure.high:.2f}]{notes}"
+    interval = f" [{one.figure.low:.2f}, {one.figure.high:.2f}]" if one.figure.low is not None else " (no interval)"
+    return f"{where}: {one.figure.value:.2f}{interval}{notes}"
 
 
 def _macro(key: tuple[Any, ...], found: dict[str, Record], names: Sequence[str]) -> Macro:
@@ -75,18 +76,21 @@ def _macro(key: tuple[Any, ...], found: dict[str, Record], names: Sequence[str])
 
 def score(entry: Record) -> Figure:
     """A task's one figure. Its metrics (or MNLI's two parts) are of much the same examples, so the ends of their intervals are
-    averaged as if they moved together: no narrower than is true."""
+    averaged as if they moved together: no narrower than is true. No interval where one of them has none."""
     figures = [figure for part in entry.accuracy for figure in part.metrics.values()]
-    return Figure(
-        value=_mean([one.value for one in figures]),
-        low=_mean([one.value if one.low is None else one.low for one in figures]),
-        high=_mean([one.value if one.high is None else one.high for one in figures]),
-    )
+    value = _mean([one.value for one in figures])
+    ends = [(one.low, one.high) for one in figures if one.low is not None and one.high is not None]
+    if len(ends) < len(figures):
+        return Figure(value=value)
+    return Figure(value=value, low=_mean([low for low, _ in ends]), high=_mean([high for _, high in ends]))
 
 
 def combined(scores: Sequence[Figure]) -> Figure:
-    """The mean of independent figures; its interval recovers their variances from their own (MOVER: Zou & Donner 2008)."""
+    """The mean of independent figures; its interval recovers their variances from their own (MOVER: Zou & Donner 2008), and
+    is not there where one of them has none."""
     value = _mean([one.value for one in scores])
+    if any(one.low is None or one.high is None for one in scores):
+        return Figure(value=value, method="no interval: a task has none")
     below = math.hypot(*(one.value - one.low for one in scores if one.low is not None)) / len(scores)
     above = math.hypot(*(one.high - one.value for one in scores if one.high is not None)) / len(scores)
     return Figure(value=value, low=value - below, high=value + above, method=METHOD)
@@ -96,13 +100,15 @@ def _notes(found: dict[str, Record]) -> Iterable[str]:
     mnli = found.get("glue/mnli")
     if mnli and len(mnli.accuracy) < 2:
         yield f"MNLI: {mnli.accuracy[0].split.removeprefix('validation_')} alone"
-    labels: dict[str, list[str]] = {}
+    labels: dict[str, set[str]] = {}
     for name, entry in found.items():
-        if entry.data and entry.data.label not in ("official", "sample"):
-            labels.setdefault(entry.data.label.split()[0], []).append(name.removeprefix("glue/"))
+        for split, part in (entry.data.splits if entry.data else {}).items():
+            if part.label not in ("official", "sample"):
+                use = "training" if split == "train" else "evaluation"
+                labels.setdefault(f"{use} data {part.label.split()[0]}", set()).add(name.removeprefix("glue/"))
     for label, tasks in labels.items():
-        yield f"{label} data: {', '.join(sorted(tasks))}"
-    invalid = sorted(name.removeprefix("glue/") for name, entry in found.items() if entry.status == "invalid")
+        yield f"{label}: {', '.join(sorted(tasks))}"
+    invalid = sorted(name.removeprefix("glue/") for name, entry in found.items() if not accuracy_stands(entry))
     if invalid:
         yield f"invalid cells: {', '.join(invalid)}"
 

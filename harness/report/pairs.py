@@ -10,9 +10,10 @@ from typing import Any
 from harness.errors import QuantboardError
 from harness.measure.paired import Comparison, holm
 from harness.record import Record
+from harness.report.alike import data_of, examples_of, is_sample, machine_of_board
 from harness.report.compare import Load, compare_metrics, speed_ratios
 from harness.report.stored import Stored
-from harness.report.tables import is_sample, is_whole, machine_of_board, p_text
+from harness.report.tables import p_text
 
 COLUMNS = ("task", "seed", "data", "figure", "A", "B", "A against B [95%]", "p, Holm")
 
@@ -61,18 +62,25 @@ def pair_up(records: Sequence[Record], mine: str, theirs: str, tasks: Sequence[s
             )
     chosen = [entry for entry in records if entry.accuracy and (not tasks or entry.task in tasks)]
     left, right = select(chosen, mine), select(chosen, theirs)
+    if [one.record_id for one in left] == [one.record_id for one in right] and len(left) == 1:
+        raise QuantboardError(f"'{mine}' and '{theirs}' mean the same record, {left[0].record_id}")
     pairs: list[Pair] = []
     for one in left:
         fitting = [other for other in right if other.record_id != one.record_id and _fits(one, other)]
         if not fitting:
             continue
         other = min(fitting, key=lambda entry: _distance(one, entry))
+        near = [entry.label for entry in fitting if _distance(one, entry) == _distance(one, other)]
+        if len(set(near)) > 1:
+            raise QuantboardError(
+                f"'{theirs}' means several cells beside {one.model}/{one.label}: {_listed(near)}; name one, as {other.model}/{other.label}"
+            )
         if len(left) > 1 and len(right) > 1 and other.seed != one.seed:
             continue  # the same cell over other seeds would be counted again and again
         pairs += _compare(one, other, stored)
     if not pairs:
         raise QuantboardError(
-            f"no record of '{mine}' and '{theirs}' has the same task and data; `quantboard site` shows what there is"
+            f"no record of '{mine}' and '{theirs}' has the same task and examples; `quantboard site` shows what there is"
         )
     return _corrected(pairs)
 
@@ -82,7 +90,7 @@ def _listed(names: Any) -> str:
 
 
 def _fits(one: Record, other: Record) -> bool:
-    return (one.task, is_sample(one), is_whole(one)) == (other.task, is_sample(other), is_whole(other))
+    return (one.task, examples_of(one)) == (other.task, examples_of(other))
 
 
 def _distance(one: Record, other: Record) -> tuple[bool, ...]:
@@ -137,7 +145,7 @@ def to_json(pair: Pair) -> dict[str, Any]:
         "b": side(theirs),
         "task": mine.task,
         "split": pair.split,
-        "data": mine.data.label if mine.data else "",
+        "data": data_of(mine),
         "same_machine": machine_of_board(mine) == machine_of_board(theirs),
         "differences": {
             name: {"a": _metric(mine, pair.split, name), "b": _metric(theirs, pair.split, name)}
@@ -171,7 +179,7 @@ def rows(pairs: Sequence[Pair]) -> list[tuple[str, ...]]:
     for pair in pairs:
         task = pair.mine.task + (f" {pair.split}" if len(pair.mine.accuracy) > 1 else "")
         seeds = str(pair.mine.seed) if pair.mine.seed == pair.theirs.seed else f"{pair.mine.seed}, {pair.theirs.seed}"
-        head = (task, seeds, pair.mine.data.label if pair.mine.data else "")
+        head = (task, seeds, data_of(pair.mine))
         for name, one in pair.differences.items():
             values = (_metric(pair.mine, pair.split, name), _metric(pair.theirs, pair.split, name))
             shown = f"{one.value:+.2f}" + _range(one, "+.2f") + " points"
@@ -207,6 +215,8 @@ def title(pairs: Sequence[Pair]) -> str:
 def notes(pairs: Sequence[Pair]) -> list[str]:
     """What one must know to read the table."""
     found = ["Differences are A less B in points, ratios A over B; p is Holm-corrected over the pairs of a figure."]
+    if any(pair.ratios for pair in pairs):
+        found.append("Of queries a second more is better, of milliseconds less.")
     if any(is_sample(pair.mine) for pair in pairs):
         found.append("SAMPLE DATA with a stand-in model: nothing here says anything about real data.")
     if any(pair.ratios and machine_of_board(pair.mine) != machine_of_board(pair.theirs) for pair in pairs):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import shutil
 import tempfile
 import tomllib
@@ -19,11 +20,14 @@ from harness import paths, record
 from harness.errors import QuantboardError
 from harness.record import Record
 from harness.report import tables
+from harness.report.alike import is_sample, machine_of_board
 from harness.report.charts import DARK, LIGHT, accuracy_against_qps, points
 from harness.report.compare import Beside
 from harness.report.macro import MEANS, glue_columns, macro_averages
 from harness.report.stored import Stored
-from harness.report.tables import Board, flatten, is_sample, latest, page_name
+from harness.report.tables import Board, flatten, latest, page_name
+
+PAGES = re.compile(r"index\.html|(suite|cell)-[A-Za-z0-9_.-]+\.html")
 
 
 def render(results: Path, out: Path) -> Path:
@@ -31,7 +35,7 @@ def render(results: Path, out: Path) -> Path:
 
     Raises RecordError for a results file that cannot be read, QuantboardError when `out` is somebody else's folder.
     """
-    if out.exists() and any(out.iterdir()) and not (out / "index.html").exists():
+    if out.exists() and not _is_ours(out):
         raise QuantboardError(f"{out}: is not a site of ours and not empty; name another folder with --out")
     entries = list(record.read(results)) if results.is_dir() else []
     shown = latest(entry for _, entry in entries)
@@ -51,6 +55,11 @@ def render(results: Path, out: Path) -> Path:
             f"{out}: cannot write the site: {error.strerror}; free some space or name another folder with --out"
         ) from None
     return out / "index.html"
+
+
+def _is_ours(out: Path) -> bool:
+    """An empty folder, or one that holds nothing but pages that we write: all of it is replaced."""
+    return out.is_dir() and all(PAGES.fullmatch(one.name) and one.is_file() for one in out.iterdir())
 
 
 def make_environment(home: Path) -> Environment:
@@ -83,11 +92,15 @@ def _write(environment: Environment, out: Path, shown: Sequence[Record], found: 
             "sample": sample,
             "page": suite_page(name, sample),
             "boards": [board for board in found if (board.suite, board.sample) == (name, sample)],
+            "commands": list(
+                dict.fromkeys(one.command for one in shown if one.suite == name and is_sample(one) == sample)
+            ),
             "counts": _counts([entry for entry in shown if entry.suite == name and is_sample(entry) == sample]),
         }
         for name, sample in suites
     ]
-    _page(environment, out / "index.html", "index.html", overview=overview)
+    ran = any(entry.backend.startswith("tensorrt") and entry.speed for entry in shown)
+    _page(environment, out / "index.html", "index.html", overview=overview, tensorrt=ran)
     averages = macro_averages(shown)
     for suite in overview:
         charts = [_charts(board) for board in suite["boards"]]
@@ -101,7 +114,7 @@ def _write(environment: Environment, out: Path, shown: Sequence[Record], found: 
             **{"macro": macro, "means": MEANS, "glue": glue_columns(macro)},
         )
     beside = {
-        (row.record.record_id, board.split): against(row.beside)
+        (row.record.record_id, board.split): against(row.record, row.beside)
         for board in found
         for row in board.rows
         if row.beside.base and row.beside.base.record_id != row.record.record_id
@@ -117,21 +130,22 @@ def _write(environment: Environment, out: Path, shown: Sequence[Record], found: 
             leaves=leaves,
             beside=[(split, one) for (name, split), one in beside.items() if name == entry.record_id],
             suite_page=suite_page(entry.suite, is_sample(entry)),
-            machine=tables.machine_of_board(entry),
+            machine=machine_of_board(entry),
         )
 
 
-def against(beside: Beside) -> dict[str, Any]:
+def against(entry: Record, beside: Beside) -> dict[str, Any]:
     """A cell beside its baseline, as its page shows it: every metric and every figure of speed."""
     assert beside.base is not None
     return {
         "base": beside.base,
         "page": page_name(beside.base),
-        "share": tables.share(beside),
+        "share": tables.share(entry, beside),
+        "asked": 100 * tables.asked_of(entry),
         "metrics": [(name, tables.difference(one, one.p), one.method) for name, one in beside.differences.items()],
         "corrected": tables.p_text(beside.corrected),
         "ratios": [
-            (*load, tables.times(one, beside.corrected_ratios.get(load)), one.method)
+            (*load, tables.times(one, beside.corrected_ratios.get(load), beside.base), one.method)
             for load, one in beside.ratios.items()
         ],
     }

@@ -8,8 +8,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.cells import Measure
 from harness.measure.paired import Comparison
 from harness.record import Figure, Record
+from harness.report.alike import (
+    accuracy_stands,
+    data_of,
+    examples_of,
+    is_sample,
+    limit_of,
+    machine_of,
+    machine_of_board,
+)
 from harness.report.compare import Beside, OverSeeds, accuracy_of, compare_board, over_seeds, speed_of
 from harness.report.stored import Stored
 
@@ -32,6 +42,10 @@ class Row:
     columns: tuple[Value, ...]
     beside: Beside = field(default_factory=Beside)
 
+    @property
+    def accuracy_stands(self) -> bool:
+        return accuracy_stands(self.record)
+
 
 @dataclass(frozen=True)
 class Column:
@@ -43,13 +57,14 @@ class Column:
 
 @dataclass(frozen=True)
 class Board:
-    """Rows that may stand side by side: one suite, task, kind of data, part of the evaluation set, and machine."""
+    """Rows that may stand side by side: one suite, task, machine, data, and the same examples evaluated."""
 
     suite: str
     task: str
     split: str
     sample: bool
-    whole: bool
+    limit: int | None
+    """Examples that --limit left of the evaluation set."""
     machine: str
     data: str
     primary: str
@@ -69,7 +84,7 @@ SPEED_COLUMNS = (
 )  # fmt: skip
 QPS = "QPS, real lengths"
 COMPARED = (
-    ("rank", "", "Ranks that {metric} may hold among this table's valid cells of the same seed, 1 the best: every pair is tested on the same examples, with Holm's correction over all pairs, and cells that cannot be told apart share ranks."),
+    ("rank", "", "Ranks that {metric} may hold among this table's cells of the same seed, 1 the best (a finding about speed alone takes nothing from it): every pair is tested on the same examples, with Holm's correction over all pairs, and cells that cannot be told apart share ranks."),
     ("difference", "points", "{metric} less that of the cell's own baseline (same seed; the model itself, a QAT model's parent or a student's teacher, on the baseline backend), paired over the same examples: McNemar's exact test for right-or-wrong metrics of independent examples, else a paired bootstrap, which resamples SQuAD's articles. The interval is 95% for this cell alone; p is Holm-corrected over the table."),
     ("of baseline", "%", "{metric} as a share of the baseline's. MLPerf Inference asks its BERT entries for 99% or 99.9%; a badge, not a test: the difference says what is certain."),
 )  # fmt: skip
@@ -98,31 +113,13 @@ def latest(records: Iterable[Record]) -> list[Record]:
             entry.model,
             entry.label,
             entry.seed,
-            is_sample(entry),
-            is_whole(entry),
+            examples_of(entry),
             machine_of(entry),
         )
         old = same_cell.get(name)
         if old is None or entry.status in ("ok", "invalid") or old.status in ("failed", "skipped"):
             same_cell[name] = entry
     return list(same_cell.values())
-
-
-def is_sample(entry: Record) -> bool:
-    return entry.data is not None and entry.data.kind == "sample"
-
-
-def is_whole(entry: Record) -> bool:
-    return entry.settings.get("limit") is None
-
-
-def machine_of(entry: Record) -> str:
-    """How pages call a machine: its GPU where the cell ran on one, else its processor."""
-    here = entry.machine
-    gpus = here.get("gpus") or []
-    if gpus and entry.device == "cuda":
-        return str(gpus[0]["name"])
-    return f"{here.get('cpu', 'unknown processor')}, {here.get('cores', '?')} cores"
 
 
 def page_name(entry: Record) -> str:
@@ -136,11 +133,11 @@ def boards(records: Sequence[Record], stored: Stored | None = None) -> list[Boar
     stored = stored or Stored()
     groups: dict[tuple[Any, ...], list[Record]] = {}
     for entry in records:
-        data = entry.data.label if entry.data else "unknown"
-        sample, whole = is_sample(entry), is_whole(entry)
-        groups.setdefault((sample, not whole, entry.suite, entry.task, machine_of_board(entry), data), []).append(entry)
+        data = data_of(entry)
+        place = (is_sample(entry), limit_of(entry) or 0, entry.suite, entry.task, machine_of_board(entry), data)
+        groups.setdefault((*place, examples_of(entry)[1]), []).append(entry)
     found = []
-    for (sample, part, suite, task, machine, data), entries in sorted(groups.items(), key=lambda item: item[0]):
+    for (sample, limit, suite, task, machine, data, _), entries in sorted(groups.items(), key=lambda item: item[0]):
         measured = [entry for entry in entries if entry.accuracy]
         splits = list(dict.fromkeys(part.split for entry in measured for part in entry.accuracy)) or [""]
         for number, split in enumerate(splits):
@@ -153,21 +150,12 @@ def boards(records: Sequence[Record], stored: Stored | None = None) -> list[Boar
             primary = columns[0].name if columns else ""
             found.append(
                 Board(
-                    *(suite, task, split, sample, not part, machine, data, primary, columns, tuple(lines)),
+                    *(suite, task, split, sample, limit or None, machine, data, primary, columns, tuple(lines)),
                     others=tuple(others),
                     seeds=tuple(over_seeds(rows, split, beside)),
                 )
             )
     return found
-
-
-def machine_of_board(entry: Record) -> str:
-    """Rows of one machine share a board whichever of its devices they ran on."""
-    here = entry.machine
-    gpus = ", ".join(str(gpu["name"]) for gpu in here.get("gpus") or [])
-    return f"{here.get('cpu', 'unknown processor')}, {here.get('cores', '?')} cores" + (
-        f", {gpus}" if gpus else ", no GPU"
-    )
 
 
 def table(entries: Sequence[Record], split: str, beside: Mapping[str, Beside]) -> tuple[tuple[Column, ...], list[Row]]:
@@ -218,7 +206,7 @@ def _values(entry: Record, split: str, names: Sequence[str], beside: Beside) -> 
     is_base = beside.base is not None and beside.base.record_id == entry.record_id
     found = beside.differences.get(names[0])
     yield Value("baseline", 0.0) if is_base else difference(found, beside.corrected) if found else Value("")
-    yield Value("baseline", 1.0) if is_base else share(beside)
+    yield Value("baseline", 1.0) if is_base else share(entry, beside)
     for scenario, load, quantity, name, *_ in SPEED_COLUMNS:
         speed = speed_of(entry, scenario, load)
         value = getattr(speed, quantity) if speed else None
@@ -230,7 +218,7 @@ def _values(entry: Record, split: str, names: Sequence[str], beside: Beside) -> 
             yield (
                 Value("baseline", 1.0)
                 if is_base and speed
-                else times(faster, beside.corrected_ratios.get(place) if place else None)
+                else times(faster, beside.corrected_ratios.get(place) if place else None, beside.base)
             )
             yield rank(beside.speed_rank, beside.speed_ranked)
     yield Value(f"{100 * entry.flops.int8_share:.1f}", entry.flops.int8_share) if entry.flops else Value("")
@@ -246,14 +234,17 @@ def difference(one: Comparison, corrected: float | None) -> Value:
     return Value(f"{one.value:+.2f}", one.value, low, high, p_text(corrected) or "not tested")
 
 
-def times(one: Comparison | None, corrected: float | None) -> Value:
-    """A ratio of speeds with its interval and Holm's p."""
+def times(one: Comparison | None, corrected: float | None, base: Record | None) -> Value:
+    """A ratio of speeds with its interval and Holm's p, or why there is none; and whether its baseline is to be trusted."""
     if one is None:
         return Value("")
     digits = 3 if 0.8 < one.value < 1.25 else 2
     low = f"{one.low:.{digits}f}" if one.low is not None else ""
     high = f"{one.high:.{digits}f}" if one.high is not None else ""
-    return Value(f"{one.value:.{digits}f}×", one.value, low, high, p_text(corrected) or "one round: not tested")
+    said = p_text(corrected) or one.method
+    if base is not None and base.status == "invalid":
+        said += "; baseline invalid"
+    return Value(f"{one.value:.{digits}f}×", one.value, low, high, said)
 
 
 def p_text(p: float | None) -> str:
@@ -269,12 +260,19 @@ def rank(found: tuple[int, int] | None, count: int) -> Value:
     return Value(f"{first}" if first == last else f"{first}–{last}", first + last / 1000, note=f"of {count}")
 
 
-def share(beside: Beside) -> Value:
-    """Of the baseline's accuracy, with MLPerf's bound that it holds."""
+def share(entry: Record, beside: Beside) -> Value:
+    """Of the baseline's accuracy, with the bound that it holds: the suite's min_accuracy, or one of MLPerf's."""
     if beside.share is None:
         return Value("")
-    note = "below 99%" if not beside.bound else f"holds {100 * beside.bound:g}%"
+    least = asked_of(entry)
+    held = max([bound for bound in (beside.bound, least) if bound and beside.share >= bound], default=None)
+    note = f"holds {100 * held:g}%" if held and held >= least else f"below {100 * least:g}%"
     return Value(f"{100 * beside.share:.2f}%", beside.share, note=note)
+
+
+def asked_of(entry: Record) -> float:
+    """The share of the baseline's accuracy that the suite asks for."""
+    return float(entry.settings.get("measure", {}).get("min_accuracy", Measure.min_accuracy))
 
 
 def figure(value: Figure | None, *, note: str = "") -> Value:

@@ -50,6 +50,8 @@ def test_they_answer_at_once_without_an_engine(words: tuple[str, ...], tmp_path:
         (("validate", "no/such/file.toml"), "no such file"),
         (("run", "squad_int8", "--data", "/no/such/folder"), "no such folder"),
         (("run", "squad_int8", "--data", "sample", "--backend", "tensorrt_int9"), "tensorrt_int8"),
+        (("run", "squad_int8", "--data", "sample", "--seed", "7"), "--seed: 7 is not in suite squad_int8; it has 1"),
+        (("site", "--results", "/no/such/folder"), "/no/such/folder: no such folder"),
         (("score", "squad_v2", "predictions.json", "--data", "sample"), "squad_v1"),
         (("score", "squad_v1", "no-such.json", "--data", "sample"), "no-such.json"),
     ],
@@ -61,6 +63,47 @@ def test_a_mistake_is_one_line(words: tuple[str, ...], told: str, tmp_path: Path
     assert "Traceback" not in ended.stderr
     assert len(ended.stderr.strip().splitlines()) == 1
     assert ended.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("run", "squad_int8", "--limit", "few"), "'few' is no whole number"),
+        (("flops", "--layers", "0"), "must be at least 1"),
+        (("plan", "squad_int8", "--data", ""), "it is empty; name a folder"),
+    ],
+)
+def test_a_wrong_option_is_named(words: tuple[str, ...], told: str, tmp_path: Path) -> None:
+    ended = quantboard(*words, cache=tmp_path)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.splitlines()[-1].endswith(told)
+
+
+def test_data_is_neither_the_sample_unasked_nor_written_over(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    ended = quantboard("data", "squad_int8", str(folder), cache=tmp_path)
+    assert ended.returncode == 2 and "--data sample" in ended.stderr
+    assert not folder.exists()
+    words = ("data", "squad_int8", str(folder), "--data", "sample")
+    assert quantboard(*words, cache=tmp_path).returncode == 0
+    (folder / "squad_v1" / "notes.txt").write_text("mine")
+    ended = quantboard(*words, cache=tmp_path)
+    assert ended.returncode == 2 and "is not empty" in ended.stderr
+    assert (folder / "squad_v1" / "notes.txt").exists()
+
+
+def test_a_cache_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    ended = quantboard("run", "squad_int8", "--data", "sample", cache=tmp_path / "file")
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines()[-1].startswith(f"QUANTBOARD_CACHE: {tmp_path / 'file'}: cannot be written to")
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_plan_on_the_sample_says_so(tmp_path: Path) -> None:
+    assert "SAMPLE DATA" in quantboard("plan", "squad_int8", "--data", "sample", cache=tmp_path).stdout
+    planned = quantboard("plan", "squad_int8", "--assume", "hub", "--assume", "gpu", cache=tmp_path).stdout
+    assert "SAMPLE" not in planned
 
 
 def test_json_is_json_and_nothing_else(tmp_path: Path) -> None:

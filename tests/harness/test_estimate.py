@@ -25,7 +25,7 @@ def said(make: Make, monkeypatch: pytest.MonkeyPatch, cache: Path) -> list[str]:
     plan = make()
     cells = [cell for cell in plan.cells if cell.model == "tiny" and cell.backend == "torch_fp32" and cell.seed == 1]
     assert len(cells) == 2
-    plan = type(plan)(plan.suite, cells)
+    plan = type(plan)(plan.suite, tuple(cells))
     return list(estimate.estimate(plan, {}, cache, identity(), fresh=False))
 
 
@@ -43,9 +43,7 @@ def test_true_lengths_of_each_task(make: Make, monkeypatch: pytest.MonkeyPatch, 
     assert "in all" in whole
 
 
-def test_a_checkpoint_that_is_there_costs_nothing(
-    make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_checkpoint_that_is_there_costs_nothing(make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     cell = next(cell for cell in make().cells if cell.model == "tiny" and cell.task == "glue/cola")
     folder_of(cell.checkpoint, tmp_path).mkdir(parents=True)
     lines = said(make, monkeypatch, tmp_path)

@@ -144,13 +144,14 @@ def test_ratios_by_turns_have_the_paired_t_interval() -> None:
     assert found.p == pytest.approx(expected.pvalue)
 
 
-def test_ratios_of_other_runs_have_welchs_interval() -> None:
-    mine, theirs = [110.0, 120.0, 100.0], [50.0, 56.0, 47.0, 52.0, 50.0]
-    found = paired.ratio(mine, theirs, by_turns=True)
-    expected = stats.ttest_ind(np.log(mine), np.log(theirs), equal_var=False)
-    interval = expected.confidence_interval()
-    assert (found.low, found.high) == pytest.approx((np.exp(interval.low), np.exp(interval.high)))
-    assert found.p == pytest.approx(expected.pvalue)
+def test_rounds_that_did_not_take_turns_are_not_tested() -> None:
+    """What is common to a run's rounds is in all of them: with a run effect of 3% Welch's test called 36% of 1,000 equal
+    pairs different."""
+    for mine, theirs, by_turns in (([110.0, 120.0], [50.0, 56.0], False), ([110.0, 120.0, 100.0], [50.0, 56.0], True)):
+        found = paired.ratio(mine, theirs, by_turns=by_turns)
+        assert found.value == pytest.approx(stats.gmean(mine) / stats.gmean(theirs))
+        assert (found.low, found.high, found.p) == (None, None, None)
+        assert "did not take turns" in found.method
 
 
 def test_a_single_round_has_a_ratio_and_no_interval() -> None:
@@ -163,9 +164,9 @@ def test_a_drift_of_the_machine_cancels_between_rounds_that_took_turns() -> None
     drift = np.array([1.0, 0.9, 0.8, 0.7, 0.6])
     noise = np.array([1.001, 0.999, 1.0, 1.0005, 0.9995])
     mine, theirs = list(103 * drift * noise), list(100 * drift)
-    by_turns, apart = (paired.ratio(mine, theirs, by_turns=how) for how in (True, False))
+    by_turns = paired.ratio(mine, theirs, by_turns=True)
     assert by_turns.p is not None and by_turns.p < 0.001
-    assert apart.p is not None and apart.p > 0.5
+    assert stats.ttest_ind(np.log(mine), np.log(theirs), equal_var=False).pvalue > 0.5
 
 
 def test_rank_ranges_by_hand() -> None:

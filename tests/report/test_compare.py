@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from scipy import stats
 
 from harness import record
 from harness.errors import RecordError
+from harness.record import Finding
 from harness.report import tables
 from harness.report.compare import Beside, baseline_of, compare_board, took_turns
 from harness.report.site import render
@@ -53,14 +55,19 @@ def test_cells_that_cannot_be_told_apart_share_ranks(tmp_path: Path) -> None:
     assert {key: one.speed_rank for key, one in found.items()} == {"fp32": (3, 3), "good": (1, 2), "bad": (1, 2)}
 
 
-def test_an_invalid_cell_is_compared_and_not_ranked(tmp_path: Path) -> None:
-    add(tmp_path, "fp32", answers(300, 20), baseline=True)
-    add(tmp_path, "a", answers(300, 25))
-    add(tmp_path, "unsure", answers(300, 25), status="invalid", reason="noisy")
+def finding(rule: Any) -> Finding:
+    return Finding(rule=rule, what="what", measured="1", bound="0", remedy="do")
+
+
+def test_an_invalid_cell_is_compared_and_what_the_finding_is_about_is_not_ranked(tmp_path: Path) -> None:
+    add(tmp_path, "fp32", answers(300, 20), baseline=True, qps=SLOW)
+    add(tmp_path, "a", answers(300, 25), qps=FAST)
+    for name, rule in (("unsure", "noisy"), ("elsewhere", "wrong_provider")):
+        add(tmp_path, name, answers(300, 25), qps=FAST, status="invalid", reason=rule, findings=[finding(rule)])
     found = compared(tmp_path)
-    assert found["unsure"].differences["accuracy"].p is not None
-    assert found["unsure"].rank is None
-    assert found["a"].ranked == 2
+    assert {name: one.ranked for name, one in found.items()} == {"fp32": 3, "a": 3, "unsure": 3, "elsewhere": 0}
+    assert {name: one.speed_ranked for name, one in found.items()} == {"fp32": 2, "a": 2, "unsure": 0, "elsewhere": 0}
+    assert found["elsewhere"].differences["accuracy"].p is not None
 
 
 def test_speed_is_compared_under_equal_conditions_alone(tmp_path: Path) -> None:
@@ -87,12 +94,29 @@ def test_rounds_belong_together_only_where_they_took_turns() -> None:
     assert not took_turns(mine, (make_record(key="b"), plain.model_copy(update={"rounds": older})))
 
 
-def test_other_examples_are_never_subtracted_with_a_test(tmp_path: Path) -> None:
+def test_rounds_of_another_run_or_of_other_conditions_are_neither_tested_nor_ranked(tmp_path: Path) -> None:
+    one_thread = {"limit": None, "measure": {"threads": 1}}
+    two_threads = {"limit": None, "measure": {"threads": 2}}
+    add(tmp_path, "fp32", answers(300, 20), baseline=True, qps=SLOW, settings=two_threads)
+    add(tmp_path, "int8", answers(300, 20), qps=FAST, settings=two_threads)
+    add(tmp_path, "later", answers(300, 20), qps=FAST, settings=two_threads, run_id="other")
+    add(tmp_path, "narrow", answers(300, 20), qps=FAST, settings=one_thread)
+    add(tmp_path, "on_gpu", answers(300, 20), qps=FAST, settings=two_threads, device="cuda")
+    found = compared(tmp_path)
+    assert {key: found[key].speed_rank for key in ("fp32", "int8")} == {"fp32": (2, 2), "int8": (1, 1)}
+    assert (found["later"].speed_rank, found["narrow"].speed_rank) == (None, None)
+    assert found["on_gpu"].speed_rank is None and found["on_gpu"].ratios == {}
+    later = found["later"].ratios["offline", "real", 16, "qps"]
+    assert later.value == pytest.approx(2.0, rel=0.01)
+    assert (later.low, later.p, later.method) == (None, None, "not tested: the rounds did not take turns")
+    assert found["narrow"].ratios == {}
+
+
+def test_other_examples_are_never_subtracted(tmp_path: Path) -> None:
     add(tmp_path, "fp32", answers(300, 20), baseline=True)
     add(tmp_path, "part", answers(300, 40), ids=np.arange(1000, 1300).astype(str))
-    found = compared(tmp_path)["part"].differences["accuracy"]
-    assert (found.p, found.low) == (None, None)
-    assert found.method == "not tested: they were not evaluated on the same examples"
+    found = compared(tmp_path)["part"]
+    assert (found.differences, found.share, found.bound) == ({}, None, None)
 
 
 def test_articles_are_resampled_for_grouped_examples(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from harness import record
-from harness.record import Accuracy, Data, Figure, Record, SplitData
+from harness.record import Accuracy, Data, Figure, Finding, Record, SplitData
 from harness.report.macro import combined, macro_averages, macro_line, score
 from harness.report.site import render
 from tests.harness.records import make_record
@@ -68,6 +68,19 @@ def test_the_mean_of_eight_with_an_interval_from_theirs() -> None:
     assert (found.absent, found.notes) == ((), ())
 
 
+def test_a_task_without_an_interval_leaves_the_mean_without_one() -> None:
+    """As CoLA of a model that gives one answer to all: it is not known exactly, its interval is not known."""
+    entries = [entry(task) for task in METRICS]
+    bare = Figure(value=0.0)
+    cola = entries[0].model_copy(
+        update={"accuracy": [entries[0].accuracy[0].model_copy(update={"metrics": {"matthews_correlation": bare}})]}
+    )
+    (one,) = macro_averages([cola, *entries[1:]])
+    assert one.figure is not None and (one.figure.low, one.figure.high) == (None, None)
+    assert one.figure.value == pytest.approx(MEAN - 50 / 8)
+    assert "(no interval)" in macro_line(one)
+
+
 def test_the_published_mean_of_aimet_is_such_a_mean() -> None:
     """Its own variants (F1 of MRPC, accuracy of QQP, one figure for STS-B): 83.11 in its table."""
     published = (58.76, 93.12, 89.93, 88.84, 90.94, 85.19, 91.63, 66.43)
@@ -82,19 +95,22 @@ def test_it_is_absent_while_a_task_is(without: str) -> None:
     assert macro_line(found).endswith(f"absent, no glue/{without}")
 
 
+WRONG = Finding(rule="wrong_provider", what="what", measured="1", bound="0", remedy="do")
+
+
 def test_what_makes_it_another_average_is_said() -> None:
     changed = [
         entry("mnli", mismatched=False, label="substitute"),
         entry("qqp", label="substitute"),
         entry("cola", label="subset (10 of 20)"),
-        entry("rte", status="invalid", reason="noisy"),
+        entry("rte", status="invalid", reason="elsewhere", findings=[WRONG]),
     ]
     same = [entry(task) for task in METRICS if task not in ("mnli", "qqp", "cola", "rte")]
     (found,) = macro_averages([*changed, *same])
     assert found.notes == (
         "MNLI: matched alone",
-        "substitute data: mnli, qqp",
-        "subset data: cola",
+        "evaluation data substitute: mnli, qqp",
+        "evaluation data subset: cola",
         "invalid cells: rte",
     )
     assert found.figure is not None
@@ -123,7 +139,7 @@ def test_the_suites_page_shows_it(tmp_path: Path) -> None:
     page = (site / "suite-glue.html").read_text()
     assert "GLUE, macro average" in page
     assert f"{MEAN:.2f}" in page
-    assert "substitute data: qqp" in page
+    assert "evaluation data substitute: qqp" in page
     record.append(tmp_path / "other" / "run.jsonl", make_record(key="a", suite="squad"))
     assert (
         "macro average" not in (render(tmp_path / "other", tmp_path / "second").parent / "suite-squad.html").read_text()

@@ -80,7 +80,7 @@ def test_the_terminal_shows_the_same(results: Path, capsys: Any) -> None:
             ("int8", "torch_fp32", "--task", "glue/cola"),
             "--task: no record of 'glue/cola'; there are glue/rte, glue/sst2",
         ),
-        (("large", "torch_fp32"), "no record of 'large' and 'torch_fp32' has the same task and data"),
+        (("large", "torch_fp32"), "no record of 'large' and 'torch_fp32' has the same task and examples"),
     ],
 )
 def test_a_wrong_name_is_one_line(results: Path, capsys: Any, words: tuple[str, ...], said: str) -> None:
@@ -88,6 +88,16 @@ def test_a_wrong_name_is_one_line(results: Path, capsys: Any, words: tuple[str, 
     assert (code, out) == (2, "")
     assert err.startswith(said)
     assert err.count("\n") == 1
+
+
+def test_a_name_that_means_several_cells_is_not_guessed(results: Path, capsys: Any) -> None:
+    for seed in (1, 2):
+        add(results, f"dynamic-{seed}", answers(300, 30), label="dynamic", seed=seed)
+    code, _, err = call(capsys, results, "torch_fp32", "tiny")
+    assert code == 2
+    assert err.startswith("'tiny' means several cells beside tiny/torch_fp32: dynamic, int8; name one, as tiny/")
+    code, _, err = call(capsys, results, "run-int8-1", "run-int8-1")
+    assert (code, err) == (2, "'run-int8-1' and 'run-int8-1' mean the same record, run-int8-1\n")
 
 
 def test_no_records_is_one_line(tmp_path: Path, capsys: Any) -> None:
@@ -109,4 +119,4 @@ def test_sample_data_is_never_compared_with_real_data(results: Path, capsys: Any
     add(results, "sampled", answers(300, 1), label="sampled", data=data.model_copy(update={"kind": "sample"}))
     code, _, err = call(capsys, results, "sampled", "torch_fp32")
     assert code == 2
-    assert "same task and data" in err
+    assert "same task and examples" in err

@@ -33,9 +33,63 @@ def test_sample_and_real_data_never_share_a_board() -> None:
     assert [(board.sample, len(board.rows)) for board in found] == [(False, 1), (True, 1)]
 
 
-def test_a_part_of_the_evaluation_set_has_a_board_of_its_own() -> None:
-    found = tables.boards([make_record(key="a"), make_record(key="b", settings={"limit": 100})])
-    assert [board.whole for board in found] == [True, False]
+OTHER_DEV = Data(
+    kind="raw",
+    label="subset (5 of 10)",
+    splits={"validation": SplitData(rows=5, official_rows=10, sha256="1", label="subset (5 of 10)")},
+)
+
+
+def test_other_examples_have_a_board_of_their_own() -> None:
+    entries = [make_record(key=str(limit), settings={"limit": limit}) for limit in (None, 100, 500)]
+    found = tables.boards([*entries, make_record(key="other", data=OTHER_DEV)])
+    assert sorted((board.limit or 0, board.data, len(board.rows)) for board in found) == [
+        (0, "official", 1),
+        (0, "subset (5 of 10)", 1),
+        (100, "official", 1),
+        (500, "official", 1),
+    ]
+
+
+def test_a_measurement_on_other_examples_replaces_none() -> None:
+    whole = make_record(key="a", finished="2026-01-01T00:00:00+00:00")
+    part = make_record(key="b", finished="2026-01-02T00:00:00+00:00", settings={"limit": 100})
+    more = make_record(key="c", finished="2026-01-03T00:00:00+00:00", settings={"limit": 500})
+    other = make_record(key="d", finished="2026-01-04T00:00:00+00:00", data=OTHER_DEV)
+    assert tables.latest([whole, part, more, other]) == [whole, part, more, other]
+
+
+def shown(column: str, *entries: Record) -> dict[str, tables.Value]:
+    (board,) = tables.boards(list(entries))
+    place = [one.name for one in board.columns].index(column)
+    return {row.record.key: row.columns[place] for row in board.rows}
+
+
+@pytest.mark.parametrize(
+    ("asked", "note"), [(0.95, "holds 95%"), (0.98, "below 98%"), (0.99, "below 99%"), (0.975, "holds 97.5%")]
+)
+def test_the_badge_is_of_the_share_that_the_suite_asks_for(asked: float, note: str) -> None:
+    settings = {"limit": None, "measure": {"min_accuracy": asked}}
+    found = shown(
+        "of baseline",
+        make_record(key="base", f1=80.0, baseline=True, settings=settings),
+        make_record(key="int8", f1=78.2, label="int8", settings=settings),
+    )
+    assert (found["int8"].text, found["int8"].note) == ("97.75%", note)
+
+
+def test_a_speed_up_over_an_invalid_baseline_says_so() -> None:
+    found = shown(
+        "speed-up",
+        make_record(key="base", baseline=True, status="invalid", reason="rounds differ"),
+        make_record(key="int8", qps=100.0, label="int8"),
+    )
+    assert found["int8"].note.endswith("; baseline invalid")
+
+
+def test_a_record_without_conditions_says_that_they_are_not_known(tmp_path: Path) -> None:
+    site = build(tmp_path, make_record(key="a"))
+    assert "Not recorded: whether other processes" in (site / "cell-run-a.html").read_text()
 
 
 def test_machines_do_not_share_a_board() -> None:
@@ -114,9 +168,24 @@ def test_every_field_of_a_record_is_on_its_page(tmp_path: Path) -> None:
 def test_somebody_elses_folder_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    for _ in range(2):
+        with pytest.raises(QuantboardError, match="not a site of ours"):
+            render(tmp_path / "results", tmp_path / "mine")
+        assert (tmp_path / "mine" / "thesis.txt").exists()
+        (tmp_path / "mine" / "index.html").write_text("of another site")
     with pytest.raises(QuantboardError, match="not a site of ours"):
-        render(tmp_path / "results", tmp_path / "mine")
-    assert (tmp_path / "mine" / "thesis.txt").exists()
+        render(tmp_path / "results", tmp_path / "mine" / "thesis.txt")
+
+
+def test_a_training_subset_takes_nothing_from_the_evaluation(tmp_path: Path) -> None:
+    splits = {
+        "train": SplitData(rows=5, official_rows=10, sha256="2", label="subset (5 of 10)"),
+        "validation": SplitData(rows=10, official_rows=10, sha256="0", label="official"),
+    }
+    entry = make_record(key="a", data=Data(kind="raw", label="subset (5 of 10)", splits=splits))
+    page = (build(tmp_path, entry) / "suite-squad.html").read_text()
+    assert "evaluated on: official; trained on: subset (5 of 10)" in page
+    assert f"Repeat it: <code>{entry.command}</code>" in page
 
 
 def test_no_records_make_an_index_that_says_what_to_do(tmp_path: Path) -> None:

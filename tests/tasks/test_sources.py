@@ -268,6 +268,8 @@ def test_glue_of_another_size_is_a_substitute_unless_declared(tmp_path: Path) ->
     ("text", "wanted"),
     [
         ('{"glue/qqp": {"train": "official"}}', "glue/qqp.train: 'official' cannot be declared"),
+        ('{"glue/qpq": {"train": "subset"}}', "there is no task 'glue/qpq'; did you mean 'glue/qqp'?"),
+        ('{"glue/qqp": {"dev": "subset"}}', "glue/qqp: there is no split 'dev'; it is one of train, validation"),
         ('{"glue/qqp": "substitute"}', "expected"),
         ("[", "not JSON"),
     ],

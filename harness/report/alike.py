@@ -1,0 +1,82 @@
+"""What two records must share to stand beside each other: the examples for accuracy, the conditions for speed."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from harness.record import Record, Speed
+
+
+def is_sample(entry: Record) -> bool:
+    return entry.data is not None and entry.data.kind == "sample"
+
+
+def is_whole(entry: Record) -> bool:
+    return limit_of(entry) is None
+
+
+def limit_of(entry: Record) -> int | None:
+    """Examples that `--limit` left; None for all."""
+    limit: int | None = entry.settings.get("limit")
+    return limit
+
+
+def examples_of(entry: Record) -> tuple[Any, ...]:
+    """What an accuracy is of: kind of data, hashes of the splits that were evaluated, and how many of their examples. Figures
+    with another value of this are of other examples; they are neither subtracted nor ranked, and replace no others."""
+    splits = entry.data.splits if entry.data else {}
+    hashes = tuple(sorted((name, split.sha256) for name, split in splits.items() if name != "train"))
+    return is_sample(entry), hashes, limit_of(entry)
+
+
+def data_of(entry: Record) -> str:
+    """What the model was evaluated and trained on, each by its own label: a subset to train on takes nothing from the
+    evaluation."""
+    if entry.data is None:
+        return "unknown data"
+    if is_sample(entry) or not entry.data.splits:
+        return entry.data.label
+    labels = {name: split.label for name, split in entry.data.splits.items()}
+    trained = labels.pop("train", None)
+    evaluated = "; ".join(dict.fromkeys(labels.values()))
+    if trained is None or not labels or trained == evaluated:
+        return evaluated or entry.data.label
+    return f"evaluated on: {evaluated}; trained on: {trained}"
+
+
+def accuracy_stands(entry: Record) -> bool:
+    """Measured, and no finding is about what was computed: one about speed takes nothing from a figure of accuracy."""
+    return entry.status in ("ok", "invalid") and all(finding.rule != "wrong_provider" for finding in entry.findings)
+
+
+def machine_of(entry: Record) -> str:
+    """How pages call what a cell ran on: its GPU where it ran on one, else its processor."""
+    gpus = entry.machine.get("gpus") or []
+    if gpus and entry.device == "cuda":
+        return str(gpus[0]["name"])
+    return _processor(entry)
+
+
+def machine_of_board(entry: Record) -> str:
+    """Rows of one machine share a board whichever of its devices they ran on."""
+    gpus = ", ".join(str(gpu["name"]) for gpu in entry.machine.get("gpus") or [])
+    return f"{_processor(entry)}, {gpus or 'no GPU'}"
+
+
+def _processor(entry: Record) -> str:
+    """Its name, which may be no more than a family's, with what tells its members apart."""
+    here = entry.machine
+    more = [str(here.get("cpu_model") or ""), " ".join(here.get("flags") or [])]
+    inside = "; ".join(word for word in more if word)
+    return f"{here.get('cpu', 'unknown processor')}{f' ({inside})' if inside else ''}, {here.get('cores', '?')} cores"
+
+
+def conditions(entry: Record, part: Speed) -> tuple[Any, ...]:
+    """What a figure of speed is of. Figures with another value of this say nothing about which cell is faster."""
+    measure = entry.settings.get("measure", {})
+    load = (part.scenario, part.load, part.batch_size, part.sequence_length, part.latency_bound_ms, part.profile)
+    lengths = (
+        (examples_of(entry), json.dumps(entry.settings.get("shape"), sort_keys=True)) if part.load == "real" else ()
+    )
+    return (entry.task, entry.device, load, measure.get("threads"), lengths)
