@@ -56,7 +56,9 @@ class TensorRT:
         try:
             version("tensorrt")
         except PackageNotFoundError:
-            return Availability(False, "TensorRT is not installed", "python -m pip install -e '.[tensorrt]' in the checkout")
+            return Availability(
+                False, "TensorRT is not installed", "python -m pip install -e '.[tensorrt]' in the checkout"
+            )
         return Availability(True, device="cuda")
 
     def prepare(self, checkpoint: Path, settings: Settings, device: Device) -> Session:
