@@ -9,10 +9,21 @@ from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 
-from backends.base import Availability, Backend, BackendError, Batch, Device, Placement, Session, Settings
+from backends.base import (
+    Availability,
+    Backend,
+    BackendError,
+    Batch,
+    Device,
+    Placement,
+    Precision,
+    Quantize,
+    Session,
+    Settings,
+)
 
 __all__ = [
-    "Availability", "Backend", "BackendError", "Batch", "Device", "Placement", "Session", "Settings",
+    "Availability", "Backend", "BackendError", "Batch", "Device", "Placement", "Precision", "Quantize", "Session", "Settings",
     "backend_names", "get_backend",
 ]  # fmt: skip
 

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 Batch = Mapping[str, "np.ndarray[Any, Any]"]
 Device = Literal["cpu", "cuda"]
+Precision = Literal["fp32", "fp16"]
+Quantize = Literal["none", "u8", "s8", "dynamic"]
 
 
 class BackendError(Exception):
@@ -90,6 +92,8 @@ class Backend(Protocol):
     """True: its speed says nothing about any engine, so none is recorded."""
     symmetric_only: bool
     """True: takes only symmetric activation schemes (TensorRT)."""
+    graph: tuple[Precision, Quantize] | None
+    """How `backends.export` writes what it computes, as its tensors' type and their quantizers; None where ONNX cannot say it."""
     options: Mapping[str, type]
     """Keys that a `[[backends]]` entry may set beside name and scheme, with their types."""
 

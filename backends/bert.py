@@ -107,13 +107,9 @@ def read_architecture(checkpoint: Path) -> Architecture:
     """The architecture of a checkpoint folder. Raises BackendError for anything but a BERT encoder with absolute positions
     and a question answering or sequence classification head."""
     path = checkpoint / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise BackendError(f"{path}: cannot be read ({error}); name a Hugging Face model folder") from None
-    if not isinstance(config, dict) or config.get("model_type") != "bert":
-        kind = config.get("model_type") if isinstance(config, dict) else None
-        raise BackendError(f"{path}: model_type is {kind!r}; only 'bert' encoders are supported")
+    config = read_config(checkpoint)
+    if config["model_type"] != "bert":
+        raise BackendError(f"{path}: model_type is {config['model_type']!r}; only 'bert' encoders are supported")
     for key in ("is_decoder", "add_cross_attention"):
         if config.get(key):
             raise BackendError(f"{path}: {key} is true; only encoders are supported")
@@ -142,6 +138,24 @@ def read_architecture(checkpoint: Path) -> Architecture:
         sizes["vocab_size"], sizes["max_position_embeddings"], sizes["type_vocab_size"],
         float(epsilon), _ACTIVATIONS[activation], head, labels,
     )  # fmt: skip
+
+
+def read_config(checkpoint: Path) -> dict[str, Any]:
+    """A folder's config.json. BERT's first repositories lack `model_type`: what has BERT's sizes, and names no other model as
+    its architecture, is completed. Raises BackendError."""
+    path = checkpoint / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise BackendError(f"{path}: cannot be read ({error}); name a Hugging Face model folder") from None
+    if not isinstance(config, dict):
+        raise BackendError(f"{path}: holds no JSON object; name a Hugging Face model folder")
+    if "model_type" in config:
+        return config
+    named = all(str(name).startswith("Bert") for name in config.get("architectures") or [])
+    if not named or not {"hidden_size", "num_hidden_layers", "type_vocab_size"} <= set(config):
+        raise BackendError(f'{path}: has no model_type; where it is a BERT encoder, add "model_type": "bert"')
+    return config | {"model_type": "bert"}
 
 
 def _head(checkpoint: Path, config: Mapping[str, Any]) -> Head:
@@ -219,15 +233,28 @@ class Weights:
             raise BackendError(
                 f"{self._path}: tensor '{name}' is stored as {values.dtype.name}; store it as a float type"
             )
-        values = np.asarray(values, dtype=np.float32)
-        if not np.isfinite(values).all():
-            raise BackendError(
-                f"{self._path}: tensor '{name}' holds values that are not finite; train or export the model again"
-            )
-        return values
+        return _finite(self._path, name, values)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._shapes)
+
+
+def check_finite(checkpoint: Path) -> None:
+    """Read every float tensor of a folder once, whatever its head. Raises BackendError for one that is not finite."""
+    path = checkpoint / "model.safetensors"
+    file = _open(path)
+    for name in file.keys():  # noqa: SIM118 (it is no mapping)
+        if file.get_slice(name).get_dtype() in ("F64", "F32", "F16", "BF16"):
+            _finite(path, _plain_name(name), file.get_tensor(name))
+
+
+def _finite(path: Path, name: str, values: Array) -> Array:
+    """As float32. What is too large for it is infinite then."""
+    with np.errstate(over="ignore"):
+        values = np.asarray(values, dtype=np.float32)
+    if not np.isfinite(values).all():
+        raise BackendError(f"{path}: tensor '{name}' holds values that are not finite; train or export the model again")
+    return values
 
 
 def _plain_name(name: str) -> str:

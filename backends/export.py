@@ -15,21 +15,18 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from onnx import TensorProto, helper
 
-from backends.base import BackendError
+from backends.base import BackendError, Precision, Quantize
 from backends.bert import Architecture, Weights, read_architecture
 from backends.graph import GraphBuilder
 from backends.ranges import Ranges, TensorRange, integer_bias, read_ranges
 
 EXPORT_VERSION = 2
 """Raised on purpose when exported graphs change: part of the key under which backends keep them."""
-
-Precision = Literal["fp32", "fp16"]
-Quantize = Literal["none", "u8", "s8", "dynamic"]
 
 _OPSET: Mapping[Precision, int] = {"fp32": 17, "fp16": 19}
 """19 is the first in which Q/DQ take float16 scales."""

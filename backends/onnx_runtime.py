@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from backends.base import Availability, BackendError, Batch, Device, Placement, Settings
+from backends.base import Availability, BackendError, Batch, Device, Placement, Precision, Quantize, Settings
 from backends.bert import Architecture, read_architecture
 
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -31,8 +31,7 @@ class OnnxRuntime:
     """A backend of one flavour of the graph."""
 
     name: str
-    flavour: Literal["none", "u8", "dynamic"]
-    """How the graph is quantized (backends.export)."""
+    graph: tuple[Precision, Quantize]
     version: int = 1
     distributions: tuple[str, ...] = ("onnxruntime|onnxruntime-gpu",)
     quantizes: Literal["no", "static", "dynamic"] = "no"
@@ -47,7 +46,7 @@ class OnnxRuntime:
             except PackageNotFoundError:
                 continue
             # Its CUDA provider has hardly any integer kernels, so those flavours would fall back node by node.
-            on_gpu = name == "onnxruntime-gpu" and machine.get("gpus") and self.flavour == "none"
+            on_gpu = name == "onnxruntime-gpu" and machine.get("gpus") and self.graph[1] == "none"
             return Availability(True, device="cuda" if on_gpu else "cpu")
         package = "onnxruntime-gpu" if machine.get("gpus") else "onnxruntime"
         return Availability(False, "ONNX Runtime is not installed", f"python -m pip install {package}")
@@ -60,9 +59,10 @@ class OnnxRuntime:
             )
         from backends.export import export_cached
 
+        precision, quantize = self.graph
         started = time.perf_counter()
-        path, built = export_cached(checkpoint, settings.cache, quantize=self.flavour)
-        session = OnnxRuntimeSession(path, architecture, settings, device, integer=self.flavour != "none")
+        path, built = export_cached(checkpoint, settings.cache, precision=precision, quantize=quantize)
+        session = OnnxRuntimeSession(path, architecture, settings, device, integer=quantize != "none")
         session.built, session.build_seconds = built, time.perf_counter() - started if built else 0.0
         return session
 
@@ -187,6 +187,6 @@ def _may_saturate() -> bool:
     return flags is not None and not {"avx512_vnni", "avx_vnni"} & set(flags[1].split())
 
 
-ONNXRUNTIME_FP32 = OnnxRuntime("onnxruntime_fp32", "none")
-ONNXRUNTIME_INT8 = OnnxRuntime("onnxruntime_int8", "u8", quantizes="static")
-ONNXRUNTIME_INT8_DYNAMIC = OnnxRuntime("onnxruntime_int8_dynamic", "dynamic", quantizes="dynamic")
+ONNXRUNTIME_FP32 = OnnxRuntime("onnxruntime_fp32", ("fp32", "none"))
+ONNXRUNTIME_INT8 = OnnxRuntime("onnxruntime_int8", ("fp32", "u8"), quantizes="static")
+ONNXRUNTIME_INT8_DYNAMIC = OnnxRuntime("onnxruntime_int8_dynamic", ("fp32", "dynamic"), quantizes="dynamic")

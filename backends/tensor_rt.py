@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from backends.base import Availability, BackendError, Batch, Device, Placement, Session, Settings
+from backends.base import Availability, BackendError, Batch, Device, Placement, Precision, Quantize, Session, Settings
 from backends.bert import read_architecture
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class TensorRT:
     """The backend at one precision."""
 
     name: str
+    graph: tuple[Precision, Quantize]
     quantizes: Literal["no", "static", "dynamic"]
     version: int = 1
     distributions: tuple[str, ...] = ("tensorrt",)
@@ -55,7 +56,9 @@ class TensorRT:
         try:
             version("tensorrt")
         except PackageNotFoundError:
-            return Availability(False, "TensorRT is not installed", "python -m pip install -e '.[tensorrt]' in the checkout")
+            return Availability(
+                False, "TensorRT is not installed", "python -m pip install -e '.[tensorrt]' in the checkout"
+            )
         return Availability(True, device="cuda")
 
     def prepare(self, checkpoint: Path, settings: Settings, device: Device) -> Session:
@@ -72,8 +75,8 @@ class TensorRT:
         return TensorRTSession(self, checkpoint, settings)
 
 
-TENSORRT_FP16 = TensorRT("tensorrt_fp16", "no")
-TENSORRT_INT8 = TensorRT("tensorrt_int8", "static")
+TENSORRT_FP16 = TensorRT("tensorrt_fp16", ("fp16", "none"), "no")
+TENSORRT_INT8 = TensorRT("tensorrt_int8", ("fp16", "s8"), "static")
 
 
 class TensorRTSession:
@@ -148,8 +151,8 @@ def export(backend: TensorRT, checkpoint: Path, settings: Settings) -> Path:
     """The ONNX file that the engine is built from, in the cache: FP16 tensors, with Q/DQ (s8, zero point 0) for INT8."""
     from backends.export import export_cached
 
-    quantize: Literal["none", "s8"] = "s8" if backend.quantizes == "static" else "none"
-    return export_cached(checkpoint, settings.cache, precision="fp16", quantize=quantize)[0]
+    precision, quantize = backend.graph
+    return export_cached(checkpoint, settings.cache, precision=precision, quantize=quantize)[0]
 
 
 def engine_key(onnx_file: Path, settings: Settings) -> str:

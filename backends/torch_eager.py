@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from backends.base import Availability, BackendError, Batch, Device, Placement, Settings
+from backends.base import Availability, BackendError, Batch, Device, Placement, Precision, Quantize, Settings
 from backends.bert import Architecture, read_architecture
 
 if TYPE_CHECKING:
@@ -35,6 +35,10 @@ class TorchEager:
     simulated: bool = False
     symmetric_only: bool = False
     options: Mapping[str, type] = field(default_factory=dict)
+
+    @property
+    def graph(self) -> tuple[Precision, Quantize] | None:
+        return ("fp32", "none") if self.dtype == "float32" else None
 
     def availability(self, machine: Mapping[str, Any]) -> Availability:
         for name in self.distributions:

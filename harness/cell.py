@@ -28,6 +28,7 @@ import numpy as np
 from backends import Device, Session, Settings, get_backend
 from harness.cells import Cell
 from harness.children import die_with_parent
+from harness.labels import label_names
 from harness.measure.memory import device_peak_bytes, peak_rss_bytes, rss_bytes
 from harness.measure.subset import evaluated
 from tasks import Features, Task, open_task
@@ -248,14 +249,6 @@ def load_tokenizer(checkpoint: Path) -> tuple[Tokenizer, str]:
 
     path = checkpoint / "tokenizer.json"
     return Tokenizer.from_file(str(path)), hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def label_names(checkpoint: Path, task: Task) -> tuple[str, ...]:
-    """The model's own names of its classes, in its numbering; empty where the task has none."""
-    if not task.labels:
-        return ()
-    named: dict[str, str] = json.loads((checkpoint / "config.json").read_text()).get("id2label", {})
-    return tuple(named[index] for index in sorted(named, key=int))
 
 
 def cached_features(

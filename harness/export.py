@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from backends import get_backend
+from backends import Precision, Quantize, get_backend
 from harness.errors import QuantboardError
 from harness.record import Record
 from harness.report.pairs import select
@@ -49,27 +49,44 @@ def find_checkpoint(records: Sequence[Record], name: str, tasks: Sequence[str], 
     return folder, entry
 
 
-def export(checkpoint: Path, entry: Record, form: Format, target: Path) -> list[Path]:
-    """Write a checkpoint into the new or empty folder `target`; returns the files.
+def export(checkpoint: Path, entry: Record, name: str, form: Format, target: Path) -> list[Path]:
+    """Write a checkpoint into the new or empty folder `target`; returns the files. name: by which it was found.
 
     safetensors: a Hugging Face model folder; weights as they were trained, with `ranges.json`, which says how they and what
-    they meet are rounded, where there is one. onnx: `model.onnx`, with Q/DQ that carry exactly those ranges, on the grid
-    of the record's engine. Raises QuantboardError, BackendError.
+    they meet are rounded, where there is one. onnx: `model.onnx`. Of a cell it is the graph that its engine was given (of
+    PyTorch, which is given none, the same computation): tensors in its precision, its quantizers, dynamic ones too. Of a
+    model's name it is FP32, with Q/DQ where the checkpoint brings ranges. Q/DQ carry exactly those ranges, which lie beside
+    them. Raises QuantboardError, BackendError.
     """
     from backends.export import export_onnx
 
+    if form == "onnx":
+        precision, quantize = _graph(checkpoint, entry, name)
     try:
         target.mkdir(parents=True, exist_ok=True)
         if any(target.iterdir()):
             raise QuantboardError(f"{target}: is not empty; name a new folder")
-        names = (*_ABOUT, *_WORDS, *(("model.safetensors",) if form == "safetensors" else ()))
-        for name in names:
-            if (checkpoint / name).is_file():
-                shutil.copyfile(checkpoint / name, target / name)
+        about = _ABOUT if form == "safetensors" or quantize in ("u8", "s8") else ("config.json", "origin.json")
+        names = (*about, *_WORDS, *(("model.safetensors",) if form == "safetensors" else ()))
+        for file in names:
+            if (checkpoint / file).is_file():
+                shutil.copyfile(checkpoint / file, target / file)
     except OSError as error:
         raise QuantboardError(f"{target}: cannot be written: {error.strerror}; name another folder") from None
     if form == "onnx":
-        symmetric = get_backend(entry.backend).symmetric_only
-        ranges = (checkpoint / "ranges.json").is_file()
-        export_onnx(checkpoint, target / "model.onnx", quantize=("s8" if symmetric else "u8") if ranges else "none")
+        export_onnx(checkpoint, target / "model.onnx", precision=precision, quantize=quantize)
     return sorted(target.iterdir())
+
+
+def _graph(checkpoint: Path, entry: Record, name: str) -> tuple[Precision, Quantize]:
+    """Of what a cell ran, or of a model's name."""
+    backend = get_backend(entry.backend)
+    if name == entry.model:
+        ranges = (checkpoint / "ranges.json").is_file()
+        return "fp32", ("s8" if backend.symmetric_only else "u8") if ranges else "none"
+    if backend.graph is None:
+        raise QuantboardError(
+            f"{entry.record_id}: ONNX files are not written as {entry.backend} computes; export '{entry.model}',"
+            " a record of another backend, or --format safetensors"
+        )
+    return backend.graph

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from harness.cells import CheckpointSpec, folder_of
 from harness.errors import CheckpointError
 from harness.fetch import find_source
+from harness.labels import label_names
 from harness.origin import OF_TRAINING, root
 from harness.training.settings import TrainSettings
 from tasks import Features, Task
@@ -42,27 +43,29 @@ def load(spec: CheckpointSpec, task: Task, cache: Path, part: Path) -> dict[str,
     if source is None:
         config = config_of(spec, None)
         write_tokenizer(spec, None, config, part)
-        from harness.training.finetune import untrained
+        from harness.training.finetune import fit_head, untrained
 
+        fit_head(config, task)
         untrained(config, task, spec.seed).save_pretrained(part)
         return {}
     try:
         architecture = read_architecture(source)
-        Weights(source, architecture)
+        weights = Weights(source, architecture)
+        for name in weights:
+            weights[name]  # reads it: an engine would answer NaN, and be scored for it
         if architecture.head != ("question_answering" if task.kind == "question_answering" else "classification"):
             raise BackendError(f"it has a head for {architecture.head.replace('_', ' ')}")
         if task.kind != "question_answering":  # are the classes the task's, by name?
             none = np.zeros((0, 1), np.int32)
             nothing = Features(none, none, np.zeros(0, np.int64), np.zeros(0, np.int64))
-            task.decode([], nothing, np.zeros((0, architecture.labels), np.float32), label_names(source))
+            task.decode([], nothing, np.zeros((0, architecture.labels), np.float32), label_names(source, task))
     except (BackendError, TaskError) as error:
         raise CheckpointError(
             f"{spec.model}: {root(spec).source} does not fit {spec.task}: {error}; fine-tune it (recipe = 'finetune')"
             " or load one that was"
         ) from None
     write_tokenizer(spec, source, config_of(spec, source), part)
-    for file in ("config.json", "model.safetensors"):
-        shutil.copyfile(source / file, part / file)
+    copy_model(source, part)
     return {}
 
 
@@ -134,6 +137,14 @@ def calibrate(spec: CheckpointSpec, task: Task, cache: Path, part: Path) -> dict
     }
 
 
+def copy_model(source: Path, part: Path) -> None:
+    """Weights as they are, and a configuration that transformers' Auto classes can read."""
+    from backends.bert import read_config
+
+    shutil.copyfile(source / "model.safetensors", part / "model.safetensors")
+    (part / "config.json").write_text(json.dumps(read_config(source), indent=2))
+
+
 def begin_training() -> str:
     """Prepare this process for a training; returns its device."""
     import torch
@@ -165,6 +176,9 @@ def config_of(spec: CheckpointSpec, source: Path | None) -> Any:
     """transformers' configuration of the model. Raises CheckpointError where it can do nothing for the task or the shape."""
     from transformers import AutoConfig, BertConfig
 
+    from backends import BackendError
+    from backends.bert import read_config
+
     if source is None:
         from tasks.sample import sample_vocabulary
 
@@ -179,7 +193,11 @@ def config_of(spec: CheckpointSpec, source: Path | None) -> Any:
         )
     else:
         try:
-            config = AutoConfig.from_pretrained(source, trust_remote_code=False, local_files_only=True)
+            kind: Any = BertConfig if read_config(source)["model_type"] == "bert" else AutoConfig
+            config = kind.from_pretrained(source, trust_remote_code=False, local_files_only=True)
+        except BackendError as error:
+            why = str(error).removeprefix(f"{source / 'config.json'}: ")
+            raise CheckpointError(f"{spec.model}: {root(spec).source}: config.json {why}") from None
         except Exception as error:  # a wrong type in it is an exception of yet another library's own
             raise CheckpointError(
                 f"{spec.model}: {root(spec).source}: config.json cannot be read ({_line(error)}); save the model again"
@@ -204,7 +222,9 @@ def write_tokenizer(spec: CheckpointSpec, source: Path | None, config: Any, part
         from transformers import AutoTokenizer
 
         try:
-            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(
+                source, config=config, trust_remote_code=False, local_files_only=True
+            )
         except Exception as error:  # the tokenizers library raises plain Exception for a broken file
             raise CheckpointError(
                 f"{spec.model}: {root(spec).source}: tokenizer.json or vocab.txt cannot be read ({_line(error)}); save them again"
@@ -219,12 +239,6 @@ def write_tokenizer(spec: CheckpointSpec, source: Path | None, config: Any, part
             f" {config.vocab_size:,}; give the model's own tokenizer"
         )
     return fast
-
-
-def label_names(folder: Path) -> tuple[str, ...]:
-    """The model's own names of its classes, in its numbering."""
-    named: dict[str, str] = json.loads((folder / "config.json").read_text()).get("id2label") or {}
-    return tuple(named[index] for index in sorted(named, key=int))
 
 
 def _link(source: Path, target: Path) -> None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.cells import CheckpointSpec, folder_of
 from harness.errors import CheckpointError
+from harness.labels import columns_of
 from harness.origin import root
 from harness.recipes import (
     begin_training,
     config_of,
-    label_names,
+    copy_model,
     load_tokenizer,
     source_of,
     state_of,
@@ -28,11 +28,13 @@ if TYPE_CHECKING:
 
 def pretrained(spec: CheckpointSpec, cache: Path, part: Path) -> dict[str, Any]:
     """Recipe `pretrained`: the source as it is, whatever its head."""
+    from backends.bert import check_finite
+
     source = source_of(spec, cache)
     assert source is not None, "random weights are nothing that was pretrained"
+    check_finite(source)
     write_tokenizer(spec, source, config_of(spec, source), part)
-    for file in ("config.json", "model.safetensors"):
-        shutil.copyfile(source / file, part / file)
+    copy_model(source, part)
     return {}
 
 
@@ -185,7 +187,7 @@ class _Student:
         theirs = AutoConfig.from_pretrained(self.teacher, local_files_only=True)
         teacher = begin(model_class(task), self.teacher, theirs, 0, self.device)
         temperature = float((self.spec.distill or {}).get("temperature", 1.0))
-        order = columns_of(task, label_names(self.teacher))
+        order = columns_of(self.teacher, task)
         return self.train(model, features, prediction(_frozen(teacher, self.device), task, order, temperature))
 
     def train(self, model: Any, features: Features, loss: Any) -> dict[str, Any]:
@@ -204,19 +206,6 @@ def keep_layers(spec: CheckpointSpec, model: Any) -> None:
         stack = model.base_model.encoder
         stack.layer = nn.ModuleList(stack.layer[at - 1] for at in layer_map(spec.model, kept, len(stack.layer)))
         model.config.num_hidden_layers = kept
-
-
-def columns_of(task: Task, names: tuple[str, ...]) -> tuple[int, ...]:
-    """The model's column of each class of a task, by name; none where the task has no classes. Raises TaskError."""
-    import numpy as np
-
-    if task.kind != "classification":
-        return ()
-    count = len(task.labels)
-    rows = np.zeros((count, 1), np.int32)
-    nothing = Features(rows, rows, np.ones(count, np.int64), np.arange(count))
-    called = task.decode([None] * count, nothing, np.eye(count, dtype=np.float32), names)
-    return tuple(called.index(name) for name in task.labels)
 
 
 def _scores() -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from backends.base import Availability, Batch, Device, Placement, Settings
+from backends.base import Availability, Batch, Device, Placement, Precision, Quantize, Settings
 from backends.torch_eager import TORCH_FP32, TorchSession
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ class FakeQuant:
     quantizes: Literal["no", "static", "dynamic"] = "static"
     simulated: bool = True
     symmetric_only: bool = False
+    graph: tuple[Precision, Quantize] | None = ("fp32", "u8")
     options: Mapping[str, type] = field(default_factory=dict)
 
     def availability(self, machine: Mapping[str, Any]) -> Availability:

@@ -126,7 +126,7 @@ def export_checkpoint(options: argparse.Namespace) -> int:
     shown = latest(entries)
     shown += [entry for entry in entries if entry.record_id == options.name and entry not in shown]
     checkpoint, entry = find_checkpoint(shown, options.name, options.task, paths.cache())
-    files = [str(path) for path in export(checkpoint, entry, options.format, options.folder)]
+    files = [str(path) for path in export(checkpoint, entry, options.name, options.format, options.folder)]
     print(json.dumps({"checkpoint": checkpoint.name, "files": files}) if options.json else "\n".join(files))
     return 0
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
 
-from backends.bert import read_architecture
+from backends.base import BackendError
+from backends.bert import check_finite, read_architecture
 from harness.cells import CheckpointSpec
 from harness.errors import CheckpointError
 from harness.training.cpu import register_attention, replace_dropout
@@ -32,6 +32,16 @@ def fit_to_task(config: Any, task: Task, settings: TrainSettings, folder: Path) 
 
     Raises BackendError for an architecture that no backend could run afterwards: better before the training than after.
     """
+    fit_head(config, task)
+    if settings.dropout is not None:
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
+            setattr(config, name, settings.dropout)
+    config.save_pretrained(folder)
+    read_architecture(folder)
+
+
+def fit_head(config: Any, task: Task) -> None:
+    """Make a configuration name the task's head and classes."""
     config.architectures = [model_class(task).__name__]
     if task.kind == "question_answering":
         config.num_labels = 2  # start and end; a source that was a classifier brings its own number
@@ -39,11 +49,6 @@ def fit_to_task(config: Any, task: Task, settings: TrainSettings, folder: Path) 
         config.id2label = dict(enumerate(task.labels))
         config.label2id = {name: index for index, name in enumerate(task.labels)}
         config.problem_type = "regression" if task.kind == "regression" else "single_label_classification"
-    if settings.dropout is not None:
-        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
-            setattr(config, name, settings.dropout)
-    config.save_pretrained(folder)
-    read_architecture(folder)
 
 
 def finetune(
@@ -147,15 +152,14 @@ def model_class(task: Task) -> Any:
 
 def _read(kind: Any, source: Path, config: Any, heads: tuple[str, ...], how: Mapping[str, Any]) -> PreTrainedModel:
     """A pretrained encoder with a new head, or its old one where that fits. Raises CheckpointError where it lacks
-    weights of the encoder: transformers would train random ones without a word."""
+    weights of the encoder, since transformers would train random ones without a word, or where some are not finite."""
     try:
-        model, report = kind.from_pretrained(
-            source, config=config, output_loading_info=True, ignore_mismatched_sizes=True, local_files_only=True, **how
-        )
-    except SafetensorError as error:
-        raise CheckpointError(
-            f"{source / 'model.safetensors'}: cannot be read ({error}); save the model again"
-        ) from None
+        check_finite(source)
+    except BackendError as error:
+        raise CheckpointError(str(error)) from None
+    model, report = kind.from_pretrained(
+        source, config=config, output_loading_info=True, ignore_mismatched_sizes=True, local_files_only=True, **how
+    )
     changed = [*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])]
     lacking = sorted(name for name in changed if not name.startswith(heads))
     if lacking:

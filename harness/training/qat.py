@@ -15,7 +15,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
 import torch
 
 from backends.base import BackendError, Device
@@ -27,10 +26,11 @@ from backends.fake_quant.training import TrainedQuantizer, trained_quantizer
 from backends.ranges import Ranges, TensorRange, check_range
 from harness.cells import CheckpointSpec
 from harness.errors import CheckpointError
+from harness.labels import columns_of
 from harness.training.calibration import calibration_batches, width_of
 from harness.training.finetune import begin, model_class, run, training_features
 from harness.training.settings import TrainSettings
-from tasks import Features, Task
+from tasks import Task
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -90,15 +90,9 @@ def qat(
 def _order_classes(model: PreTrainedModel, task: Task, parent: Path) -> None:
     """Put a classifier's outputs into the task's order: a published parent may have its own, told by the names of its
     classes, and what is trained has the task's."""
-    from harness.recipes import label_names
-
-    if task.kind != "classification":
+    order = list(columns_of(parent, task))
+    if not order:
         return
-    names, count = label_names(parent), len(task.labels)
-    none = np.zeros((0, 1), np.int32)
-    nothing = Features(none, none, np.zeros(0, np.int64), np.zeros(0, np.int64))
-    columns = task.decode([None] * count, nothing, np.eye(count, dtype=np.float32), names)
-    order = [columns.index(label) for label in task.labels]
     head: Any = model.get_submodule("classifier")
     with torch.no_grad():
         head.weight.copy_(head.weight[order].clone())

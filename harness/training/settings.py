@@ -24,7 +24,9 @@ class TrainSettings(BaseModel):
     end_learning_rate: float = Field(0.0, ge=0, le=1, description="rate after the last step (linear, polynomial)")
     weight_decay: float = Field(0.0, ge=0, le=1, description="decoupled; not applied to biases and LayerNorm")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="of forward and backward products; auto: bf16 where the device computes it, else fp32"
+        "auto",
+        description="of forward and backward products; auto: bf16 where the device computes it, else fp16 with loss scaling"
+        " on a CUDA device and fp32 on a processor",
     )
     group_by_length: bool = Field(True, description="batches of sequences of like length, so that little is padding")
     max_grad_norm: float = Field(1.0, ge=0, le=1e6, description="gradients are clipped to this norm; 0 does not clip")

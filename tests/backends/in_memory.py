@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from backends import Availability, Batch, Device, Placement, Settings
+from backends import Availability, Batch, Device, Placement, Precision, Quantize, Settings
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
@@ -71,6 +71,7 @@ class InMemory:
     quantizes: Literal["no", "static", "dynamic"] = "no"
     simulated: bool = False
     symmetric_only: bool = False
+    graph: tuple[Precision, Quantize] | None = None
     options: Mapping[str, type] = field(default_factory=lambda: {"seconds_a_call": float, "labels": int})
 
     def availability(self, machine: Mapping[str, Any]) -> Availability:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from backends import Availability, Batch, Device, Placement, Session, Settings, get_backend
+from backends import Availability, Batch, Device, Placement, Precision, Quantize, Session, Settings, get_backend
 
 INNER = "onnxruntime_fp32"
 
@@ -45,6 +45,7 @@ class Slowed:
     quantizes: Literal["no", "static", "dynamic"] = "no"
     simulated: bool = False
     symmetric_only: bool = False
+    graph: tuple[Precision, Quantize] | None = get_backend(INNER).graph
     options: Mapping[str, type] = field(default_factory=lambda: {"slow_down": float})
 
     def availability(self, machine: Mapping[str, Any]) -> Availability:

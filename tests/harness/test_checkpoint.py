@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
-from transformers import AutoModelForQuestionAnswering, AutoTokenizer, BertConfig, BertModel, RobertaConfig
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForQuestionAnswering, AutoTokenizer, BertConfig, BertModel, RobertaConfig
 
+from backends.base import BackendError
 from backends.ranges import read_ranges
 from harness import checkpoint
-from harness.cells import CheckpointSpec, folder_of
+from harness.cells import CORPUS, CheckpointSpec, folder_of
 from harness.checkpoint import ensure, main
 from harness.errors import CheckpointError, SourceUnavailable
 from harness.origin import describe
@@ -341,6 +342,62 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
 
 def test_a_package_path_stays_in_its_package(tmp_path: Path) -> None:
     fails(loads("package:tokenizers/../transformers"), tmp_path, "leaves the package")
+
+
+@pytest.mark.parametrize("recipe", ["load", "finetune", "pretrained"])
+def test_bert_needs_no_model_type(encoder: Path, tmp_path: Path, recipe: str) -> None:
+    """The first repositories have none, nor a tokenizer's configuration: a vocabulary and sizes are all."""
+    source = Path(shutil.copytree(encoder, tmp_path / "mine"))
+    if recipe == "load":
+        source = Path(shutil.copytree(ensure(sample_spec(train=train(max_steps=1)), tmp_path), tmp_path / "reader"))
+    vocabulary = load_tokenizer(source).get_vocab()
+    (source / "vocab.txt").write_text("\n".join(sorted(vocabulary, key=vocabulary.__getitem__)) + "\n")
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        (source / file).unlink()
+    config = json.loads((source / "config.json").read_text())
+    old = {name: config[name] for name in (*SIZES, "vocab_size", "type_vocab_size", "max_position_embeddings")}
+    (source / "config.json").write_text(json.dumps(old))
+    spec = loads(source) if recipe == "load" else sample_spec(source=str(source), architecture=None)
+    if recipe == "pretrained":
+        spec = replace(spec, recipe=recipe, task=CORPUS, train=None)
+    folder = ensure(spec, tmp_path)
+    assert AutoConfig.from_pretrained(folder).to_dict().items() >= {**old, "model_type": "bert"}.items()
+    assert load_tokenizer(folder).get_vocab() == vocabulary
+    if recipe != "pretrained":
+        assert not AutoModelForQuestionAnswering.from_pretrained(folder, output_loading_info=True)[1]["missing_keys"]
+
+
+@pytest.mark.parametrize("recipe", ["load", "finetune"])
+@pytest.mark.parametrize("lacking", ["type_vocab_size", "architectures"])
+def test_what_may_be_no_bert_must_say_that_it_is(copy: Path, tmp_path: Path, recipe: str, lacking: str) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    del config["model_type"]
+    if lacking == "architectures":
+        config["architectures"] = ["RobertaForMaskedLM"]
+    else:
+        del config[lacking]
+    (copy / "config.json").write_text(json.dumps(config))
+    line = 'has no model_type; where it is a BERT encoder, add "model_type": "bert"'
+    fails(sample_spec(recipe=recipe, source=str(copy)), tmp_path, f"tiny: {copy}", "config.json", line)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("recipe", ["load", "finetune", "pretrained"])
+def test_weights_that_are_not_finite_do_not_come_in(encoder: Path, tmp_path: Path, recipe: str, value: float) -> None:
+    """They would be scored as a model that is always wrong."""
+    source = Path(shutil.copytree(encoder, tmp_path / "mine"))
+    if recipe == "load":
+        source = Path(shutil.copytree(ensure(sample_spec(train=train(max_steps=1)), tmp_path), tmp_path / "reader"))
+    weights = load_file(source / "model.safetensors")
+    name = next(name for name in weights if name.endswith("layer.0.output.dense.weight"))
+    weights[name][3, 5] = value
+    save_file(weights, source / "model.safetensors")
+    spec = loads(source) if recipe == "load" else sample_spec(source=str(source), architecture=None)
+    if recipe == "pretrained":
+        spec = replace(spec, recipe=recipe, task=CORPUS, train=None)
+    with pytest.raises((CheckpointError, BackendError)) as caught:
+        ensure(spec, tmp_path)
+    assert "'encoder.layer.0.output.dense.weight' holds values that are not finite; train or exp" in str(caught.value)
 
 
 # -- finetune

@@ -19,8 +19,8 @@ from transformers import AutoModel, AutoModelForQuestionAnswering, BertConfig, B
 from harness.cells import CORPUS, CheckpointSpec, folder_of
 from harness.checkpoint import ensure
 from harness.errors import CheckpointError
+from harness.labels import columns_of
 from harness.origin import describe
-from harness.students import columns_of
 from harness.training import distill
 from harness.training.distill import (
     Mimic,
@@ -200,8 +200,12 @@ def test_the_order_of_a_teachers_classes_is_told_by_their_names(tmp_path: Path) 
     (tmp_path / "glue" / "MNLI").mkdir(parents=True)
     (tmp_path / "glue" / "MNLI" / "train.tsv").write_text("")
     task = open_task("glue/mnli", DataRef("raw", str(tmp_path)))
-    assert columns_of(task, ("contradiction", "entailment", "neutral")) == (1, 2, 0)
-    assert columns_of(task, ("entailment", "neutral", "contradiction")) == (0, 1, 2)
+    for names, order in (
+        (("contradiction", "entailment", "neutral"), (1, 2, 0)),
+        (("entailment", "neutral", "contradiction"), (0, 1, 2)),
+    ):
+        (tmp_path / "config.json").write_text(json.dumps({"id2label": dict(enumerate(names))}))
+        assert columns_of(tmp_path, task) == order
 
 
 def test_scores_are_compared_by_squared_error() -> None:

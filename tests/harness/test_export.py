@@ -13,11 +13,14 @@ import pytest
 import torch
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
+from backends import Settings, get_backend, tensor_rt
+from backends.tensor_rt import TensorRT
 from harness import record
 from harness.cells import CheckpointSpec
 from harness.checkpoint import ensure
 from harness.cli import main
 from harness.errors import QuantboardError
+from harness.export import export as write
 from harness.export import find_checkpoint
 from harness.origin import describe
 from tests.harness.records import make_record
@@ -107,6 +110,51 @@ def test_a_quantized_cell_brings_its_ranges(
     assert np.isfinite(logits).all()
     ranges = place / "cache" / "checkpoints" / STATIC.key / "ranges.json"
     assert (tmp_path / "out" / "ranges.json").read_bytes() == ranges.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["onnxruntime_fp32", "onnxruntime_int8", "onnxruntime_int8_dynamic", "tensorrt_fp16", "tensorrt_int8"],
+)
+def test_a_cells_graph_is_the_one_that_its_engine_is_given(place: Path, tmp_path: Path, name: str) -> None:
+    checkpoint = place / "cache" / "checkpoints" / STATIC.key
+    entry = make_record(key=name, backend=name, label=name, checkpoint=describe(checkpoint))
+    write(checkpoint, entry, f"tiny/{name}", "onnx", tmp_path / "out")
+    backend, settings = get_backend(name), Settings(96, 4, 1, tmp_path / "engines")
+    if isinstance(backend, TensorRT):
+        given = tensor_rt.export(backend, checkpoint, settings)
+    else:
+        backend.prepare(checkpoint, settings, "cpu").close()
+        (given,) = (tmp_path / "engines" / "onnx").glob("*.onnx")
+    assert (tmp_path / "out" / "model.onnx").read_bytes() == given.read_bytes()
+    assert (tmp_path / "out" / "ranges.json").exists() == name.endswith("_int8")
+
+
+def test_what_pytorch_ran_in_float_is_exported_in_float(place: Path, tmp_path: Path) -> None:
+    """A QAT model brings ranges, which torch_fp32 does not look at."""
+    checkpoint = place / "cache" / "checkpoints" / STATIC.key
+    entry = make_record(key="float", backend="torch_fp32", label="torch_fp32", checkpoint=describe(checkpoint))
+    quantizers = {}
+    for name in ("tiny/torch_fp32", entry.record_id, "torch_fp32", "tiny"):
+        out = tmp_path / name.replace("/", "-")
+        write(checkpoint, entry, name, "onnx", out)
+        quantizers[name] = sum("QuantizeLinear" in node.op_type for node in onnx.load(out / "model.onnx").graph.node)
+        assert (out / "ranges.json").exists() == (name == "tiny")
+    assert quantizers.pop("tiny") > 0  # the model as it was trained
+    assert set(quantizers.values()) == {0}
+
+
+def test_a_bfloat16_cell_has_no_onnx_file(place: Path, tmp_path: Path) -> None:
+    checkpoint = place / "cache" / "checkpoints" / SPEC.key
+    entry = make_record(key="half", backend="torch_bf16", label="torch_bf16", checkpoint=describe(checkpoint))
+    with pytest.raises(QuantboardError) as caught:
+        write(checkpoint, entry, "tiny/torch_bf16", "onnx", tmp_path / "out")
+    assert str(caught.value) == (
+        "run-half: ONNX files are not written as torch_bf16 computes; export 'tiny', a record of another backend, or"
+        " --format safetensors"
+    )
+    assert not (tmp_path / "out").exists()
+    assert write(checkpoint, entry, "tiny/torch_bf16", "safetensors", tmp_path / "out")
 
 
 def test_what_cannot_be_exported_is_one_line(place: Path, export: Any, tmp_path: Path, capsys: Any) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from harness.errors import SuiteError
 from harness.suite import Suite, load_suite, schema
+from harness.training.settings import TrainSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -512,3 +513,24 @@ def test_checking_a_suite_imports_nothing_heavy() -> None:
     )
     out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", ["squad_tiny", "q8bert", "tinybert", "glue_w8a8"])
+def test_published_recipes_shuffle_their_training_data(name: str) -> None:
+    for model in load_suite(name).models.values():
+        assert model.train is not None and not model.train.group_by_length
+
+
+def test_a_correlation_that_no_source_names_is_noted_as_such() -> None:
+    found = 0
+    for path in sorted((ROOT / "suites").glob("*.toml")):
+        for reference in load_suite(str(path)).references:
+            if reference.task == "glue/stsb":
+                found += 1
+                assert any("correlation" in note or "Spearman" in note for note in reference.notes), (path, reference)
+    assert found >= 7
+
+
+def test_what_auto_precision_may_be_is_told() -> None:
+    told = str(TrainSettings.model_fields["precision"].description)
+    assert all(one in told for one in ("bf16", "fp16 with loss scaling on a CUDA device", "fp32 on a processor"))
