@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from tasks.base import DataRef, Shape
 
-RECIPE_VERSIONS = {"load": 1, "finetune": 1, "ptq": 2, "qat": 1, "distill": 1, "pretrained": 1, "masked_lm": 1}
+RECIPE_VERSIONS = {"load": 1, "finetune": 1, "ptq": 2, "qat": 2, "distill": 1, "pretrained": 1, "masked_lm": 1}
 """Raised on purpose when a recipe's outcome changes: part of every checkpoint key, so raising one retrains."""
 CORPUS = "corpus"
 """Stands for a task where a checkpoint is made from plain text."""

@@ -7,9 +7,10 @@ compute, rounding taken for the identity: a value inside the grid passes its gra
 range; the scale gets (rounded - value) / scale of a value inside and the end of the grid of a clamped one; the zero point
 gets -scale of each clamped one.
 
-Adam moves a parameter by about the learning rate a step, whatever its gradient. Ranges are therefore learned relative to
-where calibration put them, in units that let them move about as far as LSQ's and TQT's own rates do while the weights learn
-at theirs; a parameter starts at 0, so weight decay pulls towards calibration.
+Adam moves a parameter by about the learning rate a step, however large its gradients are. Ranges are therefore learned
+relative to where calibration put them, in units that let them move about as far as LSQ's and TQT's own rates do while the
+weights learn at theirs. LSQ's factor of 1 / sqrt(values x end of the grid) is left out: it was made for SGD, and Adam divides
+it out. `range_parameters` need an epsilon below all their gradients, and no part in the weights' clipping or decay.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ BLOCK = 1 << 17
 
 class LearnedFakeQuantize(torch.autograd.Function):
     """Fake quantization with gradients for values, scale and zero point (both float32, of one element, or of shape
-    (rows, 1, ...) for values of that many rows). Those of scale and zero point are multiplied by `factor`."""
+    (rows, 1, ...) for values of that many rows)."""
 
     @staticmethod
     def forward(
@@ -47,7 +48,6 @@ class LearnedFakeQuantize(torch.autograd.Function):
         low: int,
         high: int,
         half_up: bool,
-        factor: float,
     ) -> torch.Tensor:
         values = values.contiguous()
         least, most = low - zero_point, high - zero_point
@@ -58,7 +58,6 @@ class LearnedFakeQuantize(torch.autograd.Function):
             torch.eq(steps, clamped, out=kept)
             rounded.copy_(clamped.mul_(scale))
         ctx.save_for_backward(values, out, inside, scale)
-        ctx.factor = factor
         return out
 
     @staticmethod
@@ -72,9 +71,9 @@ class LearnedFakeQuantize(torch.autograd.Function):
             error += _sum_like(scale, came, rounded.float() - source * kept)
             if ctx.needs_input_grad[2]:
                 clamped += _sum_like(scale, came - goes)
-        of_scale = error / scale * ctx.factor
-        of_zero = clamped * scale * -ctx.factor if ctx.needs_input_grad[2] else None
-        return passed, of_scale, of_zero, None, None, None, None
+        of_scale = error / scale
+        of_zero = -clamped * scale if ctx.needs_input_grad[2] else None
+        return passed, of_scale, of_zero, None, None, None
 
 
 class FollowingFakeQuantize(torch.autograd.Function):
@@ -176,10 +175,8 @@ class Learned(TrainedQuantizer):
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         scale, zero_point = self.grid()
-        rate = THRESHOLD_RATE if self._start.quantizer.power_of_two else RANGE_RATE
-        factor = (values.numel() / scale.numel() * self.high) ** -0.5 / rate
         out: torch.Tensor = LearnedFakeQuantize.apply(  # type: ignore[no-untyped-call]
-            values, scale, zero_point, self.low, self.high, self.half_up, factor
+            values, scale, zero_point, self.low, self.high, self.half_up
         )
         return out
 
@@ -214,7 +211,8 @@ class FollowingWeight(TrainedQuantizer):
 
 
 class FollowingActivation(TrainedQuantizer):
-    """An activation's grid from an exponential moving average, over training steps, of its extremes."""
+    """An activation's grid from an exponential moving average, over training steps, of its extremes: those of the whole
+    batch, where several processes share it."""
 
     ends: torch.Tensor
 
@@ -238,10 +236,12 @@ class FollowingActivation(TrainedQuantizer):
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         if self.training:
             low, high = values.detach().aminmax()
+            reach = torch.stack((-low, high)).float().clamp(min=0)
+            if torch.distributed.is_available() and torch.distributed.is_initialized():
+                torch.distributed.all_reduce(reach, torch.distributed.ReduceOp.MAX)
             if self._start.quantizer.symmetric:
-                high = torch.maximum(-low, high)
-                low = -high
-            seen = torch.stack((low.clamp(max=0), high.clamp(min=0))).float()
+                reach = reach.amax().expand(2)
+            seen = torch.stack((-reach[0], reach[1]))
             self.ends.lerp_(seen, 1 - self._start.quantizer.ema_decay)
         scale, zero_point = self.grid()
         out: torch.Tensor = FollowingFakeQuantize.apply(  # type: ignore[no-untyped-call]
@@ -256,6 +256,11 @@ def trained_quantizer(name: str, start: TensorRange, parameter: nn.Parameter | N
     if start.quantizer.training == "learn":
         return Learned(start, dimensions)
     return FollowingActivation(start) if parameter is None else FollowingWeight(start, dimensions, parameter)
+
+
+def range_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """The ranges that the model learns."""
+    return [value for part in model.modules() if isinstance(part, TrainedQuantizer) for value in part.parameters()]
 
 
 def _through(function: Callable[[torch.Tensor], torch.Tensor], values: torch.Tensor) -> torch.Tensor:

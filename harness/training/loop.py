@@ -1,7 +1,7 @@
 """The training loop, read top to bottom.
 
-AdamW, a schedule with warm-up, mixed precision as the device has it, gradient clipping, length-grouped batches, and every so
-many steps a state on disk that the same command continues from. The order of batches follows from the seed and the step
+AdamW, a schedule with warm-up, mixed precision as the device has it, clipping of the weights' gradients, length-grouped
+batches, and every so many steps a state on disk that the same command continues from. The order of batches follows from the seed and the step
 alone, so a resumed training sees what an uninterrupted one would have seen.
 """
 
@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 
+from backends.fake_quant.training import range_parameters
 from harness.errors import CheckpointError
 from harness.training.devices import crew
 from harness.training.display import Display
@@ -32,6 +33,8 @@ from tasks.base import Features
 MEGABATCH = 50
 """Batches that are sorted by length together, as in Hugging Face's LengthGroupedSampler."""
 CURVE_POINTS = 100
+RANGE_EPSILON = 1e-15
+"""AdamW's, for learned ranges: far below their gradients, whatever the loss and the batch, so that a step has their rate's size."""
 LOOK_EVERY = {"cpu": 1, "cuda": 10}
 """Steps between two looks at the loss: on a GPU each look waits for all that was queued."""
 
@@ -71,7 +74,12 @@ def train(
     torch.manual_seed(seed + together.rank * 1_000_003)
     model.to(device).train()
     called = together.wrap(model)
-    optimizer = torch.optim.AdamW(_groups(model, settings.weight_decay), lr=settings.learning_rate, fused=True)
+    ranges = range_parameters(model)
+    learned = set(ranges)
+    weights = {name: value for name, value in model.named_parameters() if value not in learned}
+    optimizer = torch.optim.AdamW(
+        _groups(weights, ranges, settings.weight_decay), lr=settings.learning_rate, fused=True
+    )
     precision = settings.precision if settings.precision != "auto" else native_precision(device)
     scaler = torch.amp.GradScaler(device, enabled=precision == "fp16")
     training = Training(model, optimizer, scaler, together)
@@ -95,7 +103,7 @@ def train(
             torch.autograd.backward(scaler.scale(loss))
             if settings.max_grad_norm:
                 scaler.unscale_(optimizer)
-                torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
+                torch.nn.utils.clip_grad_norm_(weights.values(), settings.max_grad_norm)
             scaler.step(optimizer)
             scaler.update()
             optimizer.zero_grad(set_to_none=True)
@@ -209,12 +217,18 @@ def delayed_interrupt() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, before)
 
 
-def _groups(model: torch.nn.Module, decay: float) -> list[dict[str, Any]]:
-    """Weight decay leaves biases and LayerNorm alone (BERT)."""
-    named = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
+def _groups(
+    weights: Mapping[str, torch.nn.Parameter], ranges: Sequence[torch.nn.Parameter], decay: float
+) -> list[dict[str, Any]]:
+    """Weight decay leaves biases and LayerNorm alone (BERT), and learned ranges."""
+    named = [(name, value) for name, value in weights.items() if value.requires_grad]
     plain = [value for name, value in named if name.endswith("bias") or "LayerNorm" in name]
     others = [value for name, value in named if not (name.endswith("bias") or "LayerNorm" in name)]
-    return [{"params": others, "weight_decay": decay}, {"params": plain, "weight_decay": 0.0}]
+    return [
+        {"params": others, "weight_decay": decay},
+        {"params": plain, "weight_decay": 0.0},
+        {"params": ranges, "weight_decay": 0.0, "eps": RANGE_EPSILON},
+    ]
 
 
 def _batches(

@@ -42,7 +42,7 @@ def gradients(out: torch.Tensor, came: torch.Tensor, *inputs: torch.Tensor) -> t
 def ours(
     values: torch.Tensor, scale: torch.Tensor, zero_point: torch.Tensor, low: int, high: int, *, up: bool = False
 ) -> torch.Tensor:
-    out: torch.Tensor = LearnedFakeQuantize.apply(values, scale, zero_point, low, high, up, 1.0)  # type: ignore[no-untyped-call]
+    out: torch.Tensor = LearnedFakeQuantize.apply(values, scale, zero_point, low, high, up)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -92,7 +92,7 @@ def test_ties_go_up_in_training_too() -> None:
 
 
 def test_the_learned_scale_of_clipped_values_by_finite_differences() -> None:
-    """Values beyond the grid are its ends, smooth in the parameter: the gradient is the slope, times LSQ's factor."""
+    """Values beyond the grid are its ends, smooth in the parameter: the gradient is the slope."""
     quantizer = Learned(start(0.1, Quantizer()))
     values = torch.tensor([20.0, 30.0, -40.0, 13.0, 14.0])
     quantizer(values).sum().backward()
@@ -104,8 +104,7 @@ def test_the_learned_scale_of_clipped_values_by_finite_differences() -> None:
             quantizer.amount.fill_(sign * step)
             ends.append(float(quantizer(values).double().sum()))
     slope = (ends[0] - ends[1]) / (2 * step)
-    factor = (len(values) * 127) ** -0.5 / RANGE_RATE
-    assert float(quantizer.amount.grad) == pytest.approx(slope * factor, rel=2e-3)
+    assert float(quantizer.amount.grad) == pytest.approx(slope, rel=2e-3)
 
 
 def test_the_learned_ends_of_an_asymmetric_range_by_finite_differences() -> None:
@@ -126,12 +125,12 @@ def test_the_learned_ends_of_an_asymmetric_range_by_finite_differences() -> None
         (clipped((low, high + step)) - clipped((low, high - step))) / (2 * step),
     ]
     assert slopes == pytest.approx([5, 3])
-    expected = [slope * (high - low) * (len(values) * 127) ** -0.5 for slope in slopes]
+    expected = [slope * (high - low) * RANGE_RATE for slope in slopes]
     assert quantizer.amount.grad.tolist() == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_gradient_of_a_power_of_two_threshold_is_tqts() -> None:
-    """Jain et al., equation 6: the scale's gradient times the scale and ln 2; times LSQ's factor here."""
+    """Jain et al., equation 6: the scale's gradient times the scale and ln 2."""
     values = torch.randn(500, generator=torch.Generator().manual_seed(3)) * 8
     quantizer = Learned(start(0.125, Quantizer(power_of_two=True)))
     quantizer(values).sum().backward()
@@ -140,8 +139,8 @@ def test_the_gradient_of_a_power_of_two_threshold_is_tqts() -> None:
     (of_scale,) = gradients(
         learnable(values, scale, torch.zeros(1, requires_grad=True), -128, 127), torch.ones(500), scale
     )
-    factor = (500 * 127) ** -0.5
-    assert float(quantizer.amount.grad) == pytest.approx(float(of_scale) * 0.125 * np.log(2) * factor, rel=1e-4)
+    expected = float(of_scale) * 0.125 * np.log(2) * THRESHOLD_RATE
+    assert float(quantizer.amount.grad) == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize(

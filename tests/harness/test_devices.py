@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from backends.ranges import read_ranges
 from harness.cells import CheckpointSpec, folder_of
 from harness.checkpoint import ensure
 from harness.children import Ended
@@ -27,6 +28,7 @@ from harness.training.devices import Crew
 from harness.training.settings import in_key
 from tests.harness.test_checkpoint import ROOT, SIZES, sample_spec, train
 from tests.harness.test_distill import TEACHER, stage
+from tests.harness.test_qat import trained_from
 
 
 def start(folder: Path, spec: CheckpointSpec) -> subprocess.Popen[str]:
@@ -114,6 +116,30 @@ def test_a_student_is_made_by_two_processes(tmp_path: Path) -> None:
     assert apart(found[0][0], found[1][0]) < 1e-6
     for (_, loss), (_, other) in zip(found[0][1], found[1][1], strict=True):
         assert loss == pytest.approx(other, rel=1e-5)
+
+
+@pytest.mark.parametrize("scheme", ["q8bert", "engine_int8"])
+def test_quantizers_are_trained_by_two_processes(tmp_path: Path, scheme: str) -> None:
+    """Extremes are those of the whole batch, and what a range learns is the same however many processes share it."""
+    parent, found = sample_spec(), []
+    settings = {**SETTINGS, "max_steps": 4, "learning_rate": 1e-4, "warmup_ratio": 0.0}
+    for name, more in (("one", {}), ("two", {"devices": 2})):
+        if name == "two":
+            copied = folder_of(parent, tmp_path / name)
+            copied.parent.mkdir(parents=True)
+            copied.symlink_to(folder_of(parent, tmp_path / "one"))
+        folder = ensure(replace(trained_from(parent, scheme), train=train(**settings, **more)), tmp_path / name)
+        assert json.loads((folder / "origin.json").read_text())["train_devices"] == more.get("devices", 1)
+        found.append(folder)
+    assert apart(*found) < 1e-6
+    one, two = (read_ranges(folder).tensors for folder in found)
+    assert one.keys() == two.keys()
+    begun = read_ranges(
+        ensure(replace(trained_from(parent, scheme), recipe="ptq", train=None), tmp_path / "one")
+    ).tensors
+    for tensor in one:
+        assert np.allclose(two[tensor].scale, one[tensor].scale, rtol=5e-7, atol=0), tensor
+    assert max(float(np.abs(one[tensor].scale / begun[tensor].scale - 1).max()) for tensor in one) > 1e-4
 
 
 def begun(process: subprocess.Popen[str], state: Path) -> None:

@@ -18,14 +18,17 @@ from transformers import AutoModelForQuestionAnswering, BertConfig, BertForSeque
 
 from backends import Settings, get_backend
 from backends.fake_quant.schemes import Quantizer
+from backends.fake_quant.training import THRESHOLD_RATE, Learned
 from backends.ranges import TensorRange, read_ranges
 from harness.cells import CheckpointSpec, folder_of
 from harness.checkpoint import ensure
 from harness.errors import CheckpointError
 from harness.origin import describe
 from harness.training import finetune, qat
+from harness.training import loop as training_loop
 from harness.training.loop import Loss, model_loss
-from tasks import DataRef
+from harness.training.settings import TrainSettings
+from tasks import DataRef, Features
 from tasks.sample import sample_tokenizer
 from tests.harness.test_checkpoint import SIZES, glue, sample_spec, train
 
@@ -206,3 +209,65 @@ def test_ranges_that_training_spoils_are_one_line() -> None:
             "tiny-qat: training spoilt a range: 'x.input': scales must be positive and finite;"
             " lower learning_rate or raise warmup_ratio"
         )
+
+
+class Ranges(torch.nn.Module):
+    """A weight, and learned ranges of every kind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.randn(3, 40, generator=torch.Generator().manual_seed(1)))
+        channels = Quantizer(narrow=True, granularity="per_channel")
+        self.channels = learned([0.01, 0.02, 0.03], channels, axis=0)
+        self.tensor = learned([0.02], Quantizer())
+        self.ends = learned([0.01], Quantizer(symmetric=False), zero_point=-28)
+        self.power = learned([2**-7], Quantizer(power_of_two=True))
+
+    def quantizers(self) -> list[Learned]:
+        return [part for part in self.modules() if isinstance(part, Learned)]
+
+
+def learned(scale: list[float], quantizer: Quantizer, zero_point: int = 0, axis: int | None = None) -> Learned:
+    scales = np.array(scale, np.float32)
+    zeros = np.full(scales.shape, zero_point, np.int32)
+    role: Any = "activation" if axis is None else "weight"
+    return Learned(TensorRange(role, scales, zeros, axis, quantizer), 1 if axis is None else 2)
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-3, 1e-7])
+def test_a_step_moves_ranges_by_a_thousandth_whatever_the_loss(tmp_path: Path, size: float) -> None:
+    """At 2e-5, with a loss of any size, and beside weights whose gradient is clipped to a millionth. Its direction: what
+    is beyond a range pulls it outwards."""
+    model, steps = Ranges(), 3
+    begun = [quantizer.tensor_range().scale.astype(np.float64) for quantizer in model.quantizers()]
+    before = model.weight.detach().clone()
+
+    def loss(called: torch.nn.Module, _: dict[str, torch.Tensor]) -> torch.Tensor:
+        values = 9 * before
+        errors = [(quantizer(values) - values).square().mean() for quantizer in model.quantizers()]
+        return size * torch.stack(errors).sum() + 1e6 * model.weight.sum()
+
+    ids = np.ones((4, 5), np.int32)
+    rows = Features(ids, ids, np.full(4, 5), np.arange(4))
+    settings = TrainSettings.model_validate(
+        train(
+            learning_rate=2e-5,
+            max_steps=steps,
+            warmup_ratio=0.0,
+            schedule="constant",
+            weight_decay=0.0,
+            precision="fp32",
+        )
+    )
+    training_loop.train(model, rows, settings, seed=1, state=tmp_path, device="cpu", loss_of=loss)
+    for quantizer, scales in zip(model.quantizers(), begun, strict=True):
+        moved = quantizer.tensor_range().scale / scales - 1
+        if quantizer is model.power:
+            octaves = THRESHOLD_RATE * float(quantizer.amount.detach())
+            assert octaves == pytest.approx(0.005 * steps, rel=1e-3)
+        elif quantizer is model.ends:
+            assert moved.tolist() == pytest.approx([0.002 * steps], rel=1e-3)  # both ends, outwards
+        else:
+            assert moved.tolist() == pytest.approx([0.001 * steps] * len(moved), rel=3e-3)
+    # The weights' own step is what it would be without any range.
+    assert torch.allclose(before - model.weight, torch.full_like(before, 2e-5 * steps), rtol=1e-2)
