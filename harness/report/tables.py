@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.cells import Measure
 from harness.measure.paired import Comparison
-from harness.record import Figure, Record
+from harness.record import Figure, Record, order
 from harness.report.alike import (
     accuracy_stands,
     data_of,
@@ -98,7 +98,7 @@ def latest(records: Iterable[Record]) -> list[Record]:
     """The newest measured record of every cell key; an unmeasured one (failed, skipped) only where the same cell was never
     measured on that machine."""
     found: dict[str, Record] = {}
-    for entry in sorted(records, key=lambda one: one.finished):
+    for entry in sorted(records, key=order):
         if (
             entry.status in ("ok", "invalid")
             or entry.key not in found
@@ -106,7 +106,7 @@ def latest(records: Iterable[Record]) -> list[Record]:
         ):
             found[entry.key] = entry
     same_cell: dict[tuple[Any, ...], Record] = {}
-    for entry in sorted(found.values(), key=lambda one: one.finished):
+    for entry in sorted(found.values(), key=order):
         name = (
             entry.suite,
             entry.task,
