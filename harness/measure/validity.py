@@ -204,7 +204,7 @@ def _noise(name: str, one: Speed, measure: Measure) -> Iterator[Finding]:
         yield Finding(
             rule="noisy",
             what=f"{name}: rounds differ",
-            measured=f"{spread:.0%} of {MAIN[one.scenario].removesuffix('_ms')} between lowest and highest",
+            measured=f"{spread:.1%} of {MAIN[one.scenario].removesuffix('_ms')} between lowest and highest",
             bound=f"{NOISE_BOUND:.0%}",
             remedy=f"{AGAIN}, with a longer measure.min_duration",
         )
