@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,9 +17,8 @@ from harness import record
 from harness.cell import USER_FAULT, Job
 from harness.cells import Cell, CheckpointSpec, folder_of
 from harness.children import Ended, run_module
-from harness.errors import RecordError
-from harness.origin import describe
 from harness.record import Record
+from harness.recording import kept_in, make_record, measured_record
 from tasks import DataIdentity
 
 Until = Literal["train", "quantize", "build", "score"]
@@ -124,7 +122,7 @@ def _execute_group(
         if until is None:
             if not repeated:
                 record.append(run.file, new)
-            shutil.rmtree(_kept(cell, run), ignore_errors=True)
+            shutil.rmtree(kept_in(cell, run), ignore_errors=True)
         return new
 
     waiting: list[Measured] = []
@@ -134,10 +132,10 @@ def _execute_group(
             run.say(f"{_name(cell)}: done before ({old.run_id})")
             yield old
         elif cell.blocked:
-            yield finish(cell, _record(cell, run, status="skipped", reason=cell.blocked[0], remedy=cell.blocked[1]))
+            yield finish(cell, make_record(cell, run, status="skipped", reason=cell.blocked[0], remedy=cell.blocked[1]))
         else:
             if fresh:
-                shutil.rmtree(_kept(cell, run), ignore_errors=True)
+                shutil.rmtree(kept_in(cell, run), ignore_errors=True)
             found = _begin(cell, run, until)
             if isinstance(found, Record):
                 yield finish(cell, found)
@@ -153,33 +151,33 @@ def _execute_group(
                 waiting.remove(one)
                 yield finish(one.cell, _failed(one.cell, run, failure))
     for one in waiting:
-        yield finish(one.cell, _measured(one, run, None))
+        yield finish(one.cell, measured_record(one, run, None))
 
 
 def _begin(cell: Cell, run: Run, until: Until | None) -> Record | Measured:
     """Checkpoint and accuracy. A record where nothing is left to be measured; never raises for what goes wrong in them."""
     missing = ensure_checkpoint(base_of(cell.checkpoint) if until == "train" else cell.checkpoint, run)
     if missing:
-        return _record(
+        return make_record(
             cell, run, status=missing.status, reason=missing.reason, remedy=missing.remedy, log_tail=list(missing.log)
         )
     if until in ("train", "quantize"):
-        return _record(cell, run, status="ok")
+        return make_record(cell, run, status="ok")
     try:
         _drop_foreign(cell, run)
         if until == "build":
             _step(cell, run, "build", "build")
-            return _record(cell, run, status="ok")
+            return make_record(cell, run, status="ok")
         measured = Measured(cell, _step(cell, run, "accuracy", "accuracy"))
     except CellFailed as failure:
         return _failed(cell, run, failure)
     if until == "score" or get_backend(cell.backend).simulated:
-        return _measured(measured, run, until)
+        return measured_record(measured, run, until)
     return measured
 
 
 def _failed(cell: Cell, run: Run, failure: CellFailed) -> Record:
-    return _record(cell, run, status="failed", reason=str(failure), log_tail=list(failure.log))
+    return make_record(cell, run, status="failed", reason=str(failure), log_tail=list(failure.log))
 
 
 def base_of(spec: CheckpointSpec) -> CheckpointSpec:
@@ -236,14 +234,9 @@ def _plain(spec: CheckpointSpec) -> dict[str, Any]:
     return asdict(spec)
 
 
-def _kept(cell: Cell, run: Run) -> Path:
-    """Where the cache keeps what a cell has measured so far."""
-    return run.cache / "cells" / cell.key
-
-
 def _drop_foreign(cell: Cell, run: Run) -> None:
     """A record is of one state of the code: what another one measured is not kept, nor what uncommitted changes did."""
-    folder, mark = _kept(cell, run), {"commit": run.commit}
+    folder, mark = kept_in(cell, run), {"commit": run.commit}
     stamp = folder / "code.json"
     if run.dirty or _read_kept(stamp) != mark:
         shutil.rmtree(folder, ignore_errors=True)
@@ -263,7 +256,7 @@ def _step(cell: Cell, run: Run, mode: str, name: str, number: int = 0) -> dict[s
     """What one process of the cell found, or found in a run that was killed later. Raises CellFailed."""
     from harness.measure.watch import Watch
 
-    folder = _kept(cell, run)
+    folder = kept_in(cell, run)
     job = Job(
         mode=mode,
         cell=cell,
@@ -307,115 +300,6 @@ def _read_kept(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):  # not there, or cut short by a crash of the machine
         return None
     return found
-
-
-def _measured(measured: Measured, run: Run, until: Until | None) -> Record:
-    """The record of a cell that has run to its end."""
-    from harness.measure.assemble import accuracies, cold_start, cold_start_seconds, flops_of, speeds
-
-    cell, scored, rounds = measured.cell, measured.scored, measured.rounds
-    kept, scores = _kept(cell, run) / "scores.npz", run.file.parent / "scores" / f"{run.run_id}-{cell.key}.npz"
-    if until is None:
-        try:
-            scores.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(kept, scores.with_suffix(".part"))
-            scores.with_suffix(".part").replace(scores)
-        except OSError as error:
-            scores.with_suffix(".part").unlink(missing_ok=True)
-            raise RecordError(
-                f"{scores}: cannot write the scores: {error.strerror}; free some space or make the folder writable"
-            ) from None
-    checkpoint = describe(folder_of(cell.checkpoint, run.cache))
-    speed, findings = speeds(cell, rounds, scored["placement"])
-    return _record(
-        cell,
-        run,
-        status="invalid" if findings else "ok",
-        reason="; ".join(finding.what for finding in findings),
-        checkpoint=checkpoint,
-        accuracy=accuracies(scored, kept, f"scores/{scores.name}" if until is None else None, checkpoint, cell),
-        flops=flops_of(cell, checkpoint, scored["placement"]),
-        speed=speed,
-        memory=_memory(rounds),
-        placement=record.PlacementRecord(**scored["placement"]),
-        artifact_bytes=scored["artifact_bytes"],
-        build_seconds=scored["build_seconds"],
-        cold_start_seconds=cold_start_seconds(rounds),
-        cold_start=cold_start(rounds),
-        findings=findings,
-    )
-
-
-def _memory(rounds: list[dict[str, Any]]) -> record.Memory | None:
-    """Of speed rounds, whose processes hold the engine and the samples alone; a simulation has none."""
-    if not rounds:
-        return None
-    device = [found["peak_device_bytes"] for found in rounds if found["peak_device_bytes"] is not None]
-    return record.Memory(
-        peak_rss_bytes=max(found["peak_rss_bytes"] for found in rounds),
-        import_rss_bytes=max(found["import_rss_bytes"] for found in rounds),
-        peak_device_bytes=max(device) if device else None,
-        device_source=rounds[0].get("device_memory_source", "") if device else "",
-    )
-
-
-def _record(cell: Cell, run: Run, **parts: Any) -> Record:
-    from harness.machine import software
-
-    backend = get_backend(cell.backend)
-    now = datetime.now(UTC)
-    return Record(
-        record_id=f"{run.run_id}-{cell.key}",
-        key=cell.key,
-        run_id=run.run_id,
-        finished=now.isoformat(timespec="seconds"),
-        suite=run.suite,
-        suite_title=run.title,
-        model=cell.model,
-        seed=cell.seed,
-        task=cell.task,
-        backend=cell.backend,
-        label=cell.label,
-        scheme=cell.scheme,
-        baseline=cell.baseline,
-        device=cell.device,
-        simulated=backend.simulated,
-        settings=portable(cell),
-        command=run.command,
-        commit=run.commit,
-        dirty=run.dirty,
-        machine=run.machine,
-        software=software(backend.distributions),
-        data=_data(run.identities.get(cell.task)),
-        **parts,
-    )
-
-
-def _data(identity: DataIdentity | None) -> record.Data | None:
-    if identity is None:
-        return None
-    splits = {name: record.SplitData(**vars(split)) for name, split in identity.splits.items()}
-    return record.Data(
-        kind=identity.kind,
-        label=identity.label,
-        splits=splits,
-        origin=identity.origin,
-        missing=list(identity.missing),
-    )
-
-
-def portable(cell: Cell) -> dict[str, Any]:
-    """The planned cell as a record keeps it: all settings, no folder of this machine."""
-
-    def clean(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: ("DIR" if key == "location" and entry else clean(entry)) for key, entry in value.items()}
-        if isinstance(value, str) and value.startswith("/"):
-            return Path(value).name
-        return [clean(entry) for entry in value] if isinstance(value, list | tuple) else value
-
-    plain: dict[str, Any] = clean(json.loads(json.dumps(cell.to_json())))
-    return plain
 
 
 def _name(cell: Cell) -> str:

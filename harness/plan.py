@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from backends import Backend, get_backend
+from backends import get_backend
 from backends.fake_quant.schemes import get_scheme
 from harness.cells import (
     CORPUS,
-    MEASURE_VERSION,
     MLPERF_LATENCY_MS,
     MLPERF_ROUNDS,
     MLPERF_SECONDS,
     Cell,
     CheckpointSpec,
     Measure,
-    digest,
 )
 from harness.errors import QuantboardError
-from harness.machine import software
+from harness.keys import cell_key
 from harness.sources import corpus_identity, depth_of, file_hash, look_up
 from harness.suite import BackendEntry, Suite
 from harness.suite_checks import misfit
@@ -361,33 +359,6 @@ class _TaskHere:
         return {name: split.sha256 for name, split in self.identity.splits.items() if name == "train"}
 
 
-def cell_key(
-    cell: Cell, backend: Backend, machine: Mapping[str, Any], identity: DataIdentity | None, task_version: int
-) -> str:
-    """Suite, model and label belong to it: a record is found again by the row it stands in. Where the data lies, and the
-    badge's bound, do not; of the data it holds what is evaluated, the checkpoint's key holds the rest."""
-    settings = asdict(cell)
-    for name in ("checkpoint", "data", "key", "blocked", "ancestor"):
-        del settings[name]
-    settings["measure"] = cell.measure.in_key()
-    libraries = software(backend.distributions)
-    libraries.pop("python", None)
-    return digest(
-        {
-            "cell": settings,
-            "checkpoint": cell.checkpoint.key,
-            "task": task_version,
-            "backend": backend.version,
-            "libraries": libraries,
-            "data": {name: one.sha256 for name, one in identity.splits.items() if name != "train"}
-            if identity
-            else None,
-            "machine": machine_identity(machine),
-            "measure": MEASURE_VERSION,
-        }
-    )
-
-
 def _pretrained(teacher: CheckpointSpec) -> CheckpointSpec:
     """A teacher before it learned its task; where it was never anything else (random weights), itself."""
     root = teacher
@@ -432,12 +403,3 @@ def _no_map(way: Way, student: CheckpointSpec, teacher: CheckpointSpec) -> Block
 
 def _of_weights(identity: Mapping[str, str] | None) -> dict[str, str]:
     return {name: value for name, value in (identity or {}).items() if name not in ("train", "data")}
-
-
-def machine_identity(machine: Mapping[str, Any]) -> str:
-    """What makes two machines the same to a record: processor, cores, and the GPU that cells run on, by its name: equal boards
-    are as equal as equal processors, so that a record is found again when another of them is free."""
-    gpus = [str(gpu["name"]) for gpu in machine.get("gpus", ())[:1]]
-    return ", ".join(
-        [str(machine.get("cpu")), str(machine.get("cpu_model", "")), f"{machine.get('cores')} cores", *gpus]
-    )

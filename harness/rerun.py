@@ -10,7 +10,7 @@ from backends import get_backend
 from harness import machine
 from harness.cells import Cell, CheckpointSpec
 from harness.errors import QuantboardError
-from harness.plan import cell_key
+from harness.keys import cell_key
 from harness.prepare import new_run
 from harness.record import Record
 from harness.rescore import check_data, find_data

@@ -79,5 +79,7 @@ def conditions(entry: Record, part: Speed) -> tuple[Any, ...]:
     lengths = (
         (examples_of(entry), json.dumps(entry.settings.get("shape"), sort_keys=True)) if part.load == "real" else ()
     )
-    draws = any(one.mean_tokens is not None for one in part.rounds)  # earlier versions drew the same sequences every round
+    draws = any(
+        one.mean_tokens is not None for one in part.rounds
+    )  # earlier versions drew the same sequences every round
     return (entry.task, entry.device, load, measure.get("threads"), lengths, draws)

@@ -193,7 +193,7 @@ def test_training_data_belongs_to_what_is_trained_or_calibrated(make: Make) -> N
 
 def test_versions_belong_to_the_key(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     before = one(make()).key
-    monkeypatch.setattr("harness.plan.MEASURE_VERSION", 999)
+    monkeypatch.setattr("harness.keys.MEASURE_VERSION", 999)
     assert one(make()).key != before
 
 

@@ -15,10 +15,10 @@ import pytest
 from harness import machine
 from harness.children import run_module
 from harness.errors import QuantboardError
+from harness.keys import machine_identity
 from harness.measure import nvidia
 from harness.measure.conditions import RAPL_COUNTER, TICK, Counters, conditions_between
 from harness.measure.watch import Watch, between
-from harness.plan import machine_identity
 
 CPUS = (0, 1)
 
