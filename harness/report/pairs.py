@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
+
+import numpy as np
 
 from harness.errors import QuantboardError
 from harness.measure.paired import Comparison, holm
@@ -27,6 +29,8 @@ class Pair:
     split: str
     differences: Mapping[str, Comparison]
     ratios: Mapping[Load, Comparison]
+    same: tuple[int, int] | None = None
+    """Examples to which both gave the same answer (label or text), and all; None where answers are scores or not stored."""
     corrected: Mapping[str | Load, float | None] = field(default_factory=dict)
     """Holm's p over all pairs that are shown together, for each metric and figure of its own."""
 
@@ -109,8 +113,20 @@ def _compare(one: Record, other: Record, stored: Stored) -> list[Pair]:
         theirs = next((entry for entry in other.accuracy if entry.split == part.split), None)
         if theirs is not None:
             metrics = compare_metrics(part, theirs, stored.scores(one, part.split), stored.scores(other, part.split))
-            found.append(Pair(one, other, part.split, metrics, {} if number else speed_ratios(one, other)))
+            ratios = {} if number else speed_ratios(one, other)
+            found.append(Pair(one, other, part.split, metrics, ratios, same_answers(one, other, part.split, stored)))
     return found
+
+
+def same_answers(one: Record, other: Record, split: str, stored: Stored) -> tuple[int, int] | None:
+    """How near two ways of running a model are, whether right or wrong: a simulation and its engine, say."""
+    mine, theirs = (stored.columns(entry, split, ("prediction",)) for entry in (one, other))
+    if mine is None or theirs is None or not ("prediction" in mine and "prediction" in theirs):
+        return None
+    a, b = mine["prediction"], theirs["prediction"]
+    if a.dtype.kind == "f" or b.dtype.kind == "f" or not np.array_equal(mine.get("id"), theirs.get("id")):  # type: ignore[arg-type]
+        return None
+    return int((a == b).sum()), len(a)
 
 
 def _corrected(pairs: Sequence[Pair]) -> list[Pair]:
@@ -122,10 +138,7 @@ def _corrected(pairs: Sequence[Pair]) -> list[Pair]:
         holders = [at for at, pair in enumerate(pairs) if name in pair.differences or name in pair.ratios]
         for at, p in zip(holders, holm([_of(pairs[at], name).p for at in holders]), strict=True):
             tables[at][name] = p
-    return [
-        Pair(pair.mine, pair.theirs, pair.split, pair.differences, pair.ratios, table)
-        for pair, table in zip(pairs, tables, strict=True)
-    ]
+    return [replace(pair, corrected=table) for pair, table in zip(pairs, tables, strict=True)]
 
 
 def _of(pair: Pair, name: str | Load) -> Comparison:
@@ -153,6 +166,7 @@ def to_json(pair: Pair) -> dict[str, Any]:
             | {"p_holm": pair.corrected[name]}
             for name, one in pair.differences.items()
         },
+        "same_answers": {"count": pair.same[0], "of": pair.same[1]} if pair.same else None,
         "ratios": [
             dict(zip(("scenario", "load", "batch_size", "figure"), load, strict=True))
             | {"a": _speed(mine, load), "b": _speed(theirs, load)}
@@ -185,6 +199,11 @@ def rows(pairs: Sequence[Pair]) -> list[tuple[str, ...]]:
             shown = f"{one.value:+.2f}" + _range(one, "+.2f") + " points"
             p = p_text(pair.corrected[name]) or one.method
             found.append((*head, name, *(f"{value:.2f}" for value in values), shown, p))
+        if pair.same:
+            count, of = pair.same
+            found.append(
+                (*head, "same answers", "", "", f"{100 * count / of:.2f}%", f"{of - count:,} of {of:,} differ")
+            )
         largest = max((load[2] for load in pair.ratios if load[0] == "offline"), default=0)
         for load, one in pair.ratios.items():
             scenario, lengths, size, figure = load

@@ -100,6 +100,19 @@ def test_a_name_that_means_several_cells_is_not_guessed(results: Path, capsys: A
     assert (code, err) == (2, "'run-int8-1' and 'run-int8-1' mean the same record, run-int8-1\n")
 
 
+def test_the_same_answers_are_counted_whether_right_or_wrong(tmp_path: Path, capsys: Any) -> None:
+    for name, said in (("engine", ["a", "b", "b", "a"]), ("simulation", ["a", "b", "a", "a"])):
+        entry = add(tmp_path, name, answers(4, 2))
+        path = tmp_path / str(entry.accuracy[0].scores_file)
+        with np.load(path) as stored:
+            columns = dict(stored)
+        np.savez(path, allow_pickle=False, **columns, **{"validation/prediction": np.array(said)})
+    _, out, _ = call(capsys, tmp_path, "simulation", "engine", "--json")
+    assert json.loads(out)[0]["same_answers"] == {"count": 3, "of": 4}
+    _, out, _ = call(capsys, tmp_path, "simulation", "engine", "--markdown")
+    assert "| same answers |  |  | 75.00% | 1 of 4 differ |" in out
+
+
 def test_no_records_is_one_line(tmp_path: Path, capsys: Any) -> None:
     code, _, err = call(capsys, tmp_path / "none", "a", "b")
     assert code == 2
