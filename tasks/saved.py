@@ -171,10 +171,10 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def write_split_folders(form: Form, splits: Mapping[str, list[Row]], labels: Mapping[str, str], target: Path) -> None:
-    """Write a DatasetDict to `target`, whole or not at all, with a declaration of what is not official. An older one is
-    replaced; anything else that stands there is an error. Raises TaskError, also when the disk is full."""
-    if target.exists() and not (target / "dataset_dict.json").is_file():
-        raise TaskError(f"{target}: exists and is no saved data set; name another folder")
+    """Write a DatasetDict to `target`, whole or not at all, with a declaration of what is not official. What stands there
+    already, an older one too, is an error. Raises TaskError, also when the disk is full."""
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise TaskError(f"{target}: exists and is not empty; name another folder, or delete it")
     work: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -184,8 +184,6 @@ def write_split_folders(form: Form, splits: Mapping[str, list[Row]], labels: Map
         if labels:
             text = json.dumps({form.name: dict(labels)}, indent=2)
             (new / DECLARATION).write_text(text + "\n", encoding="utf-8")
-        if target.exists():
-            target.replace(work / "old")
         new.replace(target)
     except OSError as error:
         reason = error.strerror or str(error).splitlines()[0]

@@ -174,8 +174,6 @@ def write_saved(names: Iterable[str], data: DataRef, folder: Path) -> list[Path]
     for name in names:
         source = open_rows(name, data)
         target = folder.expanduser().resolve() / form_of(name).name
-        if target.is_dir() and any(target.iterdir()):
-            raise TaskError(f"{target}: is not empty; name another folder, or delete it")
         identity = source.identity
         weak = {split: part.label.split()[0] for split, part in identity.splits.items() if part.label != "official"}
         write_split_folders(form_of(name), {split: source.rows(split) for split in source.splits}, weak, target)

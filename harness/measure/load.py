@@ -202,22 +202,21 @@ def run_test(
     from harness.measure.server import Waiting
 
     lengths = samples.lengths
-    served = tokens = 0
+    served: list[int] = []
     first, last = math.inf, 0.0
     trouble: list[BaseException] = []
 
     def answer(part: Sequence[Any]) -> None:
-        nonlocal served, tokens, last
+        nonlocal last
         rows = [query.index for query in part]
         try:
             if not trouble:
                 call(rows)
-                served += len(part)
+                served.extend(rows)
         except BaseException as error:
             trouble.append(error)
         last = time.perf_counter()
         lg.QuerySamplesComplete([lg.QuerySampleResponse(query.id, 0, 0) for query in part])
-        tokens += sum(lengths[row] for row in rows)
 
     def issue(queries: list[Any]) -> None:
         nonlocal first
@@ -260,7 +259,8 @@ def run_test(
         if trouble:
             raise trouble[0]
         found = _result_lines(Path(folder) / "mlperf_log_detail.txt")
-    return Outcome(found, served, tokens, last - first, conditions_between(before, after, first, last, threads))
+    tokens = sum(lengths[row] for row in served)
+    return Outcome(found, len(served), tokens, last - first, conditions_between(before, after, first, last, threads))
 
 
 def _result_lines(path: Path) -> dict[str, Any]:

@@ -189,17 +189,19 @@ def test_what_is_not_official_stays_marked(tmp_path: Path) -> None:
     assert source.identity.label == "sample"
 
 
-def test_writing_again_replaces_and_never_touches_what_is_not_ours(tmp_path: Path) -> None:
+def test_what_is_there_is_never_written_over(tmp_path: Path) -> None:
     raw, out = tmp_path / "raw", tmp_path / "out"
-    write_squad(raw, SQUAD_ROWS[:1])
-    write_saved(["squad_v1"], detect("squad_v1", raw), out)
     write_squad(raw)
+    (out / "squad_v1").mkdir(parents=True)
     write_saved(["squad_v1"], detect("squad_v1", raw), out)
+    write_squad(raw, SQUAD_ROWS[:1])
+    with pytest.raises(TaskError, match="out/squad_v1: exists and is not empty"):
+        write_saved(["squad_v1"], detect("squad_v1", raw), out)
     assert open_rows("squad_v1", detect("squad_v1", out)).rows("train") == SQUAD_ROWS
     precious = tmp_path / "mine" / "squad_v1" / "thesis.txt"
     precious.parent.mkdir(parents=True)
     precious.write_text("years of work")
-    with pytest.raises(TaskError, match="mine/squad_v1: exists and is no saved data set"):
+    with pytest.raises(TaskError, match="mine/squad_v1: exists and is not empty"):
         write_saved(["squad_v1"], detect("squad_v1", raw), tmp_path / "mine")
     assert precious.read_text() == "years of work"
 
