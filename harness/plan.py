@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from backends import get_backend
 from backends.fake_quant.schemes import get_scheme
-from harness.cells import (
-    CORPUS,
-    MLPERF_LATENCY_MS,
-    MLPERF_ROUNDS,
-    MLPERF_SECONDS,
-    Cell,
-    CheckpointSpec,
-    Measure,
-)
+from harness.cells import CORPUS, Cell, CheckpointSpec, Measure, mlperf_settings
 from harness.errors import QuantboardError
 from harness.keys import cell_key
 from harness.sources import corpus_identity, depth_of, file_hash, look_up
@@ -376,19 +368,6 @@ def _pretrained(teacher: CheckpointSpec) -> CheckpointSpec:
         data=root.data,
         identity=_of_weights(root.identity),
     )
-
-
-def mlperf_settings(settings: Mapping[str, Any], given: Collection[str]) -> dict[str, Any]:
-    """What stands in the place of a default: MLPerf's bound of the server scenario, and profile `mlperf`'s duration. Its counts
-    LoadGen itself takes from its mlperf.conf."""
-    found: dict[str, Any] = {}
-    if "server" in settings["scenarios"] and settings["server_latency_ms"] is None:
-        found["server_latency_ms"] = MLPERF_LATENCY_MS
-    if settings["profile"] == "mlperf":
-        found["min_duration"] = MLPERF_SECONDS
-        if "rounds" not in given:
-            found["rounds"] = MLPERF_ROUNDS
-    return found
 
 
 def _no_map(way: Way, student: CheckpointSpec, teacher: CheckpointSpec) -> Blocked:

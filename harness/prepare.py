@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import machine, paths
+from harness.cells import SAMPLE_NOTICE
 from harness.errors import QuantboardError
 from harness.machine import commit
 from harness.plan import Plan, make_plan
@@ -143,7 +144,6 @@ def run_suite(options: argparse.Namespace, command: str, say: Callable[[str], No
 
     from harness.estimate import estimate
     from harness.executor import done_before, execute
-    from harness.report.terminal import SAMPLE
     from tasks.sources import hub_reachable
 
     suite = load_suite(options.suite)
@@ -166,7 +166,7 @@ def run_suite(options: argparse.Namespace, command: str, say: Callable[[str], No
             f"{suite.name}: --model, --task and --backend leave no cell; `quantboard plan {suite.name}` lists them"
         )
     if any(isinstance(ref, DataRef) and ref.kind == "sample" for ref in found.values()):
-        say(SAMPLE)
+        say(SAMPLE_NOTICE)
         if not (options.data or suite.data):
             say("  (the hub does not answer and no --data was given; --data DIR takes real data from a folder)")
     execution = new_run(

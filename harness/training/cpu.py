@@ -54,6 +54,14 @@ class Dropout(nn.Module):
         return drop(values, self.p) if self.training else values
 
 
+def attention_scores(
+    query: torch.Tensor, key: torch.Tensor, attention_mask: torch.Tensor | None, scaling: float | None
+) -> torch.Tensor:
+    """Before the softmax: (batch, heads, length, length)."""
+    scores = torch.matmul(query * (scaling or query.size(-1) ** -0.5), key.transpose(2, 3))
+    return scores if attention_mask is None else scores + attention_mask
+
+
 def attention(
     module: nn.Module,
     query: torch.Tensor,
@@ -66,9 +74,7 @@ def attention(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Eager attention as transformers computes it, with `drop` for its probabilities. PyTorch's fused attention has a slow
     backward pass on processors, slower yet in bf16. query, key, value: (batch, heads, length, width of a head)."""
-    scores = torch.matmul(query * (scaling or query.size(-1) ** -0.5), key.transpose(2, 3))
-    if attention_mask is not None:
-        scores = scores + attention_mask
+    scores = attention_scores(query, key, attention_mask, scaling)
     probabilities = drop(scores.softmax(-1), dropout if module.training else 0.0)
     return torch.matmul(probabilities, value).transpose(1, 2).contiguous(), probabilities
 

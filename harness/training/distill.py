@@ -16,7 +16,7 @@ from torch.nn.functional import dropout as plain_dropout
 from torch.nn.functional import log_softmax, mse_loss
 
 from harness.errors import CheckpointError
-from harness.training.cpu import drop, register_attention
+from harness.training.cpu import attention_scores, drop, register_attention
 from harness.training.loop import Loss
 from harness.training.settings import no_uniform_map
 from tasks import Task
@@ -165,10 +165,7 @@ def attention(
     **_: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Eager attention as transformers computes it that leaves its scores in `module.scores`. Shapes as `cpu.attention`."""
-    scores = torch.matmul(query * (scaling or query.size(-1) ** -0.5), key.transpose(2, 3))
-    if attention_mask is not None:
-        scores = scores + attention_mask
-    module.scores = scores
+    module.scores = scores = attention_scores(query, key, attention_mask, scaling)
     cheap = drop if scores.device.type == "cpu" else plain_dropout
     probabilities = cheap(scores.softmax(-1), dropout if module.training else 0.0)
     return torch.matmul(probabilities, value).transpose(1, 2).contiguous(), probabilities

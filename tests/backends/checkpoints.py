@@ -13,6 +13,22 @@ from backends.fake_quant.calibrate import calibrate
 from backends.ranges import write_ranges
 
 LENGTH = 48
+BERT_TINY = {
+    "vocab_size": 30_522,
+    "hidden_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 512,
+    "max_position_embeddings": 512,
+}
+MINILM = {
+    "vocab_size": 30_522,
+    "hidden_size": 384,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 12,
+    "intermediate_size": 1536,
+    "max_position_embeddings": 512,
+}
 
 
 def make_checkpoint(folder: Path, *, labels: int | None = None, **sizes: Any) -> Path:

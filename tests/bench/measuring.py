@@ -22,7 +22,7 @@ from harness.measure.assemble import speeds
 from harness.measure.watch import Watch
 from harness.record import Finding, Speed
 from tasks import DataRef, Features, Shape
-from tests.backends.checkpoints import make_checkpoint
+from tests.backends.checkpoints import BERT_TINY, make_checkpoint
 
 LENGTH, BATCH = 128, 8
 LEVEL = 0.01
@@ -38,14 +38,6 @@ MEASURE = Measure(
     max_warmup=3.0,
     threads=1,
 )
-SIZES = {
-    "vocab_size": 30_522,
-    "hidden_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 512,
-    "max_position_embeddings": 512,
-}
 
 
 def made_up(count: int = SAMPLES, seed: int = 0) -> Features:
@@ -63,7 +55,7 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.checkpoint = make_checkpoint(folder / "checkpoint", **SIZES)
+        self.checkpoint = make_checkpoint(folder / "checkpoint", **BERT_TINY)
         write_samples(folder / "samples.npz", made_up(), SAMPLES)
         self._run("build", self.cell())
 

@@ -17,19 +17,11 @@ import torch
 
 from backends import Settings, get_backend
 from harness.machine import cores, describe
-from tests.backends.checkpoints import make_checkpoint
+from tests.backends.checkpoints import MINILM, make_checkpoint
 
 LENGTH, BATCH, TURNS = 384, 16, 5
 Array = np.ndarray[Any, Any]
 Run = Callable[[dict[str, Array]], Any]
-SIZES = {
-    "vocab_size": 30_522,
-    "hidden_size": 384,
-    "num_hidden_layers": 6,
-    "num_attention_heads": 12,
-    "intermediate_size": 1536,
-    "max_position_embeddings": 512,
-}
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +29,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from backends.fake_quant.calibrate import calibrate
     from backends.ranges import write_ranges
 
-    folder = make_checkpoint(tmp_path_factory.mktemp("minilm"), **SIZES)
+    folder = make_checkpoint(tmp_path_factory.mktemp("minilm"), **MINILM)
     write_ranges(folder, calibrate(folder, [batch(4, 64)], "engine_int8", 1))
     return folder
 

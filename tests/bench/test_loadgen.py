@@ -18,9 +18,9 @@ from torch.utils.benchmark import Timer
 from backends import Session, Settings, get_backend
 from harness.measure.load import Samples, make_samples, run_scenario
 from harness.record import SpeedRound
-from tests.backends.checkpoints import make_checkpoint
+from tests.backends.checkpoints import BERT_TINY, make_checkpoint
 from tests.backends.in_memory import InMemorySession
-from tests.bench.measuring import BATCH, LENGTH, MEASURE, SIZES, made_up, share
+from tests.bench.measuring import BATCH, LENGTH, MEASURE, made_up, share
 
 OVERHEAD_US, APART = 20.0, 0.03
 CALLS = 1000
@@ -63,7 +63,7 @@ def test_loadgen_overhead_a_query(trials: int) -> None:
 @pytest.mark.parametrize("name", ["onnxruntime_fp32", "torch_fp32"])
 def test_loadgen_agrees_with_torchs_benchmark(tmp_path: Path, trials: int, name: str) -> None:
     """In one process, torch before and after, so that a drift of the machine cancels."""
-    folder = make_checkpoint(tmp_path / "checkpoint", **SIZES)
+    folder = make_checkpoint(tmp_path / "checkpoint", **BERT_TINY)
     session = get_backend(name).prepare(folder, Settings(LENGTH, BATCH, MEASURE.threads, tmp_path / "cache"), "cpu")
     samples = make_samples(made_up(), load="fixed", max_length=LENGTH, count=256, seed=1)
     work = cycle([samples.batch([row]) for row in range(len(samples))])

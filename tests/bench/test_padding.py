@@ -19,23 +19,15 @@ from backends import Session, Settings, get_backend
 from harness.machine import cores
 from harness.measure.inference import Inference, run_features
 from tasks import DataRef, Features, Shape, Task, open_task
-from tests.backends.checkpoints import make_checkpoint
+from tests.backends.checkpoints import BERT_TINY, make_checkpoint
 
 LENGTH, BATCH = 384, 32
 NEAR_TIE = 1e-5
-SIZES = {
-    "vocab_size": 30_522,
-    "hidden_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 512,
-    "max_position_embeddings": 512,
-}
 
 
 @pytest.fixture(scope="module")
 def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
-    folder = make_checkpoint(tmp_path_factory.mktemp("tiny"), **SIZES)
+    folder = make_checkpoint(tmp_path_factory.mktemp("tiny"), **BERT_TINY)
     settings = Settings(LENGTH, BATCH, cores(), tmp_path_factory.mktemp("cache"))
     return get_backend("torch_fp32").prepare(folder, settings, "cpu")
 

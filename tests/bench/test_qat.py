@@ -21,23 +21,15 @@ from backends.torch_eager import load_model
 from harness.machine import cores
 from harness.training.cpu import prepare_process, register_attention, replace_dropout
 from harness.training.loop import autocast, native_precision
-from tests.backends.checkpoints import make_checkpoint
+from tests.backends.checkpoints import MINILM, make_checkpoint
 
 LENGTH, BATCH, STEPS = 128, 16, 5
-SIZES = {
-    "vocab_size": 30_522,
-    "hidden_size": 384,
-    "num_hidden_layers": 6,
-    "num_attention_heads": 12,
-    "intermediate_size": 1536,
-    "max_position_embeddings": 512,
-}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     prepare_process(cores())
-    return make_checkpoint(tmp_path_factory.mktemp("minilm"), **SIZES)
+    return make_checkpoint(tmp_path_factory.mktemp("minilm"), **MINILM)
 
 
 def model_in_training(folder: Path) -> Any:

@@ -15,8 +15,8 @@ from backends import Settings, get_backend
 from harness.measure.conditions import Counters
 from harness.measure.load import loadgen_settings, make_samples, run_scenario, run_test
 from harness.measure.server import CONFIRM_QUERIES
-from tests.backends.checkpoints import make_checkpoint
-from tests.bench.measuring import BATCH, LENGTH, MEASURE, SIZES, made_up, quiet_or_skip, share
+from tests.backends.checkpoints import BERT_TINY, make_checkpoint
+from tests.bench.measuring import BATCH, LENGTH, MEASURE, made_up, quiet_or_skip, share
 
 REPEATS, MORE, BOUND = 3, 1.25, 5.0
 SECONDS = 4.0
@@ -24,7 +24,7 @@ SECONDS = 4.0
 
 def test_server_holds_its_rate(tmp_path: Path, trials: int) -> None:
     quiet_or_skip()
-    folder = make_checkpoint(tmp_path / "checkpoint", **SIZES)
+    folder = make_checkpoint(tmp_path / "checkpoint", **BERT_TINY)
     settings = Settings(LENGTH, BATCH, MEASURE.threads, tmp_path / "cache")
     session = get_backend("onnxruntime_fp32").prepare(folder, settings, "cpu")
     samples = make_samples(made_up(), load="fixed", max_length=LENGTH, count=256, seed=1)

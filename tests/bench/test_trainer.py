@@ -17,7 +17,7 @@ from harness.training.finetune import begin
 from harness.training.loop import native_precision, train
 from harness.training.settings import TrainSettings
 from tasks.base import Features
-from tests.bench.test_qat import SIZES
+from tests.backends.checkpoints import MINILM
 
 BATCH, STEPS, TURNS = 16, 12, 3
 LONGEST, TYPICAL = 128, 53
@@ -41,7 +41,7 @@ def rows() -> Features:
 
 def config() -> Any:
     kind: Any = BertConfig
-    return kind(**SIZES, num_labels=2)
+    return kind(**MINILM, num_labels=2)
 
 
 def by_trainer(features: Features, folder: Path, precision: str) -> float:

@@ -20,7 +20,8 @@ from harness import paths
 from harness.cells import digest
 from harness.machine import describe
 from harness.measure.paired import Comparison, ratio
-from tests.bench.measuring import FIGURE, LEVEL, MEASURE, SIZES, Bench, figures, share, take_turns
+from tests.backends.checkpoints import BERT_TINY
+from tests.bench.measuring import FIGURE, LEVEL, MEASURE, Bench, figures, share, take_turns
 
 SLOWER = (0.02, 0.03, 0.05)
 FALSE_CALLS, SEEN, TRUSTED = 0.03, 0.80, 0.90
@@ -37,7 +38,7 @@ def different(found: Comparison) -> bool:
 
 
 def measure_trials(folder: Path, trials: int) -> list[Trial]:
-    kept = paths.cache() / "bench" / f"trials-{digest([asdict(MEASURE), SIZES, FIGURE, SLOWER, describe()])}.jsonl"
+    kept = paths.cache() / "bench" / f"trials-{digest([asdict(MEASURE), BERT_TINY, FIGURE, SLOWER, describe()])}.jsonl"
     kept.parent.mkdir(parents=True, exist_ok=True)
     done = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
     print(f"\n  {len(done)} trials in {kept}")
