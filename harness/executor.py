@@ -33,8 +33,8 @@ class Run:
     run_id: str
     suite: str
     title: str
-    file: Path
-    """The JSONL file that records are appended to."""
+    results: Path
+    """The folder of all records."""
     cache: Path
     command: str
     machine: dict[str, Any]
@@ -44,6 +44,12 @@ class Run:
     say: Callable[[str], None]
     show_progress: bool
     failed_checkpoints: dict[str, Outcome] = field(default_factory=dict)
+
+    def file(self, cell: Cell) -> Path:
+        """The JSONL file that the cell's record is appended to: those of the sample lie apart, also where other tasks of the
+        same run have real data."""
+        folder = self.results / "sample" if cell.data.kind == "sample" else self.results
+        return folder / self.suite / f"{self.run_id}.jsonl"
 
 
 @dataclass(frozen=True)
@@ -121,7 +127,7 @@ def _execute_group(
         )
         if until is None:
             if not repeated:
-                record.append(run.file, new)
+                record.append(run.file(cell), new)
             shutil.rmtree(kept_in(cell, run), ignore_errors=True)
         return new
 

@@ -159,10 +159,25 @@ class _TaskHere:
             device=here.device,
             key="",
             baseline=suite.is_baseline(index),
-            blocked=self.missing or blocked or (None if here.available else (here.reason, here.remedy)),
+            blocked=self.missing
+            or blocked
+            or self._no_training_data(checkpoint)
+            or (None if here.available else (here.reason, here.remedy)),
             ancestor=self._ancestor(model),
         )
         return replace(cell, key=cell_key(cell, backend, machine, self.identity, self.version))
+
+    def _no_training_data(self, spec: CheckpointSpec) -> Blocked:
+        """Why what the cell needs cannot be trained or calibrated, where the data has rows for evaluation alone."""
+        if self.identity is None or "train" in self.identity.splits:
+            return None
+        if spec.task != CORPUS and spec.recipe in ("finetune", "qat", "distill", "ptq"):
+            what = "calibrated" if spec.recipe == "ptq" else "trained"
+            return (
+                f"{self.task}: the data has no split 'train', which {spec.model} is {what} on",
+                "add its file to the folder of --data",
+            )
+        return next((found for one in spec.needs if (found := self._no_training_data(one))), None)
 
     def _ancestor(self, model: str) -> str | None:
         """The model whose cell on the baseline backend a model is compared with, where that is another."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import secrets
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -108,25 +109,23 @@ def new_run(
     suite: str,
     title: str,
     *,
-    on_sample: bool,
     command: str,
     machine: Mapping[str, Any],
     identities: Mapping[str, DataIdentity],
     say: Callable[[str], None],
     show_progress: bool,
 ) -> Run:
-    """An execution that begins now, on this state of the code; records of the sample lie apart from the others."""
+    """An execution that begins now, on this state of the code."""
     from harness.executor import Run
 
     make_cache()
     sha, dirty = commit()
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
-    folder = paths.results() / "sample" / suite if on_sample else paths.results() / suite
     return Run(
         run_id=run_id,
         suite=suite,
         title=title,
-        file=folder / f"{run_id}.jsonl",
+        results=paths.results(),
         cache=paths.cache(),
         command=command,
         machine=dict(machine),
@@ -172,7 +171,6 @@ def run_suite(options: argparse.Namespace, command: str, say: Callable[[str], No
     execution = new_run(
         suite.name,
         suite.title,
-        on_sample=on_sample,
         command=command,
         machine=here,
         identities=known,
@@ -223,7 +221,9 @@ def score_predictions(name: str, path: Path, data: str | None, split: str | None
 
 
 def write_data(suite_name: str, folder: Path, option: str | None) -> list[str]:
-    """Write every task's data of a suite as folders of `datasets.save_to_disk`; returns what was written."""
+    """Write every task's data of a suite as folders of `datasets.save_to_disk`, and the text corpus beside it where a stage
+    of the suite reads that; returns what was written."""
+    from harness.sources import corpus_files
     from tasks.sources import hub_reachable, write_saved
 
     suite = load_suite(suite_name)
@@ -238,4 +238,15 @@ def write_data(suite_name: str, folder: Path, option: str | None) -> list[str]:
         if not isinstance(ref, DataRef):
             raise TaskError(f"{task}: {ref[0]}; {ref[1]}")
         written += [str(path) for path in write_saved([task], ref, folder)]
+    stages = [model.distill for model in suite.models.values() if model.distill]
+    reads = any(one.general is not None or (one.augment and one.augment.train) for one in stages)
+    refs = [ref for ref in found.values() if isinstance(ref, DataRef) and reads]
+    for file in dict.fromkeys(path for ref in refs for path in corpus_files(ref)):
+        copy = folder / "corpus" / file.name
+        copy.parent.mkdir(exist_ok=True)
+        try:
+            shutil.copyfile(file, copy)
+        except OSError as error:
+            raise QuantboardError(f"{copy}: {error.strerror}; free some space") from None
+        written.append(str(copy))
     return written

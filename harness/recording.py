@@ -30,7 +30,7 @@ def measured_record(measured: Measured, run: Run, until: Until | None) -> Record
     from harness.measure.assemble import accuracies, cold_start, cold_start_seconds, flops_of, speeds
 
     cell, scored, rounds = measured.cell, measured.scored, measured.rounds
-    kept, scores = kept_in(cell, run) / "scores.npz", run.file.parent / "scores" / f"{run.run_id}-{cell.key}.npz"
+    kept, scores = kept_in(cell, run) / "scores.npz", run.file(cell).parent / "scores" / f"{run.run_id}-{cell.key}.npz"
     if until is None:
         try:
             scores.parent.mkdir(parents=True, exist_ok=True)

@@ -46,7 +46,6 @@ def rerun(entry: Record, option: str | None, source: Path | None, command: str, 
     run = new_run(
         entry.suite,
         entry.suite_title,
-        on_sample=ref.kind == "sample",
         command=command,
         machine=here,
         identities={entry.task: task.identity},

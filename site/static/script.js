@@ -3,7 +3,7 @@
 for (const table of document.querySelectorAll("table.sortable")) {
   const headers = [...table.tHead.rows[0].cells];
   headers.forEach((header, column) => {
-    header.querySelector("button").addEventListener("click", () => {
+    header.querySelector("button")?.addEventListener("click", () => {
       const down = header.getAttribute("aria-sort") !== "descending";
       for (const other of headers) other.removeAttribute("aria-sort");
       header.setAttribute("aria-sort", down ? "descending" : "ascending");

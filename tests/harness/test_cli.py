@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from tests.tasks.raw_files import GLUE
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -90,6 +92,23 @@ def test_data_is_neither_the_sample_unasked_nor_written_over(tmp_path: Path) -> 
     ended = quantboard(*words, cache=tmp_path)
     assert ended.returncode == 2 and "is not empty" in ended.stderr
     assert (folder / "squad_v1" / "notes.txt").exists()
+
+
+def test_data_takes_the_corpus_along_where_a_stage_reads_it(tmp_path: Path) -> None:
+    """The written folder alone lets the student of minilm_distill be planned; minilm_glue reads no corpus."""
+    given, corpus = tmp_path / "given", tmp_path / "given" / "corpus"
+    corpus.mkdir(parents=True)
+    (corpus / "a.txt").write_text("A line.\n")
+    file, text, _ = GLUE["glue/sst2"]
+    for split in ("train", "dev"):
+        path = given / "glue" / file.format(split)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    out = tmp_path / "out"
+    assert quantboard("data", "minilm_distill", str(out), "--data", str(given), cache=tmp_path).returncode == 0
+    assert (out / "corpus" / "a.txt").read_text() == "A line.\n"
+    planned = quantboard("plan", "minilm_distill", "--data", str(out), "--assume", "hub", "--json", cache=tmp_path)
+    assert not [cell["blocked"] for cell in json.loads(planned.stdout)["cells"] if cell["blocked"]]
 
 
 def test_a_cache_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:

@@ -94,6 +94,23 @@ def test_every_model_task_seed_and_backend_is_a_cell(make: Make) -> None:
     assert [cell.baseline for cell in cells[:4]] == [True, False, False, False]
 
 
+def test_data_without_a_train_split_blocks_what_is_trained_or_calibrated_on_it(make: Make) -> None:
+    dev = SplitIdentity(9, 9, "d", "official")
+    bare = {name: DataIdentity("raw", "official", {"validation": dev}) for name in REAL}
+    told = {
+        (cell.model, cell.label): cell.blocked and cell.blocked[0]
+        for cell in make(identities=bare).cells
+        if cell.task == "squad_v1" and cell.backend != "tensorrt_int8"
+    }
+    missing = "squad_v1: the data has no split 'train', which {} on"
+    for model in ("tiny", "again"):
+        assert told[model, "torch_fp32"] == missing.format(f"{model} is trained")
+    assert told["base", "torch_fp32"] is None
+    calibrated = [reason for (model, label), reason in told.items() if model == "base" and label != "torch_fp32"]
+    assert calibrated == [missing.format("base is calibrated")] * 2
+    assert not any(cell.blocked for cell in make().cells if cell.backend != "tensorrt_int8")
+
+
 def test_a_cell_survives_json(make: Make) -> None:
     for cell in make().cells:
         assert Cell.from_json(json.loads(json.dumps(cell.to_json()))) == cell

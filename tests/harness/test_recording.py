@@ -1,0 +1,38 @@
+"""Where a run's records go."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.machine import describe
+from harness.plan import make_plan
+from harness.prepare import new_run
+from harness.suite import load_suite
+from tasks import DataRef
+from tests.tasks.raw_files import GLUE
+
+
+def test_what_ran_on_the_sample_lies_apart_though_another_task_had_real_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUANTBOARD_CACHE", str(tmp_path / "cache"))
+    suite = load_suite("minilm_glue")
+    file, text, _ = GLUE["glue/rte"]
+    for split in ("train", "dev"):
+        (tmp_path / "glue" / file.format(split)).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "glue" / file.format(split)).write_text(text)
+    data = {task: DataRef("sample") for task in suite.tasks} | {"glue/rte": DataRef("raw", str(tmp_path))}
+    run = new_run(
+        suite.name, suite.title, command="", machine=describe(), identities={}, say=print, show_progress=False
+    )
+    run = replace(run, results=tmp_path)
+    plan = make_plan(
+        suite, data=data, identities={}, machine=describe(), tasks=["glue/rte", "glue/sst2"], backends=["torch_fp32"]
+    )
+    assert [run.file(cell).relative_to(tmp_path).parent.as_posix() for cell in plan.cells] == [
+        "sample/minilm_glue",
+        "minilm_glue",
+    ]
