@@ -48,7 +48,7 @@ class Placement:
 
     nodes: how many graph nodes (or modules) each provider or kernel class ran, as the engine itself reports.
     int8_macs, total_macs: multiply-accumulates of one sequence of max_length that ran as integer products, and all.
-    claimed: the provider that the backend stands for; anything heavy elsewhere makes a cell invalid.
+    claimed: the provider that the backend stands for; a matrix product that `detail` has on another provider makes a cell invalid.
     detail: one (name, operator, provider or kernel) a node, for the cell's page.
     """
 

@@ -153,7 +153,7 @@ def _kernels(events: list[dict[str, Any]]) -> Iterator[_Kernel]:
         if event.get("cat") != "Node" or not event["name"].endswith("_kernel_time"):
             continue
         facts = event["args"]
-        macs = _integer_macs(facts["op_name"], facts["input_type_shape"], facts["output_type_shape"])
+        macs = _integer_macs(facts["op_name"], facts["input_type_shape"])
         yield _Kernel(event["name"].removesuffix("_kernel_time"), facts["op_name"], facts["provider"], macs)
 
 
@@ -167,7 +167,7 @@ _INTEGER_PRODUCTS = {
 }
 
 
-def _integer_macs(operator: str, inputs: list[dict[str, list[int]]], outputs: list[dict[str, list[int]]]) -> int:
+def _integer_macs(operator: str, inputs: list[dict[str, list[int]]]) -> int:
     """Multiply-accumulates that a kernel ran as integer products: rows of its input by the elements of its weight."""
     if operator not in _INTEGER_PRODUCTS:
         return 0

@@ -102,7 +102,7 @@ class TensorRTSession:
                     part = plan.with_suffix(".part")
                     part.write_bytes(build(self._onnx, settings, self._logger))
                     part.replace(plan)
-        self.build_seconds = time.perf_counter() - start
+        self.build_seconds = time.perf_counter() - start if self.built else 0.0
         self.artifact_bytes = plan.stat().st_size
         engine = trt.Runtime(self._logger).deserialize_cuda_engine(plan.read_bytes())
         if engine is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -62,7 +61,6 @@ class TorchEager:
     def prepare(self, checkpoint: Path, settings: Settings, device: Device) -> TorchSession:
         import torch
 
-        started = time.perf_counter()
         architecture = read_architecture(checkpoint)
         if settings.max_length > architecture.positions:
             raise BackendError(
@@ -73,7 +71,7 @@ class TorchEager:
         torch.set_num_threads(settings.threads)
         model = load_model(checkpoint, architecture).to(device=device, dtype=getattr(torch, self.dtype))
         size = (checkpoint / "model.safetensors").stat().st_size
-        return TorchSession(model, architecture, settings.max_length, size, time.perf_counter() - started)
+        return TorchSession(model, architecture, settings.max_length, size)
 
 
 def load_model(checkpoint: Path, architecture: Architecture) -> torch.nn.Module:
@@ -106,9 +104,7 @@ def load_model(checkpoint: Path, architecture: Architecture) -> torch.nn.Module:
 class TorchSession:
     built = False
 
-    def __init__(
-        self, model: torch.nn.Module, architecture: Architecture, max_length: int, size: int, seconds: float
-    ) -> None:
+    def __init__(self, model: torch.nn.Module, architecture: Architecture, max_length: int, size: int) -> None:
         self.model = model
         self._architecture = architecture
         self._length = max_length

@@ -177,7 +177,6 @@ def accuracy(job: Job) -> dict[str, Any]:
             "notes": list(placement.notes),
         },
         "peak_rss_bytes": peak_rss_bytes(),
-        "engine_modules": engines_imported(),
     }
 
 
@@ -316,11 +315,6 @@ def write_samples(path: Path, features: Features, count: int) -> None:
 
 def read_samples(path: Path) -> Features:
     return _read_features(path)
-
-
-def engines_imported() -> list[str]:
-    """Which of the heavy engines this process holds: a cell imports its own alone."""
-    return [name for name in ("torch", "onnxruntime", "tensorrt", "transformers") if name in sys.modules]
 
 
 if __name__ == "__main__":

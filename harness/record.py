@@ -308,7 +308,9 @@ class Record(Part):
     memory: Memory | None = None
     placement: PlacementRecord | None = None
     artifact_bytes: int | None = Field(None, description="what the engine loads: ONNX file, engine plan or weights")
-    build_seconds: float | None = Field(None, description="export and engine build, None when it came from the cache")
+    build_seconds: float | None = Field(
+        None, description="export and engine build, None when it came from the cache or nothing is built"
+    )
     cold_start_seconds: float | None = Field(
         None, description="process start to first answer without build_seconds, median of rounds"
     )

@@ -49,7 +49,7 @@ def measured_record(measured: Measured, run: Run, until: Until | None) -> Record
         status="invalid" if findings else "ok",
         reason="; ".join(finding.what for finding in findings),
         checkpoint=checkpoint,
-        accuracy=accuracies(scored, kept, f"scores/{scores.name}" if until is None else None, checkpoint, cell),
+        accuracy=accuracies(scored, kept, f"scores/{scores.name}" if until is None else None, cell),
         flops=flops_of(cell, checkpoint, scored["placement"]),
         speed=speed,
         memory=_memory(rounds),

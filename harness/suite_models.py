@@ -140,6 +140,11 @@ def _stages(data: Raw, model: Raw, here: Where) -> Iterator[Problem]:
         yield (*at, "augment", "glove"), wrong
     if isinstance(changes := augment.get("train"), dict):
         yield from check_train({}, changes, (*at, "augment", "train"))
+    if augment and isinstance(given.get("labels"), dict):
+        yield (
+            (*at, "augment"),
+            "makes up examples for a teacher to answer, which stage 'labels' has not; delete one of them",
+        )
     facts = [task_facts(task) for task in texts(data.get("tasks"))]
     if augment and facts and all(one and one.kind == "question_answering" for one in facts):
         yield (*at, "augment"), "exchanges words, which would move answers, and all tasks are questions; delete it"

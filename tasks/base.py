@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     import numpy as np
     from tokenizers import Tokenizer
 
-Split = Literal["train", "validation", "validation_matched", "validation_mismatched"]
 Kind = Literal["question_answering", "classification", "regression"]
 Array = "np.ndarray[Any, Any]"
 

@@ -179,14 +179,15 @@ def _divergence(bins: Array, kept: int, levels: int) -> float:
 
 
 def moving_average(extremes: Sequence[tuple[float, float]], quantizer: Quantizer) -> tuple[Array, Array]:
-    """`ema`: (1,) low and high from each batch's, the first batch's moved towards each later one's. A symmetric grid follows
-    the largest magnitude."""
+    """`ema`: (1,) low and high from each batch's, the mean of all so far moved towards each later one's. A symmetric grid
+    follows the largest magnitude. The weight of a batch is 1 / its number until that falls to 1 - `ema_decay`: a decay made
+    for a whole training would otherwise leave the first of a few batches nearly all there is."""
     average: Array | None = None
-    for low, high in extremes:
+    for number, (low, high) in enumerate(extremes, 1):
         now = np.array([min(low, 0.0), max(high, 0.0)])
         if quantizer.symmetric:
             now = np.abs(now).max() * np.array([-1.0, 1.0])
-        average = now if average is None else average + (1 - quantizer.ema_decay) * (now - average)
+        average = now if average is None else average + max(1 / number, 1 - quantizer.ema_decay) * (now - average)
     found = np.zeros(2) if average is None else average
     return found[:1], found[1:]
 

@@ -32,9 +32,9 @@ class Quantizer:
     rounding: of ties, to the even neighbour (every engine's way) or up (Vitis's fixed-point hardware).
     estimator: how calibration finds the range. `min_max`: all that was seen. `percentile`: what `percentile` percent of
     the values lie in. `mse`: least squared error of the values seen. For activations only: `output_error`, least relative
-    error, averaged over tokens, of the output of what reads the tensor; `ema`, the first batch's extremes, moved towards
-    each later batch's by 1 - `ema_decay`; `entropy`, least Kullback-Leibler divergence of the rounded from the original
-    distribution (TensorRT's calibrator); `mode`, the power of two that `mse` finds in most batches (Vitis).
+    error, averaged over tokens, of the output of what reads the tensor; `ema`, the mean of the batches' extremes, and after
+    1 / (1 - `ema_decay`) batches a moving average of them; `entropy`, least Kullback-Leibler divergence of the rounded from
+    the original distribution (TensorRT's calibrator); `mode`, the power of two that `mse` finds in most batches (Vitis).
     training: what quantization-aware training does with the range that calibration found. `learn`: gradients train it, as
     LSQ does scales (arXiv 1902.08153), TQT the thresholds of powers of two (arXiv 1903.08066), AIMET both ends of an
     asymmetric range. `follow`: a weight's is its minimum and maximum at every step, an activation's an `ema` over steps.

@@ -30,9 +30,7 @@ def read_scores(path: Path, split: str, statistic: Mapping[str, Sequence[Any]], 
     return Scores(metrics, columns, kinds, groups)
 
 
-def accuracies(
-    scored: Mapping[str, Any], scores: Path, kept_as: str | None, checkpoint: Checkpoint, cell: Cell
-) -> list[Accuracy]:
+def accuracies(scored: Mapping[str, Any], scores: Path, kept_as: str | None, cell: Cell) -> list[Accuracy]:
     """One a split, with intervals. `kept_as`: where the NPZ lies beside the record."""
     chosen = selected_on(cell.checkpoint)
     parts = []

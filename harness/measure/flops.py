@@ -23,7 +23,7 @@ def encoder_flops(
     intermediate: int,
     sequence_length: int,
     head_outputs: int,
-    head: Literal["token", "pooled", "none"],
+    head: Literal["token", "pooled"],
 ) -> FlopCount:
     """`token`: a linear layer on every token (question answering); `pooled`: BERT's pooler and a classifier on the first."""
     linear = 4 * hidden * hidden + 2 * hidden * intermediate
@@ -32,7 +32,6 @@ def encoder_flops(
     heads = {
         "token": 2 * sequence_length * hidden * head_outputs,
         "pooled": 2 * (hidden * hidden + hidden * head_outputs),
-        "none": 0,
     }
     return FlopCount(encoder + heads[head], encoder, heads[head])
 

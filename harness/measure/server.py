@@ -66,7 +66,7 @@ def search(
 
     capacity: samples a second of full batches without a pause, from where the search starts. Short tests narrow the rate down
     to 5%; there a p99 within the bound holds. Then a whole test must convince LoadGen's early stopping; else the rate goes
-    down by 5%, six times at most. Both profiles look with short tests; the confirming test has the profile's length.
+    down by 5% and is tried again, in six tests at most. Both profiles look with short tests; the confirming test has the profile's length.
     """
     probes: list[Probe] = []
 

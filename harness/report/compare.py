@@ -79,7 +79,7 @@ def speed_of(entry: Record, scenario: str, load: str) -> Speed | None:
 
 def ancestor_of(entry: Record) -> str:
     """The model whose cell is the baseline: a QAT model's FP32 parent, a student's teacher, else the model itself."""
-    return str(getattr(entry, "ancestor", None) or entry.settings.get("ancestor") or entry.model)
+    return str(entry.settings.get("ancestor") or entry.model)
 
 
 def baseline_of(entry: Record, entries: Sequence[Record]) -> Record | None:

@@ -26,7 +26,6 @@ MONTHS = (
     "December",
 )  # fmt: skip
 SEASONS = ("spring", "summer", "autumn", "winter")
-WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 NUMBER_WORDS = (
     "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "fifteen", "twenty",
     "thirty", "forty", "fifty",
@@ -43,10 +42,6 @@ MATERIALS = (
 ANIMALS = (
     "fox", "heron", "lion", "eagle", "bear", "salmon", "stag", "raven", "horse", "dolphin", "owl", "wolf", "swan",
     "hare", "beaver", "falcon",
-)  # fmt: skip
-LANGUAGES = (
-    "French", "German", "Dutch", "Spanish", "Italian", "Polish", "Danish", "Greek", "Turkish", "Finnish", "Arabic",
-    "Russian", "Latin", "Welsh", "Czech", "Swedish",
 )  # fmt: skip
 REGIONS = (
     "Norway", "Wales", "Bavaria", "Flanders", "Tuscany", "Bohemia", "Savoy", "Galicia", "Saxony", "Jutland", "Cornwall",

@@ -237,15 +237,15 @@ def test_powers_of_two(estimator: Any) -> None:
 
 
 def test_a_moving_average_by_hand() -> None:
-    """Decay 0.75: the first batch's extremes, then a quarter of the way to each later one's."""
+    """The mean of the first four, where decay 0.75 begins: then a quarter of the way to each later one's."""
     batches = [(-2.0, 4.0), (-6.0, 1.0), (2.0, 8.0)]
     low, high = moving_average(batches, Quantizer(symmetric=False, estimator="ema", ema_decay=0.75))
-    assert low[0] == pytest.approx(((-2 * 0.75 - 6 * 0.25) * 0.75) + 0)  # zero is always part of a range
-    assert high[0] == pytest.approx((4 * 0.75 + 1 * 0.25) * 0.75 + 8 * 0.25)
-    low, high = moving_average(batches, Quantizer(estimator="ema", ema_decay=0.75))
-    assert high[0] == -low[0] == pytest.approx((4 * 0.75 + 6 * 0.25) * 0.75 + 8 * 0.25)
+    assert low[0] == pytest.approx((-2 - 6 + 0) / 3)  # zero is always part of a range
+    assert high[0] == pytest.approx((4 + 1 + 8) / 3)
+    low, high = moving_average([*batches, (0.0, 3.0), (0.0, 12.0)], Quantizer(estimator="ema", ema_decay=0.75))
+    assert high[0] == -low[0] == pytest.approx(((4 + 6 + 8 + 3) / 4) * 0.75 + 12 * 0.25)
     low, high = moving_average(batches * 30, Quantizer(estimator="ema"))
-    assert high[0] == pytest.approx(4, rel=0.01)  # Q8BERT's decay keeps the first batch's for long
+    assert high[0] == pytest.approx(6)  # Q8BERT's decay is for thousands of steps: of ninety batches, their mean
 
 
 def test_the_most_common_power_of_two_wins_and_of_equals_the_largest() -> None:

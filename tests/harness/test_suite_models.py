@@ -112,6 +112,12 @@ CASES = {
         'models.student.task."glue/cola".distill.labels: the model does not run this stage; name it in its distill table,'
         " or delete this",
     ),
+    "made-up examples without a teacher": (
+        "[models.student.distill.prediction]",
+        "[models.student.distill.labels]",
+        "models.student.distill.augment: makes up examples for a teacher to answer, which stage 'labels' has not; delete one"
+        " of them",
+    ),
     "layers of random weights": (
         "temperature = 2.0",
         "layers = 1",
