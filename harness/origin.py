@@ -23,6 +23,7 @@ OF_TRAINING = (
     "train_steps",
     "train_precision",
     "loss_curve",
+    "stages",
 )
 """What origin.json says of a training; a checkpoint that only adds ranges inherits it."""
 
@@ -103,6 +104,7 @@ def describe(folder: Path) -> Checkpoint:
         **{name: origin.get(name) for name in of_making},
         quantization=_quantization(folder) if (folder / "ranges.json").is_file() else None,
         train=origin["settings"],
+        stages=origin.get("stages", []),
     )
 
 

@@ -103,6 +103,10 @@ class Checkpoint(Part):
     )
     train_device: str | None = None
     train_examples: int | None = None
+    stages: list[dict[str, Any]] = Field(
+        default_factory=list,
+        description="of a distilled student, in order: stage, sequences, made-up ones too, steps, seconds",
+    )
     calibration_seconds: float | None = None
     parent: str | None = None
     made_by: dict[str, Any] = Field(default_factory=dict, description="software and machine that made it")

@@ -284,6 +284,8 @@ def test_every_stage_is_a_checkpoint_and_keeps_no_projection(whole: dict[str, Pa
     described = describe(whole["prediction"])
     assert (described.stand_in, described.architecture["hidden_size"]) == (True, 8)
     assert described.parameters < describe(folder_of(TEACHER, cache)).parameters
+    assert [one["stage"] for one in described.stages] == ["general", "intermediate", "prediction"]
+    assert described.train_seconds == sum(one["train_seconds"] for one in described.stages)
 
 
 def test_plain_transformers_loads_every_stage(whole: dict[str, Path]) -> None:
