@@ -113,7 +113,7 @@ def accuracy_against_qps(shown: Sequence[Point], metric: str, theme: Theme) -> s
                 capsize=3,
                 linewidth=1.2,
             )
-        axes.set_xlabel("queries per second, offline, real lengths (right is faster)")
+        axes.set_xlabel("samples per second, offline, real lengths (right is faster)")
         axes.set_ylabel(f"{metric}, % (up is better)")
         axes.set_xlim(left=0)
         axes.grid(color=theme.grid, linewidth=0.6)

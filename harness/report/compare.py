@@ -29,7 +29,7 @@ Load = tuple[str, str, int, str]
 """scenario, load, batch size, figure: `("offline", "real", 32, "qps")`."""
 Range = tuple[int, int]
 FIGURES = {"single_stream": ("p50_ms", "p90_ms", "p99_ms"), "multi_stream": ("p50_ms", "p99_ms")}
-"""Whose ratios are given; of other scenarios it is queries a second."""
+"""Whose ratios are given; of other scenarios it is samples a second."""
 
 
 @dataclass(frozen=True)
@@ -235,7 +235,7 @@ def _accuracy_ranks(
 
 
 def _speed_ranks(entries: Sequence[Record]) -> dict[str, tuple[int, Range]]:
-    """By queries a second, offline at real lengths, largest batch: of the cells that were measured by turns under the same
+    """By samples a second, offline at real lengths, largest batch: of the cells that were measured by turns under the same
     conditions, the largest such set."""
     sets: list[list[tuple[Record, Speed]]] = []
     for entry in entries:

@@ -235,7 +235,7 @@ def notes(pairs: Sequence[Pair]) -> list[str]:
     """What one must know to read the table."""
     found = ["Differences are A less B in points, ratios A over B; p is Holm-corrected over the pairs of a figure."]
     if any(pair.ratios for pair in pairs):
-        found.append("Of queries a second more is better, of milliseconds less.")
+        found.append("Of samples a second more is better, of milliseconds less.")
     if any(is_sample(pair.mine) for pair in pairs):
         found.append("SAMPLE DATA with a stand-in model: nothing here says anything about real data.")
     if any(pair.ratios and machine_of_board(pair.mine) != machine_of_board(pair.theirs) for pair in pairs):

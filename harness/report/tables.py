@@ -90,7 +90,7 @@ COMPARED = (
 )  # fmt: skip
 SPEED_COMPARED = (
     ("speed-up", "×", "Queries a second, offline at real lengths, over the baseline's: ratio of geometric means with its 95% interval over rounds (pairs of rounds that took turns, where both ran in one run); p is Holm-corrected over the column."),
-    ("speed rank", "", "Ranks that queries a second, offline at real lengths, may hold among this table's valid cells of the same seed, 1 the fastest; Holm's correction over all pairs."),
+    ("speed rank", "", "Ranks that samples a second, offline at real lengths, may hold among this table's valid cells of the same seed, 1 the fastest; Holm's correction over all pairs."),
 )  # fmt: skip
 
 

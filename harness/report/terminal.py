@@ -59,7 +59,7 @@ def print_records(records: Sequence[Record], until: str | None = None) -> None:
         "accuracy % [95%]",
         "points against baseline [95%]",
         "p90 ms",
-        "queries/s",
+        "samples/s",
         "speed-up [95%]",
         "INT8 share",
         "peak MiB",
@@ -101,8 +101,8 @@ def print_records(records: Sequence[Record], until: str | None = None) -> None:
     if macros:
         out.print(f"macro average: the {MEANS}.", style="dim")
     out.print(
-        "queries/s: offline, real lengths, largest batch; p90: single stream, real lengths; simulations carry no speed figure.\n"
-        "points: paired over the same examples; p is Holm-corrected over the table; speed-up: of queries/s, over rounds (docs/method.md).",
+        "samples/s: offline, real lengths, largest batch; p90: single stream, real lengths; simulations carry no speed figure.\n"
+        "points: paired over the same examples; p is Holm-corrected over the table; speed-up: of samples/s, over rounds (docs/method.md).",
         style="dim",
     )
 

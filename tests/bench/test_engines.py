@@ -83,7 +83,7 @@ def compare(sides: dict[str, Run]) -> dict[str, float]:
     print()
     first = next(iter(rates.values()))
     for name, rate in rates.items():
-        print(f"  {name:45} {rate:8.1f} queries/s   {rate / first:5.2f} x")
+        print(f"  {name:45} {rate:8.1f} samples/s   {rate / first:5.2f} x")
     return rates
 
 

@@ -60,7 +60,7 @@ def test_markdown_is_a_table_with_its_notes(results: Path, capsys: Any) -> None:
     _, out, _ = call(capsys, results, "int8", "torch_fp32", "--markdown")
     lines = [line for line in out.splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in lines}) == 1
-    assert len(lines) == 2 + 2 * 2  # accuracy and queries a second of two seeds
+    assert len(lines) == 2 + 2 * 2  # accuracy and samples a second of two seeds
     assert "| glue/rte | 1 | official | accuracy | 86.67 | 93.33 | -6.67 [" in out
     assert "A: int8 of tiny; B: torch_fp32 of tiny" in out
     assert "Holm" in out
