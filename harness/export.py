@@ -44,9 +44,7 @@ def find_checkpoint(records: Sequence[Record], name: str, tasks: Sequence[str], 
     ((key, entry),) = found.items()
     folder = cache / "checkpoints" / key
     if not folder.is_dir():
-        raise QuantboardError(
-            f"{entry.record_id}: its checkpoint is not in the cache; make it again: {_again(entry)}"
-        )
+        raise QuantboardError(f"{entry.record_id}: its checkpoint is not in the cache; make it again: {_again(entry)}")
     return folder, entry
 
 

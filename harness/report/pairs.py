@@ -35,9 +35,7 @@ class Pair:
     """Holm's p over all pairs that are shown together, for each metric and figure of its own."""
 
 
-def select(
-    records: Sequence[Record], name: str, *, lacking: Sequence[Record] = (), what: str = ""
-) -> list[Record]:
+def select(records: Sequence[Record], name: str, *, lacking: Sequence[Record] = (), what: str = "") -> list[Record]:
     """The records that a name means: a record id or the beginning of a single one, a label, a backend, a model, or
     MODEL/LABEL. Raises QuantboardError where it means none. lacking: records without `what` the caller needs, such as were
     skipped; a name that means these alone is told so."""
@@ -83,7 +81,9 @@ def pair_up(records: Sequence[Record], mine: str, theirs: str, tasks: Sequence[s
                 f"--task: no record of '{task}'; there are {_listed(entry.task for entry in records)}"
             )
     if mine == theirs:
-        raise QuantboardError(f"both names are the same, '{mine}'; name two that differ, as MODEL/LABEL or by record id")
+        raise QuantboardError(
+            f"both names are the same, '{mine}'; name two that differ, as MODEL/LABEL or by record id"
+        )
     asked = [entry for entry in records if not tasks or entry.task in tasks]
     chosen, lacking = [one for one in asked if one.accuracy], [one for one in asked if not one.accuracy]
     left, right = (select(chosen, name, lacking=lacking, what="figures") for name in (mine, theirs))

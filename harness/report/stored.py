@@ -56,7 +56,11 @@ class Stored:
                 names = {name.removeprefix(f"{split}/"): name for name in stored.files if name.startswith(f"{split}/")}
                 return {short: stored[name] for short, name in names.items() if short != "prediction" or short in also}
         except BROKEN as error:
-            reason = f"cannot be read: {error.strerror}" if isinstance(error, OSError) and error.strerror else "not a scores file"
+            reason = (
+                f"cannot be read: {error.strerror}"
+                if isinstance(error, OSError) and error.strerror
+                else "not a scores file"
+            )
             raise RecordError(f"{path}: {reason}; restore it from git or delete it") from None
 
     def path(self, entry: Record, name: str) -> Path | None:
