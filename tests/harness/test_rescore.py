@@ -189,7 +189,7 @@ def test_damaged_predictions_are_told_in_our_words(tmp_path: Path, capsys: Any, 
         with file.open("wb") as out:
             np.save(out, np.ones(3))
     elif damage == "objects":
-        np.savez(file, **{"validation/id": np.array([None, {}], dtype=object)})
+        np.savez(file, allow_pickle=True, **{"validation/id": np.array([None, {}], dtype=object)})
     elif damage == "folder":
         file.unlink()
         file.mkdir()
