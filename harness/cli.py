@@ -212,7 +212,7 @@ def run(options: argparse.Namespace) -> int:
 
 def command(options: argparse.Namespace) -> str:
     """The command that repeats a run; the data's folder is called DIR, since its place says nothing about it."""
-    words = ["quantboard", "run", Path(options.suite).stem if options.suite.endswith(".toml") else options.suite]
+    words = ["quantboard", "run", _suite_word(options.suite)]
     if options.data:
         words += ["--data", options.data if options.data in ("sample", "real") else "DIR"]
     for name in ("model", "task", "backend", "seed"):
@@ -221,6 +221,17 @@ def command(options: argparse.Namespace) -> str:
     if options.limit:
         words += ["--limit", str(options.limit)]
     return shlex.join(words)
+
+
+def _suite_word(given: str) -> str:
+    """A suite's name where its file lies among the suites; else the file's name alone, since folders of this machine say
+    nothing to who repeats it."""
+    from harness import paths
+
+    path = Path(given)
+    if path.name == given and path.suffix != ".toml":
+        return given
+    return path.stem if path.resolve().parent == (paths.home() / "suites").resolve() else f"./{path.name}"
 
 
 def score(options: argparse.Namespace) -> int:

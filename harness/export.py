@@ -28,9 +28,10 @@ def find_checkpoint(records: Sequence[Record], name: str, tasks: Sequence[str], 
             raise QuantboardError(
                 f"--task: no record of '{task}'; there are {', '.join(sorted({e.task for e in records}))}"
             )
-    usable = [entry for entry in records if entry.checkpoint and (not tasks or entry.task in tasks)]
+    asked = [entry for entry in records if not tasks or entry.task in tasks]
+    usable, lacking = [one for one in asked if one.checkpoint], [one for one in asked if not one.checkpoint]
     found: dict[str, Record] = {}
-    for entry in select(usable, name):
+    for entry in select(usable, name, lacking=lacking, what="checkpoint"):
         assert entry.checkpoint is not None
         own, below = entry.checkpoint.key, entry.checkpoint.parent
         before = entry.checkpoint.recipe == "ptq" and name == entry.model
@@ -43,10 +44,13 @@ def find_checkpoint(records: Sequence[Record], name: str, tasks: Sequence[str], 
     ((key, entry),) = found.items()
     folder = cache / "checkpoints" / key
     if not folder.is_dir():
-        raise QuantboardError(
-            f"{entry.record_id}: its checkpoint is not in the cache; make it again: {entry.command} --until quantize"
-        )
+        raise QuantboardError(f"{entry.record_id}: its checkpoint is not in the cache; make it again: {_again(entry)}")
     return folder, entry
+
+
+def _again(entry: Record) -> str:
+    """The command that makes a record's checkpoint and no more, where it can stop there: `rerun` goes to the end."""
+    return f"{entry.command} --until quantize" if entry.command.startswith("quantboard run ") else entry.command
 
 
 def export(checkpoint: Path, entry: Record, name: str, form: Format, target: Path) -> list[Path]:

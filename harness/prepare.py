@@ -162,7 +162,7 @@ def run_suite(options: argparse.Namespace, command: str, say: Callable[[str], No
     plan = _plan(suite, options, found, known, here, online, hub_revisions(suite) if online else {})
     if not plan.cells:
         raise QuantboardError(
-            f"{suite.name}: --model, --task and --backend leave no cell; `quantboard plan {suite.name}` lists them"
+            f"{suite.name}: --model, --task and --backend leave no cell; `quantboard plan {options.suite}` lists them"
         )
     if any(isinstance(ref, DataRef) and ref.kind == "sample" for ref in found.values()):
         say(SAMPLE_NOTICE)

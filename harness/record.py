@@ -8,14 +8,16 @@ Figures are unrounded.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from harness import lines, record_free
 from harness.errors import RecordError
+from harness.suite_problems import path as place
+from harness.suite_problems import printable
 
 SCHEMA_VERSION = 1
 
@@ -33,6 +35,13 @@ class Figure(Part):
     low: float | None = None
     high: float | None = None
     method: str = Field("", description="how the interval was made, e.g. 'bootstrap over 48 articles, 10000 resamples'")
+
+    @model_validator(mode="after")
+    def _has_both_ends(self) -> Self:
+        """Pages print both where there is one."""
+        if (self.low is None) != (self.high is None):
+            raise ValueError("an interval needs both low and high")
+        return self
 
 
 Rule = Literal[
@@ -128,6 +137,13 @@ class Accuracy(Part):
     forward_seconds: float = Field(description="time in the session's run alone, whole split")
     tokens: int = Field(description="tokens fed, padding included")
     scores_file: str | None = Field(None, description="NPZ beside the record with predictions and per-example scores")
+
+    @model_validator(mode="after")
+    def _has_its_primary(self) -> Self:
+        """Charts and ranks are of it."""
+        if self.primary not in self.metrics:
+            raise ValueError(f"metrics has no '{self.primary}', which primary names")
+        return self
 
 
 class Flops(Part):
@@ -244,7 +260,7 @@ class Speed(Part):
         "quick", description="whose durations and counts; 'unverified by MLCommons' in either case"
     )
     latency_bound_ms: float | None = Field(None, description="what server had to hold with its 99th percentile")
-    rounds: list[SpeedRound]
+    rounds: list[SpeedRound] = Field(min_length=1)
     timed: str = Field(description="what is inside the timed region")
 
 
@@ -285,7 +301,7 @@ class Record(Part):
     reason: str = Field("", description="why it failed or was skipped; empty when ok")
     remedy: str = ""
     log_tail: list[str] = Field(default_factory=list, description="last lines of a failed cell's log")
-    suite: str
+    suite: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
     suite_title: str
     model: str
     seed: int
@@ -330,56 +346,32 @@ def order(entry: Record) -> tuple[str, str, str]:
 
 def append(path: Path, record: Record) -> None:
     """Append one record as a line, and return only when it is on the disk. Raises RecordError."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        line = record.model_dump_json() + "\n"
-        with path.open("ab") as file:
-            if file.tell() and not _ends_with_newline(path):  # a killed run may have left half a line
-                line = "\n" + line
-            file.write(line.encode())
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise RecordError(
-            f"{path}: cannot write the record: {error.strerror}; free some space or make the folder writable"
-        ) from None
-
-
-def _ends_with_newline(path: Path) -> bool:
-    with path.open("rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) == b"\n"
+    lines.add(path, record.model_dump_json())
 
 
 def read(folder: Path) -> Iterator[tuple[Path, Record]]:
     """Every record below a folder, files in name order. A last line that a killed run cut short is passed over; any other
     broken line raises RecordError with file and line."""
     for path in sorted(folder.rglob("*.jsonl")):
-        lines = path.read_bytes().split(b"\n")
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
+        for number, value in lines.read(path):
             try:
-                yield path, parse(json.loads(line))
-            except (json.JSONDecodeError, UnicodeDecodeError):
-                if _cut_short(line):
-                    continue
-                raise RecordError(
-                    f"{path}: line {number}: not a JSON object; restore the file from git or delete the line"
-                ) from None
+                entry = parse(value)
             except ValidationError as error:
-                first = error.errors()[0]
-                where = ".".join(str(part) for part in first["loc"])
+                what = printable(_words(error))
                 raise RecordError(
-                    f"{path}: line {number}: {where}: {first['msg']}; it is not a record of schema version {SCHEMA_VERSION}"
+                    f"{path}: line {number}: {what}: not a record of schema version {SCHEMA_VERSION}; {lines.REMEDY}"
                 ) from None
+            yield path, entry
 
 
-def _cut_short(line: bytes) -> bool:
-    """A record that was being written when the process died: it begins as one and never ends."""
-    return line.startswith(b'{"schema_version"') and not line.rstrip().endswith(b"}")
+def _words(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    return f"{place(first['loc']) or 'the line'}: {first['msg'].removeprefix('Value error, ')}"
 
 
 def parse(value: Any) -> Record:
-    """A record from its JSON value; older schema versions are migrated here once there are any."""
-    return Record.model_validate_json(json.dumps(value))
+    """A record from its JSON value; older schema versions are migrated here once there are any. Raises ValidationError, also
+    where the free parts do not hold what pages and comparisons read of them."""
+    found = Record.model_validate_json(json.dumps(value))
+    record_free.check(found.settings, found.machine)
+    return found

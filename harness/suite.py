@@ -154,6 +154,12 @@ class Reference(Table):
     source: Text = Field(description="where it was published")
 
 
+class _References(BaseModel):
+    """What the site reads of a suite file."""
+
+    references: List[Reference] = ()
+
+
 class StandIn(Table):
     """What is different for one model on the sample."""
 
@@ -245,6 +251,21 @@ def load_suite(name_or_path: str, suites_dir: Path | None = None) -> Suite:
         raise SuiteError(lines(shown_as, data, problems))
     suite._file = file
     return suite
+
+
+def load_references(file: Path) -> list[dict[str, Any]]:
+    """The published figures of a suite file as they stand there; of the rest it need only be TOML, since old records outlive
+    what their suite asks for. Raises SuiteError."""
+    shown_as = printable(_relative(file))
+    try:
+        data = _parse(file, shown_as)
+        _References.model_validate(data)
+    except ValidationError as error:
+        raise SuiteError(lines(shown_as, data, from_pydantic(error, _References))) from None
+    except RecursionError:
+        raise SuiteError([f"{shown_as}: tables or lists are nested too deeply"]) from None
+    found: list[dict[str, Any]] = data.get("references", [])
+    return found
 
 
 def find(name: str, folder: Path) -> Path:

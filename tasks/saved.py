@@ -43,16 +43,17 @@ def saved_folders(form: Form, root: Path) -> dict[str, Path]:
 
 def _is_own(form: Form, own: str, root: Path, found: Mapping[str, Path]) -> bool:
     """Whether the folder that the user named is this very task's: GLUE's tasks share their columns."""
-    info = _json(next(iter(found.values())) / INFO)
+    split = next(iter(found.values()))
     if form.name == "squad_v1":
-        return {"question", "context", "answers"} <= set(info.get("features") or {})
-    return plain(root.name) == own or info.get("config_name") == own
+        return {"question", "context", "answers"} <= set(_features(split))
+    return plain(root.name) == own or _json(split / INFO).get("config_name") == own
 
 
 def saved_files(folder: Path) -> list[Path]:
     """The files that a split's rows depend on. Raises TaskError."""
     state = _json(folder / STATE)
-    names = [str(part.get("filename")) for part in state.get("_data_files") or [] if isinstance(part, dict)]
+    parts = state.get("_data_files")
+    names = [str(part.get("filename")) for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
     if not names or any(Path(name).name != name for name in names):
         raise TaskError(f"{folder / STATE}: names no data files of this folder; save the data set again")
     if state.get("_indices_files") or state.get("_indices_data_files"):
@@ -76,7 +77,7 @@ def read_saved(form: Form, folder: Path) -> list[Row]:
 
 
 def _rows(form: Form, folder: Path) -> Iterator[Row]:
-    feature = (_json(folder / INFO).get("features") or {}).get("label")
+    feature = _features(folder).get("label")
     numbers = _numbers(form, feature.get("names") if isinstance(feature, dict) else None, folder)
     seen: set[str] = set()
     index = 0
@@ -145,17 +146,24 @@ def _numbers(form: Form, names: Any, folder: Path) -> dict[Any, int]:
     ours = {name: number for number, name in enumerate(form.classes)}
     if not isinstance(names, list):
         return {**{number: number for number in ours.values()}, **ours}
-    if set(names) != set(ours) and names != [str(number) for number in ours.values()]:
+    if {str(name) for name in names} != set(ours) and names != [str(number) for number in ours.values()]:
         raise TaskError(f"{folder}: classes {', '.join(map(str, names))}; {form.name} has {', '.join(ours)}")
     return {number: ours.get(name, number) for number, name in enumerate(names)}
 
 
 def _check_columns(form: Form, folder: Path) -> None:
-    features = _json(folder / INFO).get("features")
-    if isinstance(features, dict):
-        missing = [name for name in form.columns if name not in features]
-        if missing:
-            raise TaskError(f"{folder}: no column '{missing[0]}' for {form.name}; found: {', '.join(features)}")
+    features = _features(folder)
+    missing = [name for name in form.columns if name not in features]
+    if features and missing:
+        raise TaskError(f"{folder}: no column '{missing[0]}' for {form.name}; found: {', '.join(features)}")
+
+
+def _features(folder: Path) -> dict[str, Any]:
+    """Columns by name; empty where the information does not say. Raises TaskError."""
+    features = _json(folder / INFO).get("features") or {}
+    if not isinstance(features, dict):
+        raise TaskError(f"{folder / INFO}: features are no table of columns; save the data set again")
+    return features
 
 
 def _json(path: Path) -> dict[str, Any]:

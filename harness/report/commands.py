@@ -68,8 +68,13 @@ def rescore_records(options: argparse.Namespace) -> int:
     entries = [entry for entry in latest(entry for _, entry in found) if entry.accuracy]
     if options.names:
         everything = [entry for _, entry in found if entry.accuracy]
+        lacking = [entry for _, entry in found if not entry.accuracy]
         chosen = [
-            one for name in options.names for one in pairs.select([*entries, *_old(everything, entries, name)], name)
+            one
+            for name in options.names
+            for one in pairs.select(
+                [*entries, *_old(everything, entries, name)], name, lacking=lacking, what="predictions"
+            )
         ]
         entries = list({entry.record_id: entry for entry in chosen}.values())
     stored = Stored(found)

@@ -11,7 +11,7 @@ import numpy as np
 
 from harness.errors import QuantboardError
 from harness.measure.paired import Comparison, holm
-from harness.record import Record
+from harness.record import Record, order
 from harness.report.alike import data_of, examples_of, is_sample, machine_of_board
 from harness.report.compare import Load, compare_metrics, speed_ratios
 from harness.report.stored import Stored
@@ -35,21 +35,37 @@ class Pair:
     """Holm's p over all pairs that are shown together, for each metric and figure of its own."""
 
 
-def select(records: Sequence[Record], name: str) -> list[Record]:
+def select(records: Sequence[Record], name: str, *, lacking: Sequence[Record] = (), what: str = "") -> list[Record]:
     """The records that a name means: a record id or the beginning of a single one, a label, a backend, a model, or
-    MODEL/LABEL. Raises QuantboardError where it means none."""
+    MODEL/LABEL. Raises QuantboardError where it means none. lacking: records without `what` the caller needs, such as were
+    skipped; a name that means these alone is told so."""
+    found = _named(records, name)
+    if found:
+        return found
+    if without := _named(lacking, name):
+        raise QuantboardError(_why_without(without, name, what))
+    known = sorted({one for entry in records for one in names_of(entry)})
+    near = difflib.get_close_matches(name, known, 1)
+    rest = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(known[:12]) or 'no records yet'}"
+    raise QuantboardError(f"no record is called '{name}'; {rest}")
+
+
+def _named(records: Sequence[Record], name: str) -> list[Record]:
     by_id = [entry for entry in records if entry.record_id == name]
     if not by_id:
         by_id = [entry for entry in records if len(name) >= 8 and entry.record_id.startswith(name)]
         if len(by_id) > 1:
             raise QuantboardError(f"'{name}' is the beginning of {len(by_id)} record ids; give more of it")
-    found = by_id or [entry for entry in records if name in names_of(entry)]
-    if not found:
-        known = sorted({one for entry in records for one in names_of(entry)})
-        near = difflib.get_close_matches(name, known, 1)
-        rest = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(known[:12]) or 'no records yet'}"
-        raise QuantboardError(f"no record is called '{name}'; {rest}")
-    return found
+    return by_id or [entry for entry in records if name in names_of(entry)]
+
+
+def _why_without(entries: Sequence[Record], name: str, what: str) -> str:
+    """Of the newest; reasons may come from a log and have several lines."""
+    newest = max(entries, key=order)
+    reason = f" ({' '.join(newest.reason.split())})" if newest.reason else ""
+    more = f", like {len(entries) - 1} more that '{name}' means" if len(entries) > 1 else ""
+    remedy = " ".join(newest.remedy.split()) or f"run it again: {newest.command}"
+    return f"{newest.record_id} is {newest.status}{reason} and so has no {what}{more}; {remedy}"
 
 
 def names_of(entry: Record) -> tuple[str, ...]:
@@ -64,8 +80,13 @@ def pair_up(records: Sequence[Record], mine: str, theirs: str, tasks: Sequence[s
             raise QuantboardError(
                 f"--task: no record of '{task}'; there are {_listed(entry.task for entry in records)}"
             )
-    chosen = [entry for entry in records if entry.accuracy and (not tasks or entry.task in tasks)]
-    left, right = select(chosen, mine), select(chosen, theirs)
+    if mine == theirs:
+        raise QuantboardError(
+            f"both names are the same, '{mine}'; name two that differ, as MODEL/LABEL or by record id"
+        )
+    asked = [entry for entry in records if not tasks or entry.task in tasks]
+    chosen, lacking = [one for one in asked if one.accuracy], [one for one in asked if not one.accuracy]
+    left, right = (select(chosen, name, lacking=lacking, what="figures") for name in (mine, theirs))
     if [one.record_id for one in left] == [one.record_id for one in right] and len(left) == 1:
         raise QuantboardError(f"'{mine}' and '{theirs}' mean the same record, {left[0].record_id}")
     pairs: list[Pair] = []

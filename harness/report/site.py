@@ -8,7 +8,6 @@ import json
 import re
 import shutil
 import tempfile
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from harness.report.compare import Beside
 from harness.report.macro import MEANS, glue_columns, macro_averages
 from harness.report.stored import Stored
 from harness.report.tables import Board, flatten, latest, page_name
+from harness.suite import load_references
 
 PAGES = re.compile(r"index\.html|(suite|cell)-[A-Za-z0-9_.-]+\.html")
 
@@ -33,7 +33,8 @@ PAGES = re.compile(r"index\.html|(suite|cell)-[A-Za-z0-9_.-]+\.html")
 def render(results: Path, out: Path) -> Path:
     """Write the whole site to `out`, replacing an older one only when the new one is complete; returns its index page.
 
-    Raises RecordError for a results file that cannot be read, QuantboardError when `out` is somebody else's folder.
+    Raises RecordError for a results file that cannot be read, SuiteError for a suite file whose references cannot be read,
+    QuantboardError when `out` is somebody else's folder. Nothing half-written stays, whatever ends it.
     """
     if out.exists() and not _is_ours(out):
         raise QuantboardError(f"{out}: is not a site of ours and not empty; name another folder with --out")
@@ -42,6 +43,7 @@ def render(results: Path, out: Path) -> Path:
     found = tables.boards(shown, Stored(entries))
     home = paths.home() / "site"
     environment = make_environment(home)
+    fresh: Path | None = None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix=".site-", dir=out.parent))
@@ -54,6 +56,9 @@ def render(results: Path, out: Path) -> Path:
         raise QuantboardError(
             f"{out}: cannot write the site: {error.strerror}; free some space or name another folder with --out"
         ) from None
+    finally:
+        if fresh:
+            shutil.rmtree(fresh, ignore_errors=True)  # no longer there once it has become `out`
     return out / "index.html"
 
 
@@ -173,10 +178,7 @@ def _charts(board: Board) -> dict[str, str] | None:
 def read_references(name: str) -> list[dict[str, Any]]:
     """The suite's published figures from elsewhere; shown beside ours, never ranked with them."""
     path = paths.home() / "suites" / f"{name}.toml"
-    if not path.is_file():
-        return []
-    references: list[dict[str, Any]] = tomllib.loads(path.read_text(encoding="utf-8")).get("references", [])
-    return references
+    return load_references(path) if path.is_file() else []
 
 
 def _page(environment: Environment, path: Path, template: str, **values: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from tasks import Scores, Statistic
 from tasks.metrics.labels import COEFFICIENTS
 
 Array = np.ndarray[Any, Any]
+BROKEN = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""What NumPy and zipfile raise for other files: cut ones, bare arrays, objects, damaged or encrypted archives. Their words are
+about how to load it all the same, which is no advice here."""
 
 
 class Stored:
@@ -51,8 +55,13 @@ class Stored:
             with np.load(path, allow_pickle=False) as stored:
                 names = {name.removeprefix(f"{split}/"): name for name in stored.files if name.startswith(f"{split}/")}
                 return {short: stored[name] for short, name in names.items() if short != "prediction" or short in also}
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise RecordError(f"{path}: not a scores file ({error}); restore it from git or delete it") from None
+        except BROKEN as error:
+            reason = (
+                f"cannot be read: {error.strerror}"
+                if isinstance(error, OSError) and error.strerror
+                else "not a scores file"
+            )
+            raise RecordError(f"{path}: {reason}; restore it from git or delete it") from None
 
     def path(self, entry: Record, name: str) -> Path | None:
         """Where a record's scores lie; a name that leads out of the record's folder leads nowhere."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from harness.cli import command, parser
 from tests.tasks.raw_files import GLUE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -131,6 +132,23 @@ def test_json_is_json_and_nothing_else(tmp_path: Path) -> None:
     assert json.loads(quantboard("validate", "squad_int8", "--json").stdout) == {"suite": "squad_int8", "problems": []}
     broken = json.loads(quantboard("validate", "squad_int9", "--json").stdout)
     assert "squad_int8" in broken["error"][0]
+
+
+@pytest.mark.parametrize(
+    ("given", "word"),
+    [
+        ("squad_int8", "squad_int8"),
+        ("suites/squad_int8.toml", "squad_int8"),
+        (str(ROOT / "suites" / "squad_int8.toml"), "squad_int8"),
+        ("my.toml", "./my.toml"),
+        ("/home/me/secret project/my.toml", "./my.toml"),
+        ("elsewhere/suites/squad_int8.toml", "./squad_int8.toml"),
+    ],
+)
+def test_the_command_that_repeats_a_run_finds_its_suite(given: str, word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    options = parser().parse_args(["run", given, "--data", "/home/me/data", "--seed", "2"])
+    assert command(options) == f"quantboard run {word} --data DIR --seed 2"
 
 
 def test_flops_of_the_published_sizes() -> None:

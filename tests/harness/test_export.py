@@ -18,11 +18,12 @@ from backends.tensor_rt import TensorRT
 from harness import record
 from harness.cells import CheckpointSpec
 from harness.checkpoint import ensure
-from harness.cli import main
+from harness.cli import main, parser
 from harness.errors import QuantboardError
 from harness.export import export as write
 from harness.export import find_checkpoint
 from harness.origin import describe
+from harness.record import Checkpoint
 from tests.harness.records import make_record
 from tests.harness.test_checkpoint import ptq, sample_spec
 
@@ -171,6 +172,33 @@ def test_what_cannot_be_exported_is_one_line(place: Path, export: Any, tmp_path:
         assert export(*words) == 2
         assert capsys.readouterr().err.strip() == line
     assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "again"),
+    [
+        ("quantboard run squad --data sample", "quantboard run squad --data sample --until quantize"),
+        ("quantboard rerun run-k --data DIR", "quantboard rerun run-k --data DIR"),
+    ],
+)
+def test_a_checkpoint_that_is_gone_is_made_by_a_command_that_there_is(tmp_path: Path, command: str, again: str) -> None:
+    sizes = {"num_hidden_layers": 1}
+    checkpoint = Checkpoint(key="c", recipe="load", source="s", architecture=sizes, parameters=1, weights_bytes=4)
+    entry = make_record(command=command, checkpoint=checkpoint)
+    with pytest.raises(QuantboardError) as caught:
+        find_checkpoint([entry], "run-k", [], tmp_path)
+    assert str(caught.value) == f"run-k: its checkpoint is not in the cache; make it again: {again}"
+    parser().parse_args(again.split()[1:])
+
+
+@pytest.mark.parametrize("name", ["run-no", "none", "tiny/none"])
+def test_a_cell_that_was_not_measured_has_no_checkpoint(tmp_path: Path, capsys: Any, name: str) -> None:
+    entry = make_record(
+        key="no", label="none", accuracy=[], speed=[], status="skipped", reason="no GPU", remedy="use one that has"
+    )
+    record.append(tmp_path / "run.jsonl", entry)
+    assert main(["export", name, "--format", "onnx", str(tmp_path / "out"), "--results", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == "run-no is skipped (no GPU) and so has no checkpoint; use one that has\n"
 
 
 def test_a_name_of_several_checkpoints_asks_for_more(place: Path) -> None:

@@ -12,11 +12,13 @@ import pytest
 
 from harness import record
 from harness.cli import main
+from harness.errors import QuantboardError
 from harness.executor import done_before
 from harness.measure.intervals import intervals
 from harness.measure.subset import evaluated
 from harness.record import Accuracy, Data, Figure, Record, SplitData
 from harness.report.stored import write_scores
+from harness.rescore import check_data
 from tasks import DataRef, Task, open_task
 from tests.harness.records import make_record
 
@@ -150,6 +152,54 @@ def test_other_data_is_refused(tmp_path: Path, capsys: Any) -> None:
     assert code == 2
     assert "other rows; give --data DIR" in err
     assert found == {"error": [err.strip()]}
+
+
+@pytest.mark.parametrize("commit", ["0123456789abcdef", None])
+def test_an_older_sample_asks_for_the_code_that_made_it(tmp_path: Path, commit: str | None) -> None:
+    """No folder of data could hold it; `rerun` checks the same."""
+    entry = make(tmp_path, "squad_v1", sha256="0").model_copy(update={"commit": commit})
+    where = "check out commit 0123456789ab for it" if commit else "of no known commit; run it again"
+    with pytest.raises(QuantboardError) as caught:
+        check_data(entry, "validation", open_task("squad_v1", DataRef("sample")))
+    assert str(caught.value) == (
+        f"run-k: the generated sample has changed since it was made (validation of squad_v1); {where}"
+    )
+
+
+def not_measured(folder: Path, **changes: Any) -> None:
+    entry = make_record(key="no", label="none", accuracy=[], speed=[], **changes)
+    record.append(folder / "run.jsonl", entry)
+
+
+@pytest.mark.parametrize("name", ["run-no", "none", "tiny/none"])
+def test_a_cell_that_was_not_measured_has_no_predictions(tmp_path: Path, capsys: Any, name: str) -> None:
+    make(tmp_path, "glue/mrpc")
+    not_measured(tmp_path, status="failed", reason="killed:\nout of memory", command="quantboard run squad")
+    code, _, err = call(capsys, tmp_path, name)
+    told = "run-no is failed (killed: out of memory) and so has no predictions; run it again: quantboard run squad\n"
+    assert (code, err) == (2, told)
+
+
+@pytest.mark.parametrize("damage", ["text", "cut", "flipped", "array", "empty", "objects", "folder"])
+def test_damaged_predictions_are_told_in_our_words(tmp_path: Path, capsys: Any, damage: str) -> None:
+    make(tmp_path, "glue/mrpc")
+    file = tmp_path / "scores" / "run-k.npz"
+    whole = file.read_bytes()
+    if damage == "array":
+        with file.open("wb") as out:
+            np.save(out, np.ones(3))
+    elif damage == "objects":
+        np.savez(file, allow_pickle=True, **{"validation/id": np.array([None, {}], dtype=object)})
+    elif damage == "folder":
+        file.unlink()
+        file.mkdir()
+    else:
+        flipped = bytearray(whole)
+        flipped[60:90] = bytes(30)
+        file.write_bytes({"text": b"not that", "cut": whole[:100], "flipped": bytes(flipped), "empty": b""}[damage])
+    code, _, err = call(capsys, tmp_path)
+    what = "cannot be read: Is a directory" if damage == "folder" else "not a scores file"
+    assert (code, err) == (2, f"{file}: {what}; restore it from git or delete it\n")
 
 
 def test_lost_predictions_are_one_line(tmp_path: Path, capsys: Any) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from harness import record
 from harness.cli import main
 from harness.errors import QuantboardError
 from harness.report import pairs
@@ -97,7 +98,37 @@ def test_a_name_that_means_several_cells_is_not_guessed(results: Path, capsys: A
     assert code == 2
     assert err.startswith("'tiny' means several cells beside tiny/torch_fp32: dynamic, int8; name one, as tiny/")
     code, _, err = call(capsys, results, "run-int8-1", "run-int8-1")
-    assert (code, err) == (2, "'run-int8-1' and 'run-int8-1' mean the same record, run-int8-1\n")
+    said = "both names are the same, 'run-int8-1'; name two that differ, as MODEL/LABEL or by record id\n"
+    assert (code, err) == (2, said)
+    code, _, err = call(capsys, results, "run-other", "large/int8")
+    assert (code, err) == (2, "'run-other' and 'large/int8' mean the same record, run-other\n")
+
+
+@pytest.mark.parametrize("name", ["int8", "tiny/torch_fp32", "run-int8-2"])
+def test_a_name_beside_itself_is_told_so(results: Path, capsys: Any, name: str) -> None:
+    code, out, err = call(capsys, results, name, name)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith(f"both names are the same, '{name}'; name two that differ")
+
+
+def test_a_cell_that_was_not_measured_has_no_figures(results: Path, capsys: Any) -> None:
+    for seed in (1, 2):
+        entry = make_record(
+            key=f"trt-{seed}",
+            label="trt",
+            seed=seed,
+            finished=f"2026-01-0{seed}T00:00:00+00:00",
+            accuracy=[],
+            speed=[],
+            status="skipped",
+            reason="no GPU",
+            remedy="run it where there is one",
+        )
+        record.append(results / "run.jsonl", entry)
+    for name, more in (("trt", ", like 1 more that 'trt' means"), ("run-trt-2", "")):
+        code, _, err = call(capsys, results, name, "torch_fp32")
+        assert code == 2
+        assert err == f"run-trt-2 is skipped (no GPU) and so has no figures{more}; run it where there is one\n"
 
 
 def test_the_same_answers_are_counted_whether_right_or_wrong(tmp_path: Path, capsys: Any) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import html
 import re
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+from jinja2 import UndefinedError
 
-from harness import record
+from harness import paths, record
+from harness.cli import main
 from harness.errors import QuantboardError
 from harness.record import Data, Figure, Finding, Record, SplitData
 from harness.report import tables
@@ -175,6 +179,61 @@ def test_somebody_elses_folder_is_left_alone(tmp_path: Path) -> None:
         (tmp_path / "mine" / "index.html").write_text("of another site")
     with pytest.raises(QuantboardError, match="not a site of ours"):
         render(tmp_path / "results", tmp_path / "mine" / "thesis.txt")
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout with a record of suite `squad`, whose file the test writes."""
+    folder = tmp_path / "checkout"
+    (folder / "suites").mkdir(parents=True)
+    shutil.copy(paths.home() / "suites" / "schema.json", folder / "suites")
+    shutil.copytree(paths.home() / "site", folder / "site")
+    record.append(folder / "results" / "run.jsonl", make_record())
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('title = "half', "suites/squad.toml: end of file: Unterminated string"),
+        ("references = 3", "suites/squad.toml: references: must be a list, not 3"),
+        (
+            '[[references]]\nsource = "a paper"\ntask = "squad_v1"\nnotes = ["old"]',
+            "suites/squad.toml: references[0].system",
+        ),
+        ("\udcff", "suites/squad.toml: line 1: is not UTF-8"),
+    ],
+)
+def test_a_broken_suite_file_is_told_and_leaves_nothing_behind(
+    checkout: Path, capsys: Any, text: str, said: str
+) -> None:
+    (checkout / "suites" / "squad.toml").write_text(text, errors="surrogateescape")
+    assert main(["site"]) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith(said)
+    assert printed.count("\n") == 1
+    assert sorted(path.name for path in checkout.iterdir()) == ["results", "site", "suites"]
+
+
+def test_references_are_shown_whatever_the_rest_of_the_suite_asks_for(checkout: Path, capsys: Any) -> None:
+    suite = 'backends = "gone"\n[[references]]\nsystem = "DGX"\nsource = "a paper"\ntask = "squad_v1"\nnotes = ["other hardware"]\nqps = 100'
+    (checkout / "suites" / "squad.toml").write_text(suite)
+    assert main(["site"]) == 0
+    page = (checkout / "_site" / "suite-squad.html").read_text()
+    assert "Published elsewhere" in page and "DGX" in page and "qps: 100" in page
+    assert main(["site"]) == 0  # over the older one
+    assert sorted(path.name for path in checkout.iterdir()) == ["_site", "results", "site", "suites"]
+
+
+def test_nothing_half_written_stays_and_the_older_site_does(checkout: Path) -> None:
+    assert main(["site"]) == 0
+    before = (checkout / "_site" / "index.html").read_text()
+    (checkout / "site" / "templates" / "cell.html").write_text("{{ unheard_of }}")
+    with pytest.raises(UndefinedError):
+        main(["site"])
+    assert (checkout / "_site" / "index.html").read_text() == before
+    assert sorted(path.name for path in checkout.iterdir()) == ["_site", "results", "site", "suites"]
 
 
 def test_a_training_subset_takes_nothing_from_the_evaluation(tmp_path: Path) -> None:

@@ -138,6 +138,14 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda split: edit(split / "state.json", _data_files=[{"filename": "/etc/passwd"}]),
         r"state\.json: names no data files of this folder",
     ),
+    "files that are no list": (
+        lambda split: edit(split / "state.json", _data_files=3),
+        r"state\.json: names no data files of this folder; save the data set again",
+    ),
+    "features that are no table": (
+        lambda split: edit(split / "dataset_info.json", features=["question", "context", "answers"]),
+        r"dataset_info\.json: features are no table of columns; save the data set again",
+    ),
     "an index": (
         lambda split: edit(split / "state.json", _indices_files=[{"filename": "indices.arrow"}]),
         "saved with an index",
@@ -152,6 +160,21 @@ def test_broken_folders_end_in_one_line(tmp_path: Path, case: str) -> None:
     with pytest.raises(TaskError, match=wanted) as caught:
         _ = open_rows("squad_v1", detect("squad_v1", tmp_path)).identity
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("features", "wanted"),
+    [
+        (["sentence", "label"], r"dataset_info\.json: features are no table of columns; save the data set again"),
+        ({"sentence": {}, "label": {"names": [["a"], {}]}}, r"classes \['a'\], \{\}; glue/sst2 has negative, positive"),
+    ],
+)
+def test_broken_features_of_glue_end_in_one_line(tmp_path: Path, features: object, wanted: str) -> None:
+    save(tmp_path / "sst2", {"train": GLUE["glue/sst2"][2]})
+    edit(tmp_path / "sst2" / "train" / "dataset_info.json", features=features)
+    for folder in (tmp_path, tmp_path / "sst2"):
+        with pytest.raises(TaskError, match=wanted):
+            open_rows("glue/sst2", detect("glue/sst2", folder)).rows("train")
 
 
 def test_wrong_rows_name_folder_and_row(tmp_path: Path) -> None:
