@@ -132,7 +132,10 @@ def test_the_int8_graph_for_tensorrt_is_the_simulation_of_q8bert(tmp_path: Path)
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
     (found,) = session.run(["logits"], dict(batch))
     simulated = logits("fake_quant_w8a8", folder, batch)
-    assert np.abs(shown(found, batch) - simulated).max() < 0.05 * simulated.std()
+    apart = shown(found, batch) - simulated
+    rounding = simulated - logits("torch_fp32", folder, batch)
+    assert np.abs(apart).max() < 0.1 * simulated.std()
+    assert (apart**2).mean() < 0.6 * (rounding**2).mean()  # FP16 moves some values over a boundary of the INT8 grid
 
 
 @pytest.mark.parametrize("scheme", ["aimet_w8a8", "vitis_pof2"])
