@@ -37,7 +37,8 @@ class Quantizer:
     the original distribution (TensorRT's calibrator); `mode`, the power of two that `mse` finds in most batches (Vitis).
     training: what quantization-aware training does with the range that calibration found. `learn`: gradients train it, as
     LSQ does scales (arXiv 1902.08153), TQT the thresholds of powers of two (arXiv 1903.08066), AIMET both ends of an
-    asymmetric range. `follow`: a weight's is its minimum and maximum at every step, an activation's an `ema` over steps.
+    asymmetric range. `follow`: a weight's is its minimum and maximum at every step, an activation's an `ema` over steps,
+    padding included, as in Q8BERT's own code; calibration leaves it out.
     """
 
     bits: int = 8

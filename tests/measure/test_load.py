@@ -40,7 +40,9 @@ def test_single_stream_is_what_the_session_saw() -> None:
     assert found.p90_ms is not None
     assert found.p50_ms is not None
     assert found.p50_ms <= found.p90_ms <= found.p99_ms
-    assert 0.9 * found.queries / seconds < found.qps < 1.1 * found.queries / seconds  # LoadGen leaves the last query out
+    assert (
+        0.9 * found.queries / seconds < found.qps < 1.1 * found.queries / seconds
+    )  # LoadGen leaves the last query out
     assert found.duration_seconds >= 0.4
     assert found.queries >= 20
     assert found.loadgen["result_validity"] == "VALID"
