@@ -243,8 +243,10 @@ def write_data(suite_name: str, folder: Path, option: str | None) -> list[str]:
     refs = [ref for ref in found.values() if isinstance(ref, DataRef) and reads]
     for file in dict.fromkeys(path for ref in refs for path in corpus_files(ref)):
         copy = folder / "corpus" / file.name
-        copy.parent.mkdir(exist_ok=True)
+        if copy.exists():
+            raise QuantboardError(f"{copy}: is there already and is not written over; name another folder")
         try:
+            copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, copy)
         except OSError as error:
             raise QuantboardError(f"{copy}: {error.strerror}; free some space") from None
