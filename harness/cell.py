@@ -5,6 +5,7 @@ It imports one engine, and nothing of the others. A job is one of
   build     prepare the session, so that what the engine builds lies in the cache
   accuracy  run the whole evaluation set, decode, score; leaves per-example scores and the samples that speed rounds offer
   speed     one round: prepare, warm up, and let LoadGen offer every scenario and load
+  turns     prepare, then run batches as the runner asks for them, between those of other cells' processes
 
 and what it found is written to `out` as JSON.
 """
@@ -27,7 +28,7 @@ import numpy as np
 
 from backends import Device, Session, Settings, get_backend
 from harness.cells import Cell
-from harness.children import die_with_parent
+from harness.children import REPLIES, die_with_parent
 from harness.labels import label_names
 from harness.measure.memory import device_peak_bytes, peak_rss_bytes, rss_bytes
 from harness.measure.subset import evaluated
@@ -80,7 +81,7 @@ def main(arguments: Sequence[str]) -> int:
     from tasks import TaskError
 
     try:
-        found = {"build": build, "accuracy": accuracy, "speed": speed}[job.mode](job)
+        found = {"build": build, "accuracy": accuracy, "speed": speed, "turns": turns}[job.mode](job)
         part = job.out.with_suffix(".part")
         part.write_text(json.dumps(found))
         part.replace(job.out)
@@ -195,7 +196,8 @@ def speed(job: Job) -> dict[str, Any]:
     ids = np.zeros((1, longest), np.int64)
     session.run({"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": ids.copy()})
     answered = time.time()
-    from harness.measure.load import make_samples, run_scenario
+    from harness.measure.load import run_scenario
+    from harness.measure.samples import make_samples
 
     features = read_samples(job.samples)
     rounds: list[dict[str, Any]] = []
@@ -240,6 +242,22 @@ def speed(job: Job) -> dict[str, Any]:
         "peak_rss_bytes": peak_rss_bytes(),
         "peak_device_bytes": device_peak_bytes() if cell.device == "cuda" else None,
     }
+
+
+def turns(job: Job) -> dict[str, Any]:
+    """Answer what `harness.turns` asks, until it stops asking. Cells that take turns draw the same sequences in a round."""
+    if job.threads == 1 and job.cell.device == "cpu":
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    session, facts = prepare(job)
+    from harness.measure.turns import Turns
+
+    player = Turns(session, read_samples(job.samples), job.cell.shape.max_length, job.cell.seed + job.number)
+    with os.fdopen(int(os.environ[REPLIES]), "w", buffering=1) as replies:
+        for line in sys.stdin:
+            asked = json.loads(line)
+            print(json.dumps(player.answer(asked) if asked else facts), file=replies, flush=True)
+    session.close()
+    return facts
 
 
 def load_tokenizer(checkpoint: Path) -> tuple[Tokenizer, str]:

@@ -154,6 +154,13 @@ class Measure:
             return (MLPERF_STREAMS,) if self.profile == "mlperf" else many
         return tuple(batch_sizes)
 
+    def turns(self, batch_sizes: Sequence[int]) -> tuple[tuple[str, int], ...]:
+        """Under which load and at which batch sizes a cell takes turns with others: what tables show, which is single samples
+        and the largest batch at real lengths (at full length, where that is all that is asked for)."""
+        sizes = {size for name in self.scenarios for size in self.sizes(name, batch_sizes)}
+        load = "real" if "real" in self.loads else self.loads[0]
+        return tuple((load, size) for size in sorted({min(sizes), max(sizes)})) if sizes else ()
+
     def in_key(self) -> dict[str, Any]:
         """What decides how a cell is measured. The badge's bound does not; a setting that came later counts only where it is
         not at its default, so that it leaves the keys of earlier records alone."""

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import json
 import os
 import select
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 
 PR_SET_PDEATHSIG = 1
+REPLIES = "QUANTBOARD_REPLIES"
+"""Names, in the environment of a `Served` process, the file descriptor of its answers."""
 
 
 @dataclass(frozen=True)
@@ -42,26 +50,13 @@ def run_module(
 
     On KeyboardInterrupt the child gets SIGINT and ten seconds to save what it can; a second Ctrl-C kills it at once.
     """
-    environment = {
-        **os.environ,
-        "QUANTBOARD_PARENT": str(os.getpid()),
-        "TOKENIZERS_PARALLELISM": "true",
-        "PYTHONUNBUFFERED": "1",
-        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # NVML's: what is watched is what is used
-    }
-    if threads:
-        environment |= {
-            "OMP_NUM_THREADS": str(threads),
-            "MKL_NUM_THREADS": str(threads),
-            "OPENBLAS_NUM_THREADS": str(threads),
-        }
     with log.open("ab") as output:
         child = subprocess.Popen(
             [sys.executable, "-m", module, str(job)],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=None if show else output,
-            env=environment,
+            env=_environment(threads),
             start_new_session=True,
         )
         try:
@@ -78,6 +73,99 @@ def run_module(
                     _stop(child, signal.SIGKILL)
             raise
     return Ended(code, reason, tail(log))
+
+
+def _environment(threads: int | None) -> dict[str, str]:
+    environment = {
+        **os.environ,
+        "QUANTBOARD_PARENT": str(os.getpid()),
+        "TOKENIZERS_PARALLELISM": "true",
+        "PYTHONUNBUFFERED": "1",
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # NVML's: what is watched is what is used
+    }
+    if threads:
+        environment |= {
+            "OMP_NUM_THREADS": str(threads),
+            "MKL_NUM_THREADS": str(threads),
+            "OPENBLAS_NUM_THREADS": str(threads),
+        }
+    return environment
+
+
+class Gone(Exception):
+    """A `Served` process that ended, or does not answer; says how."""
+
+
+class Served:
+    """`with Served(module, job, log) as one:` a process that answers questions, JSON lines, until it is left.
+
+    It reads them from its standard input and writes answers to the descriptor that REPLIES names, so that nothing that a
+    library prints gets between; what it prints goes to `log`.
+    """
+
+    def __init__(self, module: str, job: Path, log: Path, *, threads: int | None = None) -> None:
+        self._log = log
+        mine, its = os.pipe()
+        with log.open("ab") as output:
+            self._child = subprocess.Popen(
+                [sys.executable, "-m", module, str(job)],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                pass_fds=[its],
+                env=_environment(threads) | {REPLIES: str(its)},
+                start_new_session=True,
+            )
+        os.close(its)
+        self._replies, self._rest = mine, b""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._replies)
+        assert self._child.stdin is not None
+        with contextlib.suppress(OSError):  # it may be gone
+            self._child.stdin.close()
+        if error is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._child.wait(10)
+        if self._child.poll() is None:
+            _stop(self._child, signal.SIGKILL)
+
+    def send(self, question: Mapping[str, Any]) -> bool:
+        """Raises Gone."""
+        assert self._child.stdin is not None
+        try:
+            self._child.stdin.write(json.dumps(question).encode() + b"\n")
+            self._child.stdin.flush()
+        except OSError:
+            raise self._gone() from None
+        return True
+
+    def receive(self, timeout: float) -> Any:
+        """The answer to what was sent. Raises Gone."""
+        until = time.monotonic() + timeout
+        while b"\n" not in self._rest:
+            if not select.select([self._replies], [], [], max(0.0, until - time.monotonic()))[0]:
+                _stop(self._child, signal.SIGKILL)
+                raise Gone(f"no answer within {timeout:.0f} s")
+            more = os.read(self._replies, 1 << 16)
+            if not more:
+                raise self._gone()
+            self._rest += more
+        line, _, self._rest = self._rest.partition(b"\n")
+        return json.loads(line)
+
+    def _gone(self) -> Gone:
+        try:
+            code = self._child.wait(10)
+        except subprocess.TimeoutExpired:
+            _stop(self._child, signal.SIGKILL)
+            code = self._child.returncode
+        return Gone("; ".join((how_it_ended(code) or "its process ended", *tail(self._log, 1))))
 
 
 def _wait(child: subprocess.Popen[bytes], timeout: float) -> int:

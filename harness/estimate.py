@@ -10,6 +10,7 @@ import numpy as np
 
 from harness.cells import CORPUS, CheckpointSpec, folder_of
 from harness.measure.flops import encoder_flops
+from harness.measure.turns import SECONDS as TURNS
 from harness.plan import Plan
 from harness.record import Record
 from harness.sources import sizes_of
@@ -70,7 +71,8 @@ def estimate(
                 len(measure.sizes(name, cell.batch_sizes)) * (SEARCH_TESTS if name == "server" else 1)
                 for name in measure.scenarios
             )
-            seconds += measure.rounds * (START_SECONDS + runs * 2 * measure.min_duration)
+            turns = len(measure.turns(cell.batch_sizes)) * min(measure.min_duration, TURNS)
+            seconds += measure.rounds * (2 * START_SECONDS + 2 * runs * measure.min_duration + 2 * turns)
         total += seconds
         yield f"about {_words(seconds)}: {cell.model} / {cell.task} / {cell.label} / seed {cell.seed}"
     yield f"about {_words(total)} in all, guessed from a matrix product's speed on this machine"

@@ -19,6 +19,7 @@ from harness.cells import Cell, CheckpointSpec, folder_of
 from harness.children import Ended, run_module
 from harness.record import Record
 from harness.recording import kept_in, make_record, measured_record
+from harness.turns import take_turns
 from tasks import DataIdentity
 
 Until = Literal["train", "quantize", "build", "score"]
@@ -64,11 +65,13 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Measured:
-    """A cell whose accuracy is known, and the speed rounds it has had."""
+    """A cell whose accuracy is known, the speed rounds it has had, and what it took in rounds of turns."""
 
     cell: Cell
     scored: dict[str, Any]
     rounds: list[dict[str, Any]] = field(default_factory=list)
+    turns: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 class CellFailed(Exception):
@@ -98,8 +101,8 @@ def execute(
     """One record a cell: an old one where the cell was already done, else a new one, already on the disk.
 
     Cells of one task and seed are measured together, since they stand in one table: first the accuracy of each, then their
-    speed rounds by turns, so that a drift of the machine falls on all of them (there and back: what came last in one round
-    comes first in the next). What a cell has measured is kept in the cache until its record is written; a run that was
+    speed rounds one after the other (there and back: what came last in one round comes first in the next), after each the
+    same work by turns, so that what the machine does falls on all of them. What a cell has measured is kept in the cache until its record is written; a run that was
     killed goes on there. With `until`, cells stop at that step and no record is appended.
     """
     for group in of_one_table(cells):
@@ -156,8 +159,37 @@ def _execute_group(
             except CellFailed as failure:
                 waiting.remove(one)
                 yield finish(one.cell, _failed(one.cell, run, failure))
+        _take_turns([one for one in waiting if number <= one.cell.measure.rounds], run, number)
     for one in waiting:
         yield finish(one.cell, measured_record(one, run, None))
+
+
+def _take_turns(cells: list[Measured], run: Run, number: int) -> None:
+    """One round of turns among cells that are measured together, or what a run that was killed kept of it."""
+    if len(cells) < 2:
+        return
+    places = [kept_in(one.cell, run) / f"turns-{number}.json" for one in cells]
+    kept = [_read_kept(place) for place in places]
+    if len({one["together"] if one else None for one in kept} - {None}) != 1 or None in kept:
+        first = cells[0].cell
+        together = f"{run.run_id} {first.task} {first.seed} {number}"
+        run.say(f"{first.task} / seed {first.seed}: {len(cells)} cells by turns, round {number}")
+        notes: dict[str, str] = {}
+        jobs = {one.cell.key: _job(one.cell, run, "turns", f"turns-{number}", number) for one in cells}
+        found = take_turns(jobs, together, notes.__setitem__)
+        kept = [{"together": together, "found": found[one.cell.key], "note": notes.get(one.cell.key)} for one in cells]
+        for place, content in zip(places, kept, strict=True):
+            try:
+                place.with_suffix(".part").write_text(json.dumps(content))
+                place.with_suffix(".part").replace(place)
+            except OSError:
+                break  # a full disk costs what a killed run could have kept
+    for one, content in zip(cells, kept, strict=True):
+        assert content is not None
+        one.turns.extend(content["found"])
+        if content["note"]:
+            one.notes.append(f"took no part in turns, round {number}: {content['note']}")
+            run.say(f"{_name(one.cell)}: {one.notes[-1]}")
 
 
 def _begin(cell: Cell, run: Run, until: Until | None) -> Record | Measured:
@@ -262,19 +294,7 @@ def _step(cell: Cell, run: Run, mode: str, name: str, number: int = 0) -> dict[s
     """What one process of the cell found, or found in a run that was killed later. Raises CellFailed."""
     from harness.measure.watch import Watch
 
-    folder = kept_in(cell, run)
-    job = Job(
-        mode=mode,
-        cell=cell,
-        checkpoint=folder_of(cell.checkpoint, run.cache),
-        cache=run.cache,
-        out=folder / f"{name}.json",
-        scores=folder / "scores.npz",
-        samples=folder / "samples.npz",
-        started=time.time(),
-        threads=cell.measure.threads,
-        number=number,
-    )
+    folder, job = kept_in(cell, run), _job(cell, run, mode, name, number)
     said = name.replace("round-", "speed, round ") + (f" of {cell.measure.rounds}" if mode == "speed" else "")
     try:
         if mode != "build" and (kept := _read_kept(job.out)) is not None:
@@ -298,6 +318,22 @@ def _step(cell: Cell, run: Run, mode: str, name: str, number: int = 0) -> dict[s
     except OSError as error:
         raise _full(error, folder) from None
     return found
+
+
+def _job(cell: Cell, run: Run, mode: str, name: str, number: int) -> Job:
+    folder = kept_in(cell, run)
+    return Job(
+        mode=mode,
+        cell=cell,
+        checkpoint=folder_of(cell.checkpoint, run.cache),
+        cache=run.cache,
+        out=folder / f"{name}.json",
+        scores=folder / "scores.npz",
+        samples=folder / "samples.npz",
+        started=time.time(),
+        threads=cell.measure.threads,
+        number=number,
+    )
 
 
 def _read_kept(path: Path) -> dict[str, Any] | None:

@@ -264,6 +264,26 @@ class Speed(Part):
     timed: str = Field(description="what is inside the timed region")
 
 
+class TurnRound(Part):
+    """One round of turns: fresh processes of several cells, which ran the same batches one after the other."""
+
+    together: str = Field(description="the same for all cells that took turns in it")
+    seconds: float = Field(gt=0, description="of the session's run, all batches once, each at the median of its calls")
+    samples: int = Field(description="of all batches")
+    tokens: int = Field(description="true length of those samples together, padding not counted")
+    batches: int
+    calls: int = Field(description="timed calls of each batch")
+
+
+class Turns(Part):
+    """The time for the same work by turns: for ratios between cells that share rounds. See docs/method.md, *Turns*."""
+
+    load: Literal["fixed", "real"]
+    batch_size: int
+    sequence_length: int
+    rounds: list[TurnRound] = Field(min_length=1)
+
+
 class Memory(Part):
     peak_rss_bytes: int = Field(description="peak resident memory of the cell's own process, speed rounds included")
     import_rss_bytes: int = Field(description="resident memory before the checkpoint was loaded")
@@ -325,6 +345,7 @@ class Record(Part):
     accuracy: list[Accuracy] = Field(default_factory=list, description="one an evaluated split")
     flops: Flops | None = None
     speed: list[Speed] = Field(default_factory=list)
+    turns: list[Turns] = Field(default_factory=list, description="one a load and batch size")
     memory: Memory | None = None
     placement: PlacementRecord | None = None
     artifact_bytes: int | None = Field(None, description="what the engine loads: ONNX file, engine plan or weights")

@@ -27,7 +27,7 @@ def kept_in(cell: Cell, run: Run) -> Path:
 
 def measured_record(measured: Measured, run: Run, until: Until | None) -> Record:
     """The record of a cell that has run to its end."""
-    from harness.measure.assemble import accuracies, cold_start, cold_start_seconds, flops_of, speeds
+    from harness.measure.assemble import accuracies, cold_start, cold_start_seconds, flops_of, speeds, turns_of
 
     cell, scored, rounds = measured.cell, measured.scored, measured.rounds
     kept, scores = kept_in(cell, run) / "scores.npz", run.file(cell).parent / "scores" / f"{run.run_id}-{cell.key}.npz"
@@ -52,6 +52,7 @@ def measured_record(measured: Measured, run: Run, until: Until | None) -> Record
         accuracy=accuracies(scored, kept, f"scores/{scores.name}" if until is None else None, cell),
         flops=flops_of(cell, checkpoint, scored["placement"]),
         speed=speed,
+        turns=turns_of(measured.turns),
         memory=_memory(rounds),
         placement=record.PlacementRecord(**scored["placement"]),
         artifact_bytes=scored["artifact_bytes"],
@@ -59,6 +60,7 @@ def measured_record(measured: Measured, run: Run, until: Until | None) -> Record
         cold_start_seconds=cold_start_seconds(rounds),
         cold_start=cold_start(rounds),
         findings=findings,
+        notes=measured.notes,
     )
 
 

@@ -15,7 +15,7 @@ from harness.measure.intervals import intervals
 from harness.measure.load import TIMED, over_rounds, summarise
 from harness.measure.validity import findings
 from harness.origin import root
-from harness.record import Accuracy, Checkpoint, ColdStart, Finding, Flops, Speed, SpeedRound
+from harness.record import Accuracy, Checkpoint, ColdStart, Finding, Flops, Speed, SpeedRound, TurnRound, Turns
 from tasks import Scores, Statistic
 
 
@@ -102,6 +102,20 @@ def speeds(
             )
         )
     return parts, findings(parts, placement, cell.measure)
+
+
+def turns_of(found: Sequence[Mapping[str, Any]]) -> list[Turns]:
+    """Rounds of turns brought together by load and batch size."""
+    grouped: dict[tuple[str, int, int], list[TurnRound]] = {}
+    for entry in found:
+        fields = {name: value for name, value in entry.items() if name in TurnRound.model_fields}
+        grouped.setdefault((entry["load"], entry["batch_size"], entry["sequence_length"]), []).append(
+            TurnRound(**fields)
+        )
+    return [
+        Turns(load=load, batch_size=size, sequence_length=length, rounds=rounds)  # type: ignore[arg-type]
+        for (load, size, length), rounds in grouped.items()
+    ]
 
 
 def cold_start_seconds(processes: Sequence[Mapping[str, Any]]) -> float | None:

@@ -12,21 +12,16 @@ import math
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
-
-import numpy as np
+from typing import Any, Literal
 
 from backends import Session
 from harness.measure.conditions import Counters, conditions_between
-from harness.measure.inference import make_batch
+from harness.measure.samples import Samples, batches
 from harness.measure.steady import warm_up_on
 from harness.record import Conditions, Figure, Probe, SpeedRound
-from tasks import Features
-
-Item = TypeVar("Item")
 
 TIMED = {
     "single_stream": "from LoadGen's issue of one sample to its completion: the session's run with host-device copies; tokenization and the making of arrays are outside.",
@@ -48,37 +43,6 @@ MAX_STRETCH = 10.0
 of offline is always run."""
 TRIES = 5
 """Offline is offered a larger query, as LoadGen advises, when it was done before min_duration; at most so many in all."""
-
-
-@dataclass(frozen=True)
-class Samples:
-    """What a scenario draws from, in memory before any clock starts.
-
-    arrays: a session's three inputs, each (count, width) int64. lengths: (count,) true lengths, by which offline sorts.
-    widths: (count,) what each is padded to when it stands alone: its own length, or max_length under `fixed` load.
-    """
-
-    arrays: Mapping[str, np.ndarray[Any, Any]]
-    lengths: Sequence[int]
-    widths: Sequence[int]
-
-    def batch(self, rows: Sequence[int]) -> dict[str, np.ndarray[Any, Any]]:
-        width = max(self.widths[row] for row in rows)
-        return {name: np.ascontiguousarray(values[rows, :width]) for name, values in self.arrays.items()}
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-
-def make_samples(
-    features: Features, *, load: Literal["fixed", "real"] | str, max_length: int, count: int, seed: int
-) -> Samples:
-    """A seeded draw of at most `count` sequences. `fixed` offers each at max_length with its padding masked, as a fixed-shape
-    deployment would; `real` at its own length."""
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(features))[:count])
-    lengths = [int(length) for length in features.lengths[chosen]]
-    widths = [max_length] * len(lengths) if load == "fixed" else lengths
-    return Samples(make_batch(features, chosen, max(widths)), lengths, widths)
 
 
 @dataclass(frozen=True)
@@ -178,12 +142,6 @@ def _offline_samples(rate: float, batch_size: int, seconds: float, least: int, *
     wanted = math.ceil(max(least, SLACK * rate * seconds) / batch_size)
     batches = min(wanted, int(rate * seconds * MAX_STRETCH / batch_size)) if cut_off else wanted
     return max(1, batches) * batch_size
-
-
-def batches(items: Iterable[Item], size: int, length: Callable[[Item], int]) -> list[list[Item]]:
-    """Longest first, `size` together."""
-    ordered = sorted(items, key=length, reverse=True)
-    return [ordered[at : at + size] for at in range(0, len(ordered), size)]
 
 
 def run_test(

@@ -20,13 +20,14 @@ from harness.measure.paired import (
     ratio,
     told_apart,
 )
-from harness.record import Accuracy, Record, Speed
+from harness.record import Accuracy, Record, Speed, Turns
 from harness.report.alike import accuracy_stands, conditions
 from harness.report.stored import Stored
 from tasks import Scores
 
 Load = tuple[str, str, int, str]
-"""scenario, load, batch size, figure: `("offline", "real", 32, "qps")`."""
+"""scenario, load, batch size, figure: `("offline", "real", 32, "qps")`; of rounds of turns the scenario is TURNS."""
+TURNS = "turns"
 Range = tuple[int, int]
 FIGURES = {"single_stream": ("p50_ms", "p90_ms", "p99_ms"), "multi_stream": ("p50_ms", "p99_ms")}
 """Whose ratios are given; of other scenarios it is samples a second."""
@@ -38,7 +39,8 @@ class Beside:
 
     base: None where the board has none. differences: by metric, in points, with uncorrected p. corrected: Holm's p of the
     primary metric over all cells of the board. share: of the baseline's primary metric; bound: the strictest of MLPerf's
-    that it holds, 0 for none. ratios: mine over the baseline's.
+    that it holds, 0 for none. ratios: mine over the baseline's. speed_up: the one that tables show, of the largest batch at
+    real lengths: by turns, or where both took none together of samples a second offline; with Holm's p over the board.
     """
 
     base: Record | None = None
@@ -48,6 +50,8 @@ class Beside:
     bound: float | None = None
     ratios: Mapping[Load, Comparison] = field(default_factory=dict)
     corrected_ratios: Mapping[Load, float | None] = field(default_factory=dict)
+    speed_up: Load | None = None
+    corrected_speed_up: float | None = None
     rank: Range | None = None
     ranked: int = 0
     speed_rank: Range | None = None
@@ -96,13 +100,13 @@ def compare_board(entries: Sequence[Record], split: str, stored: Stored) -> dict
     primary = _primary(entries, split)
     corrected = holm([one.differences[primary].p if primary in one.differences else None for one in found.values()])
     found = {name: replace(one, corrected=p) for (name, one), p in zip(found.items(), corrected, strict=True)}
-    found = _correct_ratios(found)
+    found = _correct_ratios(_with_speed_up(entries, found))
     for seed in dict.fromkeys(entry.seed for entry in entries):
         valid = [entry for entry in entries if entry.seed == seed and entry.status == "ok"]
         stands = [entry for entry in entries if entry.seed == seed and accuracy_stands(entry)]
         for name, (count, rank) in _accuracy_ranks(stands, split, primary, stored).items():
             found[name] = replace(found[name], rank=rank, ranked=count)
-        for name, (count, rank) in _speed_ranks(valid).items():
+        for name, (count, rank) in (_turn_ranks(stands) or _speed_ranks(valid)).items():
             found[name] = replace(found[name], speed_rank=rank, speed_ranked=count)
     return found
 
@@ -183,7 +187,33 @@ def speed_ratios(entry: Record, base: Record) -> dict[Load, Comparison]:
             if mine and theirs:
                 name = (part.scenario, part.load, part.batch_size, figure)
                 found[name] = ratio(mine, theirs, by_turns=took_turns((entry, part), (base, other)))
+    for one in entry.turns:
+        if faster := by_turns((entry, one), base):
+            found[(TURNS, one.load, one.batch_size, "qps")] = faster
     return found
+
+
+def by_turns(mine: tuple[Record, Turns], base: Record) -> Comparison | None:
+    """How many times more samples a second, from the rounds in which both ran the same batches by turns. None where there
+    are none, or where one of the two computed something else than it claims."""
+    entry, part = mine
+    other = next((one for one in base.turns if _turned(base, one) == _turned(entry, part)), None)
+    if other is None or not (accuracy_stands(entry) and accuracy_stands(base)):
+        return None
+    theirs = {one.together: one for one in other.rounds}
+    shared = [(one, theirs[one.together]) for one in part.rounds if one.together in theirs]
+    shared = [(a, b) for a, b in shared if (a.samples, a.tokens, a.batches) == (b.samples, b.tokens, b.batches)]
+    if not shared:
+        return None
+    found = ratio([1 / a.seconds for a, _ in shared], [1 / b.seconds for _, b in shared], by_turns=True)
+    if found.p is None:
+        return found
+    return replace(found, method=f"t interval of the logarithm over {len(shared)} rounds, the same batches by turns")
+
+
+def _turned(entry: Record, part: Turns) -> tuple[object, ...]:
+    threads = entry.settings.get("measure", {}).get("threads")
+    return part.load, part.batch_size, part.sequence_length, entry.device, threads
 
 
 def took_turns(mine: tuple[Record, Speed], theirs: tuple[Record, Speed]) -> bool:
@@ -201,6 +231,20 @@ def took_turns(mine: tuple[Record, Speed], theirs: tuple[Record, Speed]) -> bool
 def _rounds(part: Speed | None, figure: str) -> list[float]:
     values = [getattr(one, figure) for one in part.rounds] if part else []
     return [value for value in values if value is not None and value > 0] if None not in values else []
+
+
+def _with_speed_up(entries: Sequence[Record], found: Mapping[str, Beside]) -> dict[str, Beside]:
+    chosen: dict[str, Load] = {}
+    for entry in entries:
+        part, ratios = speed_of(entry, "offline", "real"), found[entry.record_id].ratios
+        named: list[Load] = [(way, "real", part.batch_size, "qps") for way in (TURNS, "offline")] if part else []
+        if there := [name for name in named if name in ratios]:
+            chosen[entry.record_id] = there[0]
+    corrected = holm([found[name].ratios[load].p for name, load in chosen.items()])
+    p = dict(zip(chosen, corrected, strict=True))
+    return {
+        name: replace(one, speed_up=chosen.get(name), corrected_speed_up=p.get(name)) for name, one in found.items()
+    }
 
 
 def _correct_ratios(found: Mapping[str, Beside]) -> dict[str, Beside]:
@@ -232,6 +276,25 @@ def _accuracy_ranks(
     pairs = all_pairs(len(ranked))
     found = differences([scores for _, scores in ranked], primary, pairs)
     return _named([entry for entry, _ in ranked], told_apart(pairs, found, even=0.0))
+
+
+def _turn_ranks(entries: Sequence[Record]) -> dict[str, tuple[int, Range]]:
+    """By samples a second at real lengths, largest batch, by turns: of the cells that all took turns with one another, the
+    largest such set. What made figures of each alone invalid fell on all of them alike."""
+    sets: list[list[tuple[Record, Turns]]] = []
+    for entry in entries:
+        part = max((one for one in entry.turns if one.load == "real"), key=lambda one: one.batch_size, default=None)
+        if part is None:
+            continue
+        fitting = next((some for some in sets if all(by_turns((entry, part), other) for other, _ in some)), None)
+        if fitting is None:
+            sets.append([(entry, part)])
+        else:
+            fitting.append((entry, part))
+    ranked = max(sets, key=len, default=[])
+    pairs = all_pairs(len(ranked))
+    found = [by_turns(ranked[mine], ranked[theirs][0]) for mine, theirs in pairs]
+    return _named([entry for entry, _ in ranked], told_apart(pairs, [one for one in found if one], even=1.0))
 
 
 def _speed_ranks(entries: Sequence[Record]) -> dict[str, tuple[int, Range]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -13,7 +14,7 @@ from harness.errors import QuantboardError
 from harness.measure.paired import Comparison, holm
 from harness.record import Record, order
 from harness.report.alike import data_of, examples_of, is_sample, machine_of_board
-from harness.report.compare import Load, compare_metrics, speed_ratios
+from harness.report.compare import TURNS, Load, compare_metrics, speed_ratios
 from harness.report.stored import Stored
 from harness.report.tables import p_text
 
@@ -204,6 +205,9 @@ def _metric(entry: Record, split: str, name: str) -> float:
 
 def _speed(entry: Record, load: Load) -> float:
     scenario, lengths, size, figure = load
+    if scenario == TURNS:
+        turns = next(one for one in entry.turns if (one.load, one.batch_size) == (lengths, size))
+        return statistics.fmean(one.samples / one.seconds for one in turns.rounds)
     part = next(one for one in entry.speed if (one.scenario, one.load, one.batch_size) == (scenario, lengths, size))
     return float(getattr(part, figure).value)
 
@@ -226,10 +230,11 @@ def rows(pairs: Sequence[Pair]) -> list[tuple[str, ...]]:
                 (*head, "same answers", "", "", f"{100 * count / of:.2f}%", f"{of - count:,} of {of:,} differ")
             )
         largest = max((load[2] for load in pair.ratios if load[0] == "offline"), default=0)
+        one_size = ("single_stream", "multi_stream", "server")
         for load, one in pair.ratios.items():
             scenario, lengths, size, figure = load
             if lengths == "real" and (scenario != "offline" or size == largest):
-                name = f"{figure}, {scenario}" + (f", batch {size}" if scenario == "offline" else "")
+                name = f"{figure}, {scenario}" + ("" if scenario in one_size else f", batch {size}")
                 values = (_speed(pair.mine, load), _speed(pair.theirs, load))
                 shown = f"{one.value:.3f}×" + _range(one, ".3f")
                 p = p_text(pair.corrected[load]) or one.method

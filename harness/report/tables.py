@@ -20,7 +20,16 @@ from harness.report.alike import (
     machine_of,
     machine_of_board,
 )
-from harness.report.compare import Beside, OverSeeds, accuracy_of, compare_board, over_seeds, speed_of
+from harness.report.compare import (
+    TURNS,
+    Beside,
+    Load,
+    OverSeeds,
+    accuracy_of,
+    compare_board,
+    over_seeds,
+    speed_of,
+)
 from harness.report.stored import Stored
 
 
@@ -89,8 +98,8 @@ COMPARED = (
     ("of baseline", "%", "{metric} as a share of the baseline's. MLPerf Inference asks its BERT entries for 99% or 99.9%; a badge, not a test: the difference says what is certain."),
 )  # fmt: skip
 SPEED_COMPARED = (
-    ("speed-up", "×", "Queries a second, offline at real lengths, over the baseline's: ratio of geometric means with its 95% interval over rounds (pairs of rounds that took turns, where both ran in one run); p is Holm-corrected over the column."),
-    ("speed rank", "", "Ranks that samples a second, offline at real lengths, may hold among this table's valid cells of the same seed, 1 the fastest; Holm's correction over all pairs."),
+    ("speed-up", "×", "How many times the baseline's samples a second, at real lengths: by turns, the ratio of the times that both took for the same batches, run alternately in fresh processes (so it need not be the ratio of the two QPS, each measured alone, and stands where one of those is invalid); where they took no turns, the ratio of the QPS. 95% interval over rounds; p is Holm-corrected over the column."),
+    ("speed rank", "", "Ranks that samples a second at real lengths may hold among this table's cells of the same seed that took turns (where none did: its valid ones, by QPS), 1 the fastest; Holm's correction over all pairs."),
 )  # fmt: skip
 
 
@@ -213,13 +222,7 @@ def _values(entry: Record, split: str, names: Sequence[str], beside: Beside) -> 
         note = f"batch {speed.batch_size}" if speed and scenario == "offline" else ""
         yield figure(value, note=note) if value else Value("simulation" if entry.simulated else "")
         if name == QPS:
-            place = (scenario, load, speed.batch_size, quantity) if speed else None
-            faster = beside.ratios.get(place) if place else None
-            yield (
-                Value("baseline", 1.0)
-                if is_base and speed
-                else times(faster, beside.corrected_ratios.get(place) if place else None, beside.base)
-            )
+            yield Value("baseline", 1.0) if is_base and speed else speed_up(beside)
             yield rank(beside.speed_rank, beside.speed_ranked)
     yield Value(f"{100 * entry.flops.int8_share:.1f}", entry.flops.int8_share) if entry.flops else Value("")
     yield mebibytes(entry.artifact_bytes)
@@ -234,15 +237,22 @@ def difference(one: Comparison, corrected: float | None) -> Value:
     return Value(f"{one.value:+.2f}", one.value, low, high, p_text(corrected) or "not tested")
 
 
-def times(one: Comparison | None, corrected: float | None, base: Record | None) -> Value:
-    """A ratio of speeds with its interval and Holm's p, or why there is none; and whether its baseline is to be trusted."""
-    if one is None:
+def speed_up(beside: Beside) -> Value:
+    if beside.speed_up is None:
         return Value("")
+    return times(beside.speed_up, beside.ratios[beside.speed_up], beside.corrected_speed_up, beside.base)
+
+
+def times(load: Load, one: Comparison, corrected: float | None, base: Record | None) -> Value:
+    """A ratio of speeds with its interval and Holm's p, or why there is none; and, where it is one of figures that were
+    measured one after the other, whether its baseline's is to be trusted."""
     digits = 3 if 0.8 < one.value < 1.25 else 2
     low = f"{one.low:.{digits}f}" if one.low is not None else ""
     high = f"{one.high:.{digits}f}" if one.high is not None else ""
     said = p_text(corrected) or one.method
-    if base is not None and base.status == "invalid":
+    if load[0] == TURNS:
+        said += ", by turns"
+    elif base is not None and base.status == "invalid":
         said += "; baseline invalid"
     return Value(f"{one.value:.{digits}f}×", one.value, low, high, said)
 

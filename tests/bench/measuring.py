@@ -21,17 +21,16 @@ from harness.children import run_module
 from harness.measure.assemble import speeds
 from harness.measure.watch import Watch
 from harness.record import Finding, Speed
+from harness.turns import take_turns
 from tasks import DataRef, Features, Shape
 from tests.backends.checkpoints import BERT_TINY, make_checkpoint
 
 LENGTH, BATCH = 128, 8
 LEVEL = 0.01
 """Of every test that calls two cells different."""
-FIGURE = "p50_ms"
-"""Of single_stream, that is compared: the median forgives what others do for a few milliseconds."""
 MEASURE = Measure(
     scenarios=("single_stream",),
-    loads=("fixed",),
+    loads=("real",),
     rounds=8,
     min_duration=0.3,
     min_queries=64,
@@ -87,8 +86,20 @@ class Bench:
         """One speed round in a fresh process, watched as the runner watches it."""
         return self._run("speed", cell, number)
 
-    def _run(self, mode: str, cell: Cell, number: int = 0) -> dict[str, Any]:
-        job = Job(
+    def turns(self, cells: Mapping[str, Cell], rounds: int) -> dict[str, list[float]]:
+        """Seconds that single samples took in each round, by turns, as the runner hands them out."""
+        found: dict[str, list[float]] = {name: [] for name in cells}
+        for number in range(1, rounds + 1):
+            jobs = {name: self._job("turns", cell, number) for name, cell in cells.items()}
+            for name, loads in take_turns(jobs, str(number), self._lost, module="tests.bench.slowed").items():
+                found[name] += [one["seconds"] for one in loads]
+        return found
+
+    def _lost(self, name: str, why: str) -> None:
+        raise AssertionError(f"{name}: {why}")
+
+    def _job(self, mode: str, cell: Cell, number: int) -> Job:
+        return Job(
             mode=mode,
             cell=cell,
             checkpoint=self.checkpoint,
@@ -100,6 +111,9 @@ class Bench:
             threads=cell.measure.threads,
             number=number,
         )
+
+    def _run(self, mode: str, cell: Cell, number: int = 0) -> dict[str, Any]:
+        job = self._job(mode, cell, number)
         path, log = self.folder / "job.json", self.folder / "log"
         job.write(path)
         with Watch("cpu") as watch:
@@ -109,19 +123,6 @@ class Bench:
         if mode == "speed":
             watch.complete(found)
         return found
-
-
-def take_turns(bench: Bench, cells: Mapping[str, Cell], rounds: int) -> dict[str, list[dict[str, Any]]]:
-    """Rounds of all cells, there and back, as the runner takes them."""
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in cells}
-    for number in range(1, rounds + 1):
-        for name in list(cells)[:: 1 if number % 2 else -1]:
-            found[name].append(bench.round(cells[name], number))
-    return found
-
-
-def figures(rounds: Sequence[Mapping[str, Any]], name: str = FIGURE) -> list[float]:
-    return [float(found["rounds"][0]["round"][name]) for found in rounds]
 
 
 def summary(cell: Cell, rounds: Sequence[Mapping[str, Any]]) -> tuple[list[Speed], list[Finding]]:

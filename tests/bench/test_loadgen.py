@@ -16,7 +16,8 @@ import pytest
 from torch.utils.benchmark import Timer
 
 from backends import Session, Settings, get_backend
-from harness.measure.load import Samples, make_samples, run_scenario
+from harness.measure.load import run_scenario
+from harness.measure.samples import Samples, make_samples
 from harness.record import SpeedRound
 from tests.backends.checkpoints import BERT_TINY, make_checkpoint
 from tests.backends.in_memory import InMemorySession

@@ -12,7 +12,8 @@ import pytest
 
 from backends import Batch
 from harness.cells import Measure
-from harness.measure.load import Samples, make_samples, run_scenario, summarise
+from harness.measure.load import run_scenario, summarise
+from harness.measure.samples import Samples, make_samples
 from harness.measure.steady import warm_up, warm_up_on
 from harness.measure.validity import findings
 from harness.record import Speed, SpeedRound

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.measure.load import Outcome, loadgen_settings, make_samples, run_scenario
+from harness.measure.load import Outcome, loadgen_settings, run_scenario
+from harness.measure.samples import make_samples
 from harness.measure.server import CLOSE, Waiting, search
 from harness.record import Conditions
 from tests.backends.in_memory import InMemorySession
