@@ -168,6 +168,7 @@ def accuracy(job: Job) -> dict[str, Any]:
     np.savez_compressed(part, allow_pickle=False, **columns)
     part.replace(job.scores)
     return facts | {
+        "kind": task.kind,
         "splits": splits,
         "placement": {
             "claimed": placement.claimed,

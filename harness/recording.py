@@ -50,7 +50,7 @@ def measured_record(measured: Measured, run: Run, until: Until | None) -> Record
         reason="; ".join(finding.what for finding in findings),
         checkpoint=checkpoint,
         accuracy=accuracies(scored, kept, f"scores/{scores.name}" if until is None else None, cell),
-        flops=flops_of(cell, checkpoint, scored["placement"]),
+        flops=flops_of(cell, checkpoint, scored),
         speed=speed,
         turns=turns_of(measured.turns),
         memory=_memory(rounds),

@@ -49,17 +49,16 @@ def selected_on(spec: CheckpointSpec) -> str:
     return f"{weights}; {'ranges calibrated on training examples' if spec.recipe == 'ptq' else 'last step of training'}"
 
 
-def flops_of(cell: Cell, checkpoint: Checkpoint, placement: Mapping[str, Any]) -> Flops:
+def flops_of(cell: Cell, checkpoint: Checkpoint, scored: Mapping[str, Any]) -> Flops:
     """FLOPs of one sequence of max_length by DESIGN's rule, beside the engine's own count of MACs."""
-    sizes = checkpoint.architecture
-    qa = cell.task.startswith("squad")
+    sizes, placement = checkpoint.architecture, scored["placement"]
     count = encoder_flops(
         layers=sizes["num_hidden_layers"],
         hidden=sizes["hidden_size"],
         intermediate=sizes["intermediate_size"],
         sequence_length=cell.shape.max_length,
         head_outputs=sizes.get("num_labels", 2),
-        head="token" if qa else "pooled",
+        head="token" if scored["kind"] == "question_answering" else "pooled",
     )
     macs = placement["total_macs"]
     agreement = "equal" if 2 * macs == count.total else f"{200 * macs / count.total - 100:+.3f}% against the formula"

@@ -176,8 +176,11 @@ def same_examples(mine: Scores, theirs: Scores) -> bool:
 
 
 def speed_ratios(entry: Record, base: Record) -> dict[Load, Comparison]:
-    """Every figure of speed that both have under the same conditions, mine over theirs."""
+    """Every figure of speed that both have under the same conditions, mine over theirs; those by turns first."""
     found: dict[Load, Comparison] = {}
+    for one in entry.turns:
+        if faster := by_turns((entry, one), base):
+            found[(TURNS, one.load, one.batch_size, "qps")] = faster
     for part in entry.speed:
         other = next((one for one in base.speed if conditions(base, one) == conditions(entry, part)), None)
         if other is None:
@@ -187,9 +190,6 @@ def speed_ratios(entry: Record, base: Record) -> dict[Load, Comparison]:
             if mine and theirs:
                 name = (part.scenario, part.load, part.batch_size, figure)
                 found[name] = ratio(mine, theirs, by_turns=took_turns((entry, part), (base, other)))
-    for one in entry.turns:
-        if faster := by_turns((entry, one), base):
-            found[(TURNS, one.load, one.batch_size, "qps")] = faster
     return found
 
 

@@ -267,7 +267,9 @@ def notes(pairs: Sequence[Pair]) -> list[str]:
     if any(pair.ratios and machine_of_board(pair.mine) != machine_of_board(pair.theirs) for pair in pairs):
         found.append("Some ratios of speed are between different machines.")
     if unsure := sorted({one.label for pair in pairs for one in (pair.mine, pair.theirs) if one.status == "invalid"}):
-        found.append(f"A validity rule fails for {', '.join(unsure)}: its figures of speed are not to be trusted.")
+        found.append(
+            f"A validity rule fails for {', '.join(unsure)}: its figures of speed are not to be trusted, but for those by turns."
+        )
     return found
 
 

@@ -90,7 +90,7 @@ class Bench:
         """Seconds that single samples took in each round, by turns, as the runner hands them out."""
         found: dict[str, list[float]] = {name: [] for name in cells}
         for number in range(1, rounds + 1):
-            jobs = {name: self._job("turns", cell, number) for name, cell in cells.items()}
+            jobs = {name: self.job("turns", cell, number) for name, cell in cells.items()}
             for name, loads in take_turns(jobs, str(number), self._lost, module="tests.bench.slowed").items():
                 found[name] += [one["seconds"] for one in loads]
         return found
@@ -98,7 +98,7 @@ class Bench:
     def _lost(self, name: str, why: str) -> None:
         raise AssertionError(f"{name}: {why}")
 
-    def _job(self, mode: str, cell: Cell, number: int) -> Job:
+    def job(self, mode: str, cell: Cell, number: int) -> Job:
         return Job(
             mode=mode,
             cell=cell,
@@ -113,7 +113,7 @@ class Bench:
         )
 
     def _run(self, mode: str, cell: Cell, number: int = 0) -> dict[str, Any]:
-        job = self._job(mode, cell, number)
+        job = self.job(mode, cell, number)
         path, log = self.folder / "job.json", self.folder / "log"
         job.write(path)
         with Watch("cpu") as watch:

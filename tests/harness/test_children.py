@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.children import run_module, tail
+from harness.children import Gone, Served, run_module, tail
 
 
 def module(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -87,3 +87,48 @@ def test_the_end_of_a_log_has_no_progress_bars(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_bytes(b"first\n 1%\r 50%\r100% done\n\n\xff broken\n")
     assert tail(log, 2) == ("100% done", "\ufffd broken")
+
+
+ANSWERS = """
+import json, os, sys, time
+print("a library says hello")
+replies = os.fdopen(int(os.environ["QUANTBOARD_REPLIES"]), "w")
+for line in sys.stdin:
+    asked = json.loads(line)
+    if "sleep" in asked:
+        time.sleep(asked["sleep"])
+    if "die" in asked:
+        print("out of something", flush=True)
+        os._exit(9)
+    print(json.dumps({"twice": 2 * asked["number"]}), file=replies, flush=True)
+open(sys.argv[1] + ".left", "w").close()
+"""
+
+
+def test_one_that_answers_is_left_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = module(tmp_path, ANSWERS, monkeypatch)
+    with Served(name, tmp_path / "job", tmp_path / "log") as one:
+        for number in (1, 20):
+            one.send({"number": number})
+            assert one.receive(60) == {"twice": 2 * number}
+    assert (tmp_path / "job.left").exists()
+    assert tail(tmp_path / "log") == ("a library says hello",)
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"), [({"die": 1}, "exit code 9; out of something"), ({"sleep": 600}, "no answer within 2 s")]
+)
+def test_one_that_is_gone_says_how(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: dict[str, int], told: str
+) -> None:
+    began = time.monotonic()
+    with Served(module(tmp_path, ANSWERS, monkeypatch), tmp_path / "job", tmp_path / "log") as one:
+        one.send({"number": 1})
+        one.receive(60)
+        one.send(asked)
+        with pytest.raises(Gone, match=told):
+            one.receive(2)
+        with pytest.raises(Gone):
+            one.send({"number": 1})
+            one.receive(2)
+    assert time.monotonic() - began < 60

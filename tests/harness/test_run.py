@@ -206,6 +206,25 @@ def test_rounds_of_cells_take_turns(checkout: Checkout, first: dict[str, dict[st
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("run")
+def test_the_same_work_is_run_by_turns(first: dict[str, dict[str, Any]]) -> None:
+    """After each of two rounds, single samples and the largest batch: of the three engines, not of the simulation."""
+    engines = ["torch_fp32", "onnxruntime_int8", "onnxruntime_int8_dynamic"]
+    assert [label for label, entry in first.items() if entry["turns"]] == [label for label in first if label in engines]
+    work = []
+    for label in engines:
+        parts = first[label]["turns"]
+        assert [(part["load"], part["batch_size"], len(part["rounds"])) for part in parts] == [
+            ("real", 1, 2),
+            ("real", 8, 2),
+        ]
+        assert all(one["seconds"] > 0 for part in parts for one in part["rounds"])
+        work.append([{**one, "seconds": 0} for part in parts for one in part["rounds"]])
+    assert work[0] == work[1] == work[2]
+    assert len({one["together"] for one in work[0]}) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("run")
 def test_what_went_on_while_measuring_is_recorded(first: dict[str, dict[str, Any]]) -> None:
     for label in ("torch_fp32", "onnxruntime_int8"):
         entry = first[label]

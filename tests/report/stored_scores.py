@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from harness import record
-from harness.record import Accuracy, Figure, Record
+from harness.record import Accuracy, Figure, Record, TurnRound, Turns
 from harness.report.stored import write_scores
 from tasks import Scores, Statistic
 from tests.harness.records import make_record
@@ -24,9 +24,11 @@ def add(
     ids: Array | None = None,
     groups: Array | None = None,
     qps: tuple[float, ...] = (),
+    turns: tuple[float, ...] = (),
     **changes: Any,
 ) -> Record:
-    """A record of a task whose only metric is the share of `correct`, with its NPZ, appended to `folder`/run.jsonl."""
+    """A record of a task whose only metric is the share of `correct`, with its NPZ, appended to `folder`/run.jsonl. turns:
+    seconds of each round; those of equal places were measured together."""
     ids = np.arange(len(correct)).astype(str) if ids is None else ids
     scores = Scores(
         {}, {"id": ids, "correct": correct.astype(float)}, {"accuracy": Statistic("mean", ("correct",))}, groups
@@ -49,6 +51,8 @@ def add(
     fields: dict[str, Any] = {"task": "glue/rte", "label": key, "accuracy": [part]}
     if qps:
         fields["speed"] = [with_rounds(one, qps) for one in make_record().speed if one.scenario == "offline"]
+    if turns:
+        fields["turns"] = [in_turns(turns)]
     entry = make_record(key=key, **(fields | changes))
     record.append(folder / "run.jsonl", entry)
     return entry
@@ -62,6 +66,14 @@ def with_rounds(speed: Any, qps: tuple[float, ...], hour: int = 0) -> Any:
         for value, started in zip(qps, starts, strict=True)
     ]
     return speed.model_copy(update={"rounds": rounds, "qps": Figure(value=float(np.mean(qps)))})
+
+
+def in_turns(seconds: tuple[float, ...], tokens: int = 900, batch_size: int = 16) -> Turns:
+    rounds = [
+        TurnRound(together=f"turn {place}", seconds=value, samples=32, tokens=tokens, batches=2, calls=8)
+        for place, value in enumerate(seconds)
+    ]
+    return Turns(load="real", batch_size=batch_size, sequence_length=384, rounds=rounds)
 
 
 def answers(count: int, wrong: int, *, start: int = 0) -> Array:

@@ -1,0 +1,97 @@
+"""Speed-ups from rounds in which cells ran the same batches by turns."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scipy import stats
+
+from harness import record
+from harness.record import Finding
+from harness.report.compare import Beside, by_turns, compare_board
+from harness.report.stored import Stored
+from harness.report.tables import speed_up
+from tests.harness.records import make_record
+from tests.report.stored_scores import add, answers, in_turns
+
+BASE, TWICE = (1.0, 1.5, 0.9, 1.2), (0.5, 0.76, 0.44, 0.61)
+"""Seconds: the machine wanders by half, the ratio hardly."""
+
+
+def compared(folder: Path) -> dict[str, Beside]:
+    found = list(record.read(folder))
+    entries = [entry for _, entry in found]
+    beside = compare_board(entries, "validation", Stored(found))
+    return {entry.key: beside[entry.record_id] for entry in entries}
+
+
+def noisy() -> dict[str, Any]:
+    found = Finding(rule="noisy", what="rounds differ", measured="40%", bound="25%", remedy="a quiet machine")
+    return {"status": "invalid", "reason": "rounds differ", "findings": [found]}
+
+
+def test_the_speed_up_is_the_paired_t_interval_of_the_same_work(tmp_path: Path) -> None:
+    """Shown also where each cell's own figure of speed is invalid, and beside it the ratio of those as it was."""
+    add(tmp_path, "fp32", answers(300, 20), baseline=True, qps=(10.0, 11.0), turns=BASE, **noisy())
+    add(tmp_path, "int8", answers(300, 20), qps=(30.0, 33.0), turns=TWICE, **noisy())
+    found = compared(tmp_path)["int8"]
+    assert found.speed_up == ("turns", "real", 16, "qps")
+    one = found.ratios["turns", "real", 16, "qps"]
+    logs = [math.log(base / mine) for base, mine in zip(BASE, TWICE, strict=True)]
+    test = stats.ttest_1samp(logs, 0.0)
+    low, high = test.confidence_interval(0.95)
+    assert one.value == pytest.approx(math.exp(sum(logs) / 4))
+    assert (one.low, one.high) == (pytest.approx(math.exp(low)), pytest.approx(math.exp(high)))
+    assert one.p == pytest.approx(test.pvalue)
+    assert found.ratios["offline", "real", 16, "qps"].value == pytest.approx(3.0)
+    shown = speed_up(found)
+    assert shown.text == "1.99×" and shown.note == "p < 0.001, by turns"
+
+
+def test_what_ran_elsewhere_than_claimed_is_not_compared(tmp_path: Path) -> None:
+    add(tmp_path, "fp32", answers(300, 20), baseline=True, turns=BASE)
+    elsewhere = Finding(rule="wrong_provider", what="w", measured="CPU", bound="GPU", remedy="r")
+    add(tmp_path, "int8", answers(300, 20), turns=TWICE, status="invalid", reason="w", findings=[elsewhere])
+    assert compared(tmp_path)["int8"].ratios == {}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"device": "cuda"},
+        {"settings": {"limit": None, "measure": {"threads": 7}}},
+        {"turns": [in_turns(TWICE, tokens=901)]},
+        {"turns": [in_turns(TWICE, batch_size=32)]},
+        {"turns": []},
+    ],
+)
+def test_other_work_has_no_ratio(changes: dict[str, Any]) -> None:
+    base = make_record(key="fp32", turns=[in_turns(BASE)])
+    mine = make_record(key="int8", turns=[in_turns(TWICE)])
+    assert by_turns((mine, mine.turns[0]), base) is not None
+    other = make_record(**({"key": "int8", "turns": [in_turns(TWICE)]} | changes))
+    assert all(by_turns((other, part), base) is None for part in other.turns)
+
+
+def test_rounds_of_another_turn_are_left_out() -> None:
+    """A process that was lost in a round has none of it: the rest are compared."""
+    base = make_record(key="fp32", turns=[in_turns(BASE)])
+    whole = in_turns((*TWICE[:3], 99.0))
+    rounds = [*whole.rounds[:3], whole.rounds[3].model_copy(update={"together": "another"})]
+    mine = make_record(key="int8", turns=[whole.model_copy(update={"rounds": rounds})])
+    one = by_turns((mine, mine.turns[0]), base)
+    assert one is not None and "3 rounds" in one.method
+    assert one.value == pytest.approx((1.0 / 0.5 * 1.5 / 0.76 * 0.9 / 0.44) ** (1 / 3))
+
+
+def test_ranks_are_by_turns_where_cells_took_them(tmp_path: Path) -> None:
+    """By their QPS the two INT8 rows could not be told apart, and one is invalid."""
+    add(tmp_path, "fp32", answers(300, 20), baseline=True, qps=(10.0, 14.0, 9.0, 12.0), turns=BASE)
+    add(tmp_path, "int8", answers(300, 20), qps=(20.0, 28.0, 18.0, 24.0), turns=TWICE, **noisy())
+    add(tmp_path, "same", answers(300, 20), qps=(20.0, 27.0, 19.0, 24.0), turns=(0.51, 0.75, 0.45, 0.6))
+    add(tmp_path, "alone", answers(300, 20), qps=(90.0, 91.0, 92.0, 90.0))
+    ranks = {name: one.speed_rank for name, one in compared(tmp_path).items()}
+    assert ranks == {"fp32": (3, 3), "int8": (1, 2), "same": (1, 2), "alone": None}
