@@ -247,8 +247,9 @@ def speed(job: Job) -> dict[str, Any]:
 
 def turns(job: Job) -> dict[str, Any]:
     """Answer what `harness.turns` asks, until it stops asking. Cells that take turns draw the same sequences in a round."""
-    if job.threads == 1 and job.cell.device == "cpu":
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    from harness.turns import processors
+
+    os.sched_setaffinity(0, processors(job.threads, job.cell.device))
     session, facts = prepare(job)
     from harness.measure.turns import Turns
 
@@ -256,7 +257,7 @@ def turns(job: Job) -> dict[str, Any]:
     with os.fdopen(int(os.environ[REPLIES]), "w", buffering=1) as replies:
         for line in sys.stdin:
             asked = json.loads(line)
-            print(json.dumps(player.answer(asked) if asked else facts), file=replies, flush=True)
+            print(json.dumps(player.answer(asked)), file=replies, flush=True)
     session.close()
     return facts
 

@@ -132,6 +132,10 @@ class Served:
         if error is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._child.wait(10)
+        self.stop()
+
+    def stop(self) -> None:
+        """At once."""
         if self._child.poll() is None:
             _stop(self._child, signal.SIGKILL)
 

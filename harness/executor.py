@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -17,12 +17,15 @@ from harness import record
 from harness.cell import USER_FAULT, Job
 from harness.cells import Cell, CheckpointSpec, folder_of
 from harness.children import Ended, run_module
+from harness.measure.memory import available_bytes
 from harness.record import Record
 from harness.recording import kept_in, make_record, measured_record
-from harness.turns import take_turns
+from harness.turns import Found, comparable, take_turns
 from tasks import DataIdentity
 
 Until = Literal["train", "quantize", "build", "score"]
+FITS = 0.8
+"""Of the memory that is there, what models that take turns may need together."""
 TIMEOUT = 6 * 3600.0
 """Seconds after which a cell's process or a training counts as hung."""
 
@@ -159,37 +162,62 @@ def _execute_group(
             except CellFailed as failure:
                 waiting.remove(one)
                 yield finish(one.cell, _failed(one.cell, run, failure))
-        _take_turns([one for one in waiting if number <= one.cell.measure.rounds], run, number)
+        left = {one.cell.key: one for one in waiting if number <= one.cell.measure.rounds}
+        for cells_together in comparable(one.cell for one in left.values()):
+            _take_turns([left[cell.key] for cell in cells_together], run, number)
     for one in waiting:
         yield finish(one.cell, measured_record(one, run, None))
 
 
 def _take_turns(cells: list[Measured], run: Run, number: int) -> None:
-    """One round of turns among cells that are measured together, or what a run that was killed kept of it."""
-    if len(cells) < 2:
-        return
+    """One round of turns among cells that are measured together, or what a run that was killed kept of it. A cell whose
+    record that run had written took its turns with it: the last one's still stand."""
     places = [kept_in(one.cell, run) / f"turns-{number}.json" for one in cells]
-    kept = [_read_kept(place) for place in places]
-    if len({one["together"] if one else None for one in kept} - {None}) != 1 or None in kept:
-        first = cells[0].cell
-        together = f"{run.run_id} {first.task} {first.seed} {number}"
-        run.say(f"{first.task} / seed {first.seed}: {len(cells)} cells by turns, round {number}")
-        notes: dict[str, str] = {}
-        jobs = {one.cell.key: _job(one.cell, run, "turns", f"turns-{number}", number) for one in cells}
-        found = take_turns(jobs, together, notes.__setitem__)
-        kept = [{"together": together, "found": found[one.cell.key], "note": notes.get(one.cell.key)} for one in cells]
+    kept = [one for one in map(_read_kept, places) if one]
+    if len(kept) < len(cells) or len({one["together"] for one in kept}) > 1:
+        if len(cells) < 2:
+            return
+        kept = _round_of_turns(cells, run, number)
         for place, content in zip(places, kept, strict=True):
-            try:
+            with suppress(OSError):  # a full disk costs what a killed run could have kept
                 place.with_suffix(".part").write_text(json.dumps(content))
                 place.with_suffix(".part").replace(place)
-            except OSError:
-                break  # a full disk costs what a killed run could have kept
     for one, content in zip(cells, kept, strict=True):
-        assert content is not None
         one.turns.extend(content["found"])
         if content["note"]:
-            one.notes.append(f"took no part in turns, round {number}: {content['note']}")
+            one.notes.append(f"by turns, round {number}: {content['note']}")
             run.say(f"{_name(one.cell)}: {one.notes[-1]}")
+
+
+def _round_of_turns(cells: list[Measured], run: Run, number: int) -> list[dict[str, Any]]:
+    first = cells[0].cell
+    together = f"{run.run_id} {first.task} {first.seed} {first.device} {number}"
+    run.say(f"{first.task} / seed {first.seed}: {len(cells)} cells by turns, round {number} of {first.measure.rounds}")
+    jobs = {one.cell.key: _job(one.cell, run, "turns", f"turns-{number}", number) for one in cells}
+    notes: dict[str, str] = {}
+    found: Found = {}
+    if why := _too_large(cells, run):
+        notes = dict.fromkeys(jobs, why)
+    else:
+        try:
+            found = take_turns(jobs, together, notes.__setitem__)
+        except OSError as error:
+            notes = dict.fromkeys(jobs, f"{error.filename or 'its processes'}: {error.strerror}")
+    return [{"together": together, "found": found.get(key, []), "note": notes.get(key, "")} for key in jobs]
+
+
+def _too_large(cells: list[Measured], run: Run) -> str:
+    """Why these models cannot all be in memory at once, by what each needed alone; nothing where they can."""
+    last = [one.rounds[-1] for one in cells]
+    gpus = run.machine.get("gpus") or [{}]
+    for name, there, needed in (
+        ("memory", available_bytes(), [found["peak_rss_bytes"] for found in last]),
+        ("the GPU's memory", gpus[0].get("memory_bytes"), [found["peak_device_bytes"] or 0 for found in last]),
+    ):
+        if there and sum(needed) > FITS * there:
+            wanted, is_there = sum(needed) / 2**30, there / 2**30
+            return f"the {len(cells)} models need {wanted:.1f} GiB of {name} together, {is_there:.1f} are there"
+    return ""
 
 
 def _begin(cell: Cell, run: Run, until: Until | None) -> Record | Measured:

@@ -268,11 +268,18 @@ class TurnRound(Part):
     """One round of turns: fresh processes of several cells, which ran the same batches one after the other."""
 
     together: str = Field(description="the same for all cells that took turns in it")
+    work: str = Field(description="hash of the token ids that the batches were taken from")
     seconds: float = Field(gt=0, description="of the session's run, all batches once, each at the median of its calls")
     samples: int = Field(description="of all batches")
     tokens: int = Field(description="true length of those samples together, padding not counted")
     batches: int
-    calls: int = Field(description="timed calls of each batch")
+    passes: int = Field(description="timed calls of each batch")
+    affinity: list[int] = Field(description="processors that the processes might use")
+    other_cpu_percent: float = Field(
+        description="of those processors' time, what went to none of the cells that took turns, nor to the runner"
+    )
+    steal_percent: float
+    quota_throttled_percent: float | None = None
 
 
 class Turns(Part):

@@ -1,23 +1,41 @@
-"""Hands out turns: fresh processes of all cells of a table at once, of which one runs at a time."""
+"""Hands out turns: fresh processes of several cells at once, of which one runs at a time."""
 
 from __future__ import annotations
 
+import os
 import random
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from harness.cell import Job
+from harness.cells import Cell
 from harness.children import Gone, Served
+from harness.measure.conditions import Counters
 from harness.measure.turns import Schedule, of_work, schedule
 
 START_SECONDS, CALL_SECONDS = 1800.0, 600.0
 """After which a process counts as hung."""
 Found = dict[str, list[dict[str, Any]]]
+
+
+def comparable(cells: Iterable[Cell]) -> list[list[Cell]]:
+    """Cells that take turns with one another: of one device, as many threads, and sequences cut at the same length."""
+    groups: dict[tuple[Any, ...], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault((cell.device, cell.measure.threads, cell.shape.max_length), []).append(cell)
+    return list(groups.values())
+
+
+def processors(threads: int, device: str) -> list[int]:
+    """Which a cell that takes turns may use. Cells of a single thread share one, the last that this process may use: two
+    processors of a machine need not be equally fast."""
+    mine = sorted(os.sched_getaffinity(0))
+    return mine[-1:] if threads == 1 and device == "cpu" else mine
 
 
 def take_turns(
@@ -26,11 +44,12 @@ def take_turns(
     """One round: of each name what it took for the work that all did, an entry a load, as a record's `TurnRound` with what
     identifies its `Turns`.
 
-    All processes are alive at the same time, so all models must fit into memory together; `lost` is told the name of one that
-    ends badly, and why: the others go on without it. Cells of a single thread share one processor (the last that this
-    process may use): two processors of a machine need not be equally fast.
+    All processes are alive at the same time, so all models must fit into memory together. `lost` is told the name of one that
+    ends badly, or whose threads do not rest when it has answered, and why: the others go on without it. Raises OSError where
+    no process can be started.
     """
     found: Found = {name: [] for name in jobs}
+    first = next(iter(jobs.values()))
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="quantboard-")))
         served: dict[str, Served] = {}
@@ -40,15 +59,14 @@ def take_turns(
             log = folder / f"{place}.log"
             served[name] = stack.enter_context(Served(module, path, log, threads=job.threads))
         players = Players(served, lost)
-        players.ask_all({}, START_SECONDS)
+        players.ask_all({"cpu": True}, START_SECONDS)  # answered when the session is there
         loads = {name: job.cell.measure.turns(job.cell.batch_sizes) for name, job in jobs.items()}
         for load, size in dict.fromkeys(each for some in loads.values() for each in some):
             names = [name for name, some in loads.items() if (load, size) in some]
-            for name, entry in _one_load(players, names, load, size, jobs).items():
-                length = jobs[name].cell.shape.max_length
-                found[name].append(
-                    {"load": load, "batch_size": size, "sequence_length": length, "together": together} | entry
-                )
+            shared = {"load": load, "batch_size": size, "sequence_length": first.cell.shape.max_length}
+            measured = _one_load(players, names, load, size, first, f"{together} {load} {size}")
+            for name, entry in measured.items():
+                found[name].append({**shared, "together": together, **entry})
     return found
 
 
@@ -58,17 +76,21 @@ class Players:
     def __init__(self, served: dict[str, Served], lost: Callable[[str, str], None]) -> None:
         self._served, self._lost = served, lost
 
-    def ask_all(self, question: Mapping[str, Any], timeout: float) -> dict[str, Any]:
+    def ask_all(self, question: Mapping[str, Any], timeout: float = CALL_SECONDS) -> dict[str, Any]:
         """At the same time."""
-        asked = [name for name in self._served if self._try(name, lambda one: one.send(question)) is not None]
+        asked = [name for name in list(self._served) if self._try(name, lambda one: one.send(question))]
         answers = {name: self._try(name, lambda one: one.receive(timeout)) for name in asked}
         return {name: answer for name, answer in answers.items() if answer is not None}
 
     def ask(self, name: str, question: Mapping[str, Any]) -> Any:
         """None where the process is gone."""
-        if self._try(name, lambda one: one.send(question)) is None:
-            return None
-        return self._try(name, lambda one: one.receive(CALL_SECONDS))
+        sent = self._try(name, lambda one: one.send(question))
+        return self._try(name, lambda one: one.receive(CALL_SECONDS)) if sent else None
+
+    def drop(self, name: str, why: str) -> None:
+        if one := self._served.pop(name, None):
+            one.stop()
+            self._lost(name, why)
 
     def _try(self, name: str, do: Callable[[Served], Any]) -> Any:
         one = self._served.get(name)
@@ -77,46 +99,65 @@ class Players:
         try:
             return do(one)
         except Gone as gone:
-            del self._served[name]
-            self._lost(name, str(gone))
+            self.drop(name, str(gone))
             return None
 
 
-def _one_load(players: Players, names: Sequence[str], load: str, size: int, jobs: Mapping[str, Job]) -> Found:
+def _one_load(
+    players: Players, names: Sequence[str], load: str, size: int, job: Job, seed: str
+) -> dict[str, dict[str, Any]]:
     work = players.ask_all({"load": load, "batch_size": size}, START_SECONDS)
     work = {name: work[name] for name in names if name in work}
-    if len(work) < 2:
-        return {}
-    available = min(len(one["samples"]) for one in work.values())
-    trial = {"run": available // 2, "cold": 1, "calls": 1}
-    seconds = {name: players.ask(name, trial) for name in work}
-    known = [answer["seconds"][0] for answer in seconds.values() if answer]
+    available = min((len(one["samples"]) for one in work.values()), default=0)
+    known: dict[str, float] = {}
+    for name in work:
+        answer = players.ask(name, {"run": available // 2, "cold": available // 2})
+        if answer and not answer["rested"]:
+            players.drop(name, "its threads go on working when it has answered; unset OMP_WAIT_POLICY, KMP_BLOCKTIME")
+        elif answer:
+            known[name] = answer["seconds"]
     if len(known) < 2:
         return {}
-    plan = schedule(known, available, min(jobs[name].cell.measure.min_duration for name in work))
-    times = _passes(players, list(work), plan, seed=size)
+    plan = schedule(list(known.values()), available, job.cell.measure.min_duration)
+    read = Counters.reader("cpu", cpus=processors(job.threads, job.cell.device))
+    cpu, before = players.ask_all({"cpu": True}), read()
+    times = _passes(players, list(known), plan, seed)
+    after, later = read(), players.ask_all({"cpu": True})
+    own = after.own - before.own + sum(later[name]["cpu"] - cpu[name]["cpu"] for name in later)
+    capacity = (after.at - before.at) * len(before.cpus)
+    conditions = {
+        "affinity": list(before.cpus),
+        "other_cpu_percent": 100 * max(0.0, after.busy - before.busy - own) / capacity,
+        "steal_percent": 100 * max(0.0, after.steal - before.steal) / capacity,
+        "quota_throttled_percent": None
+        if before.quota is None or after.quota is None
+        else 100 * max(0.0, after.quota - before.quota) / capacity,
+    }
     return {
         name: {
             "seconds": of_work(found),
+            "work": work[name]["work"],
             "samples": sum(work[name]["samples"][number] for number in plan.batches),
             "tokens": sum(work[name]["tokens"][number] for number in plan.batches),
             "batches": len(plan.batches),
-            "calls": plan.passes * plan.calls,
+            "passes": plan.passes,
+            **conditions,
         }
         for name, found in times.items()
-        if found and all(len(one) == plan.passes * plan.calls for one in found.values())
+        if found and all(len(one) == plan.passes for one in found.values())
     }
 
 
-def _passes(players: Players, names: list[str], plan: Schedule, seed: int) -> dict[str, dict[int, list[float]]]:
+def _passes(players: Players, names: list[str], plan: Schedule, seed: str) -> dict[str, dict[int, list[float]]]:
     """A first pass warms up. Who follows whom is drawn anew for every batch: nobody always runs on what the same one left."""
     times: dict[str, dict[int, list[float]]] = {name: {} for name in names}
     order = random.Random(seed)
     for number in range(-1, plan.passes):
-        for batch in plan.batches:
+        for place, batch in enumerate(plan.batches):
             order.shuffle(names)
+            question = {"run": batch, "cold": plan.batches[place - 1] if plan.cold else None}
             for name in names:
-                answer = players.ask(name, {"run": batch, "cold": plan.cold, "calls": plan.calls})
+                answer = players.ask(name, question)
                 if answer is not None and number >= 0:
-                    times[name].setdefault(batch, []).extend(answer["seconds"])
+                    times[name].setdefault(batch, []).append(answer["seconds"])
     return times

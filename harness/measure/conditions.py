@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,9 +39,10 @@ class Counters:
     energy: str = ""
 
     @classmethod
-    def reader(cls, device: str, root: Path = ROOT) -> Callable[[], Counters]:
-        """A function that reads them all; looks once which there are. device: `cpu` or `cuda`."""
-        cpus = tuple(sorted(os.sched_getaffinity(0)))
+    def reader(cls, device: str, root: Path = ROOT, *, cpus: Iterable[int] | None = None) -> Callable[[], Counters]:
+        """A function that reads them all; looks once which there are. device: `cpu` or `cuda`. cpus: other processors than
+        those that this process may use."""
+        cpus = tuple(sorted(os.sched_getaffinity(0) if cpus is None else cpus))
         thermal = [
             root / f"sys/devices/system/cpu/cpu{cpu}/thermal_throttle/core_throttle_total_time_ms" for cpu in cpus
         ]

@@ -13,6 +13,15 @@ def _status(field: str) -> int:
     return 0
 
 
+def available_bytes() -> int | None:
+    """What new processes may take without swapping, as the kernel estimates it for the whole machine."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+
+
 def rss_bytes() -> int:
     """Resident memory now."""
     return _status("VmRSS")

@@ -20,14 +20,15 @@ from harness.measure.paired import (
     ratio,
     told_apart,
 )
-from harness.record import Accuracy, Record, Speed, Turns
+from harness.measure.validity import OTHERS_BOUND, STEAL_BOUND, THROTTLED_BOUND
+from harness.record import Accuracy, Record, Speed, TurnRound, Turns
 from harness.report.alike import accuracy_stands, conditions
 from harness.report.stored import Stored
 from tasks import Scores
 
 Load = tuple[str, str, int, str]
 """scenario, load, batch size, figure: `("offline", "real", 32, "qps")`; of rounds of turns the scenario is TURNS."""
-TURNS = "turns"
+TURNS, RATE = "turns", "samples/s"
 Range = tuple[int, int]
 FIGURES = {"single_stream": ("p50_ms", "p90_ms", "p99_ms"), "multi_stream": ("p50_ms", "p99_ms")}
 """Whose ratios are given; of other scenarios it is samples a second."""
@@ -56,6 +57,10 @@ class Beside:
     ranked: int = 0
     speed_rank: Range | None = None
     speed_ranked: int = 0
+
+    def corrected_ratio(self, load: Load) -> float | None:
+        """Holm's p as the table has it: what it shows as speed-up is one family, every other figure one of its own."""
+        return self.corrected_speed_up if load == self.speed_up else self.corrected_ratios.get(load)
 
 
 @dataclass(frozen=True)
@@ -106,7 +111,7 @@ def compare_board(entries: Sequence[Record], split: str, stored: Stored) -> dict
         stands = [entry for entry in entries if entry.seed == seed and accuracy_stands(entry)]
         for name, (count, rank) in _accuracy_ranks(stands, split, primary, stored).items():
             found[name] = replace(found[name], rank=rank, ranked=count)
-        for name, (count, rank) in (_turn_ranks(stands) or _speed_ranks(valid)).items():
+        for name, (count, rank) in max(_turn_ranks(stands), _speed_ranks(valid), key=len).items():
             found[name] = replace(found[name], speed_rank=rank, speed_ranked=count)
     return found
 
@@ -180,7 +185,7 @@ def speed_ratios(entry: Record, base: Record) -> dict[Load, Comparison]:
     found: dict[Load, Comparison] = {}
     for one in entry.turns:
         if faster := by_turns((entry, one), base):
-            found[(TURNS, one.load, one.batch_size, "qps")] = faster
+            found[(TURNS, one.load, one.batch_size, RATE)] = faster
     for part in entry.speed:
         other = next((one for one in base.speed if conditions(base, one) == conditions(entry, part)), None)
         if other is None:
@@ -200,15 +205,35 @@ def by_turns(mine: tuple[Record, Turns], base: Record) -> Comparison | None:
     other = next((one for one in base.turns if _turned(base, one) == _turned(entry, part)), None)
     if other is None or not (accuracy_stands(entry) and accuracy_stands(base)):
         return None
-    theirs = {one.together: one for one in other.rounds}
-    shared = [(one, theirs[one.together]) for one in part.rounds if one.together in theirs]
-    shared = [(a, b) for a, b in shared if (a.samples, a.tokens, a.batches) == (b.samples, b.tokens, b.batches)]
+    shared = shared_rounds(part, other)
     if not shared:
         return None
     found = ratio([1 / a.seconds for a, _ in shared], [1 / b.seconds for _, b in shared], by_turns=True)
+    if trouble := _disturbed([one for one, _ in shared]):
+        return Comparison(found.value, method=f"not tested: {trouble} while they took turns")
     if found.p is None:
         return found
     return replace(found, method=f"t interval of the logarithm over {len(shared)} rounds, the same batches by turns")
+
+
+def shared_rounds(mine: Turns, theirs: Turns) -> list[tuple[TurnRound, TurnRound]]:
+    """Those in which both ran the same batches."""
+    others = {one.together: one for one in theirs.rounds}
+    pairs = [(one, others[one.together]) for one in mine.rounds if one.together in others]
+    return [(a, b) for a, b in pairs if (a.work, a.samples, a.batches) == (b.work, b.samples, b.batches)]
+
+
+def _disturbed(rounds: Sequence[TurnRound]) -> str:
+    """What may have fallen on long calls more than on short ones, by the bounds of the rules of validity; else nothing."""
+    throttled = [one.quota_throttled_percent or 0.0 for one in rounds]
+    for what, percents, bound in (
+        ("other processes took", [one.other_cpu_percent for one in rounds], OTHERS_BOUND),
+        ("the hypervisor took", [one.steal_percent for one in rounds], STEAL_BOUND),
+        ("a quota held back", throttled, THROTTLED_BOUND),
+    ):
+        if statistics.fmean(percents) > bound:
+            return f"{what} {statistics.fmean(percents):.1f}% of the processors' time (bound {bound:g}%)"
+    return ""
 
 
 def _turned(entry: Record, part: Turns) -> tuple[object, ...]:
@@ -237,9 +262,14 @@ def _with_speed_up(entries: Sequence[Record], found: Mapping[str, Beside]) -> di
     chosen: dict[str, Load] = {}
     for entry in entries:
         part, ratios = speed_of(entry, "offline", "real"), found[entry.record_id].ratios
-        named: list[Load] = [(way, "real", part.batch_size, "qps") for way in (TURNS, "offline")] if part else []
-        if there := [name for name in named if name in ratios]:
-            chosen[entry.record_id] = there[0]
+        base = found[entry.record_id].base
+        if part is None or base is None or not (accuracy_stands(entry) and accuracy_stands(base)):
+            continue
+        named: list[Load] = [(TURNS, "real", part.batch_size, RATE), ("offline", "real", part.batch_size, "qps")]
+        there = [name for name in named if name in ratios]
+        tested = [name for name in there if ratios[name].p is not None]
+        if there:
+            chosen[entry.record_id] = (tested or there)[0]
     corrected = holm([found[name].ratios[load].p for name, load in chosen.items()])
     p = dict(zip(chosen, corrected, strict=True))
     return {
@@ -279,14 +309,16 @@ def _accuracy_ranks(
 
 
 def _turn_ranks(entries: Sequence[Record]) -> dict[str, tuple[int, Range]]:
-    """By samples a second at real lengths, largest batch, by turns: of the cells that all took turns with one another, the
-    largest such set. What made figures of each alone invalid fell on all of them alike."""
+    """By samples a second at real lengths, batch as in the table, by turns: of the cells that all took turns with one another
+    and could be tested, the largest such set. That the figures of each alone differ between rounds is no matter here."""
     sets: list[list[tuple[Record, Turns]]] = []
     for entry in entries:
-        part = max((one for one in entry.turns if one.load == "real"), key=lambda one: one.batch_size, default=None)
+        offline = speed_of(entry, "offline", "real")
+        size = offline.batch_size if offline else 0
+        part = next((one for one in entry.turns if (one.load, one.batch_size) == ("real", size)), None)
         if part is None:
             continue
-        fitting = next((some for some in sets if all(by_turns((entry, part), other) for other, _ in some)), None)
+        fitting = next((some for some in sets if all(_tested((entry, part), other) for other, _ in some)), None)
         if fitting is None:
             sets.append([(entry, part)])
         else:
@@ -295,6 +327,11 @@ def _turn_ranks(entries: Sequence[Record]) -> dict[str, tuple[int, Range]]:
     pairs = all_pairs(len(ranked))
     found = [by_turns(ranked[mine], ranked[theirs][0]) for mine, theirs in pairs]
     return _named([entry for entry, _ in ranked], told_apart(pairs, [one for one in found if one], even=1.0))
+
+
+def _tested(mine: tuple[Record, Turns], other: Record) -> bool:
+    found = by_turns(mine, other)
+    return found is not None and found.p is not None
 
 
 def _speed_ranks(entries: Sequence[Record]) -> dict[str, tuple[int, Range]]:

@@ -14,7 +14,7 @@ from harness.errors import QuantboardError
 from harness.measure.paired import Comparison, holm
 from harness.record import Record, order
 from harness.report.alike import data_of, examples_of, is_sample, machine_of_board
-from harness.report.compare import TURNS, Load, compare_metrics, speed_ratios
+from harness.report.compare import TURNS, Load, compare_metrics, shared_rounds, speed_ratios
 from harness.report.stored import Stored
 from harness.report.tables import p_text
 
@@ -191,7 +191,7 @@ def to_json(pair: Pair) -> dict[str, Any]:
         "same_answers": {"count": pair.same[0], "of": pair.same[1]} if pair.same else None,
         "ratios": [
             dict(zip(("scenario", "load", "batch_size", "figure"), load, strict=True))
-            | {"a": _speed(mine, load), "b": _speed(theirs, load)}
+            | dict(zip(("a", "b"), _speeds(pair, load), strict=True))
             | asdict(one)
             | {"p_holm": pair.corrected[load]}
             for load, one in pair.ratios.items()
@@ -203,13 +203,23 @@ def _metric(entry: Record, split: str, name: str) -> float:
     return next(part.metrics[name].value for part in entry.accuracy if part.split == split)
 
 
-def _speed(entry: Record, load: Load) -> float:
+def _speeds(pair: Pair, load: Load) -> tuple[float, float]:
+    """Of both, in the figure's own unit; by turns the geometric mean over the rounds that they share."""
     scenario, lengths, size, figure = load
     if scenario == TURNS:
-        turns = next(one for one in entry.turns if (one.load, one.batch_size) == (lengths, size))
-        return statistics.fmean(one.samples / one.seconds for one in turns.rounds)
-    part = next(one for one in entry.speed if (one.scenario, one.load, one.batch_size) == (scenario, lengths, size))
-    return float(getattr(part, figure).value)
+        mine, theirs = (
+            next(one for one in entry.turns if (one.load, one.batch_size) == (lengths, size))
+            for entry in (pair.mine, pair.theirs)
+        )
+        shared = shared_rounds(mine, theirs)
+        a, b = ([one.samples / one.seconds for one in side] for side in zip(*shared, strict=True))
+        return statistics.geometric_mean(a), statistics.geometric_mean(b)
+    parts = (
+        next(one for one in entry.speed if (one.scenario, one.load, one.batch_size) == (scenario, lengths, size))
+        for entry in (pair.mine, pair.theirs)
+    )
+    a_value, b_value = (float(getattr(part, figure).value) for part in parts)
+    return a_value, b_value
 
 
 def rows(pairs: Sequence[Pair]) -> list[tuple[str, ...]]:
@@ -235,7 +245,7 @@ def rows(pairs: Sequence[Pair]) -> list[tuple[str, ...]]:
             scenario, lengths, size, figure = load
             if lengths == "real" and (scenario != "offline" or size == largest):
                 name = f"{figure}, {scenario}" + ("" if scenario in one_size else f", batch {size}")
-                values = (_speed(pair.mine, load), _speed(pair.theirs, load))
+                values = _speeds(pair, load)
                 shown = f"{one.value:.3f}×" + _range(one, ".3f")
                 p = p_text(pair.corrected[load]) or one.method
                 found.append((*head, name, *(f"{value:.2f}" for value in values), shown, p))

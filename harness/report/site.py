@@ -150,7 +150,7 @@ def against(entry: Record, beside: Beside) -> dict[str, Any]:
         "metrics": [(name, tables.difference(one, one.p), one.method) for name, one in beside.differences.items()],
         "corrected": tables.p_text(beside.corrected),
         "ratios": [
-            (*load, tables.times(load, one, beside.corrected_ratios.get(load), beside.base), one.method)
+            (*load, tables.times(load, one, beside.corrected_ratio(load), beside.base), one.method)
             for load, one in beside.ratios.items()
         ],
     }

@@ -251,7 +251,7 @@ def times(load: Load, one: Comparison, corrected: float | None, base: Record | N
     high = f"{one.high:.{digits}f}" if one.high is not None else ""
     said = p_text(corrected) or one.method
     if load[0] == TURNS:
-        said += ", by turns"
+        said += ", by turns" if one.p is not None else ""
     elif base is not None and base.status == "invalid":
         said += "; baseline invalid"
     return Value(f"{one.value:.{digits}f}×", one.value, low, high, said)

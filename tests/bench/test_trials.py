@@ -24,6 +24,7 @@ from harness import paths
 from harness.cells import digest
 from harness.machine import describe
 from harness.measure.paired import Comparison, ratio
+from harness.measure.turns import COLD_SECONDS, LEAST_BATCHES, LEAST_PASSES, MOST_BATCHES, WANTED_PASSES
 from tests.backends.checkpoints import BERT_TINY
 from tests.bench.measuring import LEVEL, MEASURE, Bench, share
 
@@ -70,7 +71,8 @@ class Trials:
 
 
 def measure_trials(folder: Path, trials: int) -> list[Trial]:
-    content = [asdict(MEASURE), BERT_TINY, SLOWER, "by turns", describe()]
+    ways = [MOST_BATCHES, LEAST_BATCHES, LEAST_PASSES, WANTED_PASSES, COLD_SECONDS]
+    content = [asdict(MEASURE), BERT_TINY, SLOWER, ways, describe()]
     found = Trials(paths.cache() / "bench" / f"trials-{digest(content)}.jsonl", trials)
     print(f"\n  {len(found.done)} trials are kept")
     benches = {cpu: Bench(folder / str(cpu)) for cpu in sorted(os.sched_getaffinity(0))}

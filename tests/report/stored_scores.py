@@ -24,11 +24,11 @@ def add(
     ids: Array | None = None,
     groups: Array | None = None,
     qps: tuple[float, ...] = (),
-    turns: tuple[float, ...] = (),
+    turns: tuple[float, ...] | Turns = (),
     **changes: Any,
 ) -> Record:
     """A record of a task whose only metric is the share of `correct`, with its NPZ, appended to `folder`/run.jsonl. turns:
-    seconds of each round; those of equal places were measured together."""
+    seconds of each round, of which those at equal places were measured together."""
     ids = np.arange(len(correct)).astype(str) if ids is None else ids
     scores = Scores(
         {}, {"id": ids, "correct": correct.astype(float)}, {"accuracy": Statistic("mean", ("correct",))}, groups
@@ -52,7 +52,7 @@ def add(
     if qps:
         fields["speed"] = [with_rounds(one, qps) for one in make_record().speed if one.scenario == "offline"]
     if turns:
-        fields["turns"] = [in_turns(turns)]
+        fields["turns"] = [turns if isinstance(turns, Turns) else in_turns(turns)]
     entry = make_record(key=key, **(fields | changes))
     record.append(folder / "run.jsonl", entry)
     return entry
@@ -68,12 +68,22 @@ def with_rounds(speed: Any, qps: tuple[float, ...], hour: int = 0) -> Any:
     return speed.model_copy(update={"rounds": rounds, "qps": Figure(value=float(np.mean(qps)))})
 
 
-def in_turns(seconds: tuple[float, ...], tokens: int = 900, batch_size: int = 16) -> Turns:
-    rounds = [
-        TurnRound(together=f"turn {place}", seconds=value, samples=32, tokens=tokens, batches=2, calls=8)
-        for place, value in enumerate(seconds)
-    ]
-    return Turns(load="real", batch_size=batch_size, sequence_length=384, rounds=rounds)
+def in_turns(seconds: tuple[float, ...], **changes: Any) -> Turns:
+    part: dict[str, Any] = {"load": "real", "batch_size": 16, "sequence_length": 384}
+    rounds: dict[str, Any] = {
+        "work": "one",
+        "samples": 32,
+        "tokens": 900,
+        "batches": 2,
+        "passes": 8,
+        "affinity": [0, 1],
+        "other_cpu_percent": 0.5,
+        "steal_percent": 0.0,
+    }
+    part |= {name: value for name, value in changes.items() if name in part}
+    rounds |= {name: value for name, value in changes.items() if name not in part}
+    found = [TurnRound(together=f"turn {at}", seconds=value, **rounds) for at, value in enumerate(seconds)]
+    return Turns(**part, rounds=found)
 
 
 def answers(count: int, wrong: int, *, start: int = 0) -> Array:
