@@ -247,12 +247,10 @@ def speed(job: Job) -> dict[str, Any]:
 
 def turns(job: Job) -> dict[str, Any]:
     """Answer what `harness.turns` asks, until it stops asking. Cells that take turns draw the same sequences in a round."""
-    from harness.turns import processors
+    from harness.measure.turns import Turns, processors
 
     os.sched_setaffinity(0, processors(job.threads, job.cell.device))
     session, facts = prepare(job)
-    from harness.measure.turns import Turns
-
     player = Turns(session, read_samples(job.samples), job.cell.shape.max_length, job.cell.seed + job.number)
     with os.fdopen(int(os.environ[REPLIES]), "w", buffering=1) as replies:
         for line in sys.stdin:

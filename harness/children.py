@@ -105,18 +105,23 @@ class Served:
 
     def __init__(self, module: str, job: Path, log: Path, *, threads: int | None = None) -> None:
         self._log = log
-        mine, its = os.pipe()
         with log.open("ab") as output:
-            self._child = subprocess.Popen(
-                [sys.executable, "-m", module, str(job)],
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=output,
-                pass_fds=[its],
-                env=_environment(threads) | {REPLIES: str(its)},
-                start_new_session=True,
-            )
-        os.close(its)
+            mine, its = os.pipe()
+            try:
+                self._child = subprocess.Popen(
+                    [sys.executable, "-m", module, str(job)],
+                    stdin=subprocess.PIPE,
+                    stdout=output,
+                    stderr=output,
+                    pass_fds=[its],
+                    env=_environment(threads) | {REPLIES: str(its)},
+                    start_new_session=True,
+                )
+            except OSError:
+                os.close(mine)
+                raise
+            finally:
+                os.close(its)
         self._replies, self._rest = mine, b""
 
     def __enter__(self) -> Self:

@@ -157,6 +157,7 @@ class Reference(Table):
 class _References(BaseModel):
     """What the site reads of a suite file."""
 
+    description: str = ""
     references: List[Reference] = ()
 
 
@@ -253,9 +254,9 @@ def load_suite(name_or_path: str, suites_dir: Path | None = None) -> Suite:
     return suite
 
 
-def load_references(file: Path) -> list[dict[str, Any]]:
-    """The published figures of a suite file as they stand there; of the rest it need only be TOML, since old records outlive
-    what their suite asks for. Raises SuiteError."""
+def load_for_pages(file: Path) -> tuple[str, list[dict[str, Any]]]:
+    """A suite file's description and published figures as they stand there; of the rest it need only be TOML, since old
+    records outlive what their suite asks for. Raises SuiteError."""
     shown_as = printable(_relative(file))
     try:
         data = _parse(file, shown_as)
@@ -264,8 +265,7 @@ def load_references(file: Path) -> list[dict[str, Any]]:
         raise SuiteError(lines(shown_as, data, from_pydantic(error, _References))) from None
     except RecursionError:
         raise SuiteError([f"{shown_as}: tables or lists are nested too deeply"]) from None
-    found: list[dict[str, Any]] = data.get("references", [])
-    return found
+    return data.get("description", ""), data.get("references", [])
 
 
 def find(name: str, folder: Path) -> Path:

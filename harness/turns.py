@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import tempfile
 import time
@@ -16,7 +15,7 @@ from harness.cell import Job
 from harness.cells import Cell
 from harness.children import Gone, Served
 from harness.measure.conditions import Counters
-from harness.measure.turns import Schedule, of_work, schedule
+from harness.measure.turns import Schedule, of_work, processors, schedule
 
 START_SECONDS, CALL_SECONDS = 1800.0, 600.0
 """After which a process counts as hung."""
@@ -29,13 +28,6 @@ def comparable(cells: Iterable[Cell]) -> list[list[Cell]]:
     for cell in cells:
         groups.setdefault((cell.device, cell.measure.threads, cell.shape.max_length), []).append(cell)
     return list(groups.values())
-
-
-def processors(threads: int, device: str) -> list[int]:
-    """Which a cell that takes turns may use. Cells of a single thread share one, the last that this process may use: two
-    processors of a machine need not be equally fast."""
-    mine = sorted(os.sched_getaffinity(0))
-    return mine[-1:] if threads == 1 and device == "cpu" else mine
 
 
 def take_turns(

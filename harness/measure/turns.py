@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import os
 import statistics
 import threading
 import time
@@ -60,6 +61,13 @@ def schedule(seconds: Sequence[float], available: int, budget: float) -> Schedul
 def of_work(times: Mapping[int, Sequence[float]]) -> float:
     """Seconds of all batches once, each at its median: a call that something disturbed does not count."""
     return sum(statistics.median(found) for found in times.values())
+
+
+def processors(threads: int, device: str) -> list[int]:
+    """Which a cell that takes turns may use. Cells of a single thread share one, the last that this process may use: two
+    processors of a machine need not be equally fast."""
+    mine = sorted(os.sched_getaffinity(0))
+    return mine[-1:] if threads == 1 and device == "cpu" else mine
 
 
 class Turns:

@@ -32,10 +32,15 @@ def findings(speed: Sequence[Speed], placement: Mapping[str, Any], measure: Meas
     """The rules that fail."""
     found = [*_provider(placement), *_rounds(speed)]
     for one in speed:
-        name = f"{one.scenario}, {one.load} lengths, batch {one.batch_size}"
+        name = name_of(one)
         for rule in (_queries, _duration, _steady, _bound, _throttled, _disturbed, _noise):
             found += rule(name, one, measure)
     return found
+
+
+def name_of(one: Speed) -> str:
+    """How findings about its figures begin."""
+    return f"{one.scenario}, {one.load} lengths, batch {one.batch_size}"
 
 
 def _provider(placement: Mapping[str, Any]) -> Iterator[Finding]:

@@ -45,6 +45,19 @@ def data_of(entry: Record) -> str:
     return f"evaluated on: {evaluated}; trained on: {trained}"
 
 
+def parts_of(entry: Record) -> str:
+    """Of data that is not the official: how many rows each split has, and which are not there."""
+    if entry.data is None or is_sample(entry):
+        return ""
+    found = [
+        f"{name}: {split.rows:,} rows, official {split.official_rows:,}"
+        for name, split in entry.data.splits.items()
+        if split.official_rows is not None and (split.rows, split.label) != (split.official_rows, "official")
+    ]
+    found += [f"{name}: not there" for name in entry.data.missing]
+    return "; ".join(found)
+
+
 def accuracy_stands(entry: Record) -> bool:
     """Measured, and no finding is about what was computed: one about speed takes nothing from a figure of accuracy."""
     return entry.status in ("ok", "invalid") and all(finding.rule != "wrong_provider" for finding in entry.findings)

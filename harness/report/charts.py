@@ -53,7 +53,7 @@ def points(board: Board) -> list[Point]:
     found = []
     for row in board.rows:
         part, speed = accuracy_of(row.record, board.split), speed_of(row.record, "offline", "real")
-        if part is None or speed is None or row.record.status != "ok":
+        if part is None or speed is None or not row.charted:
             continue
         y, x = part.metrics[part.primary], speed.qps
         label = (

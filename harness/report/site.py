@@ -19,13 +19,13 @@ from harness import paths, record
 from harness.errors import QuantboardError
 from harness.record import Record
 from harness.report import tables
-from harness.report.alike import is_sample, machine_of_board
+from harness.report.alike import accuracy_stands, is_sample, machine_of_board
 from harness.report.charts import DARK, LIGHT, accuracy_against_qps, points
 from harness.report.compare import Beside
 from harness.report.macro import MEANS, glue_columns, macro_averages
 from harness.report.stored import Stored
 from harness.report.tables import Board, flatten, latest, page_name
-from harness.suite import load_references
+from harness.suite import load_for_pages
 
 PAGES = re.compile(r"index\.html|(suite|cell)-[A-Za-z0-9_.-]+\.html")
 
@@ -78,9 +78,15 @@ def make_environment(home: Path) -> Environment:
         lstrip_blocks=True,
     )
     style, script = ((home / "static" / name).read_text(encoding="utf-8") for name in ("style.css", "script.js"))
+    environment.filters["soft"] = soft
     policy = f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'; form-action 'none'"
     environment.globals |= {"style": Markup(style), "script": Markup(script), "policy": policy}
     return environment
+
+
+def soft(text: str) -> Markup:
+    """A name that may break after an underscore, and nowhere else."""
+    return Markup("_<wbr>").join(str(text).split("_"))
 
 
 def _hash(text: str) -> str:
@@ -109,13 +115,14 @@ def _write(environment: Environment, out: Path, shown: Sequence[Record], found: 
     averages = macro_averages(shown)
     for suite in overview:
         charts = [_charts(board) for board in suite["boards"]]
-        references = read_references(suite["name"])
+        description, references = read_suite(suite["name"])
         macro = [one for one in averages if (one.suite, one.sample) == (suite["name"], suite["sample"])]
+        macro = macro if any(one.figure for one in macro) else []
         _page(
             environment,
             out / suite["page"],
             "suite.html",
-            **{"suite": suite, "charts": charts, "references": references},
+            **{"suite": suite, "charts": charts, "description": description, "references": references},
             **{"macro": macro, "means": MEANS, "glue": glue_columns(macro)},
         )
     beside = {
@@ -132,6 +139,7 @@ def _write(environment: Environment, out: Path, shown: Sequence[Record], found: 
             "cell.html",
             entry=entry,
             sample=is_sample(entry),
+            stands=accuracy_stands(entry),
             leaves=leaves,
             beside=[(split, one) for (name, split), one in beside.items() if name == entry.record_id],
             suite_page=suite_page(entry.suite, is_sample(entry)),
@@ -175,10 +183,10 @@ def _charts(board: Board) -> dict[str, str] | None:
     return {theme.name: accuracy_against_qps(shown, board.primary, theme) for theme in (LIGHT, DARK)}
 
 
-def read_references(name: str) -> list[dict[str, Any]]:
-    """The suite's published figures from elsewhere; shown beside ours, never ranked with them."""
+def read_suite(name: str) -> tuple[str, list[dict[str, Any]]]:
+    """What the suite is for, in its own words, and published figures from elsewhere: shown beside ours, never ranked with them."""
     path = paths.home() / "suites" / f"{name}.toml"
-    return load_references(path) if path.is_file() else []
+    return load_for_pages(path) if path.is_file() else ("", [])
 
 
 def _page(environment: Environment, path: Path, template: str, **values: Any) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness.cells import Measure
+from harness.measure import validity
 from harness.measure.paired import Comparison
-from harness.record import Figure, Record, order
+from harness.record import Figure, Record, Speed, order
 from harness.report.alike import (
     accuracy_stands,
     data_of,
@@ -19,6 +20,7 @@ from harness.report.alike import (
     limit_of,
     machine_of,
     machine_of_board,
+    parts_of,
 )
 from harness.report.compare import (
     TURNS,
@@ -42,6 +44,8 @@ class Value:
     low: str = ""
     high: str = ""
     note: str = ""
+    invalid: str = ""
+    """The finding about this very figure."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,15 @@ class Row:
     page: str
     columns: tuple[Value, ...]
     beside: Beside = field(default_factory=Beside)
+
+    @property
+    def charted(self) -> bool:
+        return self.record.status == "ok" and bool(self.record.speed)
+
+    @property
+    def early(self) -> bool:
+        """Its speed was measured by the first version of the program."""
+        return bool(self.record.speed) and not any(one.mean_tokens for part in self.record.speed for one in part.rounds)
 
     @property
     def accuracy_stands(self) -> bool:
@@ -76,6 +89,8 @@ class Board:
     """Examples that --limit left of the evaluation set."""
     machine: str
     data: str
+    parts: str
+    """How many rows its splits have, where that is another number than the official split's; and what is missing."""
     primary: str
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
@@ -85,15 +100,16 @@ class Board:
 
 
 SPEED_COLUMNS = (
-    ("single_stream", "real", "p50_ms", "p50", "ms", "Median latency, single stream: one sample a query, at its own length."),
-    ("single_stream", "real", "p90_ms", "p90", "ms", "90th percentile of latency, single stream at real lengths (MLPerf's figure for single stream)."),
-    ("single_stream", "real", "p99_ms", "p99", "ms", "99th percentile of latency, single stream at real lengths."),
-    ("offline", "real", "qps", "QPS, real lengths", "/s", "Samples a second, offline: all samples at hand, sorted by length, batches padded to their longest."),
-    ("offline", "fixed", "qps", "QPS, fixed length", "/s", "Samples a second, offline, every sample padded to max_length."),
+    ("offline", "real", "qps", "QPS, real lengths", "/s", "Samples a second, offline: all samples at hand, sorted by length, batches padded to their longest. {rounds}"),
+    ("single_stream", "real", "p50_ms", "p50", "ms", "Median latency, single stream: one sample a query, at its own length. {rounds}"),
+    ("single_stream", "real", "p90_ms", "p90", "ms", "90th percentile of latency, single stream at real lengths (MLPerf's figure for single stream). {rounds}"),
+    ("single_stream", "real", "p99_ms", "p99", "ms", "99th percentile of latency, single stream at real lengths. {rounds}"),
+    ("offline", "fixed", "qps", "QPS, fixed length", "/s", "Samples a second, offline, every sample padded to max_length. {rounds}"),
 )  # fmt: skip
+ROUNDS = "Mean over fresh processes (rounds) and Student's t interval over them, cut off at 0: an interval that reaches 0 says that a few rounds were too few."
 QPS = "QPS, real lengths"
 COMPARED = (
-    ("rank", "", "Ranks that {metric} may hold among this table's cells of the same seed, 1 the best (a finding about speed alone takes nothing from it): every pair is tested on the same examples, with Holm's correction over all pairs, and cells that cannot be told apart share ranks."),
+    ("rank", "", "Ranks that {metric} may hold among this table's cells of the same seed, 1 the best (a finding about speed alone takes nothing from it): every pair is tested on the same examples, with Holm's correction over all pairs, and cells that cannot be told apart share ranks. That is more tests than those against the baseline, so two cells may share ranks whose difference is significant."),
     ("difference", "points", "{metric} less that of the cell's own baseline (same seed; the model itself, a QAT model's parent or a student's teacher, on the baseline backend), paired over the same examples: McNemar's exact test for right-or-wrong metrics of independent examples, else a paired bootstrap, which resamples SQuAD's articles. The interval is 95% for this cell alone; p is Holm-corrected over the table."),
     ("of baseline", "%", "{metric} as a share of the baseline's. MLPerf Inference asks its BERT entries for 99% or 99.9%; a badge, not a test: the difference says what is certain."),
 )  # fmt: skip
@@ -159,7 +175,8 @@ def boards(records: Sequence[Record], stored: Stored | None = None) -> list[Boar
             primary = columns[0].name if columns else ""
             found.append(
                 Board(
-                    *(suite, task, split, sample, limit or None, machine, data, primary, columns, tuple(lines)),
+                    *(suite, task, split, sample, limit or None, machine, data, parts_of(entries[0])),
+                    *(primary, columns, tuple(lines)),
                     others=tuple(others),
                     seeds=tuple(over_seeds(rows, split, beside)),
                 )
@@ -176,7 +193,7 @@ def table(entries: Sequence[Record], split: str, beside: Mapping[str, Beside]) -
     columns = [Column(name, "%", f"{name}, official definition, {split}, with its 95% interval.") for name in names]
     columns += [Column(name, unit, title.format(metric=first.primary)) for name, unit, title in COMPARED]
     for *_, name, unit, title in SPEED_COLUMNS:
-        columns.append(Column(name, unit, title))
+        columns.append(Column(name, unit, title.format(rounds=ROUNDS)))
         if name == QPS:
             columns += [Column(*column) for column in SPEED_COMPARED]
     columns += [
@@ -191,7 +208,11 @@ def table(entries: Sequence[Record], split: str, beside: Mapping[str, Beside]) -
             "MiB",
             "Peak resident memory of the cell's own process in its speed rounds; device memory is on the cell's page.",
         ),
-        Column("cold start", "s", "From the start of the process to the first answer."),
+        Column(
+            "cold start",
+            "s",
+            "From the start of the process to the first answer, page cache warm: the median of the rounds. Building the engine is not in it.",
+        ),
     ]
     rows = [
         Row(
@@ -220,7 +241,8 @@ def _values(entry: Record, split: str, names: Sequence[str], beside: Beside) -> 
         speed = speed_of(entry, scenario, load)
         value = getattr(speed, quantity) if speed else None
         note = f"batch {speed.batch_size}" if speed and scenario == "offline" else ""
-        yield figure(value, note=note) if value else Value("simulation" if entry.simulated else "")
+        shown = figure(value, note=note) if value else Value("simulation" if entry.simulated else "")
+        yield replace(shown, invalid=finding_about(entry, speed)) if speed else shown
         if name == QPS:
             yield Value("baseline", 1.0) if is_base and speed else speed_up(beside)
             yield rank(beside.speed_rank, beside.speed_ranked)
@@ -230,11 +252,24 @@ def _values(entry: Record, split: str, names: Sequence[str], beside: Beside) -> 
     yield figure(Figure(value=entry.cold_start_seconds)) if entry.cold_start_seconds is not None else Value("")
 
 
+def finding_about(entry: Record, speed: Speed) -> str:
+    """What rules say of the figures of one scenario, load and batch size."""
+    name = f"{validity.name_of(speed)}:"
+    return "; ".join(
+        f"{one.what.removeprefix(name).strip()} (measured {one.measured}, bound {one.bound})"
+        for one in entry.findings
+        if one.what.startswith(name)
+    )
+
+
 def difference(one: Comparison, corrected: float | None) -> Value:
     """Points with their interval, signs kept, and Holm's p; `not tested` where nothing could be."""
     low = f"{one.low:+.2f}" if one.low is not None else ""
     high = f"{one.high:+.2f}" if one.high is not None else ""
-    return Value(f"{one.value:+.2f}", one.value, low, high, p_text(corrected) or "not tested")
+    said = p_text(corrected) or "not tested"
+    if one.p is not None and one.low is None:
+        said = "told apart by fewer than two examples or articles"
+    return Value(f"{one.value:+.2f}", one.value, low, high, said)
 
 
 def speed_up(beside: Beside) -> Value:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from harness.turns import Found, take_turns
+import harness.executor
+from harness.executor import Measured, Run, _take_turns
+from harness.recording import kept_in
+from harness.turns import Found, comparable, take_turns
 from tests.bench.measuring import MEASURE, Bench
 
 BOTH = replace(MEASURE, scenarios=("single_stream", "offline"))
@@ -26,6 +33,9 @@ def one_round(bench: Bench, slowed: dict[str, float], broken: str = "") -> tuple
     }
     lost: dict[str, str] = {}
     return take_turns(jobs, "round 1", lost.__setitem__, module="tests.bench.slowed"), lost
+
+
+pytestmark = pytest.mark.xdist_group("turns")  # cells of one thread share a processor
 
 
 def test_a_session_slowed_by_a_half_is_found_so(bench: Bench) -> None:
@@ -47,3 +57,84 @@ def test_one_that_is_lost_is_named_and_the_others_go_on(bench: Bench) -> None:
     assert found["broken"] == [] and len(found["a"]) == len(found["b"]) == 2
     alone, lost = one_round(bench, {"a": 0.0, "broken": 0.0}, broken="broken")
     assert alone == {"a": [], "broken": []} and list(lost) == ["broken"]
+
+
+def test_who_takes_turns_with_whom(bench: Bench) -> None:
+    one, two = bench.cell(), bench.cell(measure=replace(MEASURE, threads=2))
+    other, short = replace(one, device="cuda"), replace(one, shape=replace(one.shape, max_length=64))
+    assert comparable([one, two, other, one, short, two]) == [[one, one], [two, two], [other], [short]]
+
+
+class Kept:
+    """Two cells of a run in a cache of its own; `said`: its lines; `started`: rounds of turns that were not kept."""
+
+    def __init__(self, bench: Bench, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.said: list[str] = []
+        self.started = 0
+        self.fault: OSError | None = None
+        run = SimpleNamespace(run_id="later", cache=folder, machine={}, say=self.said.append)
+        self.run = cast(Run, run)
+        cells = [replace(bench.cell(), key=key) for key in ("a", "b")]
+        rounds = [{"peak_rss_bytes": 1 << 20, "peak_device_bytes": None}]
+        self.cells = [Measured(cell, {}, list(rounds)) for cell in cells]
+        for cell in cells:
+            kept_in(cell, self.run).mkdir(parents=True)
+        monkeypatch.setattr(harness.executor, "take_turns", self.take)
+
+    def take(self, jobs: dict[str, Any], together: str, lost: Any) -> Found:
+        self.started += 1
+        if self.fault:
+            raise self.fault
+        lost("b", "its process ended with exit code 1")
+        return {"a": [{"together": together}], "b": []}
+
+    def keep(self, key: str, together: str) -> None:
+        cell = next(one.cell for one in self.cells if one.cell.key == key)
+        content = {"together": together, "found": [{"together": together}], "note": ""}
+        (kept_in(cell, self.run) / "turns-1.json").write_text(json.dumps(content))
+
+    def turns(self) -> list[list[dict[str, Any]]]:
+        return [one.turns for one in self.cells]
+
+
+@pytest.fixture
+def kept(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kept:
+    return Kept(bench, tmp_path, monkeypatch)
+
+
+def test_a_killed_runs_turns_are_kept(kept: Kept) -> None:
+    for key in ("a", "b"):
+        kept.keep(key, "earlier")
+    _take_turns(kept.cells, kept.run, 1)
+    assert kept.started == 0 and kept.turns() == [[{"together": "earlier"}]] * 2
+    last = replace(kept.cells[1], turns=[])
+    _take_turns([last], kept.run, 1)  # the other's record was written before the run was killed
+    assert kept.started == 0 and last.turns == [{"together": "earlier"}]
+
+
+@pytest.mark.parametrize("before", [{"a": "earlier"}, {"a": "earlier", "b": "another"}])
+def test_turns_that_one_cell_alone_kept_are_taken_again(kept: Kept, before: dict[str, str]) -> None:
+    for key, together in before.items():
+        kept.keep(key, together)
+    _take_turns(kept.cells, kept.run, 1)
+    assert kept.started == 1
+    (mine,), theirs = kept.turns()
+    assert mine["together"].startswith("later") and theirs == []
+    assert kept.cells[1].notes == ["by turns, round 1: its process ended with exit code 1"]
+    again = [replace(one, turns=[], notes=[]) for one in kept.cells]
+    _take_turns(again, kept.run, 1)
+    assert kept.started == 1 and [one.turns for one in again] == kept.turns()
+
+
+def test_a_full_disk_costs_the_turns_and_not_the_run(kept: Kept) -> None:
+    kept.fault = OSError(errno.ENOSPC, "No space left on device", "/tmp/x")
+    _take_turns(kept.cells, kept.run, 1)
+    assert kept.turns() == [[], []]
+    assert kept.cells[0].notes == ["by turns, round 1: /tmp/x: No space left on device"]
+
+
+def test_models_that_do_not_fit_together_take_no_turns(kept: Kept) -> None:
+    kept.cells[0].rounds[0] = {"peak_rss_bytes": 1 << 60, "peak_device_bytes": None}
+    _take_turns(kept.cells, kept.run, 1)
+    assert kept.started == 0 and kept.turns() == [[], []]
+    assert "the 2 models need 1073741824.0 GiB of memory together" in kept.said[-1]
