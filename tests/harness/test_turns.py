@@ -38,12 +38,13 @@ def one_round(bench: Bench, slowed: dict[str, float], broken: str = "") -> tuple
 pytestmark = pytest.mark.xdist_group("turns")  # cells of one thread share a processor
 
 
-def test_a_session_slowed_by_a_half_is_found_so(bench: Bench) -> None:
-    """Single samples and the largest batch, the same work for both. Half is far more than what a busy machine does to it."""
-    found, lost = one_round(bench, {"plain": 0.0, "slowed": 0.5})
+def test_a_session_four_times_as_slow_is_found_so(bench: Bench) -> None:
+    """Single samples and the largest batch, the same work for both; with room for a busy machine, which interrupts long calls
+    more often than short ones. `nox -s bench -- -k trials` has the narrow bounds."""
+    found, lost = one_round(bench, {"plain": 0.0, "slowed": 3.0})
     assert lost == {}
     for mine, theirs in zip(found["slowed"], found["plain"], strict=True):
-        assert 1.25 < mine["seconds"] / theirs["seconds"] < 1.8
+        assert 2 < mine["seconds"] / theirs["seconds"] < 20
         assert {**mine, "seconds": 0} == {**theirs, "seconds": 0}
     assert [(one["load"], one["batch_size"], one["together"]) for one in found["plain"]] == [
         ("real", 1, "round 1"),
