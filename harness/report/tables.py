@@ -268,7 +268,7 @@ def difference(one: Comparison, corrected: float | None) -> Value:
     high = f"{one.high:+.2f}" if one.high is not None else ""
     said = p_text(corrected) or "not tested"
     if one.p is not None and one.low is None:
-        said = "told apart by fewer than two examples or articles"
+        said = "fewer than 2 differ"
     return Value(f"{one.value:+.2f}", one.value, low, high, said)
 
 
