@@ -16,7 +16,7 @@ it out. `range_parameters` need an epsilon below all their gradients, and no par
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -32,12 +32,13 @@ RANGE_RATE = 50.0
 THRESHOLD_RATE = 250.0
 """The same for the logarithm (base 2) of a power-of-two threshold: 0.5% of an octave a step."""
 BLOCK = 1 << 17
-"""Elements that are rounded together on a processor, so that all passes over them find them in its cache."""
+"""Elements that each of a processor's threads rounds together, so that all passes over them find them in its cache."""
 
 
 class LearnedFakeQuantize(torch.autograd.Function):
     """Fake quantization with gradients for values, scale and zero point (both float32, of one element, or of shape
-    (rows, 1, ...) for values of that many rows)."""
+    (rows, 1, ...) for values of that many rows). Only the values are kept for the way back, which rounds them again: that
+    costs less than writing and reading what was found."""
 
     @staticmethod
     def forward(
@@ -50,30 +51,18 @@ class LearnedFakeQuantize(torch.autograd.Function):
         half_up: bool,
     ) -> torch.Tensor:
         values = values.contiguous()
-        least, most = low - zero_point, high - zero_point
-        out, inside = torch.empty_like(values), torch.empty_like(values, dtype=torch.bool)
-        for source, rounded, kept in _blocks(scale, values, out, inside):
-            steps = round_steps(source, scale, half_up=half_up)
-            clamped = steps.clamp(least, most)
-            torch.eq(steps, clamped, out=kept)
-            rounded.copy_(clamped.mul_(scale))
-        ctx.save_for_backward(values, out, inside, scale)
-        return out
+        ctx.save_for_backward(values, scale, zero_point)
+        ctx.grid = low, high, half_up
+        return _fake_quantize(values, scale, zero_point, low, high, half_up)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        values, out, inside, scale = ctx.saved_tensors
-        gradient = gradients[0].contiguous()
-        passed = torch.empty_like(gradient)
-        error, clamped = torch.zeros_like(scale), torch.zeros_like(scale)
-        for source, rounded, kept, came, goes in _blocks(scale, values, out, inside, gradient, passed):
-            torch.mul(came, kept, out=goes)
-            error += _sum_like(scale, came, rounded.float() - source * kept)
-            if ctx.needs_input_grad[2]:
-                clamped += _sum_like(scale, came - goes)
-        of_scale = error / scale
-        of_zero = -clamped * scale if ctx.needs_input_grad[2] else None
-        return passed, of_scale, of_zero, None, None, None
+        values, scale, zero_point = ctx.saved_tensors
+        low, high, half_up = ctx.grid
+        came = gradients[0].contiguous()
+        backward = _backward_by_blocks if _in_blocks(values, scale) else _backward_as_a_whole
+        passed, of_scale, clamped = backward(came, values, scale, low - zero_point, high - zero_point, half_up)
+        return passed, of_scale, -clamped * scale if ctx.needs_input_grad[2] else None, None, None, None
 
 
 class FollowingFakeQuantize(torch.autograd.Function):
@@ -89,23 +78,108 @@ class FollowingFakeQuantize(torch.autograd.Function):
         high: int,
         half_up: bool,
     ) -> torch.Tensor:
-        values = values.contiguous()
-        least, most = low - zero_point, high - zero_point
-        out = torch.empty_like(values)
-        for source, rounded in _blocks(scale, values, out):
-            rounded.copy_(round_steps(source, scale, half_up=half_up).clamp_(least, most).mul_(scale))
-        return out
+        return _fake_quantize(values.contiguous(), scale, zero_point, low, high, half_up)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         return gradients[0], None, None, None, None, None
 
 
-def _blocks(scale: torch.Tensor, *tensors: torch.Tensor) -> Any:
-    """Tensors of one shape, cut alike; whole where a scale belongs to a row, or on a GPU, which has no such cache."""
-    if scale.numel() > 1 or tensors[0].device.type != "cpu":
-        return (tensors,)
-    return zip(*(torch.split(tensor.view(-1), BLOCK) for tensor in tensors), strict=True)
+def _in_blocks(values: torch.Tensor, scale: torch.Tensor) -> bool:
+    """Not where a scale belongs to a row, nor on a GPU, which has no such cache and is not to be waited for."""
+    return scale.numel() == 1 and values.device.type == "cpu"
+
+
+def _blocks(*tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
+    """Tensors of one shape, cut alike."""
+    return zip(*(torch.split(tensor.view(-1), _block()) for tensor in tensors), strict=True)
+
+
+def _block() -> int:
+    return BLOCK * torch.get_num_threads()
+
+
+def _times(values: torch.Tensor, factor: float, out: torch.Tensor) -> torch.Tensor:
+    """The float32 product, into `out`."""
+    # Products of half-precision values would be rounded to their own type.
+    return torch.mul(values, factor, out=out) if values.dtype == out.dtype else out.copy_(values).mul_(factor)
+
+
+def _rounded(values: torch.Tensor, half_up: bool, out: torch.Tensor) -> torch.Tensor:
+    """As `round_steps` rounds, into `out`, which may be `values`."""
+    return torch.add(values, 0.5, out=out).floor_() if half_up else torch.round(values, out=out)
+
+
+def _fake_quantize(
+    values: torch.Tensor, scale: torch.Tensor, zero_point: torch.Tensor, low: int, high: int, half_up: bool
+) -> torch.Tensor:
+    least, most = low - zero_point, high - zero_point
+    out = torch.empty_like(values)
+    if not _in_blocks(values, scale):
+        return out.copy_(round_steps(values, scale, half_up=half_up).clamp_(least, most).mul_(scale))
+    # Numbers instead of tensors of one element: PyTorch's vector code is for those.
+    inverse, step, first, last = (float(one) for one in (scale.reciprocal(), scale.detach(), least, most))
+    spare = None if out.dtype == torch.float32 else torch.empty(min(_block(), out.numel()))
+    for source, rounded in _blocks(values, out):
+        steps = _times(source, inverse, rounded if spare is None else spare[: source.numel()])
+        _rounded(steps, half_up, steps).clamp_(first, last).mul_(step)
+        if spare is not None:
+            rounded.copy_(steps)
+    return out
+
+
+Gradients = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""Of the values, of the scale, and the sum of those of clamped values."""
+
+
+def _backward_by_blocks(
+    came: torch.Tensor,
+    values: torch.Tensor,
+    scale: torch.Tensor,
+    least: torch.Tensor,
+    most: torch.Tensor,
+    half_up: bool,
+) -> Gradients:
+    inverse, first, last = (float(one) for one in (scale.reciprocal(), least, most))
+    passed = torch.empty_like(came)
+    spare = torch.empty(4, min(_block(), came.numel()))
+    of_scale = clamped = 0.0
+    for source, gradient, goes in _blocks(values, came, passed):
+        exact, steps, *parts = spare[:, : source.numel()]
+        _times(source, inverse, exact)
+        _rounded(exact, half_up, steps)
+        missed = torch.sub(steps, exact, out=exact)
+        arrived, kept = (gradient, goes) if came.dtype == spare.dtype else (parts[0].copy_(gradient), parts[1])
+        lowest, highest = (float(end) for end in steps.aminmax())
+        if first <= lowest and highest <= last:
+            goes.copy_(gradient)
+            of_scale += float(torch.dot(arrived, missed))
+            continue
+        # Steps are whole numbers: this passes what lies between the ends in one go, without a mask.
+        torch.ops.aten.hardtanh_backward(arrived, steps, first - 0.5, last + 0.5, grad_input=kept)
+        of_scale += float(torch.dot(kept, missed))
+        stopped = torch.sub(arrived, kept, out=exact)
+        of_scale += float(torch.dot(stopped, steps.clamp_(first, last)))
+        clamped += float(stopped.sum())
+        if kept is not goes:
+            goes.copy_(kept)
+    return passed, torch.full_like(scale, of_scale), torch.full_like(scale, clamped)
+
+
+def _backward_as_a_whole(
+    came: torch.Tensor,
+    values: torch.Tensor,
+    scale: torch.Tensor,
+    least: torch.Tensor,
+    most: torch.Tensor,
+    half_up: bool,
+) -> Gradients:
+    steps = round_steps(values, scale, half_up=half_up)
+    nearest = steps.clamp(least, most)
+    inside = steps == nearest
+    passed = came * inside
+    of_scale = _sum_like(scale, came, nearest - values * inside * scale.reciprocal())
+    return passed, of_scale, _sum_like(scale, came - passed)
 
 
 def _sum_like(scale: torch.Tensor, values: torch.Tensor, other: torch.Tensor | None = None) -> torch.Tensor:

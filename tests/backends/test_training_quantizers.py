@@ -19,8 +19,12 @@ from backends.fake_quant.training import (
     Learned,
     LearnedFakeQuantize,
     TrainedQuantizer,
+    _backward_as_a_whole,
+    _backward_by_blocks,
 )
 from backends.ranges import TensorRange
+
+BLOCKS = 2 * BLOCK * torch.get_num_threads() + 7
 
 
 def start(scale: Any, quantizer: Quantizer, zero_point: int = 0, axis: int | None = None) -> TensorRange:
@@ -46,12 +50,13 @@ def ours(
     return out
 
 
-@pytest.mark.parametrize("elements", [1000, 2 * BLOCK + 7])
+@pytest.mark.parametrize("elements", [1000, BLOCKS])
 @pytest.mark.parametrize(("low", "high", "zero"), [(-128, 127, 0), (-127, 127, 0), (0, 255, 68), (-8, 7, 3)])
 def test_gradients_are_those_of_pytorchs_learnable_operator(low: int, high: int, zero: int, elements: int) -> None:
     """No negative zero points: PyTorch's backward pass takes -60 for -59."""
     generator = torch.Generator().manual_seed(1)
     values = torch.randn(elements, generator=generator) * 0.03 * (high - low)
+    values[: elements // 2] *= 0.1  # of the blocks that are rounded together, some then have nothing to clamp
     came = torch.randn(elements, generator=generator)
     results = []
     operators: tuple[Any, ...] = (ours, learnable)
@@ -89,6 +94,54 @@ def test_gradients_by_channel_are_those_of_pytorchs_learnable_operator() -> None
 def test_ties_go_up_in_training_too() -> None:
     values = torch.tensor([-1.25, -0.75, 0.25, 1.25])
     assert ours(values, torch.tensor([0.5]), torch.zeros(1), -128, 127, up=True).tolist() == [-1.0, -0.5, 0.5, 1.5]
+
+
+def test_ties_at_the_ends_of_the_grid() -> None:
+    """To even, as PyTorch's operator rounds them, and up: -2.5 to -2, the lowest, and 1.5 to 2, beyond the highest."""
+    values = (torch.tensor([-129.5, -128.5, -127.5, 126.5, 127.5, 128.5]) * 0.5).requires_grad_()
+    scale, zero = torch.tensor([0.5], requires_grad=True), torch.tensor([0.0], requires_grad=True)
+    mine, theirs = (operator(values, scale, zero, -128, 127) for operator in (ours, learnable))
+    assert torch.equal(mine, theirs)
+    for one, other in zip(*(gradients(out, torch.ones(6), values, scale, zero) for out in (mine, theirs)), strict=True):
+        assert torch.equal(one, other)
+    up = (torch.tensor([-3.0, -2.5, 0.5, 1.0, 1.5]) * 0.5).requires_grad_()
+    out = ours(up, scale, zero, -2, 1, up=True)
+    of_values, of_scale, of_zero = gradients(out, torch.arange(1.0, 6.0), up, scale, zero)
+    assert out.tolist() == [-1, -1, 0.5, 0.5, 0.5]
+    assert of_values.tolist() == [0, 2, 3, 4, 0]
+    assert float(of_scale) == 1 * -2 + 2 * 0.5 + 3 * 0.5 + 4 * 0 + 5 * 1
+    assert float(of_zero) == -0.5 * (1 + 5)
+
+
+@pytest.mark.parametrize("up", [False, True])
+def test_by_blocks_or_as_a_whole_it_is_the_same(up: bool) -> None:
+    """A GPU rounds a tensor as a whole: what it does is seen here on the processor."""
+    generator = torch.Generator().manual_seed(6)
+    came, values = (torch.randn(BLOCKS, generator=generator) for _ in range(2))
+    given = (came, values, torch.tensor([0.012]), torch.tensor([-133.0]), torch.tensor([122.0]), up)
+    blocks, whole = _backward_by_blocks(*given), _backward_as_a_whole(*given)
+    assert torch.equal(blocks[0], whole[0])
+    assert torch.allclose(blocks[1], whole[1], rtol=1e-4)
+    assert torch.allclose(blocks[2], whole[2], rtol=1e-4)
+
+
+def test_half_precision_is_rounded_in_full() -> None:
+    """Values and gradients in bf16, as autocast brings them: those of the same numbers in float32, cast at the end."""
+    generator = torch.Generator().manual_seed(7)
+    values, came = (torch.randn(BLOCKS, generator=generator).bfloat16() for _ in range(2))
+    results = []
+    for kind in (torch.bfloat16, torch.float32):
+        inputs = values.to(kind), torch.tensor([0.012]), torch.tensor([5.0])
+        for one in inputs:
+            one.requires_grad_(True)
+        out = ours(*inputs, -128, 127)
+        results.append((out.detach(), *gradients(out, came.to(kind), *inputs)))
+    half, full = results
+    assert half[0].dtype == half[1].dtype == torch.bfloat16
+    assert torch.equal(half[0], full[0].bfloat16())
+    assert torch.equal(half[1], full[1].bfloat16())
+    assert torch.allclose(half[2], full[2], rtol=1e-5)
+    assert torch.allclose(half[3], full[3], rtol=1e-5)
 
 
 def test_the_learned_scale_of_clipped_values_by_finite_differences() -> None:
