@@ -248,7 +248,7 @@ def test_what_went_on_while_measuring_is_recorded(first: dict[str, dict[str, Any
 def test_the_site_shows_every_row_as_sample(checkout: Checkout, first: dict[str, dict[str, Any]]) -> None:
     ended = checkout.run("site")
     assert ended.returncode == 0, ended.stderr
-    page = (checkout.folder / "_site" / "suite-small-sample.html").read_text()
+    page = (checkout.folder / "_site" / "suite-small-sample.html").read_text().replace("<wbr>", "")
     assert "Sample data" in page
     assert all(f">{label}<" in page for label in first)
     assert "profile quick, unverified by MLCommons" in page
