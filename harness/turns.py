@@ -102,15 +102,17 @@ def _one_load(
     work = {name: work[name] for name in names if name in work}
     available = min((len(one["samples"]) for one in work.values()), default=0)
     known: dict[str, float] = {}
+    resting = 0.0
     for name in work:
         answer = players.ask(name, {"run": available // 2, "cold": available // 2})
         if answer and not answer["rested"]:
             players.drop(name, "its threads go on working when it has answered; unset OMP_WAIT_POLICY, KMP_BLOCKTIME")
         elif answer:
             known[name] = answer["seconds"]
+            resting = max(resting, answer["resting"])
     if len(known) < 2:
         return {}
-    plan = schedule(list(known.values()), available, job.cell.measure.min_duration)
+    plan = schedule(list(known.values()), available, job.cell.measure.min_duration, resting)
     read = Counters.reader("cpu", cpus=processors(job.threads, job.cell.device))
     cpu, before = players.ask_all({"cpu": True}), read()
     times = _passes(players, list(known), plan, seed)

@@ -48,10 +48,11 @@ class Schedule:
     cold: bool
 
 
-def schedule(seconds: Sequence[float], available: int, budget: float) -> Schedule:
+def schedule(seconds: Sequence[float], available: int, budget: float, resting: float = 0.0) -> Schedule:
     """What every session runs, from the time that a call takes in each, so that the slowest has about `budget` seconds of
-    timed calls: many batches while there are at least eight passes over them, never fewer than two batches and three passes."""
-    slowest, fastest = max(seconds), min(seconds)
+    timed calls: many batches while there are at least eight passes over them, never fewer than two batches and three passes.
+    resting: seconds until the threads of the session that takes longest are at rest, which count like the call."""
+    slowest, fastest = max(seconds) + resting, min(seconds)
     calls = min(budget, SECONDS) / slowest
     count = min(available, MOST_BATCHES, max(LEAST_BATCHES, int(calls / WANTED_PASSES)))
     chosen = tuple((2 * number + 1) * available // (2 * count) for number in range(count))
@@ -80,12 +81,13 @@ class Turns:
 
     def answer(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """{"load", "batch_size"} lays out the work: {"samples", "tokens"} of each batch and "work", which tells other work
-        apart. {"run", "cold"}, batches by their numbers (cold may be None): {"seconds"} of the run, and whether the session's
-        threads then "rested". {"cpu"}: {"cpu"}, seconds of processor time so far."""
+        apart. {"run", "cold"}, batches by their numbers (cold may be None): {"seconds"} of the run, whether the session's
+        threads then "rested", and how long that took ("resting"). {"cpu"}: {"cpu"}, seconds of processor time so far."""
         if "load" in asked:
             return self._lay_out(str(asked["load"]), int(asked["batch_size"]))
         if "run" in asked:
-            return {"seconds": self._run(int(asked["run"]), asked["cold"]), "rested": rest()}
+            seconds, began = self._run(int(asked["run"]), asked["cold"]), time.perf_counter()
+            return {"seconds": seconds, "rested": rest(), "resting": time.perf_counter() - began}
         return {"cpu": time.process_time()}
 
     def _lay_out(self, load: str, size: int) -> dict[str, Any]:

@@ -24,6 +24,9 @@ def test_fast_calls_are_many_and_slow_ones_are_few() -> None:
     slow = schedule([1.2, 0.4], available=64, budget=4.0)
     assert slow == schedule([1.2, 0.4], available=64, budget=600.0)  # 4 s at most
     assert (slow.batches, slow.passes, slow.cold) == ((16, 48), 3, False)
+    # threads that spin for 50 ms after a call of 2 ms: 76 turns in 4 s
+    spinning = schedule([0.002, 0.001], available=64, budget=4.0, resting=0.05)
+    assert (len(spinning.batches), spinning.passes) == (9, 8)
 
 
 @pytest.mark.parametrize("available", [1, 2, 3, 500])
