@@ -251,7 +251,7 @@ def test_the_site_shows_every_row_as_sample(checkout: Checkout, first: dict[str,
     page = (checkout.folder / "_site" / "suite-small-sample.html").read_text().replace("<wbr>", "")
     assert "Sample data" in page
     assert all(f">{label}<" in page for label in first)
-    assert "profile quick, unverified by MLCommons" in page
+    assert "profile quick, 2 rounds, unverified by MLCommons" in page
     cells = [path.read_text() for path in (checkout.folder / "_site").glob("cell-*.html")]
     assert sum("Conditions while it was measured" in cell and "Cold start" in cell for cell in cells) == 3
 
