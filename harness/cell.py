@@ -247,11 +247,11 @@ def speed(job: Job) -> dict[str, Any]:
 
 def turns(job: Job) -> dict[str, Any]:
     """Answer what `harness.turns` asks, until it stops asking. Cells that take turns draw the same sequences in a round."""
-    from harness.measure.turns import Turns, processors
+    from harness.measure.turns import Player, processors
 
     os.sched_setaffinity(0, processors(job.threads, job.cell.device))
     session, facts = prepare(job)
-    player = Turns(session, read_samples(job.samples), job.cell.shape.max_length, job.cell.seed + job.number)
+    player = Player(session, read_samples(job.samples), job.cell.shape.max_length, job.cell.seed + job.number)
     with os.fdopen(int(os.environ[REPLIES]), "w", buffering=1) as replies:
         for line in sys.stdin:
             asked = json.loads(line)

@@ -14,11 +14,13 @@ from typing import Any
 from harness.cell import Job
 from harness.cells import Cell
 from harness.children import Gone, Served
-from harness.measure.conditions import Counters
+from harness.measure.conditions import Counters, conditions_between
 from harness.measure.turns import Schedule, of_work, processors, schedule
 
 START_SECONDS, CALL_SECONDS = 1800.0, 600.0
 """After which a process counts as hung."""
+CONDITIONS = {"affinity", "other_cpu_percent", "steal_percent", "quota_throttled_percent"}
+"""Of all players together, in each one's `TurnRound`."""
 Found = dict[str, list[dict[str, Any]]]
 
 
@@ -117,16 +119,9 @@ def _one_load(
     cpu, before = players.ask_all({"cpu": True}), read()
     times = _passes(players, list(known), plan, seed)
     after, later = read(), players.ask_all({"cpu": True})
-    own = after.own - before.own + sum(later[name]["cpu"] - cpu[name]["cpu"] for name in later)
-    capacity = (after.at - before.at) * len(before.cpus)
-    conditions = {
-        "affinity": list(before.cpus),
-        "other_cpu_percent": 100 * max(0.0, after.busy - before.busy - own) / capacity,
-        "steal_percent": 100 * max(0.0, after.steal - before.steal) / capacity,
-        "quota_throttled_percent": None
-        if before.quota is None or after.quota is None
-        else 100 * max(0.0, after.quota - before.quota) / capacity,
-    }
+    players_own = sum(later[name]["cpu"] - cpu[name]["cpu"] for name in later)
+    after = replace(after, own=after.own + players_own)
+    conditions = conditions_between(before, after, before.at, after.at, job.threads).model_dump(include=CONDITIONS)
     return {
         name: {
             "seconds": of_work(found),

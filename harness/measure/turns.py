@@ -6,7 +6,7 @@ each, measured alone, but the time that each took for the same batches, measured
 microbenchmarks, carried down to a single call). The processes are fresh ones in every round, since two processes of the
 same program differ, too (Kalibera & Jones 2013).
 
-This module holds what happens inside a process (`Turns`), and which batches are run how often (`schedule`); the runner's
+This module holds what happens inside a process (`Player`), and which batches are run how often (`schedule`); the runner's
 side, which hands out the turns, is `harness.turns`.
 """
 
@@ -71,7 +71,7 @@ def processors(threads: int, device: str) -> list[int]:
     return mine[-1:] if threads == 1 and device == "cpu" else mine
 
 
-class Turns:
+class Player:
     """The session's side: a question in, an answer out."""
 
     def __init__(self, session: Session, features: Features, max_length: int, seed: int) -> None:

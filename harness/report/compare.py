@@ -6,9 +6,10 @@ Derived from records and their per-example scores; nothing here reaches back int
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import TypeVar
 
 from harness.measure.paired import (
     Comparison,
@@ -26,6 +27,7 @@ from harness.report.alike import accuracy_stands, conditions
 from harness.report.stored import Stored
 from tasks import Scores
 
+Item = TypeVar("Item")
 Load = tuple[str, str, int, str]
 """scenario, load, batch size, figure: `("offline", "real", 32, "qps")`; of rounds of turns the scenario is TURNS."""
 TURNS, RATE = "turns", "samples/s"
@@ -292,17 +294,9 @@ def _accuracy_ranks(
     entries: Sequence[Record], split: str, primary: str, stored: Stored
 ) -> dict[str, tuple[int, Range]]:
     """(how many were ranked, rank range) of the cells that have scores of the same examples, the largest such set."""
-    sets: list[list[tuple[Record, Scores]]] = []
-    for entry in entries:
-        scores = stored.scores(entry, split)
-        if scores is None or primary not in scores.statistics:
-            continue
-        fitting = next((one for one in sets if same_examples(one[0][1], scores)), None)
-        if fitting is None:
-            sets.append([(entry, scores)])
-        else:
-            fitting.append((entry, scores))
-    ranked = max(sets, key=len, default=[])
+    known = [(entry, scores) for entry in entries if (scores := stored.scores(entry, split))]
+    known = [one for one in known if primary in one[1].statistics]
+    ranked = _largest_set(known, lambda one, other: same_examples(one[1], other[1]))
     pairs = all_pairs(len(ranked))
     found = differences([scores for _, scores in ranked], primary, pairs)
     return _named([entry for entry, _ in ranked], told_apart(pairs, found, even=0.0))
@@ -311,19 +305,11 @@ def _accuracy_ranks(
 def _turn_ranks(entries: Sequence[Record]) -> dict[str, tuple[int, Range]]:
     """By samples a second at real lengths, batch as in the table, by turns: of the cells that all took turns with one another
     and could be tested, the largest such set. That the figures of each alone differ between rounds is no matter here."""
-    sets: list[list[tuple[Record, Turns]]] = []
-    for entry in entries:
-        offline = speed_of(entry, "offline", "real")
-        size = offline.batch_size if offline else 0
-        part = next((one for one in entry.turns if (one.load, one.batch_size) == ("real", size)), None)
-        if part is None:
-            continue
-        fitting = next((some for some in sets if all(_tested((entry, part), other) for other, _ in some)), None)
-        if fitting is None:
-            sets.append([(entry, part)])
-        else:
-            fitting.append((entry, part))
-    ranked = max(sets, key=len, default=[])
+    shown = [(entry, part.batch_size) for entry in entries if (part := speed_of(entry, "offline", "real"))]
+    known = [
+        (entry, one) for entry, size in shown for one in entry.turns if (one.load, one.batch_size) == ("real", size)
+    ]
+    ranked = _largest_set(known, lambda one, other: _tested(other, one[0]))
     pairs = all_pairs(len(ranked))
     found = [by_turns(ranked[mine], ranked[theirs][0]) for mine, theirs in pairs]
     return _named([entry for entry, _ in ranked], told_apart(pairs, [one for one in found if one], even=1.0))
@@ -337,26 +323,24 @@ def _tested(mine: tuple[Record, Turns], other: Record) -> bool:
 def _speed_ranks(entries: Sequence[Record]) -> dict[str, tuple[int, Range]]:
     """By samples a second, offline at real lengths, largest batch: of the cells that were measured by turns under the same
     conditions, the largest such set."""
-    sets: list[list[tuple[Record, Speed]]] = []
-    for entry in entries:
-        part = speed_of(entry, "offline", "real")
-        if part is None:
-            continue
-        mine = (entry, part)
-        fitting = next((one for one in sets if conditions(*one[0]) == conditions(*mine) and _all_took(one, mine)), None)
-        if fitting is None:
-            sets.append([mine])
-        else:
-            fitting.append(mine)
-    ranked = max(sets, key=len, default=[])
+    known = [(entry, part) for entry in entries if (part := speed_of(entry, "offline", "real"))]
+    ranked = _largest_set(known, lambda one, other: conditions(*one) == conditions(*other) and took_turns(one, other))
     pairs = all_pairs(len(ranked))
     values = [_rounds(part, "qps") for _, part in ranked]
     found = [ratio(values[mine], values[theirs], by_turns=True) for mine, theirs in pairs]
     return _named([entry for entry, _ in ranked], told_apart(pairs, found, even=1.0))
 
 
-def _all_took(others: Sequence[tuple[Record, Speed]], mine: tuple[Record, Speed]) -> bool:
-    return all(took_turns(other, mine) for other in others)
+def _largest_set(items: Sequence[Item], fit: Callable[[Item, Item], bool]) -> list[Item]:
+    """Of items that all fit one another; each joins the first set that it fits."""
+    sets: list[list[Item]] = []
+    for item in items:
+        fitting = next((some for some in sets if all(fit(one, item) for one in some)), None)
+        if fitting is None:
+            sets.append([item])
+        else:
+            fitting.append(item)
+    return max(sets, key=len, default=[])
 
 
 def _named(entries: Sequence[Record], beats: Sequence[tuple[int, int]]) -> dict[str, tuple[int, Range]]:

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from harness.measure.samples import make_samples
-from harness.measure.turns import PATIENCE, Turns, of_work, rest, schedule
+from harness.measure.turns import PATIENCE, Player, of_work, rest, schedule
 from tests.backends.in_memory import InMemorySession
 from tests.measure.features import make_features
 
@@ -46,14 +46,14 @@ def test_work_is_cut_as_offline_cuts_it() -> None:
     """Longest first, whole batches, the same sequences as a round of LoadGen draws with this seed."""
     features = make_features(count=21)
     session = InMemorySession()
-    player = Turns(session, features, 40, seed=5)
+    player = Player(session, features, 40, seed=5)
     work = player.answer({"load": "real", "batch_size": 4})
     lengths = sorted(make_samples(features, load="real", max_length=40, count=21, seed=5).lengths, reverse=True)
     assert work["samples"] == [4] * 5
     assert work["tokens"] == [sum(lengths[at : at + 4]) for at in range(0, 20, 4)]
     assert player.answer({"run": 1, "cold": 0})["rested"]
     assert session.shapes == [(4, lengths[0]), (4, lengths[4])]
-    other = Turns(session, make_features(count=22), 40, seed=5).answer({"load": "real", "batch_size": 4})
+    other = Player(session, make_features(count=22), 40, seed=5).answer({"load": "real", "batch_size": 4})
     assert other["work"] != work["work"] == player.answer({"load": "real", "batch_size": 4})["work"]
     player.answer({"load": "fixed", "batch_size": 50})
     player.answer({"run": 0, "cold": None})
@@ -61,7 +61,7 @@ def test_work_is_cut_as_offline_cuts_it() -> None:
 
 
 def test_what_is_timed_is_the_call() -> None:
-    player = Turns(InMemorySession(seconds_a_call=0.02), make_features(), 40, seed=1)
+    player = Player(InMemorySession(seconds_a_call=0.02), make_features(), 40, seed=1)
     player.answer({"load": "real", "batch_size": 1})
     began, cpu = time.perf_counter(), player.answer({"cpu": True})["cpu"]
     seconds = player.answer({"run": 0, "cold": 1})["seconds"]
