@@ -113,7 +113,7 @@ def resampled(
     (resamples, len(sets)). All sets see the same resamples, so that their differences are paired."""
     if kind == "spearman":
         drawn = _times_drawn(len(sets[0][0]), group, resamples, rng)
-        return np.concatenate([np.stack([_spearman(times, x, y) for x, y in sets], 1) for times in drawn])
+        return np.concatenate([_spearman(times, sets) for times in drawn])
     rows, of_sums = zip(*(_sufficient(kind, columns) for columns in sets), strict=True)
     sums = _sums(np.concatenate(rows, 1), group, resamples, rng)
     parts = np.split(sums, np.cumsum([one.shape[1] for one in rows])[:-1], axis=1)
@@ -187,20 +187,32 @@ def _variance(square: Array, mean: Array) -> Array:
     return np.where(found > 1e-12, found, 0.0)  # of standardized values: less is rounding, a constant column
 
 
-def _spearman(times: Array, x: Array, y: Array) -> Array:
-    """Pearson's correlation of the ranks within each resample, from how often each example was drawn (resamples, n)."""
-    a, b = _ranks(times, x), _ranks(times, y)
-    return _ratio((times * a * b).sum(1), np.sqrt((times * a * a).sum(1) * (times * b * b).sum(1)))
+def _spearman(times: Array, sets: Sequence[Sequence[Array]]) -> Array:
+    """Pearson's correlation of the ranks of each set's two columns within each resample, from how often each example was
+    drawn (resamples, n): (resamples, len(sets)). Columns that sets share, like the labels, are ranked once."""
+    ranked: dict[bytes, tuple[Array, Array]] = {}
+    found = []
+    for columns in sets:
+        for values in columns:
+            if values.tobytes() not in ranked:
+                ranks = _ranks(times, values)
+                ranked[values.tobytes()] = ranks, np.einsum("ij,ij,ij->i", times, ranks, ranks)
+        (x, xx), (y, yy) = (ranked[values.tobytes()] for values in columns)
+        found.append(_ratio(np.einsum("ij,ij,ij->i", times, x, y), np.sqrt(xx * yy)))
+    return np.stack(found, 1)
 
 
 def _ranks(times: Array, values: Array) -> Array:
     """Each example's rank in each resample less the mean rank, equals sharing theirs; shape of `times`."""
     distinct, which = np.unique(values, return_inverse=True)
     ordered = np.argsort(which, kind="stable")
-    starts = np.searchsorted(which[ordered], np.arange(len(distinct)))
-    often = np.add.reduceat(times[:, ordered], starts, axis=1)
-    middle = np.cumsum(often, 1) - (often - 1) / 2
-    return np.asarray((middle - (times.sum(1, keepdims=True) + 1) / 2)[:, which])
+    often = times[:, ordered]
+    if len(distinct) < len(values):
+        often = np.add.reduceat(often, np.searchsorted(which[ordered], np.arange(len(distinct))), axis=1)
+    middle = np.cumsum(often, 1)
+    middle -= (often - 1) / 2
+    middle -= (times.sum(1, keepdims=True) + 1) / 2
+    return np.asarray(middle[:, which])
 
 
 def _ratio(over: Array, under: Array) -> Array:

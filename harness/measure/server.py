@@ -22,7 +22,10 @@ CLOSE = 1.05
 """The search ends when the rate that broke the bound is so close above the rate that held it."""
 STEP = 1.4
 BACK = 0.95
-CONFIRMATIONS = 6
+CONFIRMATIONS = {"quick": 3, "mlperf": 1}
+"""How many confirming tests in a row must hold, by profile: arrivals differ from test to test, and a machine from second to
+second; a test of `mlperf` takes ten minutes by itself."""
+LOWERED = 6
 PROBES = 16
 START, FLOOR = 0.6, 0.05
 """Of the rate of full batches without a pause: where the search starts, and below what it is given up."""
@@ -31,47 +34,52 @@ START, FLOOR = 0.6, 0.05
 class Waiting:
     """Samples that wait while the session is busy; a thread answers as many as there are, `size` at most, oldest first."""
 
-    def __init__(self, answer: Callable[[Sequence[Any]], None], size: int) -> None:
+    def __init__(self, answer: Callable[[Sequence[int], Sequence[int]], None], size: int) -> None:
         self._answer, self._size = answer, size
-        self._queue: SimpleQueue[Any] = SimpleQueue()
+        self._queue: SimpleQueue[tuple[int, int] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="server", daemon=True)
         self._thread.start()
 
-    def add(self, queries: Sequence[Any]) -> None:
-        for query in queries:
-            self._queue.put(query)
+    def add(self, numbers: Sequence[int], rows: Sequence[int]) -> None:
+        for one in zip(numbers, rows, strict=True):
+            self._queue.put(one)
 
     def close(self) -> None:
         self._queue.put(None)
         self._thread.join()
 
     def _work(self) -> None:
-        while (query := self._queue.get()) is not None:
-            part = [query]
+        while (one := self._queue.get()) is not None:
+            part = [one]
             try:
-                while len(part) < self._size:
-                    part.append(self._queue.get_nowait())
+                while len(part) < self._size and (one := self._queue.get_nowait()) is not None:
+                    part.append(one)
             except Empty:
                 pass
-            ended = part[-1] is None
-            self._answer([one for one in part if one is not None])
-            if ended:
+            self._answer([number for number, _ in part], [row for _, row in part])
+            if one is None:
                 return
 
 
 def search(
-    settings: Callable[[], Any], test: Callable[[Any], Outcome], *, capacity: float, latency_ms: float
+    settings: Callable[[int], Any],
+    test: Callable[[Any], Outcome],
+    *,
+    capacity: float,
+    latency_ms: float,
+    confirmations: int = CONFIRMATIONS["quick"],
 ) -> tuple[float, Outcome, list[Probe]]:
-    """(samples a second, the test that confirmed it, every test that was made). 0 where no rate held the bound.
+    """(samples a second, the last test that confirmed it, every test that was made). 0 where no rate held the bound.
 
     capacity: samples a second of full batches without a pause, from where the search starts. Short tests narrow the rate down
-    to 5%; there a p99 within the bound holds. Then a whole test must convince LoadGen's early stopping; else the rate goes
-    down by 5% and is tried again, in six tests at most. Both profiles look with short tests; the confirming test has the profile's length.
+    to 5%; there a p99 within the bound holds. Then so many whole tests in a row must convince LoadGen's early stopping; where
+    one does not, the rate goes down by 5%, six rates at most. Both profiles look with short tests; a confirming test has the
+    profile's length. settings: of the test of this number, whose arrivals are its own.
     """
     probes: list[Probe] = []
 
     def offer(rate: float, *, confirm: bool) -> tuple[bool, Outcome]:
-        asked = settings()
+        asked = settings(len(probes))
         asked.server_target_qps = rate
         asked.server_target_latency_ns = round(1e6 * latency_ms)
         asked.server_target_latency_percentile = 0.99
@@ -104,9 +112,12 @@ def search(
         good, tested = offer(rate, confirm=False)
         held, broke = (rate, broke) if good else (held, rate)
         rate = held * STEP if broke == float("inf") else broke / STEP if held == 0 else (held * broke) ** 0.5
-    for times in range(CONFIRMATIONS if held else 0):
+    for times in range(LOWERED if held else 0):
         rate = held * BACK**times
-        good, tested = offer(rate, confirm=True)
-        if good:
-            return rate, tested, probes
+        for confirmed in range(1, confirmations + 1):
+            good, tested = offer(rate, confirm=True)
+            if not good:
+                break
+            if confirmed == confirmations:
+                return rate, tested, probes
     return 0.0, tested, probes

@@ -20,7 +20,7 @@ from harness.errors import QuantboardError
 from harness.record import Record
 from harness.report import tables
 from harness.report.alike import accuracy_stands, is_sample, machine_of_board
-from harness.report.charts import DARK, LIGHT, accuracy_against_qps, points
+from harness.report.charts import accuracy_against_qps, points
 from harness.report.compare import Beside
 from harness.report.macro import MEANS, glue_columns, macro_averages
 from harness.report.stored import Stored
@@ -178,9 +178,7 @@ def _counts(entries: Sequence[Record]) -> dict[str, int]:
 
 def _charts(board: Board) -> dict[str, str] | None:
     shown = points(board)
-    if len(shown) < 2:
-        return None
-    return {theme.name: accuracy_against_qps(shown, board.primary, theme) for theme in (LIGHT, DARK)}
+    return accuracy_against_qps(shown, board.primary) if len(shown) > 1 else None
 
 
 def read_suite(name: str) -> tuple[str, list[dict[str, Any]]]:

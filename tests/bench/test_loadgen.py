@@ -8,23 +8,27 @@ A tenth of the trials each, at least four.
 from __future__ import annotations
 
 import statistics
+import time
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from torch.utils.benchmark import Timer
 
-from backends import Session, Settings, get_backend
-from harness.measure.load import run_scenario
+from backends import Batch, Session, Settings, get_backend
+from harness.measure.conditions import Counters
+from harness.measure.load import loadgen_settings, run_scenario, run_test
 from harness.measure.samples import Samples, make_samples
+from harness.measure.steady import warm_up_on
 from harness.record import SpeedRound
 from tests.backends.checkpoints import BERT_TINY, make_checkpoint
 from tests.backends.in_memory import InMemorySession
 from tests.bench.measuring import BATCH, LENGTH, MEASURE, made_up, share
 
 OVERHEAD_US, APART = 20.0, 0.03
-CALLS = 1000
+CALLS, BURSTS = 50, 20
 
 
 def single_stream(session: Session, samples: Samples) -> SpeedRound:
@@ -41,41 +45,71 @@ def single_stream(session: Session, samples: Samples) -> SpeedRound:
     )
 
 
+class Timed(InMemorySession):
+    def __init__(self, seconds_a_call: float) -> None:
+        super().__init__(seconds_a_call)
+        self.called: list[float] = []
+        self.answered: list[float] = []
+
+    def run(self, batch: Batch) -> np.ndarray[Any, Any]:
+        self.called.append(time.perf_counter())
+        logits = super().run(batch)
+        self.answered.append(time.perf_counter())
+        return logits
+
+
 def test_loadgen_overhead_a_query(trials: int) -> None:
-    """A session that is busy for a millisecond notes when each call began and ended; what LoadGen sees beyond is its cost, in
-    a query's latency and between two queries."""
-    session = InMemorySession(seconds_a_call=0.001)
+    """A session that is busy for a millisecond, and when each call of it began and ended for its caller, as under timeit; what
+    LoadGen sees beyond is its cost, in a query's latency and between two queries."""
+    session = Timed(seconds_a_call=0.001)
     samples = make_samples(made_up(), load="fixed", max_length=LENGTH, count=256, seed=1)
     latency, between = [], []
     for _ in range(max(4, trials // 10)):
         found = single_stream(session, samples)
-        began, ended = (np.array(times[-found.queries :]) for times in (session.began, session.ended))
+        began, ended = (np.array(times[-found.queries :]) for times in (session.called, session.answered))
         assert found.mean_ms is not None
         latency.append(1000 * found.mean_ms - 1e6 * float((ended - began).mean()))
         between.append(1e6 * float((began[1:] - ended[:-1]).mean()))
-    for name, costs in (("in a query's latency", latency), ("from answer to next query", between)):
-        good = share(sum(cost <= OVERHEAD_US for cost in costs), len(costs))[2]
-        print(
-            f"\n  LoadGen {name}: median {statistics.median(costs):.1f} us, highest {max(costs):.1f} us; <= 20 us in {good}"
-        )
-        assert statistics.median(costs) <= OVERHEAD_US
+    good = share(sum(cost <= OVERHEAD_US for cost in latency), len(latency))[2]
+    print(
+        f"\n  LoadGen in a query's latency: median {statistics.median(latency):.1f} us, highest {max(latency):.1f} us; "
+        f"<= {OVERHEAD_US:g} us in {good}\n  from one answer to the next call, which is in no latency but for a part of it: "
+        f"median {statistics.median(between):.1f} us"
+    )
+    assert statistics.median(latency) <= OVERHEAD_US
 
 
 @pytest.mark.parametrize("name", ["onnxruntime_fp32", "torch_fp32"])
 def test_loadgen_agrees_with_torchs_benchmark(tmp_path: Path, trials: int, name: str) -> None:
-    """In one process, torch before and after, so that a drift of the machine cancels."""
+    """In one process, by turns of some 50 ms, half of torch's calls before LoadGen's test and half after it: a machine whose
+    speed wanders within a second is the same one for both. A trial is the mean of all calls of BURSTS turns."""
     folder = make_checkpoint(tmp_path / "checkpoint", **BERT_TINY)
     session = get_backend(name).prepare(folder, Settings(LENGTH, BATCH, MEASURE.threads, tmp_path / "cache"), "cpu")
     samples = make_samples(made_up(), load="fixed", max_length=LENGTH, count=256, seed=1)
-    work = cycle([samples.batch([row]) for row in range(len(samples))])
+    ready = [samples.batch([row]) for row in range(len(samples))]
+    work = cycle(ready)
     timer = Timer("session.run(next(work))", globals={"session": session, "work": work}, num_threads=MEASURE.threads)
+    warm_up_on(session, ready, MEASURE.max_warmup)
     apart = []
-    for _ in range(max(4, trials // 10)):
-        before = timer.timeit(CALLS).mean
-        found = single_stream(session, samples)
-        after = timer.timeit(CALLS).mean
-        assert found.mean_ms is not None
-        apart.append(found.mean_ms / (500 * (before + after)) - 1)
+    for trial in range(max(4, trials // 10)):
+        in_loadgen, in_torch = [], []
+        for burst in range(BURSTS):
+            asked = loadgen_settings("single_stream", "quick", 0.0, CALLS, BURSTS * trial + burst)
+            asked.single_stream_expected_latency_ns = 1000  # so that it draws more queries than CALLS
+            before = timer.timeit(CALLS // 2).mean
+            tested = run_test(
+                asked,
+                samples,
+                1,
+                lambda rows: session.run(ready[rows[0]]),
+                "single_stream",
+                Counters.reader("cpu"),
+                MEASURE.threads,
+            )
+            after = timer.timeit(CALLS // 2).mean
+            in_torch.append((before + after) / 2)
+            in_loadgen.append(float(tested.result["result_mean_latency_ns"]) / 1e9)
+        apart.append(statistics.fmean(in_loadgen) / statistics.fmean(in_torch) - 1)
     good = share(sum(abs(one) <= APART for one in apart), len(apart))[2]
     print(
         f"\n  {name}: LoadGen's mean over torch.utils.benchmark's {statistics.median(apart):+.1%} (median; "

@@ -2,8 +2,8 @@
 
     nox -s bench -- -k server --trials 200
 
-A fortieth of the trials, at least one, each a search, three repeats at its rate and one at 1.25 times it. The bound is five
-times the median latency of one sample alone.
+A fortieth of the trials, at least one, each a search, three repeats at its rate and one at 1.25 times it. The bound is fifteen
+times the median latency of one sample alone: far above the pauses of some 10 ms that a virtual machine's host makes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from harness.measure.server import CONFIRM_QUERIES
 from tests.backends.checkpoints import BERT_TINY, make_checkpoint
 from tests.bench.measuring import BATCH, LENGTH, MEASURE, made_up, quiet_or_skip, share
 
-REPEATS, MORE, BOUND = 3, 1.25, 5.0
+REPEATS, MORE, BOUND = 3, 1.25, 15.0
 SECONDS = 4.0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,11 @@ class Asked:
     min_query_count: int = 10
     min_duration_ms: int = 5000
     max_duration_ms: int = 1
+    number: int = 0
+
+
+def numbered(number: int) -> Asked:
+    return Asked(number=number)
 
 
 def session_that_holds(most: float, sure: float, asked: list[Asked]) -> Any:
@@ -62,7 +67,7 @@ def session_that_holds(most: float, sure: float, asked: list[Asked]) -> Any:
 @pytest.mark.parametrize(("most", "sure"), [(90.0, 90.0), (30.0, 30.0), (8.0, 7.9), (300.0, 280.0), (55.0, 47.0)])
 def test_the_search_ends_just_below_what_breaks(most: float, sure: float) -> None:
     asked: list[Asked] = []
-    rate, tested, probes = search(Asked, session_that_holds(most, sure, asked), capacity=100.0, latency_ms=20.0)
+    rate, tested, probes = search(numbered, session_that_holds(most, sure, asked), capacity=100.0, latency_ms=20.0)
     assert sure * 0.9 <= rate <= sure
     assert rate >= min(most / CLOSE, sure) * 0.949
     assert tested.result["result_validity"] == "VALID"
@@ -70,39 +75,57 @@ def test_the_search_ends_just_below_what_breaks(most: float, sure: float) -> Non
     assert probes[-1].confirming
     assert probes[-1].held
     assert probes[-1].qps == rate
-    assert len(asked) == len(probes) <= 20
-    assert all(one.min_query_count >= 838 for one in asked[-1:])
+    assert len(asked) == len(probes) <= 22
+    assert [one.number for one in asked] == list(range(len(asked)))  # each with arrivals of its own
+    assert [one.held for one in probes[-3:]] == [True] * 3
+    assert {one.qps for one in probes[-3:]} == {rate}
+    assert all(one.min_query_count >= 838 for one in asked[-3:])
     assert all(one.min_duration_ms <= 2000 for one, probe in zip(asked, probes, strict=True) if not probe.confirming)
     assert {one.server_target_latency_ns for one in asked} == {20_000_000}
 
 
+def test_a_rate_that_held_by_chance_is_not_the_one_found() -> None:
+    """Every second confirming test breaks at whatever rate above 70: only below it do three in a row hold."""
+    asked: list[Asked] = []
+    always = session_that_holds(80.0, 80.0, asked)
+
+    def test(one: Asked) -> Outcome:
+        found: Outcome = always(one)
+        chance = one.server_target_qps > 70 and one.number % 2 == 0
+        return replace(found, result={**found.result, "result_validity": "INVALID"}) if chance else found
+
+    rate, _, probes = search(numbered, test, capacity=100.0, latency_ms=20.0)
+    assert 60 < rate <= 70
+    assert any(one.held and one.confirming and one.qps > 70 for one in probes)
+
+
 def test_a_bound_that_nothing_holds_ends_soon_and_is_no_rate() -> None:
     asked: list[Asked] = []
-    rate, _, probes = search(Asked, session_that_holds(0.01, 0.01, asked), capacity=100.0, latency_ms=1.0)
+    rate, _, probes = search(numbered, session_that_holds(0.01, 0.01, asked), capacity=100.0, latency_ms=1.0)
     assert rate == 0
     assert len(probes) < 10
     assert min(one.qps for one in probes) >= 5
     asked.clear()
-    assert search(Asked, session_that_holds(50.0, 1.0, asked), capacity=100.0, latency_ms=1.0)[0] == 0
+    assert search(numbered, session_that_holds(50.0, 1.0, asked), capacity=100.0, latency_ms=1.0)[0] == 0
 
 
 def test_what_waits_goes_together_oldest_first_and_nothing_is_lost() -> None:
-    taken: list[list[int]] = []
+    taken: list[tuple[list[int], list[int]]] = []
     started, go_on = threading.Event(), threading.Event()
 
-    def answer(part: Any) -> None:
-        taken.append(list(part))
+    def answer(numbers: Any, rows: Any) -> None:
+        taken.append((list(numbers), list(rows)))
         started.set()
         go_on.wait(5)
 
     waiting = Waiting(answer, size=4)
-    waiting.add([0])
+    waiting.add([0], [90])
     assert started.wait(5)
     for number in range(1, 8):
-        waiting.add([number])
+        waiting.add([number], [90 + number])
     go_on.set()
     waiting.close()
-    assert taken == [[0], [1, 2, 3, 4], [5, 6, 7]]
+    assert taken == [([0], [90]), ([1, 2, 3, 4], [91, 92, 93, 94]), ([5, 6, 7], [95, 96, 97])]
 
 
 def m_d_1_wait(load: float, service: float) -> float:
