@@ -341,6 +341,7 @@ def _step(cell: Cell, run: Run, mode: str, name: str, number: int = 0) -> dict[s
         found: dict[str, Any] = json.loads(job.out.read_text())
         if watch:
             watch.complete(found)
+            found["run_id"] = run.run_id
             job.out.with_suffix(".part").write_text(json.dumps(found))
             job.out.with_suffix(".part").replace(job.out)
     except OSError as error:

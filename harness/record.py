@@ -224,6 +224,9 @@ class SpeedRound(Part):
         None, description="LoadGen's early-stopping estimate of p90 (single_stream) or p99 (multi_stream)"
     )
     started: str = Field("", description="UTC, ISO 8601: when its process was asked for")
+    run_id: str = Field(
+        "", description="the run that measured it: not the record's where a killed run's round was kept"
+    )
     queries: int = Field(description="samples that were run")
     mean_tokens: float | None = Field(
         None,

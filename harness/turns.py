@@ -19,6 +19,8 @@ from harness.measure.turns import Schedule, of_work, processors, schedule
 
 START_SECONDS, CALL_SECONDS = 1800.0, 600.0
 """After which a process counts as hung."""
+RESTLESS = 3
+"""Answers after which a process's threads went on working, and it is left out."""
 CONDITIONS = {"affinity", "other_cpu_percent", "steal_percent", "quota_throttled_percent"}
 """Of all players together, in each one's `TurnRound`."""
 Found = dict[str, list[dict[str, Any]]]
@@ -69,19 +71,35 @@ class Players:
 
     def __init__(self, served: dict[str, Served], lost: Callable[[str, str], None]) -> None:
         self._served, self._lost = served, lost
+        self._restless: dict[str, int] = {}
+        self.cpu: dict[str, float] = {}
+        """Seconds of processor time, as each last said: also of those that are gone."""
 
     def ask_all(self, question: Mapping[str, Any], timeout: float = CALL_SECONDS) -> dict[str, Any]:
         """At the same time."""
         asked = [name for name in list(self._served) if self._try(name, lambda one: one.send(question))]
         answers = {name: self._try(name, lambda one: one.receive(timeout)) for name in asked}
-        return {name: answer for name, answer in answers.items() if answer is not None}
+        return {name: self._noted(name, answer) for name, answer in answers.items() if answer is not None}
 
-    def ask(self, name: str, question: Mapping[str, Any]) -> Any:
-        """None where the process is gone."""
-        sent = self._try(name, lambda one: one.send(question))
-        return self._try(name, lambda one: one.receive(CALL_SECONDS)) if sent else None
+    def run(self, name: str, batch: int, cold: int | None) -> Any:
+        """Its answer; None where the process is gone, or is left out as its threads will not rest."""
+        sent = self._try(name, lambda one: one.send({"run": batch, "cold": cold}))
+        answer = self._try(name, lambda one: one.receive(CALL_SECONDS)) if sent else None
+        if answer is None:
+            return None
+        self._restless[name] = self._restless.get(name, 0) + (not answer["rested"])
+        if self._restless[name] < RESTLESS:
+            return self._noted(name, answer)
+        self._drop(
+            name, "its threads go on working when it has answered: do OMP_WAIT_POLICY or KMP_BLOCKTIME ask for it?"
+        )
+        return None
 
-    def drop(self, name: str, why: str) -> None:
+    def _noted(self, name: str, answer: Any) -> Any:
+        self.cpu[name] = answer.get("cpu", self.cpu.get(name, 0.0))
+        return answer
+
+    def _drop(self, name: str, why: str) -> None:
         if one := self._served.pop(name, None):
             one.stop()
             self._lost(name, why)
@@ -93,7 +111,7 @@ class Players:
         try:
             return do(one)
         except Gone as gone:
-            self.drop(name, str(gone))
+            self._drop(name, str(gone))
             return None
 
 
@@ -106,21 +124,19 @@ def _one_load(
     known: dict[str, float] = {}
     resting = 0.0
     for name in work:
-        answer = players.ask(name, {"run": available // 2, "cold": available // 2})
-        if answer and not answer["rested"]:
-            players.drop(name, "its threads go on working when it has answered; unset OMP_WAIT_POLICY, KMP_BLOCKTIME")
-        elif answer:
+        if answer := players.run(name, available // 2, available // 2):
             known[name] = answer["seconds"]
             resting = max(resting, answer["resting"])
     if len(known) < 2:
         return {}
     plan = schedule(list(known.values()), available, job.cell.measure.min_duration, resting)
     read = Counters.reader("cpu", cpus=processors(job.threads, job.cell.device))
-    cpu, before = players.ask_all({"cpu": True}), read()
+    players.ask_all({"cpu": True})
+    cpu, before = sum(players.cpu.values()), read()
     times = _passes(players, list(known), plan, seed)
-    after, later = read(), players.ask_all({"cpu": True})
-    players_own = sum(later[name]["cpu"] - cpu[name]["cpu"] for name in later)
-    after = replace(after, own=after.own + players_own)
+    after = read()
+    players.ask_all({"cpu": True})
+    after = replace(after, own=after.own + sum(players.cpu.values()) - cpu)
     conditions = conditions_between(before, after, before.at, after.at, job.threads).model_dump(include=CONDITIONS)
     return {
         name: {
@@ -144,9 +160,9 @@ def _passes(players: Players, names: list[str], plan: Schedule, seed: str) -> di
     for number in range(-1, plan.passes):
         for place, batch in enumerate(plan.batches):
             order.shuffle(names)
-            question = {"run": batch, "cold": plan.batches[place - 1] if plan.cold else None}
+            cold = plan.batches[place - 1] if plan.cold else None
             for name in names:
-                answer = players.ask(name, question)
+                answer = players.run(name, batch, cold)
                 if answer is not None and number >= 0:
                     times[name].setdefault(batch, []).append(answer["seconds"])
     return times

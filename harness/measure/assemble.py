@@ -80,7 +80,8 @@ def speeds(
     for process in processes:
         for entry in process["rounds"]:
             name = (entry["scenario"], entry["load"], entry["batch_size"])
-            grouped.setdefault(name, []).append((entry, SpeedRound(**entry["round"] | {"started": process["started"]})))
+            of_process = {"started": process["started"], "run_id": process.get("run_id", "")}
+            grouped.setdefault(name, []).append((entry, SpeedRound(**entry["round"] | of_process)))
     parts: list[Speed] = []
     for (_, _, size), entries in grouped.items():
         rounds = [found for _, found in entries]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 
@@ -13,13 +14,37 @@ def _status(field: str) -> int:
     return 0
 
 
-def available_bytes() -> int | None:
-    """What new processes may take without swapping, as the kernel estimates it for the whole machine."""
+def available_bytes(root: Path = Path("/")) -> int | None:
+    """What new processes may take without swapping, as the kernel estimates it for the whole machine, or less where the
+    cgroup, or one it lies in, grants less (cgroup v2 and v1). None where nothing tells."""
+    lines = _read(root / "proc/meminfo").splitlines()
+    there = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    for line in _read(root / "proc/self/cgroup").splitlines() or ["0::/"]:
+        _, controllers, name = line.split(":", 2)
+        if controllers not in ("", "memory"):
+            continue
+        top = root / "sys/fs/cgroup" / controllers
+        granted, used, cached = (
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+            if controllers
+            else ("memory.max", "memory.current", "inactive_file")
+        )
+        folder = top / name.strip("/")
+        for place in (folder, *folder.parents):
+            limit, taken = _read(place / granted).strip(), _read(place / used).strip()
+            if limit.isdigit() and taken.isdigit():
+                free = re.search(rf"^{cached} (\d+)", _read(place / "memory.stat"), re.MULTILINE)
+                there.append(int(limit) - int(taken) + int(free[1] if free else 0))  # caches of files are given back
+            if place == top:
+                break
+    return min(there, default=None)
+
+
+def _read(path: Path) -> str:
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        return path.read_text()
     except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+        return ""
 
 
 def rss_bytes() -> int:

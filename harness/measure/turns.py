@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from backends import Batch, Session
 from harness.measure.samples import batches, make_samples
 from tasks import Features
@@ -41,7 +43,7 @@ TASKS = Path("/proc/self/task")
 @dataclass(frozen=True)
 class Schedule:
     """batches: positions in the work, sorted by length, spread evenly. passes: how often all of them are timed. cold: whether
-    an untimed call comes before each timed one."""
+    an untimed call of another batch, where there is one, comes before each timed one."""
 
     batches: tuple[int, ...]
     passes: int
@@ -50,7 +52,8 @@ class Schedule:
 
 def schedule(seconds: Sequence[float], available: int, budget: float, resting: float = 0.0) -> Schedule:
     """What every session runs, from the time that a call takes in each, so that the slowest has about `budget` seconds of
-    timed calls: many batches while there are at least eight passes over them, never fewer than two batches and three passes.
+    timed calls: many batches while there are at least eight passes over them, never fewer than three passes over two batches
+    (over one where there is no other).
     resting: seconds until the threads of the session that takes longest are at rest, which count like the call."""
     slowest, fastest = max(seconds) + resting, min(seconds)
     calls = min(budget, SECONDS) / slowest
@@ -82,19 +85,23 @@ class Player:
     def answer(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """{"load", "batch_size"} lays out the work: {"samples", "tokens"} of each batch and "work", which tells other work
         apart. {"run", "cold"}, batches by their numbers (cold may be None): {"seconds"} of the run, whether the session's
-        threads then "rested", and how long that took ("resting"). {"cpu"}: {"cpu"}, seconds of processor time so far."""
+        threads then "rested", how long that took ("resting"), and "cpu". {"cpu"}: {"cpu"}, seconds of processor time so far."""
         if "load" in asked:
             return self._lay_out(str(asked["load"]), int(asked["batch_size"]))
         if "run" in asked:
             seconds, began = self._run(int(asked["run"]), asked["cold"]), time.perf_counter()
-            return {"seconds": seconds, "rested": rest(), "resting": time.perf_counter() - began}
+            rested = {"rested": rest(), "resting": time.perf_counter() - began}
+            return {"seconds": seconds, **rested, "cpu": time.process_time()}
         return {"cpu": time.process_time()}
 
     def _lay_out(self, load: str, size: int) -> dict[str, Any]:
         count = len(self._features)
         samples = make_samples(self._features, load=load, max_length=self._max_length, count=count, seed=self._seed)
-        parts = [part for part in batches(range(count), size, lambda row: samples.lengths[row]) if len(part) == size]
-        parts = parts or [list(range(count))]
+        drawn = (
+            np.random.default_rng(self._seed).integers(0, count, count).tolist()
+        )  # as LoadGen draws, others in every round
+        parts = batches(drawn, size, lambda row: samples.lengths[row])
+        parts = [part for part in parts if len(part) == size] or parts
         self._work = [samples.batch(part) for part in parts]
         digest = hashlib.sha256()
         for batch in self._work:

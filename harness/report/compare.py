@@ -194,7 +194,7 @@ def speed_ratios(entry: Record, base: Record) -> dict[Load, Comparison]:
             continue
         for figure in FIGURES.get(part.scenario, ("qps",)):
             mine, theirs = _rounds(part, figure), _rounds(other, figure)
-            if mine and theirs:
+            if (len(mine), len(theirs)) == (len(part.rounds), len(other.rounds)):
                 name = (part.scenario, part.load, part.batch_size, figure)
                 found[name] = ratio(mine, theirs, by_turns=took_turns((entry, part), (base, other)))
     return found
@@ -245,19 +245,21 @@ def _turned(entry: Record, part: Turns) -> tuple[object, ...]:
 
 def took_turns(mine: tuple[Record, Speed], theirs: tuple[Record, Speed]) -> bool:
     """Whether the n-th rounds of both belong together: both had their n-th before either had its next. Cells of other tasks
-    or seeds did not, nor rounds that one of them kept from a killed run, nor those of records older than taking turns."""
+    or seeds did not, nor a round that was kept from a killed run and one measured after it, nor rounds of records older than
+    taking turns."""
     (entry, part), (base, other) = mine, theirs
     if (entry.run_id, entry.task, entry.seed) != (base.run_id, base.task, base.seed):
         return False
-    if len(part.rounds) != len(other.rounds):
+    if [one.run_id for one in part.rounds] != [one.run_id for one in other.rounds]:
         return False
     starts = [sorted((a.started, b.started)) for a, b in zip(part.rounds, other.rounds, strict=True)]
     return all(first for first, _ in starts) and all(last < following for (_, last), (following, _) in pairwise(starts))
 
 
 def _rounds(part: Speed | None, figure: str) -> list[float]:
+    """The rounds that have the figure: server has no rate where none held the bound."""
     values = [getattr(one, figure) for one in part.rounds] if part else []
-    return [value for value in values if value is not None and value > 0] if None not in values else []
+    return [value for value in values if value is not None and value > 0]
 
 
 def _with_speed_up(entries: Sequence[Record], found: Mapping[str, Beside]) -> dict[str, Beside]:
@@ -268,10 +270,8 @@ def _with_speed_up(entries: Sequence[Record], found: Mapping[str, Beside]) -> di
         if part is None or base is None or not (accuracy_stands(entry) and accuracy_stands(base)):
             continue
         named: list[Load] = [(TURNS, "real", part.batch_size, RATE), ("offline", "real", part.batch_size, "qps")]
-        there = [name for name in named if name in ratios]
-        tested = [name for name in there if ratios[name].p is not None]
-        if there:
-            chosen[entry.record_id] = (tested or there)[0]
+        if there := [name for name in named if name in ratios]:
+            chosen[entry.record_id] = there[0]
     corrected = holm([found[name].ratios[load].p for name, load in chosen.items()])
     p = dict(zip(chosen, corrected, strict=True))
     return {

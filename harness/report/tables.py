@@ -115,7 +115,7 @@ COMPARED = (
 )  # fmt: skip
 SPEED_COMPARED = (
     ("speed-up", "×", "How many times the baseline's samples a second, at real lengths: by turns, the ratio of the times that both took for the same batches, run alternately in fresh processes (so it need not be the ratio of the two QPS, each measured alone, and stands where one of those is invalid); where they took no turns, the ratio of the QPS. 95% interval over rounds; p is Holm-corrected over the column."),
-    ("speed rank", "", "Ranks that samples a second at real lengths may hold among this table's cells of the same seed that took turns (where none did: its valid ones, by QPS), 1 the fastest; Holm's correction over all pairs."),
+    ("speed rank", "", "Ranks that samples a second at real lengths may hold among this table's cells of the same seed that took turns, 1 the fastest, by turns (by QPS, of valid cells, where more of them can be ranked so); Holm's correction over all pairs."),
 )  # fmt: skip
 
 

@@ -12,9 +12,10 @@ from typing import Any, cast
 import pytest
 
 import harness.executor
+from harness.children import Served
 from harness.executor import Measured, Run, _take_turns
 from harness.recording import kept_in
-from harness.turns import Found, comparable, take_turns
+from harness.turns import Found, Players, comparable, take_turns
 from tests.bench.measuring import MEASURE, Bench
 
 BOTH = replace(MEASURE, scenarios=("single_stream", "offline"))
@@ -58,6 +59,31 @@ def test_one_that_is_lost_is_named_and_the_others_go_on(bench: Bench) -> None:
     assert found["broken"] == [] and len(found["a"]) == len(found["b"]) == 2
     alone, lost = one_round(bench, {"a": 0.0, "broken": 0.0}, broken="broken")
     assert alone == {"a": [], "broken": []} and list(lost) == ["broken"]
+
+
+def answering(folder: Path, name: str, answers: list[dict[str, Any]]) -> Served:
+    job = folder / f"{name}.json"
+    job.write_text(json.dumps(answers))
+    return Served("tests.harness.answering", job, folder / f"{name}.log")
+
+
+def test_one_whose_threads_do_not_rest_is_left_out_and_what_the_lost_used_is_known(tmp_path: Path) -> None:
+    """Twice may be chance. The processor time of those that are gone was not that of other processes."""
+    restless = [
+        {"seconds": 0.1, "rested": rested, "resting": 0.2, "cpu": 0.5} for rested in (True, False, True, False, False)
+    ]
+    cut = [{"cpu": 0.5}, {"seconds": 0.1, "rested": True, "resting": 0.0, "cpu": 0.75}]
+    lost: dict[str, str] = {}
+    with answering(tmp_path, "restless", restless) as one, answering(tmp_path, "cut", cut) as two:
+        players = Players({"restless": one, "cut": two}, lost.__setitem__)
+        players.ask_all({"cpu": True})
+        assert players.cpu == {"restless": 0.5, "cut": 0.5}
+        assert [players.run("restless", 0, 0) for _ in range(3)] == restless[1:4]
+        assert not lost
+        assert players.run("restless", 0, 0) is None and "go on working" in lost["restless"]
+        assert players.run("cut", 0, None) == cut[1]
+        assert players.run("cut", 0, None) is None and "exit code 3" in lost["cut"]
+        assert players.ask_all({"cpu": True}) == {} and players.cpu["cut"] == 0.75
 
 
 def test_who_takes_turns_with_whom(bench: Bench) -> None:

@@ -6,9 +6,9 @@ import hashlib
 import threading
 import time
 
+import numpy as np
 import pytest
 
-from harness.measure.samples import make_samples
 from harness.measure.turns import PATIENCE, Player, of_work, rest, schedule
 from tests.backends.in_memory import InMemorySession
 from tests.measure.features import make_features
@@ -43,17 +43,22 @@ def test_the_time_of_the_work_is_that_of_each_batch_undisturbed() -> None:
 
 
 def test_work_is_cut_as_offline_cuts_it() -> None:
-    """Longest first, whole batches, the same sequences as a round of LoadGen draws with this seed."""
+    """Longest first, whole batches, of sequences that are drawn with replacement by the seed: other rounds have others."""
     features = make_features(count=21)
     session = InMemorySession()
     player = Player(session, features, 40, seed=5)
     work = player.answer({"load": "real", "batch_size": 4})
-    lengths = sorted(make_samples(features, load="real", max_length=40, count=21, seed=5).lengths, reverse=True)
+    drawn = np.random.default_rng(5).integers(0, 21, 21)
+    assert len(set(drawn)) < 21
+    lengths = sorted((int(features.lengths[row]) for row in drawn), reverse=True)
     assert work["samples"] == [4] * 5
     assert work["tokens"] == [sum(lengths[at : at + 4]) for at in range(0, 20, 4)]
     assert player.answer({"run": 1, "cold": 0})["rested"]
     assert session.shapes == [(4, lengths[0]), (4, lengths[4])]
-    other = Player(session, make_features(count=22), 40, seed=5).answer({"load": "real", "batch_size": 4})
+    again, other = (
+        Player(session, features, 40, seed=seed).answer({"load": "real", "batch_size": 4}) for seed in (5, 6)
+    )
+    assert again == work
     assert other["work"] != work["work"] == player.answer({"load": "real", "batch_size": 4})["work"]
     player.answer({"load": "fixed", "batch_size": 50})
     player.answer({"run": 0, "cold": None})

@@ -93,7 +93,11 @@ def test_a_bound_that_no_rate_held() -> None:
     probe = Probe(qps=5.0, p99_ms=12.5, queries=300, held=False, confirming=False)
     (told,) = findings([speed(*[conditions()] * 3, qps=0.0, search=[probe])], PLACEMENT, Measure())
     assert (told.rule, told.bound) == ("bound_not_held", "10 ms")
-    assert "12.5 ms" in told.measured
+    assert "12.5 ms" in told.measured and "short tests" in told.measured
+    late = probe.model_copy(update={"p99_ms": 14.0, "confirming": True})
+    held = probe.model_copy(update={"p99_ms": 9.0, "held": True})
+    (told,) = findings([speed(*[conditions()] * 3, qps=0.0, search=[held, late])], PLACEMENT, Measure())
+    assert told.measured == "3 of 3 rounds; p99 14.0 ms at best in whole tests"
 
 
 def test_mlperf_asks_for_loadgens_own_number_of_queries() -> None:

@@ -14,7 +14,7 @@ from harness import record
 from harness.errors import RecordError
 from harness.record import Finding
 from harness.report import tables
-from harness.report.compare import Beside, baseline_of, compare_board, took_turns
+from harness.report.compare import Beside, baseline_of, compare_board, speed_ratios, took_turns
 from harness.report.site import render
 from harness.report.stored import Stored
 from tests.harness.records import make_record
@@ -90,8 +90,25 @@ def test_rounds_belong_together_only_where_they_took_turns() -> None:
     assert not took_turns(mine, (make_record(key="b"), kept))
     for changes in ({"seed": 2}, {"run_id": "other"}, {"task": "glue/cola"}):
         assert not took_turns(mine, (make_record(key="b", **changes), with_rounds(plain, SLOW)))
+    assert all(one.run_id == "" for one in mine[1].rounds)
+    *first, last = mine[1].rounds
+    resumed = plain.model_copy(
+        update={"rounds": [*first, last.model_copy(update={"run_id": "after the first was killed"})]}
+    )
+    assert not took_turns(mine, (make_record(key="b"), resumed))
     older = [one.model_copy(update={"started": ""}) for one in mine[1].rounds]
     assert not took_turns(mine, (make_record(key="b"), plain.model_copy(update={"rounds": older})))
+
+
+def test_a_rate_that_one_round_did_not_find_makes_no_pair_of_other_rounds() -> None:
+    """Of (0, 30, 60) and (25, 50, 0) only the second rounds can be compared: 30 to 50, not 30 to 25 and 60 to 50."""
+    (plain,) = (one for one in make_record().speed if (one.scenario, one.load) == ("offline", "real"))
+    server = plain.model_copy(update={"scenario": "server"})
+    mine = make_record(key="a", speed=[with_rounds(server, (0.0, 30.0, 60.0))])
+    base = make_record(key="b", speed=[with_rounds(server, (25.0, 50.0, 0.0))])
+    whole = make_record(key="c", speed=[with_rounds(server, (25.0, 50.0, 55.0))])
+    assert speed_ratios(mine, base) == speed_ratios(mine, whole) == speed_ratios(whole, base) == {}
+    assert speed_ratios(whole, whole)["server", "real", 16, "qps"].value == 1.0
 
 
 def test_rounds_of_another_run_or_of_other_conditions_are_neither_tested_nor_ranked(tmp_path: Path) -> None:
