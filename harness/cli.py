@@ -151,6 +151,7 @@ def parser() -> argparse.ArgumentParser:
     one = add("site", site, "render the records below results/ to a static site")
     one.add_argument("--results", type=Path, help="default: results/ of the checkout")
     one.add_argument("--out", type=Path, help="default: _site/ of the checkout")
+    one.add_argument("--if-changed", action="store_true", help="keep the site that is there if it would be the same")
     return top
 
 
@@ -308,7 +309,8 @@ def site(options: argparse.Namespace) -> int:
 
     if options.results and not options.results.is_dir():
         raise QuantboardError(f"--results: {options.results}: no such folder; `quantboard run SUITE` makes records")
-    page = render(options.results or paths.results(), options.out or paths.home() / "_site")
+    results, out = options.results or paths.results(), options.out or paths.home() / "_site"
+    page = render(results, out, if_changed=options.if_changed)
     print(json.dumps({"page": str(page)}) if options.json else f"open {page}")
     return 0
 

@@ -25,19 +25,24 @@ from harness.report.compare import Beside
 from harness.report.macro import MEANS, glue_columns, macro_averages
 from harness.report.stored import Stored
 from harness.report.tables import Board, flatten, latest, page_name
+from harness.report.unchanged import MARK, is_unchanged, made_of
 from harness.suite import load_for_pages
 
 PAGES = re.compile(r"index\.html|(suite|cell)-[A-Za-z0-9_.-]+\.html")
 
 
-def render(results: Path, out: Path) -> Path:
+def render(results: Path, out: Path, *, if_changed: bool = False) -> Path:
     """Write the whole site to `out`, replacing an older one only when the new one is complete; returns its index page.
+    if_changed: leave the one that is there where it would be made of the same.
 
     Raises RecordError for a results file that cannot be read, SuiteError for a suite file whose references cannot be read,
     QuantboardError when `out` is somebody else's folder. Nothing half-written stays, whatever ends it.
     """
     if out.exists() and not _is_ours(out):
         raise QuantboardError(f"{out}: is not a site of ours and not empty; name another folder with --out")
+    if if_changed and is_unchanged(results, out):
+        return out / "index.html"
+    source = made_of(results)
     entries = list(record.read(results)) if results.is_dir() else []
     shown = latest(entry for _, entry in entries)
     found = tables.boards(shown, Stored(entries))
@@ -48,7 +53,7 @@ def render(results: Path, out: Path) -> Path:
         out.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix=".site-", dir=out.parent))
         fresh.chmod(0o755)
-        _write(environment, fresh, shown, found)
+        _write(environment, fresh, shown, found, source)
         if out.exists():
             shutil.rmtree(out)
         fresh.rename(out)
@@ -93,7 +98,7 @@ def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def _write(environment: Environment, out: Path, shown: Sequence[Record], found: Sequence[Board]) -> None:
+def _write(environment: Environment, out: Path, shown: Sequence[Record], found: Sequence[Board], source: str) -> None:
     suites = list(dict.fromkeys((board.suite, board.sample) for board in found))
     titles = {entry.suite: entry.suite_title for entry in shown}
     overview: list[dict[str, Any]] = [
@@ -110,8 +115,6 @@ def _write(environment: Environment, out: Path, shown: Sequence[Record], found: 
         }
         for name, sample in suites
     ]
-    ran = any(entry.backend.startswith("tensorrt") and entry.speed for entry in shown)
-    _page(environment, out / "index.html", "index.html", overview=overview, tensorrt=ran)
     averages = macro_averages(shown)
     for suite in overview:
         charts = [_charts(board) for board in suite["boards"]]
@@ -145,6 +148,9 @@ def _write(environment: Environment, out: Path, shown: Sequence[Record], found: 
             suite_page=suite_page(entry.suite, is_sample(entry)),
             machine=machine_of_board(entry),
         )
+    ran = any(entry.backend.startswith("tensorrt") and entry.speed for entry in shown)
+    mark = Markup(MARK.format(f"{source} {len(list(out.iterdir())) + 1}"))
+    _page(environment, out / "index.html", "index.html", overview=overview, tensorrt=ran, mark=mark)
 
 
 def against(entry: Record, beside: Beside) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -234,6 +235,31 @@ def test_nothing_half_written_stays_and_the_older_site_does(checkout: Path) -> N
         main(["site"])
     assert (checkout / "_site" / "index.html").read_text() == before
     assert sorted(path.name for path in checkout.iterdir()) == ["_site", "results", "site", "suites"]
+
+
+def test_a_site_is_kept_where_it_would_be_made_of_the_same(checkout: Path) -> None:
+    site = checkout / "_site"
+
+    def made_anew() -> bool:
+        before = site.stat().st_ino if site.exists() else 0
+        assert main(["site", "--if-changed"]) == 0
+        return site.stat().st_ino != before
+
+    assert made_anew() and not made_anew()
+    (results,) = (checkout / "results").rglob("*.jsonl")
+    changes: list[Callable[[], object]] = [
+        lambda: record.append(results, make_record(key="another")),
+        lambda: (results.parent / "scores").mkdir() or (results.parent / "scores" / "run-x.npz").write_bytes(b"1"),
+        lambda: (results.parent / "scores" / "run-x.npz").write_bytes(b"2"),
+        lambda: (checkout / "suites" / "squad.toml").write_text("references = []"),
+        lambda: (checkout / "site" / "static" / "style.css").write_text("body { color: red }"),
+        lambda: next(site.glob("cell-*.html")).unlink(),
+    ]
+    for change in changes:
+        change()
+        assert made_anew() and not made_anew()
+    assert main(["site"]) == 0
+    assert not made_anew()
 
 
 def test_a_training_subset_takes_nothing_from_the_evaluation(tmp_path: Path) -> None:
