@@ -2,8 +2,8 @@
 
     nox -s bench -- -k server --trials 200
 
-A fortieth of the trials, at least one, each a search, three repeats at its rate and one at 1.25 times it. The bound is fifteen
-times the median latency of one sample alone: far above the pauses of some 10 ms that a virtual machine's host makes.
+A fortieth of the trials, at least one, each a search, three repeats at its rate and one at 1.25 times it. The bound is
+MLPerf's for BERT in this scenario, 130 ms: far above the pauses that a virtual machine's host makes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from harness.measure.server import CONFIRM_QUERIES
 from tests.backends.checkpoints import BERT_TINY, make_checkpoint
 from tests.bench.measuring import BATCH, LENGTH, MEASURE, made_up, quiet_or_skip, share
 
-REPEATS, MORE, BOUND = 3, 1.25, 15.0
+REPEATS, MORE, BOUND_MS = 3, 1.25, 130.0
 SECONDS = 4.0
 
 
@@ -32,11 +32,6 @@ def test_server_holds_its_rate(tmp_path: Path, trials: int) -> None:
     options: dict[str, Any] = {"min_queries": MEASURE.min_queries, "max_warmup": MEASURE.max_warmup}
     held, broken, times = 0, 0, max(1, trials // 40)
     for number in range(times):
-        alone = run_scenario(
-            session, samples, scenario="single_stream", batch_size=1, min_duration=1.0, seed=number, **options
-        )
-        assert alone.p50_ms is not None
-        bound = BOUND * alone.p50_ms
         found = run_scenario(
             session,
             samples,
@@ -44,17 +39,17 @@ def test_server_holds_its_rate(tmp_path: Path, trials: int) -> None:
             batch_size=BATCH,
             min_duration=SECONDS,
             seed=number,
-            server_latency_ms=bound,
+            server_latency_ms=BOUND_MS,
             **options,
         )
-        assert found.qps > 0, f"no rate held {bound:.1f} ms: {found.search}"
+        assert found.qps > 0, f"no rate held {BOUND_MS:g} ms: {found.search}"
         print(
-            f"\n  bound {bound:.2f} ms: {found.qps:.0f} a second found with {len(found.search)} tests, p99 {found.p99_ms:.2f} ms"
+            f"\n  bound {BOUND_MS:g} ms: {found.qps:.0f} a second found with {len(found.search)} tests, p99 {found.p99_ms:.2f} ms"
         )
 
-        def p99_at(rate: float, seed: int, bound: float = bound) -> float:
+        def p99_at(rate: float, seed: int) -> float:
             asked = loadgen_settings("server", "quick", SECONDS, CONFIRM_QUERIES, seed)
-            asked.server_target_qps, asked.server_target_latency_ns = rate, round(1e6 * bound)
+            asked.server_target_qps, asked.server_target_latency_ns = rate, round(1e6 * BOUND_MS)
             asked.max_duration_ms = 0
             tested = run_test(
                 asked,
@@ -70,8 +65,8 @@ def test_server_holds_its_rate(tmp_path: Path, trials: int) -> None:
         again = [p99_at(found.qps, 100 + number * 10 + repeat) for repeat in range(REPEATS)]
         more = p99_at(MORE * found.qps, 200 + number)
         print(f"  again: p99 {', '.join(f'{one:.2f}' for one in again)} ms; at {MORE:g} times the rate {more:.2f} ms")
-        held += sum(one <= bound for one in again)
-        broken += more > bound
+        held += sum(one <= BOUND_MS for one in again)
+        broken += more > BOUND_MS
     again_held, more_broke = share(held, REPEATS * times)[2], share(broken, times)[2]
     print(f"  the rate held its bound again: {again_held}; {MORE:g} times the rate broke it: {more_broke}")
     assert held == REPEATS * times

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import re
 import shutil
@@ -17,6 +18,7 @@ from harness.cli import main
 from harness.errors import QuantboardError
 from harness.record import Data, Figure, Finding, Record, SplitData
 from harness.report import tables
+from harness.report.charts import DARK, LIGHT, Point, accuracy_against_qps
 from harness.report.site import render
 from tests.harness.records import make_record
 
@@ -133,6 +135,15 @@ def test_what_a_record_says_is_escaped(tmp_path: Path) -> None:
     for page in pages:
         assert evil not in page.read_text()
         assert page.read_text().count("<script>") == 1
+
+
+def test_a_charts_dark_twin_has_none_of_the_light_colours() -> None:
+    shown = [Point("a", 10.0, 9.0, 11.0, 80.0, 79.0, 81.0), Point("b", 20.0, 19.0, 21.0, 79.0, 78.0, 80.0)]
+    pages = accuracy_against_qps(shown, "f1")
+    light, dark = (base64.b64decode(pages[name].partition(",")[2]).decode() for name in ("light", "dark"))
+    for ours, others, svg in ((LIGHT, DARK, light), (DARK, LIGHT, dark)):
+        assert all(colour in svg for colour in (ours.ink, ours.grid, *ours.series[:2]))
+        assert not any(colour in svg for colour in (others.ink, others.muted, others.grid, *others.series))
 
 
 def test_pages_load_nothing_and_say_so(tmp_path: Path) -> None:
