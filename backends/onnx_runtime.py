@@ -33,7 +33,7 @@ class OnnxRuntime:
     name: str
     graph: tuple[Precision, Quantize]
     version: int = 1
-    distributions: tuple[str, ...] = ("onnxruntime|onnxruntime-gpu",)
+    distributions: tuple[str, ...] = ("onnxruntime-gpu|onnxruntime",)
     quantizes: Literal["no", "static", "dynamic"] = "no"
     simulated: bool = False
     symmetric_only: bool = False
@@ -82,8 +82,6 @@ class OnnxRuntimeSession:
         self._claimed = _PROVIDERS[device]
         self._integer = integer
         self.artifact_bytes = path.stat().st_size
-        if self._claimed not in onnxruntime.get_available_providers():
-            raise BackendError(f"this ONNX Runtime has no {self._claimed}; install onnxruntime-gpu")
         if device == "cuda":
             onnxruntime.preload_dlls()  # finds the CUDA libraries that pip installed beside it
         self._session = self._open()
@@ -104,11 +102,19 @@ class OnnxRuntimeSession:
             options.profile_file_prefix = profile
             # Packed weights vanish from the profile, and with them the sizes of the products.
             options.add_session_config_entry("session.disable_prepacking", "1")
-        providers = list(dict.fromkeys([self._claimed, "CPUExecutionProvider"]))
+        providers: list[Any] = ["CPUExecutionProvider"]
+        if self._claimed == "CUDAExecutionProvider":  # whose own choice is TF32, which has ten bits of fraction
+            providers.insert(0, (self._claimed, {"use_tf32": "0"}))
         try:
-            return onnxruntime.InferenceSession(str(self._path), options, providers=providers)
+            session = onnxruntime.InferenceSession(str(self._path), options, providers=providers)
         except Exception as error:  # the library's exceptions share no base but this
             raise BackendError(f"ONNX Runtime cannot load {self._path.name}: {str(error).splitlines()[0]}") from None
+        if self._claimed not in session.get_providers():  # it falls back without a word
+            raise BackendError(
+                f"{self._claimed} does not load: this ONNX Runtime has none, or misses its CUDA or cuDNN libraries; "
+                "install onnxruntime-gpu, and see onnxruntime.print_debug_info()"
+            )
+        return session
 
     def run(self, batch: Batch) -> np.ndarray[Any, Any]:
         logits: np.ndarray[Any, Any] = self._session.run(["logits"], {name: batch[name] for name in _INPUTS})[0]

@@ -158,10 +158,14 @@ def export(backend: TensorRT, checkpoint: Path, settings: Settings) -> Path:
 def engine_key(onnx_file: Path, settings: Settings) -> str:
     """An engine belongs to a graph, a TensorRT version, a GPU, its driver, and the profiles' largest shape."""
     import tensorrt as trt
-    from pynvml import nvmlDeviceGetHandleByIndex, nvmlDeviceGetName, nvmlInit, nvmlSystemGetDriverVersion
+    from cuda.bindings import runtime as cuda
+    from pynvml import nvmlInit, nvmlSystemGetDriverVersion
 
     nvmlInit()
-    gpu = str(nvmlDeviceGetName(nvmlDeviceGetHandleByIndex(0)))
+    error, properties = cuda.cudaGetDeviceProperties(0)  # the first that this process may use: NVML counts all
+    if error != cuda.cudaError_t.cudaSuccess:
+        raise BackendError(f"CUDA does not describe its first GPU: {error}")
+    gpu = properties.name.decode()
     graph = hashlib.sha256(onnx_file.read_bytes()).hexdigest()
     parts = [
         graph,

@@ -229,6 +229,7 @@ def speed(job: Job) -> dict[str, Any]:
                         "round": found.model_dump(),
                     }
                 )
+    peak = device_peak_bytes() if cell.device == "cuda" else None  # before the engine gives its memory back
     session.close()
     cold_start = {
         "process_seconds": running - job.started,
@@ -241,7 +242,7 @@ def speed(job: Job) -> dict[str, Any]:
         "cold_start_seconds": sum(cold_start.values()),
         "cold_start": cold_start,
         "peak_rss_bytes": peak_rss_bytes(),
-        "peak_device_bytes": device_peak_bytes() if cell.device == "cuda" else None,
+        "peak_device_bytes": peak,
     }
 
 

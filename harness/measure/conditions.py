@@ -5,6 +5,7 @@ What is a level and no count (clocks, temperature, power) is sampled by the runn
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -152,9 +153,10 @@ def conditions_between(before: Counters, after: Counters, began: float, ended: f
     )
 
 
-def _used(before: Counters, after: Counters) -> float:
+def _used(before: Counters, after: Counters) -> float | None:
+    """None where a counter could not be read the second time."""
     total = 0.0
     for name, (earlier, around) in before.joules.items():
         later = after.joules[name][0]
         total += later - earlier if later >= earlier else later - earlier + around
-    return total
+    return total if math.isfinite(total) else None

@@ -191,7 +191,10 @@ def collate(
         "token_type_ids": np.pad(features.token_type_ids[chosen, :longest].astype(np.int64), spare),
         "attention_mask": (np.arange(width) < lengths[:, None]).astype(np.int64),
     } | {name: values[chosen] for name, values in features.labels.items()}
-    return {name: torch.from_numpy(np.ascontiguousarray(values)).to(device) for name, values in arrays.items()}
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in arrays.items()}
+    if torch.device(device).type != "cuda":
+        return {name: one.to(device) for name, one in tensors.items()}
+    return {name: one.pin_memory().to(device, non_blocking=True) for name, one in tensors.items()}  # else it would wait
 
 
 @contextmanager

@@ -8,8 +8,9 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
+from onnxruntime import get_available_providers
 
-from backends import Placement, Settings, get_backend
+from backends import BackendError, Placement, Settings, get_backend
 from backends.fake_quant.calibrate import calibrate
 from tests.backends.checkpoints import LENGTH, add_ranges, make_batch, make_checkpoint
 
@@ -53,14 +54,23 @@ def exact(folder: Path) -> Array:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize(("name", "bound"), [("torch_fp32", 1e-4), ("torch_bf16", 0.1)])
-def test_torch_is_the_model(checkpoint: Path, tmp_path: Path, device: Device, name: str, bound: float) -> None:
+@pytest.mark.parametrize(("name", "bound"), [("torch_fp32", 1e-4), ("torch_bf16", 0.1), ("onnxruntime_fp32", 1e-4)])
+def test_floating_point_is_the_model(checkpoint: Path, tmp_path: Path, device: Device, name: str, bound: float) -> None:
     """float32 must not be TF32, which keeps 10 bits of the fraction and would be off by some 1e-3."""
+    if name.startswith("onnxruntime") and f"{device.upper()}ExecutionProvider" not in get_available_providers():
+        pytest.skip(f"this ONNX Runtime has nothing for {device}")
     logits, placement = run(name, checkpoint, device, tmp_path)
     reference = exact(checkpoint)
     assert np.abs(logits - reference).max() < bound * max(1.0, float(np.abs(reference).max()))
-    assert set(placement.nodes) == {placement.claimed}
-    assert placement.claimed.startswith(device)
+    assert name.startswith("onnxruntime") or set(placement.nodes) == {placement.claimed}
+    assert placement.claimed.lower().startswith(device)
+
+
+def test_a_provider_that_does_not_load_is_an_error_and_no_fall_back(checkpoint: Path, tmp_path: Path) -> None:
+    if "CUDAExecutionProvider" in get_available_providers():
+        pytest.skip("this ONNX Runtime has the provider")
+    with pytest.raises(BackendError, match="CUDAExecutionProvider does not load"):
+        run("onnxruntime_fp32", checkpoint, "cuda", tmp_path)
 
 
 @pytest.mark.parametrize("device", DEVICES)

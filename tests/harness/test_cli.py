@@ -19,7 +19,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def quantboard(*words: str, cwd: Path = ROOT, cache: Path | None = None) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9"}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     if cache:
         environment["QUANTBOARD_CACHE"] = str(cache)
     return subprocess.run(

@@ -35,7 +35,8 @@ def start(folder: Path, spec: CheckpointSpec) -> subprocess.Popen[str]:
     """`python -m harness.checkpoint`, as a run starts it."""
     job = folder / "job.json"
     job.write_text(json.dumps({"spec": asdict(spec), "cache": str(folder / "cache")}))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     return subprocess.Popen(
         [sys.executable, "-m", "harness.checkpoint", str(job)],
         cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,

@@ -88,7 +88,7 @@ class Checkout:
             **os.environ,
             "QUANTBOARD_CACHE": str(self.cache),
             "HF_ENDPOINT": "http://127.0.0.1:9",
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
         }
 
     def command(self, *words: str) -> list[str]:

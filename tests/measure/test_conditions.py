@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -226,6 +227,13 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDriver]:
     nvidia.open_device.cache_clear()
     yield fake
     nvidia.open_device.cache_clear()
+
+
+def test_a_counter_that_is_not_read_the_second_time_gives_no_energy(driver: FakeDriver) -> None:
+    """A GPU's does not wrap around, so that less than before is no reading."""
+    before = Counters.reader("cuda")()
+    after = replace(before, at=before.at + 1.0, joules={"gpu": (0.0, float("inf"))})
+    assert conditions_between(before, after, 0.0, 1.0, threads=1).energy_joules is None
 
 
 def test_a_gpu_is_watched(driver: FakeDriver) -> None:

@@ -52,6 +52,15 @@ def test_single_stream_is_what_the_session_saw() -> None:
     assert len(set(session.shapes)) > 5
 
 
+def test_a_gpu_sees_every_length_before_the_clock_starts() -> None:
+    """On a processor the warm-up's own choice of lengths is enough."""
+    samples = samples_of("real")
+    session = InMemorySession(seconds_a_call=0.002)
+    run_scenario(session, samples, scenario="single_stream", batch_size=1, device="cuda", **OPTIONS)
+    widths = sorted(set(samples.widths), reverse=True)
+    assert session.shapes[: len(widths)] == [(1, width) for width in widths]
+
+
 def test_offline_counts_samples_in_whole_batches_sorted_by_length() -> None:
     session = InMemorySession(seconds_a_token=2e-5)
     found = run_scenario(session, samples_of("real"), scenario="offline", batch_size=8, **OPTIONS)

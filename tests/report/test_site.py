@@ -260,8 +260,8 @@ def test_a_site_is_kept_where_it_would_be_made_of_the_same(checkout: Path) -> No
     (results,) = (checkout / "results").rglob("*.jsonl")
     changes: list[Callable[[], object]] = [
         lambda: record.append(results, make_record(key="another")),
-        lambda: (results.parent / "scores").mkdir() or (results.parent / "scores" / "run-x.npz").write_bytes(b"1"),
-        lambda: (results.parent / "scores" / "run-x.npz").write_bytes(b"2"),
+        lambda: (results.parent / "run-x.npz").write_bytes(b"1"),
+        lambda: (results.parent / "run-x.npz").write_bytes(b"2"),
         lambda: (checkout / "suites" / "squad.toml").write_text("references = []"),
         lambda: (checkout / "site" / "static" / "style.css").write_text("body { color: red }"),
         lambda: next(site.glob("cell-*.html")).unlink(),
