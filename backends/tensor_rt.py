@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     import tensorrt as trt
 
 WORKSPACE_BYTES = 4 << 30
+ENGINE_VERSION = "1"
+"""Raised with the version of the backends where `build` makes another engine of the same graph."""
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 OUTPUT = "logits"
 
@@ -168,6 +170,7 @@ def engine_key(onnx_file: Path, settings: Settings) -> str:
     gpu = properties.name.decode()
     graph = hashlib.sha256(onnx_file.read_bytes()).hexdigest()
     parts = [
+        ENGINE_VERSION,
         graph,
         trt.__version__,
         gpu,

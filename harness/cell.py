@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -168,6 +169,7 @@ def accuracy(job: Job) -> dict[str, Any]:
     np.savez_compressed(part, allow_pickle=False, **columns)
     part.replace(job.scores)
     return facts | {
+        "data": {split: task.identity.splits[split].sha256 for split in task.eval_splits},
         "kind": task.kind,
         "splits": splits,
         "placement": {
@@ -288,7 +290,7 @@ def cached_features(
     if path.exists():
         try:
             return _read_features(path)
-        except (OSError, ValueError, KeyError, EOFError):
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile):
             path.unlink(missing_ok=True)  # cut short by a crash of the machine: made again below
     features = task.features(examples, tokenizer, cell.shape)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,7 @@ from harness import recipes
 from harness.cells import CORPUS, CheckpointSpec, folder_of
 from harness.errors import CheckpointError, QuantboardError, SourceUnavailable
 from harness.origin import origin
+from harness.sources import corpus_identity, look_up
 from tasks import Task, open_task
 
 USER_FAULT = 3
@@ -82,9 +83,11 @@ def _make(spec: CheckpointSpec, cache: Path, target: Path) -> None:
     for left in target.parent.glob(f".part-{spec.key}-*"):  # of a process that was killed
         shutil.rmtree(left, ignore_errors=True)
     part = target.with_name(f".part-{spec.key}-{os.getpid()}")
+    as_planned(spec)
     part.mkdir()
     try:
         facts = _follow(spec, cache, part)
+        as_planned(spec)
         (part / "origin.json").write_text(
             json.dumps(facts | origin(spec, _task(spec), part), indent=1, allow_nan=False)
         )
@@ -95,6 +98,24 @@ def _make(spec: CheckpointSpec, cache: Path, target: Path) -> None:
     finally:
         shutil.rmtree(part, ignore_errors=True)
     shutil.rmtree(recipes.state_of(spec, cache), ignore_errors=True)
+
+
+def as_planned(spec: CheckpointSpec) -> None:
+    """Raises CheckpointError where training data, corpus or the source's files are not (any more) those that the key, and
+    records, name: what is made of others must not go by it."""
+    planned, found = spec.identity or {}, dict[str, str]()
+    task = _task(spec) if "train" in planned else None
+    if task and "train" in task.identity.splits:
+        found["train"] = task.identity.splits["train"].sha256
+    if "corpus" in planned:
+        found |= corpus_identity(spec.data)[0]
+    if "config" in planned and (source := look_up(spec.source, Path(), hub=False)).blocked is None:
+        found |= source.identity
+    changed = [name for name, value in found.items() if planned.get(name, value) != value]
+    if changed:
+        raise CheckpointError(
+            f"{spec.model} on {spec.task}: {', '.join(changed)}: other content than when this was planned; run it again"
+        )
 
 
 def _task(spec: CheckpointSpec) -> Task | None:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from backends import get_backend
 from harness import record
 from harness.cell import USER_FAULT, Job
-from harness.cells import Cell, CheckpointSpec, folder_of
+from harness.cells import Cell, CheckpointSpec, digest, folder_of
 from harness.children import Ended, run_module
 from harness.measure.memory import available_bytes
 from harness.record import Record
@@ -44,6 +44,8 @@ class Run:
     machine: dict[str, Any]
     commit: str | None
     dirty: bool | None
+    code: str
+    """`machine.code_digest` as the run began."""
     identities: Mapping[str, DataIdentity]
     say: Callable[[str], None]
     show_progress: bool
@@ -138,9 +140,11 @@ def _execute_group(
         return new
 
     waiting: list[Measured] = []
+    flags = run.machine.get("flags")  # no part of keys, but of how integer products round and how fast they run
     for cell in cells:
         old = known.get(cell.key)
-        if old and old.status in ("ok", "invalid") and not fresh and until is None:
+        same = old is not None and old.machine.get("flags", flags) == flags
+        if old and same and old.status in ("ok", "invalid") and not fresh and until is None:
             run.say(f"{_name(cell)}: done before ({old.run_id})")
             yield old
         elif cell.blocked:
@@ -235,11 +239,22 @@ def _begin(cell: Cell, run: Run, until: Until | None) -> Record | Measured:
             _step(cell, run, "build", "build")
             return make_record(cell, run, status="ok")
         measured = Measured(cell, _step(cell, run, "accuracy", "accuracy"))
+        _as_planned(measured, run)
     except CellFailed as failure:
         return _failed(cell, run, failure)
     if until == "score" or get_backend(cell.backend).simulated:
         return measured_record(measured, run, until)
     return measured
+
+
+def _as_planned(measured: Measured, run: Run) -> None:
+    """Raises CellFailed where the examples are others than the record would name."""
+    identity = run.identities.get(measured.cell.task)
+    for split, found in measured.scored["data"].items():
+        planned = identity.splits.get(split) if identity else None
+        if planned and planned.sha256 != found:
+            shutil.rmtree(kept_in(measured.cell, run), ignore_errors=True)
+            raise CellFailed(f"{measured.cell.task}: split {split} has other content than when this was planned", ())
 
 
 def _failed(cell: Cell, run: Run, failure: CellFailed) -> Record:
@@ -301,8 +316,9 @@ def _plain(spec: CheckpointSpec) -> dict[str, Any]:
 
 
 def _drop_foreign(cell: Cell, run: Run) -> None:
-    """A record is of one state of the code: what another one measured is not kept, nor what uncommitted changes did."""
-    folder, mark = kept_in(cell, run), {"commit": run.commit}
+    """A record is of one state of the code and of one machine: what others measured is not kept, nor what uncommitted changes
+    did."""
+    folder, mark = kept_in(cell, run), {"commit": run.commit, "code": run.code, "machine": digest(run.machine)}
     stamp = folder / "code.json"
     if run.dirty or _read_kept(stamp) != mark:
         shutil.rmtree(folder, ignore_errors=True)

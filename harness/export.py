@@ -11,10 +11,10 @@ from backends import Precision, Quantize, get_backend
 from harness.errors import QuantboardError
 from harness.record import Record
 from harness.report.pairs import select
+from harness.sources import TOKENIZER_FILES
 
 Format = Literal["onnx", "safetensors"]
 _ABOUT = ("config.json", "ranges.json", "origin.json")
-_WORDS = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "added_tokens.json")
 
 
 def find_checkpoint(records: Sequence[Record], name: str, tasks: Sequence[str], cache: Path) -> tuple[Path, Record]:
@@ -71,7 +71,7 @@ def export(checkpoint: Path, entry: Record, name: str, form: Format, target: Pat
         if any(target.iterdir()):
             raise QuantboardError(f"{target}: is not empty; name a new folder")
         about = _ABOUT if form == "safetensors" or quantize in ("u8", "s8") else ("config.json", "origin.json")
-        names = (*about, *_WORDS, *(("model.safetensors",) if form == "safetensors" else ()))
+        names = (*about, *TOKENIZER_FILES, *(("model.safetensors",) if form == "safetensors" else ()))
         for file in names:
             if (checkpoint / file).is_file():
                 shutil.copyfile(checkpoint / file, target / file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import subprocess
@@ -155,6 +156,14 @@ def commit() -> tuple[str | None, bool | None]:
     except (OSError, subprocess.CalledProcessError):
         return None, None
     return sha, bool(changed)
+
+
+def code_digest() -> str:
+    """Hash of our own source files, as they are now: what processes that start now will run."""
+    top, found = Path(__file__).resolve().parents[1], hashlib.sha256()
+    for path in sorted(path for name in ("harness", "backends", "tasks") for path in (top / name).rglob("*.py")):
+        found.update(f"{path.relative_to(top)}\n".encode() + hashlib.sha256(path.read_bytes()).digest())
+    return found.hexdigest()[:16]
 
 
 def _git(home: Path, *words: str) -> str:

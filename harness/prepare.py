@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from harness import machine, paths
 from harness.cells import SAMPLE_NOTICE
 from harness.errors import QuantboardError
-from harness.machine import commit
+from harness.machine import code_digest, commit
 from harness.plan import Plan, make_plan
 from harness.sources import hub_revision
 from harness.suite import Suite, load_suite
@@ -119,7 +119,7 @@ def new_run(
     from harness.executor import Run
 
     make_cache()
-    sha, dirty = commit()
+    code, (sha, dirty) = code_digest(), commit()
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
     return Run(
         run_id=run_id,
@@ -131,6 +131,7 @@ def new_run(
         machine=dict(machine),
         commit=sha,
         dirty=dirty,
+        code=code,
         identities=identities,
         say=say,
         show_progress=show_progress,

@@ -12,6 +12,7 @@ from backends import get_backend
 from harness import record
 from harness.cells import Cell, folder_of
 from harness.errors import RecordError
+from harness.machine import code_digest
 from harness.origin import describe
 from harness.record import Record
 from tasks import DataIdentity
@@ -43,9 +44,11 @@ def measured_record(measured: Measured, run: Run, until: Until | None) -> Record
             ) from None
     checkpoint = describe(folder_of(cell.checkpoint, run.cache))
     speed, findings = speeds(cell, rounds, scored["placement"])
+    dirty, told = state_of(run)
     return make_record(
         cell,
         run,
+        dirty=dirty,
         status="invalid" if findings else "ok",
         reason="; ".join(finding.what for finding in findings),
         checkpoint=checkpoint,
@@ -60,8 +63,16 @@ def measured_record(measured: Measured, run: Run, until: Until | None) -> Record
         cold_start_seconds=cold_start_seconds(rounds),
         cold_start=cold_start(rounds),
         findings=findings,
-        notes=measured.notes,
+        notes=[*measured.notes, *told],
     )
+
+
+def state_of(run: Run) -> tuple[bool | None, list[str]]:
+    """Whether what ran is anything but the run's commit, and what is to be told of it: its processes start with the source
+    files as they are then."""
+    if code_digest() == run.code:
+        return run.dirty, []
+    return True, ["the program was changed while this ran"]
 
 
 def _memory(rounds: list[dict[str, Any]]) -> record.Memory | None:
@@ -101,11 +112,10 @@ def make_record(cell: Cell, run: Run, **parts: Any) -> Record:
         settings=portable(cell),
         command=run.command,
         commit=run.commit,
-        dirty=run.dirty,
+        **{"dirty": run.dirty} | parts,
         machine=run.machine,
         software=software(backend.distributions),
         data=_data(run.identities.get(cell.task)),
-        **parts,
     )
 
 

@@ -13,6 +13,14 @@ from harness import paths
 from harness.cells import CheckpointSpec, digest
 from tasks.base import DataRef
 
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+    "added_tokens.json",
+)
+
 
 @dataclass(frozen=True)
 class Source:
@@ -38,7 +46,7 @@ def look_up(source: str, folder: Path, *, hub: bool, revision: str | None = None
             return Source(source, {"weights": "absent"}, (f"{source}: package {package} is not installed", remedy))
         return _folder(source, Path(next(iter(found.submodule_search_locations))) / inner, ())
     path = (folder / source).resolve()
-    return _folder(str(path), path, ("tokenizer.json", "vocab.txt"))
+    return _folder(str(path), path, TOKENIZER_FILES)
 
 
 def _folder(source: str, path: Path, extra: tuple[str, ...]) -> Source:
@@ -133,9 +141,9 @@ def hub_revision(source: str) -> str | None:
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file, kept in the cache by path, size and time of change."""
+    """SHA-256 of a file, kept in the cache by path, size and times of change (its own, which can be set, and its entry's)."""
     stat = path.stat()
-    kept = paths.cache() / "hashes" / digest([str(path.resolve()), stat.st_size, stat.st_mtime_ns])
+    kept = paths.cache() / "hashes" / digest([str(path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns])
     if found := _read(kept):
         return found
     with path.open("rb") as file:

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from harness import paths
+from harness.machine import code_digest
 
 LIBRARIES = ("jinja2", "matplotlib", "numpy", "scipy")
 MARK = '<meta name="quantboard-made-of" content="{}">'
@@ -15,14 +16,12 @@ MARK = '<meta name="quantboard-made-of" content="{}">'
 def made_of(results: Path) -> str:
     """Hash of everything that pages are made of: records and scores, suites, templates, our code, and the libraries' versions."""
     digest = hashlib.sha256()
-    code = Path(__file__).resolve().parents[2]
-    folders = [results, paths.home() / "suites", paths.home() / "site"]
-    for folder in [*folders, *(code / name for name in ("harness", "tasks", "backends"))]:
+    for folder in (results, paths.home() / "suites", paths.home() / "site"):
         for path in sorted(folder.rglob("*")):
-            if path.is_file() and path.suffix != ".pyc":
+            if path.is_file():
                 digest.update(f"{path.relative_to(folder)}\n".encode() + hashlib.sha256(path.read_bytes()).digest())
         digest.update(b"\n")
-    digest.update(repr([(name, version(name)) for name in LIBRARIES]).encode())
+    digest.update(repr([code_digest(), [(name, version(name)) for name in LIBRARIES]]).encode())
     return digest.hexdigest()[:32]
 
 

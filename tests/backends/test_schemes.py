@@ -12,6 +12,7 @@ import pytest
 
 from backends import BackendError
 from backends.fake_quant.schemes import Quantizer, Scheme, get_scheme, scheme_names
+from harness.cells import SCHEME_VERSIONS, digest
 
 
 @pytest.mark.parametrize(
@@ -34,6 +35,19 @@ def test_presets_are_what_engines_take() -> None:
     assert (engine.weights.granularity, engine.weights.narrow, engine.weights.symmetric) == ("per_channel", True, True)
     assert (engine.activations.granularity, engine.activations.narrow) == ("per_tensor", False)
     assert not get_scheme("engine_int8_asymmetric").activation_symmetric
+
+
+def test_schemes_are_those_of_their_versions() -> None:
+    """Whoever changes one raises SCHEME_VERSIONS, or ranges and weights that were made with the old one pass for its own."""
+    assert {
+        name: (SCHEME_VERSIONS.get(name, 1), digest(get_scheme(name).to_json())[:12]) for name in scheme_names()
+    } == {
+        "engine_int8": (1, "aa6819c074cf"),
+        "engine_int8_asymmetric": (1, "996e3df13e11"),
+        "q8bert": (2, "650dac81622d"),
+        "aimet_w8a8": (1, "adb59bd42fef"),
+        "vitis_pof2": (1, "04dc877080b9"),
+    }
 
 
 def test_an_unknown_scheme_is_one_line_with_a_suggestion() -> None:

@@ -1,0 +1,115 @@
+"""What a record names is what was used: content that changes between plan and use ends in an error, not in a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import harness.executor
+from harness.cells import Cell
+from harness.checkpoint import as_planned, ensure
+from harness.errors import CheckpointError
+from harness.executor import CellFailed, Measured, Run, _as_planned, _drop_foreign, execute
+from harness.prepare import new_run
+from harness.recording import kept_in, state_of
+from harness.sources import corpus_identity, look_up
+from tasks import DataRef, data_identity
+from tests.bench.measuring import Bench
+from tests.harness.records import make_record
+from tests.harness.test_checkpoint import sample_spec, train
+
+IDENTITY = data_identity("squad_v1", DataRef("sample"))
+
+
+def test_a_checkpoint_of_other_content_is_not_made(tmp_path: Path) -> None:
+    source = tmp_path / "model"
+    source.mkdir()
+    for name in ("model.safetensors", "config.json", "vocab.txt", "tokenizer_config.json"):
+        (source / name).write_text(name)
+    words = {
+        **look_up(str(source), Path(), hub=False).identity,
+        **corpus_identity(DataRef("sample"))[0],
+        "train": IDENTITY.splits["train"].sha256,
+    }
+    assert set(words) == {"weights", "config", "vocab.txt", "tokenizer_config.json", "corpus", "train"}
+    spec = sample_spec(source=str(source), identity=words)
+    as_planned(spec)
+    for name in words:
+        with pytest.raises(CheckpointError, match=rf"tiny on squad_v1: {name}: other content than when"):
+            as_planned(replace(spec, identity=words | {name: "of before"}))
+    (source / "tokenizer_config.json").write_text('{"do_lower_case": false}')
+    with pytest.raises(CheckpointError, match=r"tokenizer_config\.json: other content"):
+        as_planned(spec)
+    with pytest.raises(CheckpointError, match="train: other content"):
+        ensure(sample_spec(train=train(max_steps=1), identity={"train": "of before"}), tmp_path / "cache")
+
+
+@pytest.fixture
+def cell(tmp_path: Path) -> Cell:
+    return Bench(tmp_path / "bench").cell()
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    monkeypatch.setenv("QUANTBOARD_CACHE", str(tmp_path / "cache"))
+    said: list[str] = []
+    yield new_run(
+        "bench",
+        "a bench",
+        command="",
+        machine={"flags": ["avx2"], "python": "3.11"},
+        identities={"squad_v1": IDENTITY},
+        say=said.append,
+        show_progress=False,
+    )
+
+
+def test_examples_of_other_content_fail_the_cell(cell: Cell, run: Run) -> None:
+    split = "validation"
+    _as_planned(Measured(cell, {"data": {split: IDENTITY.splits[split].sha256}}), run)
+    kept_in(cell, run).mkdir(parents=True)
+    with pytest.raises(CellFailed, match="split validation has other content"):
+        _as_planned(Measured(cell, {"data": {split: "of before"}}), run)
+    assert not kept_in(cell, run).exists()
+
+
+@pytest.mark.parametrize(
+    "change", [{"code": "another"}, {"commit": "another"}, {"machine": {"flags": ["avx2", "avx512_vnni"]}}]
+)
+def test_what_another_program_or_machine_measured_is_not_kept(cell: Cell, run: Run, change: dict[str, Any]) -> None:
+    mine = replace(run, dirty=False)
+    _drop_foreign(cell, mine)
+    (kept_in(cell, mine) / "round-1.json").write_text("{}")
+    _drop_foreign(cell, mine)
+    assert (kept_in(cell, mine) / "round-1.json").exists()
+    _drop_foreign(cell, replace(mine, **change))
+    assert not (kept_in(cell, mine) / "round-1.json").exists()
+
+
+@pytest.mark.parametrize(("flags", "done"), [(["avx2"], True), (None, True), (["avx2", "avx512_vnni"], False)])
+def test_a_record_of_other_instructions_is_no_record_of_this_machine(
+    cell: Cell, run: Run, monkeypatch: pytest.MonkeyPatch, flags: list[str] | None, done: bool
+) -> None:
+    """Integer products round and take otherwise with them; the name of the processor may be the same."""
+    old = make_record(key=cell.key, machine={} if flags is None else {"flags": flags})
+    begun: list[Cell] = []
+
+    def begin(cell: Cell, run: Run, until: Any) -> Any:
+        begun.append(cell)
+        return old
+
+    monkeypatch.setattr(harness.executor, "_begin", begin)
+    monkeypatch.setattr(harness.executor, "record", SimpleNamespace(append=lambda path, entry: None))
+    assert list(execute([cell], run, {cell.key: old}, fresh=False, until=None)) == [old]
+    assert begun == ([] if done else [cell])
+
+
+def test_a_program_that_changes_while_it_runs_is_told(run: Run) -> None:
+    assert state_of(replace(run, dirty=False)) == (False, [])
+    assert state_of(replace(run, dirty=True)) == (True, [])
+    assert state_of(replace(run, dirty=False, code="of before")) == (True, ["the program was changed while this ran"])
