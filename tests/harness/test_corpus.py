@@ -19,7 +19,7 @@ from harness.training.corpus import documents, text_features
 from harness.training.glove import nearest
 from harness.training.masked_lm import Blanks, blanks_loss
 from tasks import DataRef, Features, Shape
-from tasks.sample import sample_tokenizer
+from tasks.sample import SAMPLE_VERSION, sample_tokenizer
 from tests.harness.test_checkpoint import SIZES, encoder, sample_spec, train
 
 __all__ = ["encoder"]  # a fixture
@@ -29,7 +29,11 @@ TOKENIZER = sample_tokenizer()
 
 def on_text(folder: Path | None = None, **changes: Any) -> CheckpointSpec:
     data = DataRef("raw", str(folder)) if folder else DataRef("sample")
-    given: dict[str, Any] = {"identity": {"corpus": str(folder)}, "shape": Shape(16), **changes}
+    given: dict[str, Any] = {
+        "identity": {"corpus": str(folder or f"sample {SAMPLE_VERSION}")},
+        "shape": Shape(16),
+        **changes,
+    }
     return sample_spec(task=CORPUS, data=data, **given)
 
 
@@ -217,7 +221,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-WORDS = on_text(model="masked-lm", recipe="masked_lm", identity={"corpus": "sample 1"}, shape=Shape(48))
+WORDS = on_text(model="masked-lm", recipe="masked_lm", identity={"corpus": f"sample {SAMPLE_VERSION}"}, shape=Shape(48))
 TEXTS = ["the museum was opened in spring .", "verymadeupword was founded by a rich merchant ."]
 
 

@@ -34,6 +34,7 @@ from harness.training.distill import (
     soft_cross_entropy,
 )
 from tasks import DataRef, Shape, open_task
+from tasks.sample import SAMPLE_VERSION
 from tests.harness.test_checkpoint import SIZES, sample_spec, train
 
 
@@ -255,7 +256,11 @@ def stage(name: str, parent: CheckpointSpec | None = None, **changes: Any) -> Ch
         parent=parent,
         teacher=TEACHER,
         distill={"stage": name},
-        **({"task": CORPUS, "shape": Shape(48), "identity": {"corpus": "sample 1"}} if name == "general" else {}),
+        **(
+            {"task": CORPUS, "shape": Shape(48), "identity": {"corpus": f"sample {SAMPLE_VERSION}"}}
+            if name == "general"
+            else {}
+        ),
     )
     return replace(base, **changes)
 
