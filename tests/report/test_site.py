@@ -16,7 +16,7 @@ from jinja2 import UndefinedError
 from harness import paths, record
 from harness.cli import main
 from harness.errors import QuantboardError
-from harness.record import Data, Figure, Finding, Record, SplitData
+from harness.record import Checkpoint, Data, Figure, Finding, Quantization, Record, SplitData
 from harness.report import tables
 from harness.report.charts import DARK, LIGHT, Point, accuracy_against_qps
 from harness.report.site import render
@@ -152,6 +152,24 @@ def test_pages_load_nothing_and_say_so(tmp_path: Path) -> None:
         text = html.unescape(page.read_text())
         assert "default-src 'none'" in text
         assert not re.search(r'(src|href)="(https?:)?//', text)
+
+
+def test_a_row_below_its_bound_names_the_tensors_that_lose_most(tmp_path: Path) -> None:
+    worst = {f"layer.{number}.output": 8.24 + number for number in range(6)}
+    quantization = Quantization(tensors=203, quantized=171, share=171 / 203, worst=worst)
+    checkpoint = Checkpoint(
+        key="c", recipe="ptq", source="s", architecture={}, parameters=1, weights_bytes=4, quantization=quantization
+    )
+    site = build(
+        tmp_path,
+        make_record(key="base", f1=80.0, baseline=True),
+        make_record(key="good", f1=79.5, label="good", checkpoint=checkpoint),
+        make_record(key="bad", f1=79.0, label="lossy", checkpoint=checkpoint),
+    )
+    page = (site / "suite-squad.html").read_text()
+    told = page.partition("Below 99% of the baseline")[2].partition("</ul>")[0]
+    assert ">lossy</a>" in told and ">good</a>" not in told
+    assert "171 of 203 tensors" in told and "<code>layer.0.output</code> 8.2 dB" in told and "layer.4" not in told
 
 
 def test_links_between_pages_lead_somewhere(tmp_path: Path) -> None:
