@@ -160,10 +160,18 @@ def commit() -> tuple[str | None, bool | None]:
 
 def code_digest() -> str:
     """Hash of our own source files, as they are now: what processes that start now will run."""
-    top, found = Path(__file__).resolve().parents[1], hashlib.sha256()
-    for path in sorted(path for name in ("harness", "backends", "tasks") for path in (top / name).rglob("*.py")):
-        found.update(f"{path.relative_to(top)}\n".encode() + hashlib.sha256(path.read_bytes()).digest())
-    return found.hexdigest()[:16]
+    top = Path(__file__).resolve().parents[1]
+    trees = [tree_digest(top / name, "*.py") for name in ("harness", "backends", "tasks")]
+    return hashlib.sha256("".join(trees).encode()).hexdigest()[:16]
+
+
+def tree_digest(folder: Path, pattern: str = "*") -> str:
+    """Hash of the names and contents of all files below a folder."""
+    found = hashlib.sha256()
+    for path in sorted(folder.rglob(pattern)):
+        if path.is_file():
+            found.update(f"{path.relative_to(folder)}\n".encode() + hashlib.sha256(path.read_bytes()).digest())
+    return found.hexdigest()
 
 
 def _git(home: Path, *words: str) -> str:

@@ -58,7 +58,7 @@ def cache_folder() -> Path:
 
 
 def measure(form: Form, split: str, files: Sequence[Path], rows: Callable[[], Sequence[Row]]) -> Measured:
-    """Count and hash a split, reading `rows` only if its files (path, size, time of change) are not remembered."""
+    """Count and hash a split, reading `rows` only if its files (path, size, times of change) are not remembered."""
     official = form.splits[split]
     stamps = [(str(path), (stat := path.stat()).st_size, stat.st_mtime_ns, stat.st_ctime_ns) for path in files]
     return remembered(

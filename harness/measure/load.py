@@ -85,8 +85,8 @@ def run_scenario(
     parts = batches(range(len(samples)), size, lambda row: samples.lengths[row])
     began = time.perf_counter()
     if device != "cpu":
-        for part in {max(samples.widths[row] for row in part): part for part in parts}.values():
-            session.run(samples.batch(part))  # a GPU loads kernels and takes memory for a shape at first sight
+        for row in {samples.widths[row]: row for part in parts for row in part}.values():
+            session.run(samples.batch([row] * size))  # a GPU loads kernels and takes memory for a shape at first sight
     every_shape = time.perf_counter() - began
     warm_seconds, warm_ended, rate = warm_up_on(session, [samples.batch(part) for part in parts], max_warmup)
     warm_seconds += every_shape
@@ -172,9 +172,7 @@ def run_test(
     first = last = 0.0
     trouble: list[BaseException] = []
     clock, complete = time.perf_counter, lg.QuerySamplesComplete
-    responses = [  # used again: to make them takes part of a latency
-        lg.QuerySampleResponse(0, 0, 0) for _ in range(size)
-    ]
+    responses = [lg.QuerySampleResponse(0, 0, 0) for _ in range(size)]  # used again: to make them takes time
 
     def answer(numbers: Sequence[int], rows: Sequence[int]) -> None:
         """numbers: LoadGen's, of the samples of these rows. What can be done beforehand is: after the call caches are cold."""

@@ -40,9 +40,9 @@ def render(results: Path, out: Path, *, if_changed: bool = False) -> Path:
     """
     if out.exists() and not _is_ours(out):
         raise QuantboardError(f"{out}: is not a site of ours and not empty; name another folder with --out")
-    if if_changed and is_unchanged(results, out):
+    source = made_of(results)  # before they are read: what is appended meanwhile makes another site
+    if if_changed and is_unchanged(out, source):
         return out / "index.html"
-    source = made_of(results)
     entries = list(record.read(results)) if results.is_dir() else []
     shown = latest(entry for _, entry in entries)
     found = tables.boards(shown, Stored(entries))

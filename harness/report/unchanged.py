@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from importlib.metadata import version
 from pathlib import Path
 
 from harness import paths
-from harness.machine import code_digest
+from harness.cells import digest
+from harness.machine import code_digest, tree_digest
 
 LIBRARIES = ("jinja2", "matplotlib", "numpy", "scipy")
 MARK = '<meta name="quantboard-made-of" content="{}">'
@@ -15,20 +15,14 @@ MARK = '<meta name="quantboard-made-of" content="{}">'
 
 def made_of(results: Path) -> str:
     """Hash of everything that pages are made of: records and scores, suites, templates, our code, and the libraries' versions."""
-    digest = hashlib.sha256()
-    for folder in (results, paths.home() / "suites", paths.home() / "site"):
-        for path in sorted(folder.rglob("*")):
-            if path.is_file():
-                digest.update(f"{path.relative_to(folder)}\n".encode() + hashlib.sha256(path.read_bytes()).digest())
-        digest.update(b"\n")
-    digest.update(repr([code_digest(), [(name, version(name)) for name in LIBRARIES]]).encode())
-    return digest.hexdigest()[:32]
+    folders = [tree_digest(folder) for folder in (results, paths.home() / "suites", paths.home() / "site")]
+    return digest([folders, code_digest(), [version(name) for name in LIBRARIES]])
 
 
-def is_unchanged(results: Path, out: Path) -> bool:
-    """Whether `out` holds the whole site of these results as it would be made now."""
+def is_unchanged(out: Path, source: str) -> bool:
+    """Whether `out` holds the whole site that was made of this."""
     try:
         index = (out / "index.html").read_text(encoding="utf-8")
-        return MARK.format(f"{made_of(results)} {len(list(out.iterdir()))}") in index
+        return MARK.format(f"{source} {len(list(out.iterdir()))}") in index
     except OSError:
         return False
