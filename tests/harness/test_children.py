@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import platform
+import resource
 import signal
 import subprocess
 import sys
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.children import Gone, Served, run_module, tail
+from harness.children import KEEP_MEMORY, Gone, Served, run_module, tail
 
 
 def module(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -39,6 +41,34 @@ def test_cuda_numbers_gpus_in_a_child_as_the_driver_does(tmp_path: Path, monkeyp
     monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
     name = module(tmp_path, "import os; print(os.environ['CUDA_DEVICE_ORDER'])", monkeypatch)
     assert run_module(name, tmp_path / "job", tmp_path / "log", timeout=60).log == ("PCI_BUS_ID",)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="settings of glibc's allocator")
+def test_kept_memory_is_not_faulted_in_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = """
+import ctypes, resource
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+libc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+for turn in range(9):
+    block = libc.malloc(100 << 20)
+    libc.memset(block, 1, 100 << 20)
+    libc.free(block)
+    if turn == 0:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    name = module(tmp_path, text, monkeypatch)
+    for setting in KEEP_MEMORY:
+        monkeypatch.delenv(setting, raising=False)
+    faults = []
+    for keep in (False, True):
+        log = tmp_path / f"log-{keep}"
+        faults.append(int(run_module(name, tmp_path / "job", log, timeout=60, keep_memory=keep).log[-1]))
+    pages = 8 * (100 << 20) // resource.getpagesize()
+    assert faults[0] > 0.9 * pages
+    assert faults[1] < 0.1 * pages
 
 
 def test_one_that_hangs_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
