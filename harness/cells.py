@@ -122,8 +122,8 @@ MLPERF_LATENCY_MS = 130.0
 
 @dataclass(frozen=True)
 class Measure:
-    """How speed is measured. Durations in seconds; `rounds` are fresh processes. loads: `fixed` (every sample padded to
-    max_length) and `real` (the task's own lengths). scenarios: MLPerf Inference's names.
+    """How speed is measured. Durations in seconds; `rounds` are fresh processes, 0 where speed is not measured. loads: `fixed`
+    (every sample padded to max_length) and `real` (the task's own lengths). scenarios: MLPerf Inference's names.
 
     profile `quick`: the durations and counts below. `mlperf`: those of the mlperf.conf that LoadGen holds, for BERT;
     rounds, loads and batch sizes stay ours. Neither is verified by MLCommons.

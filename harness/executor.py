@@ -242,7 +242,7 @@ def _begin(cell: Cell, run: Run, until: Until | None) -> Record | Measured:
         _as_planned(measured, run)
     except CellFailed as failure:
         return _failed(cell, run, failure)
-    if until == "score" or get_backend(cell.backend).simulated:
+    if until == "score" or get_backend(cell.backend).simulated or not cell.measure.rounds:
         return measured_record(measured, run, until)
     return measured
 
@@ -290,7 +290,9 @@ def ensure_checkpoint(spec: CheckpointSpec, run: Run) -> Outcome | None:
     with tempfile.TemporaryDirectory(prefix="quantboard-") as name:
         job, log = Path(name) / "checkpoint.json", Path(name) / "checkpoint.log"
         job.write_text(json.dumps({"spec": _plain(spec), "cache": str(run.cache)}))
-        ended = run_module("harness.checkpoint", job, log, timeout=10 * TIMEOUT, show=run.show_progress, keep_memory=True)
+        ended = run_module(
+            "harness.checkpoint", job, log, timeout=10 * TIMEOUT, show=run.show_progress, keep_memory=True
+        )
     if not ended.reason:
         return None
     outcome = _checkpoint_outcome(spec, ended)

@@ -152,7 +152,7 @@ class _TaskHere:
             shape=base.shape,
             padding="max_length" if scheme and get_scheme(scheme).padding == "max_length" else suite.shape.padding,
             batch_sizes=(sample.batch_sizes if sample else None) or suite.shape.batch_sizes,
-            measure=self._measure(machine),
+            measure=self._measure(machine, seed),
             limit=limit,
             data=self.data,
             checkpoint=checkpoint,
@@ -351,12 +351,14 @@ class _TaskHere:
             identity=self._split_identity(),
         )
 
-    def _measure(self, machine: Mapping[str, Any]) -> Measure:
+    def _measure(self, machine: Mapping[str, Any], seed: int) -> Measure:
         settings = self.suite.measure.model_dump()
         if self.on_sample and self.suite.sample:  # ten minutes a test would say nothing about a stand-in
             settings |= {"profile": "quick"} | self.suite.sample.measure.model_dump(exclude_unset=True)
         settings |= mlperf_settings(settings, self.suite.measure.model_fields_set)
         settings["threads"] = settings["threads"] or int(machine["cores"])
+        if settings.pop("seeds") == "first" and seed != self.suite.seeds[0]:
+            settings["rounds"] = 0
         return Measure(**settings)
 
     def _split_identity(self) -> dict[str, str]:

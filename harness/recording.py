@@ -20,6 +20,8 @@ from tasks import DataIdentity
 if TYPE_CHECKING:
     from harness.executor import Measured, Run, Until
 
+OTHER_SEED = "speed is measured of the suite's first seed: weights that differ by their seed alone take the same time"
+
 
 def kept_in(cell: Cell, run: Run) -> Path:
     """Where the cache keeps what a cell has measured so far."""
@@ -45,6 +47,7 @@ def measured_record(measured: Measured, run: Run, until: Until | None) -> Record
     checkpoint = describe(folder_of(cell.checkpoint, run.cache))
     speed, findings = speeds(cell, rounds, scored["placement"])
     dirty, told = state_of(run)
+    simulated = get_backend(cell.backend).simulated
     return make_record(
         cell,
         run,
@@ -63,7 +66,7 @@ def measured_record(measured: Measured, run: Run, until: Until | None) -> Record
         cold_start_seconds=cold_start_seconds(rounds),
         cold_start=cold_start(rounds),
         findings=findings,
-        notes=[*measured.notes, *told],
+        notes=[*measured.notes, *told, *([] if cell.measure.rounds or simulated else [OTHER_SEED])],
     )
 
 

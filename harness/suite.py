@@ -126,6 +126,10 @@ class MeasureTable(Table):
     loads: Annotated[List[Literal["fixed", "real"]], Field(min_length=1)] = Field(
         ("fixed", "real"), description="fixed: every sample max_length tokens; real: the task's own lengths"
     )
+    seeds: Literal["first", "all"] = Field(
+        "first",
+        description="whose cells' speed is measured: weights that differ by their seed alone take the same time",
+    )
     rounds: int = Field(Measure.rounds, ge=1, le=100, description="fresh processes that repeat the measurement")
     min_duration: float = Field(Measure.min_duration, gt=0, le=3600, description="seconds of one measurement")
     min_queries: int = Field(Measure.min_queries, ge=1, le=10_000_000)

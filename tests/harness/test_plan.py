@@ -89,9 +89,19 @@ def test_every_model_task_seed_and_backend_is_a_cell(make: Make) -> None:
         (1, 32),
         "longest",
     )
-    assert cell.measure.rounds == 5
+    assert (one(make()).measure.rounds, cell.measure.rounds) == (5, 0)
     assert cell.measure.threads == MACHINE["cores"]
     assert [cell.baseline for cell in cells[:4]] == [True, False, False, False]
+
+
+def test_speed_is_measured_of_the_first_seed_unless_all_are_asked_for(make: Make) -> None:
+    everyone = make(("[measure]", '[measure]\nseeds = "all"'))
+    assert {(cell.seed, cell.measure.rounds) for cell in make().cells} == {(1, 5), (2, 0)}
+    assert {(cell.seed, cell.measure.rounds) for cell in everyone.cells} == {(1, 5), (2, 5)}
+    assert [cell.key for cell in everyone.cells if cell.seed == 1] == [
+        cell.key for cell in make().cells if cell.seed == 1
+    ]
+    assert {cell.measure.rounds for cell in make(seeds=[2]).cells} == {0}
 
 
 def test_data_without_a_train_split_blocks_what_is_trained_or_calibrated_on_it(make: Make) -> None:

@@ -256,6 +256,21 @@ def test_the_site_shows_every_row_as_sample(checkout: Checkout, first: dict[str,
     assert sum("Conditions while it was measured" in cell and "Cold start" in cell for cell in cells) == 3
 
 
+@pytest.mark.slow
+@pytest.mark.xdist_group("run")
+def test_another_seed_has_accuracy_alone(tmp_path: Path) -> None:
+    other = Checkout(tmp_path / "other")
+    (other.folder / "suites" / "small.toml").write_text(SUITE.replace("seeds = [1]", "seeds = [1, 2]"))
+    ended = other.run("run", "small", "--seed", "2", "--backend", "torch_fp32", "--backend", "fake_quant_w8a8")
+    assert ended.returncode == 0, ended.stderr
+    assert "speed, round" not in ended.stderr
+    plain, simulated = other.records()
+    assert plain["accuracy"][0]["metrics"]["f1"]["value"] >= 0
+    assert (plain["speed"], plain["turns"], plain["memory"], plain["cold_start"]) == ([], [], None, None)
+    assert any("first seed" in note for note in plain["notes"])
+    assert not any("first seed" in note for note in simulated["notes"])
+
+
 @pytest.mark.xdist_group("run")
 def test_demanded_real_data_is_never_replaced_by_the_sample(tmp_path: Path) -> None:
     folder = Checkout(tmp_path / "real")
