@@ -20,14 +20,9 @@ from typing import Any, Self
 PR_SET_PDEATHSIG = 1
 REPLIES = "QUANTBOARD_REPLIES"
 """Names, in the environment of a `Served` process, the file descriptor of its answers."""
-KEEP_MEMORY = {
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
-}
-"""glibc's settings (mallopt(3), "Memory Allocation Tunables") by which freed memory stays with the process, in huge pages
-where the system has them. By default each large tensor is mapped and faulted in anew, which takes a third of a training's
-and a half of a simulation's time on a CPU. Other C libraries do not read them."""
+KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
+"""glibc's settings (mallopt(3)) by which freed memory stays with the process. By default each large tensor is mapped and
+faulted in anew: an eighth of a training's time on a CPU, and half of a simulation's. Other C libraries do not read them."""
 
 
 @dataclass(frozen=True)
