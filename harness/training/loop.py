@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 
 from backends.fake_quant.training import range_parameters
 from harness.errors import CheckpointError
+from harness.machine import code_digest, describe
 from harness.training.devices import crew
 from harness.training.display import Display
 from harness.training.settings import TrainSettings
@@ -82,7 +83,14 @@ def train(
     )
     precision = settings.precision if settings.precision != "auto" else native_precision(device)
     scaler = torch.amp.GradScaler(device, enabled=precision == "fp16")
-    training = Training(model, optimizer, scaler, together)
+    made_by = {
+        "program": code_digest(),
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name() if device == "cuda" else describe()["cpu"],
+        "processes": together.size,
+        "precision": precision,
+    }
+    training = Training(model, optimizer, scaler, together, made_by)
     steps = settings.max_steps or math.ceil(settings.epochs * math.ceil(len(features) / settings.batch_size))
 
     progress = training.resume(state, say)

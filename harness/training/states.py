@@ -39,12 +39,16 @@ class Progress:
 
 @dataclass(frozen=True)
 class Training:
-    """What of a training changes with its steps. The order of batches does not: it follows from seed and step."""
+    """What of a training changes with its steps. The order of batches does not: it follows from seed and step.
+
+    made_by: what computes it (program, PyTorch, device, precision); a state of another is left alone, so that what a
+    checkpoint says of its making holds for all of its steps."""
 
     model: torch.nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     crew: Crew = field(default_factory=Crew)
+    made_by: dict[str, Any] = field(default_factory=dict)
 
     def save(self, folder: Path, progress: Progress, keep: int) -> None:
         """One folder a state, whole or not at all; afterwards the `keep` newest are there. Of several processes the first
@@ -65,7 +69,7 @@ class Training:
                 for name, value in entry.items()
             }
             save_file(_plain(moments | random), part / "optimizer.safetensors")
-            content = vars(progress) | {"scaler": self.scaler.state_dict()}
+            content = vars(progress) | {"scaler": self.scaler.state_dict(), "made_by": self.made_by}
             (part / "state.json").write_text(json.dumps(content, allow_nan=False))
             target = folder / f"step-{progress.step:09d}"
             shutil.rmtree(target, ignore_errors=True)
@@ -76,10 +80,13 @@ class Training:
             shutil.rmtree(old, ignore_errors=True)
 
     def resume(self, folder: Path, say: Callable[[str], None]) -> Progress:
-        """Load the newest state that can be read; a fresh start without one."""
+        """Load the newest state that can be read and was made as this goes on; a fresh start without one."""
         for state in sorted(folder.glob("step-*"), reverse=True):
             try:
                 content = json.loads((state / "state.json").read_text())
+                if other := self._other(content):
+                    say(f"{state.name}: {other}; goes on from the state before it, or from the start")
+                    continue
                 weights = load_file(state / "model.safetensors")
                 stored = load_file(state / "optimizer.safetensors")
                 curve = [(at, loss) for at, loss in content["curve"]]
@@ -103,6 +110,11 @@ class Training:
                 torch.cuda.set_rng_state(self.crew.own(stored["rng.cuda"]).clone())
             return progress
         return Progress()
+
+    def _other(self, content: dict[str, Any]) -> str:
+        before = content.get("made_by", {})
+        names = [name for name in {**before, **self.made_by} if before.get(name) != self.made_by.get(name)]
+        return ", ".join(f"made with {name} {before.get(name, 'unknown')}, now {self.made_by[name]}" for name in names)
 
 
 def _plain(tensors: dict[str, Any]) -> dict[str, torch.Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 import os
 import signal
@@ -314,6 +315,22 @@ def test_a_resumed_training_ends_with_the_same_bits(tmp_path: Path, how: str) ->
     assert same(whole, resumed)
     assert trained.curve == again.curve
     assert [step for step, _ in trained.curve] == list(range(1, 19))
+
+
+@pytest.mark.parametrize("what", ["program", "torch", "device", "precision"])
+def test_what_another_program_or_device_began_is_not_gone_on_with(tmp_path: Path, what: str) -> None:
+    common: dict[str, Any] = {"checkpoint_every": 5, "epochs": 3}
+    whole, _, _ = run(tmp_path / "whole", **common)
+    with pytest.raises(Stop):
+        run(tmp_path / "cut", loss=stops_at(9, stop), **common)
+    [state] = tmp_path.glob("cut/step-*/state.json")
+    content = json.loads(state.read_text())
+    assert content["made_by"][what]
+    state.write_text(json.dumps(content | {"made_by": content["made_by"] | {what: "other"}}))
+    again, _, lines = run(tmp_path / "cut", **common)
+    assert lines[0].startswith(f"step-000000005: made with {what} other, now ")
+    assert not any(line.startswith("resumes") for line in lines)
+    assert same(whole, again)
 
 
 def test_the_second_interrupt_does_not_wait(tmp_path: Path) -> None:
