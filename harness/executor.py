@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from harness import record
 from harness.cell import USER_FAULT, Job
 from harness.cells import Cell, CheckpointSpec, digest, folder_of
 from harness.children import Ended, run_module
+from harness.claims import claimed
 from harness.measure.memory import available_bytes
 from harness.record import Record
 from harness.recording import kept_in, make_record, measured_record
@@ -101,7 +102,7 @@ def done_before(folder: Path) -> dict[str, Record]:
 
 
 def execute(
-    cells: Iterable[Cell], run: Run, known: dict[str, Record], *, fresh: bool, until: Until | None
+    cells: Sequence[Cell], run: Run, known: dict[str, Record], *, fresh: bool, until: Until | None
 ) -> Iterator[Record]:
     """One record a cell: an old one where the cell was already done, else a new one, already on the disk.
 
@@ -109,9 +110,20 @@ def execute(
     speed rounds one after the other (there and back: what came last in one round comes first in the next), after each the
     same work by turns, so that what the machine does falls on all of them. What a cell has measured is kept in the cache until its record is written; a run that was
     killed goes on there. With `until`, cells stop at that step and no record is appended.
+
+    Raises QuantboardError where another run is at one of them.
     """
-    for group in of_one_table(cells):
-        yield from _execute_group(group, run, known, fresh, until)
+    before = {} if fresh or until else {cell.key: old for cell in cells if (old := _done_as_here(cell, run, known))}
+    with claimed((cell for cell in cells if not cell.blocked and cell.key not in before), run.cache):
+        for group in of_one_table(cells):
+            yield from _execute_group(group, run, known, before, fresh, until)
+
+
+def _done_as_here(cell: Cell, run: Run, known: dict[str, Record]) -> Record | None:
+    flags = run.machine.get("flags")  # no part of keys, but of how integer products round and how fast they run
+    old = known.get(cell.key)
+    same = old is not None and old.machine.get("flags", flags) == flags
+    return old if old and same and old.status in ("ok", "invalid") else None
 
 
 def of_one_table(cells: Iterable[Cell]) -> list[list[Cell]]:
@@ -123,7 +135,12 @@ def of_one_table(cells: Iterable[Cell]) -> list[list[Cell]]:
 
 
 def _execute_group(
-    cells: list[Cell], run: Run, known: dict[str, Record], fresh: bool, until: Until | None
+    cells: list[Cell],
+    run: Run,
+    known: dict[str, Record],
+    before: dict[str, Record],
+    fresh: bool,
+    until: Until | None,
 ) -> Iterator[Record]:
     def finish(cell: Cell, new: Record) -> Record:
         run.say(f"{_name(cell)}: {new.status}" + (f": {new.reason}" if new.reason else ""))
@@ -140,11 +157,8 @@ def _execute_group(
         return new
 
     waiting: list[Measured] = []
-    flags = run.machine.get("flags")  # no part of keys, but of how integer products round and how fast they run
     for cell in cells:
-        old = known.get(cell.key)
-        same = old is not None and old.machine.get("flags", flags) == flags
-        if old and same and old.status in ("ok", "invalid") and not fresh and until is None:
+        if old := before.get(cell.key):
             run.say(f"{_name(cell)}: done before ({old.run_id})")
             yield old
         elif cell.blocked:

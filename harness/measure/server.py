@@ -25,7 +25,7 @@ BACK = 0.95
 CONFIRMATIONS = {"quick": 3, "mlperf": 1}
 """How many confirming tests in a row must hold, by profile: arrivals differ from test to test, and a machine from second to
 second; a test of `mlperf` takes ten minutes by itself."""
-LOWERED = 6
+LOWERED = 12
 PROBES = 16
 START, FLOOR = 0.6, 0.05
 """Of the rate of full batches without a pause: where the search starts, and below what it is given up."""
@@ -73,7 +73,7 @@ def search(
 
     capacity: samples a second of full batches without a pause, from where the search starts. Short tests narrow the rate down
     to 5%; there a p99 within the bound holds. Then so many whole tests in a row must convince LoadGen's early stopping; where
-    one does not, the rate goes down by 5%, six rates at most. Both profiles look with short tests; a confirming test has the
+    one does not, the rate goes down by 5%, twelve rates at most. Both profiles look with short tests; a confirming test has the
     profile's length. settings: of the test of this number, whose arrivals are its own.
     """
     probes: list[Probe] = []

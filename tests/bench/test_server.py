@@ -2,7 +2,7 @@
 
     nox -s bench -- -k server --trials 200
 
-A fortieth of the trials, at least one, each a search, three repeats at its rate and one at 1.25 times it. The bound is
+A hundredth of the trials, at least one, each a search, three repeats at its rate and one at 1.25 times it. The bound is
 MLPerf's for BERT in this scenario, 130 ms: far above the pauses that a virtual machine's host makes.
 """
 
@@ -20,7 +20,8 @@ from tests.backends.checkpoints import BERT_TINY, make_checkpoint
 from tests.bench.measuring import BATCH, LENGTH, MEASURE, made_up, quiet_or_skip, share
 
 REPEATS, MORE, BOUND_MS = 3, 1.25, 130.0
-SECONDS = 4.0
+SECONDS = 20.0
+"""Of a whole test: long enough for a host that slows down for seconds at a time to do so in every one."""
 
 
 def test_server_holds_its_rate(tmp_path: Path, trials: int) -> None:
@@ -30,7 +31,7 @@ def test_server_holds_its_rate(tmp_path: Path, trials: int) -> None:
     session = get_backend("onnxruntime_fp32").prepare(folder, settings, "cpu")
     samples = make_samples(made_up(), load="fixed", max_length=LENGTH, count=256, seed=1)
     options: dict[str, Any] = {"min_queries": MEASURE.min_queries, "max_warmup": MEASURE.max_warmup}
-    held, broken, times = 0, 0, max(1, trials // 40)
+    held, broken, times = 0, 0, max(1, trials // 100)
     for number in range(times):
         found = run_scenario(
             session,

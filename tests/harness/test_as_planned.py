@@ -21,7 +21,7 @@ from harness.sources import corpus_identity, look_up
 from tasks import DataRef, data_identity
 from tests.bench.measuring import Bench
 from tests.harness.records import make_record
-from tests.harness.test_checkpoint import sample_spec, train
+from tests.harness.small import sample_spec, train
 
 IDENTITY = data_identity("squad_v1", DataRef("sample"))
 

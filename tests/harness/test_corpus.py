@@ -20,7 +20,7 @@ from harness.training.glove import nearest
 from harness.training.masked_lm import Blanks, blanks_loss
 from tasks import DataRef, Features, Shape
 from tasks.sample import SAMPLE_VERSION, sample_tokenizer
-from tests.harness.test_checkpoint import SIZES, encoder, sample_spec, train
+from tests.harness.small import SIZES, encoder, sample_spec, train
 
 __all__ = ["encoder"]  # a fixture
 

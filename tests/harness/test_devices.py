@@ -26,7 +26,7 @@ from harness.errors import SourceUnavailable
 from harness.executor import _checkpoint_outcome
 from harness.training.devices import Crew
 from harness.training.settings import in_key
-from tests.harness.test_checkpoint import ROOT, SIZES, sample_spec, train
+from tests.harness.small import ROOT, SIZES, sample_spec, train
 from tests.harness.test_distill import TEACHER, stage
 from tests.harness.test_qat import trained_from
 

@@ -35,7 +35,7 @@ from harness.training.distill import (
 )
 from tasks import DataRef, Shape, open_task
 from tasks.sample import SAMPLE_VERSION
-from tests.harness.test_checkpoint import SIZES, sample_spec, train
+from tests.harness.small import SIZES, sample_spec, train
 
 
 def tensor(*values: Any) -> torch.Tensor:

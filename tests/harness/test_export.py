@@ -25,7 +25,7 @@ from harness.export import find_checkpoint
 from harness.origin import describe
 from harness.record import Checkpoint
 from tests.harness.records import make_record
-from tests.harness.test_checkpoint import ptq, sample_spec
+from tests.harness.small import ptq, sample_spec
 
 SPEC = sample_spec()
 STATIC = ptq(SPEC)

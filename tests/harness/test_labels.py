@@ -14,7 +14,7 @@ from harness.errors import CheckpointError
 from harness.labels import columns_of, label_names
 from tasks import DataRef, Task, TaskError, open_task
 from tasks.sample import sample_tokenizer
-from tests.harness.test_checkpoint import SIZES, edit, fails, glue, loads, sample_spec
+from tests.harness.small import SIZES, edit, fails, glue, loads, sample_spec
 from tests.harness.test_qat import trained_from
 
 SAMPLE = DataRef("sample")

@@ -30,7 +30,7 @@ from harness.training.loop import Loss, model_loss
 from harness.training.settings import TrainSettings
 from tasks import DataRef, Features
 from tasks.sample import sample_tokenizer
-from tests.harness.test_checkpoint import SIZES, glue, sample_spec, train
+from tests.harness.small import SIZES, glue, sample_spec, train
 
 SPEC = sample_spec()
 

@@ -1,0 +1,59 @@
+"""Two runs on one cache: the second is told so before it touches what the first has measured."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.cells import Cell
+from harness.claims import claimed
+from harness.errors import QuantboardError
+from tests.bench.measuring import Bench
+
+HOLD = """
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from harness.claims import claimed
+with claimed([SimpleNamespace(key=sys.argv[2])], Path(sys.argv[1])):
+    print("holds", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def cell(tmp_path: Path) -> Cell:
+    return Bench(tmp_path / "bench").cell()
+
+
+def test_a_cell_belongs_to_one_process_until_it_ends(tmp_path: Path, cell: Cell) -> None:
+    cache = tmp_path / "cache"
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(cache), cell.key],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    try:
+        assert other.stdout
+        assert other.stdout.readline() == b"holds\n"
+        with (
+            pytest.raises(QuantboardError, match=r"another run on this machine is at .* / seed \d+; wait for it"),
+            claimed([replace(cell, key="another"), cell], cache),
+        ):
+            pytest.fail("a cell of another process was taken")
+        with claimed([replace(cell, key="another")], cache):
+            pass
+        other.send_signal(signal.SIGKILL)
+        other.wait()
+        with claimed([cell], cache):
+            pass
+    finally:
+        other.kill()
+        other.communicate()
