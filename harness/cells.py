@@ -164,6 +164,8 @@ class Measure:
     def in_key(self) -> dict[str, Any]:
         """What decides how a cell is measured. The badge's bound does not; a setting that came later counts only where it is
         not at its default, so that it leaves the keys of earlier records alone."""
+        if not self.rounds:
+            return {"rounds": 0, "threads": self.threads, "profile": self.profile}
         content = asdict(self)
         del content["min_accuracy"]
         for name, default in (("profile", "quick"), ("server_latency_ms", None)):

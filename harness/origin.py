@@ -27,6 +27,8 @@ OF_TRAINING = (
 )
 """What origin.json says of a training; a checkpoint that only adds ranges inherits it."""
 
+MADE_WITH = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
+"""Distributions whose versions are kept with a checkpoint."""
 WORST = 8
 """Tensors that a record names as the worst quantized."""
 
@@ -69,7 +71,7 @@ def origin(spec: CheckpointSpec, task: Task | None, folder: Path) -> dict[str, A
         "weights_bytes": weights.stat().st_size,
         "weights_sha256": sha256,
         "made_by": {
-            "software": machine.software(("torch", "transformers", "tokenizers", "safetensors", "numpy")),
+            "software": machine.software(MADE_WITH),
             "machine": {name: here[name] for name in ("cpu", "cores", "flags", "gpus")},
             "commit": commit,
             "dirty": dirty,

@@ -102,12 +102,10 @@ def run_scenario(
         return run_test(asked, samples, size, call, scenario, Counters.reader(device), threads)
 
     if scenario == "server":
-        from harness.measure.server import CONFIRMATIONS, search
+        from harness.measure.server import search
 
         assert server_latency_ms is not None
-        rate, tested, probes = search(
-            settings, test, capacity=rate, latency_ms=server_latency_ms, confirmations=CONFIRMATIONS[profile]
-        )
+        rate, tested, probes = search(settings, test, capacity=rate, latency_ms=server_latency_ms, profile=profile)
         return _round(tested, scenario, warm_seconds, warm_ended, rate=rate, search=probes)
     asked = settings()
     quickly = max(1, int(0.25e9 * size / rate))  # so short that queries never run out

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
+from harness.cells import Profile
 from harness.record import Probe
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ BACK = 0.95
 CONFIRMATIONS = {"quick": 3, "mlperf": 1}
 """How many confirming tests in a row must hold, by profile: arrivals differ from test to test, and a machine from second to
 second; a test of `mlperf` takes ten minutes by itself."""
-LOWERED = 12
+LOWERED = {"quick": 12, "mlperf": 6}
+"""How many rates, each 5% below the last, are offered whole tests, by profile."""
 PROBES = 16
 START, FLOOR = 0.6, 0.05
 """Of the rate of full batches without a pause: where the search starts, and below what it is given up."""
@@ -67,13 +69,13 @@ def search(
     *,
     capacity: float,
     latency_ms: float,
-    confirmations: int = CONFIRMATIONS["quick"],
+    profile: Profile = "quick",
 ) -> tuple[float, Outcome, list[Probe]]:
     """(samples a second, the last test that confirmed it, every test that was made). 0 where no rate held the bound.
 
     capacity: samples a second of full batches without a pause, from where the search starts. Short tests narrow the rate down
     to 5%; there a p99 within the bound holds. Then so many whole tests in a row must convince LoadGen's early stopping; where
-    one does not, the rate goes down by 5%, twelve rates at most. Both profiles look with short tests; a confirming test has the
+    one does not, the rate goes down by 5%, twelve rates at most (six with profile `mlperf`). Both profiles look with short tests; a confirming test has the
     profile's length. settings: of the test of this number, whose arrivals are its own.
     """
     probes: list[Probe] = []
@@ -106,13 +108,14 @@ def search(
         )
         return held, tested
 
+    confirmations = CONFIRMATIONS[profile]
     rate = START * capacity
     held, broke = 0.0, float("inf")
     while len(probes) < PROBES and broke > CLOSE * held and rate >= FLOOR * capacity:
         good, tested = offer(rate, confirm=False)
         held, broke = (rate, broke) if good else (held, rate)
         rate = held * STEP if broke == float("inf") else broke / STEP if held == 0 else (held * broke) ** 0.5
-    for times in range(LOWERED if held else 0):
+    for times in range(LOWERED[profile] if held else 0):
         rate = held * BACK**times
         for confirmed in range(1, confirmations + 1):
             good, tested = offer(rate, confirm=True)

@@ -241,7 +241,7 @@ def _values(entry: Record, split: str, names: Sequence[str], beside: Beside) -> 
         speed = speed_of(entry, scenario, load)
         value = getattr(speed, quantity) if speed else None
         note = f"batch {speed.batch_size}" if speed and scenario == "offline" else ""
-        shown = figure(value, note=note) if value else Value("simulation" if entry.simulated else "")
+        shown = figure(value, note=note) if value else Value(why_untimed(entry))
         yield replace(shown, invalid=finding_about(entry, speed)) if speed else shown
         if name == QPS:
             yield Value("baseline", 1.0) if is_base and speed else speed_up(beside)
@@ -250,6 +250,12 @@ def _values(entry: Record, split: str, names: Sequence[str], beside: Beside) -> 
     yield mebibytes(entry.artifact_bytes)
     yield mebibytes(entry.memory.peak_rss_bytes if entry.memory else None)
     yield figure(Figure(value=entry.cold_start_seconds)) if entry.cold_start_seconds is not None else Value("")
+
+
+def why_untimed(entry: Record) -> str:
+    if entry.simulated:
+        return "simulation"
+    return "" if entry.settings.get("measure", {}).get("rounds", 1) else "first seed only"
 
 
 def finding_about(entry: Record, speed: Speed) -> str:

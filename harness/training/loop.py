@@ -24,7 +24,8 @@ from safetensors import SafetensorError
 
 from backends.fake_quant.training import range_parameters
 from harness.errors import CheckpointError
-from harness.machine import code_digest, describe
+from harness.machine import code_digest, describe, software
+from harness.origin import MADE_WITH
 from harness.training.devices import crew
 from harness.training.display import Display
 from harness.training.settings import TrainSettings
@@ -83,14 +84,7 @@ def train(
     )
     precision = settings.precision if settings.precision != "auto" else native_precision(device)
     scaler = torch.amp.GradScaler(device, enabled=precision == "fp16")
-    made_by = {
-        "program": code_digest(),
-        "torch": torch.__version__,
-        "device": torch.cuda.get_device_name() if device == "cuda" else describe()["cpu"],
-        "processes": together.size,
-        "precision": precision,
-    }
-    training = Training(model, optimizer, scaler, together, made_by)
+    training = Training(model, optimizer, scaler, together, _made_by(device, precision, together.size))
     steps = settings.max_steps or math.ceil(settings.epochs * math.ceil(len(features) / settings.batch_size))
 
     progress = training.resume(state, say)
@@ -140,6 +134,18 @@ def model_loss(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.
     """The model's own loss: mean cross-entropy of start and end, cross-entropy, or mean squared error."""
     loss: torch.Tensor = model(**batch).loss
     return loss
+
+
+def _made_by(device: str, precision: str, processes: int) -> dict[str, Any]:
+    here = describe()
+    return {
+        "program": code_digest(),
+        **software(MADE_WITH),
+        "device": torch.cuda.get_device_name(0) if device == "cuda" else here["cpu"],
+        "instruction flags": here["flags"],
+        "number of processes": processes,
+        "precision": precision,
+    }
 
 
 def native_precision(device: str) -> str:

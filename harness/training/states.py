@@ -76,7 +76,11 @@ class Training:
             part.rename(target)
         finally:
             shutil.rmtree(part, ignore_errors=True)
-        for old in sorted(folder.glob("step-*"))[:-keep]:
+        states = sorted(folder.glob("step-*"))
+        mine = [
+            state for state in states if state <= target
+        ]  # later ones are of a training that this does not go on with
+        for old in {*states} - {*mine[-keep:]}:
             shutil.rmtree(old, ignore_errors=True)
 
     def resume(self, folder: Path, say: Callable[[str], None]) -> Progress:
@@ -84,8 +88,11 @@ class Training:
         for state in sorted(folder.glob("step-*"), reverse=True):
             try:
                 content = json.loads((state / "state.json").read_text())
-                if other := self._other(content):
-                    say(f"{state.name}: {other}; goes on from the state before it, or from the start")
+                before = content.get("made_by", {})
+                others = [name for name in {**before, **self.made_by} if before.get(name) != self.made_by.get(name)]
+                if self.crew.any(bool(others)):
+                    what = ", ".join(others) or "process"
+                    say(f"{state.name}: made with another {what}; goes on from the state before it, or anew")
                     continue
                 weights = load_file(state / "model.safetensors")
                 stored = load_file(state / "optimizer.safetensors")
@@ -110,11 +117,6 @@ class Training:
                 torch.cuda.set_rng_state(self.crew.own(stored["rng.cuda"]).clone())
             return progress
         return Progress()
-
-    def _other(self, content: dict[str, Any]) -> str:
-        before = content.get("made_by", {})
-        names = [name for name in {**before, **self.made_by} if before.get(name) != self.made_by.get(name)]
-        return ", ".join(f"made with {name} {before.get(name, 'unknown')}, now {self.made_by[name]}" for name in names)
 
 
 def _plain(tensors: dict[str, Any]) -> dict[str, torch.Tensor]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,8 @@ import pytest
 import harness.executor
 from harness.cells import Cell
 from harness.checkpoint import as_planned, ensure
-from harness.errors import CheckpointError
+from harness.children import KEEP_MEMORY, Ended, _environment
+from harness.errors import CheckpointError, QuantboardError
 from harness.executor import CellFailed, Measured, Run, _as_planned, _drop_foreign, execute
 from harness.prepare import new_run
 from harness.recording import kept_in, state_of
@@ -113,3 +115,43 @@ def test_a_program_that_changes_while_it_runs_is_told(run: Run) -> None:
     assert state_of(replace(run, dirty=False)) == (False, [])
     assert state_of(replace(run, dirty=True)) == (True, [])
     assert state_of(replace(run, dirty=False, code="of before")) == (True, ["the program was changed while this ran"])
+
+
+def test_a_cell_of_another_run_is_not_begun(cell: Cell, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cell that is done needs no claim; one that is not is refused before anything of it is touched."""
+
+    def claimed(cells: Iterable[Cell], cache: Path) -> AbstractContextManager[None]:
+        asked.append([one.key for one in cells])
+        raise QuantboardError("another run")
+
+    asked: list[list[str]] = []
+    monkeypatch.setattr(harness.executor, "claimed", claimed)
+    kept_in(cell, run).mkdir(parents=True)
+    old = make_record(key=cell.key, machine={"flags": ["avx2"]})
+    todo, blocked = replace(cell, key="todo"), replace(cell, key="blocked", blocked=("no GPU", "get one"))
+    with pytest.raises(QuantboardError, match="another run"):
+        list(execute([cell, todo, blocked], run, {cell.key: old}, fresh=False, until=None))
+    with pytest.raises(QuantboardError, match="another run"):
+        list(execute([cell], run, {cell.key: old}, fresh=True, until=None))
+    assert asked == [["todo"], [cell.key]]
+    assert kept_in(cell, run).exists()
+
+
+def test_memory_is_kept_where_neither_speed_nor_memory_is_a_figure(
+    cell: Cell, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[bool] = []
+
+    def run_module(*_: Any, keep_memory: bool = False, **__: Any) -> Ended:
+        kept.append(keep_memory)
+        return Ended(1, "it ended", ())
+
+    monkeypatch.setattr(harness.executor, "run_module", run_module)
+    for mode in ("build", "accuracy", "speed"):
+        with pytest.raises(CellFailed, match="it ended"):
+            harness.executor._step(cell, run, mode, mode, 1)  # type: ignore[arg-type]
+    assert harness.executor.ensure_checkpoint(sample_spec(seed=77), run)
+    assert kept == [True, True, False, True]
+    for setting in KEEP_MEMORY:
+        monkeypatch.delenv(setting, raising=False)
+    assert not {*KEEP_MEMORY} & {*_environment(2)}

@@ -48,6 +48,7 @@ def test_kept_memory_is_not_faulted_in_again(tmp_path: Path, monkeypatch: pytest
     text = """
 import ctypes, resource
 libc = ctypes.CDLL(None)
+libc.prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE: pages of one size
 libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
 libc.free.argtypes = [ctypes.c_void_p]
 libc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]

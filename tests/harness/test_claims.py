@@ -16,6 +16,7 @@ from harness.claims import claimed
 from harness.errors import QuantboardError
 from tests.bench.measuring import Bench
 
+ROOT = Path(__file__).parents[2]
 HOLD = """
 import sys
 from pathlib import Path
@@ -34,12 +35,8 @@ def cell(tmp_path: Path) -> Cell:
 
 def test_a_cell_belongs_to_one_process_until_it_ends(tmp_path: Path, cell: Cell) -> None:
     cache = tmp_path / "cache"
-    other = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(cache), cell.key],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-    )
+    hold, environment = [sys.executable, "-c", HOLD, str(cache)], {**os.environ, "PYTHONPATH": str(ROOT)}
+    other = subprocess.Popen([*hold, cell.key], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
     try:
         assert other.stdout
         assert other.stdout.readline() == b"holds\n"
@@ -48,8 +45,8 @@ def test_a_cell_belongs_to_one_process_until_it_ends(tmp_path: Path, cell: Cell)
             claimed([replace(cell, key="another"), cell], cache),
         ):
             pytest.fail("a cell of another process was taken")
-        with claimed([replace(cell, key="another")], cache):
-            pass
+        free = subprocess.run([*hold, "another"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=environment)
+        assert free.stdout == b"holds\n"
         other.send_signal(signal.SIGKILL)
         other.wait()
         with claimed([cell], cache):

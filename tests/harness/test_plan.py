@@ -102,6 +102,8 @@ def test_speed_is_measured_of_the_first_seed_unless_all_are_asked_for(make: Make
         cell.key for cell in make().cells if cell.seed == 1
     ]
     assert {cell.measure.rounds for cell in make(seeds=[2]).cells} == {0}
+    longer = {cell.key for cell in make(("rounds = 5", "rounds = 5\nmin_duration = 9.5")).cells}
+    assert {cell.seed for cell in make().cells if cell.key in longer} == {2}  # nothing of theirs is timed
 
 
 def test_data_without_a_train_split_blocks_what_is_trained_or_calibrated_on_it(make: Make) -> None:

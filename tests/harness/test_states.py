@@ -41,17 +41,23 @@ def test_a_resumed_training_ends_with_the_same_bits(tmp_path: Path, how: str) ->
 
 @pytest.mark.parametrize("what", ["program", "torch", "device", "precision"])
 def test_what_another_program_or_device_began_is_not_gone_on_with(tmp_path: Path, what: str) -> None:
+    """It begins anew, and its own states, of earlier steps, are those that it goes on from when it is cut in turn."""
     common: dict[str, Any] = {"checkpoint_every": 5, "epochs": 3}
     whole, _, _ = run(tmp_path / "whole", **common)
     with pytest.raises(Stop):
-        run(tmp_path / "cut", loss=stops_at(9, stop), **common)
+        run(tmp_path / "cut", loss=stops_at(13, stop), **common)
     [state] = tmp_path.glob("cut/step-*/state.json")
     content = json.loads(state.read_text())
-    assert content["made_by"][what]
+    assert (content["step"], bool(content["made_by"][what])) == (10, True)
     state.write_text(json.dumps(content | {"made_by": content["made_by"] | {what: "other"}}))
+    with pytest.raises(Stop):
+        run(tmp_path / "cut", loss=stops_at(9, stop), **common)
+    assert [path.name for path in (tmp_path / "cut").iterdir()] == ["step-000000005"]
+    state.parent.mkdir()
+    state.write_text(json.dumps(content | {"made_by": {}}))
     again, _, lines = run(tmp_path / "cut", **common)
-    assert lines[0].startswith(f"step-000000005: made with {what} other, now ")
-    assert not any(line.startswith("resumes") for line in lines)
+    assert lines[0].startswith("step-000000010: made with another program, python, torch, ")
+    assert lines[1] == "resumes at step 5 of 18"
     assert same(whole, again)
 
 
