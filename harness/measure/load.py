@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from backends import Session
+from harness.cells import Profile
 from harness.measure.conditions import Counters, conditions_between
 from harness.measure.samples import Samples, batches
 from harness.measure.steady import warm_up_on
@@ -67,7 +68,7 @@ def run_scenario(
     min_queries: int,
     max_warmup: float,
     seed: int,
-    profile: Literal["quick", "mlperf"] | str = "quick",
+    profile: Profile = "quick",
     server_latency_ms: float | None = None,
     threads: int = 0,
     device: str = "cpu",

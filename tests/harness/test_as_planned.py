@@ -149,7 +149,7 @@ def test_memory_is_kept_where_neither_speed_nor_memory_is_a_figure(
     monkeypatch.setattr(harness.executor, "run_module", run_module)
     for mode in ("build", "accuracy", "speed"):
         with pytest.raises(CellFailed, match="it ended"):
-            harness.executor._step(cell, run, mode, mode, 1)  # type: ignore[arg-type]
+            harness.executor._step(cell, run, mode, mode, 1)
     assert harness.executor.ensure_checkpoint(sample_spec(seed=77), run)
     assert kept == [True, True, False, True]
     for setting in KEEP_MEMORY:

@@ -189,6 +189,23 @@ def test_pages_show_difference_rank_and_speed_up(tmp_path: Path) -> None:
     assert 'href="cell-run-fp32.html"' in page
 
 
+def test_a_seed_without_speed_says_why_and_is_not_left_out_as_invalid(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    for seed, parts in ((1, {"qps": SLOW}), (2, {"settings": {"limit": None, "measure": {"rounds": 0}}, "speed": []})):
+        add(results, f"fp32-{seed}", answers(300, 20), baseline=True, seed=seed, label="fp32", **parts)
+    add(results, "int8", answers(300, 20), qps=FAST)
+    site = render(results, tmp_path / "site").parent
+    page = (site / "suite-squad.html").read_text()
+    assert 'class="chart"' in page
+    assert "Left out" not in page
+    assert page.split("fp32-2.html")[-1].count("first seed only") == len(tables.SPEED_COLUMNS)
+    spoilt = add(
+        results, "noisy", answers(300, 20), status="invalid", reason="noisy", findings=[finding("noisy")], qps=FAST
+    )
+    render(results, tmp_path / "site")
+    assert f"Left out, because a rule of validity fails: {spoilt.label} of" in (site / "suite-squad.html").read_text()
+
+
 def test_a_missing_scores_file_leaves_a_difference_without_a_test(tmp_path: Path) -> None:
     add(tmp_path, "fp32", answers(300, 20), baseline=True)
     add(tmp_path, "int8", answers(300, 30))
