@@ -161,7 +161,7 @@ def ratio(mine: Sequence[float], theirs: Sequence[float], *, by_turns: bool) -> 
         return Comparison(math.exp(value), method="not tested: one round")
     error = statistics.stdev(x - y for x, y in zip(a, b, strict=True)) / math.sqrt(len(a))
     freedom = float(len(a) - 1)
-    method = f"t interval of the logarithm over {len(a)} pairs of rounds that took turns"
+    method = f"t interval of the logarithm over {len(a)} pairs of rounds, one after the other"
     half = float(stdtrit(freedom, 0.975)) * error
     p = 2 * float(stdtr(freedom, -abs(value) / error)) if error > 0 else float(abs(value) < 1e-12)
     return Comparison(math.exp(value), math.exp(value - half), math.exp(value + half), p, method)

@@ -8,7 +8,7 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -118,14 +118,25 @@ def _write(environment: Environment, out: Path, shown: Sequence[Record], found: 
     averages = macro_averages(shown)
     for suite in overview:
         charts = [_charts(board) for board in suite["boards"]]
-        description, references = read_suite(suite["name"])
+        description, references, asked = read_suite(suite["name"])
+        missing = (
+            {}
+            if suite["sample"]
+            else without_results(asked, [entry for entry in shown if entry.suite == suite["name"]])
+        )
         macro = [one for one in averages if (one.suite, one.sample) == (suite["name"], suite["sample"])]
         macro = macro if any(one.figure for one in macro) else []
         _page(
             environment,
             out / suite["page"],
             "suite.html",
-            **{"suite": suite, "charts": charts, "description": description, "references": references},
+            **{
+                "suite": suite,
+                "charts": charts,
+                "description": description,
+                "references": references,
+                "missing": missing,
+            },
             **{"macro": macro, "means": MEANS, "glue": glue_columns(macro)},
         )
     beside = {
@@ -164,7 +175,7 @@ def against(entry: Record, beside: Beside) -> dict[str, Any]:
         "metrics": [(name, tables.difference(one, one.p), one.method) for name, one in beside.differences.items()],
         "corrected": tables.p_text(beside.corrected),
         "ratios": [
-            (*load, tables.times(load, one, beside.corrected_ratio(load), beside.base), one.method)
+            (*load, tables.times(load, one, beside.corrected_ratio(load), entry, beside.base), one.method)
             for load, one in beside.ratios.items()
         ],
     }
@@ -187,10 +198,23 @@ def _charts(board: Board) -> dict[str, str] | None:
     return accuracy_against_qps(shown, board.primary) if len(shown) > 1 else None
 
 
-def read_suite(name: str) -> tuple[str, list[dict[str, Any]]]:
-    """What the suite is for, in its own words, and published figures from elsewhere: shown beside ours, never ranked with them."""
+def read_suite(name: str) -> tuple[str, list[dict[str, Any]], dict[str, list[Any]]]:
+    """What the suite is for, in its own words; published figures from elsewhere: shown beside ours, never ranked with them; the
+    models, tasks and seeds that it asks for."""
     path = paths.home() / "suites" / f"{name}.toml"
-    return load_for_pages(path) if path.is_file() else ("", [])
+    return load_for_pages(path) if path.is_file() else ("", [], {})
+
+
+def without_results(asked: Mapping[str, Sequence[Any]], entries: Sequence[Record]) -> dict[str, list[Any]]:
+    """What a suite asks for that no measured record on real data is of."""
+    had = [entry for entry in entries if not is_sample(entry) and entry.status in ("ok", "invalid")]
+    found: dict[str, set[Any]] = {
+        "models": {e.model for e in had},
+        "tasks": {e.task for e in had},
+        "seeds": {e.seed for e in had},
+    }
+    missing = {name: [one for one in values if one not in found[name]] for name, values in asked.items()}
+    return {name: values for name, values in missing.items() if values}
 
 
 def _page(environment: Environment, path: Path, template: str, **values: Any) -> None:

@@ -57,7 +57,9 @@ class Row:
 
     @property
     def charted(self) -> bool:
-        return self.record.status == "ok" and bool(self.record.speed)
+        """No rule fails for what the chart shows of it: what was computed, and samples a second at real lengths."""
+        speed = speed_of(self.record, "offline", "real")
+        return self.record.status in ("ok", "invalid") and speed is not None and not in_doubt(self.record, speed)
 
     @property
     def early(self) -> bool:
@@ -244,7 +246,7 @@ def _values(entry: Record, split: str, names: Sequence[str], beside: Beside) -> 
         shown = figure(value, note=note) if value else Value(why_untimed(entry))
         yield replace(shown, invalid=finding_about(entry, speed)) if speed else shown
         if name == QPS:
-            yield Value("baseline", 1.0) if is_base and speed else speed_up(beside)
+            yield Value("baseline", 1.0) if is_base and speed else speed_up(entry, beside)
             yield rank(beside.speed_rank, beside.speed_ranked)
     yield Value(f"{100 * entry.flops.int8_share:.1f}", entry.flops.int8_share) if entry.flops else Value("")
     yield mebibytes(entry.artifact_bytes)
@@ -278,24 +280,40 @@ def difference(one: Comparison, corrected: float | None) -> Value:
     return Value(f"{one.value:+.2f}", one.value, low, high, said)
 
 
-def speed_up(beside: Beside) -> Value:
+def speed_up(entry: Record, beside: Beside) -> Value:
     if beside.speed_up is None:
         return Value("")
-    return times(beside.speed_up, beside.ratios[beside.speed_up], beside.corrected_speed_up, beside.base)
+    return times(beside.speed_up, beside.ratios[beside.speed_up], beside.corrected_speed_up, entry, beside.base)
 
 
-def times(load: Load, one: Comparison, corrected: float | None, base: Record | None) -> Value:
+def times(load: Load, one: Comparison, corrected: float | None, entry: Record, base: Record | None) -> Value:
     """A ratio of speeds with its interval and Holm's p, or why there is none; and, where it is one of figures that were
-    measured one after the other, whether its baseline's is to be trusted."""
+    measured one after the other, which of the two is not to be trusted."""
     digits = 3 if 0.8 < one.value < 1.25 else 2
     low = f"{one.low:.{digits}f}" if one.low is not None else ""
     high = f"{one.high:.{digits}f}" if one.high is not None else ""
     said = p_text(corrected) or one.method
     if load[0] == TURNS:
         said += ", by turns" if one.p is not None else ""
-    elif base is not None and base.status == "invalid":
-        said += "; baseline invalid"
+    else:
+        both = (("its own", entry), ("the baseline's", base))
+        doubtful = [
+            name for name, of in both if of and any(in_doubt(of, part) for part in of.speed if of_load(part, load))
+        ]
+        said += (
+            f"; {' and '.join(doubtful)} {'figures are' if doubtful[1:] else 'figure is'} invalid" if doubtful else ""
+        )
     return Value(f"{one.value:.{digits}f}×", one.value, low, high, said)
+
+
+def of_load(speed: Speed, load: Load) -> bool:
+    return (speed.scenario, speed.load, speed.batch_size) == load[:3]
+
+
+def in_doubt(entry: Record, speed: Speed) -> bool:
+    """Whether a rule fails for this figure of the record, or for all of them."""
+    others = tuple(f"{validity.name_of(part)}:" for part in entry.speed if part is not speed)
+    return any(not finding.what.startswith(others) for finding in entry.findings)
 
 
 def p_text(p: float | None) -> str:

@@ -78,7 +78,7 @@ def test_speed_is_compared_under_equal_conditions_alone(tmp_path: Path) -> None:
     one = found.ratios["offline", "real", 16, "qps"]
     assert one.value == pytest.approx(2.0, rel=0.01)
     assert one.low is not None and one.high is not None and 1.9 < one.low < 2.0 < one.high < 2.1
-    assert "took turns" in one.method
+    assert "one after the other" in one.method
 
 
 def test_rounds_belong_together_only_where_they_took_turns() -> None:

@@ -49,7 +49,7 @@ def test_the_speed_up_is_the_paired_t_interval_of_the_same_work(tmp_path: Path) 
     assert one.high == pytest.approx(math.exp(high))
     assert one.p == pytest.approx(test.pvalue)
     assert found.ratios["offline", "real", 16, "qps"].value == pytest.approx(3.0)
-    shown = speed_up(found)
+    shown = speed_up(make_record(), found)
     assert shown.text == "2.00×" and shown.note == "p < 0.001, by turns"
 
 
@@ -104,7 +104,7 @@ def test_disturbed_turns_are_not_tested(tmp_path: Path, what: dict[str, float], 
     assert one.p is None and one.low is None and said in one.method
     assert found.ratios["offline", "real", 16, "qps"].p is not None
     assert found.speed_up == ("turns", "real", 16, "samples/s")
-    shown = speed_up(found)
+    shown = speed_up(make_record(), found)
     assert shown.text == "2.00×" and said in shown.note
 
 

@@ -19,7 +19,7 @@ from harness.errors import QuantboardError
 from harness.record import Checkpoint, Data, Figure, Finding, Quantization, Record, SplitData
 from harness.report import tables
 from harness.report.charts import DARK, LIGHT, Point, accuracy_against_qps
-from harness.report.site import render
+from harness.report.site import render, without_results
 from tests.harness.records import make_record
 
 SAMPLE = Data(
@@ -85,13 +85,26 @@ def test_the_badge_is_of_the_share_that_the_suite_asks_for(asked: float, note: s
     assert (found["int8"].text, found["int8"].note) == ("97.75%", note)
 
 
-def test_a_speed_up_over_an_invalid_baseline_says_so() -> None:
-    found = shown(
-        "speed-up",
-        make_record(key="base", baseline=True, status="invalid", reason="rounds differ"),
-        make_record(key="int8", qps=100.0, label="int8"),
-    )
-    assert found["int8"].note.endswith("; baseline invalid")
+@pytest.mark.parametrize(
+    ("base", "mine", "said"),
+    [
+        ("offline, real lengths, batch 16: rounds differ", "", "; the baseline's figure is invalid"),
+        ("", "offline, real lengths, batch 16: rounds differ", "; its own figure is invalid"),
+        ("too few rounds", "too few rounds", "; its own and the baseline's figures are invalid"),
+        ("single_stream, real lengths, batch 1: rounds differ", "offline, fixed lengths, batch 16: rounds differ", ""),
+    ],
+)
+def test_a_speed_up_says_which_of_its_two_figures_is_invalid(base: str, mine: str, said: str) -> None:
+    """Those that it is made of, not others of the same cells."""
+
+    def entry(finding: str, **parts: Any) -> Record:
+        if not finding:
+            return make_record(**parts)
+        found = Finding(rule="noisy", what=finding, measured="40%", bound="25%", remedy="again")
+        return make_record(status="invalid", reason=finding, findings=[found], **parts)
+
+    found = shown("speed-up", entry(base, key="base", baseline=True), entry(mine, key="int8", qps=100.0, label="int8"))
+    assert found["int8"].note.endswith(said or "not tested: the rounds did not take turns")
 
 
 def test_a_record_without_conditions_says_that_they_are_not_known(tmp_path: Path) -> None:
@@ -163,13 +176,23 @@ def test_a_row_below_its_bound_names_the_tensors_that_lose_most(tmp_path: Path) 
     site = build(
         tmp_path,
         make_record(key="base", f1=80.0, baseline=True),
-        make_record(key="good", f1=79.5, label="good", checkpoint=checkpoint),
-        make_record(key="bad", f1=79.0, label="lossy", checkpoint=checkpoint),
+        make_record(key="good", f1=79.5, label="good", scheme="engine_int8", checkpoint=checkpoint),
+        make_record(key="bad", f1=79.0, label="lossy", scheme="engine_int8", checkpoint=checkpoint),
+        make_record(key="plain", f1=79.0, label="without", checkpoint=checkpoint),
     )
     page = (site / "suite-squad.html").read_text()
     told = page.partition("Below 99% of the baseline")[2].partition("</ul>")[0]
     assert ">lossy</a>" in told and ">good</a>" not in told
+    assert ">without</a>" not in told and "it runs the weights" in (site / "cell-run-plain.html").read_text()
+    assert "it runs the weights" not in (site / "cell-run-bad.html").read_text()
     assert "171 of 203 tensors" in told and "<code>layer.0.output</code> 8.2 dB" in told and "layer.4" not in told
+
+
+def test_what_a_suite_asks_for_and_nothing_was_measured_of_is_told() -> None:
+    asked = {"models": ["tiny", "other"], "tasks": ["squad_v1", "glue/rte"], "seeds": [1, 2, 3]}
+    entries = [make_record(), make_record(seed=2, status="failed"), make_record(seed=3, data=SAMPLE)]
+    assert without_results(asked, entries) == {"models": ["other"], "tasks": ["glue/rte"], "seeds": [2, 3]}
+    assert without_results({"seeds": [1]}, entries) == {}
 
 
 def test_links_between_pages_lead_somewhere(tmp_path: Path) -> None:
