@@ -75,8 +75,8 @@ def search(
 
     capacity: samples a second of full batches without a pause, from where the search starts. Short tests narrow the rate down
     to 5%; there a p99 within the bound holds. Then so many whole tests in a row must convince LoadGen's early stopping; where
-    one does not, the rate goes down by 5%, twelve rates at most (six with profile `mlperf`). Both profiles look with short tests; a confirming test has the
-    profile's length. settings: of the test of this number, whose arrivals are its own.
+    one does not, the rate goes down by 5%, LOWERED rates at most. Both profiles look with short tests; a confirming test has
+    the profile's length. settings: of the test of this number, whose arrivals are its own.
     """
     probes: list[Probe] = []
 
@@ -108,7 +108,6 @@ def search(
         )
         return held, tested
 
-    confirmations = CONFIRMATIONS[profile]
     rate = START * capacity
     held, broke = 0.0, float("inf")
     while len(probes) < PROBES and broke > CLOSE * held and rate >= FLOOR * capacity:
@@ -117,10 +116,10 @@ def search(
         rate = held * STEP if broke == float("inf") else broke / STEP if held == 0 else (held * broke) ** 0.5
     for times in range(LOWERED[profile] if held else 0):
         rate = held * BACK**times
-        for confirmed in range(1, confirmations + 1):
+        for confirmed in range(1, CONFIRMATIONS[profile] + 1):
             good, tested = offer(rate, confirm=True)
             if not good:
                 break
-            if confirmed == confirmations:
+            if confirmed == CONFIRMATIONS[profile]:
                 return rate, tested, probes
     return 0.0, tested, probes

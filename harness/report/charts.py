@@ -50,7 +50,7 @@ DARK = Theme(
 
 
 def points(board: Board) -> list[Point]:
-    """Accuracy against offline throughput at real lengths, valid measured cells alone."""
+    """Accuracy against offline throughput at real lengths, of cells for whose throughput no rule fails."""
     found = []
     for row in board.rows:
         part, speed = accuracy_of(row.record, board.split), speed_of(row.record, "offline", "real")

@@ -119,11 +119,7 @@ def _write(environment: Environment, out: Path, shown: Sequence[Record], found: 
     for suite in overview:
         charts = [_charts(board) for board in suite["boards"]]
         description, references, asked = read_suite(suite["name"])
-        missing = (
-            {}
-            if suite["sample"]
-            else without_results(asked, [entry for entry in shown if entry.suite == suite["name"]])
-        )
+        own = [entry for entry in shown if entry.suite == suite["name"]]
         macro = [one for one in averages if (one.suite, one.sample) == (suite["name"], suite["sample"])]
         macro = macro if any(one.figure for one in macro) else []
         _page(
@@ -135,7 +131,7 @@ def _write(environment: Environment, out: Path, shown: Sequence[Record], found: 
                 "charts": charts,
                 "description": description,
                 "references": references,
-                "missing": missing,
+                "missing": {} if suite["sample"] else without_results(asked, own),
             },
             **{"macro": macro, "means": MEANS, "glue": glue_columns(macro)},
         )
@@ -206,13 +202,9 @@ def read_suite(name: str) -> tuple[str, list[dict[str, Any]], dict[str, list[Any
 
 
 def without_results(asked: Mapping[str, Sequence[Any]], entries: Sequence[Record]) -> dict[str, list[Any]]:
-    """What a suite asks for that no measured record on real data is of."""
+    """What a suite asks for that no measured record among its own on real data is of."""
     had = [entry for entry in entries if not is_sample(entry) and entry.status in ("ok", "invalid")]
-    found: dict[str, set[Any]] = {
-        "models": {e.model for e in had},
-        "tasks": {e.task for e in had},
-        "seeds": {e.seed for e in had},
-    }
+    found = {f"{name}s": {getattr(entry, name) for entry in had} for name in ("model", "task", "seed")}
     missing = {name: [one for one in values if one not in found[name]] for name, values in asked.items()}
     return {name: values for name, values in missing.items() if values}
 

@@ -297,17 +297,14 @@ def times(load: Load, one: Comparison, corrected: float | None, entry: Record, b
         said += ", by turns" if one.p is not None else ""
     else:
         both = (("its own", entry), ("the baseline's", base))
-        doubtful = [
-            name for name, of in both if of and any(in_doubt(of, part) for part in of.speed if of_load(part, load))
-        ]
-        said += (
-            f"; {' and '.join(doubtful)} {'figures are' if doubtful[1:] else 'figure is'} invalid" if doubtful else ""
-        )
+        doubtful = [name for name, of in both if of and doubtful_at(of, load)]
+        if doubtful:
+            said += f"; {' and '.join(doubtful)} {'figures are' if doubtful[1:] else 'figure is'} invalid"
     return Value(f"{one.value:.{digits}f}×", one.value, low, high, said)
 
 
-def of_load(speed: Speed, load: Load) -> bool:
-    return (speed.scenario, speed.load, speed.batch_size) == load[:3]
+def doubtful_at(entry: Record, load: Load) -> bool:
+    return any(in_doubt(entry, one) for one in entry.speed if (one.scenario, one.load, one.batch_size) == load[:3])
 
 
 def in_doubt(entry: Record, speed: Speed) -> bool:

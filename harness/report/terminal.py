@@ -101,7 +101,7 @@ def print_records(records: Sequence[Record], until: str | None = None) -> None:
     if macros:
         out.print(f"macro average: the {MEANS}.", style="dim")
     out.print(
-        "samples/s: offline, real lengths, largest batch; p90: single stream, real lengths; simulations carry no speed figure, and of several seeds the first one's cells alone.\n"
+        "samples/s: offline, real lengths, largest batch; p90: single stream, real lengths; simulations and seeds after a suite's first carry no speed figure.\n"
         "points: paired over the same examples; p is Holm-corrected over the table; speed-up: of the same work by turns, else of samples/s (docs/method.md).",
         style="dim",
     )

@@ -77,9 +77,8 @@ class Training:
         finally:
             shutil.rmtree(part, ignore_errors=True)
         states = sorted(folder.glob("step-*"))
-        mine = [
-            state for state in states if state <= target
-        ]  # later ones are of a training that this does not go on with
+        # Later ones are of a training that this does not go on with.
+        mine = [state for state in states if state <= target]
         for old in {*states} - {*mine[-keep:]}:
             shutil.rmtree(old, ignore_errors=True)
 
