@@ -70,6 +70,7 @@ def origin(spec: CheckpointSpec, task: Task | None, folder: Path) -> dict[str, A
         "parameters": parameters,
         "weights_bytes": weights.stat().st_size,
         "weights_sha256": sha256,
+        "lineage": {spec.key: sha256} | _before(spec, folder.parent),
         "made_by": {
             "software": machine.software(MADE_WITH),
             "machine": {name: here[name] for name in ("cpu", "cores", "flags", "gpus")},
@@ -77,6 +78,16 @@ def origin(spec: CheckpointSpec, task: Task | None, folder: Path) -> dict[str, A
             "dirty": dirty,
         },
     }
+
+
+def _before(spec: CheckpointSpec, folder: Path) -> dict[str, str]:
+    """The weights that it was made from or taught by, by checkpoint keys: a checkpoint that is trained anew keeps its key, not
+    its weights, and what was made from the old ones is no kin of the new."""
+    found: dict[str, str] = {}
+    for one in spec.needs:
+        origin = json.loads((folder / one.key / "origin.json").read_text())
+        found |= origin.get("lineage") or {one.key: origin["weights_sha256"]}
+    return found
 
 
 def _settings(spec: CheckpointSpec) -> dict[str, Any]:
@@ -104,6 +115,7 @@ def describe(folder: Path) -> Checkpoint:
     return Checkpoint(
         **{name: origin[name] for name in same},
         **{name: origin.get(name) for name in of_making},
+        lineage=origin.get("lineage") or {origin["key"]: origin["weights_sha256"]},
         quantization=_quantization(folder) if (folder / "ranges.json").is_file() else None,
         train=origin["settings"],
         stages=origin.get("stages", []),

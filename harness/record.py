@@ -118,6 +118,10 @@ class Checkpoint(Part):
     )
     calibration_seconds: float | None = None
     parent: str | None = None
+    lineage: dict[str, str] = Field(
+        default_factory=dict,
+        description="SHA-256 of its weights, and of all checkpoints that it was made from or taught by, by their keys; empty in earlier records",
+    )
     made_by: dict[str, Any] = Field(default_factory=dict, description="software and machine that made it")
 
 

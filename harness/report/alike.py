@@ -63,6 +63,13 @@ def accuracy_stands(entry: Record) -> bool:
     return entry.status in ("ok", "invalid") and all(finding.rule != "wrong_provider" for finding in entry.findings)
 
 
+def other_training(one: Record, other: Record) -> bool:
+    """Whether both come of a checkpoint that is one by its settings but not by its weights: it was trained anew in between.
+    What tells the two cells apart is then also what training leaves to chance. Not known of records without a lineage."""
+    mine, theirs = (entry.checkpoint.lineage if entry.checkpoint else {} for entry in (one, other))
+    return any(theirs.get(key, weights) != weights for key, weights in mine.items())
+
+
 def machine_of(entry: Record) -> str:
     """How pages call what a cell ran on: its GPU where it ran on one, else its processor."""
     gpus = entry.machine.get("gpus") or []

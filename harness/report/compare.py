@@ -22,8 +22,8 @@ from harness.measure.paired import (
     told_apart,
 )
 from harness.measure.validity import OTHERS_BOUND, STEAL_BOUND, THROTTLED_BOUND
-from harness.record import Accuracy, Record, Speed, TurnRound, Turns
-from harness.report.alike import accuracy_stands, conditions
+from harness.record import Accuracy, Figure, Record, Speed, TurnRound, Turns
+from harness.report.alike import accuracy_stands, conditions, other_training
 from harness.report.stored import Stored
 from tasks import Scores
 
@@ -40,16 +40,19 @@ FIGURES = {"single_stream": ("p50_ms", "p90_ms", "p99_ms"), "multi_stream": ("p5
 class Beside:
     """One cell of a board against its baseline, and its ranks among the board's cells of the same seed.
 
-    base: None where the board has none. differences: by metric, in points, with uncorrected p. corrected: Holm's p of the
-    primary metric over all cells of the board. share: of the baseline's primary metric; bound: the strictest of MLPerf's
-    that it holds, 0 for none. ratios: mine over the baseline's. speed_up: the one that tables show, of the largest batch at
+    base: None where the board has none. retrained: the baseline's weights are not those that this cell comes of, so that
+    accuracy is not compared. differences: by metric, in points, with uncorrected p. corrected: Holm's p of the
+    primary metric over all cells of the board. share: of the baseline's primary metric, share_range: the same of the ends of
+    that difference's interval; bound: the strictest of MLPerf's that the share holds, 0 for none. ratios: mine over the baseline's. speed_up: the one that tables show, of the largest batch at
     real lengths: by turns, or where both took none together of samples a second offline; with Holm's p over the board.
     """
 
     base: Record | None = None
+    retrained: bool = False
     differences: Mapping[str, Comparison] = field(default_factory=dict)
     corrected: float | None = None
     share: float | None = None
+    share_range: tuple[float, float] | None = None
     bound: float | None = None
     ratios: Mapping[Load, Comparison] = field(default_factory=dict)
     corrected_ratios: Mapping[Load, float | None] = field(default_factory=dict)
@@ -100,14 +103,36 @@ def baseline_of(entry: Record, entries: Sequence[Record]) -> Record | None:
     return next((one for one in found if one.record_id == entry.record_id), found[0] if found else None)
 
 
+def unquantized_of(entry: Record, entries: Sequence[Record]) -> Record | None:
+    """The ancestor's cell of the same task and seed on the same engine without integer products. Engines are told apart by the
+    first word of a backend's name. None for a cell that has no integer products itself."""
+    if entry.flops is None or not entry.flops.int8_share:
+        return None
+    wanted = (ancestor_of(entry), entry.seed, entry.task, entry.backend.partition("_")[0])
+    plain = (one for one in entries if one.flops and not one.flops.int8_share and not one.simulated)
+    return next(
+        (one for one in plain if (one.model, one.seed, one.task, one.backend.partition("_")[0]) == wanted), None
+    )
+
+
+def compare_engines(entries: Sequence[Record], split: str, stored: Stored) -> dict[str, Beside]:
+    """Of a board's cells with integer products, by record id: each against its own engine without them, where that is not the
+    baseline anyway. What quantization did, apart from what the engine did; Holm's correction over these cells."""
+    plain = {entry.record_id: unquantized_of(entry, entries) for entry in entries}
+    found = {
+        entry.record_id: _against(entry, base, split, stored)
+        for entry in entries
+        if (base := plain[entry.record_id]) and base is not baseline_of(entry, entries)
+    }
+    return _corrected(found, _primary(entries, split))
+
+
 def compare_board(entries: Sequence[Record], split: str, stored: Stored) -> dict[str, Beside]:
     """Of cells that stand side by side (one task and split, one machine, the same examples), by record id."""
     base = {entry.record_id: baseline_of(entry, entries) for entry in entries}
     found = {entry.record_id: _against(entry, base[entry.record_id], split, stored) for entry in entries}
     primary = _primary(entries, split)
-    corrected = holm([one.differences[primary].p if primary in one.differences else None for one in found.values()])
-    found = {name: replace(one, corrected=p) for (name, one), p in zip(found.items(), corrected, strict=True)}
-    found = _correct_ratios(_with_speed_up(entries, found))
+    found = _corrected(_with_speed_up(entries, found), primary)
     for seed in dict.fromkeys(entry.seed for entry in entries):
         valid = [entry for entry in entries if entry.seed == seed and entry.status == "ok"]
         stands = [entry for entry in entries if entry.seed == seed and accuracy_stands(entry)]
@@ -126,19 +151,28 @@ def _against(entry: Record, base: Record | None, split: str, stored: Stored) -> 
     if base is None or base.record_id == entry.record_id:
         return Beside(base=base)
     mine, theirs = accuracy_of(entry, split), accuracy_of(base, split)
-    if mine is None or theirs is None:
-        return Beside(base=base, ratios=speed_ratios(entry, base))
+    if mine is None or theirs is None or other_training(entry, base):
+        return Beside(base=base, retrained=other_training(entry, base), ratios=speed_ratios(entry, base))
     scores = stored.scores(entry, split), stored.scores(base, split)
     one, other = mine.metrics.get(mine.primary), theirs.metrics.get(mine.primary)
     if apart(*scores):
         one = other = None
+    found = compare_metrics(mine, theirs, *scores)
     return Beside(
         base=base,
-        differences=compare_metrics(mine, theirs, *scores),
+        differences=found,
         share=one.value / other.value if one and other and other.value > 0 else None,
+        share_range=_share_range(found.get(mine.primary), other),
         bound=bound_held(one.value, other.value) if one and other else None,
         ratios=speed_ratios(entry, base),
     )
+
+
+def _share_range(points: Comparison | None, base: Figure | None) -> tuple[float, float] | None:
+    """The baseline's own figure is taken as it is: what is uncertain is the difference."""
+    if points is None or points.low is None or points.high is None or base is None or base.value <= 0:
+        return None
+    return 1 + points.low / base.value, 1 + points.high / base.value
 
 
 def compare_metrics(
@@ -279,15 +313,19 @@ def _with_speed_up(entries: Sequence[Record], found: Mapping[str, Beside]) -> di
     }
 
 
-def _correct_ratios(found: Mapping[str, Beside]) -> dict[str, Beside]:
-    """Holm's correction over the cells of the board, for each figure of speed (a column) of its own."""
+def _corrected(found: Mapping[str, Beside], primary: str) -> dict[str, Beside]:
+    """Holm's correction over these cells: of the primary metric, and of each figure of speed (a column) of its own."""
+    of_primary = holm([one.differences[primary].p if primary in one.differences else None for one in found.values()])
     columns = dict.fromkeys(load for one in found.values() for load in one.ratios)
     corrected: dict[str, dict[Load, float | None]] = {name: {} for name in found}
     for load in columns:
         names = [name for name, one in found.items() if load in one.ratios]
         for name, p in zip(names, holm([found[name].ratios[load].p for name in names]), strict=True):
             corrected[name][load] = p
-    return {name: replace(one, corrected_ratios=corrected[name]) for name, one in found.items()}
+    return {
+        name: replace(one, corrected=p, corrected_ratios=corrected[name])
+        for (name, one), p in zip(found.items(), of_primary, strict=True)
+    }
 
 
 def _accuracy_ranks(

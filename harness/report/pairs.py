@@ -13,7 +13,7 @@ import numpy as np
 from harness.errors import QuantboardError
 from harness.measure.paired import Comparison, holm
 from harness.record import Record, order
-from harness.report.alike import data_of, examples_of, is_sample, machine_of_board
+from harness.report.alike import data_of, examples_of, is_sample, machine_of_board, other_training
 from harness.report.compare import TURNS, Load, compare_metrics, shared_rounds, speed_ratios
 from harness.report.stored import Stored
 from harness.report.tables import p_text
@@ -124,6 +124,7 @@ def _distance(one: Record, other: Record) -> tuple[bool, ...]:
         one.suite != other.suite,
         one.seed != other.seed,
         machine_of_board(one) != machine_of_board(other),
+        other_training(one, other),
         one.model != other.model,
         one.label != other.label,
     )
@@ -182,6 +183,7 @@ def to_json(pair: Pair) -> dict[str, Any]:
         "split": pair.split,
         "data": data_of(mine),
         "same_machine": machine_of_board(mine) == machine_of_board(theirs),
+        "other_training": other_training(mine, theirs),
         "differences": {
             name: {"a": _metric(mine, pair.split, name), "b": _metric(theirs, pair.split, name)}
             | asdict(one)
@@ -276,6 +278,10 @@ def notes(pairs: Sequence[Pair]) -> list[str]:
         found.append("SAMPLE DATA with a stand-in model: nothing here says anything about real data.")
     if any(pair.ratios and machine_of_board(pair.mine) != machine_of_board(pair.theirs) for pair in pairs):
         found.append("Some ratios of speed are between different machines.")
+    if any(other_training(pair.mine, pair.theirs) for pair in pairs):
+        found.append(
+            "Some pairs come of two trainings with the same settings: what training leaves to chance is in them, too."
+        )
     if unsure := sorted({one.label for pair in pairs for one in (pair.mine, pair.theirs) if one.status == "invalid"}):
         found.append(
             f"A validity rule fails for {', '.join(unsure)}: its figures of speed are not to be trusted, but for those by turns."

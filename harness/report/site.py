@@ -135,12 +135,13 @@ def _write(environment: Environment, out: Path, shown: Sequence[Record], found: 
             },
             **{"macro": macro, "means": MEANS, "glue": glue_columns(macro)},
         )
-    beside = {
-        (row.record.record_id, board.split): against(row.record, row.beside)
+    beside = [
+        (row.record.record_id, board.split, to_engine, against(row.record, one))
         for board in found
         for row in board.rows
-        if row.beside.base and row.beside.base.record_id != row.record.record_id
-    }
+        for to_engine, one in ((False, row.beside), (True, board.engines.get(row.record.record_id)))
+        if one and one.base and one.base.record_id != row.record.record_id
+    ]
     for entry in shown:
         leaves = flatten(json.loads(entry.model_dump_json()))
         _page(
@@ -151,7 +152,7 @@ def _write(environment: Environment, out: Path, shown: Sequence[Record], found: 
             sample=is_sample(entry),
             stands=accuracy_stands(entry),
             leaves=leaves,
-            beside=[(split, one) for (name, split), one in beside.items() if name == entry.record_id],
+            beside=[one for name, *one in beside if name == entry.record_id],
             suite_page=suite_page(entry.suite, is_sample(entry)),
             machine=machine_of_board(entry),
         )
@@ -161,10 +162,11 @@ def _write(environment: Environment, out: Path, shown: Sequence[Record], found: 
 
 
 def against(entry: Record, beside: Beside) -> dict[str, Any]:
-    """A cell beside its baseline, as its page shows it: every metric and every figure of speed."""
+    """A cell beside its baseline or its own engine without integer products, as its page shows it: every metric and every figure of speed."""
     assert beside.base is not None
     return {
         "base": beside.base,
+        "retrained": beside.retrained,
         "page": page_name(beside.base),
         "share": tables.share(entry, beside),
         "asked": 100 * tables.asked_of(entry),

@@ -29,6 +29,7 @@ from harness.report.compare import (
     OverSeeds,
     accuracy_of,
     compare_board,
+    compare_engines,
     over_seeds,
     speed_of,
 )
@@ -99,6 +100,8 @@ class Board:
     others: tuple[Row, ...]
     """Cells without a measurement: failed and skipped."""
     seeds: tuple[OverSeeds, ...] = ()
+    engines: Mapping[str, Beside] = field(default_factory=dict)
+    """By record id: cells with integer products against their own engine without."""
 
 
 SPEED_COLUMNS = (
@@ -112,8 +115,8 @@ ROUNDS = "Mean over fresh processes (rounds) and Student's t interval over them,
 QPS = "QPS, real lengths"
 COMPARED = (
     ("rank", "", "Ranks that {metric} may hold among this table's cells of the same seed, 1 the best (a finding about speed alone takes nothing from it): every pair is tested on the same examples, with Holm's correction over all pairs, and cells that cannot be told apart share ranks. That is more tests than those against the baseline, so two cells may share ranks whose difference is significant."),
-    ("difference", "points", "{metric} less that of the cell's own baseline (same seed; the model itself, a QAT model's parent or a student's teacher, on the baseline backend), paired over the same examples: McNemar's exact test for right-or-wrong metrics of independent examples, else a paired bootstrap, which resamples SQuAD's articles. The interval is 95% for this cell alone; p is Holm-corrected over the table."),
-    ("of baseline", "%", "{metric} as a share of the baseline's. MLPerf Inference asks its BERT entries for 99% or 99.9%; a badge, not a test: the difference says what is certain."),
+    ("difference", "points", "{metric} less that of the cell's own baseline (same seed; the model itself, a QAT model's parent or a student's teacher, on the baseline backend), paired over the same examples: McNemar's exact test for right-or-wrong metrics of independent examples, else a paired bootstrap, which resamples SQuAD's articles. The interval is 95% for this cell alone; p is Holm-corrected over the table. 'other training': the baseline's model has been trained anew since, so there is nothing to pair."),
+    ("of baseline", "%", "{metric} as a share of the baseline's. MLPerf Inference asks its BERT entries for 99% or 99.9%; a badge, not a test. Below it the same of the 95% interval of the difference: where that reaches over the bound, other examples might turn the badge."),
 )  # fmt: skip
 SPEED_COMPARED = (
     ("speed-up", "×", "How many times the baseline's samples a second, at real lengths: by turns, the ratio of the times that both took for the same batches, run alternately in fresh processes (so it need not be the ratio of the two QPS, each measured alone, and stands where one of those is invalid); where they took no turns, the ratio of the QPS. 95% interval over rounds; p is Holm-corrected over the column."),
@@ -181,6 +184,7 @@ def boards(records: Sequence[Record], stored: Stored | None = None) -> list[Boar
                     *(primary, columns, tuple(lines)),
                     others=tuple(others),
                     seeds=tuple(over_seeds(rows, split, beside)),
+                    engines=compare_engines(rows, split, stored),
                 )
             )
     return found
@@ -237,7 +241,13 @@ def _values(entry: Record, split: str, names: Sequence[str], beside: Beside) -> 
     yield rank(beside.rank, beside.ranked)
     is_base = beside.base is not None and beside.base.record_id == entry.record_id
     found = beside.differences.get(names[0])
-    yield Value("baseline", 0.0) if is_base else difference(found, beside.corrected) if found else Value("")
+    yield (
+        Value("baseline", 0.0)
+        if is_base
+        else difference(found, beside.corrected)
+        if found
+        else Value("other training" if beside.retrained else "")
+    )
     yield Value("baseline", 1.0) if is_base else share(entry, beside)
     for scenario, load, quantity, name, *_ in SPEED_COLUMNS:
         speed = speed_of(entry, scenario, load)
@@ -296,7 +306,7 @@ def times(load: Load, one: Comparison, corrected: float | None, entry: Record, b
     if load[0] == TURNS:
         said += ", by turns" if one.p is not None else ""
     else:
-        both = (("its own", entry), ("the baseline's", base))
+        both = (("its own", entry), ("the baseline's" if base is None or base.baseline else f"{base.label}'s", base))
         doubtful = [name for name, of in both if of and doubtful_at(of, load)]
         if doubtful:
             said += f"; {' and '.join(doubtful)} {'figures are' if doubtful[1:] else 'figure is'} invalid"
@@ -333,7 +343,8 @@ def share(entry: Record, beside: Beside) -> Value:
     least = asked_of(entry)
     held = max([bound for bound in (beside.bound, least) if bound and beside.share >= bound], default=None)
     note = f"holds {100 * held:g}%" if held and held >= least else f"below {100 * least:g}%"
-    return Value(f"{100 * beside.share:.2f}%", beside.share, note=note)
+    low, high = (f"{100 * end:.2f}" for end in beside.share_range) if beside.share_range else ("", "")
+    return Value(f"{100 * beside.share:.2f}%", beside.share, low, high, note)
 
 
 def asked_of(entry: Record) -> float:

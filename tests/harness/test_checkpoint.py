@@ -46,11 +46,15 @@ def test_a_checkpoint_is_a_folder_that_transformers_loads(trained: Path) -> None
     assert AutoTokenizer.from_pretrained(trained)(text)["input_ids"] == load_tokenizer(trained).encode(text).ids
 
 
+def sha256_of(folder: Path) -> str:
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+
+
 def test_the_origin_says_what_was_done(trained: Path) -> None:
     origin = json.loads((trained / "origin.json").read_text())
     weights = load_file(trained / "model.safetensors")
     assert origin["parameters"] == sum(value.numel() for value in weights.values())
-    assert origin["weights_sha256"] == hashlib.sha256((trained / "model.safetensors").read_bytes()).hexdigest()
+    assert origin["weights_sha256"] == sha256_of(trained)
     assert origin["weights_bytes"] == (trained / "model.safetensors").stat().st_size
     assert origin["architecture"] == {**SIZES, "vocab_size": sample_tokenizer().get_vocab_size()}
     assert origin["settings"] == {**train(), "seed": 3}
@@ -174,6 +178,8 @@ def test_calibration_adds_ranges_to_the_same_weights(trained: Path, cache: Path)
     assert ranges.calibration["samples"] >= 6
     described, parent = describe(folder), describe(trained)
     assert (described.scheme, described.parent) == ("engine_int8", parent.key)
+    assert described.lineage == {trained.name: sha256_of(trained), folder.name: sha256_of(trained)}
+    assert parent.lineage == {trained.name: sha256_of(trained)}
     assert described.train == {"samples": 6, "batch_size": 4, "seed": 3}
     assert described.train_seconds == parent.train_seconds
     assert described.calibration_seconds is not None

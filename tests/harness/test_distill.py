@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import math
@@ -290,6 +291,11 @@ def test_every_stage_is_a_checkpoint_and_keeps_no_projection(whole: dict[str, Pa
     assert (described.stand_in, described.architecture["hidden_size"]) == (True, 8)
     assert described.parameters < describe(folder_of(TEACHER, cache)).parameters
     assert [one["stage"] for one in described.stages] == ["general", "intermediate", "prediction"]
+    made_of = [*whole.values(), folder_of(TEACHER, cache)]
+    weights = {
+        folder.name: hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest() for folder in made_of
+    }
+    assert len(weights) == 4 and weights.items() <= described.lineage.items()
     assert described.train_seconds == sum(one["train_seconds"] for one in described.stages)
 
 

@@ -12,7 +12,7 @@ from scipy import stats
 
 from harness import record
 from harness.errors import RecordError
-from harness.record import Finding
+from harness.record import Checkpoint, Finding, Flops
 from harness.report import tables
 from harness.report.compare import Beside, baseline_of, compare_board, speed_ratios, took_turns
 from harness.report.site import render
@@ -44,6 +44,34 @@ def test_each_cell_is_tested_against_its_baseline_and_corrected_over_the_table(t
     assert found["good"].corrected == pytest.approx(0.5)
     assert found["good"].share == pytest.approx(278 / 280)
     assert (found["good"].bound, found["bad"].bound) == (0.99, 0.0)
+    assert bad.low is not None and bad.high is not None
+    fp32 = 100 * 280 / 300
+    assert found["bad"].share_range == pytest.approx(((fp32 + bad.low) / fp32, (fp32 + bad.high) / fp32))
+
+
+def of_weights(key: str, **lineage: str) -> Checkpoint:
+    return Checkpoint(key=key, recipe="r", source="s", architecture={}, parameters=1, weights_bytes=4, lineage=lineage)
+
+
+def test_accuracy_is_not_compared_with_a_baseline_of_another_training(tmp_path: Path) -> None:
+    """One settings key, two trainings: a cache was emptied, and only some cells were run again."""
+    add(tmp_path, "fp32", answers(300, 20), baseline=True, qps=SLOW, checkpoint=of_weights("f", f="new"))
+    kin = {"same": {"f": "new", "p": "x"}, "older": {"f": "old", "p": "y"}, "unknown": {}}
+    for name, lineage in kin.items():
+        add(tmp_path, name, answers(300, 40), qps=FAST, checkpoint=of_weights("p", **lineage))
+    found = compared(tmp_path)
+    assert {name: (one.retrained, "accuracy" in one.differences) for name, one in found.items() if name != "fp32"} == {
+        "same": (False, True),
+        "older": (True, False),
+        "unknown": (False, True),
+    }
+    assert (found["older"].share, found["older"].bound, found["older"].corrected) == (None, None, None)
+    assert found["same"].corrected == found["unknown"].corrected == pytest.approx(2 * stats.binomtest(0, 20).pvalue)
+    assert found["older"].ratios.keys() == found["same"].ratios.keys() != set()
+    out = tmp_path / "site"
+    render(tmp_path, out)
+    assert "other training" in next(out.glob("suite-*.html")).read_text()
+    assert ["was trained anew" in path.read_text() for path in sorted(out.glob("cell-*.html"))].count(True) == 1
 
 
 def test_cells_that_cannot_be_told_apart_share_ranks(tmp_path: Path) -> None:
@@ -57,6 +85,37 @@ def test_cells_that_cannot_be_told_apart_share_ranks(tmp_path: Path) -> None:
 
 def finding(rule: Any) -> Finding:
     return Finding(rule=rule, what="what", measured="1", bound="0", remedy="do")
+
+
+def products(int8: float) -> Flops:
+    return Flops(sequence_length=384, total=10, encoder=9, head=1, int8_share=int8, cross_check="equal")
+
+
+def test_int8_is_also_compared_with_its_own_engine_in_floating_point(tmp_path: Path) -> None:
+    """Twice as fast as the baseline, of which the engine alone brings 1.6: what is left is quantization's, 1.25."""
+    engine, int8 = (80.0, 80.6, 79.4, 80.3, 79.7), (100.0, 100.7, 99.3, 100.4, 99.6)
+    add(tmp_path, "fp32", answers(300, 20), qps=SLOW, baseline=True, flops=products(0.0))
+    add(tmp_path, "ort", answers(300, 22), qps=engine, backend="onnxruntime_fp32", flops=products(0.0))
+    add(tmp_path, "int8", answers(300, 40), qps=int8, backend="onnxruntime_int8", flops=products(0.9))
+    add(tmp_path, "qat", answers(300, 21), model="qat", backend="onnxruntime_int8", flops=products(0.9),
+        settings={"limit": None, "ancestor": "tiny"})  # fmt: skip
+    add(tmp_path, "other", answers(300, 22), seed=2, backend="onnxruntime_int8", flops=products(0.9))
+    add(tmp_path, "own", answers(300, 22), backend="torch_int8", label="own", flops=products(0.9))
+    read = list(record.read(tmp_path))
+    (board,) = tables.boards([entry for _, entry in read], Stored(read))
+    found = {name.removeprefix("run-"): one for name, one in board.engines.items()}
+    assert set(found) == {"int8", "qat"}  # the baseline is torch's own engine in floating point
+    assert {one.base.key for one in found.values() if one.base} == {"ort"}
+    one = found["int8"].ratios["offline", "real", 16, "qps"]
+    assert one.value == pytest.approx(1.25, rel=1e-3)
+    assert found["int8"].differences["accuracy"].value == pytest.approx(-100 * 18 / 300)
+    assert found["int8"].corrected == pytest.approx(2 * stats.binomtest(0, 18).pvalue)
+    assert found["qat"].corrected == pytest.approx(stats.binomtest(0, 1).pvalue)
+    out = tmp_path / "site"
+    render(tmp_path, out)
+    page = (out / "cell-run-int8.html").read_text()
+    assert page.index("Against its baseline") < page.index("the same engine in floating point") < page.index("1.25×")
+    assert "the same engine in floating point" not in (out / "cell-run-ort.html").read_text()
 
 
 def test_an_invalid_cell_is_compared_and_what_the_finding_is_about_is_not_ranked(tmp_path: Path) -> None:

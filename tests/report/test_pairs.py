@@ -13,6 +13,7 @@ from scipy import stats
 from harness import record
 from harness.cli import main
 from harness.errors import QuantboardError
+from harness.record import Checkpoint
 from harness.report import pairs
 from tests.harness.records import make_record
 from tests.report.stored_scores import add, answers
@@ -50,6 +51,17 @@ def test_labels_are_paired_by_task_and_seed(results: Path, capsys: Any) -> None:
     ratio = next(one for one in found[0]["ratios"] if one["load"] == "real")
     assert ratio["value"] == pytest.approx(2, rel=0.01)
     assert (ratio["a"], ratio["b"]) == (pytest.approx(100), pytest.approx(np.mean(SLOW)))
+
+
+def test_a_pair_of_two_trainings_says_so(tmp_path: Path, capsys: Any) -> None:
+    for name, weights in (("fp32", "new"), ("int8", "old")):
+        checkpoint = Checkpoint(
+            key="f", recipe="r", source="s", architecture={}, parameters=1, weights_bytes=4, lineage={"f": weights}
+        )
+        add(tmp_path, name, answers(300, 20), label=name, checkpoint=checkpoint)
+    (found,) = json.loads(call(capsys, tmp_path, "int8", "fp32", "--json")[1])
+    assert found["other_training"] is True
+    assert "two trainings" in call(capsys, tmp_path, "int8", "fp32", "--markdown")[1]
 
 
 def test_record_ids_are_taken_as_they_are(results: Path, capsys: Any) -> None:
