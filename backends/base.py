@@ -82,6 +82,7 @@ class Backend(Protocol):
     """An engine at a precision."""
 
     name: str
+    """ENGINE_PRECISION, the engine in one word: pages compare an engine's integer flavours with its floating-point one."""
     version: int
     """Raised on purpose when results or speed change: it is part of every cell's key."""
     distributions: tuple[str, ...]

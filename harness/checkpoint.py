@@ -20,7 +20,7 @@ from typing import Any
 from harness import recipes
 from harness.cells import CORPUS, CheckpointSpec, folder_of
 from harness.errors import CheckpointError, QuantboardError, SourceUnavailable
-from harness.origin import origin
+from harness.origin import estranged, origin
 from harness.sources import corpus_identity, look_up
 from tasks import Task, open_task
 
@@ -38,6 +38,8 @@ def ensure(spec: CheckpointSpec, cache: Path) -> Path:
     from safetensors import SafetensorError
 
     target = folder_of(spec, cache)
+    if why := estranged(spec, target.parent):
+        raise CheckpointError(why)
     if target.is_dir():
         return target
     for one in spec.needs:

@@ -19,6 +19,7 @@ from harness.cells import Cell, CheckpointSpec, digest, folder_of
 from harness.children import Ended, run_module
 from harness.claims import claimed
 from harness.measure.memory import available_bytes
+from harness.origin import content, estranged
 from harness.record import Record
 from harness.recording import kept_in, make_record, measured_record
 from harness.turns import Found, comparable, take_turns
@@ -284,7 +285,11 @@ def ensure_checkpoint(spec: CheckpointSpec, run: Run) -> Outcome | None:
     """Make the checkpoint in a process of its own unless it is in the cache; None when it is there afterwards.
 
     What failed once in a run is not tried again for the next cell that needs it."""
-    if folder_of(spec, run.cache).is_dir():
+    folder = folder_of(spec, run.cache)
+    if why := estranged(spec, folder.parent):
+        what, _, remedy = why.partition("; ")
+        return Outcome("failed", what, remedy)
+    if folder.is_dir():
         return None
     if spec.key in run.failed_checkpoints:
         return run.failed_checkpoints[spec.key]
@@ -332,9 +337,11 @@ def _plain(spec: CheckpointSpec) -> dict[str, Any]:
 
 
 def _drop_foreign(cell: Cell, run: Run) -> None:
-    """A record is of one state of the code and of one machine: what others measured is not kept, nor what uncommitted changes
-    did."""
-    folder, mark = kept_in(cell, run), {"commit": run.commit, "code": run.code, "machine": digest(run.machine)}
+    """A record is of one state of the code, of one machine and of one checkpoint: what was measured of others is not kept, nor
+    what uncommitted changes did."""
+    weights = content(folder_of(cell.checkpoint, run.cache))
+    folder = kept_in(cell, run)
+    mark = {"commit": run.commit, "code": run.code, "machine": digest(run.machine), "checkpoint": weights}
     stamp = folder / "code.json"
     if run.dirty or _read_kept(stamp) != mark:
         shutil.rmtree(folder, ignore_errors=True)

@@ -70,7 +70,7 @@ def origin(spec: CheckpointSpec, task: Task | None, folder: Path) -> dict[str, A
         "parameters": parameters,
         "weights_bytes": weights.stat().st_size,
         "weights_sha256": sha256,
-        "lineage": {spec.key: sha256} | _before(spec, folder.parent),
+        "lineage": lineage(spec, folder.parent, sha256),
         "made_by": {
             "software": machine.software(MADE_WITH),
             "machine": {name: here[name] for name in ("cpu", "cores", "flags", "gpus")},
@@ -80,14 +80,48 @@ def origin(spec: CheckpointSpec, task: Task | None, folder: Path) -> dict[str, A
     }
 
 
-def _before(spec: CheckpointSpec, folder: Path) -> dict[str, str]:
-    """The weights that it was made from or taught by, by checkpoint keys: a checkpoint that is trained anew keeps its key, not
-    its weights, and what was made from the old ones is no kin of the new."""
-    found: dict[str, str] = {}
-    for one in spec.needs:
-        origin = json.loads((folder / one.key / "origin.json").read_text())
-        found |= origin.get("lineage") or {one.key: origin["weights_sha256"]}
+def lineage(spec: CheckpointSpec, folder: Path, weights: str) -> dict[str, str]:
+    """Weights (SHA-256) by checkpoint keys: its own, and all that it was made from or taught by. A checkpoint that is trained
+    anew keeps its key, not its weights, and what was made from the old ones is no kin of the new. Empty where that of one of
+    them is not known."""
+    before = [lineage_of(read_origin(folder / one.key)) for one in spec.needs]
+    if not all(before):
+        return {}
+    return {spec.key: weights} | {key: value for one in before for key, value in one.items()}
+
+
+def lineage_of(origin: dict[str, Any]) -> dict[str, str]:
+    """Of a checkpoint of before lineages were kept its own weights, if it was made from no other; else nothing."""
+    alone = not origin.get("parent") and not origin.get("teacher")
+    kept: dict[str, str] = origin.get("lineage") or ({origin["key"]: origin["weights_sha256"]} if alone else {})
+    return kept
+
+
+def read_origin(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "origin.json").read_text())
     return found
+
+
+def estranged(spec: CheckpointSpec, checkpoints: Path) -> str:
+    """What to say of a checkpoint that is there, but was made from (or taught by) another training of one that is there too;
+    else nothing."""
+    folder = checkpoints / spec.key
+    kept = lineage_of(read_origin(folder)) if folder.is_dir() else {}
+    for one in spec.needs:
+        there = checkpoints / one.key
+        if one.key in kept and there.is_dir() and read_origin(there)["weights_sha256"] != kept[one.key]:
+            return (
+                f"checkpoint {spec.model} ({spec.recipe}) comes of another training of {one.model} than the one that is there; "
+                f"delete {folder} and it is made anew"
+            )
+    return ""
+
+
+def content(folder: Path) -> str:
+    """What tells a checkpoint from another of its key: its weights, and its ranges where it has some."""
+    ranges = folder / "ranges.json"
+    of_ranges = hashlib.sha256(ranges.read_bytes()).hexdigest() if ranges.is_file() else ""
+    return f"{read_origin(folder)['weights_sha256']} {of_ranges}"
 
 
 def _settings(spec: CheckpointSpec) -> dict[str, Any]:
@@ -107,7 +141,7 @@ def describe(folder: Path) -> Checkpoint:
     """A checkpoint folder as a record keeps it."""
     from harness.record import Checkpoint
 
-    origin = json.loads((folder / "origin.json").read_text())
+    origin = read_origin(folder)
     same = (
         "key", "recipe", "source", "stand_in", "architecture", "parameters", "weights_bytes", "scheme", "parent", "made_by"
     )  # fmt: skip
@@ -115,7 +149,7 @@ def describe(folder: Path) -> Checkpoint:
     return Checkpoint(
         **{name: origin[name] for name in same},
         **{name: origin.get(name) for name in of_making},
-        lineage=origin.get("lineage") or {origin["key"]: origin["weights_sha256"]},
+        lineage=lineage_of(origin),
         quantization=_quantization(folder) if (folder / "ranges.json").is_file() else None,
         train=origin["settings"],
         stages=origin.get("stages", []),

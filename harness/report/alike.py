@@ -66,8 +66,24 @@ def accuracy_stands(entry: Record) -> bool:
 def other_training(one: Record, other: Record) -> bool:
     """Whether both come of a checkpoint that is one by its settings but not by its weights: it was trained anew in between.
     What tells the two cells apart is then also what training leaves to chance. Not known of records without a lineage."""
-    mine, theirs = (entry.checkpoint.lineage if entry.checkpoint else {} for entry in (one, other))
+    mine, theirs = _lineage(one), _lineage(other)
     return any(theirs.get(key, weights) != weights for key, weights in mine.items())
+
+
+def not_kin(entry: Record, base: Record) -> str:
+    """Why accuracy is not compared with a baseline: a cell comes of the baseline's very weights, or nothing can be said of
+    it. Of two records without a lineage that is taken for granted."""
+    mine, theirs = _lineage(entry), _lineage(base)
+    if not mine and not theirs:
+        return ""
+    if not mine or not theirs or base.checkpoint is None:
+        return "training not known"
+    key = base.checkpoint.key
+    return "" if mine.get(key) == theirs[key] else "other training"
+
+
+def _lineage(entry: Record) -> dict[str, str]:
+    return entry.checkpoint.lineage if entry.checkpoint else {}
 
 
 def machine_of(entry: Record) -> str:

@@ -23,7 +23,7 @@ from harness.measure.paired import (
 )
 from harness.measure.validity import OTHERS_BOUND, STEAL_BOUND, THROTTLED_BOUND
 from harness.record import Accuracy, Figure, Record, Speed, TurnRound, Turns
-from harness.report.alike import accuracy_stands, conditions, other_training
+from harness.report.alike import accuracy_stands, conditions, not_kin
 from harness.report.stored import Stored
 from tasks import Scores
 
@@ -40,15 +40,15 @@ FIGURES = {"single_stream": ("p50_ms", "p90_ms", "p99_ms"), "multi_stream": ("p5
 class Beside:
     """One cell of a board against its baseline, and its ranks among the board's cells of the same seed.
 
-    base: None where the board has none. retrained: the baseline's weights are not those that this cell comes of, so that
-    accuracy is not compared. differences: by metric, in points, with uncorrected p. corrected: Holm's p of the
+    base: None where the board has none. not_kin: why accuracy is not compared: the baseline's weights are not, or are
+    not known to be, those that this cell comes of. differences: by metric, in points, with uncorrected p. corrected: Holm's p of the
     primary metric over all cells of the board. share: of the baseline's primary metric, share_range: the same of the ends of
     that difference's interval; bound: the strictest of MLPerf's that the share holds, 0 for none. ratios: mine over the baseline's. speed_up: the one that tables show, of the largest batch at
     real lengths: by turns, or where both took none together of samples a second offline; with Holm's p over the board.
     """
 
     base: Record | None = None
-    retrained: bool = False
+    not_kin: str = ""
     differences: Mapping[str, Comparison] = field(default_factory=dict)
     corrected: float | None = None
     share: float | None = None
@@ -79,6 +79,7 @@ class OverSeeds:
     values: tuple[float, float, float]
     deviation: float
     points: tuple[float, float, float] | None
+    not_kin: str = ""
 
 
 def accuracy_of(entry: Record, split: str) -> Accuracy | None:
@@ -104,15 +105,18 @@ def baseline_of(entry: Record, entries: Sequence[Record]) -> Record | None:
 
 
 def unquantized_of(entry: Record, entries: Sequence[Record]) -> Record | None:
-    """The ancestor's cell of the same task and seed on the same engine without integer products. Engines are told apart by the
-    first word of a backend's name. None for a cell that has no integer products itself."""
+    """The cell of the same model, task and seed on the same engine (first word of a backend's name), its same version and the
+    same device, without a scheme and integer products; of several the one with the first name. None for a cell that has no
+    integer products itself."""
     if entry.flops is None or not entry.flops.int8_share:
         return None
-    wanted = (ancestor_of(entry), entry.seed, entry.task, entry.backend.partition("_")[0])
-    plain = (one for one in entries if one.flops and not one.flops.int8_share and not one.simulated)
-    return next(
-        (one for one in plain if (one.model, one.seed, one.task, one.backend.partition("_")[0]) == wanted), None
-    )
+    plain = [one for one in entries if one.flops and not one.flops.int8_share and not one.simulated and not one.scheme]
+    return min((one for one in plain if _engine(one) == _engine(entry)), key=lambda one: one.backend, default=None)
+
+
+def _engine(entry: Record) -> tuple[object, ...]:
+    name = entry.backend.partition("_")[0]
+    return name, entry.model, entry.seed, entry.task, entry.device, sorted(entry.software.items())
 
 
 def compare_engines(entries: Sequence[Record], split: str, stored: Stored) -> dict[str, Beside]:
@@ -136,7 +140,8 @@ def compare_board(entries: Sequence[Record], split: str, stored: Stored) -> dict
     for seed in dict.fromkeys(entry.seed for entry in entries):
         valid = [entry for entry in entries if entry.seed == seed and entry.status == "ok"]
         stands = [entry for entry in entries if entry.seed == seed and accuracy_stands(entry)]
-        for name, (count, rank) in _accuracy_ranks(stands, split, primary, stored).items():
+        kin = [entry for entry in stands if not found[entry.record_id].not_kin]
+        for name, (count, rank) in _accuracy_ranks(kin, split, primary, stored).items():
             found[name] = replace(found[name], rank=rank, ranked=count)
         for name, (count, rank) in max(_turn_ranks(stands), _speed_ranks(valid), key=len).items():
             found[name] = replace(found[name], speed_rank=rank, speed_ranked=count)
@@ -151,8 +156,8 @@ def _against(entry: Record, base: Record | None, split: str, stored: Stored) -> 
     if base is None or base.record_id == entry.record_id:
         return Beside(base=base)
     mine, theirs = accuracy_of(entry, split), accuracy_of(base, split)
-    if mine is None or theirs is None or other_training(entry, base):
-        return Beside(base=base, retrained=other_training(entry, base), ratios=speed_ratios(entry, base))
+    if mine is None or theirs is None or not_kin(entry, base):
+        return Beside(base=base, not_kin=not_kin(entry, base), ratios=speed_ratios(entry, base))
     scores = stored.scores(entry, split), stored.scores(base, split)
     one, other = mine.metrics.get(mine.primary), theirs.metrics.get(mine.primary)
     if apart(*scores):
@@ -417,6 +422,7 @@ def _over_seeds(
         _three(values),
         statistics.stdev(values),
         _three(points) if len(points) == len(entries) else None,
+        next((why for entry in entries if (why := beside[entry.record_id].not_kin)), ""),
     )
 
 

@@ -235,6 +235,7 @@ def rows(pairs: Sequence[Pair]) -> list[tuple[str, ...]]:
             values = (_metric(pair.mine, pair.split, name), _metric(pair.theirs, pair.split, name))
             shown = f"{one.value:+.2f}" + _range(one, "+.2f") + " points"
             p = p_text(pair.corrected[name]) or one.method
+            p += "; two trainings" if other_training(pair.mine, pair.theirs) else ""
             found.append((*head, name, *(f"{value:.2f}" for value in values), shown, p))
         if pair.same:
             count, of = pair.same
@@ -280,7 +281,7 @@ def notes(pairs: Sequence[Pair]) -> list[str]:
         found.append("Some ratios of speed are between different machines.")
     if any(other_training(pair.mine, pair.theirs) for pair in pairs):
         found.append(
-            "Some pairs come of two trainings with the same settings: what training leaves to chance is in them, too."
+            "Pairs with 'two trainings' come of two with the same settings: what training leaves to chance is in them, too."
         )
     if unsure := sorted({one.label for pair in pairs for one in (pair.mine, pair.theirs) if one.status == "invalid"}):
         found.append(

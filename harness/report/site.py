@@ -166,7 +166,7 @@ def against(entry: Record, beside: Beside) -> dict[str, Any]:
     assert beside.base is not None
     return {
         "base": beside.base,
-        "retrained": beside.retrained,
+        "not_kin": beside.not_kin,
         "page": page_name(beside.base),
         "share": tables.share(entry, beside),
         "asked": 100 * tables.asked_of(entry),

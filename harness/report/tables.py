@@ -115,8 +115,8 @@ ROUNDS = "Mean over fresh processes (rounds) and Student's t interval over them,
 QPS = "QPS, real lengths"
 COMPARED = (
     ("rank", "", "Ranks that {metric} may hold among this table's cells of the same seed, 1 the best (a finding about speed alone takes nothing from it): every pair is tested on the same examples, with Holm's correction over all pairs, and cells that cannot be told apart share ranks. That is more tests than those against the baseline, so two cells may share ranks whose difference is significant."),
-    ("difference", "points", "{metric} less that of the cell's own baseline (same seed; the model itself, a QAT model's parent or a student's teacher, on the baseline backend), paired over the same examples: McNemar's exact test for right-or-wrong metrics of independent examples, else a paired bootstrap, which resamples SQuAD's articles. The interval is 95% for this cell alone; p is Holm-corrected over the table. 'other training': the baseline's model has been trained anew since, so there is nothing to pair."),
-    ("of baseline", "%", "{metric} as a share of the baseline's. MLPerf Inference asks its BERT entries for 99% or 99.9%; a badge, not a test. Below it the same of the 95% interval of the difference: where that reaches over the bound, other examples might turn the badge."),
+    ("difference", "points", "{metric} less that of the cell's own baseline (same seed; the model itself, a QAT model's parent or a student's teacher, on the baseline backend), paired over the same examples: McNemar's exact test for right-or-wrong metrics of independent examples, else a paired bootstrap, which resamples SQuAD's articles. The interval is 95% for this cell alone; p is Holm-corrected over the table. 'other training': this cell's weights do not come of the baseline's, and nothing is compared or ranked; 'training not known': whether they do cannot be told."),
+    ("of baseline", "%", "{metric} as a share of the baseline's. MLPerf Inference asks its BERT entries for 99% or 99.9%; a badge, not a test. Below it the share at both ends of the difference's 95% interval (not corrected; the baseline's figure taken as it is): where the bound lies between them, other examples might turn the badge."),
 )  # fmt: skip
 SPEED_COMPARED = (
     ("speed-up", "×", "How many times the baseline's samples a second, at real lengths: by turns, the ratio of the times that both took for the same batches, run alternately in fresh processes (so it need not be the ratio of the two QPS, each measured alone, and stands where one of those is invalid); where they took no turns, the ratio of the QPS. 95% interval over rounds; p is Holm-corrected over the column."),
@@ -242,11 +242,7 @@ def _values(entry: Record, split: str, names: Sequence[str], beside: Beside) -> 
     is_base = beside.base is not None and beside.base.record_id == entry.record_id
     found = beside.differences.get(names[0])
     yield (
-        Value("baseline", 0.0)
-        if is_base
-        else difference(found, beside.corrected)
-        if found
-        else Value("other training" if beside.retrained else "")
+        Value("baseline", 0.0) if is_base else difference(found, beside.corrected) if found else Value(beside.not_kin)
     )
     yield Value("baseline", 1.0) if is_base else share(entry, beside)
     for scenario, load, quantity, name, *_ in SPEED_COLUMNS:

@@ -13,6 +13,7 @@ from backends.base import BackendError
 from backends.bert import check_finite, read_architecture
 from harness.cells import CheckpointSpec
 from harness.errors import CheckpointError
+from harness.origin import read_origin
 from harness.training.cpu import register_attention, replace_dropout
 from harness.training.devices import crew
 from harness.training.loop import Loss, train
@@ -117,10 +118,13 @@ def run(
     """Train `model` in place; returns what origin.json says of it. `loss_of`, `width`: as `train` takes them. Raises
     CheckpointError."""
     _check_room(state.parent, model, settings)
+    made_from = {
+        f"training of {one.model} ({one.recipe})": read_origin(state.with_name(one.key))["weights_sha256"]
+        for one in spec.needs
+    }
+    how: dict[str, Any] = {"loss_of": loss_of, "width": width, "made_from": made_from}
     try:
-        trained = train(
-            model, features, settings, seed=spec.seed, state=state, device=device, loss_of=loss_of, width=width
-        )
+        trained = train(model, features, settings, seed=spec.seed, state=state, device=device, **how)
     except torch.OutOfMemoryError:
         raise CheckpointError(
             f"{spec.model}: the GPU's memory does not hold a batch of {settings.batch_size}; lower train.batch_size"

@@ -65,10 +65,12 @@ def train(
     device: str,
     loss_of: Loss | None = None,
     width: int | None = None,
+    made_from: Mapping[str, str] = {},
     say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
 ) -> Trained:
     """Train `model` in place on `features` (with labels). `state`: folder of the states to resume from; removing it is up to
-    the caller. `width`: tokens that every batch is padded to; default: its own longest.
+    the caller. `width`: tokens that every batch is padded to; default: its own longest. `made_from`: hashes by name of what
+    the training starts from and is taught by; a state of others is not gone on with.
 
     Raises CheckpointError when the loss is not a number, and KeyboardInterrupt after a state was saved.
     """
@@ -84,7 +86,9 @@ def train(
     )
     precision = settings.precision if settings.precision != "auto" else native_precision(device)
     scaler = torch.amp.GradScaler(device, enabled=precision == "fp16")
-    training = Training(model, optimizer, scaler, together, _made_by(device, precision, together.size))
+    training = Training(
+        model, optimizer, scaler, together, _made_by(device, precision, together.size) | dict(made_from)
+    )
     steps = settings.max_steps or math.ceil(settings.epochs * math.ceil(len(features) / settings.batch_size))
 
     progress = training.resume(state, say)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import harness.executor
-from harness.cells import Cell
+from harness.cells import Cell, folder_of
 from harness.checkpoint import as_planned, ensure
 from harness.children import KEEP_MEMORY, Ended, _environment
 from harness.errors import CheckpointError, QuantboardError
@@ -81,14 +81,20 @@ def test_examples_of_other_content_fail_the_cell(cell: Cell, run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"code": "another"}, {"commit": "another"}, {"machine": {"flags": ["avx2", "avx512_vnni"]}}]
+    "change", [{"code": "another"}, {"commit": "another"}, {"machine": {"flags": ["avx2", "avx512_vnni"]}}, {}]
 )
-def test_what_another_program_or_machine_measured_is_not_kept(cell: Cell, run: Run, change: dict[str, Any]) -> None:
-    mine = replace(run, dirty=False)
+def test_what_another_program_machine_or_checkpoint_measured_is_not_kept(
+    cell: Cell, run: Run, change: dict[str, Any]
+) -> None:
+    mine, checkpoint = replace(run, dirty=False), folder_of(cell.checkpoint, run.cache)
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "origin.json").write_text('{"weights_sha256": "w"}')
     _drop_foreign(cell, mine)
     (kept_in(cell, mine) / "round-1.json").write_text("{}")
     _drop_foreign(cell, mine)
     assert (kept_in(cell, mine) / "round-1.json").exists()
+    if not change:
+        (checkpoint / "ranges.json").write_text("other ranges")
     _drop_foreign(cell, replace(mine, **change))
     assert not (kept_in(cell, mine) / "round-1.json").exists()
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ from backends.ranges import read_ranges
 from harness import checkpoint
 from harness.cells import CheckpointSpec, folder_of
 from harness.checkpoint import ensure, main
+from harness.errors import CheckpointError
+from harness.executor import ensure_checkpoint
 from harness.origin import describe
 from harness.recipes import load_tokenizer
 from tasks import DataRef, TaskError
@@ -184,6 +187,36 @@ def test_calibration_adds_ranges_to_the_same_weights(trained: Path, cache: Path)
     assert described.train_seconds == parent.train_seconds
     assert described.calibration_seconds is not None
     assert not (trained / "ranges.json").exists()
+
+
+def test_what_was_made_of_another_training_is_not_used(trained: Path, tmp_path: Path) -> None:
+    """The parent was made anew under the same key while what was made of the old one stayed."""
+    cache = tmp_path / "cache"
+    shutil.copytree(trained, cache / "checkpoints" / trained.name)
+    child = ptq(sample_spec())
+    folder = ensure(child, cache)
+    assert ensure(child, cache) == folder
+    origin = cache / "checkpoints" / trained.name / "origin.json"
+    origin.write_text(json.dumps(json.loads(origin.read_text()) | {"weights_sha256": "of another training"}))
+    line = rf"tiny \(ptq\) comes of another training of tiny than .*; delete {folder} and"
+    with pytest.raises(CheckpointError, match=line):
+        ensure(child, cache)
+    run: Any = SimpleNamespace(cache=cache, failed_checkpoints={})
+    missing = ensure_checkpoint(child, run)
+    assert missing is not None and (missing.status, str(folder) in missing.remedy) == ("failed", True)
+    shutil.rmtree(folder)
+    assert describe(ensure(child, cache)).lineage.keys() == {child.key, trained.name}
+
+
+def test_of_a_parent_of_before_lineages_nothing_is_known(trained: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    parent = Path(shutil.copytree(trained, cache / "checkpoints" / trained.name)) / "origin.json"
+    content = json.loads(parent.read_text())
+    del content["lineage"]
+    parent.write_text(json.dumps(content))
+    assert describe(parent.parent).lineage == {trained.name: sha256_of(trained)}  # it was made of no other
+    parent.write_text(json.dumps(content | {"parent": "of before"}))
+    assert describe(parent.parent).lineage == describe(ensure(ptq(sample_spec()), cache)).lineage == {}
 
 
 def test_calibration_follows_its_seed_and_reads_train_alone(

@@ -20,7 +20,7 @@ from harness.plan import Plan, make_plan
 from harness.sources import file_hash
 from harness.suite import load_suite
 from tasks import DataIdentity, DataRef, SplitIdentity
-from tests.harness.test_suite import GOOD
+from tests.harness.suite_mistakes import GOOD
 
 ROOT = Path(__file__).resolve().parents[2]
 MACHINE = {"cpu": "A processor", "cpu_model": "x 1 2", "cores": 4, "gpus": []}

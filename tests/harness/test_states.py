@@ -39,10 +39,12 @@ def test_a_resumed_training_ends_with_the_same_bits(tmp_path: Path, how: str) ->
     assert [step for step, _ in trained.curve] == list(range(1, 19))
 
 
-@pytest.mark.parametrize("what", ["program", "torch", "device", "precision"])
-def test_what_another_program_or_device_began_is_not_gone_on_with(tmp_path: Path, what: str) -> None:
+@pytest.mark.parametrize("what", ["program", "torch", "device", "precision", "training of parent"])
+def test_what_another_program_or_device_or_from_another_parent_began_is_not_gone_on_with(
+    tmp_path: Path, what: str
+) -> None:
     """It begins anew, and its own states, of earlier steps, are those that it goes on from when it is cut in turn."""
-    common: dict[str, Any] = {"checkpoint_every": 5, "epochs": 3}
+    common: dict[str, Any] = {"checkpoint_every": 5, "epochs": 3, "made_from": {"training of parent": "its weights"}}
     whole, _, _ = run(tmp_path / "whole", **common)
     with pytest.raises(Stop):
         run(tmp_path / "cut", loss=stops_at(13, stop), **common)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from harness.errors import SuiteError
 from harness.suite import Suite, load_suite
 from harness.suite_problems import path as dotted
-from tests.harness.test_suite import GOOD
+from tests.harness.suite_mistakes import GOOD
 
 CONTENT = tomllib.loads(GOOD)
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.test_suite import GOOD, TRAIN, Tell, load, problems
+from tests.harness.suite_mistakes import GOOD, TRAIN
+from tests.harness.test_suite import Tell, load, problems
 
 __all__ = ["problems"]  # the fixture
 

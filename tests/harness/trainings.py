@@ -58,7 +58,13 @@ def model(dropout: float = 0.0, attention: str = "eager", labels: int | None = N
 
 
 def run(
-    folder: Path, made: Any = None, *, rows: Features | None = None, loss: Loss | None = None, **changes: Any
+    folder: Path,
+    made: Any = None,
+    *,
+    rows: Features | None = None,
+    loss: Loss | None = None,
+    made_from: dict[str, str] | None = None,
+    **changes: Any,
 ) -> tuple[State, Trained, list[str]]:
     made = model() if made is None else made
     lines: list[str] = []
@@ -70,6 +76,7 @@ def run(
         state=folder,
         device="cpu",
         loss_of=loss,
+        made_from=made_from or {},
         say=lines.append,
     )
     return {name: value.clone() for name, value in made.state_dict().items()}, trained, lines

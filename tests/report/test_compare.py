@@ -53,25 +53,50 @@ def of_weights(key: str, **lineage: str) -> Checkpoint:
     return Checkpoint(key=key, recipe="r", source="s", architecture={}, parameters=1, weights_bytes=4, lineage=lineage)
 
 
-def test_accuracy_is_not_compared_with_a_baseline_of_another_training(tmp_path: Path) -> None:
-    """One settings key, two trainings: a cache was emptied, and only some cells were run again."""
-    add(tmp_path, "fp32", answers(300, 20), baseline=True, qps=SLOW, checkpoint=of_weights("f", f="new"))
-    kin = {"same": {"f": "new", "p": "x"}, "older": {"f": "old", "p": "y"}, "unknown": {}}
-    for name, lineage in kin.items():
-        add(tmp_path, name, answers(300, 40), qps=FAST, checkpoint=of_weights("p", **lineage))
-    found = compared(tmp_path)
-    assert {name: (one.retrained, "accuracy" in one.differences) for name, one in found.items() if name != "fp32"} == {
-        "same": (False, True),
-        "older": (True, False),
-        "unknown": (False, True),
-    }
-    assert (found["older"].share, found["older"].bound, found["older"].corrected) == (None, None, None)
-    assert found["same"].corrected == found["unknown"].corrected == pytest.approx(2 * stats.binomtest(0, 20).pvalue)
-    assert found["older"].ratios.keys() == found["same"].ratios.keys() != set()
-    out = tmp_path / "site"
-    render(tmp_path, out)
-    assert "other training" in next(out.glob("suite-*.html")).read_text()
-    assert ["was trained anew" in path.read_text() for path in sorted(out.glob("cell-*.html"))].count(True) == 1
+@pytest.mark.parametrize(
+    ("kept", "why"),
+    [
+        ({"f": "new", "p": "x"}, ""),
+        ({"f": "old", "p": "y"}, "other training"),  # the cache was emptied, and only some cells were run again
+        ({"other settings": "z", "p": "y"}, "other training"),
+        ({}, "training not known"),
+    ],
+)
+def test_accuracy_is_compared_with_a_baseline_of_the_same_weights_alone(
+    tmp_path: Path, kept: dict[str, str], why: str
+) -> None:
+    results, out = tmp_path / "results", tmp_path / "site"
+    add(results, "fp32", answers(300, 20), baseline=True, qps=SLOW, checkpoint=of_weights("f", f="new"))
+    for seed in (1, 2):
+        seeded = {"baseline": seed == 2, "seed": seed}
+        add(
+            results,
+            f"int8-{seed}",
+            answers(300, 40),
+            qps=FAST,
+            label="int8",
+            checkpoint=of_weights("p", **kept),
+            **seeded,
+        )
+    add(results, "kin", answers(300, 40), qps=FAST, checkpoint=of_weights("k", f="new", k="w"))
+    found = compared(results)
+    one = found["int8-1"]
+    assert (one.not_kin, "accuracy" in one.differences, one.share is None) == (why, not why, bool(why))
+    assert {name: other.ranked for name, other in found.items() if name != "int8-2"} == dict.fromkeys(
+        ("fp32", "kin"), 2 if why else 3
+    ) | {"int8-1": 0 if why else 3}
+    assert found["kin"].corrected == pytest.approx((1 if why else 2) * stats.binomtest(0, 20).pvalue)
+    assert one.ratios.keys() == found["kin"].ratios.keys() != set()
+    render(results, out)
+    suite, cell = next(out.glob("suite-*.html")).read_text(), (out / "cell-run-int8-1.html").read_text()
+    assert (suite.count(f">{why}</td>") > 1) if why else ("training</td>" not in suite)
+    assert ("accuracy is not compared" in cell) == bool(why)
+
+
+def test_records_of_before_lineages_are_compared_as_they_were(tmp_path: Path) -> None:
+    add(tmp_path, "fp32", answers(300, 20), baseline=True, checkpoint=of_weights("f"))
+    add(tmp_path, "int8", answers(300, 40), checkpoint=of_weights("p"))
+    assert "accuracy" in compared(tmp_path)["int8"].differences
 
 
 def test_cells_that_cannot_be_told_apart_share_ranks(tmp_path: Path) -> None:
@@ -96,21 +121,28 @@ def test_int8_is_also_compared_with_its_own_engine_in_floating_point(tmp_path: P
     engine, int8 = (80.0, 80.6, 79.4, 80.3, 79.7), (100.0, 100.7, 99.3, 100.4, 99.6)
     add(tmp_path, "fp32", answers(300, 20), qps=SLOW, baseline=True, flops=products(0.0))
     add(tmp_path, "ort", answers(300, 22), qps=engine, backend="onnxruntime_fp32", flops=products(0.0))
+    for name, changes in {
+        "gpu": {"device": "cuda"}, "version": {"software": {"onnxruntime": "1"}}, "float": {"scheme": "engine_int8"},
+        "model": {"model": "teacher"},
+    }.items():  # fmt: skip
+        more: Any = {"backend": "onnxruntime_aa", "flops": products(0.0)} | changes
+        add(tmp_path, name, answers(300, 90), qps=SLOW, **more)
     add(tmp_path, "int8", answers(300, 40), qps=int8, backend="onnxruntime_int8", flops=products(0.9))
-    add(tmp_path, "qat", answers(300, 21), model="qat", backend="onnxruntime_int8", flops=products(0.9),
-        settings={"limit": None, "ancestor": "tiny"})  # fmt: skip
+    student: Any = {"model": "student", "settings": {"limit": None, "ancestor": "teacher"}}
+    add(tmp_path, "student", answers(300, 21), backend="onnxruntime_int8", flops=products(0.9), **student)
     add(tmp_path, "other", answers(300, 22), seed=2, backend="onnxruntime_int8", flops=products(0.9))
     add(tmp_path, "own", answers(300, 22), backend="torch_int8", label="own", flops=products(0.9))
     read = list(record.read(tmp_path))
     (board,) = tables.boards([entry for _, entry in read], Stored(read))
     found = {name.removeprefix("run-"): one for name, one in board.engines.items()}
-    assert set(found) == {"int8", "qat"}  # the baseline is torch's own engine in floating point
-    assert {one.base.key for one in found.values() if one.base} == {"ort"}
+    assert set(found) == {
+        "int8"
+    }  # own: the baseline is its engine in floating point; student: its own weights are not there
+    assert found["int8"].base is not None and found["int8"].base.key == "ort"
     one = found["int8"].ratios["offline", "real", 16, "qps"]
     assert one.value == pytest.approx(1.25, rel=1e-3)
     assert found["int8"].differences["accuracy"].value == pytest.approx(-100 * 18 / 300)
-    assert found["int8"].corrected == pytest.approx(2 * stats.binomtest(0, 18).pvalue)
-    assert found["qat"].corrected == pytest.approx(stats.binomtest(0, 1).pvalue)
+    assert found["int8"].corrected == pytest.approx(stats.binomtest(0, 18).pvalue)
     out = tmp_path / "site"
     render(tmp_path, out)
     page = (out / "cell-run-int8.html").read_text()
