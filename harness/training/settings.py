@@ -94,7 +94,7 @@ class Distill(BaseModel):
     )
     prediction: dict[str, Any] | None = Field(None, description="on the task: the teacher's outputs")
     labels: dict[str, Any] | None = Field(
-        None, description="on the task: its labels and no teacher, for the same student trained as long without one"
+        None, description="on the task: its labels and no teacher, for the same student trained without one"
     )
     layers: int | None = Field(
         None, ge=1, le=96, description="layers of the source that the student keeps, evenly spaced; default: all"
