@@ -146,9 +146,9 @@ def describe(folder: Path) -> Checkpoint:
         "key", "recipe", "source", "stand_in", "architecture", "parameters", "weights_bytes", "scheme", "parent", "made_by"
     )  # fmt: skip
     of_making = ("train_seconds", "train_device", "train_examples", "calibration_seconds")
+    values: dict[str, Any] = {name: origin[name] for name in same} | {name: origin.get(name) for name in of_making}
     return Checkpoint(
-        **{name: origin[name] for name in same},
-        **{name: origin.get(name) for name in of_making},
+        **values,
         lineage=lineage_of(origin),
         quantization=_quantization(folder) if (folder / "ranges.json").is_file() else None,
         train=origin["settings"],

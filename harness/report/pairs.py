@@ -14,7 +14,8 @@ from harness.errors import QuantboardError
 from harness.measure.paired import Comparison, holm
 from harness.record import Record, order
 from harness.report.alike import data_of, examples_of, is_sample, machine_of_board, other_training
-from harness.report.compare import TURNS, Load, compare_metrics, shared_rounds, speed_ratios
+from harness.report.compare import compare_metrics
+from harness.report.ratios import TURNS, Load, shared_rounds, speed_ratios
 from harness.report.stored import Stored
 from harness.report.tables import p_text
 

@@ -23,9 +23,7 @@ from harness.report.alike import (
     parts_of,
 )
 from harness.report.compare import (
-    TURNS,
     Beside,
-    Load,
     OverSeeds,
     accuracy_of,
     compare_board,
@@ -33,6 +31,7 @@ from harness.report.compare import (
     over_seeds,
     speed_of,
 )
+from harness.report.ratios import TURNS, Load
 from harness.report.stored import Stored
 
 

@@ -14,7 +14,8 @@ from harness import record
 from harness.errors import RecordError
 from harness.record import Checkpoint, Finding, Flops
 from harness.report import tables
-from harness.report.compare import Beside, baseline_of, compare_board, speed_ratios, took_turns
+from harness.report.compare import Beside, baseline_of, compare_board
+from harness.report.ratios import speed_ratios, took_turns
 from harness.report.site import render
 from harness.report.stored import Stored
 from tests.harness.records import make_record
@@ -68,7 +69,7 @@ def test_accuracy_is_compared_with_a_baseline_of_the_same_weights_alone(
     results, out = tmp_path / "results", tmp_path / "site"
     add(results, "fp32", answers(300, 20), baseline=True, qps=SLOW, checkpoint=of_weights("f", f="new"))
     for seed in (1, 2):
-        seeded = {"baseline": seed == 2, "seed": seed}
+        seeded: dict[str, Any] = {"baseline": seed == 2, "seed": seed}
         add(
             results,
             f"int8-{seed}",
@@ -121,10 +122,13 @@ def test_int8_is_also_compared_with_its_own_engine_in_floating_point(tmp_path: P
     engine, int8 = (80.0, 80.6, 79.4, 80.3, 79.7), (100.0, 100.7, 99.3, 100.4, 99.6)
     add(tmp_path, "fp32", answers(300, 20), qps=SLOW, baseline=True, flops=products(0.0))
     add(tmp_path, "ort", answers(300, 22), qps=engine, backend="onnxruntime_fp32", flops=products(0.0))
-    for name, changes in {
-        "gpu": {"device": "cuda"}, "version": {"software": {"onnxruntime": "1"}}, "float": {"scheme": "engine_int8"},
+    elsewhere: dict[str, dict[str, Any]] = {
+        "gpu": {"device": "cuda"},
+        "version": {"software": {"onnxruntime": "1"}},
+        "float": {"scheme": "engine_int8"},
         "model": {"model": "teacher"},
-    }.items():  # fmt: skip
+    }
+    for name, changes in elsewhere.items():
         more: Any = {"backend": "onnxruntime_aa", "flops": products(0.0)} | changes
         add(tmp_path, name, answers(300, 90), qps=SLOW, **more)
     add(tmp_path, "int8", answers(300, 40), qps=int8, backend="onnxruntime_int8", flops=products(0.9))

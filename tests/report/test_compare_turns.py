@@ -11,8 +11,9 @@ from scipy import stats
 
 from harness import record
 from harness.record import Finding
-from harness.report.compare import Beside, by_turns, compare_board
+from harness.report.compare import Beside, compare_board
 from harness.report.pairs import pair_up, rows, to_json
+from harness.report.ratios import by_turns
 from harness.report.stored import Stored
 from harness.report.tables import speed_up
 from tests.harness.records import make_record
