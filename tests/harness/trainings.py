@@ -21,7 +21,9 @@ State = dict[str, torch.Tensor]
 
 
 def settings(**changes: Any) -> TrainSettings:
-    return TrainSettings.model_validate({"learning_rate": 1e-3, "epochs": 2, "batch_size": 4, **changes})
+    """In float32 wherever this runs: what these tests hold it to is in float32, too."""
+    common = {"learning_rate": 1e-3, "epochs": 2, "batch_size": 4, "precision": "fp32"}
+    return TrainSettings.model_validate(common | changes)
 
 
 def features(rows: int = 21, labels: int | None = None) -> Features:
