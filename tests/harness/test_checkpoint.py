@@ -29,6 +29,7 @@ from harness.errors import CheckpointError
 from harness.executor import ensure_checkpoint
 from harness.origin import describe
 from harness.recipes import load_tokenizer
+from harness.training.loop import native_precision
 from tasks import DataRef, TaskError
 from tasks.sample import sample_tokenizer
 from tasks.squad import Squad
@@ -68,6 +69,7 @@ def test_the_origin_says_what_was_done(trained: Path) -> None:
     assert origin["key"] == trained.name == sample_spec().key
     described = describe(trained)
     assert (described.recipe, described.source, described.stand_in) == ("finetune", "scratch", True)
+    assert described.train_precision == native_precision("cpu")
     assert described.train_seconds is not None and 0 < described.train_seconds < 120
     assert described.train["learning_rate"] == 1e-3
 
