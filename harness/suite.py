@@ -55,6 +55,12 @@ class ShapeOverride(Table):
     max_query_length: Stride | None = Field(None, description="tokens that a question is cut to; questions only")
 
 
+class AugmentOverride(Table):
+    copies: int | None = Field(None, ge=1, le=100, description="new examples an example, at most")
+    probability: float | None = Field(None, gt=0, le=1, description="with which each word is exchanged")
+    candidates: int | None = Field(None, ge=1, le=1000, description="most likely words, of which one is drawn")
+
+
 class TaskOverride(Table):
     """What is different for one task."""
 
@@ -63,6 +69,7 @@ class TaskOverride(Table):
     distill: dict[Literal["general", "intermediate", "prediction", "labels"], dict[str, Any]] = Field(
         {}, description="settings that replace those of a stage of recipe 'distill'"
     )
+    augment: AugmentOverride = Field(AugmentOverride(), description="replaces what the model's distill.augment says")
 
 
 class Calibration(Table):

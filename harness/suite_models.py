@@ -225,8 +225,12 @@ def check_overrides(data: Raw, model: Raw, here: Where, *, trains: bool, stages:
             if not trains:
                 yield (*at, "train"), "recipe 'load' trains nothing; delete it, or set recipe = 'finetune'"
             yield from check_train(table(model.get("train")), train, (*at, "train"))
+        given = table(model.get("distill"))
+        if override.get("augment") and not (stages and given.get("augment")):
+            yield (*at, "augment"), "the model makes up no examples: it has no distill.augment; delete this"
+        elif override.get("augment") and facts and facts.kind == "question_answering":
+            yield (*at, "augment"), "exchanges words, which would move answers; delete it"
         if isinstance(changes := override.get("distill"), dict):
-            given = table(model.get("distill"))
             for stage, own in tables(changes):
                 place = (*at, "distill", stage)
                 if not stages:

@@ -101,7 +101,8 @@ def _augment(model: Model, task: str) -> dict[str, Any] | None:
     facts = task_facts(task)
     if model.distill is None or model.distill.augment is None or (facts and facts.kind == "question_answering"):
         return None
-    return model.distill.augment.model_dump(exclude_none=True)
+    own = model.task[task].augment.model_dump(exclude_none=True) if task in model.task else {}
+    return model.distill.augment.model_dump(exclude_none=True) | own
 
 
 def _merged(train: TrainSettings | None, changes: Mapping[str, Any]) -> dict[str, Any]:

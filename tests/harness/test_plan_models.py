@@ -113,6 +113,14 @@ def test_a_student_is_a_chain_of_stages(make: Make, with_text: dict[str, DataRef
     assert "augment" not in (question.distill or {})
 
 
+def test_a_task_may_have_its_own_number_of_new_examples(make: Make) -> None:
+    table = "[models.student.distill.prediction]"
+    own = MADE.replace(table, f'[models.student.task."glue/cola".augment]\ncopies = 30\n{table}')
+    assert own != MADE
+    spec = one(make((MADE_OF[0], own), FROM_HUB), "student", "glue/cola").checkpoint
+    assert (spec.distill or {})["augment"] == {"copies": 30, "probability": 0.4, "candidates": 15}
+
+
 CHANGES: dict[str, tuple[tuple[str, str], tuple[bool, bool, bool]]] = {
     "nothing": (("", ""), (False, False, False)),
     "the last stage's rate": (("learning_rate = 3e-5", "learning_rate = 2e-5"), (False, False, True)),

@@ -41,6 +41,21 @@ epochs = 50
 """
 SUITE = GOOD.replace("[shape]\n", MADE, 1)
 CASES = {
+    "more examples of questions": (
+        '[models.student.task."glue/cola".distill.intermediate]',
+        '[models.student.task.squad_v1]\naugment = { copies = 2 }\n[models.student.task."glue/cola".distill.intermediate]',
+        "models.student.task.squad_v1.augment: exchanges words, which would move answers; delete it",
+    ),
+    "more examples of a model that makes up none": (
+        '[models.student]\nsource = "scratch"',
+        '[models.small.task."glue/cola"]\naugment = { copies = 2 }\n[models.student]\nsource = "scratch"',
+        'models.small.task."glue/cola".augment: the model makes up no examples: it has no distill.augment; delete this',
+    ),
+    "too many examples for a task": (
+        '[models.student.task."glue/cola".distill.intermediate]',
+        '[models.student.task."glue/cola"]\naugment = { copies = 101 }\n[models.student.task."glue/cola".distill.intermediate]',
+        'models.student.task."glue/cola".augment.copies: must be at most 100, not 101',
+    ),
     "qat without a scheme": (
         'recipe = "qat"\nscheme = "engine_int8"',
         'recipe = "qat"',
