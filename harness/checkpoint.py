@@ -20,7 +20,7 @@ from typing import Any
 from harness import recipes
 from harness.cells import CORPUS, CheckpointSpec, folder_of
 from harness.errors import CheckpointError, QuantboardError, SourceUnavailable
-from harness.origin import estranged, origin
+from harness.origin import estranged, kin, origin
 from harness.sources import corpus_identity, look_up
 from tasks import Task, open_task
 
@@ -86,13 +86,17 @@ def _make(spec: CheckpointSpec, cache: Path, target: Path) -> None:
         shutil.rmtree(left, ignore_errors=True)
     part = target.with_name(f".part-{spec.key}-{os.getpid()}")
     as_planned(spec)
+    before = kin(spec, target.parent)
     part.mkdir()
     try:
         facts = _follow(spec, cache, part)
         as_planned(spec)
-        (part / "origin.json").write_text(
-            json.dumps(facts | origin(spec, _task(spec), part), indent=1, allow_nan=False)
-        )
+        if not all((target.parent / one.key).is_dir() for one in spec.needs) or kin(spec, target.parent) != before:
+            raise CheckpointError(
+                f"{spec.model} on {spec.task}: a checkpoint that it is made from was replaced meanwhile; run it again"
+            )
+        facts |= origin(spec, _task(spec), part, before)
+        (part / "origin.json").write_text(json.dumps(facts, indent=1, allow_nan=False))
         for file in part.iterdir():
             _sync(file)
         part.rename(target)

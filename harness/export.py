@@ -9,6 +9,7 @@ from typing import Literal
 
 from backends import Precision, Quantize, get_backend
 from harness.errors import QuantboardError
+from harness.origin import read_origin
 from harness.record import Record
 from harness.report.pairs import select
 from harness.sources import TOKENIZER_FILES
@@ -45,6 +46,12 @@ def find_checkpoint(records: Sequence[Record], name: str, tasks: Sequence[str], 
     folder = cache / "checkpoints" / key
     if not folder.is_dir():
         raise QuantboardError(f"{entry.record_id}: its checkpoint is not in the cache; make it again: {_again(entry)}")
+    assert entry.checkpoint is not None
+    weights = read_origin(folder)["weights_sha256"]
+    if entry.checkpoint.lineage.get(key, weights) != weights:
+        raise QuantboardError(
+            f"{entry.record_id}: its checkpoint was trained anew since: what is in the cache is not what it ran; run the cell again with --fresh"
+        )
     return folder, entry
 
 

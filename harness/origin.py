@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,8 +34,8 @@ WORST = 8
 """Tensors that a record names as the worst quantized."""
 
 
-def origin(spec: CheckpointSpec, task: Task | None, folder: Path) -> dict[str, Any]:
-    """What made the checkpoint; names no folder of the machine."""
+def origin(spec: CheckpointSpec, task: Task | None, folder: Path, before: Mapping[str, str] | None) -> dict[str, Any]:
+    """What made the checkpoint; names no folder of the machine. before: `kin` of what it was made from."""
     from math import prod
 
     from safetensors import safe_open
@@ -70,7 +71,7 @@ def origin(spec: CheckpointSpec, task: Task | None, folder: Path) -> dict[str, A
         "parameters": parameters,
         "weights_bytes": weights.stat().st_size,
         "weights_sha256": sha256,
-        "lineage": lineage(spec, folder.parent, sha256),
+        "lineage": {spec.key: sha256} | dict(before) if before is not None else {},
         "made_by": {
             "software": machine.software(MADE_WITH),
             "machine": {name: here[name] for name in ("cpu", "cores", "flags", "gpus")},
@@ -80,14 +81,12 @@ def origin(spec: CheckpointSpec, task: Task | None, folder: Path) -> dict[str, A
     }
 
 
-def lineage(spec: CheckpointSpec, folder: Path, weights: str) -> dict[str, str]:
-    """Weights (SHA-256) by checkpoint keys: its own, and all that it was made from or taught by. A checkpoint that is trained
-    anew keeps its key, not its weights, and what was made from the old ones is no kin of the new. Empty where that of one of
-    them is not known."""
-    before = [lineage_of(read_origin(folder / one.key)) for one in spec.needs]
-    if not all(before):
-        return {}
-    return {spec.key: weights} | {key: value for one in before for key, value in one.items()}
+def kin(spec: CheckpointSpec, checkpoints: Path) -> dict[str, str] | None:
+    """Weights (SHA-256), by checkpoint keys, of all that it is made from or taught by; None where that of one of them is not
+    known. A checkpoint that is trained anew keeps its key, not its weights, and what was made from the old ones is no kin of
+    the new."""
+    before = [lineage_of(read_origin(checkpoints / one.key)) for one in spec.needs]
+    return {key: value for one in before for key, value in one.items()} if all(before) else None
 
 
 def lineage_of(origin: dict[str, Any]) -> dict[str, str]:
@@ -103,16 +102,15 @@ def read_origin(folder: Path) -> dict[str, Any]:
 
 
 def estranged(spec: CheckpointSpec, checkpoints: Path) -> str:
-    """What to say of a checkpoint that is there, but was made from (or taught by) another training of one that is there too;
-    else nothing."""
+    """What to say of a checkpoint that is there, but comes of another training of one that is there too; else nothing."""
     folder = checkpoints / spec.key
     kept = lineage_of(read_origin(folder)) if folder.is_dir() else {}
-    for one in spec.needs:
-        there = checkpoints / one.key
-        if one.key in kept and there.is_dir() and read_origin(there)["weights_sha256"] != kept[one.key]:
+    for key, weights in kept.items():
+        there = read_origin(checkpoints / key) if (checkpoints / key).is_dir() else {"weights_sha256": weights}
+        if there["weights_sha256"] != weights:
             return (
-                f"checkpoint {spec.model} ({spec.recipe}) comes of another training of {one.model} than the one that is there; "
-                f"delete {folder} and it is made anew"
+                f"checkpoint {spec.model} ({spec.recipe}) comes of another training of {there['model']} than the one that is "
+                f"there; delete {folder} and it is made anew"
             )
     return ""
 
@@ -142,6 +140,11 @@ def describe(folder: Path) -> Checkpoint:
     from harness.record import Checkpoint
 
     origin = read_origin(folder)
+    lineage, parent = lineage_of(origin), folder.parent / str(origin.get("parent"))
+    if not lineage and origin["recipe"] == "ptq" and (parent / "origin.json").is_file():  # of before lineages were kept
+        above = read_origin(parent)
+        if above["weights_sha256"] == origin["weights_sha256"] and (older := lineage_of(above)):
+            lineage = {origin["key"]: origin["weights_sha256"]} | older
     same = (
         "key", "recipe", "source", "stand_in", "architecture", "parameters", "weights_bytes", "scheme", "parent", "made_by"
     )  # fmt: skip
@@ -149,7 +152,7 @@ def describe(folder: Path) -> Checkpoint:
     values: dict[str, Any] = {name: origin[name] for name in same} | {name: origin.get(name) for name in of_making}
     return Checkpoint(
         **values,
-        lineage=lineage_of(origin),
+        lineage=lineage,
         quantization=_quantization(folder) if (folder / "ranges.json").is_file() else None,
         train=origin["settings"],
         stages=origin.get("stages", []),

@@ -78,8 +78,7 @@ def not_kin(entry: Record, base: Record) -> str:
         return ""
     if not mine or not theirs or base.checkpoint is None:
         return "training not known"
-    key = base.checkpoint.key
-    return "" if mine.get(key) == theirs[key] else "other training"
+    return "" if theirs[base.checkpoint.key] in mine.values() else "other training"
 
 
 def _lineage(entry: Record) -> dict[str, str]:

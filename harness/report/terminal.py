@@ -102,7 +102,7 @@ def print_records(records: Sequence[Record], until: str | None = None) -> None:
         out.print(f"macro average: the {MEANS}.", style="dim")
     out.print(
         "samples/s: offline, real lengths, largest batch; p90: single stream, real lengths; simulations and seeds after a suite's first carry no speed figure.\n"
-        "points: paired over the same examples; p is Holm-corrected over the table; speed-up: of the same work by turns, else of samples/s; 'other training': not of the baseline's weights (docs/method.md).",
+        "points: paired over the same examples; p is Holm-corrected over the table; speed-up: of the same work by turns, else of samples/s; 'other training', 'training not known': (perhaps) not of the baseline's weights (docs/method.md).",
         style="dim",
     )
 

@@ -19,6 +19,7 @@ import torch
 
 from harness.cells import CheckpointSpec, digest, folder_of
 from harness.errors import CheckpointError
+from harness.origin import read_origin
 from harness.training.corpus import Row, kept_sequences, read_sequences
 from harness.training.devices import crew
 from harness.training.glove import nearest
@@ -57,7 +58,8 @@ def augmented(features: Features, spec: CheckpointSpec, tokenizer: Tokenizer, ca
     vectors = settings.pop("glove", None)
     lm, count = folder_of(spec.masked_lm, cache), settings["candidates"]
     content = hashlib.sha256(np.ascontiguousarray(features.input_ids).tobytes()).hexdigest()
-    base = [AUGMENT_VERSION, spec.masked_lm.key, content, count]
+    trained = [read_origin(lm)["weights_sha256"]] if spec.masked_lm.recipe == "masked_lm" else []
+    base = [AUGMENT_VERSION, spec.masked_lm.key, content, count, *trained]
     longest = spec.shape.max_length if vectors else features.input_ids.shape[1]
     rest = [settings, (spec.identity or {}).get("glove"), longest, spec.seed]
 

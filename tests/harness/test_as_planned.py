@@ -81,11 +81,10 @@ def test_examples_of_other_content_fail_the_cell(cell: Cell, run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"code": "another"}, {"commit": "another"}, {"machine": {"flags": ["avx2", "avx512_vnni"]}}, {}]
+    "change",
+    [{"code": "another"}, {"commit": "another"}, {"machine": {"flags": ["avx2", "avx512_vnni"]}}, "weights", "ranges"],
 )
-def test_what_another_program_machine_or_checkpoint_measured_is_not_kept(
-    cell: Cell, run: Run, change: dict[str, Any]
-) -> None:
+def test_what_another_program_machine_or_checkpoint_measured_is_not_kept(cell: Cell, run: Run, change: Any) -> None:
     mine, checkpoint = replace(run, dirty=False), folder_of(cell.checkpoint, run.cache)
     checkpoint.mkdir(parents=True)
     (checkpoint / "origin.json").write_text('{"weights_sha256": "w"}')
@@ -93,9 +92,11 @@ def test_what_another_program_machine_or_checkpoint_measured_is_not_kept(
     (kept_in(cell, mine) / "round-1.json").write_text("{}")
     _drop_foreign(cell, mine)
     assert (kept_in(cell, mine) / "round-1.json").exists()
-    if not change:
+    if change == "weights":
+        (checkpoint / "origin.json").write_text('{"weights_sha256": "others"}')
+    elif change == "ranges":
         (checkpoint / "ranges.json").write_text("other ranges")
-    _drop_foreign(cell, replace(mine, **change))
+    _drop_foreign(cell, replace(mine, **change) if isinstance(change, dict) else mine)
     assert not (kept_in(cell, mine) / "round-1.json").exists()
 
 

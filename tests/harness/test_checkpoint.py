@@ -199,7 +199,8 @@ def test_what_was_made_of_another_training_is_not_used(trained: Path, tmp_path: 
     folder = ensure(child, cache)
     assert ensure(child, cache) == folder
     origin = cache / "checkpoints" / trained.name / "origin.json"
-    origin.write_text(json.dumps(json.loads(origin.read_text()) | {"weights_sha256": "of another training"}))
+    new = {"weights_sha256": "of another training", "lineage": {trained.name: "of another training"}}
+    origin.write_text(json.dumps(json.loads(origin.read_text()) | new))
     line = rf"tiny \(ptq\) comes of another training of tiny than .*; delete {folder} and"
     with pytest.raises(CheckpointError, match=line):
         ensure(child, cache)
@@ -208,6 +209,42 @@ def test_what_was_made_of_another_training_is_not_used(trained: Path, tmp_path: 
     assert missing is not None and (missing.status, str(folder) in missing.remedy) == ("failed", True)
     shutil.rmtree(folder)
     assert describe(ensure(child, cache)).lineage.keys() == {child.key, trained.name}
+
+
+def test_a_parent_that_is_replaced_while_a_checkpoint_is_made_is_told(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, follow = tmp_path / "cache", vars(checkpoint)["_follow"]
+    parent = Path(shutil.copytree(trained, cache / "checkpoints" / trained.name))
+    content = json.loads((parent / "origin.json").read_text())
+    new = {name: {trained.name: "new"} if name == "lineage" else value for name, value in content.items()}
+
+    def replaced(*arguments: Any) -> Any:
+        facts = follow(*arguments)
+        (parent / "origin.json").write_text(json.dumps(new))
+        return facts
+
+    monkeypatch.setattr(checkpoint, "_follow", replaced)
+    with pytest.raises(
+        CheckpointError, match="tiny on squad_v1: a checkpoint that it is made from was replaced meanwhile"
+    ):
+        ensure(ptq(sample_spec()), cache)
+    assert not folder_of(ptq(sample_spec()), cache).exists()
+
+
+def test_of_what_was_made_before_lineages_that_of_a_calibration_is_found(trained: Path, tmp_path: Path) -> None:
+    """Its weights are its parent's, which is enough where they are still there."""
+    cache = tmp_path / "cache"
+    shutil.copytree(trained, cache / "checkpoints" / trained.name)
+    folder = ensure(ptq(sample_spec()), cache)
+    origin = json.loads((folder / "origin.json").read_text())
+    kept = origin.pop("lineage")
+    (folder / "origin.json").write_text(json.dumps(origin))
+    assert describe(folder).lineage == kept != {}
+    (folder / "origin.json").write_text(json.dumps(origin | {"recipe": "qat"}))
+    assert describe(folder).lineage == {}
+    (folder / "origin.json").write_text(json.dumps(origin | {"weights_sha256": "others"}))
+    assert describe(folder).lineage == {}
 
 
 def test_of_a_parent_of_before_lineages_nothing_is_known(trained: Path, tmp_path: Path) -> None:

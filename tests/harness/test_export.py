@@ -216,3 +216,14 @@ def test_a_name_of_several_checkpoints_asks_for_more(place: Path) -> None:
         QuantboardError, match="its checkpoint is not in the cache; make it again: quantboard run squad"
     ):
         find_checkpoint([gone], "tiny", [], place / "elsewhere")
+
+
+def test_weights_that_a_record_did_not_run_are_not_exported(place: Path) -> None:
+    kept = describe(place / "cache" / "checkpoints" / STATIC.key)
+    entry = make_record(key="old", checkpoint=kept)
+    assert find_checkpoint([entry], "run-old", [], place / "cache")[1] is entry
+    entry = make_record(
+        key="old", checkpoint=kept.model_copy(update={"lineage": dict.fromkeys(kept.lineage, "others")})
+    )
+    with pytest.raises(QuantboardError, match="run-old: its checkpoint was trained anew since: what is in the cache"):
+        find_checkpoint([entry], "run-old", [], place / "cache")

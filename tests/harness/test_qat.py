@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -150,6 +151,8 @@ def test_an_interrupted_one_ends_with_the_same_bits(
             ensure(spec, tmp_path)
     (state,) = folder_of(spec, tmp_path).with_name(f".state-{spec.key}").iterdir()
     assert state.name == ("step-000000002" if how == "crash" else "step-000000004")
+    weights = hashlib.sha256((folder_of(SPEC, cache) / "model.safetensors").read_bytes()).hexdigest()
+    assert json.loads((state / "state.json").read_text())["made_by"]["training of tiny (finetune)"] == weights
     resumed = ensure(spec, tmp_path)
     assert calls == 4
     for file in ("model.safetensors", "ranges.json"):

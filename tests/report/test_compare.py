@@ -60,6 +60,7 @@ def of_weights(key: str, **lineage: str) -> Checkpoint:
         ({"f": "new", "p": "x"}, ""),
         ({"f": "old", "p": "y"}, "other training"),  # the cache was emptied, and only some cells were run again
         ({"other settings": "z", "p": "y"}, "other training"),
+        ({"other revision": "new", "p": "y"}, ""),
         ({}, "training not known"),
     ],
 )
