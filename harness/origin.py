@@ -19,6 +19,7 @@ OF_TRAINING = (
     "train_seconds",
     "train_device",
     "train_devices",
+    "train_threads",
     "train_examples",
     "train_windows",
     "train_steps",
@@ -148,7 +149,14 @@ def describe(folder: Path) -> Checkpoint:
     same = (
         "key", "recipe", "source", "stand_in", "architecture", "parameters", "weights_bytes", "scheme", "parent", "made_by"
     )  # fmt: skip
-    of_making = ("train_seconds", "train_device", "train_precision", "train_examples", "calibration_seconds")
+    of_making = (
+        "train_seconds",
+        "train_device",
+        "train_threads",
+        "train_precision",
+        "train_examples",
+        "calibration_seconds",
+    )
     values: dict[str, Any] = {name: origin[name] for name in same} | {name: origin.get(name) for name in of_making}
     return Checkpoint(
         **values,

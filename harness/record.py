@@ -111,6 +111,9 @@ class Checkpoint(Part):
         None, description="wall time of training on train_device, evaluation excluded; None when loaded"
     )
     train_device: str | None = None
+    train_threads: int | None = Field(
+        None, description="of each of its processes, of the last where it was resumed; None in earlier records"
+    )
     train_precision: str | None = Field(
         None, description="fp32, bf16 or fp16, as it was; None when loaded, and in earlier records"
     )

@@ -133,6 +133,7 @@ def run(
         "train_seconds": trained.seconds,
         "train_device": device,
         "train_devices": crew().size,
+        "train_threads": torch.get_num_threads(),
         "train_windows": len(features),
         "train_steps": trained.steps,
         "train_precision": trained.precision,
