@@ -230,6 +230,7 @@ def rows(pairs: Sequence[Pair]) -> list[tuple[str, ...]]:
     found = []
     for pair in pairs:
         task = pair.mine.task + (f" {pair.split}" if len(pair.mine.accuracy) > 1 else "")
+        task = ", ".join([task, *_told_apart(pair, pairs)])
         seeds = str(pair.mine.seed) if pair.mine.seed == pair.theirs.seed else f"{pair.mine.seed}, {pair.theirs.seed}"
         head = (task, seeds, data_of(pair.mine))
         for name, one in pair.differences.items():
@@ -254,6 +255,15 @@ def rows(pairs: Sequence[Pair]) -> list[tuple[str, ...]]:
                 p = p_text(pair.corrected[load]) or one.method
                 found.append((*head, name, *(f"{value:.2f}" for value in values), shown, p))
     return found
+
+
+def _told_apart(pair: Pair, pairs: Sequence[Pair]) -> list[str]:
+    """Suite and machine, each where the pairs have several."""
+    places = [(one.mine.suite, machine_of_board(one.mine)) for one in pairs]
+    mine = pair.mine.suite, machine_of_board(pair.mine)
+    return [
+        name for name, all_of_them in zip(mine, zip(*places, strict=True), strict=True) if len(set(all_of_them)) > 1
+    ]
 
 
 def _range(one: Comparison, form: str) -> str:

@@ -53,6 +53,21 @@ def test_labels_are_paired_by_task_and_seed(results: Path, capsys: Any) -> None:
     assert (ratio["a"], ratio["b"]) == (pytest.approx(100), pytest.approx(np.mean(SLOW)))
 
 
+def test_rows_of_several_suites_and_machines_are_told_apart(tmp_path: Path, capsys: Any) -> None:
+    for name, changes in {
+        "one": {},
+        "two": {"suite": "other"},
+        "three": {"machine": {"cpu": "new", "cores": 2}},
+    }.items():
+        for label in ("fp32", "int8"):
+            add(tmp_path, f"{label}-{name}", answers(300, 20), label=label, **dict[str, Any](changes))
+    shown = call(capsys, tmp_path, "int8", "fp32", "--markdown")[1]
+    for first in ("squad, made up, 2 cores, no GPU", "other, made up, 2 cores, no GPU", "squad, new, 2 cores, no GPU"):
+        assert f"| glue/rte, {first} |" in shown
+    alone = call(capsys, tmp_path, "run-int8-one", "run-fp32-one", "--markdown")[1]
+    assert "| glue/rte |" in alone
+
+
 def test_a_pair_of_two_trainings_says_so(tmp_path: Path, capsys: Any) -> None:
     for name, weights in (("fp32", "new"), ("int8", "old")):
         checkpoint = Checkpoint(
