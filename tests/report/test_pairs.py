@@ -60,7 +60,7 @@ def test_rows_of_several_suites_and_machines_are_told_apart(tmp_path: Path, caps
         "three": {"machine": {"cpu": "new", "cores": 2}},
     }.items():
         for label in ("fp32", "int8"):
-            add(tmp_path, f"{label}-{name}", answers(300, 20), label=label, **dict[str, Any](changes))
+            add(tmp_path, f"{label}-{name}", answers(300, 20), label=label, **changes)
     shown = call(capsys, tmp_path, "int8", "fp32", "--markdown")[1]
     for first in ("squad, made up, 2 cores, no GPU", "other, made up, 2 cores, no GPU", "squad, new, 2 cores, no GPU"):
         assert f"| glue/rte, {first} |" in shown
