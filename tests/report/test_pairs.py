@@ -54,11 +54,12 @@ def test_labels_are_paired_by_task_and_seed(results: Path, capsys: Any) -> None:
 
 
 def test_rows_of_several_suites_and_machines_are_told_apart(tmp_path: Path, capsys: Any) -> None:
-    for name, changes in {
+    places: dict[str, dict[str, Any]] = {
         "one": {},
         "two": {"suite": "other"},
         "three": {"machine": {"cpu": "new", "cores": 2}},
-    }.items():
+    }
+    for name, changes in places.items():
         for label in ("fp32", "int8"):
             add(tmp_path, f"{label}-{name}", answers(300, 20), label=label, **changes)
     shown = call(capsys, tmp_path, "int8", "fp32", "--markdown")[1]
