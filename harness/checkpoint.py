@@ -39,7 +39,7 @@ def ensure(spec: CheckpointSpec, cache: Path) -> Path:
 
     target = folder_of(spec, cache)
     if why := estranged(spec, target.parent):
-        raise CheckpointError(why)
+        raise CheckpointError("; ".join(why))
     if target.is_dir():
         return target
     for one in spec.needs:

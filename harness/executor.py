@@ -287,8 +287,7 @@ def ensure_checkpoint(spec: CheckpointSpec, run: Run) -> Outcome | None:
     What failed once in a run is not tried again for the next cell that needs it."""
     folder = folder_of(spec, run.cache)
     if why := estranged(spec, folder.parent):
-        what, _, remedy = why.partition("; ")
-        return Outcome("failed", what, remedy)
+        return Outcome("failed", *why)
     if folder.is_dir():
         return None
     if spec.key in run.failed_checkpoints:

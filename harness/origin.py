@@ -102,18 +102,18 @@ def read_origin(folder: Path) -> dict[str, Any]:
     return found
 
 
-def estranged(spec: CheckpointSpec, checkpoints: Path) -> str:
-    """What to say of a checkpoint that is there, but comes of another training of one that is there too; else nothing."""
+def estranged(spec: CheckpointSpec, checkpoints: Path) -> tuple[str, str] | None:
+    """What to say, and the remedy, of a checkpoint that is there but comes of another training of one that is there too."""
     folder = checkpoints / spec.key
     kept = lineage_of(read_origin(folder)) if folder.is_dir() else {}
     for key, weights in kept.items():
         there = read_origin(checkpoints / key) if (checkpoints / key).is_dir() else {"weights_sha256": weights}
         if there["weights_sha256"] != weights:
             return (
-                f"checkpoint {spec.model} ({spec.recipe}) comes of another training of {there['model']} than the one that is "
-                f"there; delete {folder} and it is made anew"
+                f"checkpoint {spec.model} ({spec.recipe}) comes of another training of {there['model']} than the one that is there",
+                f"delete {folder} and it is made anew",
             )
-    return ""
+    return None
 
 
 def content(folder: Path) -> str:

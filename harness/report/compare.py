@@ -150,8 +150,9 @@ def _against(entry: Record, base: Record | None, split: str, stored: Stored) -> 
     if base is None or base.record_id == entry.record_id:
         return Beside(base=base)
     mine, theirs = accuracy_of(entry, split), accuracy_of(base, split)
-    if mine is None or theirs is None or not_kin(entry, base):
-        return Beside(base=base, not_kin=not_kin(entry, base), ratios=speed_ratios(entry, base))
+    stranger = not_kin(entry, base)
+    if mine is None or theirs is None or stranger:
+        return Beside(base=base, not_kin=stranger, ratios=speed_ratios(entry, base))
     scores = stored.scores(entry, split), stored.scores(base, split)
     one, other = mine.metrics.get(mine.primary), theirs.metrics.get(mine.primary)
     if apart(*scores):
