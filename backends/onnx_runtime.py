@@ -40,9 +40,10 @@ class OnnxRuntime:
     options: Mapping[str, type] = field(default_factory=dict)
 
     def availability(self, machine: Mapping[str, Any]) -> Availability:
+        assumed = bool(machine.get("assumed"))
         for name in ("onnxruntime-gpu", "onnxruntime"):
             try:
-                version(name)
+                assumed or version(name)
             except PackageNotFoundError:
                 continue
             # Its CUDA provider has hardly any integer kernels, so those flavours would fall back node by node.

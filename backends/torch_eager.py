@@ -45,7 +45,8 @@ class TorchEager:
                 version(name)
             except PackageNotFoundError:
                 return Availability(False, f"{name} is not installed", f"python -m pip install {name}")
-        usable = bool(machine.get("gpus")) and not version("torch").endswith("+cpu")
+        cuda = bool(machine.get("assumed")) or not version("torch").endswith("+cpu")
+        usable = bool(machine.get("gpus")) and cuda
         if (
             self.dtype == "bfloat16"
             and not usable

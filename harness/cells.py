@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from tasks.base import DataRef, Shape
 
-RECIPE_VERSIONS = {"load": 1, "finetune": 1, "ptq": 2, "qat": 2, "distill": 1, "pretrained": 1, "masked_lm": 1}
+RECIPE_VERSIONS = {"load": 1, "finetune": 1, "ptq": 2, "qat": 2, "distill": 2, "pretrained": 1, "masked_lm": 2}
 """Raised on purpose when a recipe's outcome changes: part of every checkpoint key, so raising one retrains."""
 SCHEME_VERSIONS = {"q8bert": 2}
 """Raised on purpose when the ranges that a scheme finds change; a scheme that is not named here is at 1."""
@@ -68,8 +68,8 @@ class CheckpointSpec:
 
     @property
     def brings_ranges(self) -> bool:
-        """Whether quantizers were trained with it: its ranges are never calibrated again."""
-        return self.recipe == "qat"
+        """Whether it comes with quantizers' ranges, trained with it or loaded: they are never calibrated again."""
+        return self.recipe == "qat" or (self.recipe == "load" and self.scheme is not None)
 
     @property
     def key(self) -> str:

@@ -21,7 +21,7 @@ from harness import recipes
 from harness.cells import CORPUS, CheckpointSpec, folder_of
 from harness.errors import CheckpointError, QuantboardError, SourceUnavailable
 from harness.origin import estranged, kin, origin
-from harness.sources import corpus_identity, look_up
+from harness.sources import corpus_identity, look_up, ranges_of
 from tasks import Task, open_task
 
 USER_FAULT = 3
@@ -116,7 +116,7 @@ def as_planned(spec: CheckpointSpec) -> None:
     if "corpus" in planned:
         found |= corpus_identity(spec.data)[0]
     if "config" in planned and (source := look_up(spec.source, Path(), hub=False)).blocked is None:
-        found |= source.identity
+        found |= source.identity | (ranges_of(spec.source)[1] if spec.recipe == "load" else {})
     changed = [name for name, value in found.items() if planned.get(name, value) != value]
     if changed:
         raise CheckpointError(

@@ -323,7 +323,7 @@ def _checkpoint_outcome(spec: CheckpointSpec, ended: Ended) -> Outcome:
         try:
             told = json.loads(ended.log[-1])
             status: Literal["failed", "skipped"] = "skipped" if told["kind"] == "unavailable" else "failed"
-            return Outcome(status, told["error"], told.get("remedy", ""), tuple(told.get("log", ())))
+            return Outcome(status, told["error"], told.get("remedy", ""), tuple(told.get("log") or ended.log[:-1]))
         except (json.JSONDecodeError, KeyError, TypeError):
             pass
     return Outcome("failed", f"checkpoint {spec.model} ({spec.recipe}): {ended.reason}", log=ended.log)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from backends import Precision, Quantize, get_backend
+from backends import BackendError, Precision, Quantize, get_backend
 from harness.errors import QuantboardError
 from harness.origin import read_origin
 from harness.record import Record
@@ -71,12 +71,17 @@ def export(checkpoint: Path, entry: Record, name: str, form: Format, target: Pat
     """
     from backends.export import export_onnx
 
+    quantize: Quantize = "none"
     if form == "onnx":
         precision, quantize = _graph(checkpoint, entry, name)
+        _check_engine(checkpoint, entry, name, quantize)
+    there = target.exists()
     try:
         target.mkdir(parents=True, exist_ok=True)
         if any(target.iterdir()):
             raise QuantboardError(f"{target}: is not empty; name a new folder")
+        if form == "onnx":  # first: it may refuse, and is written whole or not at all
+            export_onnx(checkpoint, target / "model.onnx", precision=precision, quantize=quantize)
         about = _ABOUT if form == "safetensors" or quantize in ("u8", "s8") else ("config.json", "origin.json")
         names = (*about, *TOKENIZER_FILES, *(("model.safetensors",) if form == "safetensors" else ()))
         for file in names:
@@ -84,9 +89,25 @@ def export(checkpoint: Path, entry: Record, name: str, form: Format, target: Pat
                 shutil.copyfile(checkpoint / file, target / file)
     except OSError as error:
         raise QuantboardError(f"{target}: cannot be written: {error.strerror}; name another folder") from None
-    if form == "onnx":
-        export_onnx(checkpoint, target / "model.onnx", precision=precision, quantize=quantize)
+    except BackendError:
+        if not there:
+            target.rmdir()
+        raise
     return sorted(target.iterdir())
+
+
+def _check_engine(checkpoint: Path, entry: Record, name: str, quantize: Quantize) -> None:
+    """Raises QuantboardError for ranges of a scheme that no engine, and so no ONNX file, computes."""
+    from backends.ranges import read_ranges
+
+    if quantize not in ("u8", "s8"):
+        return
+    scheme = read_ranges(checkpoint).scheme
+    if scheme.simulation_only:
+        raise QuantboardError(
+            f"{name}: its ranges are of '{scheme.name}', which no engine computes ({scheme.simulation_only}); take --format"
+            f" safetensors, whose ranges.json has them, or '{entry.model}/torch_fp32': the weights without quantizers"
+        )
 
 
 def _graph(checkpoint: Path, entry: Record, name: str) -> tuple[Precision, Quantize]:

@@ -56,7 +56,7 @@ def _from_package(name: str) -> Path:
 
 def _from_hub(name: str, revision: str | None) -> Path:
     path = _download(name, revision)
-    if not (path / "model.safetensors").is_file() and (offer := _conversion(name)):
+    if not (path / "model.safetensors").is_file() and (offer := conversion(name)):
         converted = _download(name, offer)
         if (converted / "model.safetensors").is_file():
             return converted
@@ -90,7 +90,7 @@ def _download(name: str, revision: str | None) -> Path:
     raise SourceUnavailable(f"hub:{name}: {reason}", remedy)
 
 
-def _conversion(name: str) -> str | None:
+def conversion(name: str) -> str | None:
     """The revision at which the hub's own bot added safetensors; without an answer, one that is already in the local cache."""
     from huggingface_hub import HfApi
     from huggingface_hub.constants import HF_HUB_CACHE

@@ -126,8 +126,10 @@ def _memory(handle: Any) -> int | None:
 
 
 def assume_gpu(here: Mapping[str, Any]) -> dict[str, Any]:
-    """The same machine with a GPU that is not there, for `plan --assume gpu`; nothing is ever recorded with it."""
-    return {**here, "gpus": [{"name": "an assumed GPU", "memory_bytes": 0, "driver": "", "compute_capability": ""}]}
+    """The same machine with a GPU, if it has none, for `plan --assume gpu`, and (`assumed`) with the builds of the engines that
+    go with one; nothing is ever recorded with it."""
+    gpu = {"name": "an assumed GPU", "memory_bytes": 0, "driver": "", "compute_capability": ""}
+    return {**here, "gpus": here["gpus"] or [gpu], "assumed": True}
 
 
 def software(distributions: Iterable[str]) -> dict[str, str]:

@@ -26,6 +26,7 @@ OF_TRAINING = (
     "train_precision",
     "loss_curve",
     "stages",
+    "corpus",
 )
 """What origin.json says of a training; a checkpoint that only adds ranges inherits it."""
 
@@ -152,6 +153,7 @@ def describe(folder: Path) -> Checkpoint:
     of_making = (
         "train_seconds",
         "train_device",
+        "train_devices",
         "train_threads",
         "train_precision",
         "train_examples",
@@ -164,6 +166,7 @@ def describe(folder: Path) -> Checkpoint:
         quantization=_quantization(folder) if (folder / "ranges.json").is_file() else None,
         train=origin["settings"],
         stages=origin.get("stages", []),
+        corpus=origin.get("corpus", {}),
     )
 
 

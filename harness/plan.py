@@ -13,7 +13,7 @@ from backends.fake_quant.schemes import get_scheme
 from harness.cells import CORPUS, Cell, CheckpointSpec, Measure, mlperf_settings
 from harness.errors import QuantboardError
 from harness.keys import cell_key
-from harness.sources import corpus_identity, depth_of, file_hash, look_up
+from harness.sources import corpus_identity, depth_of, file_hash, look_up, ranges_of
 from harness.suite import BackendEntry, Suite
 from harness.suite_checks import misfit
 from harness.suite_raw import model_named
@@ -195,6 +195,10 @@ class _TaskHere:
         source, identity, parent, blocked = self._begin(way, seed)
         trains = way.recipe != "load"
         qat = way.recipe == "qat"
+        brought = None
+        if not trains:
+            brought, ranges, unread = ranges_of(source)
+            identity, blocked = identity | ranges, blocked or unread
         spec = CheckpointSpec(
             model=model,
             task=self.task,
@@ -205,7 +209,7 @@ class _TaskHere:
             data=self.data,
             architecture=way.architecture,
             train=way.train if trains else None,
-            scheme=way.scheme if qat else None,
+            scheme=way.scheme if qat else brought,
             calibration=self._calibration(model) if qat else None,
             parent=parent,
             identity=identity | (self._split_identity() if trains else {}),

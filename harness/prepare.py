@@ -60,7 +60,7 @@ def plan_offline(options: argparse.Namespace) -> Plan:
     suite = load_suite(options.suite)
     hub = "hub" in options.assume
     here = machine.describe()
-    if "gpu" in options.assume and not here["gpus"]:
+    if "gpu" in options.assume:
         here = machine.assume_gpu(here)
     found = find_data(suite, options.data, lambda: hub)
     known = identities(

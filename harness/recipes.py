@@ -37,6 +37,7 @@ def load(spec: CheckpointSpec, task: Task, cache: Path, part: Path) -> dict[str,
 
     from backends import BackendError
     from backends.bert import Weights, read_architecture
+    from backends.ranges import read_ranges
     from tasks import TaskError
 
     source = source_of(spec, cache)
@@ -59,6 +60,8 @@ def load(spec: CheckpointSpec, task: Task, cache: Path, part: Path) -> dict[str,
             none = np.zeros((0, 1), np.int32)
             nothing = Features(none, none, np.zeros(0, np.int64), np.zeros(0, np.int64))
             task.decode([], nothing, np.zeros((0, architecture.labels), np.float32), label_names(source, task))
+        if (made_for := _made_for(source)) not in (None, spec.task):
+            raise BackendError(f"its origin.json says that it was made for {made_for}")
     except (BackendError, TaskError) as error:
         raise CheckpointError(
             f"{spec.model}: {root(spec).source} does not fit {spec.task}: {error}; fine-tune it (recipe = 'finetune')"
@@ -66,7 +69,22 @@ def load(spec: CheckpointSpec, task: Task, cache: Path, part: Path) -> dict[str,
         ) from None
     write_tokenizer(spec, source, config_of(spec, source), part)
     copy_model(source, part)
+    if spec.scheme:
+        shutil.copyfile(source / "ranges.json", part / "ranges.json")
+        try:
+            read_ranges(source)
+        except BackendError as error:
+            raise CheckpointError(f"{spec.model}: {error}") from None
     return {}
+
+
+def _made_for(source: Path) -> str | None:
+    """The task of a checkpoint of ours, which may have the classes of another; None of any other folder."""
+    try:
+        found = json.loads((source / "origin.json").read_text())["task"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return found if isinstance(found, str) else None
 
 
 def finetune(spec: CheckpointSpec, task: Task, cache: Path, part: Path) -> dict[str, Any]:

@@ -111,6 +111,9 @@ class Checkpoint(Part):
         None, description="wall time of training on train_device, evaluation excluded; None when loaded"
     )
     train_device: str | None = None
+    train_devices: int | None = Field(
+        None, description="that shared each batch, which may be fewer than settings ask for; None in earlier records"
+    )
     train_threads: int | None = Field(
         None, description="of each of its processes, of the last where it was resumed; None in earlier records"
     )
@@ -121,6 +124,10 @@ class Checkpoint(Part):
     stages: list[dict[str, Any]] = Field(
         default_factory=list,
         description="of a distilled student, in order: stage, sequences, made-up ones too, steps, seconds",
+    )
+    corpus: dict[str, Any] = Field(
+        default_factory=dict,
+        description="of a student's general stage: label, files (SHA-256 by name), bytes, sequences; empty in earlier records",
     )
     calibration_seconds: float | None = None
     parent: str | None = None

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from backends import BackendError
+from backends.fake_quant.schemes import get_scheme
 from harness import paths
 from harness.cells import CheckpointSpec, digest
 from tasks.base import DataRef
@@ -106,21 +108,43 @@ def depth_of(spec: CheckpointSpec) -> int | None:
 
 
 def _sizes_in(source: str) -> dict[str, int]:
-    kind, _, name = source.partition(":")
-    if kind in ("hub", "scratch"):
+    folder = _place_of(source)
+    if folder is None:
         return {}
-    folder = Path(source)
-    if kind == "package":
-        package, _, inner = name.partition("/")
-        found = find_spec(package)
-        if found is None or not found.submodule_search_locations:
-            return {}
-        folder = Path(next(iter(found.submodule_search_locations))) / inner
     try:
         config = json.loads((folder / "config.json").read_text())
         return {name: int(config[name]) for name in ("num_hidden_layers", "hidden_size", "intermediate_size")}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
+
+
+def _place_of(source: str) -> Path | None:
+    """The folder of a package or of an absolute path; None for one that is not on this machine."""
+    kind, _, name = source.partition(":")
+    if kind in ("hub", "scratch"):
+        return None
+    if kind != "package":
+        return Path(source)
+    package, _, inner = name.partition("/")
+    found = find_spec(package)
+    if found is None or not found.submodule_search_locations:
+        return None
+    return Path(next(iter(found.submodule_search_locations))) / inner
+
+
+def ranges_of(source: str) -> tuple[str | None, dict[str, str], tuple[str, str] | None]:
+    """Of quantizer ranges that lie beside the weights, as in what `export` writes: the scheme, what identifies them, and (reason,
+    remedy) where they cannot be read. Not of a model on the hub, of which they are not downloaded."""
+    folder = _place_of(source)
+    if folder is None or not (file := folder / "ranges.json").is_file():
+        return None, {}, None
+    identity = {"ranges": file_hash(file)}
+    try:
+        return get_scheme(str(json.loads(file.read_text())["scheme"]["name"])).name, identity, None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, BackendError) as error:
+        why = str(error) if isinstance(error, BackendError) else "it names no scheme"
+        remedy = "export the model again, or take that file away, and ranges are calibrated anew"
+        return None, identity, (f"{file}: {why}", remedy)
 
 
 def _read(path: Path) -> str | None:
@@ -131,11 +155,19 @@ def _read(path: Path) -> str | None:
 
 
 def hub_revision(source: str) -> str | None:
-    """The commit that the hub's `main` of `hub:ID` stands at; None when the hub does not say within 5 s. Uses the network."""
+    """The commit whose files are taken of `hub:ID`: that of `main`, or, where it has no safetensors, of the hub's own offer of
+    some; None when the hub does not say within 5 s. Uses the network."""
     from huggingface_hub import HfApi
 
+    from harness.fetch import conversion
+
+    name = source.removeprefix("hub:")
     try:
-        return HfApi().model_info(source.removeprefix("hub:"), timeout=5).sha
+        found = HfApi().model_info(name, timeout=5)
+        has = any(one.rfilename == "model.safetensors" for one in found.siblings or ())
+        if not has and (offer := conversion(name)):
+            found = HfApi().model_info(name, revision=offer, timeout=5)
+        return found.sha
     except Exception:  # its download will say what is wrong, in the words of the record
         return None
 

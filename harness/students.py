@@ -42,8 +42,8 @@ def masked_lm(spec: CheckpointSpec, cache: Path, part: Path) -> dict[str, Any]:
     """Recipe `masked_lm`: a source, or random weights, trained to fill in words of the text corpus."""
     from transformers import BertForMaskedLM
 
-    from harness.training.corpus import text_features
-    from harness.training.finetune import begin, run
+    from harness.training.corpus import about_text, text_features
+    from harness.training.finetune import begin, run, set_dropout
     from harness.training.masked_lm import Blanks, blanks_loss
 
     source = source_of(spec, cache)
@@ -51,12 +51,13 @@ def masked_lm(spec: CheckpointSpec, cache: Path, part: Path) -> dict[str, Any]:
     settings = TrainSettings.model_validate(dict(spec.train or {}))
     config = config_of(spec, source)
     config.architectures = ["BertForMaskedLM"]
+    set_dropout(config, settings)
     tokenizer = write_tokenizer(spec, source, config, part)
     features = text_features(spec, tokenizer, cache)
     model = begin(BertForMaskedLM, source, config, spec.seed, device, heads=("cls.",))
     facts = run(Blanks(model), features, spec, settings, state_of(spec, cache), device, blanks_loss(tokenizer))
     model.cpu().save_pretrained(part, max_shard_size="1TB")
-    return facts
+    return facts | {"corpus": about_text(spec, features)}
 
 
 def general(spec: CheckpointSpec, cache: Path, part: Path) -> dict[str, Any]:
@@ -64,12 +65,13 @@ def general(spec: CheckpointSpec, cache: Path, part: Path) -> dict[str, Any]:
     pretrained."""
     from transformers import BertModel
 
-    from harness.training.corpus import text_features
-    from harness.training.finetune import begin
+    from harness.training.corpus import about_text, text_features
+    from harness.training.finetune import begin, set_dropout
 
     student = _Student(spec, cache)
     config = student.config
     config.architectures = ["BertModel"]
+    set_dropout(config, student.settings)
     tokenizer = student.write_tokenizer(part)
     features = text_features(spec, tokenizer, cache)
     model = begin(
@@ -78,7 +80,7 @@ def general(spec: CheckpointSpec, cache: Path, part: Path) -> dict[str, Any]:
     keep_layers(spec, model)
     facts = student.mimic(model, features)
     model.cpu().save_pretrained(part, max_shard_size="1TB")
-    return _with_earlier(spec, cache, facts)
+    return _with_earlier(spec, cache, facts | {"corpus": about_text(spec, features)})
 
 
 def distill(spec: CheckpointSpec, task: Task, cache: Path, part: Path) -> dict[str, Any]:
@@ -160,6 +162,7 @@ class _Student:
 
     def mimic(self, encoder: Any, features: Features) -> dict[str, Any]:
         """Train an encoder to be like its teacher inside. The projection ends with the stage."""
+        import torch
         from transformers import AutoConfig, BertModel
 
         from harness.training.distill import Mimic, intermediate, layer_map
@@ -174,6 +177,7 @@ class _Student:
                 f" are compared one by one; give it {heads}"
             )
         teacher = begin(BertModel, self.teacher, theirs, 0, self.device, attention=_scores(), add_pooling_layer=False)
+        torch.manual_seed(self.spec.seed)  # loading the teacher set another: the projection begins with random weights
         model = Mimic(encoder, theirs.hidden_size, layers)
         return self.train(model, features, intermediate(_frozen(teacher, self.device)))
 
@@ -224,6 +228,7 @@ def _with_earlier(spec: CheckpointSpec, cache: Path, facts: dict[str, Any]) -> d
     if spec.parent and spec.parent.recipe == "distill" and spec.parent.model == spec.model:
         before = json.loads((folder_of(spec.parent, cache) / "origin.json").read_text())
         stages = [*before["stages"], *stages]
+        facts = {name: before[name] for name in ("corpus",) if name in before} | facts
     return facts | {"stages": stages, "train_seconds": sum(stage["train_seconds"] for stage in stages)}
 
 

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from harness.cells import CheckpointSpec
     from harness.plan import Plan
     from harness.record import Figure, Record
 
@@ -35,6 +36,43 @@ def print_plan(plan: Plan) -> None:
     if any(cell.data.kind == "sample" for cell in plan.cells):
         out.print(SAMPLE_NOTICE, markup=False, highlight=False)
     out.print(table)
+    out.print(_made(plan))
+
+
+def _made(plan: Plan) -> Table:
+    """How every checkpoint is made, those that others begin at first; seeds share a line."""
+    made: dict[tuple[str, str, str, str], list[int]] = {}
+
+    def add(spec: CheckpointSpec) -> None:
+        for one in spec.needs:
+            add(one)
+        step = spec.distill["stage"] if spec.distill else spec.scheme if spec.recipe in ("ptq", "qat") else ""
+        seeds = made.setdefault((spec.model, spec.task, f"{spec.recipe} {step}".strip(), _settings(spec)), [])
+        if spec.seed not in seeds:
+            seeds.append(spec.seed)
+
+    for cell in plan.cells:
+        add(cell.checkpoint)
+    table = Table(title="How their models are made (what is not said has its default)")
+    for name in ("model", "task", "recipe", "settings", "seeds"):
+        table.add_column(name, overflow="fold")
+    for (*words, settings), seeds in made.items():
+        table.add_row(*map(escape, words), escape(settings), ", ".join(map(str, seeds)))
+    return table
+
+
+def _settings(spec: CheckpointSpec) -> str:
+    """What is not the default of its key in a suite file."""
+    from harness.training.settings import TrainSettings
+
+    train = {} if spec.recipe == "ptq" else spec.train or {}
+    usual = {name: field.default for name, field in TrainSettings.model_fields.items() if not field.is_required()}
+    found = {name: value for name, value in train.items() if value != usual.get(name)}
+    found |= {f"calibration {name}": value for name, value in (spec.calibration or {}).items() if name != "seed"}
+    extra = {name: value for name, value in (spec.distill or {}).items() if name != "stage"}
+    for name, value in extra.items():
+        found |= {f"{name} {key}": one for key, one in value.items()} if isinstance(value, dict) else {name: value}
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in found.items() if value is not None)
 
 
 def console() -> Console:

@@ -13,7 +13,7 @@ import numpy as np
 
 from harness.cells import CheckpointSpec, digest
 from harness.errors import CheckpointError
-from harness.sources import corpus_files
+from harness.sources import corpus_files, file_hash
 from harness.training.devices import crew
 from tasks import DataRef, Features
 from tasks.tokens import bare, special_ids, token_ids
@@ -52,6 +52,19 @@ def text_features(spec: CheckpointSpec, tokenizer: Tokenizer, cache: Path) -> Fe
     if not len(features):
         raise CheckpointError("corpus: its files hold no text; put plain text into corpus/*.txt")
     return features
+
+
+def about_text(spec: CheckpointSpec, features: Features) -> dict[str, Any]:
+    """What is kept of the text: it is the user's own, so that no name says what it was. files: SHA-256 by name."""
+    files = corpus_files(spec.data)
+    return {
+        "label": "sample" if spec.data.kind == "sample" else "own text",
+        "files": {file.name: file_hash(file) for file in files},
+        "bytes": sum(file.stat().st_size for file in files),
+        "sequences": len(features),
+        "max_length": spec.shape.max_length,
+        "identity": dict(spec.identity or {}).get("corpus"),
+    }
 
 
 def kept_sequences(folder: Path, rows: Callable[[], Iterator[Row]], longest: int) -> Path:

@@ -34,11 +34,15 @@ def fit_to_task(config: Any, task: Task, settings: TrainSettings, folder: Path) 
     Raises BackendError for an architecture that no backend could run afterwards: better before the training than after.
     """
     fit_head(config, task)
+    set_dropout(config, settings)
+    config.save_pretrained(folder)
+    read_architecture(folder)
+
+
+def set_dropout(config: Any, settings: TrainSettings) -> None:
     if settings.dropout is not None:
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
             setattr(config, name, settings.dropout)
-    config.save_pretrained(folder)
-    read_architecture(folder)
 
 
 def fit_head(config: Any, task: Task) -> None:

@@ -31,7 +31,10 @@ class TrainSettings(BaseModel):
     group_by_length: bool = Field(True, description="batches of sequences of like length, so that little is padding")
     max_grad_norm: float = Field(1.0, ge=0, le=1e6, description="gradients are clipped to this norm; 0 does not clip")
     dropout: float | None = Field(
-        None, ge=0, lt=1, description="of hidden states and attention; default: the model's own"
+        None,
+        ge=0,
+        lt=1,
+        description="of hidden states and attention; default: what the config of the weights it starts from says",
     )
     max_steps: int | None = Field(
         None, ge=1, description="stop after this many steps; the schedule then ends there too"

@@ -119,4 +119,10 @@ class Training:
 
 
 def _plain(tensors: dict[str, Any]) -> dict[str, torch.Tensor]:
-    return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    """On the processor, each with memory of its own, which tied weights have not: safetensors refuses those."""
+    found: dict[str, torch.Tensor] = {}
+    for name, value in tensors.items():
+        one = value.detach().cpu().contiguous()
+        tied = any(one.data_ptr() == other.data_ptr() for other in found.values() if one.numel())
+        found[name] = one.clone() if tied else one
+    return found

@@ -70,6 +70,7 @@ def test_the_origin_says_what_was_done(trained: Path) -> None:
     described = describe(trained)
     assert (described.recipe, described.source, described.stand_in) == ("finetune", "scratch", True)
     assert described.train_threads == origin["train_threads"] >= 1
+    assert described.train_devices == 1
     assert described.train_precision == native_precision("cpu")
     assert described.train_seconds is not None and 0 < described.train_seconds < 120
     assert described.train["learning_rate"] == 1e-3

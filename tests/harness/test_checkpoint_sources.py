@@ -19,6 +19,7 @@ from harness.checkpoint import ensure
 from harness.errors import CheckpointError, SourceUnavailable
 from harness.origin import describe
 from harness.recipes import load_tokenizer
+from harness.sources import ranges_of
 from harness.training import finetune
 from tasks import DataRef, Shape
 from tests.harness.small import (
@@ -31,6 +32,7 @@ from tests.harness.small import (
     glue,
     loads,
     own_cache,
+    ptq,
     sample_spec,
     train,
     trained,
@@ -73,6 +75,51 @@ def test_load_refuses_classes_with_other_names(tmp_path: Path, encoder: Path) ->
     assert ensure(loads(made, task="glue/sst2", data=data), tmp_path / "good").is_dir()
     edit(made, id2label={"0": "cat", "1": "dog"})
     fails(loads(made, task="glue/sst2", data=data), tmp_path, "does not fit glue/sst2", "cat")
+
+
+def test_load_refuses_a_checkpoint_of_a_task_with_the_same_classes(tmp_path: Path, encoder: Path) -> None:
+    data = DataRef("raw", str(glue(tmp_path)))
+    made = ensure(sample_spec(source=str(encoder), architecture=None, task="glue/sst2", data=data), tmp_path / "made")
+    origin = json.loads((made / "origin.json").read_text())
+    (made / "origin.json").write_text(json.dumps(origin | {"task": "imdb"}))
+    fails(
+        loads(made, task="glue/sst2", data=data), tmp_path, "its origin.json says that it was made for imdb; fine-tune"
+    )
+
+
+def test_ranges_that_lie_with_the_weights_are_loaded_too(trained: Path, cache: Path, tmp_path: Path) -> None:
+    made = ensure(ptq(sample_spec()), cache)
+    assert ranges_of(str(made))[0] == "engine_int8"
+    assert ranges_of(str(trained)) == (None, {}, None)
+    spec = loads(made, scheme="engine_int8", identity=ranges_of(str(made))[1])
+    assert spec.brings_ranges and not loads(trained).brings_ranges
+    folder = ensure(spec, tmp_path / "cache")
+    assert (folder / "ranges.json").read_bytes() == (made / "ranges.json").read_bytes()
+    quantization = describe(folder).quantization
+    assert quantization is not None and quantization.quantized > 0
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, 1e40])
+def test_ranges_that_are_none_are_not_loaded(cache: Path, tmp_path: Path, scale: float) -> None:
+    bad = shutil.copytree(ensure(ptq(sample_spec()), cache), tmp_path / "bad")
+    value = json.loads((bad / "ranges.json").read_text())
+    name = next(name for name, tensor in value["tensors"].items() if tensor["role"] == "weight")
+    value["tensors"][name]["scale"][0] = scale
+    (bad / "ranges.json").write_text(json.dumps(value))
+    fails(
+        loads(bad, scheme="engine_int8"),
+        tmp_path,
+        f"tiny: {bad / 'ranges.json'}: '{name}': scales must be positive and finite",
+    )
+
+
+def test_ranges_without_a_known_scheme_are_told_while_planning(cache: Path, tmp_path: Path) -> None:
+    bad = shutil.copytree(ensure(ptq(sample_spec()), cache), tmp_path / "bad")
+    for content, why in (("{}", "it names no scheme"), ('{"scheme": {"name": "int9"}}', "int9")):
+        (bad / "ranges.json").write_text(content)
+        scheme, _, blocked = ranges_of(str(bad))
+        assert scheme is None
+        assert blocked is not None and why in blocked[0] and "export the model again" in blocked[1]
 
 
 def test_load_refuses_weights_that_are_not_the_configurations(copy: Path, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,10 @@ from harness.checkpoint import ensure
 from harness.errors import CheckpointError
 from harness.training import augment
 from harness.training.augment import Option, Pieces, augmented, exchange
-from harness.training.corpus import documents, text_features
+from harness.training.corpus import about_text, documents, text_features
 from harness.training.glove import nearest
 from harness.training.masked_lm import Blanks, blanks_loss
+from harness.training.states import Progress, Training
 from tasks import DataRef, Features, Shape
 from tasks.sample import SAMPLE_VERSION, sample_tokenizer
 from tests.harness.small import SIZES, encoder, sample_spec, train
@@ -300,6 +303,31 @@ def test_words_of_several_pieces_have_neighbours(cache: Path, tmp_path: Path) ->
     new = [words(ids[1:2])[0] for ids, at in zip(made.input_ids, made.example_index, strict=True) if at == 1]
     assert set(new[1:]) <= {"museum", "theatre"}
     assert len(new) > 1
+
+
+def test_a_trainings_states_keep_tied_weights(tmp_path: Path) -> None:
+    """A masked language model's output weights are its embeddings: one memory, which safetensors refuses to write twice."""
+    settings = {"max_steps": 4, "epochs": 1}
+    one = ensure(replace(WORDS, train=train(**settings)), tmp_path / "one")
+    two = ensure(replace(WORDS, train=train(**settings, checkpoint_every=2)), tmp_path / "two")
+    assert (one / "model.safetensors").read_bytes() == (two / "model.safetensors").read_bytes()
+    model = Blanks(BertForMaskedLM.from_pretrained(one))
+    training = Training(model, torch.optim.AdamW(model.parameters()), torch.amp.GradScaler(enabled=False))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    training.save(tmp_path / "state", Progress(3), 1)
+    with torch.no_grad():
+        for value in model.parameters():
+            value.zero_()
+    assert training.resume(tmp_path / "state", print).step == 3
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_the_text_is_kept_by_its_files(tmp_path: Path) -> None:
+    spec = on_text(corpus(tmp_path, "a b\nc d\n"))
+    told = about_text(spec, text_features(spec, TOKENIZER, tmp_path))
+    sha = hashlib.sha256(b"a b\nc d\n").hexdigest()
+    assert told["files"] == {"a.txt": sha}
+    assert (told["label"], told["bytes"], told["sequences"], told["max_length"]) == ("own text", 8, 1, 16)
 
 
 def test_a_model_without_the_head_is_one_line(encoder: Path, cache: Path) -> None:

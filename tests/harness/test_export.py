@@ -13,7 +13,7 @@ import pytest
 import torch
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
-from backends import Settings, get_backend, tensor_rt
+from backends import BackendError, Settings, get_backend, tensor_rt
 from backends.tensor_rt import TensorRT
 from harness import record
 from harness.cells import CheckpointSpec
@@ -156,6 +156,27 @@ def test_a_bfloat16_cell_has_no_onnx_file(place: Path, tmp_path: Path) -> None:
     )
     assert not (tmp_path / "out").exists()
     assert write(checkpoint, entry, "tiny/torch_bf16", "safetensors", tmp_path / "out")
+
+
+def test_a_scheme_that_no_engine_computes_is_told_before_anything_is_written(place: Path, tmp_path: Path) -> None:
+    checkpoint = ensure(ptq(SPEC, scheme="aimet_w8a8"), place / "cache")
+    entry = make_record(key="aimet", backend="fake_quant_w8a8", label="aimet", checkpoint=describe(checkpoint))
+    with pytest.raises(QuantboardError) as caught:
+        write(checkpoint, entry, "tiny/aimet", "onnx", tmp_path / "out")
+    assert str(caught.value).startswith(
+        "tiny/aimet: its ranges are of 'aimet_w8a8', which no engine computes (it rounds"
+    )
+    assert not (tmp_path / "out").exists()
+    assert tmp_path / "out" / "ranges.json" in write(checkpoint, entry, "tiny/aimet", "safetensors", tmp_path / "out")
+
+
+def test_a_refused_graph_leaves_no_folder(place: Path, tmp_path: Path) -> None:
+    """An asymmetric scheme and an engine of symmetric ones, which no suite can pair."""
+    checkpoint = ensure(ptq(SPEC, scheme="engine_int8_asymmetric"), place / "cache")
+    entry = make_record(key="skew", backend="tensorrt_int8", label="skew", checkpoint=describe(checkpoint))
+    with pytest.raises(BackendError, match="asymmetric"):
+        write(checkpoint, entry, "tiny/skew", "onnx", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_cannot_be_exported_is_one_line(place: Path, export: Any, tmp_path: Path, capsys: Any) -> None:

@@ -158,6 +158,10 @@ def test_the_hubs_own_conversion_is_taken(model: Path, tmp_path: Path) -> None:
 
         hub._server.RequestHandlerClass = Handler
         found = fetch(hub, tmp_path / "home")
+        code = "from harness.sources import hub_revision; print(hub_revision('hub:owner/name'))"
+        given = {"cwd": ROOT, "env": hub.environment(tmp_path / "other"), "capture_output": True, "text": True}
+        revision = subprocess.run([sys.executable, "-c", code], check=True, **given).stdout.strip()  # type: ignore[call-overload]
+        assert revision == commit(converted)  # which is what a plan's key then names
     assert (Path(found["folder"]) / "model.safetensors").stat().st_size == 1234
     assert fetch(hub, tmp_path / "home") == found  # the server is gone
 

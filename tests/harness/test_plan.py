@@ -303,6 +303,26 @@ def test_a_local_folder_is_known_by_its_content(make: Make, tmp_path: Path) -> N
     assert one(make(("hub:owner/name", "models/moved"))).checkpoint.key in keys
 
 
+def test_a_loaded_model_brings_its_ranges(make: Make, tmp_path: Path) -> None:
+    """No entry's scheme calibrates it, and weights with other ranges are another checkpoint."""
+    change = ("hub:owner/name", "models/mine")
+    folder = tmp_path / "models" / "mine"
+    folder.mkdir(parents=True)
+    for name in ("config.json", "model.safetensors", "vocab.txt"):
+        (folder / name).write_text("one")
+    before = one(make(change), index=1)
+    assert (before.checkpoint.recipe, before.scheme) == ("ptq", "engine_int8")
+    (folder / "ranges.json").write_text(json.dumps({"scheme": {"name": "q8bert"}}))
+    plain, quantized = (one(make(change), index=index) for index in range(2))
+    assert plain.checkpoint == quantized.checkpoint
+    assert (quantized.checkpoint.recipe, quantized.scheme, plain.scheme) == ("load", "q8bert", None)
+    (folder / "ranges.json").write_text(json.dumps({"scheme": {"name": "q8bert"}, "tensors": {}}))
+    assert one(make(change)).checkpoint.key != plain.checkpoint.key
+    (folder / "ranges.json").write_text("{")
+    blocked = one(make(change)).blocked
+    assert blocked is not None and "ranges.json: it names no scheme" in blocked[0]
+
+
 def test_a_package_that_is_not_there_says_how_to_get_it(make: Make) -> None:
     assert one(make(("hub:owner/name", "package:no_such_package_x/model"))).blocked == (
         "package:no_such_package_x/model: package no_such_package_x is not installed",
