@@ -265,9 +265,9 @@ def load_suite(name_or_path: str, suites_dir: Path | None = None) -> Suite:
     return suite
 
 
-def load_for_pages(file: Path) -> tuple[str, list[dict[str, Any]], dict[str, list[Any]]]:
-    """A suite file's description and published figures as they stand there, and what it asks for: models, tasks, seeds. Of the
-    rest it need only be TOML, since old records outlive what their suite asks for. Raises SuiteError."""
+def load_for_pages(file: Path) -> tuple[str, list[dict[str, Any]]]:
+    """A suite file's description and published figures as they stand there. Of the rest it need only be TOML, since old
+    records outlive what their suite asks for. Raises SuiteError."""
     shown_as = printable(_relative(file))
     try:
         data = _parse(file, shown_as)
@@ -276,8 +276,7 @@ def load_for_pages(file: Path) -> tuple[str, list[dict[str, Any]], dict[str, lis
         raise SuiteError(lines(shown_as, data, from_pydantic(error, _References))) from None
     except RecursionError:
         raise SuiteError([f"{shown_as}: tables or lists are nested too deeply"]) from None
-    asked = {name: list(data[name]) for name in ("models", "tasks", "seeds") if isinstance(data.get(name), dict | list)}
-    return data.get("description", ""), data.get("references", []), asked
+    return data.get("description", ""), data.get("references", [])
 
 
 def find(name: str, folder: Path) -> Path:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.report.compare import accuracy_of, speed_of
-from harness.report.tables import Board
+from harness.report.tables import Board, Row
 
 
 @dataclass(frozen=True)
@@ -57,14 +57,9 @@ def points(board: Board) -> list[Point]:
         if part is None or speed is None or not row.charted:
             continue
         y, x = part.metrics[part.primary], speed.qps
-        label = (
-            row.record.label
-            if len({one.record.model for one in board.rows}) == 1
-            else f"{row.record.model} {row.record.label}"
-        )
         found.append(
             Point(
-                label,
+                _name(row, board),
                 x.value,
                 x.low if x.low is not None else x.value,
                 x.high if x.high is not None else x.value,
@@ -76,10 +71,20 @@ def points(board: Board) -> list[Point]:
     return found
 
 
-def accuracy_against_qps(shown: Sequence[Point], metric: str) -> dict[str, str]:
-    """By theme a data URI of an SVG; error bars are 95% intervals. Drawn once, in the light theme's colours, for which the
-    dark one's are then put."""
-    drawn = _drawn(shown, metric)
+def names_in(board: Board) -> list[str]:
+    """Of all rows that have a speed, as a chart of the board would call them."""
+    return [_name(row, board) for row in board.rows if row.record.speed]
+
+
+def _name(row: Row, board: Board) -> str:
+    alone = len({one.record.model for one in board.rows}) == 1
+    return row.record.label if alone else f"{row.record.model} {row.record.label}"
+
+
+def accuracy_against_qps(shown: Sequence[Point], metric: str, labels: Sequence[str]) -> dict[str, str]:
+    """By theme a data URI of an SVG; error bars are 95% intervals. labels: of all points of all charts of a page, by whose
+    places they are coloured alike. Drawn once, in the light theme's colours, for which the dark one's are then put."""
+    drawn = _drawn(shown, metric, labels)
     return {theme.name: _data_uri(_recoloured(drawn, theme)) for theme in (LIGHT, DARK)}
 
 
@@ -96,7 +101,7 @@ def _data_uri(svg: str) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
 
 
-def _drawn(shown: Sequence[Point], metric: str) -> str:
+def _drawn(shown: Sequence[Point], metric: str, labels: Sequence[str]) -> str:
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -115,12 +120,9 @@ def _drawn(shown: Sequence[Point], metric: str) -> str:
     with matplotlib.rc_context(settings):
         figure = Figure(figsize=(8, 4.2), layout="constrained")  # pyplot would take a second to import
         axes = figure.add_subplot()
-        markers, order = (
-            "osD^vPX",
-            {label: number for number, label in enumerate(sorted(point.label for point in shown))},
-        )
+        markers = "osD^vPX"
         for point in shown:
-            index = order[point.label]  # a backend keeps its colour whatever the order of speed
+            index = labels.index(point.label)  # a backend keeps its colour whatever the order of speed
             axes.errorbar(
                 [point.x],
                 [point.y],

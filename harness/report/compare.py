@@ -73,6 +73,7 @@ class OverSeeds:
     values: tuple[float, float, float]
     deviation: float
     points: tuple[float, float, float] | None
+    points_deviation: float | None = None
     not_kin: str = ""
 
 
@@ -324,6 +325,7 @@ def _over_seeds(
     model: str, label: str, entries: Sequence[Record], split: str, beside: Mapping[str, Beside]
 ) -> OverSeeds:
     values, points = [], []
+    entries = sorted(entries, key=lambda entry: entry.seed)
     for entry in entries:
         part = accuracy_of(entry, split)
         assert part is not None
@@ -337,6 +339,7 @@ def _over_seeds(
         _three(values),
         statistics.stdev(values),
         _three(points) if len(points) == len(entries) else None,
+        statistics.stdev(points) if len(points) == len(entries) else None,
         next((why for entry in entries if (why := beside[entry.record_id].not_kin)), ""),
     )
 

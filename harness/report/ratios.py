@@ -52,7 +52,9 @@ def by_turns(mine: tuple[Record, Turns], base: Record) -> Comparison | None:
         return Comparison(found.value, method=f"not tested: {trouble} while they took turns")
     if found.p is None:
         return found
-    return replace(found, method=f"t interval of the logarithm over {len(shared)} rounds, the same batches by turns")
+    sizes = sorted({one.batches for one, _ in shared})
+    batches = "1 batch" if sizes == [1] else f"{' or '.join(map(str, sizes))} batches"
+    return replace(found, method=f"t interval of the logarithm over {len(shared)} rounds of {batches}, by turns")
 
 
 def shared_rounds(mine: Turns, theirs: Turns) -> list[tuple[TurnRound, TurnRound]]:

@@ -8,7 +8,7 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,10 @@ from harness import paths, record
 from harness.errors import QuantboardError
 from harness.record import Record
 from harness.report import tables
-from harness.report.alike import accuracy_stands, is_sample, machine_of_board
-from harness.report.charts import accuracy_against_qps, points
+from harness.report.alike import accuracy_stands, is_sample, machine_of_board, not_kin, other_training
+from harness.report.charts import accuracy_against_qps, names_in, points
 from harness.report.compare import Beside
+from harness.report.lacking import Asked, asked_of, in_words, lacking
 from harness.report.macro import MEANS, glue_columns, macro_averages
 from harness.report.stored import Stored
 from harness.report.tables import Board, flatten, latest, page_name
@@ -117,9 +118,11 @@ def _write(environment: Environment, out: Path, shown: Sequence[Record], found: 
     ]
     averages = macro_averages(shown)
     for suite in overview:
-        charts = [_charts(board) for board in suite["boards"]]
+        labels = sorted({name for board in suite["boards"] for name in names_in(board)})
+        charts = [_charts(board, labels) for board in suite["boards"]]
         description, references, asked = read_suite(suite["name"])
-        own = [entry for entry in shown if entry.suite == suite["name"]]
+        own = [entry for entry in shown if entry.suite == suite["name"] and not is_sample(entry)]
+        gone = [] if suite["sample"] else lacking(asked, own)
         macro = [one for one in averages if (one.suite, one.sample) == (suite["name"], suite["sample"])]
         macro = macro if any(one.figure for one in macro) else []
         _page(
@@ -131,7 +134,11 @@ def _write(environment: Environment, out: Path, shown: Sequence[Record], found: 
                 "charts": charts,
                 "description": description,
                 "references": references,
-                "missing": {} if suite["sample"] else without_results(asked, own),
+                "missing": in_words(gone, asked),
+                "elsewhere": []
+                if suite["sample"]
+                else [_elsewhere(board, own, asked, gone) for board in suite["boards"]],
+                "apart": _apart(suite["boards"]),
             },
             **{"macro": macro, "means": MEANS, "glue": glue_columns(macro)},
         )
@@ -152,6 +159,7 @@ def _write(environment: Environment, out: Path, shown: Sequence[Record], found: 
             sample=is_sample(entry),
             stands=accuracy_stands(entry),
             leaves=leaves,
+            invalid=[tables.finding_about(entry, one) for one in entry.speed],
             beside=[one for name, *one in beside if name == entry.record_id],
             suite_page=suite_page(entry.suite, is_sample(entry)),
             machine=machine_of_board(entry),
@@ -166,14 +174,15 @@ def against(entry: Record, beside: Beside) -> dict[str, Any]:
     assert beside.base is not None
     return {
         "base": beside.base,
+        "base_stands": accuracy_stands(beside.base),
         "not_kin": beside.not_kin,
         "page": page_name(beside.base),
         "share": tables.share(entry, beside),
         "asked": 100 * tables.asked_of(entry),
-        "metrics": [(name, tables.difference(one, one.p), one.method) for name, one in beside.differences.items()],
+        "metrics": [(name, tables.difference(one, one.p, ""), one.method) for name, one in beside.differences.items()],
         "corrected": tables.p_text(beside.corrected),
         "ratios": [
-            (*load, tables.times(load, one, beside.corrected_ratio(load), entry, beside.base), one.method)
+            (*load, tables.times(load, one, beside.corrected_ratio(load), entry, beside.base, ""), one.method)
             for load, one in beside.ratios.items()
         ],
     }
@@ -183,32 +192,58 @@ def suite_page(name: str, sample: bool) -> str:
     return f"suite-{name}-sample.html" if sample else f"suite-{name}.html"
 
 
-def _counts(entries: Sequence[Record]) -> dict[str, int]:
-    return {
-        status: count
-        for status in ("ok", "invalid", "failed", "skipped")
-        if (count := sum(e.status == status for e in entries))
-    }
+def _counts(entries: Sequence[Record]) -> list[tuple[str, str]]:
+    """(badge, words): how many cells have an accuracy that stands, and of those how many a speed."""
+    stands = [entry for entry in entries if accuracy_stands(entry)]
+    timed = [entry for entry in stands if entry.speed]
+    valid = sum(entry.status == "ok" for entry in timed)
+    found = [
+        ("ok", "accuracy", len(stands)),
+        ("ok", "speed", valid),
+        ("invalid", "speed, in part invalid", len(timed) - valid),
+        ("", "not timed", len(stands) - len(timed)),
+        ("invalid", "invalid", sum(entry.status == "invalid" for entry in entries if not accuracy_stands(entry))),
+        *((status, status, sum(entry.status == status for entry in entries)) for status in ("failed", "skipped")),
+    ]
+    return [(badge, f"{count} {words}") for badge, words, count in found if count]
 
 
-def _charts(board: Board) -> dict[str, str] | None:
+def _charts(board: Board, labels: Sequence[str]) -> dict[str, str] | None:
     shown = points(board)
-    return accuracy_against_qps(shown, board.primary) if len(shown) > 1 else None
+    return accuracy_against_qps(shown, board.primary, labels) if len(shown) > 1 else None
 
 
-def read_suite(name: str) -> tuple[str, list[dict[str, Any]], dict[str, list[Any]]]:
+def read_suite(name: str) -> tuple[str, list[dict[str, Any]], list[Asked]]:
     """What the suite is for, in its own words; published figures from elsewhere: shown beside ours, never ranked with them; the
-    models, tasks and seeds that it asks for."""
+    cells that it asks for."""
     path = paths.home() / "suites" / f"{name}.toml"
-    return load_for_pages(path) if path.is_file() else ("", [], {})
+    return (*load_for_pages(path), asked_of(path)) if path.is_file() else ("", [], [])
 
 
-def without_results(asked: Mapping[str, Sequence[Any]], entries: Sequence[Record]) -> dict[str, list[Any]]:
-    """What a suite asks for that no measured record among its own on real data is of."""
-    had = [entry for entry in entries if not is_sample(entry) and entry.status in ("ok", "invalid")]
-    found = {f"{name}s": {getattr(entry, name) for entry in had} for name in ("model", "task", "seed")}
-    missing = {name: [one for one in values if one not in found[name]] for name, values in asked.items()}
-    return {name: values for name, values in missing.items() if values}
+def _elsewhere(board: Board, own: Sequence[Record], asked: Sequence[Asked], gone: Sequence[Asked]) -> list[str]:
+    """What has records, but none of this board's machine."""
+    here = [entry for entry in own if machine_of_board(entry) == board.machine]
+    wanted = [one for one in asked if one[0] == board.task]
+    return in_words([one for one in lacking(wanted, here) if one not in gone], wanted)
+
+
+def _apart(boards: Sequence[Board]) -> list[str]:
+    """Of each board, the models and seeds that stand on an earlier board of its task with other weights, or weights that may be
+    others: trained apart, under one name."""
+    found = []
+    for number, board in enumerate(boards):
+        names = []
+        for earlier in boards[:number]:
+            if (earlier.task, earlier.split) != (board.task, board.split):
+                continue
+            for mine in board.rows:
+                for theirs in earlier.rows:
+                    one, other = mine.record, theirs.record
+                    same = (one.model, one.seed, one.label) == (other.model, other.seed, other.label)
+                    if same and (other_training(one, other) or not_kin(one, other)):
+                        names.append(f"{one.model} (seed {one.seed})")
+        found.append(", ".join(dict.fromkeys(names)))
+    return found
 
 
 def _page(environment: Environment, path: Path, template: str, **values: Any) -> None:

@@ -31,7 +31,7 @@ from harness.report.compare import (
     over_seeds,
     speed_of,
 )
-from harness.report.ratios import TURNS, Load
+from harness.report.ratios import RATE, TURNS, Load
 from harness.report.stored import Stored
 
 
@@ -119,6 +119,8 @@ COMPARED = (
 )  # fmt: skip
 SPEED_COMPARED = (
     ("speed-up", "×", "How many times the baseline's samples a second, at real lengths: by turns, the ratio of the times that both took for the same batches, run alternately in fresh processes (so it need not be the ratio of the two QPS, each measured alone, and stands where one of those is invalid); where they took no turns, the ratio of the QPS. 95% interval over rounds; p is Holm-corrected over the column."),
+    ("same engine", "×", "The speed-up over the same engine on the same device in floating point, where that is not the baseline: what quantization did, apart from what the engine did. p is Holm-corrected over the cells that are compared so."),
+    ("batch 1", "×", "The speed-up over the baseline of batches of one sample at real lengths, by turns: the ratio of the times that both took for the same samples. p is Holm-corrected over the column."),
     ("speed rank", "", "Ranks that samples a second at real lengths may hold among this table's cells of the same seed that took turns, 1 the fastest, by turns (by QPS, of valid cells, where more of them can be ranked so); Holm's correction over all pairs."),
 )  # fmt: skip
 
@@ -172,7 +174,8 @@ def boards(records: Sequence[Record], stored: Stored | None = None) -> list[Boar
         for number, split in enumerate(splits):
             rows = [entry for entry in measured if accuracy_of(entry, split)]
             beside = compare_board(rows, split, stored)
-            columns, lines = table(rows, split, beside)
+            engines = compare_engines(rows, split, stored)
+            columns, lines = table(rows, split, beside, engines)
             others = (
                 [Row(entry, page_name(entry), ()) for entry in entries if not entry.accuracy] if number == 0 else []
             )
@@ -183,13 +186,15 @@ def boards(records: Sequence[Record], stored: Stored | None = None) -> list[Boar
                     *(primary, columns, tuple(lines)),
                     others=tuple(others),
                     seeds=tuple(over_seeds(rows, split, beside)),
-                    engines=compare_engines(rows, split, stored),
+                    engines=engines,
                 )
             )
     return found
 
 
-def table(entries: Sequence[Record], split: str, beside: Mapping[str, Beside]) -> tuple[tuple[Column, ...], list[Row]]:
+def table(
+    entries: Sequence[Record], split: str, beside: Mapping[str, Beside], engines: Mapping[str, Beside]
+) -> tuple[tuple[Column, ...], list[Row]]:
     """Columns of a board and its rows, fastest first (no figure of speed last); the order is no rank, ranks are columns."""
     first = accuracy_of(entries[0], split) if entries else None
     if first is None:
@@ -207,6 +212,7 @@ def table(entries: Sequence[Record], split: str, beside: Mapping[str, Beside]) -
             "% of MACs",
             "Share of the multiply-accumulates that really ran as integer products, by the engine's own placement.",
         ),
+        Column("parameters", "million", "Numbers that the checkpoint holds."),
         Column("engine", "MiB", "Size of what the engine loads."),
         Column(
             "peak memory",
@@ -223,7 +229,7 @@ def table(entries: Sequence[Record], split: str, beside: Mapping[str, Beside]) -
         Row(
             entry,
             page_name(entry),
-            tuple(_values(entry, split, names, beside[entry.record_id])),
+            tuple(_values(entry, split, names, beside[entry.record_id], engines.get(entry.record_id, Beside()))),
             beside[entry.record_id],
         )
         for entry in entries
@@ -232,7 +238,7 @@ def table(entries: Sequence[Record], split: str, beside: Mapping[str, Beside]) -
     return tuple(columns), sorted(rows, key=lambda row: -(row.columns[speed].order or 0))
 
 
-def _values(entry: Record, split: str, names: Sequence[str], beside: Beside) -> Iterable[Value]:
+def _values(entry: Record, split: str, names: Sequence[str], beside: Beside, to_engine: Beside) -> Iterable[Value]:
     part = accuracy_of(entry, split)
     assert part is not None
     for name in names:
@@ -251,10 +257,19 @@ def _values(entry: Record, split: str, names: Sequence[str], beside: Beside) -> 
         shown = figure(value, note=note) if value else Value(why_untimed(entry))
         yield replace(shown, invalid=finding_about(entry, speed)) if speed else shown
         if name == QPS:
-            yield Value("baseline", 1.0) if is_base and speed else speed_up(entry, beside)
+            yield Value("baseline", 1.0) if is_base and speed else speed_up(entry, beside, beside.speed_up)
+            size = speed.batch_size if speed else 0
+            loads: list[Load] = [(TURNS, "real", size, RATE), ("offline", "real", size, "qps")]
+            yield speed_up(entry, to_engine, next((one for one in loads if one in to_engine.ratios), None))
+            alone: Load = (TURNS, "real", 1, RATE)
+            if size == 1 or alone not in beside.ratios:
+                yield Value("baseline", 1.0) if is_base and size > 1 and entry.turns else Value("")
+            else:
+                yield speed_up(entry, beside, alone)
             yield rank(beside.speed_rank, beside.speed_ranked)
     yield Value(f"{100 * entry.flops.int8_share:.1f}", entry.flops.int8_share) if entry.flops else Value("")
-    yield mebibytes(entry.artifact_bytes)
+    yield figure(Figure(value=entry.checkpoint.parameters / 1e6)) if entry.checkpoint else Value("")
+    yield Value("simulation") if entry.simulated else mebibytes(entry.artifact_bytes)
     yield mebibytes(entry.memory.peak_rss_bytes if entry.memory else None)
     yield figure(Figure(value=entry.cold_start_seconds)) if entry.cold_start_seconds is not None else Value("")
 
@@ -275,29 +290,35 @@ def finding_about(entry: Record, speed: Speed) -> str:
     )
 
 
-def difference(one: Comparison, corrected: float | None) -> Value:
-    """Points with their interval, signs kept, and Holm's p; `not tested` where nothing could be."""
+HOLM = "Holm "
+
+
+def difference(one: Comparison, p: float | None, corrected: str = HOLM) -> Value:
+    """Points with their interval, signs kept, and p, which `corrected` says to be so; `not tested` where nothing could be."""
     low = f"{one.low:+.2f}" if one.low is not None else ""
     high = f"{one.high:+.2f}" if one.high is not None else ""
-    said = p_text(corrected) or "not tested"
+    said = p_text(p, corrected) or "not tested"
     if one.p is not None and one.low is None:
         said = "fewer than 2 differ"
     return Value(f"{one.value:+.2f}", one.value, low, high, said)
 
 
-def speed_up(entry: Record, beside: Beside) -> Value:
-    if beside.speed_up is None:
+def speed_up(entry: Record, beside: Beside, load: Load | None) -> Value:
+    if load is None:
         return Value("")
-    return times(beside.speed_up, beside.ratios[beside.speed_up], beside.corrected_speed_up, entry, beside.base)
+    found = times(load, beside.ratios[load], beside.corrected_ratio(load), entry, beside.base)
+    return replace(found, note=f"batch {load[2]}; {found.note}")
 
 
-def times(load: Load, one: Comparison, corrected: float | None, entry: Record, base: Record | None) -> Value:
+def times(
+    load: Load, one: Comparison, p: float | None, entry: Record, base: Record | None, corrected: str = HOLM
+) -> Value:
     """A ratio of speeds with its interval and Holm's p, or why there is none; and, where it is one of figures that were
     measured one after the other, which of the two is not to be trusted."""
     digits = 3 if 0.8 < one.value < 1.25 else 2
     low = f"{one.low:.{digits}f}" if one.low is not None else ""
     high = f"{one.high:.{digits}f}" if one.high is not None else ""
-    said = p_text(corrected) or one.method
+    said = p_text(p, corrected) or one.method
     if load[0] == TURNS:
         said += ", by turns" if one.p is not None else ""
     else:
@@ -318,10 +339,10 @@ def in_doubt(entry: Record, speed: Speed) -> bool:
     return any(not finding.what.startswith(others) for finding in entry.findings)
 
 
-def p_text(p: float | None) -> str:
+def p_text(p: float | None, corrected: str = "") -> str:
     if p is None:
         return ""
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+    return corrected + ("p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}")
 
 
 def rank(found: tuple[int, int] | None, count: int) -> Value:

@@ -10,12 +10,12 @@ import pytest
 from scipy import stats
 
 from harness import record
-from harness.record import Finding
+from harness.record import Finding, Flops
 from harness.report.compare import Beside, compare_board
 from harness.report.pairs import pair_up, rows, to_json
 from harness.report.ratios import by_turns
 from harness.report.stored import Stored
-from harness.report.tables import speed_up
+from harness.report.tables import boards, speed_up
 from tests.harness.records import make_record
 from tests.report.stored_scores import add, answers, in_turns
 
@@ -50,8 +50,8 @@ def test_the_speed_up_is_the_paired_t_interval_of_the_same_work(tmp_path: Path) 
     assert one.high == pytest.approx(math.exp(high))
     assert one.p == pytest.approx(test.pvalue)
     assert found.ratios["offline", "real", 16, "qps"].value == pytest.approx(3.0)
-    shown = speed_up(make_record(), found)
-    assert shown.text == "2.00×" and shown.note == "p < 0.001, by turns"
+    shown = speed_up(make_record(), found, found.speed_up)
+    assert shown.text == "2.00×" and shown.note == "batch 16; Holm p < 0.001, by turns"
 
 
 def test_what_ran_elsewhere_than_claimed_has_no_speed_up(tmp_path: Path) -> None:
@@ -105,8 +105,38 @@ def test_disturbed_turns_are_not_tested(tmp_path: Path, what: dict[str, float], 
     assert one.p is None and one.low is None and said in one.method
     assert found.ratios["offline", "real", 16, "qps"].p is not None
     assert found.speed_up == ("turns", "real", 16, "samples/s")
-    shown = speed_up(make_record(), found)
+    shown = speed_up(make_record(), found, found.speed_up)
     assert shown.text == "2.00×" and said in shown.note
+
+
+def test_a_table_shows_what_quantization_did_apart_from_the_engine_and_single_samples(tmp_path: Path) -> None:
+    """Seconds, batch 16 and 1: PyTorch 8 and 0.9, ONNX Runtime 4 and 0.6, with integers 2 and 0.2."""
+    for name, backend, int8, many, one in (
+        ("fp32", "torch_fp32", 0.0, 8.0, 0.9),
+        ("plain", "onnxruntime_fp32", 0.0, 4.0, 0.6),
+        ("int8", "onnxruntime_int8", 0.9, 2.0, 0.2),
+    ):
+        turns = [in_turns((many, many)), in_turns((one, one), batch_size=1)]
+        flops = Flops(sequence_length=384, total=10, encoder=9, head=1, int8_share=int8, cross_check="equal")
+        given: dict[str, Any] = {"baseline": backend == "torch_fp32", "backend": backend, "flops": flops}
+        add(tmp_path, name, answers(300, 20), qps=(10.0, 11.0), turns=turns[0], **given)
+        entries = [
+            entry.model_copy(update={"turns": [*entry.turns, turns[1]]} if entry.key == name else {})
+            for _, entry in record.read(tmp_path)
+        ]
+        (tmp_path / "run.jsonl").write_text("".join(f"{entry.model_dump_json()}\n" for entry in entries))
+    read = list(record.read(tmp_path))
+    (board,) = boards([entry for _, entry in read], Stored(read))
+    place = {column.name: number for number, column in enumerate(board.columns)}
+    shown = {
+        row.record.key: [row.columns[place[name]].text for name in ("speed-up", "same engine", "batch 1")]
+        for row in board.rows
+    }
+    assert shown == {
+        "fp32": ["baseline", "", "baseline"],
+        "plain": ["2.00×", "", "1.50×"],
+        "int8": ["4.00×", "2.00×", "4.50×"],
+    }
 
 
 def test_rounds_of_another_turn_are_left_out() -> None:

@@ -19,7 +19,7 @@ from harness.errors import QuantboardError
 from harness.record import Checkpoint, Data, Figure, Finding, Quantization, Record, SplitData
 from harness.report import tables
 from harness.report.charts import DARK, LIGHT, Point, accuracy_against_qps
-from harness.report.site import render, without_results
+from harness.report.site import render
 from tests.harness.records import make_record
 
 SAMPLE = Data(
@@ -152,11 +152,69 @@ def test_what_a_record_says_is_escaped(tmp_path: Path) -> None:
 
 def test_a_charts_dark_twin_has_none_of_the_light_colours() -> None:
     shown = [Point("a", 10.0, 9.0, 11.0, 80.0, 79.0, 81.0), Point("b", 20.0, 19.0, 21.0, 79.0, 78.0, 80.0)]
-    pages = accuracy_against_qps(shown, "f1")
+    pages = accuracy_against_qps(shown, "f1", ["a", "b"])
     light, dark = (base64.b64decode(pages[name].partition(",")[2]).decode() for name in ("light", "dark"))
     for ours, others, svg in ((LIGHT, DARK, light), (DARK, LIGHT, dark)):
         assert all(colour in svg for colour in (ours.ink, ours.grid, *ours.series[:2]))
         assert not any(colour in svg for colour in (others.ink, others.muted, others.grid, *others.series))
+
+
+def test_a_backend_has_one_colour_in_all_charts_of_a_page() -> None:
+    """Whatever other points there are, or rules have left out."""
+    alone = accuracy_against_qps([Point("b", 20.0, 19.0, 21.0, 79.0, 78.0, 80.0)], "f1", ["a", "b"])
+    svg = base64.b64decode(alone["light"].partition(",")[2]).decode()
+    assert LIGHT.series[1] in svg and LIGHT.series[0] not in svg
+
+
+def test_other_weights_of_one_name_are_told_where_they_stand_on_another_board(tmp_path: Path) -> None:
+    def entry(key: str, weights: str, cpu: str, **more: Any) -> Record:
+        made = {
+            "key": "c", "recipe": "finetune", "source": "s", "architecture": {}, "parameters": 22_713_986, "weights_bytes": 4,
+            "lineage": {"c": weights} if weights else {}, **more,
+        }  # fmt: skip
+        here = {"cpu": cpu, "cores": 2, "gpus": []}
+        return make_record(key=key, machine=here, checkpoint=Checkpoint(**made))
+
+    for weights, told in (("one", False), ("two", True), ("", True)):
+        folder = tmp_path / (weights or "unknown")
+        site = build(folder, entry("a", "one", "a"), entry("b", weights, "b"))
+        assert (
+            "Other weights than above under the same names: tiny (seed 1)" in (site / "suite-squad.html").read_text()
+        ) == told
+    site = build(tmp_path, entry("a", "one", "a", made_by={"dirty": True, "commit": "0123456789abcdef"}))
+    page, cell = ((site / name).read_text() for name in ("suite-squad.html", "cell-run-a.html"))
+    assert "model of a dirty checkout" in page and ">22.71<" in page.replace("</td", "<")
+    assert "made in a checkout with uncommitted changes (on commit <code>0123456789ab</code>)" in cell
+
+
+def test_a_simulation_has_no_size_of_an_engine() -> None:
+    assert shown("engine", make_record(key="sim", simulated=True, speed=[]))["sim"].text == "simulation"
+    assert shown("engine", make_record(key="real"))["real"].text == "1.0"
+
+
+def test_the_index_counts_speeds_apart_from_accuracies(tmp_path: Path) -> None:
+    found = Finding(
+        rule="noisy", what="offline, real lengths, batch 16: rounds differ", measured="40%", bound="25%", remedy=""
+    )
+    entries = [
+        make_record(key="a"),
+        make_record(key="b", label="b", status="invalid", reason="noisy", findings=[found]),
+        make_record(key="c", label="c", speed=[], simulated=True),
+        make_record(key="d", label="d", status="skipped", reason="no GPU", accuracy=[], speed=[]),
+    ]
+    site = build(tmp_path, *entries)
+    badges = re.findall(r'<span class="badge [a-z]*">([^<]*)</span>', (site / "index.html").read_text())
+    assert badges[:5] == ["3 accuracy", "1 speed", "1 speed, in part invalid", "1 not timed", "1 skipped"]
+    marked = re.findall(
+        r'<tr><th scope="row">(\w+)</th><td>(\w+),.*?</tr>', (site / "cell-run-b.html").read_text(), re.S
+    )
+    rows = re.findall(
+        r'<tr><th scope="row">(?:single_stream|offline)</th>.*?</tr>', (site / "cell-run-b.html").read_text(), re.S
+    )
+    assert len(marked) >= 4
+    assert ["invalid" in row for row in rows[:4]] == [
+        row.startswith('<tr><th scope="row">offline</th><td>real') for row in rows[:4]
+    ]
 
 
 def test_pages_load_nothing_and_say_so(tmp_path: Path) -> None:
@@ -186,13 +244,6 @@ def test_a_row_below_its_bound_names_the_tensors_that_lose_most(tmp_path: Path) 
     assert ">without</a>" not in told and "without those quantizers" in (site / "cell-run-plain.html").read_text()
     assert "without those quantizers" not in (site / "cell-run-bad.html").read_text()
     assert "171 of 203 tensors" in told and "<code>layer.0.output</code> 8.2 dB" in told and "layer.4" not in told
-
-
-def test_what_a_suite_asks_for_and_nothing_was_measured_of_is_told() -> None:
-    asked: dict[str, list[Any]] = {"models": ["tiny", "other"], "tasks": ["squad_v1", "glue/rte"], "seeds": [1, 2, 3]}
-    entries = [make_record(), make_record(seed=2, status="failed"), make_record(seed=3, data=SAMPLE)]
-    assert without_results(asked, entries) == {"models": ["other"], "tasks": ["glue/rte"], "seeds": [2, 3]}
-    assert without_results({"seeds": [1]}, entries) == {}
 
 
 def test_links_between_pages_lead_somewhere(tmp_path: Path) -> None:
