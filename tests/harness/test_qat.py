@@ -20,7 +20,7 @@ from transformers import AutoModelForQuestionAnswering, BertConfig, BertForSeque
 from backends import Settings, get_backend
 from backends.fake_quant.schemes import Quantizer
 from backends.fake_quant.training import THRESHOLD_RATE, Learned
-from backends.ranges import TensorRange, read_ranges
+from backends.ranges import TensorRange, read_ranges, write_ranges
 from harness.cells import CheckpointSpec, folder_of
 from harness.checkpoint import ensure
 from harness.errors import CheckpointError
@@ -100,6 +100,31 @@ def test_what_it_leaves_is_a_plain_checkpoint_with_ranges(cache: Path, tmp_path:
     assert 0.2 < described.quantization.share < 1
     slow = ["after 4 steps with a decay of 0.9999, activation ranges still hold 100% of what calibration found"]
     assert described.quantization.notes == (slow if scheme == "q8bert" else [])
+
+
+@pytest.mark.parametrize("scheme", ["engine_int8", "q8bert"])
+def test_the_engine_runs_what_training_left(cache: Path, tmp_path: Path, scheme: str) -> None:
+    """Trained weights and ranges in ONNX Runtime against the simulation: a hundredth of what quantization moves the logits by,
+    and far more with the ranges of layers' inputs swapped."""
+    made = ensure(trained_from(SPEC, scheme), cache)
+
+    def logits(name: str, folder: Path) -> np.ndarray[Any, Any]:
+        session = get_backend(name).prepare(folder, Settings(96, 2, 1, tmp_path), "cpu")
+        found = session.run(batch())
+        session.close()
+        return found
+
+    simulated = logits("fake_quant_w8a8", made)
+    moved = np.abs(simulated - logits("torch_fp32", made)).mean()
+    assert moved > 1e-5
+    assert np.abs(logits("onnxruntime_int8", made) - simulated).mean() < moved / 100
+    wrong = Path(shutil.copytree(made, tmp_path / "wrong"))
+    ranges = read_ranges(made)
+    swapped = dict(ranges.tensors)
+    for name, other in (("intermediate", "output"), ("output", "intermediate")):
+        swapped[f"encoder.layer.0.{name}.dense.input"] = ranges.tensors[f"encoder.layer.0.{other}.dense.input"]
+    write_ranges(wrong, replace(ranges, tensors=swapped))
+    assert np.abs(logits("onnxruntime_int8", wrong) - simulated).mean() > moved / 10
 
 
 def test_it_starts_where_post_training_quantization_ends(cache: Path, tmp_path: Path) -> None:
