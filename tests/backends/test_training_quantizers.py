@@ -278,3 +278,30 @@ def test_nothing_that_follows_is_trained() -> None:
         FollowingActivation(start(1.0, Quantizer())),
     ]
     assert not [name for one in quantizers for name, _ in one.named_parameters()]
+
+
+def test_values_and_gradients_are_aimets_given_the_same_range() -> None:
+    """AIMET's quantizer with trained minimum and maximum. Its package asks for a CUDA build of a torch of its own, so it is no
+    dependency; run where it is installed. A value on a boundary may fall to its other side."""
+    affine = pytest.importorskip("aimet_torch.quantization.affine", exc_type=ImportError)
+    generator = torch.Generator().manual_seed(3)
+    for symmetric, scale, zero in ((True, 0.25, 0), (True, 1 / 3, 0), (False, 0.1, -128), (False, 0.0173, 55)):
+        begun = start(scale, Quantizer(symmetric=symmetric, training="learn"), zero)
+        low, high = ((end - zero) * float(begun.scale[0]) for end in (-128, 127))
+        theirs = affine.QuantizeDequantize(shape=(), bitwidth=8, symmetric=symmetric)
+        theirs.set_range(torch.tensor(low), torch.tensor(high))
+        values = torch.randn(100_000, generator=generator) * 60 * scale
+        came = torch.randn(100_000, generator=generator)
+        apart = (FakeQuantize(begun)(values) - theirs(values)).detach().abs() / scale
+        assert int((apart > 0.5).sum()) <= 2
+        assert float(apart[apart <= 0.5].max()) < 1e-4
+        if symmetric:
+            continue
+        ours_, theirs_ = Learned(begun), values.clone().requires_grad_()
+        given = values.clone().requires_grad_()
+        (theirs(theirs_) * came).sum().backward()
+        (ours_(given) * came).sum().backward()
+        assert int((given.grad != theirs_.grad).sum()) <= 2
+        ends = torch.stack([theirs.min.grad, theirs.max.grad])
+        assert ours_.amount.grad is not None
+        assert torch.allclose(ours_.amount.grad / (RANGE_RATE * (high - low)), ends, rtol=1e-3)
