@@ -107,7 +107,7 @@ def read_raw(form: Form, path: Path) -> list[Row]:
     """The rows of one file, in file order. Raises TaskError."""
     rows = list(_squad(path)) if form.name == "squad_v1" else list(_glue(form, path))
     if not rows:
-        raise TaskError(f"{path}: holds no rows")
+        raise TaskError(f"{path}: holds no rows; put the whole file there")
     return rows
 
 
@@ -117,7 +117,7 @@ def _text(path: Path) -> str:
     except OSError as error:
         raise TaskError(f"{path}: cannot be read: {error.strerror}") from error
     if not data.strip():
-        raise TaskError(f"{path}: empty file")
+        raise TaskError(f"{path}: empty file; put the whole file there")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -169,7 +169,7 @@ def _places(columns: Columns, header: Sequence[str], path: Path) -> tuple[int, .
         name = next((name for name in names if name in header), None)
         if name is None:
             found = ", ".join(field[:30] for field in header[:12])
-            raise TaskError(f"{path}: line 1: no column '{names[0]}'; found: {found}")
+            raise TaskError(f"{path}: line 1: no column '{names[0]}'; found: {found}; is it the file of another task?")
         places.append(header.index(name))
     return tuple(places)
 

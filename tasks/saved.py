@@ -72,7 +72,7 @@ def read_saved(form: Form, folder: Path) -> list[Row]:
     _check_columns(form, folder)
     rows = list(_rows(form, folder))
     if not rows:
-        raise TaskError(f"{folder}: holds no rows")
+        raise TaskError(f"{folder}: holds no rows; save the whole split again")
     return rows
 
 
