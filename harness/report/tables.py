@@ -212,7 +212,7 @@ def table(
             "% of MACs",
             "Share of the multiply-accumulates that really ran as integer products, by the engine's own placement.",
         ),
-        Column("parameters", "million", "Numbers that the checkpoint holds."),
+        Column("parameters", "million", "Numbers that the model computes with, whatever their precision."),
         Column("engine", "MiB", "Size of what the engine loads."),
         Column(
             "peak memory",

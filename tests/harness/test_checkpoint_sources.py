@@ -51,6 +51,13 @@ def test_load_keeps_the_weights_bit_for_bit(trained: Path, tmp_path: Path) -> No
     load_tokenizer(loaded)
 
 
+def test_tensors_that_nothing_uses_are_no_parameters(copy: Path, tmp_path: Path) -> None:
+    weights = load_file(copy / "model.safetensors")
+    save_file(weights | {"bert.pooler.dense.weight": torch.zeros(16, 16)}, copy / "model.safetensors")
+    (copy / "origin.json").unlink()
+    assert describe(ensure(loads(copy), tmp_path)).parameters == sum(value.numel() for value in weights.values())
+
+
 def test_random_weights_can_be_loaded(tmp_path: Path) -> None:
     folder = ensure(sample_spec(recipe="load", train=None), tmp_path)
     assert not AutoModelForQuestionAnswering.from_pretrained(folder, output_loading_info=True)[1]["missing_keys"]
