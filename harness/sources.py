@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -62,14 +63,19 @@ def _folder(source: str, path: Path, extra: tuple[str, ...]) -> Source:
 
 
 def _hub(source: str, name: str, hub: bool, revision: str | None) -> Source:
-    home = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface").expanduser()
-    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub") / f"models--{name.replace('/', '--')}"
+    cache = _hub_cache(name)
     local = _read(cache / "refs" / "main")
     copied = any((cache / "snapshots").glob("*/model.safetensors"))
     identity = {"revision": revision or local or "unresolved"}
     if hub or copied:
         return Source(source, identity)
     return Source(source, identity, (f"{source}: the hub does not answer", "go online, or set HF_ENDPOINT to a mirror"))
+
+
+def _hub_cache(name: str) -> Path:
+    """Where the hub's client keeps what it downloads of a model."""
+    home = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface").expanduser()
+    return Path(os.environ.get("HF_HUB_CACHE") or home / "hub") / f"models--{name.replace('/', '--')}"
 
 
 def corpus_files(data: DataRef) -> list[Path]:
@@ -93,8 +99,8 @@ def corpus_identity(data: DataRef) -> tuple[dict[str, str], tuple[str, str] | No
 
 
 def sizes_of(spec: CheckpointSpec) -> dict[str, int]:
-    """num_hidden_layers, hidden_size and intermediate_size of a checkpoint to be made, where the suite, a package or a folder
-    says them already; empty where it takes a download to know."""
+    """num_hidden_layers, hidden_size and intermediate_size of a checkpoint to be made, where the suite, a package, a folder or
+    a copy from the hub says them already; empty where it takes a download to know."""
     if spec.architecture:
         return dict(spec.architecture)
     found = sizes_of(spec.parent) if spec.parent else _sizes_in(spec.source)
@@ -119,10 +125,14 @@ def _sizes_in(source: str) -> dict[str, int]:
 
 
 def _place_of(source: str) -> Path | None:
-    """The folder of a package or of an absolute path; None for one that is not on this machine."""
+    """The folder of a package, of an absolute path, or of the newest copy from the hub; None for one that is not on this
+    machine."""
     kind, _, name = source.partition(":")
-    if kind in ("hub", "scratch"):
+    if kind == "scratch":
         return None
+    if kind == "hub":
+        copies = [file.parent for file in _hub_cache(name).glob("snapshots/*/config.json")]
+        return max(copies, key=lambda folder: folder.stat().st_mtime, default=None)
     if kind != "package":
         return Path(source)
     package, _, inner = name.partition("/")
@@ -156,8 +166,10 @@ def _read(path: Path) -> str | None:
 
 def hub_revision(source: str) -> str | None:
     """The commit whose files are taken of `hub:ID`: that of `main`, or, where it has no safetensors, of the hub's own offer of
-    some; None when the hub does not say within 5 s. Uses the network."""
-    from huggingface_hub import HfApi
+    some; None when the hub does not say within 5 s. Uses the network, also for the configuration, whose sizes a plan checks
+    before anything is trained."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    from huggingface_hub import HfApi, hf_hub_download
 
     from harness.fetch import conversion
 
@@ -167,6 +179,8 @@ def hub_revision(source: str) -> str | None:
         has = any(one.rfilename == "model.safetensors" for one in found.siblings or ())
         if not has and (offer := conversion(name)):
             found = HfApi().model_info(name, revision=offer, timeout=5)
+        with contextlib.suppress(Exception):
+            hf_hub_download(name, "config.json", revision=found.sha, etag_timeout=5)
         return found.sha
     except Exception:  # its download will say what is wrong, in the words of the record
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +40,23 @@ def models(tmp_path: Path) -> Path:
 def test_the_hub_says_which_revision_a_model_stands_at(models: Path, tmp_path: Path) -> None:
     with LoopbackHub(models) as hub:
         assert asked(hub, tmp_path / "home")[0] == commit(models / "models" / "owner" / "name")
+
+
+def test_a_hub_models_sizes_are_known_before_anything_is_trained(models: Path, tmp_path: Path) -> None:
+    """A teacher that is too deep for its student is told by the plan, not after hours of its fine-tuning."""
+    sizes = {"num_hidden_layers": 5, "hidden_size": 64, "intermediate_size": 128}
+    (models / "models" / "owner" / "name" / "config.json").write_text(json.dumps(sizes))
+    code = (
+        "from harness.cells import CheckpointSpec\nfrom harness.sources import hub_revision, sizes_of\n"
+        "from tasks import DataRef, Shape\n"
+        "spec = CheckpointSpec('m', 'squad_v1', 'finetune', 'hub:owner/name', 1, Shape(8), DataRef('hub'))\n"
+        "print(sizes_of(spec)); hub_revision('hub:owner/name'); print(sizes_of(spec))"
+    )
+    with LoopbackHub(models) as hub:
+        given = {"cwd": ROOT, "env": hub.environment(tmp_path / "home"), "capture_output": True, "text": True}
+        out = subprocess.run([sys.executable, "-c", code], check=True, **given)  # type: ignore[call-overload]
+        assert not [line for line in hub.requests if "safetensors" in line]
+    assert out.stdout.splitlines() == ["{}", str(sizes)]
 
 
 @pytest.mark.parametrize("fault", [Fault("api", status=401), Fault("api", status=500), Fault("api", silent=True)])
