@@ -116,7 +116,9 @@ def as_planned(spec: CheckpointSpec) -> None:
     if "corpus" in planned:
         found |= corpus_identity(spec.data)[0]
     if "config" in planned and (source := look_up(spec.source, Path(), hub=False)).blocked is None:
-        found |= source.identity | (ranges_of(spec.source)[1] if spec.recipe == "load" else {})
+        found |= source.identity
+    if "ranges" in planned:
+        found |= {"ranges": "gone"} | ranges_of(spec.source)[1]
     changed = [name for name, value in found.items() if planned.get(name, value) != value]
     if changed:
         raise CheckpointError(

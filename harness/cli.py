@@ -102,7 +102,7 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         choices=["gpu", "hub"],
-        help="plan as if a GPU's driver, or the hub, answered; what is installed still counts",
+        help="plan as if a GPU were there, with the engines' builds that go with one, or as if the hub answered",
     )
     one = add("run", run, "train or load every model, run it on every backend, append a record each", suite=True)
     choose(one)

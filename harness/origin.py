@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cells import CheckpointSpec
+from harness.cells import CORPUS, CheckpointSpec
 from tasks import Task
 
 if TYPE_CHECKING:
@@ -42,13 +42,12 @@ def origin(spec: CheckpointSpec, task: Task | None, folder: Path, before: Mappin
 
     from safetensors import safe_open
 
-    from backends.bert import read_architecture
     from harness import machine
 
     config = json.loads((folder / "config.json").read_text())
     weights = folder / "model.safetensors"
-    if task:  # what its model uses: a file that was loaded may hold more, an unused pooler or another head
-        parameters = sum(prod(shape) for shape in read_architecture(folder).tensors().values())
+    if task:
+        parameters = parameters_of(folder)
     else:
         with safe_open(weights, framework="np") as stored:
             parameters = sum(prod(stored.get_slice(name).get_shape()) for name in stored.keys())  # noqa: SIM118 (no dict)
@@ -85,6 +84,15 @@ def origin(spec: CheckpointSpec, task: Task | None, folder: Path, before: Mappin
             "dirty": dirty,
         },
     }
+
+
+def parameters_of(folder: Path) -> int:
+    """What a task's model computes with: a file that was loaded may hold more, an unused pooler or another head."""
+    from math import prod
+
+    from backends.bert import read_architecture
+
+    return sum(prod(shape) for shape in read_architecture(folder).tensors().values())
 
 
 def kin(spec: CheckpointSpec, checkpoints: Path) -> dict[str, str] | None:
@@ -164,6 +172,8 @@ def describe(folder: Path) -> Checkpoint:
         "calibration_seconds",
     )
     values: dict[str, Any] = {name: origin[name] for name in same} | {name: origin.get(name) for name in of_making}
+    if origin["task"] != CORPUS:
+        values["parameters"] = parameters_of(folder)
     return Checkpoint(
         **values,
         lineage=lineage,

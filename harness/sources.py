@@ -6,6 +6,8 @@ import contextlib
 import hashlib
 import json
 import os
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -145,11 +147,12 @@ def _place_of(source: str) -> Path | None:
 def ranges_of(source: str) -> tuple[str | None, dict[str, str], tuple[str, str] | None]:
     """Of quantizer ranges that lie beside the weights, as in what `export` writes: the scheme, what identifies them, and (reason,
     remedy) where they cannot be read. Not of a model on the hub, of which they are not downloaded."""
-    folder = _place_of(source)
+    folder = None if source.startswith("hub:") else _place_of(source)
     if folder is None or not (file := folder / "ranges.json").is_file():
         return None, {}, None
-    identity = {"ranges": file_hash(file)}
+    identity = {"ranges": "unread"}
     try:
+        identity = {"ranges": file_hash(file)}
         return get_scheme(str(json.loads(file.read_text())["scheme"]["name"])).name, identity, None
     except (OSError, ValueError, KeyError, TypeError, RecursionError, BackendError) as error:
         why = str(error) if isinstance(error, BackendError) else "it names no scheme"
@@ -177,13 +180,27 @@ def hub_revision(source: str) -> str | None:
     try:
         found = HfApi().model_info(name, timeout=5)
         has = any(one.rfilename == "model.safetensors" for one in found.siblings or ())
-        if not has and (offer := conversion(name)):
-            found = HfApi().model_info(name, revision=offer, timeout=5)
-        with contextlib.suppress(Exception):
-            hf_hub_download(name, "config.json", revision=found.sha, etag_timeout=5)
+        if not has and (offer := _within(5, lambda: conversion(name))):
+            with contextlib.suppress(Exception):
+                found = HfApi().model_info(name, revision=offer, timeout=5)
+        _within(5, lambda: hf_hub_download(name, "config.json", revision=found.sha))
         return found.sha
     except Exception:  # its download will say what is wrong, in the words of the record
         return None
+
+
+def _within(seconds: float, ask: Callable[[], str | None]) -> str | None:
+    """What the network answers in that time; None where it does not, or badly. The client has calls without a limit."""
+    answers: list[str | None] = []
+
+    def run() -> None:
+        with contextlib.suppress(Exception):
+            answers.append(ask())
+
+    waiting = threading.Thread(target=run, daemon=True)
+    waiting.start()
+    waiting.join(seconds)
+    return answers[0] if answers else None
 
 
 def file_hash(path: Path) -> str:

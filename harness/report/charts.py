@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from harness.report.compare import accuracy_of, speed_of
-from harness.report.tables import Board, Row
+from harness.report.tables import Board
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ DARK = Theme(
 )
 
 
-def points(board: Board) -> list[Point]:
+def points(board: Board, names: Mapping[tuple[str, str], str]) -> list[Point]:
     """Accuracy against offline throughput at real lengths, of cells for whose throughput no rule fails."""
     found = []
     for row in board.rows:
@@ -59,7 +59,7 @@ def points(board: Board) -> list[Point]:
         y, x = part.metrics[part.primary], speed.qps
         found.append(
             Point(
-                _name(row, board),
+                names[row.record.model, row.record.label],
                 x.value,
                 x.low if x.low is not None else x.value,
                 x.high if x.high is not None else x.value,
@@ -71,14 +71,11 @@ def points(board: Board) -> list[Point]:
     return found
 
 
-def names_in(board: Board) -> list[str]:
-    """Of all rows that have a speed, as a chart of the board would call them."""
-    return [_name(row, board) for row in board.rows if row.record.speed]
-
-
-def _name(row: Row, board: Board) -> str:
-    alone = len({one.record.model for one in board.rows}) == 1
-    return row.record.label if alone else f"{row.record.model} {row.record.label}"
+def names_in(boards: Sequence[Board]) -> dict[tuple[str, str], str]:
+    """How charts of one page call every (model, label) that has a speed: by its label, where all are of one model."""
+    pairs = {(row.record.model, row.record.label) for board in boards for row in board.rows if row.record.speed}
+    alone = len({row.record.model for board in boards for row in board.rows}) == 1
+    return {(model, label): label if alone else f"{model} {label}" for model, label in sorted(pairs)}
 
 
 def accuracy_against_qps(shown: Sequence[Point], metric: str, labels: Sequence[str]) -> dict[str, str]:

@@ -123,7 +123,8 @@ def compare_engines(entries: Sequence[Record], split: str, stored: Stored) -> di
         for entry in entries
         if (base := plain[entry.record_id]) and base is not baseline_of(entry, entries)
     }
-    return _corrected(found, _primary(entries, split))
+    compared = [entry for entry in entries if entry.record_id in found]
+    return _corrected(_with_speed_up(compared, found), _primary(entries, split))
 
 
 def compare_board(entries: Sequence[Record], split: str, stored: Stored) -> dict[str, Beside]:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from harness.errors import SuiteError
 from harness.record import Record
-from harness.suite import load_suite
+from harness.report.alike import is_whole
+from harness.sources import look_up, ranges_of
+from harness.suite import Model, Suite, load_suite
 
 Asked = tuple[str, int, str, str]
 """task, seed, model, backend's label"""
@@ -19,15 +21,22 @@ def asked_of(file: Path) -> list[Asked]:
         suite = load_suite(str(file))
     except SuiteError:
         return []
+    with_ranges = {name for name, model in suite.models.items() if _brings_ranges(suite, model)}
     found: dict[Asked, None] = {}
     for task in suite.tasks:
         for seed in suite.seeds:
-            for name, model in suite.models.items():
+            for name in suite.models:
                 for label, entry in zip(suite.labels, suite.backends, strict=True):
                     # entries that differ by a scheme are one to ranges that are there already
-                    brought = model.recipe == "qat" and entry.scheme is not None
+                    brought = name in with_ranges and entry.scheme is not None
                     found[(task, seed, name, (entry.label or entry.name) if brought else label)] = None
     return list(found)
+
+
+def _brings_ranges(suite: Suite, model: Model) -> bool:
+    if model.recipe != "load":
+        return model.recipe == "qat"
+    return ranges_of(look_up(model.source, suite.folder, hub=False).source)[0] is not None
 
 
 def cell_of(entry: Record) -> Asked:
@@ -35,8 +44,8 @@ def cell_of(entry: Record) -> Asked:
 
 
 def lacking(asked: Iterable[Asked], entries: Iterable[Record]) -> list[Asked]:
-    """Those that no record is of; one that says why a cell was skipped is one."""
-    had = {cell_of(entry) for entry in entries}
+    """Those that no record is of; one that says why a cell was skipped is one, one of a part of the evaluation set is not."""
+    had = {cell_of(entry) for entry in entries if is_whole(entry)}
     return [one for one in asked if one not in had]
 
 

@@ -8,7 +8,7 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from harness import paths, record
 from harness.errors import QuantboardError
 from harness.record import Record
 from harness.report import tables
-from harness.report.alike import accuracy_stands, is_sample, machine_of_board, not_kin, other_training
+from harness.report.alike import accuracy_stands, is_sample, machine_of_board
 from harness.report.charts import accuracy_against_qps, names_in, points
 from harness.report.compare import Beside
 from harness.report.lacking import Asked, asked_of, in_words, lacking
@@ -118,7 +118,7 @@ def _write(environment: Environment, out: Path, shown: Sequence[Record], found: 
     ]
     averages = macro_averages(shown)
     for suite in overview:
-        labels = sorted({name for board in suite["boards"] for name in names_in(board)})
+        labels = names_in(suite["boards"])
         charts = [_charts(board, labels) for board in suite["boards"]]
         description, references, asked = read_suite(suite["name"])
         own = [entry for entry in shown if entry.suite == suite["name"] and not is_sample(entry)]
@@ -159,7 +159,10 @@ def _write(environment: Environment, out: Path, shown: Sequence[Record], found: 
             sample=is_sample(entry),
             stands=accuracy_stands(entry),
             leaves=leaves,
-            invalid=[tables.finding_about(entry, one) for one in entry.speed],
+            invalid=[
+                tables.finding_about(entry, one) or (entry.reason if tables.in_doubt(entry, one) else "")
+                for one in entry.speed
+            ],
             beside=[one for name, *one in beside if name == entry.record_id],
             suite_page=suite_page(entry.suite, is_sample(entry)),
             machine=machine_of_board(entry),
@@ -196,11 +199,12 @@ def _counts(entries: Sequence[Record]) -> list[tuple[str, str]]:
     """(badge, words): how many cells have an accuracy that stands, and of those how many a speed."""
     stands = [entry for entry in entries if accuracy_stands(entry)]
     timed = [entry for entry in stands if entry.speed]
-    valid = sum(entry.status == "ok" for entry in timed)
+    doubtful = [[tables.in_doubt(entry, one) for one in entry.speed] for entry in timed]
     found = [
         ("ok", "accuracy", len(stands)),
-        ("ok", "speed", valid),
-        ("invalid", "speed, in part invalid", len(timed) - valid),
+        ("ok", "speed", sum(not any(of) for of in doubtful)),
+        ("invalid", "speed, in part invalid", sum(any(of) and not all(of) for of in doubtful)),
+        ("invalid", "speed invalid", sum(all(of) for of in doubtful)),
         ("", "not timed", len(stands) - len(timed)),
         ("invalid", "invalid", sum(entry.status == "invalid" for entry in entries if not accuracy_stands(entry))),
         *((status, status, sum(entry.status == status for entry in entries)) for status in ("failed", "skipped")),
@@ -208,9 +212,9 @@ def _counts(entries: Sequence[Record]) -> list[tuple[str, str]]:
     return [(badge, f"{count} {words}") for badge, words, count in found if count]
 
 
-def _charts(board: Board, labels: Sequence[str]) -> dict[str, str] | None:
-    shown = points(board)
-    return accuracy_against_qps(shown, board.primary, labels) if len(shown) > 1 else None
+def _charts(board: Board, labels: Mapping[tuple[str, str], str]) -> dict[str, str] | None:
+    shown = points(board, labels)
+    return accuracy_against_qps(shown, board.primary, sorted(labels.values())) if len(shown) > 1 else None
 
 
 def read_suite(name: str) -> tuple[str, list[dict[str, Any]], list[Asked]]:
@@ -232,18 +236,33 @@ def _apart(boards: Sequence[Board]) -> list[str]:
     others: trained apart, under one name."""
     found = []
     for number, board in enumerate(boards):
-        names = []
+        mine, names = _weights(board), list[str]()
         for earlier in boards[:number]:
-            if (earlier.task, earlier.split) != (board.task, board.split):
-                continue
-            for mine in board.rows:
-                for theirs in earlier.rows:
-                    one, other = mine.record, theirs.record
-                    same = (one.model, one.seed, one.label) == (other.model, other.seed, other.label)
-                    if same and (other_training(one, other) or not_kin(one, other)):
-                        names.append(f"{one.model} (seed {one.seed})")
+            if (earlier.task, earlier.split) == (board.task, board.split):
+                theirs = _weights(earlier)
+                both = [name for name in mine if name in theirs]
+                names += [
+                    f"{model} (seed {seed})"
+                    for model, seed in both
+                    if not _same(mine[model, seed], theirs[model, seed])
+                ]
         found.append(", ".join(dict.fromkeys(names)))
     return found
+
+
+def _weights(board: Board) -> dict[tuple[str, int], dict[str, str]]:
+    """Of each model and seed that was made, the weights (SHA-256) of all its checkpoints; nothing where records do not say."""
+    found: dict[tuple[str, int], dict[str, str]] = {}
+    for row in board.rows:
+        made = row.record.checkpoint
+        if made and made.recipe != "load":
+            found.setdefault((row.record.model, row.record.seed), {}).update(made.lineage)
+    return found
+
+
+def _same(mine: Mapping[str, str], theirs: Mapping[str, str]) -> bool:
+    shared = [key for key in mine if key in theirs]
+    return bool(shared) and all(mine[key] == theirs[key] for key in shared)
 
 
 def _page(environment: Environment, path: Path, template: str, **values: Any) -> None:

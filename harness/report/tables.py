@@ -258,14 +258,17 @@ def _values(entry: Record, split: str, names: Sequence[str], beside: Beside, to_
         yield replace(shown, invalid=finding_about(entry, speed)) if speed else shown
         if name == QPS:
             yield Value("baseline", 1.0) if is_base and speed else speed_up(entry, beside, beside.speed_up)
-            size = speed.batch_size if speed else 0
-            loads: list[Load] = [(TURNS, "real", size, RATE), ("offline", "real", size, "qps")]
-            yield speed_up(entry, to_engine, next((one for one in loads if one in to_engine.ratios), None))
+            yield speed_up(entry, to_engine, to_engine.speed_up)
             alone: Load = (TURNS, "real", 1, RATE)
-            if size == 1 or alone not in beside.ratios:
-                yield Value("baseline", 1.0) if is_base and size > 1 and entry.turns else Value("")
+            single = any((one.load, one.batch_size) == ("real", 1) for one in entry.turns)
+            if speed is None or speed.batch_size == 1 or not single:
+                yield Value("")
             else:
-                yield speed_up(entry, beside, alone)
+                yield (
+                    Value("baseline", 1.0)
+                    if is_base
+                    else speed_up(entry, beside, alone if alone in beside.ratios else None)
+                )
             yield rank(beside.speed_rank, beside.speed_ranked)
     yield Value(f"{100 * entry.flops.int8_share:.1f}", entry.flops.int8_share) if entry.flops else Value("")
     yield figure(Figure(value=entry.checkpoint.parameters / 1e6)) if entry.checkpoint else Value("")

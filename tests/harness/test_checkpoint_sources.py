@@ -120,6 +120,17 @@ def test_ranges_that_are_none_are_not_loaded(cache: Path, tmp_path: Path, scale:
     )
 
 
+@pytest.mark.parametrize("gone", [False, True])
+def test_ranges_that_changed_since_the_plan_are_told(cache: Path, tmp_path: Path, gone: bool) -> None:
+    made = Path(shutil.copytree(ensure(ptq(sample_spec()), cache), tmp_path / "made"))
+    spec = loads(made, scheme="engine_int8", identity=ranges_of(str(made))[1])
+    content = (made / "ranges.json").read_text()
+    (made / "ranges.json").unlink()
+    if not gone:
+        (made / "ranges.json").write_text(content + " ")
+    fails(spec, tmp_path, "ranges: other content than when this was planned; run it again")
+
+
 def test_ranges_without_a_known_scheme_are_told_while_planning(cache: Path, tmp_path: Path) -> None:
     bad = shutil.copytree(ensure(ptq(sample_spec()), cache), tmp_path / "bad")
     for content, why in (("{}", "it names no scheme"), ('{"scheme": {"name": "int9"}}', "int9")):

@@ -177,9 +177,10 @@ def test_a_killed_worker_ends_the_checkpoint_as_failed(rank: int, tmp_path: Path
     outcome = _checkpoint_outcome(spec, Ended(3, "its process ended with exit code 3", lines))
     assert (outcome.status, outcome.reason) == ("failed", told["error"])
     # The first one's words go where the parent's go; the others say little, in files of their own.
-    assert outcome.log
-    assert outcome.log, (out, err)
-    print(outcome.log)
+    assert outcome.log == tuple(told["log"] or lines[:-1])
+    assert any(line.strip() for line in outcome.log)
+    words = json.dumps(told | {"log": ["its last words"]})
+    assert _checkpoint_outcome(spec, Ended(3, "", ("another", words))).log == ("its last words",)
 
 
 @pytest.mark.slow

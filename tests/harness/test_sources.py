@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.sources import ranges_of
 from tests.tasks.loopback_hub import Fault, LoopbackHub, commit
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,6 +58,24 @@ def test_a_hub_models_sizes_are_known_before_anything_is_trained(models: Path, t
         out = subprocess.run([sys.executable, "-c", code], check=True, **given)  # type: ignore[call-overload]
         assert not [line for line in hub.requests if "safetensors" in line]
     assert out.stdout.splitlines() == ["{}", str(sizes)]
+
+
+def test_ranges_in_a_copy_from_the_hub_are_not_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are not downloaded: what lies there is of something else."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    folder = tmp_path / "models--owner--name" / "snapshots" / "abc"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    (folder / "ranges.json").write_text(json.dumps({"scheme": {"name": "q8bert"}}))
+    assert ranges_of(str(folder))[0] == "q8bert"
+    assert ranges_of("hub:owner/name") == (None, {}, None)
+
+
+def test_an_offer_that_the_hub_does_not_tell_of_is_not_waited_for(models: Path, tmp_path: Path) -> None:
+    with LoopbackHub(models, [Fault("discussions", silent=True)]) as hub:
+        revision, seconds = asked(hub, tmp_path / "home")
+    assert revision == commit(models / "models" / "owner" / "name")
+    assert seconds < 14
 
 
 @pytest.mark.parametrize("fault", [Fault("api", status=401), Fault("api", status=500), Fault("api", silent=True)])

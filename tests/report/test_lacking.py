@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from harness.report.lacking import asked_of, in_words, lacking
@@ -42,6 +43,23 @@ def test_a_record_that_says_why_there_is_no_figure_is_one() -> None:
     gone = lacking(ASKED, entries)
     assert len(gone) == len(ASKED) - 2
     assert not {("squad_v1", 1, "a", "x"), ("glue/rte", 2, "a", "y")} & set(gone)
+
+
+def test_a_part_of_the_evaluation_set_is_not_the_cell() -> None:
+    part = make_record(model="a", label="x", settings={"limit": 10})
+    assert lacking(ASKED, [part]) == ASKED
+    assert len(lacking(ASKED, [part, make_record(model="a", label="x")])) == len(ASKED) - 1
+
+
+def test_a_loaded_model_with_ranges_has_one_row_of_entries_that_differ_by_a_scheme(tmp_path: Path) -> None:
+    file, model = tmp_path / "one.toml", tmp_path / "mine"
+    model.mkdir()
+    (model / "ranges.json").write_text(json.dumps({"scheme": {"name": "q8bert"}}))
+    for name in ("config.json", "model.safetensors"):
+        (model / name).write_text("{}")
+    file.write_text(GOOD.replace("hub:owner/name", "mine", 1))
+    labels = [label for task, seed, model, label in asked_of(file) if (task, seed, model) == ("squad_v1", 1, "base")]
+    assert labels == ["torch_fp32", "onnxruntime_int8", "TensorRT INT8"]
 
 
 def test_what_is_lacking_in_words() -> None:

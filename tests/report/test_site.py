@@ -159,62 +159,9 @@ def test_a_charts_dark_twin_has_none_of_the_light_colours() -> None:
         assert not any(colour in svg for colour in (others.ink, others.muted, others.grid, *others.series))
 
 
-def test_a_backend_has_one_colour_in_all_charts_of_a_page() -> None:
-    """Whatever other points there are, or rules have left out."""
-    alone = accuracy_against_qps([Point("b", 20.0, 19.0, 21.0, 79.0, 78.0, 80.0)], "f1", ["a", "b"])
-    svg = base64.b64decode(alone["light"].partition(",")[2]).decode()
-    assert LIGHT.series[1] in svg and LIGHT.series[0] not in svg
-
-
-def test_other_weights_of_one_name_are_told_where_they_stand_on_another_board(tmp_path: Path) -> None:
-    def entry(key: str, weights: str, cpu: str, **more: Any) -> Record:
-        made = {
-            "key": "c", "recipe": "finetune", "source": "s", "architecture": {}, "parameters": 22_713_986, "weights_bytes": 4,
-            "lineage": {"c": weights} if weights else {}, **more,
-        }  # fmt: skip
-        here = {"cpu": cpu, "cores": 2, "gpus": []}
-        return make_record(key=key, machine=here, checkpoint=Checkpoint(**made))
-
-    for weights, told in (("one", False), ("two", True), ("", True)):
-        folder = tmp_path / (weights or "unknown")
-        site = build(folder, entry("a", "one", "a"), entry("b", weights, "b"))
-        assert (
-            "Other weights than above under the same names: tiny (seed 1)" in (site / "suite-squad.html").read_text()
-        ) == told
-    site = build(tmp_path, entry("a", "one", "a", made_by={"dirty": True, "commit": "0123456789abcdef"}))
-    page, cell = ((site / name).read_text() for name in ("suite-squad.html", "cell-run-a.html"))
-    assert "model of a dirty checkout" in page and ">22.71<" in page.replace("</td", "<")
-    assert "made in a checkout with uncommitted changes (on commit <code>0123456789ab</code>)" in cell
-
-
 def test_a_simulation_has_no_size_of_an_engine() -> None:
     assert shown("engine", make_record(key="sim", simulated=True, speed=[]))["sim"].text == "simulation"
     assert shown("engine", make_record(key="real"))["real"].text == "1.0"
-
-
-def test_the_index_counts_speeds_apart_from_accuracies(tmp_path: Path) -> None:
-    found = Finding(
-        rule="noisy", what="offline, real lengths, batch 16: rounds differ", measured="40%", bound="25%", remedy=""
-    )
-    entries = [
-        make_record(key="a"),
-        make_record(key="b", label="b", status="invalid", reason="noisy", findings=[found]),
-        make_record(key="c", label="c", speed=[], simulated=True),
-        make_record(key="d", label="d", status="skipped", reason="no GPU", accuracy=[], speed=[]),
-    ]
-    site = build(tmp_path, *entries)
-    badges = re.findall(r'<span class="badge [a-z]*">([^<]*)</span>', (site / "index.html").read_text())
-    assert badges[:5] == ["3 accuracy", "1 speed", "1 speed, in part invalid", "1 not timed", "1 skipped"]
-    marked = re.findall(
-        r'<tr><th scope="row">(\w+)</th><td>(\w+),.*?</tr>', (site / "cell-run-b.html").read_text(), re.S
-    )
-    rows = re.findall(
-        r'<tr><th scope="row">(?:single_stream|offline)</th>.*?</tr>', (site / "cell-run-b.html").read_text(), re.S
-    )
-    assert len(marked) >= 4
-    assert ["invalid" in row for row in rows[:4]] == [
-        row.startswith('<tr><th scope="row">offline</th><td>real') for row in rows[:4]
-    ]
 
 
 def test_pages_load_nothing_and_say_so(tmp_path: Path) -> None:
@@ -260,9 +207,9 @@ def test_an_invalid_cell_is_marked_with_its_rule_and_left_out_of_the_chart(tmp_p
     page = (site / "suite-squad.html").read_text()
     assert "Invalid: measured, but a rule fails" in page
     (board,) = tables.boards([make_record(key="a"), bad])
-    from harness.report.charts import points
+    from harness.report.charts import names_in, points
 
-    assert [point.label for point in points(board)] == ["torch_fp32"]
+    assert [point.label for point in points(board, names_in([board]))] == ["torch_fp32"]
 
 
 def test_every_field_of_a_record_is_on_its_page(tmp_path: Path) -> None:

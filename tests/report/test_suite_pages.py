@@ -1,0 +1,244 @@
+"""What a page says beside its figures: what is lacking, other weights, turns, notes; and of what family a p is."""
+
+from __future__ import annotations
+
+import base64
+import re
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import paths, record
+from harness.measure.paired import holm
+from harness.record import Checkpoint, Finding, Quantization, Record
+from harness.report.charts import LIGHT, Point, accuracy_against_qps, names_in
+from harness.report.compare import compare_board, over_seeds
+from harness.report.site import against, render
+from harness.report.stored import Stored
+from harness.report.tables import boards
+from tests.harness.records import make_record
+from tests.report.stored_scores import add, answers, in_turns
+from tests.report.test_site import SAMPLE, build
+
+MADE: dict[str, Any] = {
+    "key": "c", "recipe": "finetune", "source": "s", "architecture": {}, "parameters": 22_713_986, "weights_bytes": 4,
+}  # fmt: skip
+SUITE = """
+title = "A suite"
+tasks = ["squad_v1", "glue/rte"]
+baseline = "torch_fp32"
+seeds = [1, 2]
+[models.tiny]
+source = "hub:owner/name"
+recipe = "load"
+[shape]
+max_length = 384
+[[backends]]
+name = "torch_fp32"
+[[backends]]
+name = "onnxruntime_fp32"
+"""
+
+
+def on(cpu: str) -> dict[str, Any]:
+    return {"cpu": cpu, "cores": 2, "gpus": []}
+
+
+def text_of(page: Path) -> str:
+    return " ".join(re.sub(r"<[^>]*>", " ", page.read_text()).split())
+
+
+def test_what_the_suite_asks_for_is_told_and_what_another_machine_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sample records count for nothing on the page of real ones."""
+    home = tmp_path / "home"
+    (home / "suites").mkdir(parents=True)
+    (home / "suites" / "squad.toml").write_text(SUITE)
+    for name in ("site",):
+        (home / name).symlink_to(paths.home() / name)
+    monkeypatch.setattr(paths, "home", lambda: home)
+    site = build(
+        tmp_path,
+        make_record(key="a", machine=on("one")),
+        make_record(key="b", label="onnxruntime_fp32", machine=on("one")),
+        make_record(key="c", machine=on("two")),
+        make_record(key="d", task="glue/rte", data=SAMPLE),
+    )
+    page = text_of(site / "suite-squad.html")
+    assert "No results yet of: squad_v1 (seed 2), glue/rte (seeds 1, 2) " in page
+    assert page.count("Not run on this machine") == 1
+    assert "Not run on this machine: squad_v1 (seed 1): onnxruntime_fp32 of tiny." in page
+    assert "No results yet" not in text_of(site / "suite-squad-sample.html")
+
+
+OTHERS = "tiny (seed 1): not the weights of the same name in a table above"
+
+
+@pytest.mark.parametrize(
+    ("lineages", "changes", "told"),
+    [
+        (({"c": "one"}, {"c": "one"}), {}, False),
+        (({"c": "one"}, {"p": "two", "c": "one"}), {"label": "int8"}, False),
+        (({"c": "one"}, {"c": "two"}), {}, True),
+        (({"c": "one"}, {"c": "two"}), {"label": "int8"}, True),
+        (({"c": "one"}, {"d": "one"}), {}, True),
+        (({"c": "one"}, {}), {}, True),
+        (({}, {}), {}, True),
+        (({"c": "one"}, {"c": "two"}), {"seed": 2}, False),
+        (({"c": "one"}, {"c": "two"}), {"task": "glue/rte"}, False),
+    ],
+)
+def test_other_weights_of_one_name_are_told(
+    tmp_path: Path, lineages: tuple[dict[str, str], ...], changes: dict[str, Any], told: bool
+) -> None:
+    one, other = (Checkpoint(**MADE, lineage=lineage) for lineage in lineages)
+    first = make_record(key="a", machine=on("a"), checkpoint=one)
+    site = build(tmp_path, first, make_record(key="b", machine=on("b"), checkpoint=other, **changes))
+    assert (OTHERS in text_of(site / "suite-squad.html")) == told
+
+
+def test_weights_that_were_loaded_are_of_no_training(tmp_path: Path) -> None:
+    loaded = Checkpoint(**(MADE | {"recipe": "load"}))
+    site = build(tmp_path, *(make_record(key=cpu, machine=on(cpu), checkpoint=loaded) for cpu in "ab"))
+    assert "not the weights of the same name" not in text_of(site / "suite-squad.html")
+
+
+def test_a_model_of_a_dirty_checkout_is_told(tmp_path: Path) -> None:
+    made = Checkpoint(**MADE, made_by={"dirty": True, "commit": "0123456789abcdef"})
+    site = build(tmp_path, make_record(key="a", checkpoint=made))
+    assert "model of a dirty checkout" in text_of(site / "suite-squad.html")
+    assert " 22.71 " in text_of(site / "suite-squad.html")
+    assert "made in a checkout with uncommitted changes (on commit 0123456789ab )" in text_of(site / "cell-run-a.html")
+
+
+def test_texts_of_a_general_stage_and_notes_of_ranges_are_told(tmp_path: Path) -> None:
+    corpus = {"label": "own text", "files": {"a.txt": "1"}, "bytes": 1234, "sequences": 56, "identity": "abc"}
+    ranges = Quantization(tensors=3, quantized=2, share=2 / 3, worst={"one": 9.0}, notes=["still hold 98%"])
+    student = Checkpoint(**MADE, corpus=corpus, quantization=ranges)
+    site = build(tmp_path, make_record(key="a"), make_record(key="b", label="b", checkpoint=student, scheme="q8bert"))
+    page = text_of(site / "suite-squad.html")
+    assert "General stage on own text: 1 file, 1,234 bytes, 56 sequences (abc)." in page
+    assert "What was noted of ranges b (tiny, seed 1) : still hold 98%" in page
+
+
+def test_a_cell_page_shows_what_turns_rest_on(tmp_path: Path) -> None:
+    turns = in_turns((1.0, 1.5), other_cpu_percent=1.0, steal_percent=2.0)
+    worst = [*turns.rounds[:-1], turns.rounds[-1].model_copy(update={"steal_percent": 12.0})]
+    site = build(tmp_path, make_record(key="a", turns=[turns.model_copy(update={"rounds": worst})]))
+    told = text_of(site / "cell-run-a.html").partition("What the ratios by turns rest on")[2]
+    one = turns.rounds[0]
+    assert f"real 16 2 {one.batches} {one.passes} {2 * one.samples} 1.0, 1.0 7.0, 12.0" in told
+
+
+@pytest.mark.parametrize(
+    ("what", "speeds", "marks"),
+    [
+        ("offline, real lengths, batch 16: rounds differ", ["1 speed, in part invalid"], 1),
+        ("too few rounds", ["1 speed invalid"], 4),
+    ],
+)
+def test_the_index_counts_speeds_apart_and_a_cell_marks_its_figures(
+    tmp_path: Path, what: str, speeds: list[str], marks: int
+) -> None:
+    found = Finding(rule="noisy", what=what, measured="40%", bound="25%", remedy="")
+    site = build(
+        tmp_path,
+        make_record(key="a"),
+        make_record(key="b", label="b", status="invalid", reason=what, findings=[found]),
+        make_record(key="c", label="c", speed=[], simulated=True),
+        make_record(key="d", label="d", status="skipped", reason="no GPU", accuracy=[], speed=[]),
+    )
+    badges = re.findall(r'<span class="badge [a-z]*">([^<]*)</span>', (site / "index.html").read_text())
+    assert badges[:5] == ["3 accuracy", "1 speed", *speeds, "1 not timed", "1 skipped"]
+    rows = re.findall(
+        r'<tr><th scope="row">(?:single_stream|offline)</th>.*?</tr>', (site / "cell-run-b.html").read_text(), re.S
+    )
+    shown = [row for row in rows if "tokens" in row]
+    assert sum("invalid" in row for row in shown) == marks and len(shown) == 4
+
+
+def test_p_is_corrected_where_it_says_so(tmp_path: Path) -> None:
+    """Three cells against one baseline, with differences and ratios of p near 0.01 to 0.1."""
+    add(tmp_path, "fp32", answers(300, 20), baseline=True, qps=(10.0, 11.0), turns=(1.0, 1.5, 0.9, 1.2))
+    for name, wrong, seconds in (
+        ("a", 27, (0.9, 1.3, 0.85, 1.05)),
+        ("b", 28, (0.8, 1.4, 0.8, 0.9)),
+        ("c", 26, (0.95, 1.2, 0.8, 1.2)),
+    ):
+        add(tmp_path, name, answers(300, wrong), qps=(10.0, 11.0), turns=seconds)
+    found = list(record.read(tmp_path))
+    entries = {entry.key: entry for _, entry in found}
+    beside = compare_board(list(entries.values()), "validation", Stored(found))
+    (board,) = boards(list(entries.values()), Stored(found))
+    place = {column.name: number for number, column in enumerate(board.columns)}
+    notes = {row.record.key: {name: row.columns[at].note for name, at in place.items()} for row in board.rows}
+    one = {key: beside[entries[key].record_id] for key in "abc"}
+    raw = [one[key].differences["accuracy"].p for key in "abc"]
+    for key, before, after in zip("abc", raw, holm(raw), strict=True):
+        assert before is not None and after is not None
+        assert (
+            notes[key]["difference"] == f"Holm p = {after:.3f}" or notes[key]["difference"] == f"Holm p = {after:.2f}"
+        )
+        shown = against(entries[key], one[key])["metrics"][0][1].note
+        assert shown in (f"p = {before:.3f}", f"p = {before:.2f}", "p < 0.001")
+    assert any(after != before for before, after in zip(raw, holm(raw), strict=True))
+    load = ("turns", "real", 16, "samples/s")
+    speed = [one[key].ratios[load].p for key in "abc"]
+    for key, before, after in zip("abc", speed, holm(speed), strict=True):
+        assert before is not None and after is not None
+        words = f"p = {after:.3f}" if after < 0.1 else f"p = {after:.2f}"
+        assert notes[key]["speed-up"] == f"batch 16; Holm {words}, by turns"
+        (ratio,) = [value for *where, value, _ in against(entries[key], one[key])["ratios"] if tuple(where) == load]
+        assert ratio.note == f"{words}, by turns"
+    assert any(after != before for before, after in zip(speed, holm(speed), strict=True))
+
+
+def test_seeds_are_sorted_and_deviations_are_of_values_and_of_differences() -> None:
+    """A baseline that wanders with the seed, and a cell that follows it but for what is its own."""
+    base, own = {44: 70.0, 42: 80.0, 43: 75.0}, {44: -1.0, 42: 0.5, 43: 0.0}
+    entries: list[Record] = []
+    for seed, value in base.items():
+        entries.append(make_record(key=f"b{seed}", seed=seed, f1=value, baseline=True))
+        entries.append(make_record(key=f"i{seed}", seed=seed, f1=value + own[seed], label="int8"))
+    lines = {
+        one.label: one for one in over_seeds(entries, "validation", compare_board(entries, "validation", Stored()))
+    }
+    assert lines["int8"].seeds == (42, 43, 44)
+    assert lines["int8"].points == pytest.approx((-1.0, 0.0, 0.5))
+    assert lines["int8"].points_deviation == pytest.approx(statistics.stdev(own.values()))
+    assert lines["int8"].deviation == pytest.approx(statistics.stdev(base[seed] + own[seed] for seed in base))
+
+
+def test_a_backend_has_one_colour_in_all_charts_of_a_page() -> None:
+    """Whatever other points there are, rules have left out, or models stand on a board."""
+    alone = accuracy_against_qps([Point("b", 20.0, 19.0, 21.0, 79.0, 78.0, 80.0)], "f1", ["a", "b"])
+    svg = base64.b64decode(alone["light"].partition(",")[2]).decode()
+    assert LIGHT.series[1] in svg and LIGHT.series[0] not in svg
+    one = boards([make_record(key="a", machine=on("a")), make_record(key="b", model="big", machine=on("a"))])
+    other = boards([make_record(key="c", machine=on("b")), make_record(key="d", label="x", speed=[], machine=on("b"))])
+    assert names_in([*one, *other]) == {
+        ("big", "torch_fp32"): "big torch_fp32",
+        ("tiny", "torch_fp32"): "tiny torch_fp32",
+    }
+    assert names_in(other) == {("tiny", "torch_fp32"): "torch_fp32"}
+
+
+def test_an_engine_that_ran_something_else_has_no_speed_up_over_itself(tmp_path: Path) -> None:
+    wrong = Finding(rule="wrong_provider", what="w", measured="CPU", bound="GPU", remedy="r")
+    from harness.record import Flops
+
+    for name, backend, int8, more in (
+        ("plain", "onnxruntime_fp32", 0.0, {}),
+        ("int8", "onnxruntime_int8", 0.9, {"status": "invalid", "reason": "w", "findings": [wrong]}),
+    ):
+        flops = Flops(sequence_length=384, total=10, encoder=9, head=1, int8_share=int8, cross_check="equal")
+        changes: dict[str, Any] = {"backend": backend, "flops": flops, **more}
+        add(tmp_path, name, answers(300, 20), qps=(10.0, 11.0), turns=(1.0, 1.1), **changes)
+    read = list(record.read(tmp_path))
+    (board,) = boards([entry for _, entry in read], Stored(read))
+    place = [column.name for column in board.columns].index("same engine")
+    assert {row.record.key: row.columns[place].text for row in board.rows} == {"plain": "", "int8": ""}
+    assert render(tmp_path, tmp_path / "site").is_file()
