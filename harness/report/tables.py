@@ -33,6 +33,7 @@ from harness.report.compare import (
 )
 from harness.report.ratios import RATE, TURNS, Load
 from harness.report.stored import Stored
+from harness.report.trained import Trained, in_parts
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,7 @@ class Board:
     seeds: tuple[OverSeeds, ...] = ()
     engines: Mapping[str, Beside] = field(default_factory=dict)
     """By record id: cells with integer products against their own engine without."""
+    trained: tuple[Trained, ...] = ()
 
 
 SPEED_COLUMNS = (
@@ -187,6 +189,7 @@ def boards(records: Sequence[Record], stored: Stored | None = None) -> list[Boar
                     others=tuple(others),
                     seeds=tuple(over_seeds(rows, split, beside)),
                     engines=engines,
+                    trained=tuple(in_parts(rows, split, beside, stored)),
                 )
             )
     return found

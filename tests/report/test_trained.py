@@ -1,0 +1,70 @@
+"""What training with quantizers did, in parts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.record import Checkpoint, Record
+from harness.report.tables import boards
+from tests.harness.records import make_record
+from tests.report.test_site import build
+from tests.report.test_suite_pages import text_of
+
+
+def entry(key: str, f1: float, **changes: Any) -> Record:
+    return make_record(key=key, f1=f1, **({"label": key} | changes))
+
+
+def of(recipe: str) -> Checkpoint:
+    sizes = {"num_hidden_layers": 1}
+    return Checkpoint(key=recipe, recipe=recipe, source="s", architecture=sizes, parameters=1, weights_bytes=4)
+
+
+def rows() -> list[Record]:
+    """In points: rounding after training costs 1; training on brings half a point, and rounding then costs 0.7."""
+    child: dict[str, Any] = {
+        "model": "trained",
+        "settings": {"limit": None, "ancestor": "tiny"},
+        "checkpoint": of("qat"),
+    }
+    int8: dict[str, Any] = {"backend": "onnxruntime_int8", "scheme": "engine_int8"}
+    return [
+        entry("parent", 80.0, baseline=True, checkpoint=of("finetune")),
+        entry("posted", 79.0, label="int8 (engine_int8)", checkpoint=of("ptq"), **int8),
+        entry("other", 70.0, label="int8 (q8bert)", checkpoint=of("ptq"), **(int8 | {"scheme": "q8bert"})),
+        entry("folded", 80.5, baseline=True, **child),
+        entry("qat", 79.8, label="int8", **child, **int8),
+    ]
+
+
+def test_the_whole_is_the_sum_of_training_and_rounding(tmp_path: Path) -> None:
+    (board,) = boards(rows())
+    (one,) = board.trained
+    assert (one.model, one.label, one.scheme, one.seed) == ("trained", "int8", "engine_int8", 1)
+    assert one.posted is not None and one.training is not None and one.rounding is not None
+    assert one.posted.value == pytest.approx(-1.0)
+    assert one.whole.value == pytest.approx(-0.2)
+    assert one.training.value == pytest.approx(0.5)
+    assert one.rounding.value == pytest.approx(-0.7)
+    page = text_of(build(tmp_path, *rows()) / "suite-squad.html")
+    assert "int8 trained engine_int8 1 -1.00 -0.20 +0.50 -0.70 " in page
+
+
+@pytest.mark.parametrize(
+    ("gone", "left"), [("posted", "no row -0.20 +0.50 -0.70"), ("folded", "-1.00 -0.20 no row no row")]
+)
+def test_a_part_without_its_row_is_not_made_up(tmp_path: Path, gone: str, left: str) -> None:
+    site = build(tmp_path, *(one for one in rows() if one.key != gone))
+    assert f"int8 trained engine_int8 1 {left} " in text_of(site / "suite-squad.html")
+
+
+def test_other_seeds_and_tasks_are_no_parts() -> None:
+    changed = [
+        one.model_copy(update={"seed": 2}) if one.key == "folded" else one for one in rows() if one.key != "posted"
+    ]
+    (board,) = boards([*changed, entry("base2", 80.0, baseline=True, seed=2)])
+    (one,) = board.trained
+    assert one.posted is None and one.training is None and one.rounding is None
