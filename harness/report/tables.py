@@ -161,7 +161,7 @@ def page_name(entry: Record) -> str:
 
 
 def boards(records: Sequence[Record], stored: Stored | None = None) -> list[Board]:
-    """Every board, real data first. A skipped cell stands on the board it would have stood on. Without `stored` scores
+    """Every board, real data first; of one suite and task the one with the newest record. A skipped cell stands on the board it would have stood on. Without `stored` scores
     nothing is tested: differences have no interval, and accuracy no ranks."""
     stored = stored or Stored()
     groups: dict[tuple[Any, ...], list[Record]] = {}
@@ -170,7 +170,8 @@ def boards(records: Sequence[Record], stored: Stored | None = None) -> list[Boar
         place = (is_sample(entry), limit_of(entry) or 0, entry.suite, entry.task, machine_of_board(entry), data)
         groups.setdefault((*place, examples_of(entry)[1]), []).append(entry)
     found = []
-    for (sample, limit, suite, task, machine, data, _), entries in sorted(groups.items(), key=lambda item: item[0]):
+    newest_first = sorted(groups.items(), key=lambda item: max(entry.finished for entry in item[1]), reverse=True)
+    for (sample, limit, suite, task, machine, data, _), entries in sorted(newest_first, key=lambda item: item[0][:4]):
         measured = [entry for entry in entries if entry.accuracy]
         splits = list(dict.fromkeys(part.split for entry in measured for part in entry.accuracy)) or [""]
         for number, split in enumerate(splits):

@@ -100,6 +100,18 @@ def test_other_weights_of_one_name_are_told(
     assert (OTHERS in text_of(site / "suite-squad.html")) == told
 
 
+def test_of_one_task_the_newest_records_stand_first() -> None:
+    days = {"a": "2026-01-02", "b": "2026-01-03", "c": "2026-01-01"}
+    entries = [make_record(key=cpu, machine=on(cpu), finished=f"{day}T00:00:00+00:00") for cpu, day in days.items()]
+    old = make_record(key="d", task="glue/rte", machine=on("b"), finished="2025-01-01T00:00:00+00:00")
+    assert [(one.task, one.machine[0]) for one in boards([*entries, old])] == [
+        ("glue/rte", "b"),
+        ("squad_v1", "b"),
+        ("squad_v1", "a"),
+        ("squad_v1", "c"),
+    ]
+
+
 def test_weights_that_were_loaded_are_of_no_training(tmp_path: Path) -> None:
     loaded = Checkpoint(**(MADE | {"recipe": "load"}))
     site = build(tmp_path, *(make_record(key=cpu, machine=on(cpu), checkpoint=loaded) for cpu in "ab"))
