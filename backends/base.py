@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -40,6 +41,17 @@ class Availability:
     reason: str = ""
     remedy: str = ""
     device: Device = "cpu"
+
+
+def installed(distribution: str, machine: Mapping[str, Any]) -> bool:
+    """Whether it is there, or `machine` is one that is assumed, with all that goes with a GPU (`plan --assume gpu`)."""
+    if machine.get("assumed"):
+        return True
+    try:
+        version(distribution)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)

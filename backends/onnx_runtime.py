@@ -12,14 +12,13 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
 
-from backends.base import Availability, BackendError, Batch, Device, Placement, Precision, Quantize, Settings
+from backends.base import Availability, BackendError, Batch, Device, Placement, Precision, Quantize, Settings, installed
 from backends.bert import Architecture, read_architecture
 
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -40,11 +39,8 @@ class OnnxRuntime:
     options: Mapping[str, type] = field(default_factory=dict)
 
     def availability(self, machine: Mapping[str, Any]) -> Availability:
-        assumed = bool(machine.get("assumed"))
         for name in ("onnxruntime-gpu", "onnxruntime"):
-            try:
-                assumed or version(name)
-            except PackageNotFoundError:
+            if not installed(name, machine):
                 continue
             # Its CUDA provider has hardly any integer kernels, so those flavours would fall back node by node.
             on_gpu = name == "onnxruntime-gpu" and machine.get("gpus") and self.graph[1] == "none"

@@ -16,13 +16,23 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from backends.base import Availability, BackendError, Batch, Device, Placement, Precision, Quantize, Session, Settings
+from backends.base import (
+    Availability,
+    BackendError,
+    Batch,
+    Device,
+    Placement,
+    Precision,
+    Quantize,
+    Session,
+    Settings,
+    installed,
+)
 from backends.bert import read_architecture
 
 if TYPE_CHECKING:
@@ -55,9 +65,7 @@ class TensorRT:
                 "no NVIDIA GPU that a driver answers for",
                 "run it on a machine with one (`nvidia-smi` must list it)",
             )
-        try:
-            machine.get("assumed") or version("tensorrt")
-        except PackageNotFoundError:
+        if not installed("tensorrt", machine):
             return Availability(
                 False, "TensorRT is not installed", "python -m pip install -e '.[tensorrt]' in the checkout"
             )

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from backends.base import Availability, BackendError, Batch, Device, Placement, Precision, Quantize, Settings
+from backends.base import Availability, BackendError, Batch, Device, Placement, Precision, Quantize, Settings, installed
 from backends.bert import Architecture, read_architecture
 
 if TYPE_CHECKING:
@@ -41,9 +41,7 @@ class TorchEager:
 
     def availability(self, machine: Mapping[str, Any]) -> Availability:
         for name in self.distributions:
-            try:
-                version(name)
-            except PackageNotFoundError:
+            if not installed(name, machine):
                 return Availability(False, f"{name} is not installed", f"python -m pip install {name}")
         cuda = bool(machine.get("assumed")) or not version("torch").endswith("+cpu")
         usable = bool(machine.get("gpus")) and cuda

@@ -172,7 +172,7 @@ def describe(folder: Path) -> Checkpoint:
         "calibration_seconds",
     )
     values: dict[str, Any] = {name: origin[name] for name in same} | {name: origin.get(name) for name in of_making}
-    if origin["task"] != CORPUS:
+    if origin["task"] != CORPUS:  # older caches counted all that a loaded file holds
         values["parameters"] = parameters_of(folder)
     return Checkpoint(
         **values,

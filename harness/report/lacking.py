@@ -8,20 +8,22 @@ from pathlib import Path
 from harness.errors import SuiteError
 from harness.record import Record
 from harness.report.alike import is_whole
-from harness.sources import look_up, ranges_of
-from harness.suite import Model, Suite, load_suite
+from harness.suite import load_suite
 
 Asked = tuple[str, int, str, str]
 """task, seed, model, backend's label"""
 
 
-def asked_of(file: Path) -> list[Asked]:
-    """The cells that a suite file asks for; none of one that this version does not take, since old records outlive it."""
+def asked_of(file: Path, entries: Iterable[Record]) -> list[Asked]:
+    """The cells that a suite file asks for; none of one that this version does not take, since old records outlive it. entries:
+    the suite's own, which say of a loaded model whether ranges came with it."""
     try:
         suite = load_suite(str(file))
     except SuiteError:
         return []
-    with_ranges = {name for name, model in suite.models.items() if _brings_ranges(suite, model)}
+    loaded = [entry for entry in entries if entry.checkpoint and entry.checkpoint.recipe == "load"]
+    with_ranges = {entry.model for entry in loaded if entry.checkpoint and entry.checkpoint.scheme}
+    with_ranges |= {name for name, model in suite.models.items() if model.recipe == "qat"}
     found: dict[Asked, None] = {}
     for task in suite.tasks:
         for seed in suite.seeds:
@@ -31,12 +33,6 @@ def asked_of(file: Path) -> list[Asked]:
                     brought = name in with_ranges and entry.scheme is not None
                     found[(task, seed, name, (entry.label or entry.name) if brought else label)] = None
     return list(found)
-
-
-def _brings_ranges(suite: Suite, model: Model) -> bool:
-    if model.recipe != "load":
-        return model.recipe == "qat"
-    return ranges_of(look_up(model.source, suite.folder, hub=False).source)[0] is not None
 
 
 def cell_of(entry: Record) -> Asked:

@@ -120,8 +120,8 @@ def _write(environment: Environment, out: Path, shown: Sequence[Record], found: 
     for suite in overview:
         labels = names_in(suite["boards"])
         charts = [_charts(board, labels) for board in suite["boards"]]
-        description, references, asked = read_suite(suite["name"])
         own = [entry for entry in shown if entry.suite == suite["name"] and not is_sample(entry)]
+        description, references, asked = read_suite(suite["name"], own)
         gone = [] if suite["sample"] else lacking(asked, own)
         macro = [one for one in averages if (one.suite, one.sample) == (suite["name"], suite["sample"])]
         macro = macro if any(one.figure for one in macro) else []
@@ -217,11 +217,11 @@ def _charts(board: Board, labels: Mapping[tuple[str, str], str]) -> dict[str, st
     return accuracy_against_qps(shown, board.primary, sorted(labels.values())) if len(shown) > 1 else None
 
 
-def read_suite(name: str) -> tuple[str, list[dict[str, Any]], list[Asked]]:
+def read_suite(name: str, own: Sequence[Record]) -> tuple[str, list[dict[str, Any]], list[Asked]]:
     """What the suite is for, in its own words; published figures from elsewhere: shown beside ours, never ranked with them; the
-    cells that it asks for."""
+    cells that it asks for. own: its records."""
     path = paths.home() / "suites" / f"{name}.toml"
-    return (*load_for_pages(path), asked_of(path)) if path.is_file() else ("", [], [])
+    return (*load_for_pages(path), asked_of(path, own)) if path.is_file() else ("", [], [])
 
 
 def _elsewhere(board: Board, own: Sequence[Record], asked: Sequence[Asked], gone: Sequence[Asked]) -> list[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from harness.measure.paired import Comparison
 from harness.record import Record
+from harness.report.alike import not_kin
 from harness.report.compare import Beside, accuracy_of, ancestor_of, compare_metrics
 from harness.report.stored import Stored
 
@@ -38,7 +39,8 @@ def in_parts(entries: Sequence[Record], split: str, beside: Mapping[str, Beside]
         if not (entry.checkpoint and entry.checkpoint.recipe == "qat" and entry.scheme and part and whole):
             continue
         same = [one for one in entries if (one.seed, one.task) == (entry.seed, entry.task)]
-        plain = next((one for one in same if one.baseline and one.model == entry.model), None)
+        folded = [one for one in same if one.baseline and one.model == entry.model]
+        plain = next((one for one in folded if not not_kin(entry, one)), None)
         posted = next(
             (
                 one

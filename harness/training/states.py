@@ -121,8 +121,9 @@ class Training:
 def _plain(tensors: dict[str, Any]) -> dict[str, torch.Tensor]:
     """On the processor, each with memory of its own, which tied weights have not: safetensors refuses those."""
     found: dict[str, torch.Tensor] = {}
+    places: set[int] = set()
     for name, value in tensors.items():
         one = value.detach().cpu().contiguous()
-        tied = any(one.data_ptr() == other.data_ptr() for other in found.values() if one.numel())
-        found[name] = one.clone() if tied else one
+        found[name] = one.clone() if one.data_ptr() in places else one
+        places.add(one.data_ptr())
     return found

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from harness.record import Checkpoint
 from harness.report.lacking import asked_of, in_words, lacking
 from tests.harness.records import make_record
 from tests.harness.suite_mistakes import GOOD
 from tests.harness.test_suite_models import MADE
 
+BY_SCHEME = ["onnxruntime_int8 (engine_int8)", "onnxruntime_int8 (engine_int8_asymmetric)"]
 TWO = [("a", "x"), ("a", "y"), ("b", "x"), ("b", "y")]
 ASKED = [(task, seed, *pair) for task in ("squad_v1", "glue/rte") for seed in (1, 2) for pair in TWO]
 
@@ -18,12 +19,11 @@ def test_the_cells_of_a_suite(tmp_path: Path) -> None:
     """A model that brings ranges has one row of two entries that differ by a scheme; a file that is no suite has none."""
     file = tmp_path / "one.toml"
     file.write_text(GOOD.replace("[shape]\n", MADE, 1))
-    asked = asked_of(file)
+    asked = asked_of(file, [])
     assert len(asked) == len(set(asked))
     assert [label for task, seed, model, label in asked if (task, seed, model) == ("squad_v1", 1, "base")] == [
         "torch_fp32",
-        "onnxruntime_int8 (engine_int8)",
-        "onnxruntime_int8 (engine_int8_asymmetric)",
+        *BY_SCHEME,
         "TensorRT INT8",
     ]
     assert [label for task, seed, model, label in asked if (task, seed, model) == ("squad_v1", 1, "small")] == [
@@ -32,7 +32,7 @@ def test_the_cells_of_a_suite(tmp_path: Path) -> None:
         "TensorRT INT8",
     ]
     file.write_text("title = 3")
-    assert asked_of(file) == []
+    assert asked_of(file, []) == []
 
 
 def test_a_record_that_says_why_there_is_no_figure_is_one() -> None:
@@ -52,14 +52,18 @@ def test_a_part_of_the_evaluation_set_is_not_the_cell() -> None:
 
 
 def test_a_loaded_model_with_ranges_has_one_row_of_entries_that_differ_by_a_scheme(tmp_path: Path) -> None:
-    file, model = tmp_path / "one.toml", tmp_path / "mine"
-    model.mkdir()
-    (model / "ranges.json").write_text(json.dumps({"scheme": {"name": "q8bert"}}))
-    for name in ("config.json", "model.safetensors"):
-        (model / name).write_text("{}")
-    file.write_text(GOOD.replace("hub:owner/name", "mine", 1))
-    labels = [label for task, seed, model, label in asked_of(file) if (task, seed, model) == ("squad_v1", 1, "base")]
-    assert labels == ["torch_fp32", "onnxruntime_int8", "TensorRT INT8"]
+    """As its records say: pages are made of those, not of what lies in the model's folder now."""
+    file = tmp_path / "one.toml"
+    file.write_text(GOOD)
+    sizes = {"num_hidden_layers": 1}
+    loaded = Checkpoint(key="c", recipe="load", source="s", architecture=sizes, parameters=1, weights_bytes=4)
+    for scheme, labels in (
+        ("q8bert", ["torch_fp32", "onnxruntime_int8", "TensorRT INT8"]),
+        (None, ["torch_fp32", *BY_SCHEME, "TensorRT INT8"]),
+    ):
+        entry = make_record(model="base", checkpoint=loaded.model_copy(update={"scheme": scheme}))
+        asked = asked_of(file, [entry])
+        assert [label for task, seed, model, label in asked if (task, seed, model) == ("squad_v1", 1, "base")] == labels
 
 
 def test_what_is_lacking_in_words() -> None:

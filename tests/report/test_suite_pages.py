@@ -12,7 +12,7 @@ import pytest
 
 from harness import paths, record
 from harness.measure.paired import holm
-from harness.record import Checkpoint, Finding, Quantization, Record
+from harness.record import Checkpoint, Finding, Flops, Quantization, Record
 from harness.report.charts import LIGHT, Point, accuracy_against_qps, names_in
 from harness.report.compare import compare_board, over_seeds
 from harness.report.site import against, render
@@ -57,8 +57,7 @@ def test_what_the_suite_asks_for_is_told_and_what_another_machine_has(
     home = tmp_path / "home"
     (home / "suites").mkdir(parents=True)
     (home / "suites" / "squad.toml").write_text(SUITE)
-    for name in ("site",):
-        (home / name).symlink_to(paths.home() / name)
+    (home / "site").symlink_to(paths.home() / "site")
     monkeypatch.setattr(paths, "home", lambda: home)
     site = build(
         tmp_path,
@@ -240,8 +239,6 @@ def test_a_backend_has_one_colour_in_all_charts_of_a_page() -> None:
 
 def test_an_engine_that_ran_something_else_has_no_speed_up_over_itself(tmp_path: Path) -> None:
     wrong = Finding(rule="wrong_provider", what="w", measured="CPU", bound="GPU", remedy="r")
-    from harness.record import Flops
-
     for name, backend, int8, more in (
         ("plain", "onnxruntime_fp32", 0.0, {}),
         ("int8", "onnxruntime_int8", 0.9, {"status": "invalid", "reason": "w", "findings": [wrong]}),

@@ -61,6 +61,22 @@ def test_a_part_without_its_row_is_not_made_up(tmp_path: Path, gone: str, left: 
     assert f"int8 trained engine_int8 1 {left} " in text_of(site / "suite-squad.html")
 
 
+def test_weights_of_another_training_are_no_part() -> None:
+    """Trained anew between the two rows: what tells them apart is not rounding alone."""
+
+    def made(one: Record, weights: str) -> Record:
+        lineage = {"finetune": "parent"} | ({} if one.model == "tiny" else {"qat": weights})
+        assert one.checkpoint is not None
+        return one.model_copy(update={"checkpoint": one.checkpoint.model_copy(update={"lineage": lineage})})
+
+    for weights, there in (("trained", True), ("trained anew", False)):
+        entries = [made(one, weights if one.key == "folded" else "trained") for one in rows()]
+        (board,) = boards(entries)
+        (one,) = board.trained
+        assert one.whole.value == pytest.approx(-0.2)
+        assert (one.training is not None, one.rounding is not None) == (there, there)
+
+
 def test_other_seeds_and_tasks_are_no_parts() -> None:
     changed = [
         one.model_copy(update={"seed": 2}) if one.key == "folded" else one for one in rows() if one.key != "posted"
