@@ -16,7 +16,7 @@ it out. `range_parameters` need an epsilon below all their gradients, and no par
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -24,15 +24,21 @@ import numpy as np
 import torch
 from torch import nn
 
-from backends.fake_quant.quantizers import round_steps
+from backends.fake_quant.quantizers import (
+    block_size,
+    blocks,
+    fake_quantize,
+    in_blocks,
+    multiply_into,
+    round_into,
+    round_steps,
+)
 from backends.ranges import TensorRange
 
 RANGE_RATE = 50.0
 """How far a range moves, relative to itself, for one unit of its parameter: at a learning rate of 2e-5 some 0.1% a step."""
 THRESHOLD_RATE = 250.0
 """The same for the logarithm (base 2) of a power-of-two threshold: 0.5% of an octave a step."""
-BLOCK = 1 << 17
-"""Elements that each of a processor's threads rounds together, so that all passes over them find them in its cache."""
 
 
 class LearnedFakeQuantize(torch.autograd.Function):
@@ -53,14 +59,14 @@ class LearnedFakeQuantize(torch.autograd.Function):
         values = values.contiguous()
         ctx.save_for_backward(values, scale, zero_point)
         ctx.grid = low, high, half_up
-        return _fake_quantize(values, scale, zero_point, low, high, half_up)
+        return fake_quantize(values, scale, zero_point, low, high, half_up)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         values, scale, zero_point = ctx.saved_tensors
         low, high, half_up = ctx.grid
         came = gradients[0].contiguous()
-        backward = _backward_by_blocks if _in_blocks(values, scale) else _backward_as_a_whole
+        backward = _backward_by_blocks if in_blocks(values, scale) else _backward_as_a_whole
         passed, of_scale, clamped = backward(came, values, scale, low - zero_point, high - zero_point, half_up)
         return passed, of_scale, -clamped * scale if ctx.needs_input_grad[2] else None, None, None, None
 
@@ -78,54 +84,11 @@ class FollowingFakeQuantize(torch.autograd.Function):
         high: int,
         half_up: bool,
     ) -> torch.Tensor:
-        return _fake_quantize(values.contiguous(), scale, zero_point, low, high, half_up)
+        return fake_quantize(values, scale, zero_point, low, high, half_up)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         return gradients[0], None, None, None, None, None
-
-
-def _in_blocks(values: torch.Tensor, scale: torch.Tensor) -> bool:
-    """Not where a scale belongs to a row, nor on a GPU, which has no such cache and is not to be waited for."""
-    return scale.numel() == 1 and values.device.type == "cpu"
-
-
-def _blocks(*tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
-    """Tensors of one shape, cut alike."""
-    return zip(*(torch.split(tensor.view(-1), _block()) for tensor in tensors), strict=True)
-
-
-def _block() -> int:
-    return BLOCK * torch.get_num_threads()
-
-
-def _times(values: torch.Tensor, factor: float, out: torch.Tensor) -> torch.Tensor:
-    """The float32 product, into `out`."""
-    # Products of half-precision values would be rounded to their own type.
-    return torch.mul(values, factor, out=out) if values.dtype == out.dtype else out.copy_(values).mul_(factor)
-
-
-def _rounded(values: torch.Tensor, half_up: bool, out: torch.Tensor) -> torch.Tensor:
-    """As `round_steps` rounds, into `out`, which may be `values`."""
-    return torch.add(values, 0.5, out=out).floor_() if half_up else torch.round(values, out=out)
-
-
-def _fake_quantize(
-    values: torch.Tensor, scale: torch.Tensor, zero_point: torch.Tensor, low: int, high: int, half_up: bool
-) -> torch.Tensor:
-    least, most = low - zero_point, high - zero_point
-    out = torch.empty_like(values)
-    if not _in_blocks(values, scale):
-        return out.copy_(round_steps(values, scale, half_up=half_up).clamp_(least, most).mul_(scale))
-    # Numbers instead of tensors of one element: PyTorch's vector code is for those.
-    inverse, step, first, last = (float(one) for one in (scale.reciprocal(), scale.detach(), least, most))
-    spare = None if out.dtype == torch.float32 else torch.empty(min(_block(), out.numel()))
-    for source, rounded in _blocks(values, out):
-        steps = _times(source, inverse, rounded if spare is None else spare[: source.numel()])
-        _rounded(steps, half_up, steps).clamp_(first, last).mul_(step)
-        if spare is not None:
-            rounded.copy_(steps)
-    return out
 
 
 Gradients = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -142,12 +105,12 @@ def _backward_by_blocks(
 ) -> Gradients:
     inverse, first, last = (float(one) for one in (scale.reciprocal(), least, most))
     passed = torch.empty_like(came)
-    spare = torch.empty(4, min(_block(), came.numel()))
+    spare = torch.empty(4, min(block_size(), came.numel()))
     of_scale = clamped = 0.0
-    for source, gradient, goes in _blocks(values, came, passed):
+    for source, gradient, goes in blocks(values, came, passed):
         exact, steps, *parts = spare[:, : source.numel()]
-        _times(source, inverse, exact)
-        _rounded(exact, half_up, steps)
+        multiply_into(source, inverse, exact)
+        round_into(exact, half_up, steps)
         missed = torch.sub(steps, exact, out=exact)
         arrived, kept = (gradient, goes) if came.dtype == spare.dtype else (parts[0].copy_(gradient), parts[1])
         lowest, highest = (float(end) for end in steps.aminmax())

@@ -10,7 +10,7 @@ import torch
 from scipy.stats import entropy
 
 from backends.fake_quant.estimators import BINS, Histogram, find_grid, least_divergence, most_common, moving_average
-from backends.fake_quant.quantizers import FakeQuantize
+from backends.fake_quant.quantizers import BLOCK, FakeQuantize
 from backends.fake_quant.schemes import Estimator, Quantizer
 from backends.fake_quant.simulate import FakeQuantLinear
 from backends.ranges import TensorRange
@@ -52,6 +52,18 @@ def test_per_tensor_equals_pytorch_bit_for_bit(scale: float, quantizer: Quantize
     assert torch.equal(FakeQuantize(tensor)(values), expected)
     assert torch.equal(values, before)
     assert np.array_equal(tensor.dequantize(tensor.quantize(values.numpy())), expected.numpy())
+
+
+def test_blocks_change_nothing_nor_does_the_order_in_memory() -> None:
+    whole = values_near_ties(0.1, 2).repeat(30 * torch.get_num_threads())
+    values = whole[: whole.numel() // 6 * 6].reshape(-1, 6).T
+    assert values.numel() > 4 * BLOCK * torch.get_num_threads()
+    quantizer = Quantizer(symmetric=False)
+    tensor = activation(0.1, quantizer, -117)
+    expected = torch.fake_quantize_per_tensor_affine(
+        values, float(tensor.scale[0]), -117, quantizer.low, quantizer.high
+    )
+    assert torch.equal(FakeQuantize(tensor)(values), expected)
 
 
 def test_per_channel_equals_pytorch_bit_for_bit() -> None:

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from backends.fake_quant.quantizers import FakeQuantize
+from backends.fake_quant.quantizers import BLOCK, FakeQuantize
 from backends.fake_quant.schemes import Quantizer
 from backends.fake_quant.training import (
-    BLOCK,
     RANGE_RATE,
     THRESHOLD_RATE,
     FollowingActivation,
