@@ -64,10 +64,12 @@ def site(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """The whole test suite, on this machine's cores."""
+    """The whole test suite, on this machine's cores; then what needs a GPU, where there is one."""
     install(session, "minilm", "test")
     options = session.posargs or ["-n", "auto", "--dist", "loadgroup"]
     session.run("pytest", *options, env={"OMP_NUM_THREADS": "1"})  # the workers share the cores, so each has one
+    if has_gpu() and not session.posargs:
+        session.run("pytest", "-m", "gpu")
 
 
 @nox.session

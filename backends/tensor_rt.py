@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import json
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -284,20 +285,27 @@ class Buffers:
 def realised(information: Mapping[str, Any], macs: Mapping[str, int]) -> Placement:
     """A Placement from the inspector's JSON: a product counts as INT8 when the engine layer that contains its node reads Int8.
 
-    Engine layers name the ONNX nodes they were fused from in `Name` and `Metadata`; `Inputs[].Format/Datatype` says what they read.
+    Engine layers name the ONNX nodes they were fused from in `Metadata` or, joined by ` + `, in `Name`;
+    `Inputs[].Format/Datatype` says what they read. A layer that only changes a format may name the node that it feeds.
     """
     nodes: dict[str, int] = {}
     detail: list[tuple[str, str, str]] = []
-    int8 = 0
+    int8 = set[str]()
     for layer in information.get("Layers", []):
         if isinstance(layer, str):  # built with less than detailed verbosity
             layer = {"Name": layer}
         reads = ["Int8" if "Int8" in entry.get("Format/Datatype", "") else "float" for entry in layer.get("Inputs", [])]
-        text = f"{layer.get('Name', '')} {layer.get('Metadata', '')}"
-        products = [name for name in macs if name in text]
+        products = set() if layer.get("LayerType") == "Reformat" else _made_of(layer) & macs.keys()
         kind = "INT8" if "Int8" in reads and products else "FP16/FP32"
         if kind == "INT8":
-            int8 += sum(macs[name] for name in products)
+            int8 |= products
         nodes[kind] = nodes.get(kind, 0) + 1
         detail.append((layer.get("Name", "?"), layer.get("LayerType", "?"), layer.get("TacticName", kind) or kind))
-    return Placement("TensorRT", nodes, int8, sum(macs.values()), tuple(detail))
+    return Placement("TensorRT", nodes, sum(macs[name] for name in int8), sum(macs.values()), tuple(detail))
+
+
+def _made_of(layer: Mapping[str, Any]) -> set[str]:
+    """The ONNX nodes that an engine layer was fused from."""
+    return set(re.findall(r"\[ONNX Layer: ([^\]]+)\]", layer.get("Metadata", ""))) or set(
+        layer.get("Name", "").split(" + ")
+    )

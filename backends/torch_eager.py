@@ -68,9 +68,19 @@ class TorchEager:
         if device == "cuda" and not torch.cuda.is_available():
             raise BackendError("PyTorch finds no usable CUDA device; install a CUDA build of torch or run on the CPU")
         torch.set_num_threads(settings.threads)
+        if device == "cuda":
+            no_plan_for_every_shape()
         model = load_model(checkpoint, architecture).to(device=device, dtype=getattr(torch, self.dtype))
         size = (checkpoint / "model.safetensors").stat().st_size
         return TorchSession(model, architecture, settings.max_length, size)
+
+
+def no_plan_for_every_shape() -> None:
+    """Leave cuDNN's attention out, for the whole process. PyTorch prefers it for half-precision values on some GPUs, but it
+    builds a plan for each new batch size and length, which takes longer than many batches of texts of changing lengths."""
+    import torch
+
+    torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def load_model(checkpoint: Path, architecture: Architecture) -> torch.nn.Module:

@@ -21,6 +21,7 @@ def examine() -> dict[str, Any]:
         found = backend.availability(here)
         rows[name] = {
             "available": found.available,
+            "device": found.device,
             "reason": found.reason,
             "remedy": found.remedy,
             "versions": machine.software(backend.distributions),
@@ -64,5 +65,9 @@ def print_findings(found: dict[str, Any]) -> None:
         versions = ", ".join(f"{key} {value}" for key, value in row["versions"].items())
         print(
             f"  {name:26}"
-            + (f"runs ({versions})" if row["available"] else f"cannot run: {row['reason']}; {row['remedy']}")
+            + (
+                f"runs on {row['device']} ({versions})"
+                if row["available"]
+                else f"cannot run: {row['reason']}; {row['remedy']}"
+            )
         )

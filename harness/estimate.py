@@ -39,9 +39,15 @@ SEARCH_TESTS = 10
 
 
 def estimate(
-    plan: Plan, before: Mapping[str, Record], cache: Path, identities: Mapping[str, DataIdentity], *, fresh: bool
+    plan: Plan,
+    before: Mapping[str, Record],
+    cache: Path,
+    identities: Mapping[str, DataIdentity],
+    *,
+    fresh: bool,
+    gpu: bool = False,
 ) -> Iterator[str]:
-    """A line for each checkpoint to be made and each cell to be run, and their sum."""
+    """A line for each checkpoint to be made, on a GPU where there is one, and each cell to be run, and their sum."""
     todo = [cell for cell in plan.cells if not cell.blocked and (fresh or not _done(before.get(cell.key)))]
     if not todo:
         return
@@ -49,13 +55,14 @@ def estimate(
     total, seen = 0.0, set()
     for cell in todo:
         gain = GPU_GAIN if cell.device == "cuda" else 1
+        trains = GPU_GAIN if gpu else 1
         per_sequence = _forward_flops(cell.checkpoint, padded=cell.padding == "max_length") / rate / gain
         identity = identities.get(cell.task)
         for spec in _chain(cell.checkpoint):
             if spec.key in seen or spec.recipe in ("load", "pretrained") or folder_of(spec, cache).is_dir():
                 continue
             seen.add(spec.key)
-            seconds = START_SECONDS + _work(spec) / rate / gain * _trained(spec, identity)
+            seconds = START_SECONDS + _work(spec) / rate / trains * _trained(spec, identity)
             total += seconds
             yield f"about {_words(seconds)}: {spec.recipe} {spec.model} on {spec.task}, seed {spec.seed}"
         rows = (

@@ -340,7 +340,9 @@ def _drop_foreign(cell: Cell, run: Run) -> None:
     what uncommitted changes did."""
     weights = content(folder_of(cell.checkpoint, run.cache))
     folder = kept_in(cell, run)
-    mark = {"commit": run.commit, "code": run.code, "machine": digest(run.machine), "checkpoint": weights}
+    # Some virtual machines are given memory as they use it.
+    machine = {name: value for name, value in run.machine.items() if name != "memory_bytes"}
+    mark = {"commit": run.commit, "code": run.code, "machine": digest(machine), "checkpoint": weights}
     stamp = folder / "code.json"
     if run.dirty or _read_kept(stamp) != mark:
         shutil.rmtree(folder, ignore_errors=True)

@@ -179,7 +179,7 @@ def run_suite(options: argparse.Namespace, command: str, say: Callable[[str], No
         show_progress=not options.json or sys.stderr.isatty(),
     )
     before = done_before(paths.results())
-    for line in estimate(plan, before, execution.cache, known, fresh=options.fresh):
+    for line in estimate(plan, before, execution.cache, known, fresh=options.fresh, gpu=bool(here["gpus"])):
         say(line)
     done = list(execute(plan.cells, execution, before, fresh=options.fresh, until=options.until))
     place = {cell.key: number for number, cell in enumerate(plan.cells)}

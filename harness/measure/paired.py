@@ -33,6 +33,8 @@ RESAMPLES = 2000
 """Enough for a standard error, whose own error is then 1.6%."""
 LEVEL = 0.05
 """Of tests that decide ranks, after Holm's correction."""
+TOO_FEW = "no test"
+"""How the method of a difference begins that rests on fewer than two examples or articles: it is no test."""
 MLPERF_BOUNDS = (0.999, 0.99)
 """Shares of the FP32 model's accuracy that MLPerf Inference asks of its BERT entries (bert-99.9 and bert-99)."""
 
@@ -134,7 +136,7 @@ def _bootstrapped(
         differing = np.unique(group[apart])
         said = f"paired bootstrap over {units} {unit}, {resamples} resamples; the two differ on {len(differing)}"
         if len(differing) < 2:
-            found.append(Comparison(value, p=1.0, method=f"no test: they differ on {len(differing)} of {units} {unit}"))
+            found.append(Comparison(value, method=f"{TOO_FEW}: they differ on {len(differing)} of {units} {unit}"))
             continue
         all_of, freedom = effective_number(sizes), effective_number(sizes[differing]) - 1
         error = float(np.std(draws[:, mine] - draws[:, theirs])) * math.sqrt(all_of / (all_of - 1))

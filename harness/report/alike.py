@@ -9,7 +9,10 @@ from harness.record import Record, Speed
 
 
 def is_sample(entry: Record) -> bool:
-    return entry.data is not None and entry.data.kind == "sample"
+    """Of the built-in sample, or of a copy of it in files."""
+    return entry.data is not None and (
+        entry.data.kind == "sample" or any(split.label == "sample" for split in entry.data.splits.values())
+    )
 
 
 def is_whole(entry: Record) -> bool:
@@ -19,7 +22,7 @@ def is_whole(entry: Record) -> bool:
 def limit_of(entry: Record) -> int | None:
     """Examples that `--limit` left; None for all."""
     limit: int | None = entry.settings.get("limit")
-    return limit
+    return None if entry.accuracy and all(part.whole for part in entry.accuracy) else limit
 
 
 def examples_of(entry: Record) -> tuple[Any, ...]:
@@ -43,6 +46,31 @@ def data_of(entry: Record) -> str:
     if trained is None or not labels or trained == evaluated:
         return evaluated or entry.data.label
     return f"evaluated on: {evaluated}; trained on: {trained}"
+
+
+def data_with_limit(entry: Record) -> str:
+    """As `data_of`, and how many examples `--limit` left."""
+    if limit_of(entry) is None or not entry.accuracy:
+        return data_of(entry)
+    part = entry.accuracy[0]
+    return f"{data_of(entry)}; {part.examples:,} of {part.examples_of_split:,} examples alone"
+
+
+NO_MATTER = ("seed", "checkpoint_every", "keep_checkpoints")
+
+
+def trained_as(entry: Record) -> str:
+    """All that decides a cell's weights and ranges but the seed: settings and data of its checkpoint and of all those that it
+    comes of, and the precision. What records of one value differ in, over seeds, is left to chance."""
+
+    def without_seed(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: without_seed(one) for name, one in value.items() if name not in NO_MATTER and one is not None}
+        return value
+
+    spec = without_seed(entry.settings.get("checkpoint"))
+    precision = entry.checkpoint.train_precision if entry.checkpoint else None
+    return json.dumps([spec, precision], sort_keys=True)
 
 
 def parts_of(entry: Record) -> str:
@@ -79,6 +107,18 @@ def not_kin(entry: Record, base: Record) -> str:
     if not mine or not theirs or base.checkpoint is None:
         return "training not known"
     return "" if theirs[base.checkpoint.key] in mine.values() else "other training"
+
+
+def doubt_of_training(one: Record, other: Record) -> str:
+    """What a difference between two cells may hold beside what tells them apart: 'two trainings', 'training not known'."""
+    if other_training(one, other):
+        return "two trainings"
+    family = [{entry.model, str(entry.settings.get("ancestor") or entry.model)} for entry in (one, other)]
+    if one.seed != other.seed or not family[0] & family[1]:
+        return ""
+    known = [bool(_lineage(entry)) for entry in (one, other)]
+    elsewhere = machine_of_board(one) != machine_of_board(other)
+    return "training not known" if any(known) != all(known) or (elsewhere and not any(known)) else ""
 
 
 def _lineage(entry: Record) -> dict[str, str]:

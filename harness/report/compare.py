@@ -21,7 +21,7 @@ from harness.measure.paired import (
     told_apart,
 )
 from harness.record import Accuracy, Figure, Record, Speed, Turns
-from harness.report.alike import accuracy_stands, conditions, not_kin
+from harness.report.alike import accuracy_stands, conditions, not_kin, trained_as
 from harness.report.ratios import RATE, TURNS, Load, by_turns, rounds_of, speed_ratios, took_turns
 from harness.report.stored import Stored
 from tasks import Scores
@@ -93,10 +93,12 @@ def ancestor_of(entry: Record) -> str:
 
 
 def baseline_of(entry: Record, entries: Sequence[Record]) -> Record | None:
-    """The ancestor's cell of the same task and seed on the suite's baseline backend; of several the entry itself first."""
+    """The ancestor's cell of the same task and seed on the suite's baseline backend; of several the entry itself, else one of
+    the same device."""
     wanted = (ancestor_of(entry), entry.seed, entry.task)
     found = [one for one in entries if one.baseline and (one.model, one.seed, one.task) == wanted]
-    return next((one for one in found if one.record_id == entry.record_id), found[0] if found else None)
+    found.sort(key=lambda one: (one.record_id != entry.record_id, one.device != entry.device))
+    return found[0] if found else None
 
 
 def unquantized_of(entry: Record, entries: Sequence[Record]) -> Record | None:
@@ -312,13 +314,16 @@ def _named(entries: Sequence[Record], beats: Sequence[tuple[int, int]]) -> dict[
 
 
 def over_seeds(entries: Sequence[Record], split: str, beside: Mapping[str, Beside]) -> list[OverSeeds]:
-    """A line for every model and backend that has cells of more than one seed."""
-    groups: dict[tuple[str, str], list[Record]] = {}
+    """A line for every model and backend on a device that has cells of more than one seed, trained with the same settings on
+    the same data."""
+    groups: dict[tuple[str, ...], list[Record]] = {}
     for entry in entries:
         if accuracy_stands(entry) and accuracy_of(entry, split):
-            groups.setdefault((entry.model, entry.label), []).append(entry)
+            groups.setdefault((entry.model, entry.label, entry.device, trained_as(entry)), []).append(entry)
     return [
-        _over_seeds(model, label, group, split, beside) for (model, label), group in groups.items() if len(group) > 1
+        _over_seeds(model, label, group, split, beside)
+        for (model, label, *_), group in groups.items()
+        if len(group) > 1
     ]
 
 

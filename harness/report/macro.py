@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.record import Figure, Record
+from harness.record import Figure, Record, order
 from harness.report.alike import accuracy_stands, is_sample, is_whole, machine_of_board
 from tasks import task_names
 
@@ -41,14 +41,20 @@ class Macro:
 
 def macro_averages(records: Iterable[Record]) -> list[Macro]:
     """One for each (suite, data, machine, model, backend entry, seed) with at least two GLUE tasks measured on their whole
-    evaluation sets, in the order of the records."""
+    evaluation sets, in the order of the records; of a task with several, the newest of the official evaluation set."""
     groups: dict[tuple[Any, ...], dict[str, Record]] = {}
     for one in records:
         if one.task.startswith("glue/") and one.accuracy and is_whole(one):
             key = (one.suite, is_sample(one), machine_of_board(one), one.model, one.label, one.seed)
-            groups.setdefault(key, {})[one.task] = one
+            found = groups.setdefault(key, {})
+            found[one.task] = max(found.get(one.task, one), one, key=lambda entry: (_is_official(entry), order(entry)))
     names = [name for name in task_names() if name.startswith("glue/")]
     return [_macro(key, found, names) for key, found in groups.items() if len(found) > 1]
+
+
+def _is_official(entry: Record) -> bool:
+    splits = entry.data.splits if entry.data else {}
+    return all(split.label == "official" for name, split in splits.items() if name != "train")
 
 
 def glue_columns(macros: Sequence[Macro]) -> list[str]:
@@ -103,7 +109,7 @@ def _notes(found: dict[str, Record]) -> Iterable[str]:
     labels: dict[str, set[str]] = {}
     for name, entry in found.items():
         for split, part in (entry.data.splits if entry.data else {}).items():
-            if part.label not in ("official", "sample"):
+            if part.label != "official" and not is_sample(entry):
                 use = "training" if split == "train" else "evaluation"
                 labels.setdefault(f"{use} data {part.label.split()[0]}", set()).add(name.removeprefix("glue/"))
     for label, tasks in labels.items():

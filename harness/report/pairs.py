@@ -13,7 +13,16 @@ import numpy as np
 from harness.errors import QuantboardError
 from harness.measure.paired import Comparison, holm
 from harness.record import Record, order
-from harness.report.alike import data_of, examples_of, is_sample, machine_of_board, other_training
+from harness.report.alike import (
+    accuracy_stands,
+    data_with_limit,
+    doubt_of_training,
+    examples_of,
+    is_sample,
+    limit_of,
+    machine_of_board,
+    other_training,
+)
 from harness.report.compare import compare_metrics
 from harness.report.ratios import TURNS, Load, shared_rounds, speed_ratios
 from harness.report.stored import Stored
@@ -76,7 +85,8 @@ def names_of(entry: Record) -> tuple[str, ...]:
 
 def pair_up(records: Sequence[Record], mine: str, theirs: str, tasks: Sequence[str], stored: Stored) -> list[Pair]:
     """Each measured record of `mine` with the one of `theirs` that was scored on the same task and kind of data, in the
-    same suite and with the same seed, model and label where there is a choice. Raises QuantboardError where none fits."""
+    same suite and with the same seed, model, scheme and label where there is a choice; two backends of several models each with
+    the same model's alone. Raises QuantboardError where none fits."""
     for task in tasks:
         if task not in {entry.task for entry in records}:
             raise QuantboardError(
@@ -87,27 +97,39 @@ def pair_up(records: Sequence[Record], mine: str, theirs: str, tasks: Sequence[s
             f"both names are the same, '{mine}'; name two that differ, as MODEL/LABEL or by record id"
         )
     asked = [entry for entry in records if not tasks or entry.task in tasks]
+    of_one_model = not {mine, theirs} & {
+        one for entry in asked for one in (entry.model, f"{entry.model}/{entry.label}")
+    }
     chosen, lacking = [one for one in asked if one.accuracy], [one for one in asked if not one.accuracy]
     left, right = (select(chosen, name, lacking=lacking, what="figures") for name in (mine, theirs))
     if [one.record_id for one in left] == [one.record_id for one in right] and len(left) == 1:
         raise QuantboardError(f"'{mine}' and '{theirs}' mean the same record, {left[0].record_id}")
+    several = len({entry.model for entry in left}) > 1 and len({entry.model for entry in right}) > 1
     pairs: list[Pair] = []
     for one in left:
         fitting = [other for other in right if other.record_id != one.record_id and _fits(one, other)]
+        if of_one_model and several:
+            fitting = [other for other in fitting if other.model == one.model]
+        if of_one_model and mine == one.backend:  # a backend with any scheme, not a label that names one
+            fitting = [
+                other
+                for other in fitting
+                if theirs != other.backend or None in (one.scheme, other.scheme) or one.scheme == other.scheme
+            ]
         if not fitting:
             continue
         other = min(fitting, key=lambda entry: _distance(one, entry))
-        near = [entry.label for entry in fitting if _distance(one, entry) == _distance(one, other)]
+        near = [f"{entry.model}/{entry.label}" for entry in fitting if _distance(one, entry) == _distance(one, other)]
         if len(set(near)) > 1:
             raise QuantboardError(
-                f"'{theirs}' means several cells beside {one.model}/{one.label}: {_listed(near)}; name one, as {other.model}/{other.label}"
+                f"'{theirs}' means several cells beside {one.model}/{one.label}: {_listed(near)}; name one of them"
             )
         if len(left) > 1 and len(right) > 1 and other.seed != one.seed:
             continue  # the same cell over other seeds would be counted again and again
         pairs += _compare(one, other, stored)
     if not pairs:
         raise QuantboardError(
-            f"no record of '{mine}' and '{theirs}' has the same task and examples; `quantboard site` shows what there is"
+            f"no record of '{mine}' and '{theirs}' has the same task and examples (of two backends also the same scheme); `quantboard site` shows what there is"
         )
     return _corrected(pairs)
 
@@ -127,6 +149,7 @@ def _distance(one: Record, other: Record) -> tuple[bool, ...]:
         machine_of_board(one) != machine_of_board(other),
         other_training(one, other),
         one.model != other.model,
+        one.scheme != other.scheme,
         one.label != other.label,
     )
 
@@ -137,7 +160,8 @@ def _compare(one: Record, other: Record, stored: Stored) -> list[Pair]:
         theirs = next((entry for entry in other.accuracy if entry.split == part.split), None)
         if theirs is not None:
             metrics = compare_metrics(part, theirs, stored.scores(one, part.split), stored.scores(other, part.split))
-            ratios = {} if number else speed_ratios(one, other)
+            stands = accuracy_stands(one) and accuracy_stands(other)
+            ratios = speed_ratios(one, other) if stands and not number else {}
             found.append(Pair(one, other, part.split, metrics, ratios, same_answers(one, other, part.split, stored)))
     return found
 
@@ -182,9 +206,11 @@ def to_json(pair: Pair) -> dict[str, Any]:
         "b": side(theirs),
         "task": mine.task,
         "split": pair.split,
-        "data": data_of(mine),
+        "data": data_with_limit(mine),
+        "limit": limit_of(mine),
         "same_machine": machine_of_board(mine) == machine_of_board(theirs),
         "other_training": other_training(mine, theirs),
+        "training": doubt_of_training(mine, theirs),
         "differences": {
             name: {"a": _metric(mine, pair.split, name), "b": _metric(theirs, pair.split, name)}
             | asdict(one)
@@ -232,12 +258,13 @@ def rows(pairs: Sequence[Pair]) -> list[tuple[str, ...]]:
         task = pair.mine.task + (f" {pair.split}" if len(pair.mine.accuracy) > 1 else "")
         task = ", ".join([task, *_told_apart(pair, pairs)])
         seeds = str(pair.mine.seed) if pair.mine.seed == pair.theirs.seed else f"{pair.mine.seed}, {pair.theirs.seed}"
-        head = (task, seeds, data_of(pair.mine))
+        head = (task, seeds, data_with_limit(pair.mine))
         for name, one in pair.differences.items():
             values = (_metric(pair.mine, pair.split, name), _metric(pair.theirs, pair.split, name))
             shown = f"{one.value:+.2f}" + _range(one, "+.2f") + " points"
             p = p_text(pair.corrected[name]) or one.method
-            p += "; two trainings" if other_training(pair.mine, pair.theirs) else ""
+            doubt = doubt_of_training(pair.mine, pair.theirs)
+            p += f"; {doubt}" if doubt else ""
             found.append((*head, name, *(f"{value:.2f}" for value in values), shown, p))
         if pair.same:
             count, of = pair.same
@@ -258,12 +285,14 @@ def rows(pairs: Sequence[Pair]) -> list[tuple[str, ...]]:
 
 
 def _told_apart(pair: Pair, pairs: Sequence[Pair]) -> list[str]:
-    """Suite and machine, each where the pairs have several."""
-    places = [(one.mine.suite, machine_of_board(one.mine)) for one in pairs]
-    mine = pair.mine.suite, machine_of_board(pair.mine)
-    return [
-        name for name, all_of_them in zip(mine, zip(*places, strict=True), strict=True) if len(set(all_of_them)) > 1
-    ]
+    """Suite, machine and the two cells, each where the pairs have several."""
+
+    def places(one: Pair) -> tuple[str, ...]:
+        cells = tuple(f"{side} {entry.model}/{entry.label}" for side, entry in (("A", one.mine), ("B", one.theirs)))
+        return one.mine.suite, machine_of_board(one.mine), *cells
+
+    columns = zip(*map(places, pairs), strict=True)
+    return [name for name, column in zip(places(pair), columns, strict=True) if len(set(column)) > 1]
 
 
 def _range(one: Comparison, form: str) -> str:
@@ -293,6 +322,13 @@ def notes(pairs: Sequence[Pair]) -> list[str]:
     if any(other_training(pair.mine, pair.theirs) for pair in pairs):
         found.append(
             "Pairs with 'two trainings' come of two with the same settings: what training leaves to chance is in them, too."
+        )
+    if any(doubt_of_training(pair.mine, pair.theirs) == "training not known" for pair in pairs):
+        found.append("Of pairs with 'training not known' no record tells whether both come of the same weights.")
+    sides = [one for pair in pairs for one in (pair.mine, pair.theirs)]
+    if wrong := sorted({f"{one.model}/{one.label}" for one in sides if not accuracy_stands(one)}):
+        found.append(
+            f"{', '.join(wrong)} computed something else than its name says: no figure of it is to be trusted."
         )
     if unsure := sorted({one.label for pair in pairs for one in (pair.mine, pair.theirs) if one.status == "invalid"}):
         found.append(

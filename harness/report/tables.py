@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.cells import Measure
 from harness.measure import validity
-from harness.measure.paired import Comparison
+from harness.measure.paired import TOO_FEW, Comparison
 from harness.record import Figure, Record, Speed, order
 from harness.report.alike import (
     accuracy_stands,
@@ -18,7 +18,6 @@ from harness.report.alike import (
     examples_of,
     is_sample,
     limit_of,
-    machine_of,
     machine_of_board,
     parts_of,
 )
@@ -147,7 +146,8 @@ def latest(records: Iterable[Record]) -> list[Record]:
             entry.label,
             entry.seed,
             examples_of(entry),
-            machine_of(entry),
+            machine_of_board(entry),
+            entry.device,
         )
         old = same_cell.get(name)
         if old is None or entry.status in ("ok", "invalid") or old.status in ("failed", "skipped"):
@@ -174,6 +174,7 @@ def boards(records: Sequence[Record], stored: Stored | None = None) -> list[Boar
     for (sample, limit, suite, task, machine, data, _), entries in sorted(newest_first, key=lambda item: item[0][:4]):
         measured = [entry for entry in entries if entry.accuracy]
         splits = list(dict.fromkeys(part.split for entry in measured for part in entry.accuracy)) or [""]
+        parts = ", or ".join(dict.fromkeys(words for entry in entries if (words := parts_of(entry))))
         for number, split in enumerate(splits):
             rows = [entry for entry in measured if accuracy_of(entry, split)]
             beside = compare_board(rows, split, stored)
@@ -185,7 +186,7 @@ def boards(records: Sequence[Record], stored: Stored | None = None) -> list[Boar
             primary = columns[0].name if columns else ""
             found.append(
                 Board(
-                    *(suite, task, split, sample, limit or None, machine, data, parts_of(entries[0])),
+                    *(suite, task, split, sample, limit or None, machine, data, parts),
                     *(primary, columns, tuple(lines)),
                     others=tuple(others),
                     seeds=tuple(over_seeds(rows, split, beside)),
@@ -305,7 +306,7 @@ def difference(one: Comparison, p: float | None, corrected: str = HOLM) -> Value
     low = f"{one.low:+.2f}" if one.low is not None else ""
     high = f"{one.high:+.2f}" if one.high is not None else ""
     said = p_text(p, corrected) or "not tested"
-    if one.p is not None and one.low is None:
+    if one.method.startswith(TOO_FEW):
         said = "fewer than 2 differ"
     return Value(f"{one.value:+.2f}", one.value, low, high, said)
 

@@ -83,7 +83,7 @@ def console() -> Console:
 
 def print_records(records: Sequence[Record], until: str | None = None) -> None:
     """The final table: a line a cell, beside its baseline where both were recorded. until: nothing was recorded."""
-    from harness.report.alike import data_of
+    from harness.report.alike import data_with_limit
     from harness.report.compare import speed_of
     from harness.report.macro import MEANS, macro_averages, macro_line
 
@@ -112,14 +112,20 @@ def print_records(records: Sequence[Record], until: str | None = None) -> None:
             entry.label,
             str(entry.seed),
             entry.status,
-            "\n".join(f"{name} {show(figure)}" for part in entry.accuracy for name, figure in part.metrics.items()),
+            "\n".join(
+                f"{_split(entry, part.split)}{name} {show(figure)}"
+                for part in entry.accuracy
+                for name, figure in part.metrics.items()
+            ),
             "\n".join(lost.get(entry.record_id, [])),
             show(single.p90_ms, interval=False) if single and single.p90_ms else "",
             show(offline.qps) if offline else "",
             "\n".join(faster.get(entry.record_id, [])),
             f"{entry.flops.int8_share:.0%}" if entry.flops else "",
             f"{entry.memory.peak_rss_bytes / 2**20:.0f}" if entry.memory else "",
-            "\n".join([data_of(entry), *(f"no {split}" for split in (entry.data.missing if entry.data else ()))]),
+            "\n".join(
+                [data_with_limit(entry), *(f"no {split}" for split in (entry.data.missing if entry.data else ()))]
+            ),
         )
     out = console()
     out.print(table)
@@ -166,11 +172,16 @@ def _beside(records: Sequence[Record]) -> tuple[dict[str, list[str]], dict[str, 
     for board in boards(records, stored):
         place = [column.name for column in board.columns]
         for row in board.rows:
-            if value := row.columns[place.index("difference")]:
-                lost.setdefault(row.record.record_id, []).append(line(value))
+            if words := line(row.columns[place.index("difference")]):
+                lost.setdefault(row.record.record_id, []).append(_split(row.record, board.split) + words)
             if QPS in place:
                 faster[row.record.record_id] = [line(row.columns[place.index("speed-up")])]
     return lost, faster
+
+
+def _split(entry: Record, name: str) -> str:
+    """Which part of the evaluation set a line is of, where there are several."""
+    return f"{name.removeprefix('validation_')} " if len(entry.accuracy) > 1 else ""
 
 
 def show(figure: Figure, *, interval: bool = True) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from harness.measure.paired import Comparison
 from harness.record import Record
-from harness.report.alike import not_kin
+from harness.report.alike import accuracy_stands, not_kin
 from harness.report.compare import Beside, accuracy_of, ancestor_of, compare_metrics
 from harness.report.stored import Stored
 
@@ -38,7 +38,9 @@ def in_parts(entries: Sequence[Record], split: str, beside: Mapping[str, Beside]
         whole = beside[entry.record_id].differences.get(part.primary) if part else None
         if not (entry.checkpoint and entry.checkpoint.recipe == "qat" and entry.scheme and part and whole):
             continue
-        same = [one for one in entries if (one.seed, one.task) == (entry.seed, entry.task)]
+        if not accuracy_stands(entry):
+            continue
+        same = [one for one in entries if (one.seed, one.task) == (entry.seed, entry.task) and accuracy_stands(one)]
         folded = [one for one in same if one.baseline and one.model == entry.model]
         plain = next((one for one in folded if not not_kin(entry, one)), None)
         posted = next(

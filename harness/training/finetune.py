@@ -11,6 +11,7 @@ import torch
 
 from backends.base import BackendError
 from backends.bert import check_finite, read_architecture
+from backends.torch_eager import no_plan_for_every_shape
 from harness.cells import CheckpointSpec
 from harness.errors import CheckpointError
 from harness.origin import read_origin
@@ -100,6 +101,8 @@ def begin(
     tensors that the source may lack. how: for the model's constructor. Raises CheckpointError."""
     torch.manual_seed(seed)  # a new head's weights
     default = register_attention() if device == "cpu" else "sdpa"
+    if device != "cpu":
+        no_plan_for_every_shape()
     how |= {"attn_implementation": attention or default, "dtype": torch.float32}
     model: PreTrainedModel = (
         kind._from_config(config, **how) if source is None else _read(kind, source, config, heads, how)

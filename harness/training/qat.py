@@ -72,13 +72,13 @@ def qat(
     }
     take_out = install(model, scheme, quantizers)
     facts = run(model, features, spec, settings, state, device, width=width_of(scheme, spec))
-    model.to("cpu")  # type: ignore[arg-type]
     trained = {name: quantizer.tensor_range() for name, quantizer in quantizers.items()}
     take_out()
 
     tensors = {name: trained[source(name)] for name in names_of(model, scheme)}
     _check(tensors, spec)
-    noise, seen = noise_of(model, batches, Ranges(scheme, tensors))
+    noise, seen = noise_of(model, batches, Ranges(scheme, tensors), cast(Device, device))
+    model.to("cpu")  # type: ignore[arg-type]
     notes = _notes(scheme, facts["train_steps"])
     for note in notes:
         print(f"{spec.model}: {note}", file=sys.stderr, flush=True)

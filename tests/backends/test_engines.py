@@ -290,3 +290,19 @@ def test_int8_layers_of_an_engine_are_counted_from_what_they_read() -> None:
     assert placement.int8_macs == 1 + 10**10
     assert placement.total_macs == 11 + 10**10
     assert placement.nodes == {"INT8": 2, "FP16/FP32": 1}
+
+
+def test_a_product_is_counted_once_and_by_its_whole_name() -> None:
+    """A change of format names what it feeds, a profile repeats its layers, and a longer name holds a shorter one."""
+    from backends.tensor_rt import realised
+
+    int8 = [{"Format/Datatype": "Int8"}]
+    layers = [
+        {"Name": "Reformatting CopyNode for Input Tensor 0 to a.product", "LayerType": "Reformat", "Inputs": int8, "Metadata": "[ONNX Layer: a.product]"},
+        {"Name": "a.product + a.bias", "LayerType": "CaskGemm", "Inputs": int8},
+        {"Name": "a.product + a.bias [profile 1]", "LayerType": "CaskGemm", "Metadata": "[ONNX Layer: a.product]\x1e[ONNX Layer: a.bias]", "Inputs": int8},
+        {"Name": "b.context", "LayerType": "Gemm", "Inputs": [{"Format/Datatype": "Half"}]},
+        {"Name": "b.context.transpose", "LayerType": "Shuffle", "Inputs": int8},
+    ]  # fmt: skip
+    placement = realised({"Layers": layers}, {"a.product": 100, "b.context": 400})
+    assert (placement.int8_macs, placement.total_macs) == (100, 500)

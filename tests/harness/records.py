@@ -10,6 +10,13 @@ OFFERED: tuple[tuple[Literal["single_stream", "offline"], int], ...] = (("single
 LOADS: tuple[Literal["fixed", "real"], ...] = ("fixed", "real")
 
 
+def of_a_part(limit: int, **changes: Any) -> Record:
+    """What `--limit` leaves: fewer examples than there are."""
+    whole = make_record(**changes)
+    parts = [part.model_copy(update={"whole": False, "examples_of_split": 1000}) for part in whole.accuracy]
+    return whole.model_copy(update={"accuracy": parts, "settings": {**whole.settings, "limit": limit}})
+
+
 def make_record(*, key: str = "k", f1: float = 75.0, qps: float = 50.0, **changes: Any) -> Record:
     rounds = [SpeedRound(qps=qps, queries=64, duration_seconds=2.0, warmup_seconds=1.0, warmup_ended="steady")]
     fields: dict[str, Any] = {

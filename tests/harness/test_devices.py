@@ -28,7 +28,7 @@ from harness.origin import describe
 from harness.training.devices import Crew
 from harness.training.settings import in_key
 from tests.harness.small import ROOT, SIZES, sample_spec, train
-from tests.harness.test_distill import TEACHER, stage
+from tests.harness.test_distill_stages import TEACHER, stage
 from tests.harness.test_qat import trained_from
 
 

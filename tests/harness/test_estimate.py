@@ -20,13 +20,13 @@ def of_tiny(tokens: int) -> float:
     return 2 * 2 * (tokens * (4 * 128**2 + 2 * 128 * 512) + 2 * tokens**2 * 128)
 
 
-def said(make: Make, monkeypatch: pytest.MonkeyPatch, cache: Path) -> list[str]:
+def said(make: Make, monkeypatch: pytest.MonkeyPatch, cache: Path, *, gpu: bool = False) -> list[str]:
     monkeypatch.setattr(estimate, "_flops_per_second", lambda: RATE)
     plan = make()
     cells = [cell for cell in plan.cells if cell.model == "tiny" and cell.backend == "torch_fp32" and cell.seed == 1]
     assert len(cells) == 2
     plan = type(plan)(plan.suite, tuple(cells))
-    return list(estimate.estimate(plan, {}, cache, identity(), fresh=False))
+    return list(estimate.estimate(plan, {}, cache, identity(), fresh=False, gpu=gpu))
 
 
 def minutes(line: str) -> float:
@@ -48,3 +48,11 @@ def test_a_checkpoint_that_is_there_costs_nothing(make: Make, monkeypatch: pytes
     folder_of(cell.checkpoint, tmp_path).mkdir(parents=True)
     lines = said(make, monkeypatch, tmp_path)
     assert [line for line in lines if "finetune" in line] == [lines[0]] and "squad_v1" in lines[0]
+
+
+def test_a_gpu_trains_what_a_processor_runs(make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The cells here are of the processor; who trains is the machine's business."""
+    squad, on_cpu, *_ = said(make, monkeypatch, tmp_path)
+    faster, still_on_cpu, *_ = said(make, monkeypatch, tmp_path, gpu=True)
+    assert minutes(faster) < minutes(squad) / 2
+    assert still_on_cpu == on_cpu

@@ -25,10 +25,12 @@ def add(
     groups: Array | None = None,
     qps: tuple[float, ...] = (),
     turns: tuple[float, ...] | Turns = (),
+    total: int | None = None,
     **changes: Any,
 ) -> Record:
     """A record of a task whose only metric is the share of `correct`, with its NPZ, appended to `folder`/run.jsonl. turns:
-    seconds of each round, of which those at equal places were measured together."""
+    seconds of each round, of which those at equal places were measured together. total: examples of the split, where these are
+    a part."""
     ids = np.arange(len(correct)).astype(str) if ids is None else ids
     scores = Scores(
         {}, {"id": ids, "correct": correct.astype(float)}, {"accuracy": Statistic("mean", ("correct",))}, groups
@@ -40,8 +42,8 @@ def add(
         metrics={"accuracy": Figure(value=100 * float(correct.mean()))},
         primary="accuracy",
         examples=len(correct),
-        examples_of_split=len(correct),
-        whole=True,
+        examples_of_split=total or len(correct),
+        whole=total is None,
         padding="longest",
         batch_formation="sorted",
         forward_seconds=1.0,

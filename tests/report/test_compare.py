@@ -264,6 +264,32 @@ def test_seeds_have_a_spread_of_their_own(tmp_path: Path) -> None:
     assert line.points == pytest.approx((-2.0, -1.0, 0.0))
 
 
+def test_a_spread_is_of_seeds_alone(tmp_path: Path) -> None:
+    """Not of other data, other settings or another device. What the program keeps while training is no setting of it."""
+
+    def made(seed: int, **changes: Any) -> dict[str, Any]:
+        spec = {"seed": seed, "parent": {"seed": seed, "identity": {"train": "a"}, "train": {"epochs": 1}} | changes}
+        return {"seed": seed, "settings": {"limit": None, "checkpoint": spec | {"keep_checkpoints": seed}}}
+
+    whole: dict[int, dict[str, Any]] = {1: {}, 2: {}, 3: {"identity": {"train": "b"}}, 4: {"train": {"epochs": 2}}}
+    for seed, changes in whole.items():
+        add(tmp_path, f"cpu-{seed}", answers(300, 20), label="fp32", **made(seed, **changes))
+        add(tmp_path, f"cuda-{seed}", answers(300, 20), label="fp32", device="cuda", **made(seed, **changes))
+    found = list(record.read(tmp_path))
+    (board,) = tables.boards([entry for _, entry in found], Stored(found))
+    assert [line.seeds for line in board.seeds] == [(1, 2), (1, 2)]
+
+
+def test_a_baseline_is_of_the_same_device_where_there_is_one() -> None:
+    def cell(key: str, device: str, **changes: Any) -> record.Record:
+        return make_record(key=key, device=device, **changes)
+
+    bases = [cell(device, device, baseline=True) for device in ("cpu", "cuda")]
+    int8 = cell("int8", "cuda", label="int8")
+    assert [baseline_of(entry, [*bases, int8]) for entry in (*bases, int8)] == [*bases, bases[1]]
+    assert baseline_of(int8, [bases[0], int8]) == bases[0]
+
+
 def test_one_seed_has_no_spread(tmp_path: Path) -> None:
     add(tmp_path, "fp32", answers(300, 20), baseline=True)
     found = list(record.read(tmp_path))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from harness.record import Checkpoint
 from harness.report.lacking import asked_of, in_words, lacking
-from tests.harness.records import make_record
+from tests.harness.records import make_record, of_a_part
 from tests.harness.suite_mistakes import GOOD
 from tests.harness.test_suite_models import MADE
 
@@ -46,7 +46,7 @@ def test_a_record_that_says_why_there_is_no_figure_is_one() -> None:
 
 
 def test_a_part_of_the_evaluation_set_is_not_the_cell() -> None:
-    part = make_record(model="a", label="x", settings={"limit": 10})
+    part = of_a_part(10, model="a", label="x")
     assert lacking(ASKED, [part]) == ASKED
     assert len(lacking(ASKED, [part, make_record(model="a", label="x")])) == len(ASKED) - 1
 

@@ -144,3 +144,22 @@ def test_the_suites_page_shows_it(tmp_path: Path) -> None:
     assert (
         "macro average" not in (render(tmp_path / "other", tmp_path / "second").parent / "suite-squad.html").read_text()
     )
+
+
+def test_the_newest_official_evaluation_is_taken_whatever_else_there_is() -> None:
+    eight = [entry(task) for task in METRICS if task != "mrpc"]
+    old, new, substitute = (
+        entry("mrpc", label=label, finished=f"2026-01-0{day}T00:00:00+00:00").model_copy(
+            update={"accuracy": [part("validation", {"accuracy": value, "f1": value})]}
+        )
+        for label, day, value in (("official", 1, 10.0), ("official", 2, 86.0), ("substitute", 3, 50.0))
+    )
+    (found,) = macro_averages([*eight, new, substitute, old])
+    assert found.figure is not None and found.figure.value == pytest.approx(MEAN)
+    assert found.notes == ()
+
+
+def test_the_samples_files_are_the_sample_and_stand_apart() -> None:
+    real = [entry(task) for task in METRICS]
+    copied = [entry(task, label="sample", model="other") for task in METRICS]
+    assert [(one.model, one.sample) for one in macro_averages([*real, *copied])] == [("tiny", False), ("other", True)]

@@ -13,7 +13,7 @@ from scipy import stats
 from harness import record
 from harness.cli import main
 from harness.errors import QuantboardError
-from harness.record import Checkpoint
+from harness.record import Checkpoint, Finding
 from harness.report import pairs
 from tests.harness.records import make_record
 from tests.report.stored_scores import add, answers
@@ -80,6 +80,69 @@ def test_a_pair_of_two_trainings_says_so(tmp_path: Path, capsys: Any) -> None:
     assert "two trainings" in call(capsys, tmp_path, "int8", "fp32", "--markdown")[1]
 
 
+def test_of_two_trainings_without_a_lineage_nothing_is_taken_for_granted(tmp_path: Path, capsys: Any) -> None:
+    """One model and seed on two machines: nobody knows whether it is the same training. On one it is taken for granted."""
+    add(tmp_path, "old", answers(300, 20))
+    add(tmp_path, "new", answers(300, 40), machine={"cpu": "new", "cores": 2})
+    add(tmp_path, "int8", answers(300, 30), label="int8")
+    (found,) = json.loads(call(capsys, tmp_path, "run-old", "run-new", "--json")[1])
+    assert found["training"] == "training not known"
+    shown = call(capsys, tmp_path, "run-old", "run-new", "--markdown")[1]
+    assert shown.count("training not known") >= 2
+    (found,) = json.loads(call(capsys, tmp_path, "run-int8", "run-old", "--json")[1])
+    assert found["training"] == ""
+
+
+def test_rows_of_several_models_are_named_and_stay_with_their_own(tmp_path: Path, capsys: Any) -> None:
+    for model in ("tiny", "large"):
+        for label, wrong in (("fp32", 20), ("int8", 40)):
+            add(tmp_path, f"{model}-{label}", answers(300, wrong), label=label, model=model)
+    add(tmp_path, "alone", answers(300, 40), label="int8", model="alone")
+    shown = call(capsys, tmp_path, "int8", "fp32", "--markdown")[1]
+    assert shown.count("| accuracy |") == 2
+    for model in ("tiny", "large"):
+        assert f"| glue/rte, A {model}/int8, B {model}/fp32 |" in shown
+    code, _, err = call(capsys, tmp_path, "run-alone", "fp32")
+    assert code == 2
+    assert "means several cells beside alone/int8: large/fp32, tiny/fp32; name one" in err
+
+
+def test_of_several_schemes_the_same_one_is_meant(tmp_path: Path, capsys: Any) -> None:
+    """Unless a label names another, or there is none."""
+    for backend, scheme in (("sim", "q8bert"), ("sim", "engine_int8"), ("engine", "engine_int8"), ("fp32", None)):
+        label = f"{backend} ({scheme})" if scheme else backend
+        add(tmp_path, label.replace(" ", ""), answers(300, 20), label=label, backend=backend, scheme=scheme)
+
+    def labels(*names: str) -> list[tuple[str, str]]:
+        return [
+            (one["a"]["label"], one["b"]["label"]) for one in json.loads(call(capsys, tmp_path, *names, "--json")[1])
+        ]
+
+    assert labels("sim", "engine") == [("sim (engine_int8)", "engine (engine_int8)")]
+    assert labels("sim (q8bert)", "engine") == [("sim (q8bert)", "engine (engine_int8)")]
+    assert labels("sim", "fp32") == [("sim (q8bert)", "fp32"), ("sim (engine_int8)", "fp32")]
+    assert labels("fp32", "engine") == [("fp32", "engine (engine_int8)")]
+
+
+def test_a_part_of_the_examples_is_called_so(tmp_path: Path, capsys: Any) -> None:
+    for label in ("fp32", "int8"):
+        add(tmp_path, label, answers(300, 20), label=label, total=1000, settings={"limit": 300})
+    shown = call(capsys, tmp_path, "int8", "fp32", "--markdown")[1]
+    assert "| official; 300 of 1,000 examples alone |" in shown
+
+
+def test_what_ran_elsewhere_has_no_ratio_and_says_so(results: Path, capsys: Any) -> None:
+    finding = Finding(rule="wrong_provider", what="w", measured="m", bound="b", remedy="r")
+    add(results, "int8-3", answers(300, 40), label="int8", seed=3, qps=FAST, status="invalid", findings=[finding])
+    add(results, "fp32-3", answers(300, 20), label="torch_fp32", seed=3, qps=SLOW)
+    found = json.loads(call(capsys, results, "run-int8-3", "run-fp32-3", "--json")[1])
+    assert found[0]["ratios"] == []
+    assert (
+        "tiny/int8 computed something else than its name says"
+        in call(capsys, results, "run-int8-3", "run-fp32-3", "--markdown")[1]
+    )
+
+
 def test_record_ids_are_taken_as_they_are(results: Path, capsys: Any) -> None:
     _, out, _ = call(capsys, results, "run-int8-2", "run-fp32-1", "--json")
     assert [(one["a"]["seed"], one["b"]["seed"]) for one in json.loads(out)] == [(2, 1)]
@@ -124,7 +187,7 @@ def test_a_name_that_means_several_cells_is_not_guessed(results: Path, capsys: A
         add(results, f"dynamic-{seed}", answers(300, 30), label="dynamic", seed=seed)
     code, _, err = call(capsys, results, "torch_fp32", "tiny")
     assert code == 2
-    assert err.startswith("'tiny' means several cells beside tiny/torch_fp32: dynamic, int8; name one, as tiny/")
+    assert err.startswith("'tiny' means several cells beside tiny/torch_fp32: tiny/dynamic, tiny/int8; name one")
     code, _, err = call(capsys, results, "run-int8-1", "run-int8-1")
     said = "both names are the same, 'run-int8-1'; name two that differ, as MODEL/LABEL or by record id\n"
     assert (code, err) == (2, said)

@@ -20,7 +20,7 @@ from harness.record import Checkpoint, Data, Figure, Finding, Quantization, Reco
 from harness.report import tables
 from harness.report.charts import DARK, LIGHT, Point, accuracy_against_qps
 from harness.report.site import render
-from tests.harness.records import make_record
+from tests.harness.records import make_record, of_a_part
 
 SAMPLE = Data(
     kind="sample",
@@ -48,7 +48,7 @@ OTHER_DEV = Data(
 
 
 def test_other_examples_have_a_board_of_their_own() -> None:
-    entries = [make_record(key=str(limit), settings={"limit": limit}) for limit in (None, 100, 500)]
+    entries = [make_record(key="whole"), *(of_a_part(limit, key=str(limit)) for limit in (100, 500))]
     found = tables.boards([*entries, make_record(key="other", data=OTHER_DEV)])
     assert sorted((board.limit or 0, board.data, len(board.rows)) for board in found) == [
         (0, "official", 1),
@@ -60,10 +60,37 @@ def test_other_examples_have_a_board_of_their_own() -> None:
 
 def test_a_measurement_on_other_examples_replaces_none() -> None:
     whole = make_record(key="a", finished="2026-01-01T00:00:00+00:00")
-    part = make_record(key="b", finished="2026-01-02T00:00:00+00:00", settings={"limit": 100})
-    more = make_record(key="c", finished="2026-01-03T00:00:00+00:00", settings={"limit": 500})
+    part = of_a_part(100, key="b", finished="2026-01-02T00:00:00+00:00")
+    more = of_a_part(500, key="c", finished="2026-01-03T00:00:00+00:00")
     other = make_record(key="d", finished="2026-01-04T00:00:00+00:00", data=OTHER_DEV)
     assert tables.latest([whole, part, more, other]) == [whole, part, more, other]
+
+
+def test_a_limit_that_left_all_examples_is_none() -> None:
+    old = make_record(key="a", finished="2026-01-01T00:00:00+00:00")
+    new = make_record(key="b", finished="2026-01-02T00:00:00+00:00", settings={"limit": 10})
+    assert tables.latest([old, new]) == [new]
+    (board,) = tables.boards([new])
+    assert board.limit is None
+
+
+def test_hosts_with_the_same_gpu_keep_their_rows() -> None:
+    gpu = [{"name": "H200"}]
+    one, other = (
+        make_record(key=cpu, device="cuda", machine={"cpu": cpu, "cores": 2, "gpus": gpu}) for cpu in ("old", "new")
+    )
+    assert tables.latest([one, other]) == [one, other]
+
+
+def test_a_board_says_what_each_of_its_rows_was_trained_on() -> None:
+    def trained_on(rows: int) -> Data:
+        train = SplitData(rows=rows, official_rows=99, sha256=str(rows), label="substitute")
+        dev = SplitData(rows=10, official_rows=10, sha256="0", label="official")
+        return Data(kind="raw", label="substitute", splits={"train": train, "validation": dev})
+
+    entries = [make_record(key=str(rows), label=str(rows), data=trained_on(rows)) for rows in (50, 60)]
+    (board,) = tables.boards(entries)
+    assert board.parts == "train: 50 rows, official 99, or train: 60 rows, official 99"
 
 
 def shown(column: str, *entries: Record) -> dict[str, tables.Value]:
@@ -331,3 +358,19 @@ def test_no_records_make_an_index_that_says_what_to_do(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("value", "text"), [(74.923, "74.92"), (174.26, "174.3"), (2325.2, "2325"), (0.001, "0.00")])
 def test_figures_are_rounded_for_reading(value: float, text: str) -> None:
     assert tables.figure(Figure(value=value)).text == text
+
+
+def test_the_terminal_names_the_parts_of_a_task_and_of_its_examples(capsys: Any) -> None:
+    from harness.report.terminal import print_records
+
+    entry = of_a_part(10, task="glue/mnli")
+    parts = [
+        part.model_copy(update={"split": f"validation_{name}"})
+        for part, name in zip(entry.accuracy * 2, ("matched", "mismatched"), strict=True)
+    ]
+    print_records([entry.model_copy(update={"accuracy": parts})])
+    words = capsys.readouterr().out.replace("│", " ").split()
+    assert words.count("matched") == words.count("mismatched") == 2  # f1 and exact_match
+    assert "1,000" in words
+    print_records([make_record()])
+    assert "validation f1" not in capsys.readouterr().out

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from harness.record import Checkpoint, Record
+from harness.record import Checkpoint, Finding, Record
 from harness.report.tables import boards
 from tests.harness.records import make_record
 from tests.report.test_site import build
@@ -84,3 +84,18 @@ def test_other_seeds_and_tasks_are_no_parts() -> None:
     (board,) = boards([*changed, entry("base2", 80.0, baseline=True, seed=2)])
     (one,) = board.trained
     assert one.posted is None and one.training is None and one.rounding is None
+
+
+@pytest.mark.parametrize("which", ["posted", "qat"])
+def test_what_computed_something_else_is_no_part(which: str) -> None:
+    finding = Finding(rule="wrong_provider", what="w", measured="m", bound="b", remedy="r")
+    marked = [
+        one.model_copy(update={"findings": [finding], "status": "invalid"}) if one.key == which else one
+        for one in rows()
+    ]
+    (board,) = boards(marked)
+    if which == "qat":
+        assert board.trained == ()
+    else:
+        (one,) = board.trained
+        assert one.posted is None
