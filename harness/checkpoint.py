@@ -21,7 +21,7 @@ from harness import recipes
 from harness.cells import CORPUS, CheckpointSpec, folder_of
 from harness.errors import CheckpointError, QuantboardError, SourceUnavailable
 from harness.origin import estranged, kin, origin
-from harness.sources import corpus_identity, look_up, ranges_of
+from harness.sources import corpus_identity, look_up, ranges_of, words_of
 from tasks import Task, open_task
 
 USER_FAULT = 3
@@ -107,14 +107,16 @@ def _make(spec: CheckpointSpec, cache: Path, target: Path) -> None:
 
 
 def as_planned(spec: CheckpointSpec) -> None:
-    """Raises CheckpointError where training data, corpus or the source's files are not (any more) those that the key, and
-    records, name: what is made of others must not go by it."""
+    """Raises CheckpointError where training data, corpus, word vectors or the source's files are not (any more) those that the
+    key, and records, name: what is made of others must not go by it."""
     planned, found = spec.identity or {}, dict[str, str]()
     task = _task(spec) if "train" in planned else None
     if task and "train" in task.identity.splits:
         found["train"] = task.identity.splits["train"].sha256
     if "corpus" in planned:
         found |= corpus_identity(spec.data)[0]
+    if "glove" in planned:
+        found["glove"] = words_of(spec)
     if "config" in planned and (source := look_up(spec.source, Path(), hub=False)).blocked is None:
         found |= source.identity
     if "ranges" in planned:

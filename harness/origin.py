@@ -180,8 +180,15 @@ def describe(folder: Path) -> Checkpoint:
         quantization=_quantization(folder) if (folder / "ranges.json").is_file() else None,
         train=origin["settings"],
         stages=origin.get("stages", []),
-        corpus=origin.get("corpus", {}),
+        corpus=_text(origin, folder.parent),
     )
+
+
+def _text(origin: dict[str, Any], checkpoints: Path) -> dict[str, Any]:
+    """What the general stage read: its own, or that of the model which this one was made from."""
+    while not origin.get("corpus") and (checkpoints / str(origin.get("parent")) / "origin.json").is_file():
+        origin = read_origin(checkpoints / str(origin["parent"]))
+    return origin.get("corpus") or {}
 
 
 def _quantization(folder: Path) -> Quantization:

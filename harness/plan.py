@@ -13,7 +13,7 @@ from backends.fake_quant.schemes import get_scheme
 from harness.cells import CORPUS, Cell, CheckpointSpec, Measure, mlperf_settings
 from harness.errors import QuantboardError
 from harness.keys import cell_key
-from harness.sources import corpus_identity, depth_of, file_hash, look_up, ranges_of
+from harness.sources import HEADS, corpus_identity, depth_of, file_hash, look_up, ranges_of, sizes_of
 from harness.suite import BackendEntry, Suite
 from harness.suite_checks import misfit
 from harness.suite_raw import model_named
@@ -392,12 +392,25 @@ def _pretrained(teacher: CheckpointSpec) -> CheckpointSpec:
 
 
 def _no_map(way: Way, student: CheckpointSpec, teacher: CheckpointSpec) -> Blocked:
-    """That no uniform map leads from the student's layers to the teacher's, where both depths are known already."""
+    """That no uniform map leads from the student's layers to the teacher's, or from its source's layers to those that it keeps,
+    and that attention heads are not as many, where all this is known already."""
+    first = student
+    while first.parent and first.parent.distill:
+        first = first.parent
+    whole = depth_of(first.parent or replace(first, distill=None))
+    if way.layers and whole and whole % way.layers:
+        return no_uniform_map(student.model, way.layers, whole, "its source's")
     if not {"general", "intermediate"} & set(way.stages):
         return None
     mine, theirs = way.layers or depth_of(student), depth_of(teacher)
     if mine and theirs and theirs % mine:
         return no_uniform_map(student.model, mine, theirs)
+    heads, wanted = (sizes_of(one).get(HEADS) for one in (student, teacher))
+    if heads and wanted and heads != wanted:
+        return (
+            f"{student.model}: it has {heads} attention heads and its teacher {wanted}, whose scores are compared one by one",
+            f"give it {wanted}",
+        )
     return None
 
 

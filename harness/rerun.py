@@ -14,7 +14,7 @@ from harness.keys import cell_key
 from harness.prepare import new_run
 from harness.record import Record
 from harness.rescore import check_data, find_data
-from harness.sources import look_up
+from harness.sources import corpus_identity, look_up
 from tasks import DataRef, open_task
 
 
@@ -79,6 +79,17 @@ def _here(spec: CheckpointSpec, ref: DataRef, source: Path | None, entry: Record
         place = parent.source
     else:
         place = _source(spec, source, entry) if parent is None and spec.source != "scratch" else spec.source
+    if ((spec.distill or {}).get("augment") or {}).get("glove"):
+        raise QuantboardError(
+            f"{entry.record_id}: its examples were made with a file of word vectors, and no record holds where it lies;"
+            f" run it again: {entry.command}"
+        )
+    text, here = (spec.identity or {}).get("corpus"), corpus_identity(ref)[0]["corpus"]
+    if text and text != here:
+        raise QuantboardError(
+            f"{entry.record_id}: its general stage read other text ({text}) than is here ({here}); give the folder that holds it"
+            " in corpus/ with --data"
+        )
     return replace(spec, data=ref, source=place, **made_from)  # type: ignore[arg-type]
 
 

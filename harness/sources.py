@@ -16,6 +16,7 @@ from backends import BackendError
 from backends.fake_quant.schemes import get_scheme
 from harness import paths
 from harness.cells import CheckpointSpec, digest
+from harness.errors import CheckpointError
 from tasks.base import DataRef
 
 TOKENIZER_FILES = (
@@ -82,7 +83,8 @@ def _hub_cache(name: str) -> Path:
 
 def corpus_files(data: DataRef) -> list[Path]:
     """The files of plain text that lie beside the tasks' data: `corpus/*.txt`."""
-    return sorted(Path(data.location).glob("corpus/*.txt")) if data.kind in ("raw", "saved") else []
+    found = sorted(Path(data.location).glob("corpus/*.txt")) if data.kind in ("raw", "saved") else []
+    return [file for file in found if file.is_file()]
 
 
 def corpus_identity(data: DataRef) -> tuple[dict[str, str], tuple[str, str] | None]:
@@ -94,14 +96,31 @@ def corpus_identity(data: DataRef) -> tuple[dict[str, str], tuple[str, str] | No
     if files := corpus_files(data):
         return {"corpus": digest([file_hash(file) for file in files])}, None
     reason = "there is no text corpus" + (f" in {Path(data.location).name}" if data.location else " on the hub")
+    first = "save the tasks with `quantboard data SUITE DIR`, " if data.kind == "hub" else ""
     return {"corpus": "absent"}, (
         reason,
-        "put plain text (*.txt, a blank line between documents) into DIR/corpus and give --data DIR",
+        f"{first}put plain text (*.txt, a blank line between documents) into DIR/corpus and give --data DIR",
     )
 
 
+def words_of(spec: CheckpointSpec) -> str:
+    """What identifies the file of word vectors that a stage with augmentation reads, as it is now."""
+    path = Path(((spec.distill or {}).get("augment") or {}).get("glove", ""))
+    return file_hash(path) if path.is_file() else "gone"
+
+
+def same_as_planned(spec: CheckpointSpec, name: str, now: str | None) -> None:
+    """Raises CheckpointError where what was read is not what the key names: it must not be kept under it."""
+    if (spec.identity or {}).get(name, now) != now:
+        raise CheckpointError(f"{spec.model}: {name}: changed while it was read; run it again")
+
+
+SIZES = ("num_hidden_layers", "hidden_size", "intermediate_size")
+HEADS = "num_attention_heads"
+
+
 def sizes_of(spec: CheckpointSpec) -> dict[str, int]:
-    """num_hidden_layers, hidden_size and intermediate_size of a checkpoint to be made, where the suite, a package, a folder or
+    """num_hidden_layers, hidden_size, intermediate_size and num_attention_heads of a checkpoint to be made, where the suite, a package, a folder or
     a copy from the hub says them already; empty where it takes a download to know."""
     if spec.architecture:
         return dict(spec.architecture)
@@ -121,7 +140,8 @@ def _sizes_in(source: str) -> dict[str, int]:
         return {}
     try:
         config = json.loads((folder / "config.json").read_text())
-        return {name: int(config[name]) for name in ("num_hidden_layers", "hidden_size", "intermediate_size")}
+        found = {name: int(config[name]) for name in SIZES}
+        return found | ({HEADS: int(config[HEADS])} if HEADS in config else {})
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 

@@ -208,7 +208,9 @@ def keep_layers(spec: CheckpointSpec, model: Any) -> None:
 
     if kept := (spec.distill or {}).get("layers"):
         stack = model.base_model.encoder
-        stack.layer = nn.ModuleList(stack.layer[at - 1] for at in layer_map(spec.model, kept, len(stack.layer)))
+        stack.layer = nn.ModuleList(
+            stack.layer[at - 1] for at in layer_map(spec.model, kept, len(stack.layer), "its source's")
+        )
         model.config.num_hidden_layers = kept
 
 
@@ -228,8 +230,6 @@ def _with_earlier(spec: CheckpointSpec, cache: Path, facts: dict[str, Any]) -> d
     if spec.parent and spec.parent.recipe == "distill" and spec.parent.model == spec.model:
         before = json.loads((folder_of(spec.parent, cache) / "origin.json").read_text())
         stages = [*before["stages"], *stages]
-        if "corpus" in before:
-            facts = {"corpus": before["corpus"]} | facts
     return facts | {"stages": stages, "train_seconds": sum(stage["train_seconds"] for stage in stages)}
 
 

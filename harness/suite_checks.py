@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import Any
 
+from pydantic import ValidationError
+
 from backends import Backend, BackendError, backend_names, get_backend
 from backends.fake_quant.schemes import get_scheme, scheme_names
 from harness.cells import MLPERF_STREAMS
@@ -21,9 +23,9 @@ from harness.suite_models import (
     check_train,
     task_of_suite,
 )
-from harness.suite_problems import Problem, Where, shown, suggest
+from harness.suite_problems import Problem, Where, from_pydantic, shown, suggest
 from harness.suite_raw import Raw, is_number, is_task, rows, table, tables, texts
-from harness.training.settings import STAGES
+from harness.training.settings import STAGES, Augment
 from tasks import Shape, task_facts, task_names
 
 
@@ -267,7 +269,9 @@ def _sample(data: Raw) -> Iterator[Problem]:
             stages = table(models[name].get("distill"))
             for stage, changes in tables(own.get("distill")):
                 place = (*at, "distill", stage)
-                if stage in STAGES and stage not in stages:
+                if stage == "augment":
+                    yield from _augment(table(stages.get("augment")), changes, table(sample.get("train")), place)
+                elif stage in STAGES and stage not in stages:
                     yield place, "the model does not run this stage; delete it"
                 elif stage in STAGES:
                     base = {**table(sample.get("train")), **table(own.get("train"))}
@@ -278,6 +282,20 @@ def _sample(data: Raw) -> Iterator[Problem]:
                 ("models", name, "source"),
                 "generated data needs source 'scratch' here, or a [sample] table with a model that stands in",
             )
+
+
+def _augment(given: Raw, changes: Raw, base: Raw, at: Where) -> Iterator[Problem]:
+    """What replaces a model's augmentation on the sample."""
+    if not given:
+        yield at, "the model makes up no examples; delete it"
+        return
+    own = {name: value for name, value in changes.items() if name != "train"}
+    try:
+        Augment.model_validate({"masked_lm": "scratch", **own})
+    except ValidationError as error:
+        yield from from_pydantic(error, Augment, at)
+    if isinstance(train := changes.get("train"), dict):
+        yield from check_train(base, train, (*at, "train"))
 
 
 def foreign(data: Raw) -> Sequence[str]:

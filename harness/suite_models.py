@@ -122,6 +122,10 @@ def _stages(data: Raw, model: Raw, here: Where) -> Iterator[Problem]:
     at, base = (*here, "distill"), table(model.get("train"))
     if not any(isinstance(given.get(stage), dict) for stage in STAGES):
         yield at, f"names no stage; a table for one or more of {', '.join(STAGES)}, empty where train says all"
+    elif not any(isinstance(given.get(stage), dict) for stage in ("prediction", "labels")):
+        yield at, "no stage trains the head that answers; add prediction, or labels for one without a teacher"
+    if "temperature" in given and not isinstance(given.get("prediction"), dict):
+        yield (*at, "temperature"), "is of stage 'prediction' alone, which is not there; delete it"
     for stage in STAGES:
         if isinstance(changes := given.get(stage), dict):
             yield from check_train(base, changes, (*at, stage))

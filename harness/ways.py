@@ -43,9 +43,10 @@ def way_of(suite: Suite, name: str, task: str, on_sample: bool) -> Way:
     own = override.distill if override else {}
     stages = {}
     if model.recipe == "distill" and model.distill:
+        common = _merged(model.train, {})  # the general stage is the same for all tasks
         base = _merged(model.train, override.train if override else {})
         stages = {
-            stage: _full(base | changes | own.get(stage, {}))  # type: ignore[call-overload]
+            stage: _full((common if stage == "general" else base) | changes | own.get(stage, {}))  # type: ignore[call-overload]
             for stage, changes in model.distill.stages.items()
         }
     augment = _augment(model, task)
@@ -77,7 +78,11 @@ def _on_sample(model: Model, sample: Sample, own: StandIn, task: str) -> Way:
     if model.recipe != "distill" or not model.distill:
         return Way("finetune", "scratch", shape, sample.max_length, architecture=sizes, train=_full(base))
     changes: Mapping[str, dict[str, Any]] = own.distill  # type: ignore[assignment]
-    stages = {stage: _full(base | changes.get(stage, {})) for stage in model.distill.stages}
+    common = _merged(sample.train, {}) | own.train
+    stages = {
+        stage: _full((common if stage == "general" else base) | changes.get(stage, {}))
+        for stage in model.distill.stages
+    }
     augment = _augment(model, task)
     if augment:
         augment |= changes.get("augment", {})

@@ -56,7 +56,7 @@ def data_with_limit(entry: Record) -> str:
     return f"{data_of(entry)}; {part.examples:,} of {part.examples_of_split:,} examples alone"
 
 
-NO_MATTER = ("seed", "checkpoint_every", "keep_checkpoints")
+NO_MATTER = ("seed", "devices", "checkpoint_every", "keep_checkpoints")
 
 
 def trained_as(entry: Record) -> str:

@@ -20,6 +20,7 @@ import torch
 from harness.cells import CheckpointSpec, digest, folder_of
 from harness.errors import CheckpointError
 from harness.origin import read_origin
+from harness.sources import same_as_planned, words_of
 from harness.training.corpus import Row, kept_sequences, read_sequences
 from harness.training.devices import crew
 from harness.training.glove import nearest
@@ -80,6 +81,8 @@ def augmented(features: Features, spec: CheckpointSpec, tokenizer: Tokenizer, ca
                 if len(made[0]) <= longest and made[0].tobytes() not in seen:
                     seen.add(made[0].tobytes())
                     yield *made, number
+        if vectors:
+            same_as_planned(spec, "glove", words_of(spec))
 
     with crew().first_alone():
         folder = kept_sequences(cache / "augmented" / digest([*base, *rest]), rows, longest)

@@ -13,7 +13,7 @@ import numpy as np
 
 from harness.cells import CheckpointSpec, digest
 from harness.errors import CheckpointError
-from harness.sources import corpus_files, file_hash
+from harness.sources import corpus_files, corpus_identity, file_hash, same_as_planned
 from harness.training.devices import crew
 from tasks import DataRef, Features
 from tasks.tokens import bare, special_ids, token_ids
@@ -21,6 +21,8 @@ from tasks.tokens import bare, special_ids, token_ids
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+TEXT_VERSION = 1
+"""Of how text becomes sequences: what was kept of another version is not read."""
 LINES = 20_000
 """Tokenized at a time: a corpus may be larger than the memory."""
 
@@ -32,12 +34,14 @@ Row = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], int]
 def text_features(spec: CheckpointSpec, tokenizer: Tokenizer, cache: Path) -> Features:
     """Sequences of at most `spec.shape.max_length` tokens without labels, in files of the cache.
 
-    As in BERT's pretraining: consecutive lines of one document as long as they fit, cut in two at a line drawn with the
+    Like BERT's pretraining without its random next texts and short sequences: consecutive lines of one document as long as they fit, cut in two at a line drawn with the
     seed ([CLS] a [SEP] b [SEP]) where there are several. A line that is too long is cut into pieces. Raises CheckpointError
     where there is no text.
     """
     longest = spec.shape.max_length
-    key = digest([dict(spec.identity or {}).get("corpus"), longest, spec.seed, digest(tokenizer.to_str())])
+    key = digest(
+        [TEXT_VERSION, dict(spec.identity or {}).get("corpus"), longest, spec.seed, digest(tokenizer.to_str())]
+    )
 
     def rows() -> Iterator[Row]:
         special = special_ids(tokenizer)
@@ -45,6 +49,7 @@ def text_features(spec: CheckpointSpec, tokenizer: Tokenizer, cache: Path) -> Fe
             head = np.concatenate([[special.cls], first, [special.sep]])
             tail = np.concatenate([second, [special.sep]]) if len(second) else second
             yield np.concatenate([head, tail]), np.repeat([0, 1], [len(head), len(tail)]), 0
+        same_as_planned(spec, "corpus", corpus_identity(spec.data)[0]["corpus"])
 
     with crew().first_alone():
         folder = kept_sequences(cache / "corpus" / key, rows, longest)

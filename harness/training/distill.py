@@ -39,10 +39,10 @@ class Inside:
     hidden: Sequence[torch.Tensor]
 
 
-def layer_map(model: str, student: int, teacher: int) -> tuple[int, ...]:
+def layer_map(model: str, student: int, teacher: int, whose: str = "the teacher's") -> tuple[int, ...]:
     """g(1) ... g(M). Raises CheckpointError where N is no multiple of M."""
     if teacher % student:
-        reason, remedy = no_uniform_map(model, student, teacher)
+        reason, remedy = no_uniform_map(model, student, teacher, whose)
         raise CheckpointError(f"{reason}; {remedy}")
     return tuple(m * (teacher // student) for m in range(1, student + 1))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +15,13 @@ from backends.bert import check_finite, read_architecture
 from backends.torch_eager import no_plan_for_every_shape
 from harness.cells import CheckpointSpec
 from harness.errors import CheckpointError
+from harness.labels import columns_of, label_names
 from harness.origin import read_origin
 from harness.training.cpu import register_attention, replace_dropout
 from harness.training.devices import crew
 from harness.training.loop import Loss, train
 from harness.training.settings import TrainSettings
-from tasks import Features, Task
+from tasks import Features, Task, TaskError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -73,8 +75,24 @@ def finetune(
     """
     features, examples = training_features(task, tokenizer, spec)
     model = begin(model_class(task), source, config, spec.seed, device)
+    if source is not None:
+        with suppress(TaskError):  # a head of other classes is no more than a beginning
+            if len(label_names(source, task)) == len(task.labels):
+                order_classes(model, task, source)
     facts = run(model, features, spec, settings, state, device)
     return model.cpu(), {"train_examples": examples, **facts}
+
+
+def order_classes(model: PreTrainedModel, task: Task, source: Path) -> None:
+    """Put a classifier's outputs into the task's order: a published model may have its own, told by the names of its classes,
+    and what is trained has the task's. Raises TaskError where its classes are not the task's."""
+    order = list(columns_of(source, task))
+    if not order:
+        return
+    head: Any = model.get_submodule("classifier")
+    with torch.no_grad():
+        head.weight.copy_(head.weight[order].clone())
+        head.bias.copy_(head.bias[order].clone())
 
 
 def training_features(task: Task, tokenizer: Tokenizer, spec: CheckpointSpec) -> tuple[Features, int]:

@@ -22,8 +22,8 @@ def nearest(file: Path, wanted: Collection[str], count: int) -> dict[str, list[s
         with file.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
                 word, _, rest = line.rstrip().partition(" ")
-                if not word.isalpha():
-                    continue
+                if not word.isalpha() or (rows and rest.count(" ") >= len(rows[0])):
+                    continue  # published files have tokens with a space inside
                 try:
                     row = np.array(rest.split(" "), np.float32)
                 except ValueError:

@@ -15,8 +15,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import torch
-
 from backends.base import BackendError, Device
 from backends.fake_quant.calibrate import calibrate_model, noise_of
 from backends.fake_quant.schemes import Scheme, get_scheme
@@ -26,9 +24,8 @@ from backends.fake_quant.training import TrainedQuantizer, trained_quantizer
 from backends.ranges import Ranges, TensorRange, check_range
 from harness.cells import CheckpointSpec
 from harness.errors import CheckpointError
-from harness.labels import columns_of
 from harness.training.calibration import calibration_batches, width_of
-from harness.training.finetune import begin, model_class, run, training_features
+from harness.training.finetune import begin, model_class, order_classes, run, training_features
 from harness.training.settings import TrainSettings
 from tasks import Task
 
@@ -59,7 +56,7 @@ def qat(
     features, examples = training_features(task, tokenizer, spec)
     batches = list(calibration_batches(spec, scheme, task, tokenizer))
     model = begin(model_class(task), parent, config, spec.seed, device)
-    _order_classes(model, task, parent)
+    order_classes(model, task, parent)
     started = time.monotonic()
     model.to(device).eval()  # type: ignore[arg-type]
     first, _ = calibrate_model(model, batches, scheme, cast(Device, device))
@@ -85,18 +82,6 @@ def qat(
     about = {**seen, "sqnr_db": noise, "seed": spec.seed, "trained": facts["train_steps"], "notes": notes}
     facts |= {"train_examples": examples, "calibration_seconds": calibration_seconds}
     return model, facts, Ranges(scheme, tensors, about)
-
-
-def _order_classes(model: PreTrainedModel, task: Task, parent: Path) -> None:
-    """Put a classifier's outputs into the task's order: a published parent may have its own, told by the names of its
-    classes, and what is trained has the task's."""
-    order = list(columns_of(parent, task))
-    if not order:
-        return
-    head: Any = model.get_submodule("classifier")
-    with torch.no_grad():
-        head.weight.copy_(head.weight[order].clone())
-        head.bias.copy_(head.bias[order].clone())
 
 
 def _check(tensors: dict[str, TensorRange], spec: CheckpointSpec) -> None:

@@ -113,10 +113,10 @@ class Distill(BaseModel):
         return {name: given for name in STAGES if (given := getattr(self, name)) is not None}
 
 
-def no_uniform_map(model: str, student: int, teacher: int) -> tuple[str, str]:
+def no_uniform_map(model: str, student: int, teacher: int, whose: str = "the teacher's") -> tuple[str, str]:
     """(reason, remedy): layer m of the student is made like the teacher's layer m x teacher / student (arXiv 1909.10351)."""
     fitting = ", ".join(str(depth) for depth in range(1, teacher + 1) if teacher % depth == 0)
-    reason = f"{model}: its {student} layers do not divide the teacher's {teacher}, so no uniform map of layers fits"
+    reason = f"{model}: its {student} layers do not divide {whose} {teacher}, so no uniform map of layers fits"
     return reason, f"give the student one of {fitting} layers"
 
 

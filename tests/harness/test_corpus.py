@@ -13,8 +13,9 @@ import torch
 from transformers import BertConfig, BertForMaskedLM
 
 from harness.cells import CORPUS, CheckpointSpec
-from harness.checkpoint import ensure
+from harness.checkpoint import as_planned, ensure
 from harness.errors import CheckpointError
+from harness.sources import corpus_identity, file_hash
 from harness.training import augment
 from harness.training.augment import Option, Pieces, augmented, exchange
 from harness.training.corpus import about_text, documents, text_features
@@ -33,7 +34,7 @@ TOKENIZER = sample_tokenizer()
 def on_text(folder: Path | None = None, **changes: Any) -> CheckpointSpec:
     data = DataRef("raw", str(folder)) if folder else DataRef("sample")
     given: dict[str, Any] = {
-        "identity": {"corpus": str(folder or f"sample {SAMPLE_VERSION}")},
+        "identity": corpus_identity(data)[0],
         "shape": Shape(16),
         **changes,
     }
@@ -80,12 +81,30 @@ def test_sequences_hold_the_text_once_and_in_order(tmp_path: Path) -> None:
 
 def test_sequences_are_made_once(tmp_path: Path) -> None:
     corpus(tmp_path, "a b\nc d\n")
-    before = text_features(on_text(tmp_path), TOKENIZER, tmp_path)
+    spec = on_text(tmp_path)
+    before = text_features(spec, TOKENIZER, tmp_path)
     (tmp_path / "corpus" / "a.txt").write_text("changed, and the identity with it")
-    assert np.array_equal(text_features(on_text(tmp_path), TOKENIZER, tmp_path).input_ids, before.input_ids)
-    other = text_features(on_text(tmp_path, identity={"corpus": "another"}), TOKENIZER, tmp_path)
+    assert np.array_equal(text_features(spec, TOKENIZER, tmp_path).input_ids, before.input_ids)
+    other = text_features(on_text(tmp_path), TOKENIZER, tmp_path)
     assert not np.array_equal(other.input_ids, before.input_ids)
     assert not list((tmp_path / "corpus").glob(".part*"))
+
+
+def test_text_that_changes_while_it_is_read_is_not_kept_as_what_it_was(tmp_path: Path) -> None:
+    corpus(tmp_path, "a b\nc d\n")
+    planned = on_text(tmp_path)
+    (tmp_path / "corpus" / "a.txt").write_text("another text\n")
+    with pytest.raises(CheckpointError, match="tiny: corpus: changed while it was read"):
+        text_features(planned, TOKENIZER, tmp_path / "cache")
+    assert not list((tmp_path / "cache" / "corpus").iterdir())
+
+
+def test_what_is_no_file_is_no_text(tmp_path: Path) -> None:
+    corpus(tmp_path, "a b\n")
+    before = corpus_identity(DataRef("raw", str(tmp_path)))
+    (tmp_path / "corpus" / "folder.txt").mkdir()
+    (tmp_path / "corpus" / "gone.txt").symlink_to(tmp_path / "nowhere")
+    assert corpus_identity(DataRef("raw", str(tmp_path))) == before
 
 
 @pytest.mark.parametrize(
@@ -207,6 +226,8 @@ def test_neighbours_are_the_nearest_by_cosine(tmp_path: Path) -> None:
     file.write_text("good 1 0\ngreat 9 1\nfine 2 1\nbad -1 0\n, 1 0\nnew 0 1\n")
     assert nearest(file, {"good", "absent"}, 2) == {"good": ["great", "fine"]}
     assert nearest(file, {"bad"}, 9) == {"bad": ["new", "fine", "great", "good"]}
+    file.write_text("good 1 0\ngreat 9 1\nat name@domain.com 1 0\nfine 2 1\n")  # as glove.840B has them
+    assert nearest(file, {"good"}, 2) == {"good": ["great", "fine"]}
     for content, line in (
         ("a 1 0\nb 1\n", "glove.txt: line 2: not as many finite numbers as before"),
         ("a 1 x\n", "glove.txt: line 1: not a word and its numbers"),
@@ -298,11 +319,21 @@ def test_words_of_several_pieces_have_neighbours(cache: Path, tmp_path: Path) ->
     ensure(WORDS, cache)
     file = tmp_path / "glove.txt"
     file.write_text("verymadeupword 1 0\nmuseum 1 0.1\ntheatre 1 0.2\n")
-    spec = student(augment={"glove": str(file), "probability": 1.0}, identity={"glove": "known"})
+    spec = student(augment={"glove": str(file), "probability": 1.0}, identity={"glove": file_hash(file)})
     made = augmented(features(), spec, TOKENIZER, cache, "cpu")
     new = [words(ids[1:2])[0] for ids, at in zip(made.input_ids, made.example_index, strict=True) if at == 1]
     assert set(new[1:]) <= {"museum", "theatre"}
     assert len(new) > 1
+    file.write_text("verymadeupword 1 0\nmuseum 1 0.1\n")
+    for identity in (spec.identity, {"glove": "another"}):
+        changed = replace(spec, identity=identity)
+        with pytest.raises(CheckpointError, match="glove: other content"):
+            as_planned(changed)
+    with pytest.raises(CheckpointError, match="tiny: glove: changed while it was read"):
+        augmented(features(), replace(spec, identity={"glove": "another"}), TOKENIZER, cache, "cpu")
+    file.unlink()
+    with pytest.raises(CheckpointError, match="glove: other content"):
+        as_planned(spec)
 
 
 def test_a_trainings_states_keep_tied_weights(tmp_path: Path) -> None:

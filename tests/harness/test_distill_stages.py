@@ -24,7 +24,8 @@ from harness.training import distill
 from harness.training.distill import intermediate
 from tasks import Shape
 from tasks.sample import SAMPLE_VERSION
-from tests.harness.small import SIZES, sample_spec, train
+from tests.harness.small import SIZES, ptq, sample_spec, train
+from tests.harness.test_qat import trained_from
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +87,16 @@ def test_every_stage_is_a_checkpoint_and_keeps_no_projection(whole: dict[str, Pa
     }
     assert len(weights) == 4 and weights.items() <= described.lineage.items()
     assert described.train_seconds == sum(one["train_seconds"] for one in described.stages)
+
+
+def test_what_is_made_of_a_student_names_its_text(whole: dict[str, Path], cache: Path) -> None:
+    student = stage("prediction", stage("intermediate", stage("general")))
+    text = describe(whole["prediction"]).corpus
+    assert text["label"] == "sample"
+    trained = ensure(trained_from(student), cache)
+    assert describe(trained).corpus == text
+    assert describe(ensure(ptq(student, teacher=None, distill=None), cache)).corpus == text
+    assert describe(folder_of(TEACHER, cache)).corpus == {}
 
 
 def test_plain_transformers_loads_every_stage(whole: dict[str, Path]) -> None:

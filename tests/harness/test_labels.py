@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from transformers import BertConfig, BertForSequenceClassification
 
 from harness.checkpoint import ensure
@@ -14,7 +16,7 @@ from harness.errors import CheckpointError
 from harness.labels import columns_of, label_names
 from tasks import DataRef, Task, TaskError, open_task
 from tasks.sample import sample_tokenizer
-from tests.harness.small import SIZES, edit, fails, glue, loads, sample_spec
+from tests.harness.small import SIZES, edit, fails, glue, loads, sample_spec, train
 from tests.harness.test_qat import trained_from
 
 SAMPLE = DataRef("sample")
@@ -86,3 +88,21 @@ def test_random_weights_have_the_tasks_classes(tmp_path: Path, task: str) -> Non
     names = json.loads((folder / "config.json").read_text())["id2label"]
     assert tuple(names.values()) == opened.labels
     assert label_names(folder, opened) == (opened.labels if opened.kind == "classification" else ())
+
+
+def test_a_head_that_is_trained_on_begins_in_the_tasks_order(nameless: Path, tmp_path: Path) -> None:
+    """At a rate of almost nothing the head stays what it was, so that its rows can be told; one of other classes stays."""
+    data = DataRef("raw", str(glue(tmp_path)))
+    for names, order in ((("POSITIVE", "NEGATIVE"), [1, 0]), (("NEGATIVE", "POSITIVE"), [0, 1]), (("A", "B"), [0, 1])):
+        edit(nameless, id2label=dict(zip("01", names, strict=True)))
+        spec = sample_spec(
+            source=str(nameless),
+            task="glue/sst2",
+            data=data,
+            architecture=None,
+            train=train(max_steps=1, learning_rate=1e-12),
+        )
+        made = load_file(ensure(spec, tmp_path / names[0]) / "model.safetensors")
+        before = load_file(nameless / "model.safetensors")
+        for name in ("classifier.weight", "classifier.bias"):
+            assert torch.allclose(made[name], before[name][order], atol=1e-6)

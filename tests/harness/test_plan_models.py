@@ -121,6 +121,19 @@ def test_a_task_may_have_its_own_number_of_new_examples(make: Make) -> None:
     assert (spec.distill or {})["augment"] == {"copies": 30, "probability": 0.4, "candidates": 15}
 
 
+def test_the_general_stage_is_the_same_whatever_a_task_changes(make: Make, with_text: dict[str, DataRef]) -> None:
+    table = "[models.student.distill.general]"
+    own = MADE.replace(table, f'[models.student.task."glue/cola".train]\nepochs = 50\n{table}')
+    plan = make((MADE_OF[0], own), FROM_HUB, data=with_text)
+    general = []
+    for task in ("glue/cola", "squad_v1"):
+        prediction = one(plan, "student", task).checkpoint
+        assert prediction.parent is not None and prediction.parent.parent is not None
+        assert (prediction.train or {})["epochs"] == (50 if task == "glue/cola" else 3)
+        general.append(prediction.parent.parent.key)
+    assert general[0] == general[1]
+
+
 CHANGES: dict[str, tuple[tuple[str, str], tuple[bool, bool, bool]]] = {
     "nothing": (("", ""), (False, False, False)),
     "the last stage's rate": (("learning_rate = 3e-5", "learning_rate = 2e-5"), (False, False, True)),
@@ -153,7 +166,8 @@ def test_a_stages_key_changes_with_it_and_with_what_it_is_made_from(
 def test_a_student_without_text_is_blocked(make: Make) -> None:
     assert one(make(MADE_OF), "student", "glue/cola").blocked == (
         "there is no text corpus on the hub",
-        "put plain text (*.txt, a blank line between documents) into DIR/corpus and give --data DIR",
+        "save the tasks with `quantboard data SUITE DIR`, put plain text (*.txt, a blank line between documents) into"
+        " DIR/corpus and give --data DIR",
     )
     without = (MADE_OF[0], MADE.replace("[models.student.distill.general]\n", ""))
     assert one(make(without), "student", "glue/cola").blocked is None
@@ -172,10 +186,30 @@ def test_a_teacher_that_no_uniform_map_fits_is_told_before_it_is_trained(make: M
     (folder / "model.safetensors").write_bytes(b"")
     student = MADE.replace('source = "scratch"', 'source = "bert"').replace("architecture = {", "#")
     student = student.replace("temperature = 2.0", "layers = 2").replace("[models.student.distill.general]\n", "")
+    seven = student.replace('source = "bert"', 'source = "deep"')
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "config.json").write_text(
+        json.dumps(sizes | {"num_hidden_layers": 6, "num_attention_heads": 4})
+    )
+    (tmp_path / "deep" / "model.safetensors").write_bytes(b"")
     teacher = (FROM_HUB[0], FROM_HUB[1].replace("hub:owner/bert", "bert"))
-    assert one(make((MADE_OF[0], student), teacher), "student", "glue/cola").blocked == (
+
+    def blocked(student: str) -> tuple[str, str] | None:
+        return one(make((MADE_OF[0], student), teacher), "student", "glue/cola").blocked
+
+    assert blocked(student) == (
+        "student: its 2 layers do not divide its source's 5, so no uniform map of layers fits",
+        "give the student one of 1, 5 layers",
+    )
+    assert blocked(seven) == (
         "student: its 2 layers do not divide the teacher's 5, so no uniform map of layers fits",
         "give the student one of 1, 5 layers",
+    )
+    assert blocked(seven.replace("layers = 2", "layers = 1")) is None
+    (folder / "config.json").write_text(json.dumps(sizes | {"num_attention_heads": 2}))
+    assert blocked(seven.replace("layers = 2", "layers = 1")) == (
+        "student: it has 4 attention heads and its teacher 2, whose scores are compared one by one",
+        "give it 2",
     )
     assert one(make((MADE_OF[0], student.replace("layers = 2", "")), teacher), "student", "glue/cola").blocked is None
 

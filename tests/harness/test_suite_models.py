@@ -129,10 +129,35 @@ CASES = {
         " or delete this",
     ),
     "made-up examples without a teacher": (
-        "[models.student.distill.prediction]",
-        "[models.student.distill.labels]",
+        "temperature = 2.0\n[models.student.distill.general]\n[models.student.distill.intermediate]\nepochs = 20\n[models.student.distill.prediction]",
+        "[models.student.distill.general]\n[models.student.distill.intermediate]\nepochs = 20\n[models.student.distill.labels]",
         "models.student.distill.augment: makes up examples for a teacher to answer, which stage 'labels' has not; delete one"
         " of them",
+    ),
+    "a temperature of nothing": (
+        'prediction]\nlearning_rate = 3e-5\n[models.student.distill.augment]\nmasked_lm = "hub:owner/words"',
+        "labels]\nlearning_rate = 3e-5",
+        "models.student.distill.temperature: is of stage 'prediction' alone, which is not there; delete it",
+    ),
+    "a head that nothing trains": (
+        "temperature = 2.0\n[models.student.distill.general]\n[models.student.distill.intermediate]\nepochs = 20\n[models.student.distill.prediction]\nlearning_rate = 3e-5",
+        "[models.student.distill.general]\n[models.student.distill.intermediate]\nepochs = 20",
+        "models.student.distill: no stage trains the head that answers; add prediction, or labels for one without a teacher",
+    ),
+    "misspelt examples of the sample": (
+        "[sample.train]",
+        "[sample.models.student.distill.augment]\ncopis = 1\n[sample.train]",
+        "sample.models.student.distill.augment.copis: unknown key; did you mean 'copies'?",
+    ),
+    "words of examples of the sample": (
+        "[sample.train]",
+        "[sample.models.student.distill.augment]\ntrain = { epoch = 1 }\n[sample.train]",
+        "sample.models.student.distill.augment.train.epoch: unknown key; did you mean 'epochs'?",
+    ),
+    "examples of the sample alone": (
+        '[models.student.distill.augment]\nmasked_lm = "hub:owner/words"',
+        "[sample.models.student.distill.augment]\ncopies = 1",
+        "sample.models.student.distill.augment: the model makes up no examples; delete it",
     ),
     "layers of random weights": (
         "temperature = 2.0",
