@@ -56,6 +56,16 @@ def data_with_limit(entry: Record) -> str:
     return f"{data_of(entry)}; {part.examples:,} of {part.examples_of_split:,} examples alone"
 
 
+def text_of(entry: Record) -> str:
+    """What identifies the text that the general stage of its model read, by the plan; empty for models without one."""
+    spec = entry.settings.get("checkpoint")
+    while isinstance(spec, dict):
+        if spec.get("distill") and (text := (spec.get("identity") or {}).get("corpus")):
+            return str(text)
+        spec = spec.get("parent")
+    return ""
+
+
 NO_MATTER = ("seed", "devices", "checkpoint_every", "keep_checkpoints")
 
 

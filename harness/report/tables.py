@@ -20,6 +20,7 @@ from harness.report.alike import (
     limit_of,
     machine_of_board,
     parts_of,
+    text_of,
 )
 from harness.report.compare import (
     Beside,
@@ -102,6 +103,8 @@ class Board:
     engines: Mapping[str, Beside] = field(default_factory=dict)
     """By record id: cells with integer products against their own engine without."""
     trained: tuple[Trained, ...] = ()
+    texts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Of general stages: what identifies each text, and the models that read it."""
 
 
 SPEED_COLUMNS = (
@@ -192,9 +195,18 @@ def boards(records: Sequence[Record], stored: Stored | None = None) -> list[Boar
                     seeds=tuple(over_seeds(rows, split, beside)),
                     engines=engines,
                     trained=tuple(in_parts(rows, split, beside, stored)),
+                    texts=_texts(rows),
                 )
             )
     return found
+
+
+def _texts(rows: Sequence[Record]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, dict[str, None]] = {}
+    for entry in rows:
+        if text := text_of(entry):
+            found.setdefault(text, {})[entry.model] = None
+    return {text: tuple(models) for text, models in found.items()}
 
 
 def table(

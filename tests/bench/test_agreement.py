@@ -25,7 +25,7 @@ from harness.machine import cores
 from harness.recipes import load_tokenizer
 from tasks import DataRef, Shape, open_task
 
-LENGTH, BATCH, WINDOWS = 384, 16, 1000
+LENGTH, BATCH, WINDOWS = 384, 16, 2000
 Array = np.ndarray[Any, Any]
 
 

@@ -129,9 +129,20 @@ def test_texts_of_a_general_stage_and_notes_of_ranges_are_told(tmp_path: Path) -
     corpus = {"label": "own text", "files": {"a.txt": "1"}, "bytes": 1234, "sequences": 56, "identity": "abc"}
     ranges = Quantization(tensors=3, quantized=2, share=2 / 3, worst={"one": 9.0}, notes=["still hold 98%"])
     student = Checkpoint(**MADE, corpus=corpus, quantization=ranges)
-    site = build(tmp_path, make_record(key="a"), make_record(key="b", label="b", checkpoint=student, scheme="q8bert"))
+
+    def taught_on(text: str) -> dict[str, Any]:
+        general = {"distill": {"stage": "general"}, "identity": {"corpus": text}, "parent": None}
+        return {
+            "limit": None,
+            "checkpoint": {"recipe": "qat", "parent": {"distill": {"stage": "labels"}, "parent": general}},
+        }
+
+    told = make_record(key="b", label="b", checkpoint=student, scheme="q8bert", settings=taught_on("abc"))
+    site = build(tmp_path, make_record(key="a"), told, make_record(key="c", model="other", settings=taught_on("def")))
     page = text_of(site / "suite-squad.html")
-    assert "General stage on own text: 1 file, 1,234 bytes, 56 sequences (abc)." in page
+    assert "General stage of tiny: own text, 1 file, 1,234 bytes, 56 sequences (abc)." in page
+    assert "General stage of other: a text of which its records hold no more than what identifies it (def)." in page
+    assert "Students of different texts" in page
     assert "What was noted of ranges b (tiny, seed 1) : still hold 98%" in page
 
 
