@@ -54,9 +54,11 @@ class Run:
     failed_checkpoints: dict[str, Outcome] = field(default_factory=dict)
 
     def file(self, cell: Cell) -> Path:
-        """The JSONL file that the cell's record is appended to: those of the sample lie apart, also where other tasks of the
-        same run have real data."""
-        folder = self.results / "sample" if cell.data.kind == "sample" else self.results
+        """The JSONL file that the cell's record is appended to: those of the sample, generated or from files, lie apart,
+        also where other tasks of the same run have real data."""
+        known = self.identities.get(cell.task)
+        of_sample = cell.data.kind == "sample" or (known is not None and known.label == "sample")
+        folder = self.results / "sample" if of_sample else self.results
         return folder / self.suite / f"{self.run_id}.jsonl"
 
 

@@ -11,7 +11,7 @@ from harness.machine import describe
 from harness.plan import make_plan
 from harness.prepare import new_run
 from harness.suite import load_suite
-from tasks import DataRef
+from tasks import DataIdentity, DataRef
 from tests.tasks.raw_files import GLUE
 
 
@@ -36,3 +36,5 @@ def test_what_ran_on_the_sample_lies_apart_though_another_task_had_real_data(
         "sample/minilm_glue",
         "minilm_glue",
     ]
+    saved = {"glue/rte": DataIdentity("saved", "sample", {})}
+    assert replace(run, identities=saved).file(plan.cells[0]).parent == tmp_path / "sample" / "minilm_glue"
