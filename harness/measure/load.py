@@ -89,8 +89,8 @@ def run_scenario(
         # A GPU loads kernels and takes memory for a shape at first sight, and may have others for a batch with padding.
         shortest = min(range(len(samples)), key=lambda row: samples.widths[row])
         for row in {samples.widths[row]: row for part in parts for row in part}.values():
-            for rows in {(row,) * size, (*(row,) * (size - 1), shortest)}:
-                session.run(samples.batch(rows))
+            for last in dict.fromkeys((row, shortest)) if size > 1 else (row,):
+                session.run(samples.batch([*[row] * (size - 1), last]))
     every_shape = time.perf_counter() - began
     warm_seconds, warm_ended, rate = warm_up_on(session, [samples.batch(part) for part in parts], max_warmup)
     warm_seconds += every_shape

@@ -61,6 +61,24 @@ def test_a_gpu_sees_every_length_before_the_clock_starts() -> None:
     assert session.shapes[: len(widths)] == [(1, width) for width in widths]
 
 
+def test_a_gpu_sees_every_length_of_a_batch_with_padding_and_without() -> None:
+    """An engine may have another kernel for a batch whose mask says nothing."""
+    masks: list[Array] = []
+
+    class Session(InMemorySession):
+        def run(self, batch: Batch) -> Array:
+            masks.append(batch["attention_mask"])
+            return super().run(batch)
+
+    samples = samples_of("real")
+    run_scenario(Session(), samples, scenario="offline", batch_size=4, device="cuda", **OPTIONS)
+    lengths = set(samples.widths)
+    began = masks[: 2 * len(lengths) - 1]
+    for padded in (False, True):
+        seen = {mask.shape for mask in began if bool((mask == 0).any()) is padded}
+        assert seen == {(4, width) for width in lengths if not padded or width > min(lengths)}
+
+
 def test_offline_counts_samples_in_whole_batches_sorted_by_length() -> None:
     session = InMemorySession(seconds_a_token=2e-5)
     found = run_scenario(session, samples_of("real"), scenario="offline", batch_size=8, **OPTIONS)
