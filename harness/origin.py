@@ -185,7 +185,7 @@ def describe(folder: Path) -> Checkpoint:
 
 
 def _text(origin: dict[str, Any], checkpoints: Path) -> dict[str, Any]:
-    """What the general stage read: its own, or that of the model which this one was made from."""
+    """What the general stage read: its own, or that of the model which this one was made from, as long as the cache has it."""
     while not origin.get("corpus") and (checkpoints / str(origin.get("parent")) / "origin.json").is_file():
         origin = read_origin(checkpoints / str(origin["parent"]))
     return origin.get("corpus") or {}

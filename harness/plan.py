@@ -395,7 +395,7 @@ def _no_map(way: Way, student: CheckpointSpec, teacher: CheckpointSpec) -> Block
     """That no uniform map leads from the student's layers to the teacher's, or from its source's layers to those that it keeps,
     and that attention heads are not as many, where all this is known already."""
     first = student
-    while first.parent and first.parent.distill:
+    while first.parent and first.parent.distill and first.parent.model == student.model:
         first = first.parent
     whole = depth_of(first.parent or replace(first, distill=None))
     if way.layers and whole and whole % way.layers:

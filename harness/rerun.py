@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from backends import get_backend
-from harness import machine
-from harness.cells import Cell, CheckpointSpec
+from harness import machine, paths
+from harness.cells import Cell, CheckpointSpec, folder_of
 from harness.errors import QuantboardError
 from harness.keys import cell_key
 from harness.prepare import new_run
@@ -65,7 +65,9 @@ def _cell(entry: Record, ref: DataRef, source: Path | None) -> Cell:
             f"{entry.record_id}: its settings are not those of this version ({error}); check out commit"
             f" {(entry.commit or 'unknown')[:12]} and run it there"
         ) from None
-    return replace(cell, data=ref, checkpoint=_here(cell.checkpoint, ref, source, entry))
+    checkpoint = _here(cell.checkpoint, ref, source, entry)
+    _check_reading(checkpoint, entry)
+    return replace(cell, data=ref, checkpoint=checkpoint)
 
 
 def _here(spec: CheckpointSpec, ref: DataRef, source: Path | None, entry: Record) -> CheckpointSpec:
@@ -79,18 +81,27 @@ def _here(spec: CheckpointSpec, ref: DataRef, source: Path | None, entry: Record
         place = parent.source
     else:
         place = _source(spec, source, entry) if parent is None and spec.source != "scratch" else spec.source
+    return replace(spec, data=ref, source=place, **made_from)  # type: ignore[arg-type]
+
+
+def _check_reading(spec: CheckpointSpec, entry: Record) -> None:
+    """Raises QuantboardError where the words or the text that a stage would have to read again are not here."""
+    if folder_of(spec, paths.cache()).is_dir():
+        return
+    for one in spec.needs:
+        _check_reading(one, entry)
     if ((spec.distill or {}).get("augment") or {}).get("glove"):
         raise QuantboardError(
             f"{entry.record_id}: its examples were made with a file of word vectors, and no record holds where it lies;"
             f" run it again: {entry.command}"
         )
-    text, here = (spec.identity or {}).get("corpus"), corpus_identity(ref)[0]["corpus"]
-    if text and text != here:
-        raise QuantboardError(
-            f"{entry.record_id}: its general stage read other text ({text}) than is here ({here}); give the folder that holds it"
-            " in corpus/ with --data"
-        )
-    return replace(spec, data=ref, source=place, **made_from)  # type: ignore[arg-type]
+    if text := (spec.identity or {}).get("corpus"):
+        here = corpus_identity(spec.data)[0]["corpus"]
+        if text != here:
+            raise QuantboardError(
+                f"{entry.record_id}: its general stage read other text ({text}) than is here ({here}); give the folder that"
+                " holds it in corpus/ with --data"
+            )
 
 
 def _source(spec: CheckpointSpec, folder: Path | None, entry: Record) -> str:

@@ -230,6 +230,8 @@ def _with_earlier(spec: CheckpointSpec, cache: Path, facts: dict[str, Any]) -> d
     if spec.parent and spec.parent.recipe == "distill" and spec.parent.model == spec.model:
         before = json.loads((folder_of(spec.parent, cache) / "origin.json").read_text())
         stages = [*before["stages"], *stages]
+        if "corpus" in before:
+            facts = {"corpus": before["corpus"]} | facts
     return facts | {"stages": stages, "train_seconds": sum(stage["train_seconds"] for stage in stages)}
 
 

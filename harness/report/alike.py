@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from harness.record import Record, Speed
+from harness.training.settings import TrainSettings, in_key
 
 
 def is_sample(entry: Record) -> bool:
@@ -22,7 +23,10 @@ def is_whole(entry: Record) -> bool:
 def limit_of(entry: Record) -> int | None:
     """Examples that `--limit` left; None for all."""
     limit: int | None = entry.settings.get("limit")
-    return None if entry.accuracy and all(part.whole for part in entry.accuracy) else limit
+    if entry.accuracy:
+        return None if all(part.whole for part in entry.accuracy) else limit
+    rows = [split.rows for name, split in entry.data.splits.items() if name != "train"] if entry.data else []
+    return None if limit is not None and rows and limit >= max(rows) else limit
 
 
 def examples_of(entry: Record) -> tuple[Any, ...]:
@@ -48,12 +52,14 @@ def data_of(entry: Record) -> str:
     return f"evaluated on: {evaluated}; trained on: {trained}"
 
 
-def data_with_limit(entry: Record) -> str:
-    """As `data_of`, and how many examples `--limit` left."""
-    if limit_of(entry) is None or not entry.accuracy:
-        return data_of(entry)
-    part = entry.accuracy[0]
-    return f"{data_of(entry)}; {part.examples:,} of {part.examples_of_split:,} examples alone"
+def data_with_limit(entry: Record, split: str | None = None) -> str:
+    """As `data_of`, and how many examples `--limit` left (of that split)."""
+    left = [
+        f"{part.examples:,} of {part.examples_of_split:,} examples alone"
+        for part in entry.accuracy
+        if not part.whole and split in (None, part.split)
+    ]
+    return "; ".join([data_of(entry), *dict.fromkeys(left)])
 
 
 def text_of(entry: Record) -> str:
@@ -66,21 +72,25 @@ def text_of(entry: Record) -> str:
     return ""
 
 
-NO_MATTER = ("seed", "devices", "checkpoint_every", "keep_checkpoints")
-
-
 def trained_as(entry: Record) -> str:
     """All that decides a cell's weights and ranges but the seed: settings and data of its checkpoint and of all those that it
     comes of, and the precision. What records of one value differ in, over seeds, is left to chance."""
 
-    def without_seed(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {name: without_seed(one) for name, one in value.items() if name not in NO_MATTER and one is not None}
-        return value
+    def settings(spec: Any) -> Any:
+        if not isinstance(spec, dict):
+            return spec
+        found = {name: settings(one) for name, one in spec.items() if name not in NO_MATTER and one is not None}
+        if not isinstance(train := found.get("train"), dict):  # in `identity` it is a hash
+            return found
+        known = {name: value for name, value in train.items() if name in TrainSettings.model_fields}
+        return found | {"train": {name: train[name] for name in train.keys() - known.keys()} | in_key(known)}
 
-    spec = without_seed(entry.settings.get("checkpoint"))
     precision = entry.checkpoint.train_precision if entry.checkpoint else None
-    return json.dumps([spec, precision], sort_keys=True)
+    return json.dumps([settings(entry.settings.get("checkpoint")), precision], sort_keys=True)
+
+
+NO_MATTER = ("seed", "model", "data")
+"""Of a checkpoint's settings: what its data holds is in `identity`, wherever it lies."""
 
 
 def parts_of(entry: Record) -> str:

@@ -69,6 +69,7 @@ class OverSeeds:
 
     model: str
     label: str
+    device: str
     seeds: tuple[int, ...]
     values: tuple[float, float, float]
     deviation: float
@@ -320,16 +321,10 @@ def over_seeds(entries: Sequence[Record], split: str, beside: Mapping[str, Besid
     for entry in entries:
         if accuracy_stands(entry) and accuracy_of(entry, split):
             groups.setdefault((entry.model, entry.label, entry.device, trained_as(entry)), []).append(entry)
-    return [
-        _over_seeds(model, label, group, split, beside)
-        for (model, label, *_), group in groups.items()
-        if len(group) > 1
-    ]
+    return [_over_seeds(group, split, beside) for group in groups.values() if len(group) > 1]
 
 
-def _over_seeds(
-    model: str, label: str, entries: Sequence[Record], split: str, beside: Mapping[str, Beside]
-) -> OverSeeds:
+def _over_seeds(entries: Sequence[Record], split: str, beside: Mapping[str, Beside]) -> OverSeeds:
     values, points = [], []
     entries = sorted(entries, key=lambda entry: entry.seed)
     for entry in entries:
@@ -339,8 +334,9 @@ def _over_seeds(
         one = beside[entry.record_id].differences.get(part.primary)
         points += [one.value] if one else []
     return OverSeeds(
-        model,
-        label,
+        entries[0].model,
+        entries[0].label,
+        entries[0].device,
         tuple(entry.seed for entry in entries),
         _three(values),
         statistics.stdev(values),

@@ -40,16 +40,21 @@ class Macro:
 
 
 def macro_averages(records: Iterable[Record]) -> list[Macro]:
-    """One for each (suite, data, machine, model, backend entry, seed) with at least two GLUE tasks measured on their whole
+    """One for each (suite, data, machine, model, backend entry, seed, device) with at least two GLUE tasks measured on their whole
     evaluation sets, in the order of the records; of a task with several, the newest of the official evaluation set."""
     groups: dict[tuple[Any, ...], dict[str, Record]] = {}
     for one in records:
         if one.task.startswith("glue/") and one.accuracy and is_whole(one):
             key = (one.suite, is_sample(one), machine_of_board(one), one.model, one.label, one.seed)
-            found = groups.setdefault(key, {})
+            found = groups.setdefault((*key, one.device), {})
             found[one.task] = max(found.get(one.task, one), one, key=lambda entry: (_is_official(entry), order(entry)))
     names = [name for name in task_names() if name.startswith("glue/")]
-    return [_macro(key, found, names) for key, found in groups.items() if len(found) > 1]
+    lines = []
+    for (*place, label, seed, device), found in groups.items():
+        twice = sum(other[:-1] == (*place, label, seed) for other in groups) > 1
+        if len(found) > 1:
+            lines.append(_macro((*place, f"{label} ({device})" if twice else label, seed), found, names))
+    return lines
 
 
 def _is_official(entry: Record) -> bool:
@@ -73,7 +78,7 @@ def macro_line(one: Macro) -> str:
     return f"{where}: {one.figure.value:.2f}{interval}{notes}"
 
 
-def _macro(key: tuple[Any, ...], found: dict[str, Record], names: Sequence[str]) -> Macro:
+def _macro(key: Sequence[Any], found: dict[str, Record], names: Sequence[str]) -> Macro:
     scores = {name: score(found[name]) for name in names if name in found}
     absent = tuple(name for name in names if name not in found)
     rest: tuple[Any, ...] = (None if absent else combined(list(scores.values())), scores, absent, tuple(_notes(found)))

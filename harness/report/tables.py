@@ -150,12 +150,11 @@ def latest(records: Iterable[Record]) -> list[Record]:
             entry.seed,
             examples_of(entry),
             machine_of_board(entry),
-            entry.device,
         )
-        old = same_cell.get(name)
-        if old is None or entry.status in ("ok", "invalid") or old.status in ("failed", "skipped"):
-            same_cell[name] = entry
-    return list(same_cell.values())
+        # what could not run has no device yet
+        same_cell[(name, entry.device if entry.status in ("ok", "invalid") else "")] = entry
+    measured = {name for name, device in same_cell if device}
+    return [entry for (name, device), entry in same_cell.items() if device or name not in measured]
 
 
 def page_name(entry: Record) -> str:

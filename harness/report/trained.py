@@ -41,6 +41,7 @@ def in_parts(entries: Sequence[Record], split: str, beside: Mapping[str, Beside]
         if not accuracy_stands(entry):
             continue
         same = [one for one in entries if (one.seed, one.task) == (entry.seed, entry.task) and accuracy_stands(one)]
+        same.sort(key=lambda one: one.device != entry.device)
         folded = [one for one in same if one.baseline and one.model == entry.model]
         plain = next((one for one in folded if not not_kin(entry, one)), None)
         posted = next(

@@ -22,7 +22,7 @@ def nearest(file: Path, wanted: Collection[str], count: int) -> dict[str, list[s
         with file.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
                 word, _, rest = line.rstrip().partition(" ")
-                if not word.isalpha() or (rows and rest.count(" ") >= len(rows[0])):
+                if not word.isalpha() or (rows and rest.count(" ") >= len(rows[0]) and not _is_number(rest)):
                     continue  # published files have tokens with a space inside
                 try:
                     row = np.array(rest.split(" "), np.float32)
@@ -50,3 +50,12 @@ def nearest(file: Path, wanted: Collection[str], count: int) -> dict[str, list[s
         for word, row in zip(part, order, strict=True):
             found[word] = [words[at] for at in row if words[at] != word][:count]
     return found
+
+
+def _is_number(rest: str) -> bool:
+    """Whether a number follows the word."""
+    try:
+        float(rest.partition(" ")[0])
+    except ValueError:
+        return False
+    return True

@@ -232,6 +232,7 @@ def test_neighbours_are_the_nearest_by_cosine(tmp_path: Path) -> None:
         ("a 1 0\nb 1\n", "glove.txt: line 2: not as many finite numbers as before"),
         ("a 1 x\n", "glove.txt: line 1: not a word and its numbers"),
         ("a 1 nan\n", "glove.txt: line 1: not as many finite numbers as before"),
+        ("a 1 0\nb 1 2 3\n", "glove.txt: line 2: not as many finite numbers as before"),
         ("", "glove.txt: holds no words; give GloVe vectors as text"),
     ):
         file.write_text(content)

@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 
 from harness import record
+from harness.cells import folder_of
 from harness.errors import QuantboardError
-from harness.rerun import _cell
+from harness.rerun import _cell, _check_reading
 from tasks import DataRef
 from tests.harness.records import make_record
+from tests.harness.small import sample_spec
+from tests.harness.test_corpus import on_text
 from tests.harness.test_run import Checkout
 
 
@@ -44,6 +47,23 @@ def test_settings_of_another_version_are_one_line() -> None:
     entry = make_record(settings={"limit": None, "unheard_of": 1}, commit="0123456789abcdef")
     with pytest.raises(QuantboardError, match="check out commit 0123456789ab"):
         _cell(entry, DataRef("sample"), None)
+
+
+def test_what_a_stage_reads_is_asked_for_before_it_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not where the cache has what was made of it."""
+    monkeypatch.setenv("QUANTBOARD_CACHE", str(tmp_path))
+    entry = make_record()
+    general = on_text(identity={"corpus": "of then"}, distill={"stage": "general"})
+    augmented = sample_spec(distill={"stage": "prediction", "augment": {"glove": "glove.txt"}}, parent=general)
+    with pytest.raises(QuantboardError, match=r"run-k: its general stage read other text \(of then\) than is here"):
+        _check_reading(augmented, entry)
+    folder_of(general, tmp_path).mkdir(parents=True)
+    with pytest.raises(QuantboardError, match="a file of word vectors, and no record holds where it lies"):
+        _check_reading(augmented, entry)
+    folder_of(augmented, tmp_path).mkdir()
+    _check_reading(augmented, entry)
 
 
 def test_a_model_from_a_folder_needs_the_folder(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from harness.report.compare import Beside, baseline_of, compare_board
 from harness.report.ratios import speed_ratios, took_turns
 from harness.report.site import render
 from harness.report.stored import Stored
+from harness.training.settings import TrainSettings
 from tests.harness.records import make_record
 from tests.report.stored_scores import add, answers, with_rounds
 
@@ -265,11 +266,16 @@ def test_seeds_have_a_spread_of_their_own(tmp_path: Path) -> None:
 
 
 def test_a_spread_is_of_seeds_alone(tmp_path: Path) -> None:
-    """Not of other data, other settings or another device. What the program keeps while training is no setting of it."""
+    """Not of other data, other settings or another device. What the program keeps while training is no setting of it, nor is
+    where the data lie, nor a default that is written out."""
 
     def made(seed: int, **changes: Any) -> dict[str, Any]:
         spec = {"seed": seed, "parent": {"seed": seed, "identity": {"train": "a"}, "train": {"epochs": 1}} | changes}
-        return {"seed": seed, "settings": {"limit": None, "checkpoint": spec | {"keep_checkpoints": seed}}}
+        own = {"keep_checkpoints": seed, "epochs": 1.0}
+        if seed == 1:  # written out
+            own["weight_decay"] = TrainSettings.model_fields["weight_decay"].default
+        spec |= {"train": own, "data": {"kind": "saved" if seed == 1 else "raw"}}
+        return {"seed": seed, "settings": {"limit": None, "checkpoint": spec}}
 
     whole: dict[int, dict[str, Any]] = {1: {}, 2: {}, 3: {"identity": {"train": "b"}}, 4: {"train": {"epochs": 2}}}
     for seed, changes in whole.items():
@@ -277,7 +283,7 @@ def test_a_spread_is_of_seeds_alone(tmp_path: Path) -> None:
         add(tmp_path, f"cuda-{seed}", answers(300, 20), label="fp32", device="cuda", **made(seed, **changes))
     found = list(record.read(tmp_path))
     (board,) = tables.boards([entry for _, entry in found], Stored(found))
-    assert [line.seeds for line in board.seeds] == [(1, 2), (1, 2)]
+    assert [(line.device, line.seeds) for line in board.seeds] == [("cpu", (1, 2)), ("cuda", (1, 2))]
 
 
 def test_a_baseline_is_of_the_same_device_where_there_is_one() -> None:

@@ -163,3 +163,9 @@ def test_the_samples_files_are_the_sample_and_stand_apart() -> None:
     real = [entry(task) for task in METRICS]
     copied = [entry(task, label="sample", model="other") for task in METRICS]
     assert [(one.model, one.sample) for one in macro_averages([*real, *copied])] == [("tiny", False), ("other", True)]
+
+
+def test_devices_have_averages_of_their_own() -> None:
+    entries = [entry(task, device=device) for device in ("cpu", "cuda") for task in METRICS]
+    assert [one.label for one in macro_averages(entries)] == ["torch_fp32 (cpu)", "torch_fp32 (cuda)"]
+    assert [one.label for one in macro_averages(entries[:8])] == ["torch_fp32"]

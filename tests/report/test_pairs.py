@@ -102,6 +102,8 @@ def test_rows_of_several_models_are_named_and_stay_with_their_own(tmp_path: Path
     assert shown.count("| accuracy |") == 2
     for model in ("tiny", "large"):
         assert f"| glue/rte, A {model}/int8, B {model}/fp32 |" in shown
+    found = json.loads(call(capsys, tmp_path, "tiny", "fp32", "--json")[1])
+    assert [(one["a"]["label"], one["b"]["model"]) for one in found] == [("int8", "tiny")]
     code, _, err = call(capsys, tmp_path, "run-alone", "fp32")
     assert code == 2
     assert "means several cells beside alone/int8: large/fp32, tiny/fp32; name one" in err
@@ -120,6 +122,8 @@ def test_of_several_schemes_the_same_one_is_meant(tmp_path: Path, capsys: Any) -
 
     assert labels("sim", "engine") == [("sim (engine_int8)", "engine (engine_int8)")]
     assert labels("sim (q8bert)", "engine") == [("sim (q8bert)", "engine (engine_int8)")]
+    code, _, err = call(capsys, tmp_path, "tiny/fp32", "tiny")  # its own engine is no reason to guess one
+    assert code == 2 and "means several cells beside tiny/fp32" in err
     assert labels("sim", "fp32") == [("sim (q8bert)", "fp32"), ("sim (engine_int8)", "fp32")]
     assert labels("fp32", "engine") == [("fp32", "engine (engine_int8)")]
 

@@ -72,6 +72,23 @@ def test_a_limit_that_left_all_examples_is_none() -> None:
     assert tables.latest([old, new]) == [new]
     (board,) = tables.boards([new])
     assert board.limit is None
+    failed = make_record(key="c", status="failed", accuracy=[], settings={"limit": 10}, label="other")
+    assert (
+        tables.latest([failed, make_record(key="d", label="other", finished="2026-01-02T00:00:00+00:00")])[0].key == "d"
+    )
+    (board,) = tables.boards([new, failed])
+    assert (len(board.rows), len(board.others)) == (1, 1)
+
+
+def test_what_could_not_run_gives_way_to_a_measurement_on_any_device() -> None:
+    skipped = make_record(key="a", status="skipped", accuracy=[], speed=[])
+    measured = [
+        make_record(key=device, device=device, finished="2026-01-02T00:00:00+00:00") for device in ("cpu", "cuda")
+    ]
+    assert tables.latest([skipped, *measured]) == measured
+    again = make_record(key="z", status="failed", accuracy=[], speed=[], finished="2026-01-03T00:00:00+00:00")
+    assert tables.latest([skipped, again]) == [again]
+    assert tables.latest([skipped, *measured, again]) == measured
 
 
 def test_hosts_with_the_same_gpu_keep_their_rows() -> None:

@@ -99,3 +99,22 @@ def test_what_computed_something_else_is_no_part(which: str) -> None:
     else:
         (one,) = board.trained
         assert one.posted is None
+
+
+def test_parts_are_of_one_device() -> None:
+    def on(device: str, of: float) -> list[Record]:
+        changed = {"device": device, "record_id": f"{device}"}
+        return [
+            one.model_copy(
+                update=changed
+                | {"record_id": f"{device}-{one.key}"}
+                | ({"accuracy": entry("x", 70.0 + of).accuracy} if one.key == "folded" else {})
+            )
+            for one in rows()
+        ]
+
+    (board,) = boards([*on("cpu", 0.0), *on("cuda", 9.0)])
+    assert len(board.trained) == 2
+    for one in board.trained:
+        assert one.training is not None and one.rounding is not None
+        assert one.whole.value == pytest.approx(one.training.value + one.rounding.value)
