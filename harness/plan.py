@@ -161,11 +161,17 @@ class _TaskHere:
             baseline=suite.is_baseline(index),
             blocked=self.missing
             or blocked
+            or self._nothing_to_evaluate()
             or self._no_training_data(checkpoint)
             or (None if here.available else (here.reason, here.remedy)),
             ancestor=self._ancestor(model),
         )
         return replace(cell, key=cell_key(cell, backend, machine, self.identity, self.version))
+
+    def _nothing_to_evaluate(self) -> Blocked:
+        if self.identity is None or any(name.startswith("validation") for name in self.identity.splits):
+            return None
+        return f"{self.task}: the data has no split to evaluate on", "add its dev file to the folder of --data"
 
     def _no_training_data(self, spec: CheckpointSpec) -> Blocked:
         """Why what the cell needs cannot be trained or calibrated, where the data has rows for evaluation alone."""

@@ -6,7 +6,7 @@ import argparse
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,14 +28,14 @@ Found = DataRef | tuple[str, str]
 """A task's data, or why it cannot be had here and the remedy."""
 
 
-def find_data(suite: Suite, option: str | None, hub: Callable[[], bool]) -> dict[str, Found]:
-    """Where each task's rows come from. A broken or missing folder that the user named is an error, not a fall-back."""
+def find_data(suite: Suite, option: str | None, hub: Callable[[], bool], tasks: Sequence[str] = ()) -> dict[str, Found]:
+    """Where each task's rows come from (tasks: the suite's that are asked for; default all). A broken or missing folder that the user named is an error, not a fall-back."""
     from tasks.sources import resolve
 
     option = option or suite.data
     needs_hub = option in (None, "real")
     reachable = hub() if needs_hub else False
-    return {task: resolve(task, option, reachable) for task in suite.tasks}
+    return {task: resolve(task, option, reachable) for task in suite.tasks if not tasks or task in tasks}
 
 
 def identities(found: Mapping[str, Found]) -> dict[str, DataIdentity]:
@@ -62,7 +62,7 @@ def plan_offline(options: argparse.Namespace) -> Plan:
     here = machine.describe()
     if "gpu" in options.assume:
         here = machine.assume_gpu(here)
-    found = find_data(suite, options.data, lambda: hub)
+    found = find_data(suite, options.data, lambda: hub, options.task)
     known = identities(
         {task: ref for task, ref in found.items() if not (isinstance(ref, DataRef) and ref.kind == "hub")}
     )
@@ -155,7 +155,7 @@ def run_suite(options: argparse.Namespace, command: str, say: Callable[[str], No
             probed.append(hub_reachable())
         return probed[0]
 
-    found = find_data(suite, options.data, hub)
+    found = find_data(suite, options.data, hub, options.task)
     known = identities(found)
     needs_hub = bool(hub_sources(suite))
     on_sample = all(isinstance(ref, DataRef) and ref.kind == "sample" for ref in found.values())

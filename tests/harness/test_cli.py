@@ -115,6 +115,18 @@ def test_data_takes_the_corpus_along_where_a_stage_reads_it(tmp_path: Path) -> N
     assert not [cell["blocked"] for cell in json.loads(planned.stdout)["cells"] if cell["blocked"]]
 
 
+def test_of_chosen_tasks_alone_data_is_asked_for(tmp_path: Path) -> None:
+    file, text, _ = GLUE["glue/rte"]
+    for split in ("train", "dev"):
+        path = tmp_path / "given" / "glue" / file.format(split)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    words = ("plan", "minilm_glue", "--data", str(tmp_path / "given"), "--json")
+    assert quantboard(*words, cache=tmp_path).returncode == 2
+    planned = quantboard(*words, "--task", "glue/rte", cache=tmp_path)
+    assert {cell["task"] for cell in json.loads(planned.stdout)["cells"]} == {"glue/rte"}
+
+
 def test_a_cache_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     ended = quantboard("run", "squad_int8", "--data", "sample", cache=tmp_path / "file")

@@ -123,6 +123,14 @@ def test_data_without_a_train_split_blocks_what_is_trained_or_calibrated_on_it(m
     assert not any(cell.blocked for cell in make().cells if cell.backend != "tensorrt_int8")
 
 
+def test_data_without_rows_to_evaluate_on_blocks_every_cell(make: Make) -> None:
+    train = SplitIdentity(3, 3, "a", "official")
+    alone = {name: DataIdentity("raw", "official", {"train": train}) for name in REAL}
+    assert {cell.blocked for cell in make(identities=alone).cells if cell.task == "squad_v1"} == {
+        ("squad_v1: the data has no split to evaluate on", "add its dev file to the folder of --data")
+    }
+
+
 def test_a_cell_survives_json(make: Make) -> None:
     for cell in make().cells:
         assert Cell.from_json(json.loads(json.dumps(cell.to_json()))) == cell
