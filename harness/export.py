@@ -5,25 +5,33 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from backends import BackendError, Precision, Quantize, get_backend
 from harness.errors import QuantboardError
 from harness.origin import read_origin
 from harness.record import Record
-from harness.report.pairs import select
+from harness.report.pairs import names_of, select
 from harness.sources import TOKENIZER_FILES
 
 Format = Literal["onnx", "safetensors"]
 _ABOUT = ("config.json", "ranges.json", "origin.json")
 
 
-def find_checkpoint(records: Sequence[Record], name: str, tasks: Sequence[str], cache: Path) -> tuple[Path, Record]:
-    """The folder of a checkpoint, and a record that it belongs to.
+def find_checkpoint(
+    records: Sequence[Record], name: str, tasks: Sequence[str], cache: Path
+) -> tuple[Path, Record | None]:
+    """The folder of a checkpoint, and a record that it belongs to; None where no cell of it was recorded.
 
     name: as `compare` takes it. A record id or MODEL/LABEL means what that cell ran, post-training ranges with it; a
-    model's name means the model before. Raises QuantboardError where it means several or none, or one that is not there.
+    model's name means the model before. Where no record has that name it is that of a model in the cache (`run --until
+    train` records nothing), or a checkpoint's key. Raises QuantboardError where it means several or none, or one that is not
+    there.
     """
+    if not any(name in (one.record_id, *names_of(one)) for one in records) and (
+        unrecorded := _unrecorded(name, tasks, cache)
+    ):
+        return unrecorded, None
     for task in tasks:
         if task not in {entry.task for entry in records}:
             raise QuantboardError(
@@ -55,12 +63,27 @@ def find_checkpoint(records: Sequence[Record], name: str, tasks: Sequence[str], 
     return folder, entry
 
 
+def _unrecorded(name: str, tasks: Sequence[str], cache: Path) -> Path | None:
+    found: dict[Path, dict[str, Any]] = {}
+    for file in sorted((cache / "checkpoints").glob("*/origin.json")):
+        origin = read_origin(file.parent)
+        as_model = origin["model"] == name and origin["recipe"] not in ("ptq", "pretrained")
+        if (as_model and (not tasks or origin["task"] in tasks)) or file.parent.name == name:
+            found[file.parent] = origin
+    if len(found) > 1:
+        each = ", ".join(
+            f"{folder.name} ({one['recipe']}, {one['task']}, seed {one['seed']})" for folder, one in found.items()
+        )
+        raise QuantboardError(f"'{name}' is {len(found)} checkpoints in the cache: {each}; name one of these keys")
+    return next(iter(found), None)
+
+
 def _again(entry: Record) -> str:
     """The command that makes a record's checkpoint and no more, where it can stop there: `rerun` goes to the end."""
     return f"{entry.command} --until quantize" if entry.command.startswith("quantboard run ") else entry.command
 
 
-def export(checkpoint: Path, entry: Record, name: str, form: Format, target: Path) -> list[Path]:
+def export(checkpoint: Path, entry: Record | None, name: str, form: Format, target: Path) -> list[Path]:
     """Write a checkpoint into the new or empty folder `target`; returns the files. name: by which it was found.
 
     safetensors: a Hugging Face model folder; weights as they were trained, with `ranges.json`, which says how they and what
@@ -96,7 +119,7 @@ def export(checkpoint: Path, entry: Record, name: str, form: Format, target: Pat
     return sorted(target.iterdir())
 
 
-def _check_engine(checkpoint: Path, entry: Record, name: str, quantize: Quantize) -> None:
+def _check_engine(checkpoint: Path, entry: Record | None, name: str, quantize: Quantize) -> None:
     """Raises QuantboardError for ranges of a scheme that no engine, and so no ONNX file, computes."""
     from backends.ranges import read_ranges
 
@@ -104,17 +127,20 @@ def _check_engine(checkpoint: Path, entry: Record, name: str, quantize: Quantize
         return
     scheme = read_ranges(checkpoint).scheme
     if scheme.simulation_only:
+        plain = f", or '{entry.model}/torch_fp32': the weights without quantizers" if entry else ""
         raise QuantboardError(
             f"{name}: its ranges are of '{scheme.name}', which no engine computes ({scheme.simulation_only}); take --format"
-            f" safetensors, whose ranges.json has them, or '{entry.model}/torch_fp32': the weights without quantizers"
+            f" safetensors, whose ranges.json has them{plain}"
         )
 
 
-def _graph(checkpoint: Path, entry: Record, name: str) -> tuple[Precision, Quantize]:
+def _graph(checkpoint: Path, entry: Record | None, name: str) -> tuple[Precision, Quantize]:
     """Of what a cell ran, or of a model's name."""
+    ranges = (checkpoint / "ranges.json").is_file()
+    if entry is None:
+        return "fp32", "u8" if ranges else "none"
     backend = get_backend(entry.backend)
     if name == entry.model:
-        ranges = (checkpoint / "ranges.json").is_file()
         return "fp32", ("s8" if backend.symmetric_only else "u8") if ranges else "none"
     if backend.graph is None:
         raise QuantboardError(

@@ -127,7 +127,8 @@ def _plain(figure: Figure) -> str:
 def export_checkpoint(options: argparse.Namespace) -> int:
     from harness.export import export, find_checkpoint
 
-    entries = [entry for _, entry in read_all(options.results or paths.results())]
+    folder = options.results or paths.results()
+    entries = [entry for _, entry in record.read(folder)] if folder.is_dir() else []
     shown = latest(entries)
     shown += [entry for entry in entries if entry.record_id == options.name and entry not in shown]
     checkpoint, entry = find_checkpoint(shown, options.name, options.task, paths.cache())

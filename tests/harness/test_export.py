@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -233,6 +234,7 @@ def test_a_name_of_several_checkpoints_asks_for_more(place: Path) -> None:
     )
     assert find_checkpoint([*entries, other], "tiny/torch_fp32", ["glue/rte"], place / "cache")[1] is other
     gone = find_checkpoint(entries, "tiny", [], place / "cache")[1]
+    assert gone is not None
     with pytest.raises(
         QuantboardError, match="its checkpoint is not in the cache; make it again: quantboard run squad"
     ):
@@ -248,3 +250,31 @@ def test_weights_that_a_record_did_not_run_are_not_exported(place: Path) -> None
     )
     with pytest.raises(QuantboardError, match="run-old: its checkpoint was trained anew since: what is in the cache"):
         find_checkpoint([entry], "run-old", [], place / "cache")
+
+
+def test_what_was_trained_and_not_recorded_is_exported_by_its_name_or_key(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setenv("QUANTBOARD_CACHE", str(place / "cache"))
+
+    def call(name: str, form: str = "onnx", *more: str) -> int:
+        words = ["export", name, "--format", form, str(tmp_path / f"{name}-{form}"), *more]
+        return main([*words, "--results", str(tmp_path / "nothing")])
+
+    assert call("tiny") == call(STATIC.key) == call("tiny", "safetensors") == 0
+    plain, rounded = (tmp_path / f"{name}-onnx" for name in ("tiny", STATIC.key))
+    assert ((plain / "ranges.json").exists(), (rounded / "ranges.json").exists()) == (False, True)
+    kinds = {node.op_type for node in onnx.load(rounded / "model.onnx").graph.node}
+    assert "QuantizeLinear" in kinds
+    assert not {"QuantizeLinear"} & {node.op_type for node in onnx.load(plain / "model.onnx").graph.node}
+    capsys.readouterr()
+    assert call("another") == 2
+    assert capsys.readouterr().err == "no record is called 'another'; there are no records yet\n"
+    ensure(replace(SPEC, seed=SPEC.seed + 1), place / "cache")
+    assert call("tiny", "safetensors") == 2
+    told = capsys.readouterr().err
+    assert (
+        told.startswith("'tiny' is 2 checkpoints in the cache: ")
+        and SPEC.key in told
+        and "name one of these keys" in told
+    )
