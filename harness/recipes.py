@@ -64,7 +64,7 @@ def load(spec: CheckpointSpec, task: Task, cache: Path, part: Path) -> dict[str,
             raise BackendError(f"its origin.json says that it was made for {made_for}")
     except (BackendError, TaskError) as error:
         raise CheckpointError(
-            f"{spec.model}: {root(spec).source} does not fit {spec.task}: {error}; fine-tune it (recipe = 'finetune')"
+            f"{spec.model}: {root(spec).source} does not fit {spec.task}: {str(error).removesuffix('; fine-tune it first')}; fine-tune it (recipe = 'finetune')"
             " or load one that was"
         ) from None
     write_tokenizer(spec, source, config_of(spec, source), part)

@@ -206,9 +206,8 @@ class Glue:
             return self.labels[value]
         label = self._by_name(value) if isinstance(value, str) else None
         if label is None:
-            raise TaskError(
-                f"{where}: {shown(value)} is no class of {self.name}; its classes are {', '.join(self.labels)}"
-            )
+            classes = ", ".join(f"{number} ({name})" for number, name in enumerate(self.labels))
+            raise TaskError(f"{where}: {shown(value)} is no class of {self.name}; its classes are {classes}")
         return label
 
     def _columns(self, names: Sequence[str]) -> list[str]:

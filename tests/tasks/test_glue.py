@@ -166,7 +166,7 @@ def test_predictions_of_a_file() -> None:
     [
         ("rte", "{}", "a JSON list with one prediction a row is needed, not an object"),
         ("rte", "[0]", "1 predictions for 2 rows; give each row one, or null"),
-        ("rte", "[0, 2]", "row 2: 2 is no class of glue/rte; its classes are entailment, not_entailment"),
+        ("rte", "[0, 2]", "row 2: 2 is no class of glue/rte; its classes are 0 (entailment), 1 (not_entailment)"),
         ("rte", "[0, -1]", "row 2: -1 is no class"),
         ("rte", "[true, 0]", "row 1: true is no class"),
         ("rte", '["neutral", 0]', 'row 1: "neutral" is no class'),
