@@ -63,9 +63,10 @@ def load(spec: CheckpointSpec, task: Task, cache: Path, part: Path) -> dict[str,
         if (made_for := _made_for(source)) not in (None, spec.task):
             raise BackendError(f"its origin.json says that it was made for {made_for}")
     except (BackendError, TaskError) as error:
+        why = str(error).removesuffix("; fine-tune it first")
         raise CheckpointError(
-            f"{spec.model}: {root(spec).source} does not fit {spec.task}: {str(error).removesuffix('; fine-tune it first')}; fine-tune it (recipe = 'finetune')"
-            " or load one that was"
+            f"{spec.model}: {root(spec).source} does not fit {spec.task}: {why}; fine-tune it (recipe = 'finetune') or load one"
+            " that was"
         ) from None
     write_tokenizer(spec, source, config_of(spec, source), part)
     copy_model(source, part)
