@@ -20,12 +20,9 @@ from typing import Any, Self
 PR_SET_PDEATHSIG = 1
 REPLIES = "QUANTBOARD_REPLIES"
 """Names, in the environment of a `Served` process, the file descriptor of its answers."""
-UNTIMED = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40), "OMP_WAIT_POLICY": "passive"}
-"""Settings for work whose speed and memory are no figures of a backend. glibc's (mallopt(3)): freed memory stays with the
-process. By default each large tensor is mapped and faulted in anew: an eighth of a training's time on a CPU, and half of a
-simulation's. Other C libraries do not read them. OpenMP's: threads that wait leave the processor to others. By default they
-keep it busy, and beside another process each parallel operation then waits for a thread that does not run: a simulation on
-two cores beside one busy process took six times as long."""
+KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
+"""glibc's settings (mallopt(3)) by which freed memory stays with the process. By default each large tensor is mapped and
+faulted in anew: an eighth of a training's time on a CPU, and half of a simulation's. Other C libraries do not read them."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +53,11 @@ def run_module(
     timeout: float,
     show: bool = False,
     threads: int | None = None,
-    untimed: bool = False,
+    keep_memory: bool = False,
 ) -> Ended:
     """Run `python -m module job` to its end in a session of its own; everything it prints goes to `log`, or with `show`
-    its standard error to this terminal (progress bars) and only its standard output to `log`. untimed: with
-    UNTIMED; what the caller has set itself stays.
+    its standard error to this terminal (progress bars) and only its standard output to `log`. keep_memory: with
+    KEEP_MEMORY, for work whose speed and memory are no figures of a backend; what the caller has set itself stays.
 
     On KeyboardInterrupt the child gets SIGINT and ten seconds to save what it can; a second Ctrl-C kills it at once.
     """
@@ -70,7 +67,7 @@ def run_module(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=None if show else output,
-            env={**(UNTIMED if untimed else {}), **_environment(threads)},
+            env={**(KEEP_MEMORY if keep_memory else {}), **_environment(threads)},
             start_new_session=True,
         )
         try:

@@ -310,7 +310,9 @@ def ensure_checkpoint(spec: CheckpointSpec, run: Run) -> Outcome | None:
     with tempfile.TemporaryDirectory(prefix="quantboard-") as name:
         job, log = Path(name) / "checkpoint.json", Path(name) / "checkpoint.log"
         job.write_text(json.dumps({"spec": _plain(spec), "cache": str(run.cache)}))
-        ended = run_module("harness.checkpoint", job, log, timeout=10 * TIMEOUT, show=run.show_progress, untimed=True)
+        ended = run_module(
+            "harness.checkpoint", job, log, timeout=10 * TIMEOUT, show=run.show_progress, keep_memory=True
+        )
     if not ended.reason:
         return None
     outcome = _checkpoint_outcome(spec, ended)
@@ -374,7 +376,7 @@ def _step(cell: Cell, run: Run, mode: str, name: str, number: int = 0) -> dict[s
             job.write(path)
             with Watch(cell.device) if mode == "speed" else nullcontext() as watch:
                 ended = run_module(
-                    "harness.cell", path, log, timeout=TIMEOUT, threads=job.threads, untimed=mode != "speed"
+                    "harness.cell", path, log, timeout=TIMEOUT, threads=job.threads, keep_memory=mode != "speed"
                 )
         if ended.code == USER_FAULT and ended.log:
             raise CellFailed(ended.log[-1], ())

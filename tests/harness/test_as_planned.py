@@ -14,7 +14,7 @@ import pytest
 import harness.executor
 from harness.cells import Cell, folder_of
 from harness.checkpoint import as_planned, ensure
-from harness.children import UNTIMED, Ended, _environment
+from harness.children import KEEP_MEMORY, Ended, _environment
 from harness.errors import CheckpointError, QuantboardError
 from harness.executor import CellFailed, Measured, Run, _as_planned, _drop_foreign, execute
 from harness.prepare import new_run
@@ -149,8 +149,8 @@ def test_memory_is_kept_where_neither_speed_nor_memory_is_a_figure(
 ) -> None:
     kept: list[bool] = []
 
-    def run_module(*_: Any, untimed: bool = False, **__: Any) -> Ended:
-        kept.append(untimed)
+    def run_module(*_: Any, keep_memory: bool = False, **__: Any) -> Ended:
+        kept.append(keep_memory)
         return Ended(1, "it ended", ())
 
     monkeypatch.setattr(harness.executor, "run_module", run_module)
@@ -159,6 +159,6 @@ def test_memory_is_kept_where_neither_speed_nor_memory_is_a_figure(
             harness.executor._step(cell, run, mode, mode, 1)
     assert harness.executor.ensure_checkpoint(sample_spec(seed=77), run)
     assert kept == [True, True, False, True]
-    for setting in UNTIMED:
+    for setting in KEEP_MEMORY:
         monkeypatch.delenv(setting, raising=False)
-    assert not {*UNTIMED} & {*_environment(2)}
+    assert not {*KEEP_MEMORY} & {*_environment(2)}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.children import UNTIMED, Gone, Served, run_module, tail
+from harness.children import KEEP_MEMORY, Gone, Served, run_module, tail
 
 
 def module(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -43,20 +43,6 @@ def test_cuda_numbers_gpus_in_a_child_as_the_driver_does(tmp_path: Path, monkeyp
     assert run_module(name, tmp_path / "job", tmp_path / "log", timeout=60).log == ("PCI_BUS_ID",)
 
 
-@pytest.mark.parametrize(
-    ("untimed", "own", "policy"), [(False, None, None), (True, None, "passive"), (True, "active", "active")]
-)
-def test_threads_that_wait_leave_the_processor_where_nothing_is_timed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, untimed: bool, own: str | None, policy: str | None
-) -> None:
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    if own:
-        monkeypatch.setenv("OMP_WAIT_POLICY", own)
-    name = module(tmp_path, "import os; print(os.environ.get('OMP_WAIT_POLICY'))", monkeypatch)
-    ended = run_module(name, tmp_path / "job", tmp_path / "log", timeout=60, untimed=untimed)
-    assert ended.log == (str(policy),)
-
-
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="settings of glibc's allocator")
 def test_kept_memory_is_not_faulted_in_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = """
@@ -75,12 +61,12 @@ for turn in range(9):
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
     name = module(tmp_path, text, monkeypatch)
-    for setting in UNTIMED:
+    for setting in KEEP_MEMORY:
         monkeypatch.delenv(setting, raising=False)
     faults = []
     for keep in (False, True):
         log = tmp_path / f"log-{keep}"
-        faults.append(int(run_module(name, tmp_path / "job", log, timeout=60, untimed=keep).log[-1]))
+        faults.append(int(run_module(name, tmp_path / "job", log, timeout=60, keep_memory=keep).log[-1]))
     pages = 8 * (100 << 20) // resource.getpagesize()
     assert faults[0] > 0.9 * pages
     assert faults[1] < 0.1 * pages
