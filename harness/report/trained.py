@@ -36,9 +36,8 @@ def in_parts(entries: Sequence[Record], split: str, beside: Mapping[str, Beside]
     for entry in sorted(entries, key=lambda one: (one.model, one.label, one.seed)):
         part = accuracy_of(entry, split)
         whole = beside[entry.record_id].differences.get(part.primary) if part else None
-        if not (entry.checkpoint and entry.checkpoint.recipe == "qat" and entry.scheme and part and whole):
-            continue
-        if not accuracy_stands(entry):
+        trained = entry.checkpoint is not None and entry.checkpoint.recipe == "qat" and accuracy_stands(entry)
+        if not (trained and entry.scheme and part and whole):
             continue
         same = [one for one in entries if (one.seed, one.task) == (entry.seed, entry.task) and accuracy_stands(one)]
         same.sort(key=lambda one: one.device != entry.device)
