@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from filelock import FileLock
 
 from harness.cells import CheckpointSpec, digest
 from harness.errors import CheckpointError
@@ -74,26 +74,28 @@ def about_text(spec: CheckpointSpec, features: Features) -> dict[str, Any]:
 
 def kept_sequences(folder: Path, rows: Callable[[], Iterator[Row]], longest: int) -> Path:
     """Write sequences to `folder` unless it is there, whole or not at all: raw files that are read piece by piece."""
-    if folder.is_dir():
-        return folder
-    part = folder.with_name(f".part-{folder.name}-{os.getpid()}")
-    part.mkdir(parents=True)
-    try:
-        with contextlib.ExitStack() as stack:
-            files = [stack.enter_context((part / name).open("wb")) for name in _FILES]
-            for ids, types, example in rows():
-                padded: tuple[np.ndarray[Any, Any], ...] = (
-                    np.zeros(longest, np.int32),
-                    np.zeros(longest, np.int8),
-                    np.array([len(ids), example], np.int64),
-                )
-                padded[0][: len(ids)], padded[1][: len(ids)] = ids, types
-                for file, values in zip(files, padded, strict=True):
-                    file.write(values.tobytes())
-        if not folder.is_dir():  # another process may have been faster
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if folder.is_dir():
+            return folder
+        part = folder.with_name(f".part-{folder.name}")
+        shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
+        part.mkdir()
+        try:
+            with contextlib.ExitStack() as stack:
+                files = [stack.enter_context((part / name).open("wb")) for name in _FILES]
+                for ids, types, example in rows():
+                    padded: tuple[np.ndarray[Any, Any], ...] = (
+                        np.zeros(longest, np.int32),
+                        np.zeros(longest, np.int8),
+                        np.array([len(ids), example], np.int64),
+                    )
+                    padded[0][: len(ids)], padded[1][: len(ids)] = ids, types
+                    for file, values in zip(files, padded, strict=True):
+                        file.write(values.tobytes())
             part.rename(folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
     return folder
 
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +22,7 @@ from harness.errors import CheckpointError
 from harness.sources import corpus_identity, file_hash
 from harness.training import augment
 from harness.training.augment import Option, Pieces, augmented, exchange
-from harness.training.corpus import about_text, documents, text_features
+from harness.training.corpus import Row, about_text, documents, kept_sequences, read_sequences, text_features
 from harness.training.glove import nearest
 from harness.training.masked_lm import Blanks, blanks_loss
 from harness.training.states import Progress, Training
@@ -90,13 +94,47 @@ def test_sequences_are_made_once(tmp_path: Path) -> None:
     assert not list((tmp_path / "corpus").glob(".part*"))
 
 
+def test_sequences_that_a_killed_process_left_half_written_are_made_anew(tmp_path: Path) -> None:
+    whole = (np.array([5, 6, 7]), np.array([0, 0, 1]), 3)
+    half = tmp_path / ".part-text"
+    half.mkdir()
+    (half / "input_ids").write_bytes(b"half")
+    (half / "stray").write_bytes(b"")
+    folder = kept_sequences(tmp_path / "text", lambda: iter([whole]), 4)
+    assert not half.exists()
+    assert not (folder / "stray").exists()
+    found = read_sequences(folder, 4)
+    assert found.input_ids.tolist() == [[5, 6, 7, 0]]
+    assert (found.lengths.tolist(), found.example_index.tolist()) == ([3], [3])
+
+
+def test_two_that_want_the_same_sequences_make_them_once(tmp_path: Path) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def rows() -> Iterator[Row]:
+        begun.set()
+        assert go_on.wait(60)
+        yield np.array([5, 6]), np.array([0, 1]), 0
+
+    def never() -> Iterator[Row]:
+        raise AssertionError("made twice")
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(kept_sequences, tmp_path / "text", rows, 2)
+        assert begun.wait(60)
+        second = pool.submit(kept_sequences, tmp_path / "text", never, 2)
+        time.sleep(0.2)  # enough for the second to begin, were it allowed to
+        go_on.set()
+        assert first.result(60) == second.result(60)
+
+
 def test_text_that_changes_while_it_is_read_is_not_kept_as_what_it_was(tmp_path: Path) -> None:
     corpus(tmp_path, "a b\nc d\n")
     planned = on_text(tmp_path)
     (tmp_path / "corpus" / "a.txt").write_text("another text\n")
     with pytest.raises(CheckpointError, match="tiny: corpus: changed while it was read"):
         text_features(planned, TOKENIZER, tmp_path / "cache")
-    assert not list((tmp_path / "cache" / "corpus").iterdir())
+    assert not [one for one in (tmp_path / "cache" / "corpus").iterdir() if one.is_dir()]
 
 
 def test_what_is_no_file_is_no_text(tmp_path: Path) -> None:
