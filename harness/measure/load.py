@@ -200,7 +200,13 @@ def run_test(
             for part in batches(zip(numbers, rows, strict=True), size, lambda one: lengths[one[1]]):
                 answer([number for number, _ in part], [row for _, row in part])
 
-    waiting = Waiting(answer, size) if scenario == "server" else None
+    def begin() -> None:
+        try:
+            call([row % len(lengths) for row in range(size)])
+        except BaseException as error:
+            trouble.append(error)
+
+    waiting = Waiting(answer, size, begin) if scenario == "server" else None
 
     def arrive(numbers: list[int], rows: list[int]) -> None:
         nonlocal first

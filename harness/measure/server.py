@@ -34,13 +34,20 @@ START, FLOOR = 0.6, 0.05
 
 
 class Waiting:
-    """Samples that wait while the session is busy; a thread answers as many as there are, `size` at most, oldest first."""
+    """Samples that wait while the session is busy; a thread answers as many as there are, `size` at most, oldest first.
 
-    def __init__(self, answer: Callable[[Sequence[int], Sequence[int]], None], size: int) -> None:
-        self._answer, self._size = answer, size
+    begin: called in that thread, and waited for here: libraries keep handles and teams of threads for each thread that calls
+    them, and make them at its first call. It must not raise."""
+
+    def __init__(
+        self, answer: Callable[[Sequence[int], Sequence[int]], None], size: int, begin: Callable[[], None]
+    ) -> None:
+        self._answer, self._size, self._begin = answer, size, begin
         self._queue: SimpleQueue[tuple[int, int] | None] = SimpleQueue()
+        self._ready = threading.Event()
         self._thread = threading.Thread(target=self._work, name="server", daemon=True)
         self._thread.start()
+        self._ready.wait()
 
     def add(self, numbers: Sequence[int], rows: Sequence[int]) -> None:
         for one in zip(numbers, rows, strict=True):
@@ -51,6 +58,10 @@ class Waiting:
         self._thread.join()
 
     def _work(self) -> None:
+        try:
+            self._begin()
+        finally:
+            self._ready.set()
         while (one := self._queue.get()) is not None:
             part = [one]
             try:
