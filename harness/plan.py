@@ -29,6 +29,8 @@ Blocked = tuple[str, str] | None
 class Plan:
     suite: Suite
     cells: tuple[Cell, ...]
+    on_sample: bool
+    """Some of its data are the sample's, generated or from files."""
 
 
 def make_plan(
@@ -84,7 +86,7 @@ def make_plan(
                     ):  # entries that differ by a scheme are one to ranges that are there already
                         told.add(cell.label)
                         cells.append(cell)
-    return Plan(suite, tuple(cells))
+    return Plan(suite, tuple(cells), any(one.label == "sample" for one in identities.values()))
 
 
 def _listed(values: Iterable[object]) -> str:

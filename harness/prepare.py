@@ -165,7 +165,7 @@ def run_suite(options: argparse.Namespace, command: str, say: Callable[[str], No
         raise QuantboardError(
             f"{suite.name}: --model, --task and --backend leave no cell; `quantboard plan {options.suite}` lists them"
         )
-    if any(identity.label == "sample" for identity in known.values()):
+    if plan.on_sample:
         say(SAMPLE_NOTICE)
         if not (options.data or suite.data):
             say("  (the hub does not answer and no --data was given; --data DIR takes real data from a folder)")

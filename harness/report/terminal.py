@@ -33,7 +33,7 @@ def print_plan(plan: Plan) -> None:
         row = (cell.model, str(cell.seed), cell.task, cell.label, recipe, cell.device, shape, cell.key[:8], here)
         table.add_row(*map(escape, row))
     out = console()
-    if any(cell.data.kind == "sample" for cell in plan.cells):
+    if plan.on_sample:
         out.print(SAMPLE_NOTICE, markup=False, highlight=False)
     out.print(table)
     out.print(_made(plan))

@@ -139,6 +139,9 @@ def test_a_plan_on_the_sample_says_so(tmp_path: Path) -> None:
     assert "SAMPLE DATA" in quantboard("plan", "squad_int8", "--data", "sample", cache=tmp_path).stdout
     planned = quantboard("plan", "squad_int8", "--assume", "hub", "--assume", "gpu", cache=tmp_path).stdout
     assert "SAMPLE" not in planned
+    assert quantboard("data", "squad_int8", str(tmp_path / "copy"), "--data", "sample", cache=tmp_path).returncode == 0
+    planned = quantboard("plan", "squad_int8", "--data", str(tmp_path / "copy"), cache=tmp_path).stdout
+    assert "SAMPLE DATA" in planned
 
 
 def test_json_is_json_and_nothing_else(tmp_path: Path) -> None:
