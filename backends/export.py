@@ -70,6 +70,10 @@ def export_onnx(
         raise BackendError(
             f"{checkpoint}: its ranges are of '{ranges.scheme.name}', which can only be simulated ({why}); run it on fake_quant_w8a8"
         )
+    if ranges and precision == "fp16" and ranges.scheme.tensors == "op_outputs":
+        raise BackendError(
+            f"{checkpoint}: its ranges are of every operator's output, some of which float16 cannot hold; take fp32"
+        )
     if ranges and quantize == "s8" and any(tensor.zero_point.any() for tensor in ranges.tensors.values()):
         raise BackendError(
             f"{checkpoint}: its ranges are asymmetric; int8 without zero points needs a symmetric scheme"
@@ -172,6 +176,8 @@ class _Encoder:
         self._quantize = quantize
         self._ranges: Mapping[str, TensorRange] = ranges.tensors if ranges else {}
         self._integer_biases = ranges is not None and ranges.scheme.biases == "int32"
+        mask = ranges.scheme.mask if ranges else None
+        self._masked = _MASKED if mask is None else mask
         self._shared: dict[tuple[str, bytes], str] = {}
         """Quantized tensors by (tensor, grid): query, key and value read the same one."""
 
@@ -199,9 +205,8 @@ class _Encoder:
                 "Slice", "embeddings.positions", table, self._ints("zero", [0]), shape, self._ints("zero", [0])
             ),
         )
-        total = graph.op("Add", "embeddings.words_and_types", words, types)
-        total = graph.op("Add", "embeddings.sum", total, positions)
-        return self._layer_norm("embeddings.LayerNorm", total)
+        total = self._add("embeddings.words_and_types", words, types)
+        return self._layer_norm("embeddings.LayerNorm", self._add("embeddings.sum", total, positions))
 
     def _rows(self, name: str, pick: Callable[[str], str]) -> str:
         """Rows of a table: picked from its integers where it has any, but for TensorRT, which dequantizes constants only."""
@@ -214,25 +219,27 @@ class _Encoder:
         return self._dequantized(name, pick(codes), tensor)
 
     def _mask(self) -> str:
-        """(batch, 1, 1, sequence): 0 for tokens, a large negative number for padding."""
+        """(batch, 1, 1, sequence): 0 for tokens, the scheme's or a large negative number for padding."""
         graph = self.graph
         mask = graph.op("Unsqueeze", "mask.heads", "attention_mask", self._ints("one", [1]))
         mask = graph.op("Unsqueeze", "mask.queries", mask, self._ints("two", [2]))
         mask = graph.op("Cast", "mask.cast", mask, to=TensorProto.FLOAT)
         mask = graph.op("Sub", "mask.padding", self._float("mask.one", 1.0), mask)
-        return graph.op("Mul", "mask.additive", mask, self._float("mask.masked", _MASKED))
+        return graph.op("Mul", "mask.additive", mask, self._float("mask.masked", self._masked))
 
     def _layer(self, name: str, states: str, mask: str) -> str:
-        graph = self.graph
         attended = self._attention(f"{name}.attention", states, mask)
         attended = self._linear(f"{name}.attention.output.dense", attended)
-        attended = graph.op("Add", f"{name}.attention.output.residual", attended, states)
+        attended = self._add(f"{name}.attention.output.residual", attended, states)
         attended = self._layer_norm(f"{name}.attention.output.LayerNorm", attended)
         wide = self._linear(f"{name}.intermediate.dense", attended)
         wide = self._activation(f"{name}.intermediate.activation", wide)
         narrow = self._linear(f"{name}.output.dense", wide)
-        narrow = graph.op("Add", f"{name}.output.residual", narrow, attended)
+        narrow = self._add(f"{name}.output.residual", narrow, attended)
         return self._layer_norm(f"{name}.output.LayerNorm", narrow)
+
+    def _add(self, name: str, one: str, other: str) -> str:
+        return self._rounded(name, self.graph.op("Add", name, one, other))
 
     def _attention(self, name: str, states: str, mask: str) -> str:
         graph = self.graph
@@ -245,11 +252,13 @@ class _Encoder:
             return graph.op("Transpose", f"{name}.self.{part}.transpose", apart, perm=order)
 
         query, key, value = heads("query", [0, 2, 1, 3]), heads("key", [0, 2, 3, 1]), heads("value", [0, 2, 1, 3])
-        scores = graph.op("MatMul", f"{name}.scores", query, key)
-        scores = graph.op("Div", f"{name}.scale", scores, self._float("attention.root", size**0.5, self._type))
-        scores = graph.op("Add", f"{name}.mask", self._full(f"{name}.mask", scores), mask)
+        scores = self._rounded(f"{name}.scores", graph.op("MatMul", f"{name}.scores", query, key))
+        root = self._float("attention.root", size**0.5, self._type)
+        scores = self._rounded(f"{name}.scale", graph.op("Div", f"{name}.scale", scores, root))
+        scores = self._add(f"{name}.mask", self._full(f"{name}.mask", scores), mask)
         shares = self._narrow(f"{name}.softmax", graph.op("Softmax", f"{name}.softmax", scores, axis=-1))
-        context = graph.op("MatMul", f"{name}.context", shares, value)
+        shares = self._rounded(f"{name}.softmax", shares)
+        context = self._rounded(f"{name}.context", graph.op("MatMul", f"{name}.context", shares, value))
         context = graph.op("Transpose", f"{name}.context.transpose", context, perm=[0, 2, 1, 3])
         return graph.op(
             "Reshape", f"{name}.context.join", context, self._ints("attention.join", [0, 0, self._arch.hidden])
@@ -258,8 +267,8 @@ class _Encoder:
     def _activation(self, name: str, values: str) -> str:
         """GELU as the error function has it (the cheaper tanh form only where the model was trained with it), or ReLU."""
         if self._arch.activation == "relu":
-            return self.graph.op("Relu", name, values)
-        return self._narrow(name, self._gelu(name, self._full(name, values)))
+            return self._rounded(name, self.graph.op("Relu", name, values))
+        return self._rounded(name, self._narrow(name, self._gelu(name, self._full(name, values))))
 
     def _gelu(self, name: str, values: str) -> str:
         graph = self.graph
@@ -288,7 +297,7 @@ class _Encoder:
         else:
             first = graph.op("Gather", "pooler.first", states, self._ints("zero.scalar", 0), axis=1)
             pooled = graph.op("Tanh", "pooler.tanh", self._linear("pooler.dense", first))
-            logits = self._linear("classifier", pooled)
+            logits = self._linear("classifier", self._rounded("pooler.tanh", pooled))
         self._full("logits", logits)
         graph.nodes[-1].output[0] = "logits"
 
@@ -301,16 +310,29 @@ class _Encoder:
         else:
             weight = self.graph.constant(f"{name}.weight", self._weights[f"{name}.weight"].T.astype(self._type))
             product = self.graph.op("MatMul", f"{name}.product", values, weight)
-        bias = self._integer_bias(name) if self._integer_biases else self._weight(f"{name}.bias")
-        return self.graph.op("Add", name, product, bias)
+        return self._add(name, product, self._bias(name))
+
+    def _bias(self, name: str) -> str:
+        """A linear layer's: float, int32 at the scale of its products, or on the grid of its own range. TensorRT adds biases in
+        float and gets the values that their integers stand for."""
+        bias = self._weights[f"{name}.bias"]
+        if tensor := self._ranges.get(f"{name}.bias"):
+            codes = tensor.quantize(bias)
+            if self._quantize == "s8":
+                return self.graph.constant(f"{name}.bias", tensor.dequantize(codes).astype(self._type))
+            return self._dequantized(f"{name}.bias", self.graph.constant(f"{name}.bias.codes", codes), tensor)
+        return self._integer_bias(name) if self._integer_biases else self._weight(f"{name}.bias")
 
     def _static_product(self, name: str, values: str) -> str:
-        """Q and DQ of the input, DQ of an integer weight, and the product that engines turn into an integer one."""
+        """Q and DQ of the input, unless it is an operator's output that has them, DQ of an integer weight, and the product
+        that engines turn into an integer one."""
         graph, weight = self.graph, self._ranges[f"{name}.weight"]
         self.quantized.append(name)
         codes = graph.constant(f"{name}.weight.codes", weight.quantize(self._weights[f"{name}.weight"]).T)
         dequantized = self._dequantized(f"{name}.weight", codes, weight)
-        return graph.op("MatMul", f"{name}.product", self._on_grid(name, values), dequantized)
+        if f"{name}.input" in self._ranges:
+            values = self._on_grid(f"{name}.input", values)
+        return graph.op("MatMul", f"{name}.product", values, dequantized)
 
     def _dequantized(self, name: str, codes: str, tensor: TensorRange) -> str:
         """What int8 codes of a constant stand for; the channels of a weight are its second axis here."""
@@ -340,24 +362,26 @@ class _Encoder:
             axis=0,
         )
 
+    def _rounded(self, name: str, values: str) -> str:
+        """What an operator puts out, on its grid where the scheme gives it one."""
+        return self._on_grid(f"{name}.output", values) if f"{name}.output" in self._ranges else values
+
     def _on_grid(self, name: str, values: str) -> str:
-        """A tensor rounded to its input range's grid; made once where several layers read it on the same grid."""
-        graph, tensor = self.graph, self._ranges[f"{name}.input"]
+        """A tensor rounded to the grid of that name; made once where several layers read it on the same grid."""
+        graph, tensor = self.graph, self._ranges[name]
         grid = (values, tensor.scale.tobytes() + tensor.zero_point.tobytes())
         if grid in self._shared:
             return self._shared[grid]
         scale = tensor.scale.reshape(()).astype(self._type)
         signed = int(tensor.zero_point[0])
-        if tensor.low > -128:  # ONNX's grid has one more code at the low end
+        if tensor.low > -128:  # ONNX's grid has more codes
             ends = [np.array((code - signed) * tensor.scale[0], self._type) for code in (tensor.low, tensor.high)]
-            low, high = (
-                graph.constant(f"{name}.input.{end}", at) for end, at in zip(("low", "high"), ends, strict=True)
-            )
-            values = graph.op("Clip", f"{name}.input.clip", values, low, high)
+            low, high = (graph.constant(f"{name}.{end}", at) for end, at in zip(("low", "high"), ends, strict=True))
+            values = graph.op("Clip", f"{name}.clip", values, low, high)
         zero = np.array(signed + 128, np.uint8) if self._quantize == "u8" else np.array(signed, np.int8)
-        parts = graph.constant(f"{name}.input.scale", scale), graph.constant(f"{name}.input.zero_point", zero)
-        codes = graph.op("QuantizeLinear", f"{name}.input.quantize", values, *parts)
-        self._shared[grid] = graph.op("DequantizeLinear", f"{name}.input.dequantize", codes, *parts)
+        parts = graph.constant(f"{name}.scale", scale), graph.constant(f"{name}.zero_point", zero)
+        codes = graph.op("QuantizeLinear", f"{name}.quantize", values, *parts)
+        self._shared[grid] = graph.op("DequantizeLinear", f"{name}.dequantize", codes, *parts)
         return self._shared[grid]
 
     def _dynamic_product(self, name: str, values: str) -> str:
@@ -394,7 +418,7 @@ class _Encoder:
         )
         values = self._full(name, values)
         out = self.graph.op("LayerNormalization", name, values, scale, bias, axis=-1, epsilon=self._arch.epsilon)
-        return self._narrow(name, out)
+        return self._rounded(name, self._narrow(name, out))
 
     @property
     def _type(self) -> type[np.floating[Any]]:

@@ -171,13 +171,13 @@ _INTEGER_PRODUCTS = {
 
 
 def _integer_macs(operator: str, inputs: list[dict[str, list[int]]]) -> int:
-    """Multiply-accumulates that a kernel ran as integer products: rows of its input by the elements of its weight."""
+    """Multiply-accumulates that a kernel ran as integer products: rows of its first matrix by the elements of the second, of
+    which attention has one a head."""
     if operator not in _INTEGER_PRODUCTS:
         return 0
     shapes = [next(iter(entry.items())) for entry in inputs]
-    rows = int(np.prod(shapes[0][1][:-1]))
-    weight = next(shape for kind, shape in shapes[1:] if kind in ("int8", "uint8") and len(shape) == 2)
-    return rows * int(np.prod(weight))
+    second = next(shape for kind, shape in shapes[1:] if kind in ("int8", "uint8") and len(shape) >= 2)
+    return int(np.prod(shapes[0][1][:-1])) * int(np.prod(second[-2:]))
 
 
 def _may_saturate() -> bool:

@@ -205,7 +205,9 @@ def speed(job: Job) -> dict[str, Any]:
     features = read_samples(job.samples)
     rounds: list[dict[str, Any]] = []
     for load in measure.loads:
-        samples = make_samples(features, load=load, max_length=longest, count=len(features), seed=seed)
+        samples = make_samples(
+            features, load=load, max_length=longest, count=len(features), seed=seed, padded=cell.pads
+        )
         for scenario in measure.scenarios:
             for size in measure.sizes(scenario, cell.batch_sizes):
                 found = run_scenario(
@@ -254,7 +256,8 @@ def turns(job: Job) -> dict[str, Any]:
 
     os.sched_setaffinity(0, processors(job.threads, job.cell.device))
     session, facts = prepare(job)
-    player = Player(session, read_samples(job.samples), job.cell.shape.max_length, job.cell.seed + job.number)
+    cell, seed = job.cell, job.cell.seed + job.number
+    player = Player(session, read_samples(job.samples), cell.shape.max_length, seed, padded=cell.pads)
     with os.fdopen(int(os.environ[REPLIES]), "w", buffering=1) as replies:
         for line in sys.stdin:
             asked = json.loads(line)

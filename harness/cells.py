@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from backends.fake_quant.schemes import get_scheme
 from tasks.base import DataRef, Shape
 
 RECIPE_VERSIONS = {"load": 1, "finetune": 1, "ptq": 2, "qat": 2, "distill": 2, "pretrained": 1, "masked_lm": 2}
@@ -215,6 +216,11 @@ class Cell:
     ancestor: str | None = None
     """The model that it is compared with on the baseline backend, where that is another: a QAT model's FP32 parent, a
     student's teacher."""
+
+    @property
+    def pads(self) -> bool:
+        """Padding takes part in what its scheme computes, so that sequences are padded whatever they are run for."""
+        return self.scheme is not None and get_scheme(self.scheme).padding == "max_length"
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

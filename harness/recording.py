@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from harness.executor import Measured, Run, Until
 
 OTHER_SEED = "speed is measured of the suite's first seed: weights that differ by their seed alone take the same time"
+PADDED = "padding takes part in what the scheme computes, so sequences of real lengths are padded for speed, too: to"
 
 
 def kept_in(cell: Cell, run: Run) -> Path:
@@ -66,7 +67,12 @@ def measured_record(measured: Measured, run: Run, until: Until | None) -> Record
         cold_start_seconds=cold_start_seconds(rounds),
         cold_start=cold_start(rounds),
         findings=findings,
-        notes=[*measured.notes, *told, *([] if cell.measure.rounds or simulated else [OTHER_SEED])],
+        notes=[
+            *measured.notes,
+            *told,
+            *([f"{PADDED} {cell.shape.max_length}"] if cell.pads and speed else []),
+            *([] if cell.measure.rounds or simulated else [OTHER_SEED]),
+        ],
     )
 
 

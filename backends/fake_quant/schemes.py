@@ -134,8 +134,6 @@ class Scheme:
     @property
     def simulation_only(self) -> str:
         """Why no engine computes what the scheme says, or nothing where engines do."""
-        if self.tensors == "op_outputs":
-            return "it rounds the output of every operator, where engines keep float between integer products"
         if {self.activations.rounding, self.weights.rounding} != {"half_even"}:
             return "it rounds ties up, where engines round them to even"
         return ""

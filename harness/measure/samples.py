@@ -19,7 +19,8 @@ class Samples:
     """What a scenario draws from, in memory before any clock starts.
 
     arrays: a session's three inputs, each (count, width) int64. lengths: (count,) true lengths, by which offline sorts.
-    widths: (count,) what each is padded to when it stands alone: its own length, or max_length under `fixed` load.
+    widths: (count,) what each is padded to when it stands alone: its own length, or max_length under `fixed` load and where
+    padding takes part in what the model computes.
     """
 
     arrays: Mapping[str, np.ndarray[Any, Any]]
@@ -35,13 +36,19 @@ class Samples:
 
 
 def make_samples(
-    features: Features, *, load: Literal["fixed", "real"] | str, max_length: int, count: int, seed: int
+    features: Features,
+    *,
+    load: Literal["fixed", "real"] | str,
+    max_length: int,
+    count: int,
+    seed: int,
+    padded: bool = False,
 ) -> Samples:
     """A seeded draw of at most `count` sequences. `fixed` offers each at max_length with its padding masked, as a fixed-shape
-    deployment would; `real` at its own length."""
+    deployment would; `real` at its own length, unless they are to be `padded` whatever the load is."""
     chosen = np.sort(np.random.default_rng(seed).permutation(len(features))[:count])
     lengths = [int(length) for length in features.lengths[chosen]]
-    widths = [max_length] * len(lengths) if load == "fixed" else lengths
+    widths = [max_length] * len(lengths) if padded or load == "fixed" else lengths
     return Samples(make_batch(features, chosen, max(widths)), lengths, widths)
 
 

@@ -77,14 +77,16 @@ def processors(threads: int, device: str) -> list[int]:
 class Player:
     """The session's side: a question in, an answer out."""
 
-    def __init__(self, session: Session, features: Features, max_length: int, seed: int) -> None:
+    def __init__(
+        self, session: Session, features: Features, max_length: int, seed: int, *, padded: bool = False
+    ) -> None:
         self._session, self._features = session, features
-        self._max_length, self._seed = max_length, seed
+        self._max_length, self._seed, self._padded = max_length, seed, padded
         self._work: list[Batch] = []
 
     def answer(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """{"load", "batch_size"} lays out the work: {"samples", "tokens"} of each batch and "work", which tells other work
-        apart. {"run", "cold"}, batches by their numbers (cold may be None): {"seconds"} of the run, whether the session's
+        """{"load", "batch_size"} lays out the work: {"samples", "tokens"} of each batch and "work", which tells other
+        sequences apart, however they are padded. {"run", "cold"}, batches by their numbers (cold may be None): {"seconds"} of the run, whether the session's
         threads then "rested", how long that took ("resting"), and "cpu". {"cpu"}: {"cpu"}, seconds of processor time so far."""
         if "load" in asked:
             return self._lay_out(str(asked["load"]), int(asked["batch_size"]))
@@ -96,7 +98,14 @@ class Player:
 
     def _lay_out(self, load: str, size: int) -> dict[str, Any]:
         count = len(self._features)
-        samples = make_samples(self._features, load=load, max_length=self._max_length, count=count, seed=self._seed)
+        samples = make_samples(
+            self._features,
+            load=load,
+            max_length=self._max_length,
+            count=count,
+            seed=self._seed,
+            padded=self._padded,
+        )
         drawn = (
             np.random.default_rng(self._seed).integers(0, count, count).tolist()
         )  # as LoadGen draws, others in every round
@@ -104,8 +113,8 @@ class Player:
         parts = [part for part in parts if len(part) == size] or parts
         self._work = [samples.batch(part) for part in parts]
         digest = hashlib.sha256()
-        for batch in self._work:
-            digest.update(repr(batch["input_ids"].shape).encode() + batch["input_ids"].tobytes())
+        for row in (row for part in parts for row in part):
+            digest.update(np.ascontiguousarray(samples.arrays["input_ids"][row, : samples.lengths[row]]).tobytes())
         return {
             "samples": [len(part) for part in parts],
             "tokens": [sum(samples.lengths[row] for row in part) for part in parts],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -138,10 +139,87 @@ def test_the_int8_graph_for_tensorrt_is_the_simulation_of_q8bert(tmp_path: Path)
     assert (apart**2).mean() < 0.6 * (rounding**2).mean()  # FP16 moves some values over a boundary of the INT8 grid
 
 
-@pytest.mark.parametrize("scheme", ["aimet_w8a8", "vitis_pof2"])
-def test_what_can_only_be_simulated_is_not_exported(tmp_path: Path, scheme: str) -> None:
-    folder = calibrated(tmp_path, scheme)
-    with pytest.raises(BackendError, match=f"'{scheme}', which can only be simulated") as raised:
+def unfused(folder: Path, batch: dict[str, Array], **precision: Any) -> Array:
+    """ONNX Runtime executing the exported graph operator by operator."""
+    import onnxruntime
+
+    from backends.export import export_onnx
+
+    export_onnx(folder, folder / "model.onnx", **precision)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
+    (found,) = session.run(["logits"], dict(batch))
+    return shown(found, batch)
+
+
+@pytest.mark.parametrize("labels", [None, 3])
+def test_the_graph_of_aimets_scheme_is_its_simulation(tmp_path: Path, labels: int | None) -> None:
+    """Every operator's output on its grid, the mask of -6, tables, heads."""
+    folder = calibrated(tmp_path, "aimet_w8a8", labels)
+    batch = make_batch(2)
+    simulated = logits("fake_quant_w8a8", folder, batch)
+    moved = np.abs(simulated - logits("torch_fp32", folder, batch)).mean()
+    assert np.abs(unfused(folder, batch, quantize="u8") - simulated).mean() < NEAR * moved
+    engine = logits("onnxruntime_int8", folder, batch)
+    assert np.abs(engine - simulated).mean() < 0.5 * moved  # its integer softmax is not the graph's
+    shuffle(folder, ".output")
+    assert np.abs(unfused(folder, batch, quantize="u8") - simulated).mean() > 10 * NEAR * moved
+
+
+def test_aimets_graph_holds_the_very_ranges(tmp_path: Path) -> None:
+    import onnx
+    from onnx import numpy_helper
+
+    from backends.export import export_onnx
+
+    folder = calibrated(tmp_path, "aimet_w8a8", 3)
+    export_onnx(folder, tmp_path / "model.onnx", quantize="u8")
+    model = onnx.load(tmp_path / "model.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    stored = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
+    rounded = {
+        node.name.removesuffix(".quantize"): node for node in model.graph.node if node.op_type == "QuantizeLinear"
+    }
+    made = {name: node for node in model.graph.node for name in node.output}
+    ranges = read_ranges(folder)
+    assert set(rounded) == {name for name in ranges.tensors if name.endswith(".output")}
+    for name, node in rounded.items():
+        scale, zero = (stored[one] for one in node.input[1:])
+        assert (scale, int(zero) - 128) == (ranges.tensors[name].scale[0], ranges.tensors[name].zero_point[0])
+        assert made[node.input[0]].op_type not in ("QuantizeLinear", "DequantizeLinear")
+    for name, tensor in ranges.tensors.items():
+        if name.endswith(".weight"):
+            assert np.array_equal(stored[f"{name}.scale"].ravel(), tensor.scale)
+            assert stored[f"{name}.codes"].dtype == np.int8
+    assert stored["mask.masked"] == -6
+    placement = get_backend("onnxruntime_int8").prepare(folder, Settings(LENGTH, 8, 1, tmp_path), "cpu").placement()
+    # Attention's products, too; all but the pooler's, which reads what a Gather has picked.
+    assert placement.total_macs is not None
+    assert placement.int8_macs == placement.total_macs - 64 * 64
+    with pytest.raises(BackendError, match="some of which float16 cannot hold; take fp32"):
+        export_onnx(folder, tmp_path / "half.onnx", precision="fp16", quantize="u8")
+    with pytest.raises(BackendError, match="asymmetric"):
+        export_onnx(folder, tmp_path / "tensorrt.onnx", quantize="s8")
+
+
+def test_biases_with_a_range_of_their_own_are_integers(tmp_path: Path) -> None:
+    """Vitis's scheme but for its rounding of ties, which no engine has; for TensorRT the values that the integers stand for."""
+    vitis = get_scheme("vitis_pof2")
+    scheme = replace(vitis, activations=replace(vitis.activations, rounding="half_even"))
+    folder = make_checkpoint(tmp_path)
+    tensors, facts = calibrate_model(load_model(folder, read_architecture(folder)), batches(), scheme)
+    write_ranges(folder, Ranges(scheme, tensors, facts))
+    batch = make_batch(2)
+    simulated = logits("fake_quant_w8a8", folder, batch)
+    moved = np.abs(simulated - logits("torch_fp32", folder, batch)).mean()
+    for quantize in ("u8", "s8"):
+        assert np.abs(unfused(folder, batch, quantize=quantize) - simulated).mean() < NEAR * moved
+
+
+def test_what_can_only_be_simulated_is_not_exported(tmp_path: Path) -> None:
+    folder = calibrated(tmp_path, "vitis_pof2")
+    with pytest.raises(BackendError, match="'vitis_pof2', which can only be simulated") as raised:
         get_backend("onnxruntime_int8").prepare(folder, Settings(LENGTH, 8, 1, tmp_path), "cpu")
     assert "\n" not in str(raised.value)
 

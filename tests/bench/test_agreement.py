@@ -39,8 +39,9 @@ LENGTHS = {"squad_v1": 384}
 FIRST, FIRST_LAYER = 1e-5, 1e-2
 """Of the first integers, and of each tensor of layer 0, at most this share may differ. A layer norm's float32 error is some
 ulps of values of up to 128 steps, 1e-5 of a step: so many lie so near a boundary. Each layer multiplies that."""
-LOGITS = 1.5
-"""The simulation's logits lie at most this many times as far from the engine's as the engine's own without fusions."""
+LOGITS = 0.5
+"""In the mean the simulation's logits lie at most this share of the way from the engine's that FP32's do. Were the two's
+rounding errors independent it would be the square root of two."""
 Array = np.ndarray[Any, Any]
 Run = Callable[[dict[str, Array]], Array]
 
@@ -153,8 +154,8 @@ def test_agreement_of_simulation_and_engine(bench: Bench, tmp_path: Path) -> Non
     itself, simulated, exact, lost = same
     allowed = 3 * (2 * itself * (1 - itself / count)) ** 0.5  # three standard errors of a difference of two counts
     assert simulated >= itself - max(allowed, 3)
-    assert apart[1] <= LOGITS * apart[0]
-    assert apart[1] < apart[2] < apart[3]
+    assert apart[1] <= LOGITS * apart[2]
+    assert apart[2] < apart[3]
     if engine.shape[1] == 2:  # labels of two classes can be the same by chance
         assert lost < exact < simulated
 

@@ -258,8 +258,8 @@ CASES = {
     "scheme of no engine": (
         'scheme = "engine_int8"\nlabel',
         'scheme = "vitis_pof2"\nlabel',
-        "backends[3].scheme: no engine computes 'vitis_pof2' (it rounds the output of every operator, where engines keep"
-        " float between integer products), and 'tensorrt_int8' takes what engines do: engine_int8, q8bert",
+        "backends[3].scheme: no engine computes 'vitis_pof2' (it rounds ties up, where engines round them to even), and"
+        " 'tensorrt_int8' takes what engines do: engine_int8, q8bert",
     ),
     "same row": (
         'scheme = "engine_int8_asymmetric"',

@@ -25,7 +25,7 @@ def said(make: Make, monkeypatch: pytest.MonkeyPatch, cache: Path, *, gpu: bool 
     plan = make()
     cells = [cell for cell in plan.cells if cell.model == "tiny" and cell.backend == "torch_fp32" and cell.seed == 1]
     assert len(cells) == 2
-    plan = type(plan)(plan.suite, tuple(cells))
+    plan = type(plan)(plan.suite, tuple(cells), on_sample=True)
     return list(estimate.estimate(plan, {}, cache, identity(), fresh=False, gpu=gpu))
 
 

@@ -160,15 +160,15 @@ def test_a_bfloat16_cell_has_no_onnx_file(place: Path, tmp_path: Path) -> None:
 
 
 def test_a_scheme_that_no_engine_computes_is_told_before_anything_is_written(place: Path, tmp_path: Path) -> None:
-    checkpoint = ensure(ptq(SPEC, scheme="aimet_w8a8"), place / "cache")
-    entry = make_record(key="aimet", backend="fake_quant_w8a8", label="aimet", checkpoint=describe(checkpoint))
+    checkpoint = ensure(ptq(SPEC, scheme="vitis_pof2"), place / "cache")
+    entry = make_record(key="vitis", backend="fake_quant_w8a8", label="vitis", checkpoint=describe(checkpoint))
     with pytest.raises(QuantboardError) as caught:
-        write(checkpoint, entry, "tiny/aimet", "onnx", tmp_path / "out")
+        write(checkpoint, entry, "tiny/vitis", "onnx", tmp_path / "out")
     assert str(caught.value).startswith(
-        "tiny/aimet: its ranges are of 'aimet_w8a8', which no engine computes (it rounds"
+        "tiny/vitis: its ranges are of 'vitis_pof2', which no engine computes (it rounds"
     )
     assert not (tmp_path / "out").exists()
-    assert tmp_path / "out" / "ranges.json" in write(checkpoint, entry, "tiny/aimet", "safetensors", tmp_path / "out")
+    assert tmp_path / "out" / "ranges.json" in write(checkpoint, entry, "tiny/vitis", "safetensors", tmp_path / "out")
 
 
 def test_a_refused_graph_leaves_no_folder(place: Path, tmp_path: Path) -> None:

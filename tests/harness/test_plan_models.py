@@ -65,12 +65,18 @@ def test_a_qat_model_brings_its_ranges(make: Make) -> None:
 
 
 def test_an_engine_that_cannot_compute_a_trained_scheme_is_blocked(make: Make) -> None:
-    plan = make((MADE_OF[0], MADE.replace('scheme = "engine_int8"', 'scheme = "aimet_w8a8"')), machine=GPU)
+    plan = make((MADE_OF[0], MADE.replace('scheme = "engine_int8"', 'scheme = "vitis_pof2"')), machine=GPU)
     assert one(plan, "small").blocked is None
     blocked = one(plan, "small", index=1).blocked
     assert blocked is not None
-    assert blocked[0].startswith("small: no engine computes 'aimet_w8a8' (it rounds the output of every operator")
+    assert blocked[0].startswith("small: no engine computes 'vitis_pof2' (it rounds ties up")
+
+
+def test_a_scheme_that_computes_padding_pads_its_cells_alone(make: Make) -> None:
+    plan = make((MADE_OF[0], MADE.replace('scheme = "engine_int8"', 'scheme = "aimet_w8a8"')))
     assert one(plan, "small", index=1).padding == "max_length"
+    assert one(plan, "small", index=1).pads
+    assert not one(plan, "small").pads
     assert one(plan, "small").padding == "longest"
 
 

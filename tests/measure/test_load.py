@@ -112,6 +112,9 @@ def test_samples_are_a_seeded_draw_with_the_tasks_padding() -> None:
     assert (batch["input_ids"][batch["attention_mask"] == 0] == PAD).all()
     real = make_samples(features, load="real", max_length=50, count=9, seed=1)
     assert real.batch([2, 5])["input_ids"].shape == (2, max(real.lengths[2], real.lengths[5]))
+    padded = make_samples(features, load="real", max_length=50, count=9, seed=1, padded=True)
+    assert (padded.widths, padded.lengths) == ([50] * 9, real.lengths)
+    assert np.array_equal(padded.batch([2, 5])["input_ids"], batch["input_ids"])
 
 
 def median_latency(session: InMemorySession, samples: Samples, queries: int) -> float:

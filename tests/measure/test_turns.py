@@ -63,6 +63,10 @@ def test_work_is_cut_as_offline_cuts_it() -> None:
     player.answer({"load": "fixed", "batch_size": 50})
     player.answer({"run": 0, "cold": None})
     assert session.shapes[-1] == (21, 40) and len(session.shapes) == 3
+    padded = Player(session, features, 40, seed=5, padded=True)
+    assert padded.answer({"load": "real", "batch_size": 4}) == work  # the same sequences, however they are padded
+    padded.answer({"run": 1, "cold": None})
+    assert session.shapes[-1] == (4, 40)
 
 
 def test_what_is_timed_is_the_call() -> None:
