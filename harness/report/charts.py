@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.record import Record
 from harness.report.compare import accuracy_of, speed_of
 from harness.report.tables import Board
 
@@ -49,7 +50,11 @@ DARK = Theme(
 )
 
 
-def points(board: Board, names: Mapping[tuple[str, str], str]) -> list[Point]:
+Curve = tuple[str, str, str, int]
+"""Model, label, device and seed of what has a speed."""
+
+
+def points(board: Board, names: Mapping[Curve, str]) -> list[Point]:
     """Accuracy against offline throughput at real lengths, of cells for whose throughput no rule fails."""
     found = []
     for row in board.rows:
@@ -59,7 +64,7 @@ def points(board: Board, names: Mapping[tuple[str, str], str]) -> list[Point]:
         y, x = part.metrics[part.primary], speed.qps
         found.append(
             Point(
-                names[row.record.model, row.record.label],
+                names[curve_of(row.record)],
                 x.value,
                 x.low if x.low is not None else x.value,
                 x.high if x.high is not None else x.value,
@@ -71,11 +76,22 @@ def points(board: Board, names: Mapping[tuple[str, str], str]) -> list[Point]:
     return found
 
 
-def names_in(boards: Sequence[Board]) -> dict[tuple[str, str], str]:
-    """How charts of one page call every (model, label) that has a speed: by its label, where all are of one model."""
-    pairs = {(row.record.model, row.record.label) for board in boards for row in board.rows if row.record.speed}
-    alone = len({row.record.model for board in boards for row in board.rows}) == 1
-    return {(model, label): label if alone else f"{model} {label}" for model, label in sorted(pairs)}
+def curve_of(entry: Record) -> Curve:
+    return entry.model, entry.label, entry.device, entry.seed
+
+
+def names_in(boards: Sequence[Board]) -> dict[Curve, str]:
+    """How charts of one page call what has a speed: by its label, and by model, device and seed, each where there are several."""
+    found = sorted({curve_of(row.record) for board in boards for row in board.rows if row.record.speed})
+    models = {row.record.model for board in boards for row in board.rows}
+    devices, seeds = ({curve[place] for curve in found} for place in (2, 3))
+    return {
+        (model, label, device, seed): (f"{model} " if len(models) > 1 else "")
+        + label
+        + (f" ({device})" if len(devices) > 1 else "")
+        + (f", seed {seed}" if len(seeds) > 1 else "")
+        for model, label, device, seed in found
+    }
 
 
 def accuracy_against_qps(shown: Sequence[Point], metric: str, labels: Sequence[str]) -> dict[str, str]:

@@ -19,8 +19,8 @@ from harness import paths, record
 from harness.errors import QuantboardError
 from harness.record import Record
 from harness.report import tables
-from harness.report.alike import accuracy_stands, is_sample, machine_of_board
-from harness.report.charts import accuracy_against_qps, names_in, points
+from harness.report.alike import accuracy_stands, is_sample, is_whole, machine_of_board
+from harness.report.charts import Curve, accuracy_against_qps, names_in, points
 from harness.report.compare import Beside
 from harness.report.lacking import Asked, asked_of, in_words, lacking
 from harness.report.macro import MEANS, glue_columns, macro_averages
@@ -117,6 +117,7 @@ def _write(environment: Environment, out: Path, shown: Sequence[Record], found: 
         for name, sample in suites
     ]
     averages = macro_averages(shown)
+    unclean = made_from_unclean(shown)
     for suite in overview:
         labels = names_in(suite["boards"])
         charts = [_charts(board, labels) for board in suite["boards"]]
@@ -139,6 +140,7 @@ def _write(environment: Environment, out: Path, shown: Sequence[Record], found: 
                 if suite["sample"]
                 else [_elsewhere(board, own, asked, gone) for board in suite["boards"]],
                 "apart": _apart(suite["boards"]),
+                "unclean": unclean,
             },
             **{"macro": macro, "means": MEANS, "glue": glue_columns(macro)},
         )
@@ -157,12 +159,10 @@ def _write(environment: Environment, out: Path, shown: Sequence[Record], found: 
             "cell.html",
             entry=entry,
             sample=is_sample(entry),
+            unclean=unclean,
             stands=accuracy_stands(entry),
             leaves=leaves,
-            invalid=[
-                tables.finding_about(entry, one) or (entry.reason if tables.in_doubt(entry, one) else "")
-                for one in entry.speed
-            ],
+            invalid=[tables.why_in_doubt(entry, one) for one in entry.speed],
             beside=[one for name, *one in beside if name == entry.record_id],
             suite_page=suite_page(entry.suite, is_sample(entry)),
             machine=machine_of_board(entry),
@@ -191,6 +191,18 @@ def against(entry: Record, beside: Beside) -> dict[str, Any]:
     }
 
 
+def made_from_unclean(records: Sequence[Record]) -> set[str]:
+    """Ids of records whose model was made from, or taught by, one that was made in a checkout with uncommitted changes, as far as
+    records say: the same key and the same weights."""
+    made = [(entry, entry.checkpoint) for entry in records if entry.checkpoint]
+    dirty = {(one.key, one.lineage[one.key]) for _, one in made if one.made_by.get("dirty") and one.key in one.lineage}
+    return {
+        entry.record_id
+        for entry, one in made
+        if any(item in dirty for item in one.lineage.items() if item[0] != one.key)
+    }
+
+
 def suite_page(name: str, sample: bool) -> str:
     return f"suite-{name}-sample.html" if sample else f"suite-{name}.html"
 
@@ -198,10 +210,12 @@ def suite_page(name: str, sample: bool) -> str:
 def _counts(entries: Sequence[Record]) -> list[tuple[str, str]]:
     """(badge, words): how many cells have an accuracy that stands, and of those how many a speed."""
     stands = [entry for entry in entries if accuracy_stands(entry)]
+    whole = [entry for entry in stands if is_whole(entry)]
     timed = [entry for entry in stands if entry.speed]
     doubtful = [[tables.in_doubt(entry, one) for one in entry.speed] for entry in timed]
     found = [
-        ("ok", "accuracy", len(stands)),
+        ("ok", "accuracy", len(whole)),
+        ("warn", "accuracy on a part of the evaluation set", len(stands) - len(whole)),
         ("ok", "speed", sum(not any(of) for of in doubtful)),
         ("invalid", "speed, in part invalid", sum(any(of) and not all(of) for of in doubtful)),
         ("invalid", "speed invalid", sum(all(of) for of in doubtful)),
@@ -212,7 +226,7 @@ def _counts(entries: Sequence[Record]) -> list[tuple[str, str]]:
     return [(badge, f"{count} {words}") for badge, words, count in found if count]
 
 
-def _charts(board: Board, labels: Mapping[tuple[str, str], str]) -> dict[str, str] | None:
+def _charts(board: Board, labels: Mapping[Curve, str]) -> dict[str, str] | None:
     shown = points(board, labels)
     return accuracy_against_qps(shown, board.primary, sorted(labels.values())) if len(shown) > 1 else None
 

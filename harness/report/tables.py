@@ -60,7 +60,12 @@ class Row:
     def charted(self) -> bool:
         """No rule fails for what the chart shows of it: what was computed, and samples a second at real lengths."""
         speed = speed_of(self.record, "offline", "real")
-        return self.record.status in ("ok", "invalid") and speed is not None and not in_doubt(self.record, speed)
+        return self.chartable and speed is not None and not in_doubt(self.record, speed)
+
+    @property
+    def chartable(self) -> bool:
+        """It has what the chart shows, whether or not a rule fails for it."""
+        return self.record.status in ("ok", "invalid") and speed_of(self.record, "offline", "real") is not None
 
     @property
     def early(self) -> bool:
@@ -241,20 +246,20 @@ def table(
             "From the start of the process to the first answer, page cache warm: the median of the rounds. Building the engine is not in it.",
         ),
     ]
-    rows = [
-        Row(
-            entry,
-            page_name(entry),
-            tuple(_values(entry, split, names, beside[entry.record_id], engines.get(entry.record_id, Beside()))),
-            beside[entry.record_id],
-        )
-        for entry in entries
-    ]
+    several = len({one.base.model for one in beside.values() if one.base}) > 1
+    rows = []
+    for entry in entries:
+        own, engine = beside[entry.record_id], engines.get(entry.record_id, Beside())
+        values = _values(entry, split, names, own, engine, name_base=several)
+        rows.append(Row(entry, page_name(entry), tuple(values), own))
     speed = next(place for place, column in enumerate(columns) if column.name == QPS)
     return tuple(columns), sorted(rows, key=lambda row: -(row.columns[speed].order or 0))
 
 
-def _values(entry: Record, split: str, names: Sequence[str], beside: Beside, to_engine: Beside) -> Iterable[Value]:
+def _values(
+    entry: Record, split: str, names: Sequence[str], beside: Beside, to_engine: Beside, *, name_base: bool
+) -> Iterable[Value]:
+    """name_base: the table has baselines of several models, so that a row says which is its own."""
     part = accuracy_of(entry, split)
     assert part is not None
     for name in names:
@@ -262,16 +267,20 @@ def _values(entry: Record, split: str, names: Sequence[str], beside: Beside, to_
     yield rank(beside.rank, beside.ranked)
     is_base = beside.base is not None and beside.base.record_id == entry.record_id
     found = beside.differences.get(names[0])
-    yield (
-        Value("baseline", 0.0) if is_base else difference(found, beside.corrected) if found else Value(beside.not_kin)
-    )
-    yield Value("baseline", 1.0) if is_base else share(entry, beside)
+    own = f"; baseline {beside.base.model}" if name_base and beside.base else ""
+    if is_base:
+        yield from (Value("baseline", 0.0), Value("baseline", 1.0))
+    else:
+        points = difference(found, beside.corrected) if found else None
+        yield replace(points, note=points.note + own) if points else Value(beside.not_kin)
+        kept = share(entry, beside)
+        yield replace(kept, note=kept.note + own) if kept.text else kept
     for scenario, load, quantity, name, *_ in SPEED_COLUMNS:
         speed = speed_of(entry, scenario, load)
         value = getattr(speed, quantity) if speed else None
         note = f"batch {speed.batch_size}" if speed and scenario == "offline" else ""
         shown = figure(value, note=note) if value else Value(why_untimed(entry))
-        yield replace(shown, invalid=finding_about(entry, speed)) if speed else shown
+        yield replace(shown, invalid=why_in_doubt(entry, speed)) if speed else shown
         if name == QPS:
             yield Value("baseline", 1.0) if is_base and speed else speed_up(entry, beside, beside.speed_up)
             yield speed_up(entry, to_engine, to_engine.speed_up)
@@ -324,7 +333,8 @@ def difference(one: Comparison, p: float | None, corrected: str = HOLM) -> Value
 
 def speed_up(entry: Record, beside: Beside, load: Load | None) -> Value:
     if load is None:
-        return Value("")
+        timed = beside.base is not None and entry.speed and beside.base.speed
+        return Value("other device" if timed and beside.base and beside.base.device != entry.device else "")
     found = times(load, beside.ratios[load], beside.corrected_ratio(load), entry, beside.base)
     return replace(found, note=f"batch {load[2]}; {found.note}")
 
@@ -356,6 +366,10 @@ def in_doubt(entry: Record, speed: Speed) -> bool:
     """Whether a rule fails for this figure of the record, or for all of them."""
     others = tuple(f"{validity.name_of(part)}:" for part in entry.speed if part is not speed)
     return any(not finding.what.startswith(others) for finding in entry.findings)
+
+
+def why_in_doubt(entry: Record, speed: Speed) -> str:
+    return finding_about(entry, speed) or (entry.reason if in_doubt(entry, speed) else "")
 
 
 def p_text(p: float | None, corrected: str = "") -> str:

@@ -242,10 +242,10 @@ def test_a_backend_has_one_colour_in_all_charts_of_a_page() -> None:
     one = boards([make_record(key="a", machine=on("a")), make_record(key="b", model="big", machine=on("a"))])
     other = boards([make_record(key="c", machine=on("b")), make_record(key="d", label="x", speed=[], machine=on("b"))])
     assert names_in([*one, *other]) == {
-        ("big", "torch_fp32"): "big torch_fp32",
-        ("tiny", "torch_fp32"): "tiny torch_fp32",
+        ("big", "torch_fp32", "cpu", 1): "big torch_fp32",
+        ("tiny", "torch_fp32", "cpu", 1): "tiny torch_fp32",
     }
-    assert names_in(other) == {("tiny", "torch_fp32"): "torch_fp32"}
+    assert names_in(other) == {("tiny", "torch_fp32", "cpu", 1): "torch_fp32"}
 
 
 def test_an_engine_that_ran_something_else_has_no_speed_up_over_itself(tmp_path: Path) -> None:
