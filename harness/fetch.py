@@ -3,10 +3,12 @@ pickled files are never fetched."""
 
 from __future__ import annotations
 
+import contextlib
 from importlib.util import find_spec
 from pathlib import Path
 
 from harness.errors import CheckpointError, SourceUnavailable
+from harness.sources import KEPT
 
 TOKENIZERS = ("tokenizer.json", "vocab.txt")
 FILES = ("config.json", "model.safetensors", *TOKENIZERS, "tokenizer_config.json", "special_tokens_map.json")
@@ -55,6 +57,15 @@ def _from_package(name: str) -> Path:
 
 
 def _from_hub(name: str, revision: str | None) -> Path:
+    path = _weights_from_hub(name, revision)
+    with contextlib.suppress(OSError):  # without it a plan without a network asks for the hub
+        refs = path.parent.parent / "refs"
+        refs.mkdir(exist_ok=True)
+        (refs / KEPT).write_text(path.name)
+    return path
+
+
+def _weights_from_hub(name: str, revision: str | None) -> Path:
     path = _download(name, revision)
     if not (path / "model.safetensors").is_file() and (offer := conversion(name)):
         converted = _download(name, offer)

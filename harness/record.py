@@ -46,6 +46,7 @@ class Figure(Part):
 
 Rule = Literal[
     "wrong_provider",
+    "no_answer",
     "too_few_rounds",
     "too_few_queries",
     "too_short",

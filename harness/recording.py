@@ -32,6 +32,7 @@ def kept_in(cell: Cell, run: Run) -> Path:
 def measured_record(measured: Measured, run: Run, until: Until | None) -> Record:
     """The record of a cell that has run to its end."""
     from harness.measure.assemble import accuracies, cold_start, cold_start_seconds, flops_of, speeds, turns_of
+    from harness.measure.validity import unanswered
 
     cell, scored, rounds = measured.cell, measured.scored, measured.rounds
     kept, scores = kept_in(cell, run) / "scores.npz", run.file(cell).parent / "scores" / f"{run.run_id}-{cell.key}.npz"
@@ -46,7 +47,8 @@ def measured_record(measured: Measured, run: Run, until: Until | None) -> Record
                 f"{scores}: cannot write the scores: {error.strerror}; free some space or make the folder writable"
             ) from None
     checkpoint = describe(folder_of(cell.checkpoint, run.cache))
-    speed, findings = speeds(cell, rounds, scored["placement"])
+    speed, of_speed = speeds(cell, rounds, scored["placement"])
+    findings = [*unanswered(scored["splits"]), *of_speed]
     dirty, told = state_of(run)
     simulated = get_backend(cell.backend).simulated
     return make_record(

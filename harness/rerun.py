@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,6 +32,7 @@ def rerun(entry: Record, option: str | None, source: Path | None, command: str, 
     task = open_task(entry.task, ref)
     for split in entry.data.splits if entry.data else ():
         check_data(entry, split, task)
+    _check_splits(entry, task.eval_splits)
     cell = _cell(entry, ref, source)
     backend = get_backend(cell.backend)
     found = backend.availability(here)
@@ -54,6 +55,16 @@ def rerun(entry: Record, option: str | None, source: Path | None, command: str, 
     )
     (made,) = execute([cell], run, {}, fresh=True, until=None)
     return made
+
+
+def _check_splits(entry: Record, there: Sequence[str]) -> None:
+    """Raises QuantboardError for data with an evaluation split that the record's had not: it would be another cell."""
+    more = [split for split in there if split not in {part.split for part in entry.accuracy}]
+    if entry.accuracy and more:
+        raise QuantboardError(
+            f"{entry.record_id}: the data has {', '.join(more)}, which the record's had not; give a --data DIR without it, or"
+            " run the suite"
+        )
 
 
 def _cell(entry: Record, ref: DataRef, source: Path | None) -> Cell:

@@ -30,15 +30,23 @@ class Rescored:
     old: Record
     parts: tuple[tuple[Accuracy, Scores], ...]
 
-    def changes(self) -> Iterator[tuple[str, str, Figure, Figure]]:
-        """(split, metric, as recorded, now) of every metric."""
+    def changes(self) -> Iterator[tuple[str, str, Figure | None, Figure | None]]:
+        """(split, metric, as recorded, now) of every metric; None where it was not there, or is not any more."""
         for before, (after, _) in zip(self.old.accuracy, self.parts, strict=True):
-            for name, figure in after.metrics.items():
-                yield before.split, name, before.metrics.get(name, figure), figure
+            for name in dict.fromkeys([*before.metrics, *after.metrics]):
+                yield before.split, name, before.metrics.get(name), after.metrics.get(name)
 
     @property
     def differs(self) -> bool:
-        return any(abs(before.value - now.value) > 1e-9 for _, _, before, now in self.changes())
+        return any(is_other(before, now) for _, _, before, now in self.changes())
+
+
+def is_other(before: Figure | None, now: Figure | None) -> bool:
+    """Another value or another interval, by more than rounding."""
+    if before is None or now is None:
+        return before is not now
+    ends = [(before.value, now.value), (before.low, now.low), (before.high, now.high)]
+    return any(a != b if a is None or b is None else abs(a - b) > 1e-9 for a, b in ends)
 
 
 def rescore(entries: Sequence[Record], stored: Stored, option: str | None) -> Iterator[Rescored]:
@@ -100,8 +108,8 @@ def check_data(entry: Record, split: str, task: Task) -> None:
 
 
 def _prediction(task: Task, value: Any) -> Any:
-    """As it was before it was stored: classes and scores keep a missing one as an empty name, or as NaN."""
-    missing = value == "" if task.kind == "classification" else task.kind == "regression" and value != value
+    """As it was before it was stored: a missing one is kept as an empty name or answer, or as NaN."""
+    missing = value != value if task.kind == "regression" else value == ""
     return None if missing else value
 
 
@@ -111,11 +119,13 @@ def write(found: Sequence[Rescored], stored: Stored) -> list[Path]:
     from harness import machine
 
     now = datetime.now(UTC)
-    stamp = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
+    first = stamp = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
     commit, dirty = machine.commit()
     by = f"commit {commit[:12]}{', with changes' if dirty else ''}" if commit else "no checkout"
     files = []
-    for one in found:
+    for number, one in enumerate(found):
+        if number:  # of two records of one key each has an id and a file of its own
+            stamp = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
         place = stored.path(one.old, f"scores/{stamp}-{one.old.key}.npz")
         assert place is not None, "it was read from there"
         write_scores(place, {part.split: scores for part, scores in one.parts})
@@ -127,7 +137,7 @@ def write(found: Sequence[Rescored], stored: Stored) -> list[Path]:
             "accuracy": parts,
             "notes": [*one.old.notes, note],
         }
-        file = place.parent.parent / f"{stamp}.jsonl"
+        file = place.parent.parent / f"{first}.jsonl"
         record.append(file, one.old.model_copy(update=changes))
         files.append(file)
     return list(dict.fromkeys(files))

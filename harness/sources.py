@@ -67,7 +67,7 @@ def _folder(source: str, path: Path, extra: tuple[str, ...]) -> Source:
 
 def _hub(source: str, name: str, hub: bool, revision: str | None) -> Source:
     cache = _hub_cache(name)
-    local = _read(cache / "refs" / "main")
+    local = _read(cache / "refs" / KEPT) or _read(cache / "refs" / "main")
     copied = any((cache / "snapshots").glob("*/model.safetensors"))
     identity = {"revision": revision or local or "unresolved"}
     if hub or copied:
@@ -115,6 +115,8 @@ def same_as_planned(spec: CheckpointSpec, name: str, now: str | None) -> None:
         raise CheckpointError(f"{spec.model}: {name}: changed while it was read; run it again")
 
 
+KEPT = "quantboard"
+"""The ref beside `main` in the hub's local cache: the commit whose files were taken last, which `main` need not be."""
 SIZES = ("num_hidden_layers", "hidden_size", "intermediate_size")
 HEADS = "num_attention_heads"
 

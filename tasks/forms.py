@@ -130,11 +130,22 @@ def form_of(name: str) -> Form:
     return FORMS[name]
 
 
+def check_text(text: str, where: str) -> None:
+    """Half of a surrogate pair, which JSON can write and no tokenizer takes, is one line."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise TaskError(
+            f"{where}: character {error.start} is half of a pair (U+{ord(text[error.start]):04X}); mend the text"
+        ) from None
+
+
 def check_question(row: Row, where: str) -> None:
     """A SQuAD row in its flat form, or TaskError: every answer must stand at its offset (in characters) of the context."""
     for column in ("id", "title", "context", "question"):
         if not isinstance(row.get(column), str):
             raise TaskError(f"{where}: '{column}' is missing or no text")
+        check_text(row[column], f"{where}: '{column}'")
     answers = row.get("answers")
     if not isinstance(answers, dict) or not isinstance(answers.get("text"), list) or not answers["text"]:
         raise TaskError(

@@ -145,7 +145,7 @@ class Glue:
         """Of each example the class name (as in `labels`) with the largest logit, or the score; outputs: (n, labels).
 
         `label_names`: the model's names of its columns, matched to the task's by name; none given, the columns are
-        the task's own. Logits that are no number give None. Raises TaskError when they do not match. A regression's single column needs no name.
+        the task's own. Logits that are no finite numbers give None. Raises TaskError when they do not match. A regression's single column needs no name.
         """
         if len(outputs) != len(examples) or outputs.ndim != 2:
             raise ValueError(f"outputs have shape {outputs.shape} for {len(examples)} examples")
@@ -157,7 +157,8 @@ class Glue:
         if self.kind == "regression":
             return [float(value) for value in outputs[:, 0]]
         names = self._columns(label_names) if label_names else self.labels
-        return [None if bad else names[at] for at, bad in zip(outputs.argmax(1), np.isnan(outputs).any(1), strict=True)]
+        good = np.isfinite(outputs).all(1)
+        return [names[at] if fine else None for at, fine in zip(outputs.argmax(1), good, strict=True)]
 
     def score(self, examples: Sequence[Row], predictions: Sequence[Prediction | None]) -> Scores:
         """GLUE's metrics. A missing prediction counts as wrong: as the class after the true one, or, in regression, as

@@ -5,8 +5,8 @@ How the label is found, the first that fits:
 1. `quantboard.json` beside the data says what it is (`{"glue/qqp": {"train": "substitute"}}`; `subset`, `substitute` or
    `sample`: a declaration can make a claim weaker, never `official`).
 2. The rows are the official ones by hash: `official`.
-3. As many rows as the official split: `official` where no official hash is known to us (or they came from the hub's own
-   repository), else `substitute`, since they are not those rows.
+3. As many rows as the official split: `official` where they came from the hub's own repository; `official (by row count)`
+   where no official hash is known to us; else `substitute`, since they are not those rows.
 4. Fewer questions than SQuAD, all with ids of its form (24 hex digits): `subset (n of N)`. GLUE's rows carry nothing that
    would tell a part of the official split from something else, so they need the declaration.
 5. Anything else: `substitute`.
@@ -34,6 +34,7 @@ IDENTITY_VERSION = 1
 """Raised on purpose when readers or hashes change what they yield: forgets every remembered hash."""
 DECLARATION = "quantboard.json"
 DECLARABLE = ("subset", "substitute", "sample")
+BY_COUNT = "official (by row count)"
 STRENGTH = ("official", "subset", "substitute", "sample")
 
 
@@ -104,8 +105,15 @@ def label_of(form: Form, split: str, found: Measured, declared: str | None, from
     if found.proof:
         return "official"
     if found.rows == official:
-        return "official" if found.proof is None or from_hub else "substitute"
+        if from_hub:
+            return "official"
+        return BY_COUNT if found.proof is None else "substitute"
     return subset if found.native_ids else "substitute"
+
+
+def is_official(label: str) -> bool:
+    """By hash, by its origin, or as far as a count of rows tells."""
+    return label.split()[0] == "official"
 
 
 def identity_of(kind: str, form: Form, splits: Mapping[str, tuple[Measured, str]], origin: str = "") -> DataIdentity:
@@ -114,7 +122,9 @@ def identity_of(kind: str, form: Form, splits: Mapping[str, tuple[Measured, str]
         split: SplitIdentity(found.rows, form.splits[split].rows, found.sha256, label)
         for split, (found, label) in splits.items()
     }
-    weakest = max((part.label for part in parts.values()), key=lambda label: STRENGTH.index(label.split()[0]))
+    weakest = max(
+        (part.label for part in parts.values()), key=lambda label: (STRENGTH.index(label.split()[0]), label == BY_COUNT)
+    )
     missing = tuple(split for split in form.splits if split not in parts)
     return DataIdentity(kind, weakest, parts, origin, missing)
 

@@ -7,6 +7,7 @@ QQP are left out. Anything else that is wrong ends in a TaskError that names fil
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -116,7 +117,7 @@ def _text(path: Path) -> str:
         data = path.read_bytes()
     except OSError as error:
         raise TaskError(f"{path}: cannot be read: {error.strerror}") from error
-    if not data.strip():
+    if not data.removeprefix(codecs.BOM_UTF8).strip():
         raise TaskError(f"{path}: empty file; put the whole file there")
     try:
         return data.decode("utf-8-sig")
@@ -199,7 +200,7 @@ def _squad(path: Path) -> Iterator[Row]:
     seen: set[str] = set()
     for a, article in enumerate(_list(content, "data", f"{path}")):
         place = f"{path}: data[{a}]"
-        title = article.get("title", "") if isinstance(article, dict) else ""
+        title = article.get("title", f"data[{a}]") if isinstance(article, dict) else ""  # an article of its own
         for p, paragraph in enumerate(_list(article, "paragraphs", place)):
             at = f"{place}.paragraphs[{p}]"
             for q, question in enumerate(_list(paragraph, "qas", at)):

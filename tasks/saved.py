@@ -135,7 +135,7 @@ def _check_pair(form: Form, row: Row, numbers: Mapping[Any, int], where: str) ->
             raise TaskError(f"{where}: '{name}' is no text")
     if not form.classes:
         row["label"] = check_score(row["label"], where)
-    elif row["label"] in numbers:
+    elif isinstance(row["label"], str | int | float) and row["label"] in numbers:
         row["label"] = numbers[row["label"]]
     else:
         raise TaskError(f"{where}: unknown label {row['label']!r}; expected one of {', '.join(map(str, numbers))}")

@@ -14,7 +14,7 @@ from pathlib import Path
 from tasks.base import DataIdentity, DataRef, TaskError
 from tasks.forms import FORMS, Row, form_of
 from tasks.hub import fetch, fetched, hub_reachable, origin
-from tasks.identity import Measured, declared_label, identity_of, label_of, measure, remembered
+from tasks.identity import Measured, declared_label, identity_of, is_official, label_of, measure, remembered
 from tasks.raw import looked_for, raw_files, read_raw
 from tasks.saved import read_saved, saved_files, saved_folders, write_split_folders
 
@@ -175,7 +175,7 @@ def write_saved(names: Iterable[str], data: DataRef, folder: Path) -> list[Path]
         source = open_rows(name, data)
         target = folder.expanduser().resolve() / form_of(name).name
         identity = source.identity
-        weak = {split: part.label.split()[0] for split, part in identity.splits.items() if part.label != "official"}
+        weak = {split: part.label.split()[0] for split, part in identity.splits.items() if not is_official(part.label)}
         write_split_folders(form_of(name), {split: source.rows(split) for split in source.splits}, weak, target)
         written.append(target)
     return written

@@ -33,6 +33,8 @@ N_BEST = 20
 MAX_ANSWER_LENGTH = 30
 NO_ANSWER = "empty"
 """What BERT answers when none of the n-best pairs of a question's windows is a span."""
+BROKEN = -2
+"""Marks a question one of whose windows has logits that are no finite numbers."""
 _LONGEST_KEPT = 1000
 _CHUNK = 1024
 
@@ -130,14 +132,14 @@ class Squad:
         features: Features,
         outputs: np.ndarray[Any, Any],
         label_names: Sequence[str] = (),
-    ) -> list[str]:
+    ) -> list[str | None]:
         """The answer of each example, from start and end logits (n, longest, 2) of each window.
 
         BERT's n-best rule: of a window's 20 best starts and 20 best ends, the pairs whose start lies in the context and
         has its best context in this window, whose end lies in the context, not before the start, and which span at most
         30 tokens; of these pairs of all windows, the one with the largest sum of logits. Ties go to the earlier window,
-        then to the better start, then to the better end, the first of equals. Positions past a window's length and
-        logits that are no number never win.
+        then to the better start, then to the better end, the first of equals. Positions past a window's length never
+        win; a question one of whose windows has a logit that is no finite number has no answer, None.
         """
         if outputs.shape != (*features.input_ids.shape, 2):
             raise ValueError(f"outputs have shape {outputs.shape}, the features need {(*features.input_ids.shape, 2)}")
@@ -146,10 +148,13 @@ class Squad:
         for window, example in enumerate(features.example_index):
             if np.isfinite(score[window]) and (winner[example] < 0 or score[window] > score[winner[example]]):
                 winner[example] = window
-        answers = []
+        inside = np.arange(outputs.shape[1]) < features.lengths[:, None]
+        broken = (~np.isfinite(outputs).all(-1) & inside).any(1)
+        winner[features.example_index[broken]] = BROKEN
+        answers: list[str | None] = []
         for row, window in zip(examples, winner, strict=True):
             if window < 0:
-                answers.append(NO_ANSWER)
+                answers.append(None if window == BROKEN else NO_ANSWER)
                 continue
             first = features.extra["char_start"][window, start[window]]
             last = features.extra["char_end"][window, end[window]]

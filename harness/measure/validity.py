@@ -59,6 +59,19 @@ def _provider(placement: Mapping[str, Any]) -> Iterator[Finding]:
         )
 
 
+def unanswered(splits: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+    """Of the splits that were evaluated: an engine that puts out NaN has no accuracy, whatever the metrics make of it."""
+    for one in splits:
+        if one["missing"]:
+            yield Finding(
+                rule="no_answer",
+                what=f"{one['split']}: the engine put out no finite numbers",
+                measured=f"for {one['missing']:,} of {one['examples']:,} examples, which count as wrong",
+                bound="none",
+                remedy="values may overflow in its precision: take one that holds them, or look at the checkpoint's weights",
+            )
+
+
 def _rounds(speed: Sequence[Speed]) -> Iterator[Finding]:
     """Of the whole cell: its figures have rounds in common."""
     for profile, least in LEAST_ROUNDS.items():

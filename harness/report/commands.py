@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -95,7 +96,12 @@ def _old(everything: list[Record], entries: list[Record], name: str) -> list[Rec
 
 def _rescored_json(one: Rescored) -> dict[str, object]:
     metrics = [
-        {"split": split, "metric": name, "recorded": before.model_dump(), "now": now.model_dump()}
+        {
+            "split": split,
+            "metric": name,
+            "recorded": before.model_dump() if before else None,
+            "now": now.model_dump() if now else None,
+        }
         for split, name, before, now in one.changes()
     ]
     return {"record_id": one.old.record_id, "differs": one.differs, "metrics": metrics}
@@ -103,6 +109,8 @@ def _rescored_json(one: Rescored) -> dict[str, object]:
 
 def _print_rescored(made: list[Rescored], files: list[str]) -> None:
     from rich.table import Table
+
+    from harness.rescore import is_other
 
     table = Table(title="Scored again from stored predictions")
     for name in ("record", "cell", "split", "metric"):
@@ -112,7 +120,7 @@ def _print_rescored(made: list[Rescored], files: list[str]) -> None:
     for one in made:
         cell = f"{one.old.model} / {one.old.task} / {one.old.label} / seed {one.old.seed}"
         for split, name, before, now in one.changes():
-            mark = "" if abs(before.value - now.value) < 1e-9 else " differs"
+            mark = " differs" if is_other(before, now) else ""
             table.add_row(one.old.record_id, cell, split, name, _plain(before), _plain(now) + mark)
     out = console()
     out.print(table)
@@ -120,8 +128,8 @@ def _print_rescored(made: list[Rescored], files: list[str]) -> None:
         out.print(f"written: {path}", markup=False, highlight=False)
 
 
-def _plain(figure: Figure) -> str:
-    return show(figure).replace("[", "\\[")
+def _plain(figure: Figure | None) -> str:
+    return show(figure).replace("[", "\\[") if figure else "not there"
 
 
 def export_checkpoint(options: argparse.Namespace) -> int:
@@ -133,6 +141,12 @@ def export_checkpoint(options: argparse.Namespace) -> int:
     shown += [entry for entry in entries if entry.record_id == options.name and entry not in shown]
     checkpoint, entry = find_checkpoint(shown, options.name, options.task, paths.cache())
     files = [str(path) for path in export(checkpoint, entry, options.name, options.format, options.folder)]
+    if entry and entry.checkpoint and checkpoint.name not in entry.checkpoint.lineage:
+        print(
+            f"note: {entry.record_id} does not say which weights it ran (earlier records do not): whether these are they is"
+            " not known",
+            file=sys.stderr,
+        )
     print(json.dumps({"checkpoint": checkpoint.name, "files": files}) if options.json else "\n".join(files))
     return 0
 

@@ -14,6 +14,7 @@ from typing import Any
 from harness.record import Figure, Record, order
 from harness.report.alike import accuracy_stands, is_sample, is_whole, machine_of_board
 from tasks import task_names
+from tasks.identity import is_official
 
 MEANS = (
     "mean of the eight tasks' scores; a task's score is the mean of its official metrics (MRPC, QQP: accuracy and F1;"
@@ -59,7 +60,7 @@ def macro_averages(records: Iterable[Record]) -> list[Macro]:
 
 def _is_official(entry: Record) -> bool:
     splits = entry.data.splits if entry.data else {}
-    return all(split.label == "official" for name, split in splits.items() if name != "train")
+    return all(is_official(split.label) for name, split in splits.items() if name != "train")
 
 
 def glue_columns(macros: Sequence[Macro]) -> list[str]:
@@ -114,7 +115,7 @@ def _notes(found: dict[str, Record]) -> Iterable[str]:
     labels: dict[str, set[str]] = {}
     for name, entry in found.items():
         for split, part in (entry.data.splits if entry.data else {}).items():
-            if part.label != "official" and not is_sample(entry):
+            if not is_official(part.label) and not is_sample(entry):
                 use = "training" if split == "train" else "evaluation"
                 labels.setdefault(f"{use} data {part.label.split()[0]}", set()).add(name.removeprefix("glue/"))
     for label, tasks in labels.items():

@@ -332,7 +332,7 @@ def notes(pairs: Sequence[Pair]) -> list[str]:
     sides = [one for pair in pairs for one in (pair.mine, pair.theirs)]
     if wrong := sorted({f"{one.model}/{one.label}" for one in sides if not accuracy_stands(one)}):
         found.append(
-            f"{', '.join(wrong)} computed something else than its name says: no figure of it is to be trusted."
+            f"{', '.join(wrong)} computed something else than its name says, or no numbers: no figure of it is to be trusted."
         )
     if unsure := sorted({one.label for pair in pairs for one in (pair.mine, pair.theirs) if one.status == "invalid"}):
         found.append(

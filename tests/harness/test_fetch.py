@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from harness.sources import look_up
 from tests.tasks.loopback_hub import Fault, LoopbackHub, commit
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,6 +77,21 @@ def test_the_commit_that_was_planned_is_fetched(model: Path, tmp_path: Path) -> 
         assert "files" in fetch(hub, tmp_path / "home", REVISION=commit(model))
         assert fetch(hub, tmp_path / "home", REVISION="0" * 40)["reason"].startswith("hub:owner/name: ")
     assert "files" in fetch(hub, tmp_path / "home", REVISION=commit(model))
+
+
+def test_a_plan_without_the_hub_takes_the_commit_that_was_fetched(
+    model: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """The hub's client notes no `main` where a commit is asked for."""
+    with LoopbackHub(root(model)) as hub:
+        fetch(hub, tmp_path / "home", REVISION=commit(model))
+        environment = hub.environment(tmp_path / "home")
+    for name in ("HF_HOME", "HF_HUB_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+        if name in environment:
+            monkeypatch.setenv(name, environment[name])
+    found = look_up("hub:owner/name", tmp_path, hub=False)
+    assert (found.blocked, found.identity) == (None, {"revision": commit(model)})
 
 
 def test_no_such_model(model: Path, tmp_path: Path) -> None:

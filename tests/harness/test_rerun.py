@@ -10,7 +10,7 @@ import pytest
 from harness import record
 from harness.cells import folder_of
 from harness.errors import QuantboardError
-from harness.rerun import _cell, _check_reading
+from harness.rerun import _cell, _check_reading, _check_splits
 from tasks import DataRef
 from tests.harness.records import make_record
 from tests.harness.small import sample_spec
@@ -64,6 +64,16 @@ def test_what_a_stage_reads_is_asked_for_before_it_is_made_again(
         _check_reading(augmented, entry)
     folder_of(augmented, tmp_path).mkdir()
     _check_reading(augmented, entry)
+
+
+def test_data_with_a_split_that_the_record_had_not_is_one_line() -> None:
+    """MNLI's mismatched part, say, before the whole cell is measured for nothing."""
+    _check_splits(make_record(), ["validation"])
+    with pytest.raises(
+        QuantboardError, match="run-k: the data has other, which the record's had not; give a --data DIR"
+    ):
+        _check_splits(make_record(), ["validation", "other"])
+    _check_splits(make_record(status="failed", accuracy=[]), ["validation", "other"])
 
 
 def test_a_model_from_a_folder_needs_the_folder(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ def make(folder: Path, name: str, *, limit: int | None = None, sha256: str | Non
     here = task.identity.splits[split]
     part = Accuracy(
         split=split,
-        metrics=intervals(scores, resamples=200),
+        metrics=intervals(scores),
         primary=task.primary_metric,
         examples=len(examples),
         examples_of_split=here.rows,
@@ -99,7 +100,6 @@ def test_the_same_figures_come_back(tmp_path: Path, capsys: Any, name: str, limi
     assert {row["metric"]: row["now"]["value"] for row in one["metrics"]} == {
         metric: figure.value for metric, figure in entry.accuracy[0].metrics.items()
     }
-    assert one["metrics"][-1]["now"]["method"] != one["metrics"][-1]["recorded"]["method"]
 
 
 def test_a_figure_that_is_not_what_the_predictions_give_is_told_and_put_right(tmp_path: Path, capsys: Any) -> None:
@@ -124,6 +124,43 @@ def test_a_figure_that_is_not_what_the_predictions_give_is_told_and_put_right(tm
     assert datetime.fromisoformat(new.rescored) > datetime.fromisoformat(entry.finished)
     with np.load(tmp_path / (new.accuracy[0].scores_file or ""), allow_pickle=False) as stored:
         assert float(stored["validation/correct"].mean()) == pytest.approx(true / 100)
+
+
+@pytest.mark.parametrize("change", ["interval", "gone", "new"])
+def test_other_intervals_and_other_metrics_are_told(tmp_path: Path, capsys: Any, change: str) -> None:
+    """The very reason to score again, though no value is another."""
+    entry = make(tmp_path, "glue/mrpc")
+    metrics = dict(entry.accuracy[0].metrics)
+    if change == "interval":
+        assert metrics["f1"].low is not None
+        metrics["f1"] = metrics["f1"].model_copy(update={"low": metrics["f1"].low - 1})
+    elif change == "gone":
+        metrics["recall"] = Figure(value=50.0)
+    else:
+        del metrics["accuracy"]
+    (tmp_path / "run.jsonl").unlink()
+    part = entry.accuracy[0].model_copy(update={"metrics": metrics})
+    record.append(tmp_path / "run.jsonl", entry.model_copy(update={"accuracy": [part]}))
+    code, found, _ = call(capsys, tmp_path)
+    assert code == 1
+    (one,) = found["records"]
+    assert one["differs"]
+    told = {row["metric"]: (row["recorded"] is None, row["now"] is None) for row in one["metrics"]}
+    assert told == {"accuracy": (change == "new", False), "f1": (False, False)} | (
+        {"recall": (False, True)} if change == "gone" else {}
+    )
+    assert main(["rescore", "--results", str(tmp_path), "--data", str(tmp_path / "data")]) == 1
+    assert "differs" in capsys.readouterr().out
+
+
+def test_two_records_of_one_key_keep_a_file_each(tmp_path: Path, capsys: Any) -> None:
+    entry = make(tmp_path, "glue/mrpc")
+    shutil.copy(tmp_path / "scores" / "run-k.npz", tmp_path / "scores" / "again.npz")
+    again = entry.accuracy[0].model_copy(update={"scores_file": "scores/again.npz"})
+    record.append(tmp_path / "run.jsonl", entry.model_copy(update={"record_id": "run-again", "accuracy": [again]}))
+    assert call(capsys, tmp_path, "run-k", "run-again", "--write")[0] == 0
+    new = [one for _, one in record.read(tmp_path) if one.rescored]
+    assert len({one.record_id for one in new}) == len({one.accuracy[0].scores_file for one in new}) == 2
 
 
 @pytest.mark.parametrize("names", ["abcd", "dcba", "bdac"])

@@ -277,6 +277,23 @@ NOWHERE: dict[str, Any] = {"claimed": "memory", "detail": []}
 UNSTEADY, TOO_FEW = "not steady within 20 s", "cut off after 3 windows, too few to judge, within 20 s"
 
 
+def test_an_engine_without_numbers_is_found() -> None:
+    """Its examples count as wrong: without this a figure would stand that nothing explains."""
+    from harness.measure.validity import unanswered
+    from harness.report.alike import accuracy_stands
+    from tests.harness.records import make_record
+
+    splits = [
+        {"split": "validation_matched", "missing": 0, "examples": 10},
+        {"split": "validation_mismatched", "missing": 3, "examples": 1200},
+    ]
+    (one,) = unanswered(splits)
+    assert (one.rule, one.measured) == ("no_answer", "for 3 of 1,200 examples, which count as wrong")
+    assert one.what.startswith("validation_mismatched: ")
+    assert accuracy_stands(make_record())
+    assert not accuracy_stands(make_record(status="invalid", reason=one.what, findings=[one]))
+
+
 @pytest.mark.parametrize(
     ("rounds", "placement", "rules"),
     [

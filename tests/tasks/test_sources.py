@@ -16,6 +16,7 @@ import pytest
 from tasks import forms
 from tasks.base import DataRef, TaskError
 from tasks.forms import Official, content_key, form_of
+from tasks.identity import is_official
 from tasks.sources import detect, open_rows, resolve
 from tests.tasks.raw_files import GLUE, SQUAD_ROWS, squad_json, write_glue, write_squad
 
@@ -122,6 +123,7 @@ RTE = GLUE["glue/rte"][1].encode()
 BROKEN_GLUE: dict[str, tuple[str, bytes, str]] = {
     "empty": ("glue/rte", b"", "empty file"),
     "blank": ("glue/rte", b"\n\r\n", "empty file"),
+    "mark alone": ("glue/rte", b"\xef\xbb\xbf\n", "empty file"),
     "header only": ("glue/rte", RTE.split(b"\n")[0], "holds no rows"),
     "cut off": ("glue/rte", RTE[:-20], "line 3: 3 columns, expected 4"),
     "a tab too many": ("glue/rte", RTE.replace(b"Oil fell", b"Oil\tfell"), "line 2: 5 columns, expected 4"),
@@ -186,6 +188,10 @@ BROKEN_SQUAD: dict[str, tuple[str, str]] = {
         "data[1].paragraphs[0].qas[0] (id 000000000000000000000001): an answer needs a text and an integer",
     ),
     "question without text": (changed(question=None), "data[1].paragraphs[0].qas[0] (id 000000000000000000000001): 'question'"),
+    "half a character": (
+        changed(question="Who \ud83d?"),
+        "data[1].paragraphs[0].qas[0] (id 000000000000000000000001): 'question': character 4 is half of a pair (U+D83D)",
+    ),
     "question without id": (changed(id=7), "data[1].paragraphs[0].qas[0]: 'id' is missing or no text"),
     "an id twice": (changed(id="0" * 24), "data[1].paragraphs[0].qas[0] (id 000000000000000000000000): this id occurs twice"),
     "no questions": ('{"data": []}', "holds no rows"),
@@ -202,6 +208,17 @@ def test_broken_squad_files_end_in_one_line(tmp_path: Path, case: str) -> None:
         open_rows("squad_v1", detect("squad_v1", tmp_path)).rows("validation")
     assert str(caught.value).startswith(f"{path}: {wanted}")
     assert "\n" not in str(caught.value)
+
+
+def test_articles_without_a_title_are_articles(tmp_path: Path) -> None:
+    """By which intervals are made: one article for all of them would leave none."""
+    path = write_squad(tmp_path, files=("dev",))
+    content = squad_json()
+    for article in content["data"]:
+        del article["title"]
+    path.write_text(json.dumps(content), encoding="utf-8")
+    rows = open_rows("squad_v1", detect("squad_v1", tmp_path)).rows("validation")
+    assert [row["title"] for row in rows] == ["data[0]", "data[1]", "data[2]"]
 
 
 def test_a_file_cut_anywhere_is_said_to_be_cut_or_names_its_place(tmp_path: Path) -> None:
@@ -284,7 +301,9 @@ def test_a_declaration_never_makes_official(tmp_path: Path, text: str, wanted: s
 def test_official_by_number_where_no_hash_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     claim(monkeypatch, "glue/qqp", train=Official(2))
     write_glue(tmp_path, "glue/qqp")
-    assert labels("glue/qqp", tmp_path)["train"] == "official"
+    found = labels("glue/qqp", tmp_path)
+    assert found["train"] == "official (by row count)"
+    assert is_official(found["train"])
 
 
 def test_official_by_content_whatever_the_order_and_white_space(
@@ -302,7 +321,8 @@ def test_official_by_the_hash_of_the_file(tmp_path: Path, monkeypatch: pytest.Mo
     path = write_squad(tmp_path)
     known = hashlib.sha256(path.read_bytes()).hexdigest()
     claim(monkeypatch, "squad_v1", train=Official(3, file="0" * 64), validation=Official(3, "0" * 64, known))
-    assert labels("squad_v1", tmp_path) == {"": "official", "train": "official", "validation": "official"}
+    by_count = "official (by row count)"  # a file written anew has another hash, whatever it holds
+    assert labels("squad_v1", tmp_path) == {"": by_count, "train": by_count, "validation": "official"}
 
 
 def test_digest_follows_the_rows_alone(tmp_path: Path) -> None:

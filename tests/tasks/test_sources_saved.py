@@ -191,6 +191,8 @@ def test_wrong_rows_name_folder_and_row(tmp_path: Path) -> None:
 
     good = GLUE["glue/rte"][2]
     assert said("glue/rte", "a", [good[0], {**good[1], "label": -1}]).startswith(": row 1: unknown label -1")
+    lists = [{**row, "label": [row["label"]]} for row in good]
+    assert said("glue/rte", "e", lists).startswith(": row 0: unknown label [")
     assert said("glue/rte", "b", [{**good[0], "sentence2": None}, good[1]]) == ": row 0: 'sentence2' is no text"
     assert said("glue/rte", "c", GLUE["glue/qnli"][2]).startswith(
         ": no column 'sentence1' for glue/rte; found: question"
