@@ -1,9 +1,10 @@
 """What training with quantizers did, in parts: more training of the weights, and rounding. A trained model has had its parent's
-steps and its own; its row of the same weights without quantizers (on the baseline backend) tells the two apart."""
+steps and its own; its row of the same weights without quantizers (on the baseline backend) tells the two apart. Beside them, as
+the control, a model that was only trained on from the same parent."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.measure.paired import Comparison
@@ -18,7 +19,7 @@ class Trained:
     """Differences of the primary metric, in points, each paired over the same examples, with uncorrected intervals; None where a
     row is not there. posted: the parent's same scheme on the same backend after training, less the parent. whole: the trained
     model's, less the parent: the sum of `training` (its weights without quantizers, less the parent) and `rounding` (with them,
-    less without)."""
+    less without). scheme: empty for a control, which has no quantizers: all of it is training."""
 
     model: str
     seed: int
@@ -66,4 +67,25 @@ def in_parts(entries: Sequence[Record], split: str, beside: Mapping[str, Beside]
                 rounding=rounding,
             )
         )
-    return found
+    return [*found, *_controls(entries, split, stored)] if found else []
+
+
+def _controls(entries: Sequence[Record], split: str, stored: Stored) -> Iterator[Trained]:
+    """Models that were trained on from another of the table by fine-tuning: their rows on the baseline backend."""
+    plain = [one for one in entries if one.baseline and one.checkpoint and accuracy_stands(one)]
+    for entry in sorted(plain, key=lambda one: (one.model, one.seed)):
+        spec = entry.settings.get("checkpoint") or {}
+        parent = (spec.get("parent") or {}).get("model") if spec.get("recipe") == "finetune" else None
+        base = next(
+            (
+                one
+                for one in plain
+                if (one.model, one.seed, one.task, one.device) == (parent, entry.seed, entry.task, entry.device)
+                and not not_kin(entry, one)
+            ),
+            None,
+        )
+        part, theirs = accuracy_of(entry, split), accuracy_of(base, split) if base else None
+        if base and part and theirs:
+            whole = compare_metrics(part, theirs, stored.scores(entry, split), stored.scores(base, split))[part.primary]
+            yield Trained(entry.model, entry.seed, entry.label, "", None, whole, whole, None)

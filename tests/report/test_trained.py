@@ -61,6 +61,33 @@ def test_a_part_without_its_row_is_not_made_up(tmp_path: Path, gone: str, left: 
     assert f"int8 trained engine_int8 1 {left} " in text_of(site / "suite-squad.html")
 
 
+def test_a_model_that_was_only_trained_on_is_the_control(tmp_path: Path) -> None:
+    """Of the same parent by its weights; without a trained row there is nothing to control."""
+
+    def control(weights: str) -> Record:
+        settings = {"limit": None, "checkpoint": {"recipe": "finetune", "parent": {"model": "tiny"}}}
+        longer = of("finetune").model_copy(update={"key": "longer", "lineage": {"longer": "2", "finetune": weights}})
+        return entry("longer", 78.8, baseline=True, model="longer", settings=settings, checkpoint=longer)
+
+    lineage = {"finetune": "1", "ptq": "1", "qat": "2"}
+    known = [
+        one.model_copy(update={"checkpoint": one.checkpoint.model_copy(update={"lineage": lineage})})
+        for one in rows()
+        if one.checkpoint
+    ]
+    (board,) = boards([*known, control("1")])
+    _, one = board.trained
+    assert (one.model, one.label, one.scheme, one.posted, one.rounding) == ("longer", "torch_fp32", "", None, None)
+    assert one.training is not None
+    assert one.whole.value == one.training.value == pytest.approx(-1.2)
+    page = text_of(build(tmp_path, *known, control("1")) / "suite-squad.html")
+    assert "torch_fp32 longer none: the steps alone 1 -1.20 -1.20 " in page
+    (board,) = boards([*known, control("another training")])
+    assert [one.model for one in board.trained] == ["trained"]
+    (board,) = boards([known[0], control("1")])
+    assert board.trained == ()
+
+
 def test_weights_of_another_training_are_no_part() -> None:
     """Trained anew between the two rows: what tells them apart is not rounding alone."""
 
