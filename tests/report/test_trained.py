@@ -67,7 +67,9 @@ def test_a_model_that_was_only_trained_on_is_the_control(tmp_path: Path) -> None
     def control(weights: str) -> Record:
         settings = {"limit": None, "checkpoint": {"recipe": "finetune", "parent": {"model": "tiny"}}}
         longer = of("finetune").model_copy(update={"key": "longer", "lineage": {"longer": "2", "finetune": weights}})
-        return entry("longer", 78.8, baseline=True, model="longer", settings=settings, checkpoint=longer)
+        return entry(
+            "longer", 78.8, baseline=True, label="torch_fp32", model="longer", settings=settings, checkpoint=longer
+        )
 
     lineage = {"finetune": "1", "ptq": "1", "qat": "2"}
     known = [
