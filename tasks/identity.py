@@ -7,8 +7,9 @@ How the label is found, the first that fits:
 2. The rows are the official ones by hash: `official`.
 3. As many rows as the official split: `official` where they came from the hub's own repository; `official (by row count)`
    where no official hash is known to us; else `substitute`, since they are not those rows.
-4. Fewer questions than SQuAD, all with ids of its form (24 hex digits): `subset (n of N)`. GLUE's rows carry nothing that
-   would tell a part of the official split from something else, so they need the declaration.
+4. Fewer questions than SQuAD's: `subset (n of N)` where each is one of the split's; of the training split, whose questions
+   are not all known to us, where each has an id of its form (24 hex digits). GLUE's rows carry nothing that would tell a
+   part of the official split from something else, so they need the declaration.
 5. Anything else: `substitute`.
 """
 
@@ -28,9 +29,9 @@ from pathlib import Path
 from typing import Any
 
 from tasks.base import DataIdentity, SplitIdentity, TaskError
-from tasks.forms import FORMS, Form, Official, Row, content_key, row_digest
+from tasks.forms import FORMS, Form, Row, are_members, content_key, row_digest
 
-IDENTITY_VERSION = 1
+IDENTITY_VERSION = 2
 """Raised on purpose when readers or hashes change what they yield: forgets every remembered hash."""
 DECLARATION = "quantboard.json"
 DECLARABLE = ("subset", "substitute", "sample")
@@ -41,12 +42,12 @@ STRENGTH = ("official", "subset", "substitute", "sample")
 @dataclass(frozen=True)
 class Measured:
     """What reading a split once tells. proof: whether its rows are the official ones by hash, None where no hash is known.
-    native_ids: every id has the form of SQuAD's own."""
+    part: every row is one of the official split's, as far as is known."""
 
     rows: int
     sha256: str
     proof: bool | None
-    native_ids: bool
+    part: bool
 
 
 def cache_folder() -> Path:
@@ -64,20 +65,21 @@ def measure(form: Form, split: str, files: Sequence[Path], rows: Callable[[], Se
     stamps = [(str(path), (stat := path.stat()).st_size, stat.st_mtime_ns, stat.st_ctime_ns) for path in files]
     return remembered(
         ["split", form.name, split, asdict(official), stamps],
-        lambda: _measured(form, official, files, rows()),
+        lambda: _measured(form, split, files, rows()),
     )
 
 
-def _measured(form: Form, official: Official, files: Sequence[Path], rows: Sequence[Row]) -> Measured:
-    proof = None
+def _measured(form: Form, split: str, files: Sequence[Path], rows: Sequence[Row]) -> Measured:
+    official, proof = form.splits[split], None
     if len(rows) == official.rows:
         if official.content:
             proof = content_key(form, rows) == official.content
         # a file written anew has other bytes, so that only equality proves anything
         if not proof and official.file and len(files) == 1:
             proof = hashlib.sha256(files[0].read_bytes()).hexdigest() == official.file or proof
+    known = are_members(form, split, rows) if len(rows) < official.rows else None
     native = form.name == "squad_v1" and all(re.fullmatch(r"[0-9a-f]{24}", row["id"]) for row in rows)
-    return Measured(len(rows), row_digest(form, rows), proof, native)
+    return Measured(len(rows), row_digest(form, rows), proof, native if known is None else known)
 
 
 def remembered(key: Any, find: Callable[[], Measured]) -> Measured:
@@ -108,7 +110,7 @@ def label_of(form: Form, split: str, found: Measured, declared: str | None, from
         if from_hub:
             return "official"
         return BY_COUNT if found.proof is None else "substitute"
-    return subset if found.native_ids else "substitute"
+    return subset if found.part else "substitute"
 
 
 def is_official(label: str) -> bool:

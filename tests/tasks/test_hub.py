@@ -107,7 +107,7 @@ def test_squad_is_fetched_once_and_read_without_the_network(
     assert source.rows("train") == SQUAD_ROWS
     assert source.ready
     identity = source.identity
-    assert (identity.kind, identity.label) == ("hub", "subset (3 of 87,599)")
+    assert (identity.kind, identity.splits["train"].label) == ("hub", "subset (3 of 87,599)")
     revision = commit(served.root / "datasets" / "rajpurkar" / "squad")
     assert identity.origin == f"rajpurkar/squad@{revision}"
     # the client was told that very revision for every file

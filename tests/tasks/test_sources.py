@@ -210,6 +210,23 @@ def test_broken_squad_files_end_in_one_line(tmp_path: Path, case: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_subset_of_known_questions_is_of_these_very_questions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A translation keeps the ids; white space and the order do not matter."""
+    keys = tmp_path / "known.keys"
+    keys.write_bytes(b"".join(forms.row_key(form_of("squad_v1"), row)[: forms.KEY_BYTES] for row in SQUAD_ROWS))
+    claim(monkeypatch, "squad_v1", train=Official(87_599), validation=Official(10_570, members=str(keys)))
+    for rows, label in (
+        (SQUAD_ROWS[:2], "subset (2 of 10,570)"),
+        ([SQUAD_ROWS[2], {**SQUAD_ROWS[1], "question": "When?"}], "subset (2 of 10,570)"),
+        ([SQUAD_ROWS[0], {**SQUAD_ROWS[1], "question": "Wann?"}], "substitute"),
+        ([SQUAD_ROWS[0], {**SQUAD_ROWS[1], "id": "f" * 24}], "substitute"),
+    ):
+        write_squad(tmp_path, rows)
+        assert labels("squad_v1", tmp_path)["validation"] == label
+
+
 def test_articles_without_a_title_are_articles(tmp_path: Path) -> None:
     """By which intervals are made: one article for all of them would leave none."""
     path = write_squad(tmp_path, files=("dev",))
@@ -262,10 +279,11 @@ def labels(name: str, folder: Path) -> dict[str, str]:
 def test_fewer_questions_with_squads_ids_are_a_subset(tmp_path: Path) -> None:
     write_squad(tmp_path)
     assert labels("squad_v1", tmp_path) == {
-        "": "subset (3 of 87,599)",
+        "": "substitute",
         "train": "subset (3 of 87,599)",
-        "validation": "subset (3 of 10,570)",
+        "validation": "substitute",  # its official questions are known, and these are none of them
     }
+    assert len((Path(forms.__file__).parent / "squad_validation.keys").read_bytes()) == 10_570 * forms.KEY_BYTES
     write_squad(tmp_path, [{**SQUAD_ROWS[0], "id": "mine-1"}], files=("train",))
     assert labels("squad_v1", tmp_path)["train"] == "substitute"
     assert labels("squad_v1", tmp_path)[""] == "substitute"
