@@ -119,6 +119,13 @@ def export(checkpoint: Path, entry: Record | None, name: str, form: Format, targ
     return sorted(target.iterdir())
 
 
+def computes_padding(checkpoint: Path) -> bool:
+    """A checkpoint whose ranges are of a scheme in which padding takes part."""
+    from backends.ranges import read_ranges
+
+    return (checkpoint / "ranges.json").is_file() and read_ranges(checkpoint).scheme.padding == "max_length"
+
+
 def _check_engine(checkpoint: Path, entry: Record | None, name: str, quantize: Quantize) -> None:
     """Raises QuantboardError for ranges of a scheme that no engine, and so no ONNX file, computes."""
     from backends.ranges import read_ranges

@@ -67,7 +67,9 @@ def _folder(source: str, path: Path, extra: tuple[str, ...]) -> Source:
 
 def _hub(source: str, name: str, hub: bool, revision: str | None) -> Source:
     cache = _hub_cache(name)
-    local = _read(cache / "refs" / KEPT) or _read(cache / "refs" / "main")
+    main = _read(cache / "refs" / "main")
+    there = bool(main) and (cache / "snapshots" / str(main) / "model.safetensors").is_file()
+    local = main if there else _read(cache / "refs" / KEPT) or main
     copied = any((cache / "snapshots").glob("*/model.safetensors"))
     identity = {"revision": revision or local or "unresolved"}
     if hub or copied:
@@ -116,7 +118,7 @@ def same_as_planned(spec: CheckpointSpec, name: str, now: str | None) -> None:
 
 
 KEPT = "quantboard"
-"""The ref beside `main` in the hub's local cache: the commit whose files were taken last, which `main` need not be."""
+"""The ref beside `main` in the hub's local cache: the commit whose files were taken last, for where `main` is not there."""
 SIZES = ("num_hidden_layers", "hidden_size", "intermediate_size")
 HEADS = "num_attention_heads"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from harness.cells import PADDED
 from harness.record import Record, Speed
 from harness.training.settings import TrainSettings, in_key
 from tasks.identity import is_official
@@ -15,6 +16,11 @@ def is_sample(entry: Record) -> bool:
     return entry.data is not None and (
         entry.data.kind == "sample" or any(split.label == "sample" for split in entry.data.splits.values())
     )
+
+
+def is_padded(entry: Record) -> bool:
+    """Its scheme computes padding, so that sequences of real lengths were padded to the maximum for speed, too."""
+    return any(note.startswith(PADDED) for note in entry.notes)
 
 
 def is_whole(entry: Record) -> bool:

@@ -133,7 +133,7 @@ def _plain(figure: Figure | None) -> str:
 
 
 def export_checkpoint(options: argparse.Namespace) -> int:
-    from harness.export import export, find_checkpoint
+    from harness.export import computes_padding, export, find_checkpoint
 
     folder = options.results or paths.results()
     entries = [entry for _, entry in record.read(folder)] if folder.is_dir() else []
@@ -141,6 +141,8 @@ def export_checkpoint(options: argparse.Namespace) -> int:
     shown += [entry for entry in entries if entry.record_id == options.name and entry not in shown]
     checkpoint, entry = find_checkpoint(shown, options.name, options.task, paths.cache())
     files = [str(path) for path in export(checkpoint, entry, options.name, options.format, options.folder)]
+    if options.format == "onnx" and computes_padding(checkpoint):
+        print("note: its scheme computes padding, too: pad inputs to the max_length of its suite", file=sys.stderr)
     if entry and entry.checkpoint and checkpoint.name not in entry.checkpoint.lineage:
         print(
             f"note: {entry.record_id} does not say which weights it ran (earlier records do not): whether these are they is"

@@ -19,7 +19,7 @@ from harness import paths, record
 from harness.errors import QuantboardError
 from harness.record import Record
 from harness.report import tables
-from harness.report.alike import accuracy_stands, is_sample, is_whole, machine_of_board
+from harness.report.alike import accuracy_stands, is_padded, is_sample, is_whole, machine_of_board
 from harness.report.charts import Curve, accuracy_against_qps, names_in, points
 from harness.report.compare import Beside
 from harness.report.lacking import Asked, asked_of, in_words, lacking
@@ -160,6 +160,7 @@ def _write(environment: Environment, out: Path, shown: Sequence[Record], found: 
             entry=entry,
             sample=is_sample(entry),
             unclean=unclean,
+            padded=is_padded(entry),
             stands=accuracy_stands(entry),
             leaves=leaves,
             invalid=[tables.why_in_doubt(entry, one) for one in entry.speed],

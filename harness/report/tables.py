@@ -16,6 +16,7 @@ from harness.report.alike import (
     accuracy_stands,
     data_of,
     examples_of,
+    is_padded,
     is_sample,
     limit_of,
     machine_of_board,
@@ -34,6 +35,7 @@ from harness.report.compare import (
 from harness.report.ratios import RATE, TURNS, Load
 from harness.report.stored import Stored
 from harness.report.trained import Trained, in_parts
+from tasks.identity import BY_COUNT
 
 
 @dataclass(frozen=True)
@@ -174,11 +176,13 @@ def boards(records: Sequence[Record], stored: Stored | None = None) -> list[Boar
     groups: dict[tuple[Any, ...], list[Record]] = {}
     for entry in records:
         data = data_of(entry)
+        data = data.replace(BY_COUNT, "official")  # as records of before call the same rows
         place = (is_sample(entry), limit_of(entry) or 0, entry.suite, entry.task, machine_of_board(entry), data)
         groups.setdefault((*place, examples_of(entry)[1]), []).append(entry)
     found = []
     newest_first = sorted(groups.items(), key=lambda item: max(entry.finished for entry in item[1]), reverse=True)
     for (sample, limit, suite, task, machine, data, _), entries in sorted(newest_first, key=lambda item: item[0][:4]):
+        data = data_of(max(entries, key=order))
         measured = [entry for entry in entries if entry.accuracy]
         splits = list(dict.fromkeys(part.split for entry in measured for part in entry.accuracy)) or [""]
         parts = ", or ".join(dict.fromkeys(words for entry in entries if (words := parts_of(entry))))
@@ -279,6 +283,8 @@ def _values(
         speed = speed_of(entry, scenario, load)
         value = getattr(speed, quantity) if speed else None
         note = f"batch {speed.batch_size}" if speed and scenario == "offline" else ""
+        if speed and load == "real" and is_padded(entry):
+            note = "; ".join(filter(None, [note, f"padded to {speed.sequence_length}"]))
         shown = figure(value, note=note) if value else Value(why_untimed(entry))
         yield replace(shown, invalid=why_in_doubt(entry, speed)) if speed else shown
         if name == QPS:
@@ -336,7 +342,8 @@ def speed_up(entry: Record, beside: Beside, load: Load | None) -> Value:
         timed = beside.base is not None and entry.speed and beside.base.speed
         return Value("other device" if timed and beside.base and beside.base.device != entry.device else "")
     found = times(load, beside.ratios[load], beside.corrected_ratio(load), entry, beside.base)
-    return replace(found, note=f"batch {load[2]}; {found.note}")
+    padded = "padded; " if load[1] == "real" and is_padded(entry) else ""
+    return replace(found, note=f"batch {load[2]}; {padded}{found.note}")
 
 
 def times(

@@ -281,6 +281,10 @@ def test_a_hub_model_is_blocked_unless_the_hub_or_its_cache_has_it(make: Make, t
     cell = one(make(hub=False))
     assert cell.blocked is None
     assert cell.checkpoint.identity == {"revision": "abc123"}
+    (folder / "refs" / "quantboard").write_text("0ld")  # what was fetched last, by `rerun` of an older record, say
+    assert one(make(hub=False)).checkpoint.identity == {"revision": "abc123"}
+    (folder / "refs" / "main").write_text("newer, not copied")
+    assert one(make(hub=False)).checkpoint.identity == {"revision": "0ld"}
 
 
 def test_task_without_data_is_blocked(make: Make) -> None:

@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 
-from harness.record import Checkpoint, Finding, Quantization, Record
+from harness.cells import PADDED
+from harness.record import Checkpoint, Data, Finding, Quantization, Record, SplitData
 from harness.report.charts import names_in
 from harness.report.site import made_from_unclean
 from harness.report.tables import boards
+from tasks.identity import BY_COUNT
 from tests.harness.records import make_record, of_a_part
+from tests.report.stored_scores import in_turns
 from tests.report.test_site import build
 from tests.report.test_suite_pages import MADE, on, text_of
 
@@ -87,6 +90,31 @@ def test_a_finding_about_all_of_a_cell_marks_every_figure_of_speed(about_all: bo
     entry = make_record(status="invalid", reason=what, findings=[finding])
     (row,) = boards([entry])[0].rows
     assert sum(bool(value.invalid) for value in row.columns) == (5 if about_all else 1)
+
+
+def test_padded_speed_says_so(tmp_path: Path) -> None:
+    """Of a scheme that computes padding, beside a baseline at real lengths."""
+    padded = make_record(key="b", label="int8", notes=[f"{PADDED} 384"], turns=[in_turns((1.0, 1.1, 1.0))])
+    entries = [make_record(key="a", baseline=True, turns=[in_turns((1.0, 1.0, 1.0))]), padded]
+    site = build(tmp_path, *entries)
+    row = next(one for one in boards(entries)[0].rows if one.record.label == "int8")
+    assert sum("padded to 384" in value.note for value in row.columns) == 4  # not of the fixed length
+    assert any("×" in value.text and "; padded; " in value.note for value in row.columns)
+    assert "padded to 384" not in "".join(value.note for value in boards(entries[:1])[0].rows[0].columns)
+    assert "real, padded to 384 tokens" in text_of(site / "cell-run-b.html")
+    assert "real, 170 tokens on average" in text_of(site / "cell-run-a.html")
+
+
+def test_rows_that_were_called_official_before_stand_with_those_of_now() -> None:
+    def of(data: str, **changes: Any) -> Record:
+        split = SplitData(rows=10, official_rows=10, sha256="0", label=data)
+        return make_record(data=Data(kind="raw", label=data, splits={"validation": split}), **changes)
+
+    old, new = of("official", key="a"), of(BY_COUNT, key="b", label="int8", finished="2026-02-01T00:00:00+00:00")
+    (board,) = boards([old, new])
+    assert len(board.rows) == 2
+    assert board.data == BY_COUNT
+    assert len(boards([old, of("substitute", key="c", label="int8")])) == 2
 
 
 def test_two_seeds_have_no_standard_deviation(tmp_path: Path) -> None:
