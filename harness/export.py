@@ -123,7 +123,7 @@ def computes_padding(checkpoint: Path) -> bool:
     """A checkpoint whose ranges are of a scheme in which padding takes part."""
     from backends.ranges import read_ranges
 
-    return (checkpoint / "ranges.json").is_file() and read_ranges(checkpoint).scheme.padding == "max_length"
+    return (checkpoint / "ranges.json").is_file() and read_ranges(checkpoint).scheme.computes_padding
 
 
 def _check_engine(checkpoint: Path, entry: Record | None, name: str, quantize: Quantize) -> None:

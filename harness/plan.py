@@ -152,7 +152,7 @@ class _TaskHere:
             label=label,
             options=entry.options,
             shape=base.shape,
-            padding="max_length" if scheme and get_scheme(scheme).padding == "max_length" else suite.shape.padding,
+            padding="max_length" if scheme and get_scheme(scheme).computes_padding else suite.shape.padding,
             batch_sizes=(sample.batch_sizes if sample else None) or suite.shape.batch_sizes,
             measure=self._measure(machine, seed),
             limit=limit,

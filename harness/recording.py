@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from backends import get_backend
 from harness import record
-from harness.cells import PADDED, Cell, folder_of
+from harness.cells import Cell, folder_of
 from harness.errors import RecordError
 from harness.machine import code_digest
 from harness.origin import describe
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from harness.executor import Measured, Run, Until
 
 OTHER_SEED = "speed is measured of the suite's first seed: weights that differ by their seed alone take the same time"
+PADDED = "padding takes part in what the scheme computes, so sequences of real lengths are padded for speed, too: to"
 
 
 def kept_in(cell: Cell, run: Run) -> Path:

@@ -59,7 +59,7 @@ def observe(
     model: nn.Module, batches: Iterable[Batch], scheme: Scheme, device: Device
 ) -> tuple[dict[str, Observer], dict[str, int]]:
     """An observer of each distinct tensor that a scheme names and that is computed, after all batches; and what was seen."""
-    tokens = Tokens(padding=scheme.padding == "max_length")
+    tokens = Tokens(padding=scheme.computes_padding)
     found = blank_quantizers(model, scheme, lambda _: Observer(tokens, scheme.activations))
     remove = install(model, scheme, found)
     try:

@@ -132,6 +132,11 @@ class Scheme:
         return self.activations.symmetric
 
     @property
+    def computes_padding(self) -> bool:
+        """Padding takes part in what a model computes, so that every sequence is padded to the maximum."""
+        return self.padding == "max_length"
+
+    @property
     def simulation_only(self) -> str:
         """Why no engine computes what the scheme says, or nothing where engines do."""
         if {self.activations.rounding, self.weights.rounding} != {"half_even"}:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from harness.cells import PADDED
+from backends.fake_quant.schemes import get_scheme, scheme_names
 from harness.record import Record, Speed
 from harness.training.settings import TrainSettings, in_key
 from tasks.identity import is_official
@@ -20,7 +20,7 @@ def is_sample(entry: Record) -> bool:
 
 def is_padded(entry: Record) -> bool:
     """Its scheme computes padding, so that sequences of real lengths were padded to the maximum for speed, too."""
-    return any(note.startswith(PADDED) for note in entry.notes)
+    return entry.scheme in scheme_names() and get_scheme(entry.scheme).computes_padding
 
 
 def is_whole(entry: Record) -> bool:

@@ -28,7 +28,7 @@ def calibration_batches(
 
 def width_of(scheme: Scheme, spec: CheckpointSpec) -> int | None:
     """Tokens that every sequence is padded to; None for the longest of its batch."""
-    return spec.shape.max_length if scheme.padding == "max_length" else None
+    return spec.shape.max_length if scheme.computes_padding else None
 
 
 def _batches(features: Features, size: int, width: int | None) -> Iterator[dict[str, Any]]:

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from harness.cells import PADDED
 from harness.record import Checkpoint, Data, Finding, Quantization, Record, SplitData
 from harness.report.charts import names_in
 from harness.report.site import made_from_unclean
@@ -94,7 +93,7 @@ def test_a_finding_about_all_of_a_cell_marks_every_figure_of_speed(about_all: bo
 
 def test_padded_speed_says_so(tmp_path: Path) -> None:
     """Of a scheme that computes padding, beside a baseline at real lengths."""
-    padded = make_record(key="b", label="int8", notes=[f"{PADDED} 384"], turns=[in_turns((1.0, 1.1, 1.0))])
+    padded = make_record(key="b", label="int8", scheme="aimet_w8a8", turns=[in_turns((1.0, 1.1, 1.0))])
     entries = [make_record(key="a", baseline=True, turns=[in_turns((1.0, 1.0, 1.0))]), padded]
     site = build(tmp_path, *entries)
     row = next(one for one in boards(entries)[0].rows if one.record.label == "int8")
