@@ -1,7 +1,9 @@
 """`python -m harness ...` is the same as `quantboard ...`."""
 
+from __future__ import annotations
+
 import sys
 
-from harness.cli import main
+from harness.cli.main import main
 
 sys.exit(main())

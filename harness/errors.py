@@ -12,7 +12,24 @@
 
 from __future__ import annotations
 
+import errno
+import json
+import os
+import re
 from collections.abc import Sequence
+from pathlib import Path
+
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+def disk_fault(error: Exception, folder: Path) -> CheckpointError | None:
+    """What to say of a disk that is full or cannot be written; None for any other error."""
+    number = getattr(error, "errno", None)
+    if not isinstance(error, OSError) and "os error 28" in str(error):  # safetensors' own exception
+        number = errno.ENOSPC
+    if number not in _DISK:
+        return None
+    return CheckpointError(f"{folder}: {os.strerror(number)}; free some space or move the cache with QUANTBOARD_CACHE")
 
 
 class QuantboardError(Exception):
@@ -50,3 +67,29 @@ class WorkerFailed(CheckpointError):
 
 class RecordError(QuantboardError):
     """A results file that cannot be read or written."""
+
+
+Where = tuple[str | int, ...]
+"""Keys and list positions from the top of the file."""
+
+
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def path(where: Where) -> str:
+    """`models.bert.task."glue/cola".train`, `backends[1].name`."""
+    text = ""
+    for part in where:
+        if isinstance(part, int):
+            text += f"[{part}]"
+            continue
+        short = part if len(part) <= 60 else part[:60] + "..."
+        text += ("." if text else "") + (short if _BARE.fullmatch(short) else json.dumps(short, ensure_ascii=False))
+    return text
+
+
+def printable(text: str) -> str:
+    """The same with line breaks, control characters and lone surrogates written as escapes."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode() for char in text
+    )

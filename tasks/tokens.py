@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -91,3 +92,10 @@ def sequences(
             row[start + len(part)] = special.sep
     token_type_ids = (position >= head[:, None]) & (position < lengths[:, None])
     return input_ids, token_type_ids.astype(np.int32), lengths
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """The fast tokenizer of a checkpoint folder, without transformers."""
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_file(str(folder / "tokenizer.json"))

@@ -12,11 +12,15 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.measure import nvidia
-from harness.record import Conditions
+from harness.machine import nvidia
+from harness.records.schema import Conditions
 
 ROOT = Path("/")
+
+
 TICK = os.sysconf("SC_CLK_TCK")
+
+
 GPU_COUNTER, RAPL_COUNTER = "NVML's energy counter of the GPU board", "RAPL, all processor packages"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,3 +75,14 @@ def pad_id(features: Features) -> int:
     shortest = int(np.argmin(features.lengths))
     length = int(features.lengths[shortest])
     return int(features.input_ids[shortest, length]) if length < features.input_ids.shape[1] else 0
+
+
+SEED = 20_261_121
+
+
+def evaluated(examples: Sequence[Any], limit: int | None) -> Sequence[Any]:
+    """All of a split, or the same seeded part of `limit` examples every time, in file order."""
+    if limit is None or limit >= len(examples):
+        return examples
+    chosen = np.sort(np.random.default_rng(SEED).permutation(len(examples))[:limit])
+    return [examples[index] for index in chosen]

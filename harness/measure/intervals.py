@@ -23,12 +23,16 @@ from typing import Any
 
 import numpy as np
 
-from harness.record import Figure
+from harness.records.schema import Figure
 from tasks import Scores, Statistic
 
 Array = np.ndarray[Any, Any]
+
+
 CHUNK = 200
 """Resamples whose counts are held at once: 200 x 10,570 examples take 17 MB."""
+
+
 DEAR = 10
 """A multinomial's count costs as much as drawing so many examples one by one."""
 

@@ -61,7 +61,7 @@ def device_peak_bytes() -> int | None:
     """GPU memory that the driver accounts to this process now, its CUDA context included; None where it does not say.
 
     Engines keep what they once took (caching allocators, arenas), so at the end of a round this is the peak."""
-    from harness.measure import nvidia
+    from harness.machine import nvidia
 
     handle, _ = nvidia.open_device()
     return nvidia.process_bytes(handle, os.getpid()) if handle else None

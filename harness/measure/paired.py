@@ -29,12 +29,20 @@ from harness.measure.intervals import effective_number, is_share, resampled
 from tasks import Scores, Statistic
 
 Array = np.ndarray[Any, Any]
+
+
 RESAMPLES = 2000
 """Enough for a standard error, whose own error is then 1.6%."""
+
+
 LEVEL = 0.05
 """Of tests that decide ranks, after Holm's correction."""
+
+
 TOO_FEW = "no test"
 """How the method of a difference begins that rests on fewer than two examples or articles: it is no test."""
+
+
 MLPERF_BOUNDS = (0.999, 0.99)
 """Shares of the FP32 model's accuracy that MLPerf Inference asks of its BERT entries (bert-99.9 and bert-99)."""
 

@@ -3,75 +3,49 @@ percentile of latency holds a bound."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Sequence
-from queue import Empty, SimpleQueue
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from harness.cells import Profile
-from harness.record import Probe
+from harness.records.schema import Probe
+from harness.suite.measure import Profile
 
 if TYPE_CHECKING:
-    from harness.measure.load import Outcome
+    from harness.measure.loadgen import Outcome
+
 
 PROBE_QUERIES = 300
 """Of a test that looks for the rate: three are allowed to be late."""
+
+
 CONFIRM_QUERIES = 838
 """Of the test that confirms it: the fewest with which LoadGen's early stopping forgives two late ones. It asks for 99%
 confidence that the 99th percentile holds."""
+
+
 CLOSE = 1.05
 """The search ends when the rate that broke the bound is so close above the rate that held it."""
+
+
 STEP = 1.4
+
+
 BACK = 0.95
+
+
 CONFIRMATIONS = {"quick": 3, "mlperf": 1}
 """How many confirming tests in a row must hold, by profile: arrivals differ from test to test, and a machine from second to
 second; a test of `mlperf` takes ten minutes by itself."""
+
+
 LOWERED = {"quick": 12, "mlperf": 6}
 """How many rates, each 5% below the last, are offered whole tests, by profile."""
+
+
 PROBES = 16
+
+
 START, FLOOR = 0.6, 0.05
 """Of the rate of full batches without a pause: where the search starts, and below what it is given up."""
-
-
-class Waiting:
-    """Samples that wait while the session is busy; a thread answers as many as there are, `size` at most, oldest first.
-
-    begin: called in that thread, and waited for here: libraries keep handles and teams of threads for each thread that calls
-    them, and make them at its first call. It must not raise."""
-
-    def __init__(
-        self, answer: Callable[[Sequence[int], Sequence[int]], None], size: int, begin: Callable[[], None]
-    ) -> None:
-        self._answer, self._size, self._begin = answer, size, begin
-        self._queue: SimpleQueue[tuple[int, int] | None] = SimpleQueue()
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="server", daemon=True)
-        self._thread.start()
-        self._ready.wait()
-
-    def add(self, numbers: Sequence[int], rows: Sequence[int]) -> None:
-        for one in zip(numbers, rows, strict=True):
-            self._queue.put(one)
-
-    def close(self) -> None:
-        self._queue.put(None)
-        self._thread.join()
-
-    def _work(self) -> None:
-        try:
-            self._begin()
-        finally:
-            self._ready.set()
-        while (one := self._queue.get()) is not None:
-            part = [one]
-            try:
-                while len(part) < self._size and (one := self._queue.get_nowait()) is not None:
-                    part.append(one)
-            except Empty:
-                pass
-            self._answer([number for number, _ in part], [row for _, row in part])
-            if one is None:
-                return
 
 
 def search(

@@ -9,10 +9,20 @@ from collections.abc import Callable, Sequence
 from backends import Batch, Session
 
 WINDOW_SECONDS = 0.15
+
+
 WINDOWS = 4
+
+
 STEADY = 0.03
+
+
 LARGEST_CYCLE = 64
+
+
 ENDED_STEADY = "steady"
+
+
 NOT_STEADY = "not steady"
 """How the reason begins with which a warm-up ended; where it begins with neither, the cap left too few windows to judge."""
 

@@ -7,7 +7,7 @@ microbenchmarks, carried down to a single call). The processes are fresh ones in
 same program differ, too (Kalibera & Jones 2013).
 
 This module holds what happens inside a process (`Player`), and which batches are run how often (`schedule`); the runner's
-side, which hands out the turns, is `harness.turns`.
+side, which hands out the turns, is `harness.run.turns`.
 """
 
 from __future__ import annotations
@@ -31,12 +31,22 @@ from tasks import Features
 
 SECONDS = 4.0
 """Timed calls of a session in one round at one load take about so long, or the suite's min_duration where that is shorter."""
+
+
 MOST_BATCHES, LEAST_BATCHES = 32, 2
+
+
 LEAST_PASSES, WANTED_PASSES = 3, 8
+
+
 COLD_SECONDS = 0.25
 """Timed calls shorter than that come after one of another batch that is not timed: the caches are full of the others' work."""
+
+
 PATIENCE = 0.25
 """Seconds that a session's threads are waited for when it has answered."""
+
+
 TASKS = Path("/proc/self/task")
 
 

@@ -10,21 +10,31 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from harness.cells import Measure
-from harness.measure.nvidia import HARMFUL
+from harness.machine.nvidia import HARMFUL
 from harness.measure.steady import ENDED_STEADY, NOT_STEADY, STEADY, WINDOWS
-from harness.record import Conditions, Finding, Speed, SpeedRound
+from harness.records.schema import Conditions, Finding, Speed, SpeedRound
+from harness.suite.measure import Measure
 
 NOISE_BOUND = 0.25
 """Largest (highest - lowest) / mean of a scenario's main figure over rounds."""
+
+
 MAIN = {"single_stream": "p90_ms", "multi_stream": "p99_ms", "offline": "qps", "server": "qps"}
 """Of each scenario, as MLPerf Inference has it; server's qps is the rate that held its bound."""
+
+
 LEAST_ROUNDS = {"quick": 3, "mlperf": 5}
 """Of each profile: fewer say next to nothing about how rounds differ."""
+
+
 OTHERS_BOUND = STEAL_BOUND = 5.0
 """Percent of the processors' time, over all rounds, that other processes or the hypervisor may take."""
+
+
 THROTTLED_BOUND = 1.0
 """Percent of the processors' time, or of the GPU's samples, over all rounds."""
+
+
 AGAIN = "run it again with --fresh on a quiet machine"
 
 

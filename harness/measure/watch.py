@@ -16,12 +16,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from harness.measure import nvidia
-from harness.record import GpuConditions, Range
+from harness.machine import nvidia
+from harness.records.schema import GpuConditions, Range
 
 PERIOD = 1.0
+
+
 MOST_CPUS = 16
 """Whose clocks are read, so that a sample on a large machine costs no more than on a small one."""
+
+
 CPUFREQ, CPUINFO = "cpufreq", "/proc/cpuinfo; nominal in a virtual machine"
 
 

@@ -1,1 +1,3 @@
 """Records to tables, charts and pages."""
+
+from __future__ import annotations

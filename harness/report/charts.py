@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.record import Record
+from harness.records.schema import Record
+from harness.report.boards import Board
 from harness.report.compare import accuracy_of, speed_of
-from harness.report.tables import Board
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ LIGHT = Theme(
     "#d8dee4",
     ("#0b62c4", "#b3430f", "#1a7a3c", "#7b3fc4", "#a8641a", "#b3256e", "#2b7a8c"),
 )
+
+
 DARK = Theme(
     "dark",
     "#e6edf3",

@@ -10,23 +10,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from harness.measure.paired import (
-    Comparison,
-    all_pairs,
-    bound_held,
-    differences,
-    holm,
-    rank_ranges,
-    ratio,
-    told_apart,
-)
-from harness.record import Accuracy, Figure, Record, Speed, Turns
-from harness.report.alike import accuracy_stands, conditions, not_kin, trained_as
-from harness.report.ratios import RATE, TURNS, Load, by_turns, rounds_of, speed_ratios, took_turns
-from harness.report.stored import Stored
+from harness.measure.paired import Comparison, all_pairs, bound_held, differences, holm, rank_ranges, ratio, told_apart
+from harness.records.schema import Accuracy, Figure, Record, Speed, Turns
+from harness.records.scores import Stored
+from harness.report.comparability import accuracy_stands, conditions, not_kin, trained_as
+from harness.report.speed_ratios import RATE, TURNS, Load, by_turns, rounds_of, speed_ratios, took_turns
 from tasks import Scores
 
 Item = TypeVar("Item")
+
+
 Range = tuple[int, int]
 
 

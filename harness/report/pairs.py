@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -12,8 +11,11 @@ import numpy as np
 
 from harness.errors import QuantboardError
 from harness.measure.paired import Comparison, holm
-from harness.record import Record, order
-from harness.report.alike import (
+from harness.records.schema import Record
+from harness.records.scores import Stored
+from harness.records.store import select
+from harness.report.columns import p_text
+from harness.report.comparability import (
     accuracy_stands,
     data_with_limit,
     doubt_of_training,
@@ -24,9 +26,7 @@ from harness.report.alike import (
     other_training,
 )
 from harness.report.compare import compare_metrics
-from harness.report.ratios import TURNS, Load, shared_rounds, speed_ratios
-from harness.report.stored import Stored
-from harness.report.tables import p_text
+from harness.report.speed_ratios import TURNS, Load, shared_rounds, speed_ratios
 
 COLUMNS = ("task", "seed", "data", "figure", "A", "B", "A against B [95%]", "p, Holm")
 
@@ -44,43 +44,6 @@ class Pair:
     """Examples to which both gave the same answer (label or text), and all; None where answers are scores or not stored."""
     corrected: Mapping[str | Load, float | None] = field(default_factory=dict)
     """Holm's p over all pairs that are shown together, for each metric and figure of its own."""
-
-
-def select(records: Sequence[Record], name: str, *, lacking: Sequence[Record] = (), what: str = "") -> list[Record]:
-    """The records that a name means: a record id or the beginning of a single one, a label, a backend, a model, or
-    MODEL/LABEL. Raises QuantboardError where it means none. lacking: records without `what` the caller needs, such as were
-    skipped; a name that means these alone is told so."""
-    found = _named(records, name)
-    if found:
-        return found
-    if without := _named(lacking, name):
-        raise QuantboardError(_why_without(without, name, what))
-    known = sorted({one for entry in records for one in names_of(entry)})
-    near = difflib.get_close_matches(name, known, 1)
-    rest = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(known[:12]) or 'no records yet'}"
-    raise QuantboardError(f"no record is called '{name}'; {rest}")
-
-
-def _named(records: Sequence[Record], name: str) -> list[Record]:
-    by_id = [entry for entry in records if entry.record_id == name]
-    if not by_id:
-        by_id = [entry for entry in records if len(name) >= 8 and entry.record_id.startswith(name)]
-        if len(by_id) > 1:
-            raise QuantboardError(f"'{name}' is the beginning of {len(by_id)} record ids; give more of it")
-    return by_id or [entry for entry in records if name in names_of(entry)]
-
-
-def _why_without(entries: Sequence[Record], name: str, what: str) -> str:
-    """Of the newest; reasons may come from a log and have several lines."""
-    newest = max(entries, key=order)
-    reason = f" ({' '.join(newest.reason.split())})" if newest.reason else ""
-    more = f", like {len(entries) - 1} more that '{name}' means" if len(entries) > 1 else ""
-    remedy = " ".join(newest.remedy.split()) or f"run it again: {newest.command}"
-    return f"{newest.record_id} is {newest.status}{reason} and so has no {what}{more}; {remedy}"
-
-
-def names_of(entry: Record) -> tuple[str, ...]:
-    return (entry.label, entry.backend, entry.model, f"{entry.model}/{entry.label}")
 
 
 def pair_up(records: Sequence[Record], mine: str, theirs: str, tasks: Sequence[str], stored: Stored) -> list[Pair]:

@@ -12,7 +12,8 @@ import pytest
 
 from backends import BackendError
 from backends.fake_quant.schemes import Quantizer, Scheme, get_scheme, scheme_names
-from harness.cells import SCHEME_VERSIONS, digest
+from harness.machine.digests import digest
+from harness.plan.spec import SCHEME_VERSIONS
 
 
 @pytest.mark.parametrize(

@@ -15,13 +15,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.cell import SAMPLES, Job, write_samples
-from harness.cells import Cell, CheckpointSpec, Measure
-from harness.children import run_module
-from harness.measure.assemble import speeds
+from harness.machine.processes import run_module
 from harness.measure.watch import Watch
-from harness.record import Finding, Speed
-from harness.turns import take_turns
+from harness.plan.spec import Cell, CheckpointSpec
+from harness.records.schema import Finding, Speed
+from harness.run.assemble import speeds
+from harness.run.features import SAMPLES, write_samples
+from harness.run.job import Job
+from harness.run.turns import take_turns
+from harness.suite.measure import Measure
 from tasks import DataRef, Features, Shape
 from tests.backends.checkpoints import BERT_TINY, make_checkpoint
 

@@ -61,7 +61,7 @@ SLOWED = Slowed()
 
 if __name__ == "__main__":
     import backends
-    from harness.cell import main
+    from harness.run.cell import main
 
     backends._REGISTRY["slowed"] = "tests.bench.slowed:SLOWED"
     sys.exit(main(sys.argv[1:]))

@@ -30,9 +30,9 @@ from backends.fake_quant.quantizers import FakeQuantize
 from backends.fake_quant.simulate import simulate
 from backends.ranges import read_ranges, write_ranges
 from backends.torch_eager import TORCH_FP32
-from harness.machine import cores
-from harness.recipes import load_tokenizer
+from harness.machine.hardware import cores
 from tasks import DataRef, Features, Shape, open_task
+from tasks.tokens import load_tokenizer
 
 BATCH, INPUTS, TRACED = 16, 2000, 64
 LENGTHS = {"squad_v1": 384}

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from backends import Settings, get_backend
-from harness.machine import cores, describe
+from harness.machine.hardware import cores, describe
 from tests.backends.checkpoints import MINILM, make_checkpoint
 
 LENGTH, BATCH, TURNS = 384, 16, 5

@@ -19,10 +19,11 @@ from torch.utils.benchmark import Timer
 
 from backends import Batch, Session, Settings, get_backend
 from harness.measure.conditions import Counters
-from harness.measure.load import loadgen_settings, run_scenario, run_test
+from harness.measure.loadgen import loadgen_settings, run_test
 from harness.measure.samples import Samples, make_samples
+from harness.measure.scenarios import run_scenario
 from harness.measure.steady import warm_up_on
-from harness.record import SpeedRound
+from harness.records.schema import SpeedRound
 from tests.backends.checkpoints import BERT_TINY, make_checkpoint
 from tests.backends.in_memory import InMemorySession
 from tests.bench.measuring import BATCH, LENGTH, MEASURE, made_up, share

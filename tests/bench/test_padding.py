@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from backends import Session, Settings, get_backend
-from harness.machine import cores
+from harness.machine.hardware import cores
 from harness.measure.inference import Inference, run_features
 from tasks import DataRef, Features, Shape, Task, open_task
 from tests.backends.checkpoints import BERT_TINY, make_checkpoint

@@ -18,9 +18,9 @@ from backends.fake_quant.simulate import install, names_of, parameter_of
 from backends.fake_quant.tensors import source
 from backends.fake_quant.training import trained_quantizer
 from backends.torch_eager import load_model
-from harness.machine import cores
-from harness.training.cpu import prepare_process, register_attention, replace_dropout
-from harness.training.loop import autocast, native_precision
+from harness.checkpoints.training.cpu import prepare_process, register_attention, replace_dropout
+from harness.checkpoints.training.loop import autocast, native_precision
+from harness.machine.hardware import cores
 from tests.backends.checkpoints import MINILM, make_checkpoint
 
 STEPS = 4

@@ -13,8 +13,9 @@ from typing import Any
 
 from backends import Settings, get_backend
 from harness.measure.conditions import Counters
-from harness.measure.load import loadgen_settings, run_scenario, run_test
+from harness.measure.loadgen import loadgen_settings, run_test
 from harness.measure.samples import make_samples
+from harness.measure.scenarios import run_scenario
 from harness.measure.server import CONFIRM_QUERIES
 from tests.backends.checkpoints import BERT_TINY, make_checkpoint
 from tests.bench.measuring import BATCH, LENGTH, MEASURE, made_up, quiet_or_skip, share

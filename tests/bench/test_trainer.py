@@ -11,11 +11,11 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
 
-from harness.machine import cores
-from harness.training.cpu import prepare_process
-from harness.training.finetune import begin
-from harness.training.loop import native_precision, train
-from harness.training.settings import TrainSettings
+from harness.checkpoints.training.cpu import prepare_process
+from harness.checkpoints.training.finetune import begin
+from harness.checkpoints.training.loop import native_precision, train
+from harness.machine.hardware import cores
+from harness.suite.train import TrainSettings
 from tasks.base import Features
 from tests.backends.checkpoints import MINILM
 

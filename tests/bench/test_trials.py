@@ -20,9 +20,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
-from harness import paths
-from harness.cells import digest
-from harness.machine import describe
+from harness.machine import paths
+from harness.machine.digests import digest
+from harness.machine.hardware import describe
 from harness.measure.paired import Comparison, ratio
 from harness.measure.turns import COLD_SECONDS, LEAST_BATCHES, LEAST_PASSES, MOST_BATCHES, WANTED_PASSES
 from tests.backends.checkpoints import BERT_TINY

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from harness import record
+from harness.records import store
 from harness.report.site import render
 from tests.harness.records import make_record
 from tests.report.test_macro import METRICS, entry
@@ -63,8 +63,8 @@ def probe(site: Path, page: str, header: str, width: int) -> dict[str, Any]:
 @pytest.mark.parametrize("width", [1280, 390])
 def test_the_table_sorts_and_fits(tmp_path: Path, width: int) -> None:
     for key, f1, qps in (("a", 70.0, 30.0), ("b", 80.0, 20.0), ("c", 75.0, 10.0)):
-        record.append(tmp_path / "results" / "run.jsonl", make_record(key=key, label=key, f1=f1, qps=qps))
-    record.append(tmp_path / "results" / "run.jsonl", make_record(key="s", label="s", status="skipped", accuracy=[]))
+        store.append(tmp_path / "results" / "run.jsonl", make_record(key=key, label=key, f1=f1, qps=qps))
+    store.append(tmp_path / "results" / "run.jsonl", make_record(key="s", label="s", status="skipped", accuracy=[]))
     found = probe(render(tmp_path / "results", tmp_path / "site").parent, "suite-squad.html", "f1", width)
     assert found["before"] == ["a", "b", "c"]  # fastest first
     assert found["down"] == ["b", "c", "a"]
@@ -78,9 +78,7 @@ def test_the_table_sorts_and_fits(tmp_path: Path, width: int) -> None:
 def test_a_page_with_a_macro_average_sorts_every_table(tmp_path: Path) -> None:
     for task in METRICS:
         for label, seed in (("a", 1), ("b", 2)):
-            record.append(
-                tmp_path / "results" / "run.jsonl", entry(task, seed=seed).model_copy(update={"label": label})
-            )
+            store.append(tmp_path / "results" / "run.jsonl", entry(task, seed=seed).model_copy(update={"label": label}))
     found = probe(render(tmp_path / "results", tmp_path / "site").parent, "suite-glue.html", "seed", 1280)
     assert sorted(found["before"]) == ["a", "b"]
     assert found["down"] == ["b", "a"]

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from harness.children import REPLIES
+from harness.machine.processes import REPLIES
 
 if __name__ == "__main__":
     with os.fdopen(int(os.environ[REPLIES]), "w", buffering=1) as replies:

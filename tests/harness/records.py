@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from harness.record import Accuracy, Data, Figure, Flops, Memory, PlacementRecord, Record, Speed, SpeedRound, SplitData
+from harness.records.schema import (
+    Accuracy,
+    Data,
+    Figure,
+    Flops,
+    Memory,
+    PlacementRecord,
+    Record,
+    Speed,
+    SpeedRound,
+    SplitData,
+)
 
 OFFERED: tuple[tuple[Literal["single_stream", "offline"], int], ...] = (("single_stream", 1), ("offline", 16))
 LOADS: tuple[Literal["fixed", "real"], ...] = ("fixed", "real")

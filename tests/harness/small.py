@@ -12,10 +12,10 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel
 
-from harness.cells import CheckpointSpec, folder_of
-from harness.checkpoint import ensure
+from harness.checkpoints.make import ensure
 from harness.errors import CheckpointError
-from harness.training.settings import TrainSettings
+from harness.plan.spec import CheckpointSpec, folder_of
+from harness.suite.train import TrainSettings
 from tasks import DataRef, Shape
 from tasks.sample import sample_tokenizer
 

@@ -11,15 +11,20 @@ from typing import Any
 
 import pytest
 
-import harness.executor
-from harness.cells import Cell, folder_of
-from harness.checkpoint import as_planned, ensure
-from harness.children import KEEP_MEMORY, Ended, _environment
+import harness.records.store
+import harness.run.context
+import harness.run.executor
+import harness.run.group
+import harness.run.steps
+from harness.checkpoints.make import as_planned, ensure
 from harness.errors import CheckpointError, QuantboardError
-from harness.executor import CellFailed, Measured, Run, _as_planned, _drop_foreign, execute
-from harness.prepare import new_run
-from harness.recording import kept_in, state_of
-from harness.sources import corpus_identity, look_up
+from harness.machine.processes import KEEP_MEMORY, Ended, _environment
+from harness.plan.sources import corpus_identity, look_up
+from harness.plan.spec import Cell, folder_of
+from harness.run.assemble import state_of
+from harness.run.context import CellFailed, Measured, Run, kept_in, new_run
+from harness.run.executor import execute
+from harness.run.steps import _as_planned, _drop_foreign
 from tasks import DataRef, data_identity
 from tests.bench.measuring import Bench
 from tests.harness.records import make_record
@@ -112,8 +117,8 @@ def test_a_record_of_other_instructions_is_no_record_of_this_machine(
         begun.append(cell)
         return old
 
-    monkeypatch.setattr(harness.executor, "_begin", begin)
-    monkeypatch.setattr(harness.executor, "record", SimpleNamespace(append=lambda path, entry: None))
+    monkeypatch.setattr(harness.run.executor, "_begin", begin)
+    monkeypatch.setattr(harness.run.executor, "record", SimpleNamespace(append=lambda path, entry: None))
     assert list(execute([cell], run, {cell.key: old}, fresh=False, until=None)) == [old]
     assert begun == ([] if done else [cell])
 
@@ -132,7 +137,7 @@ def test_a_cell_of_another_run_is_not_begun(cell: Cell, run: Run, monkeypatch: p
         raise QuantboardError("another run")
 
     asked: list[list[str]] = []
-    monkeypatch.setattr(harness.executor, "claimed", claimed)
+    monkeypatch.setattr(harness.run.executor, "claimed", claimed)
     kept_in(cell, run).mkdir(parents=True)
     old = make_record(key=cell.key, machine={"flags": ["avx2"]})
     todo, blocked = replace(cell, key="todo"), replace(cell, key="blocked", blocked=("no GPU", "get one"))
@@ -153,11 +158,11 @@ def test_memory_is_kept_where_neither_speed_nor_memory_is_a_figure(
         kept.append(keep_memory)
         return Ended(1, "it ended", ())
 
-    monkeypatch.setattr(harness.executor, "run_module", run_module)
+    monkeypatch.setattr(harness.run.executor, "run_module", run_module)
     for mode in ("build", "accuracy", "speed"):
         with pytest.raises(CellFailed, match="it ended"):
-            harness.executor._step(cell, run, mode, mode, 1)
-    assert harness.executor.ensure_checkpoint(sample_spec(seed=77), run)
+            harness.run.steps._step(cell, run, mode, mode, 1)
+    assert harness.run.steps.ensure_checkpoint(sample_spec(seed=77), run)
     assert kept == [True, True, False, True]
     for setting in KEEP_MEMORY:
         monkeypatch.delenv(setting, raising=False)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from harness.cells import CheckpointSpec
-from harness.training.settings import TrainSettings
+from harness.plan.spec import CheckpointSpec
+from harness.suite.train import TrainSettings
 from tasks import DataRef, Shape
 
 GIVEN: dict[str, Any] = {"learning_rate": 1e-4, "epochs": 2.0}

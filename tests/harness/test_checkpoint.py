@@ -22,17 +22,17 @@ from safetensors.torch import load_file
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
 from backends.ranges import read_ranges
-from harness import checkpoint
-from harness.cells import CheckpointSpec, folder_of
-from harness.checkpoint import ensure, main
+from harness.checkpoints import make
+from harness.checkpoints.make import ensure, main
+from harness.checkpoints.origin import describe
+from harness.checkpoints.training.loop import native_precision
 from harness.errors import CheckpointError
-from harness.executor import ensure_checkpoint
-from harness.origin import describe
-from harness.recipes import load_tokenizer
-from harness.training.loop import native_precision
+from harness.plan.spec import CheckpointSpec, folder_of
+from harness.run.steps import ensure_checkpoint
 from tasks import DataRef, TaskError
 from tasks.sample import sample_tokenizer
 from tasks.squad import Squad
+from tasks.tokens import load_tokenizer
 from tests.harness.small import ROOT, SIZES, cache, loads, own_cache, ptq, sample_spec, train, trained
 
 __all__ = ["cache", "own_cache", "trained"]  # fixtures
@@ -77,7 +77,7 @@ def test_the_origin_says_what_was_done(trained: Path) -> None:
 
 
 def test_a_made_checkpoint_is_not_made_again(trained: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "_make", None)
+    monkeypatch.setattr(make, "_make", None)
     assert ensure(sample_spec(), cache) == trained
     renamed = sample_spec(model="another name", data=DataRef("sample", "elsewhere"))
     assert ensure(renamed, cache) == trained
@@ -100,7 +100,7 @@ def test_nothing_half_made_has_the_name(tmp_path: Path, monkeypatch: pytest.Monk
     left.mkdir(parents=True)
     (left / "model.safetensors").write_text("of a process that was killed")
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "origin", crash)
+        patch.setattr(make, "origin", crash)
         with pytest.raises(RuntimeError):
             ensure(spec, tmp_path)
     assert not folder_of(spec, tmp_path).exists()
@@ -118,7 +118,7 @@ def job(folder: Path, spec: CheckpointSpec, name: str = "job.json") -> Path:
 def start(path: Path) -> subprocess.Popen[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [sys.executable, "-m", "harness.checkpoint", str(path)],
+        [sys.executable, "-m", "harness.checkpoints.make", str(path)],
         cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 
@@ -216,7 +216,7 @@ def test_what_was_made_of_another_training_is_not_used(trained: Path, tmp_path: 
 def test_a_parent_that_is_replaced_while_a_checkpoint_is_made_is_told(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cache, follow = tmp_path / "cache", vars(checkpoint)["_follow"]
+    cache, follow = tmp_path / "cache", vars(make)["_follow"]
     parent = Path(shutil.copytree(trained, cache / "checkpoints" / trained.name))
     content = json.loads((parent / "origin.json").read_text())
     new = {name: {trained.name: "new"} if name == "lineage" else value for name, value in content.items()}
@@ -226,7 +226,7 @@ def test_a_parent_that_is_replaced_while_a_checkpoint_is_made_is_told(
         (parent / "origin.json").write_text(json.dumps(new))
         return facts
 
-    monkeypatch.setattr(checkpoint, "_follow", replaced)
+    monkeypatch.setattr(make, "_follow", replaced)
     with pytest.raises(
         CheckpointError, match="tiny on squad_v1: a checkpoint that it is made from was replaced meanwhile"
     ):

@@ -13,15 +13,15 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForQuestionAnswering, RobertaConfig
 
 from backends.base import BackendError
-from harness import checkpoint
-from harness.cells import CORPUS
-from harness.checkpoint import ensure
+from harness.checkpoints import make
+from harness.checkpoints.make import ensure
+from harness.checkpoints.origin import describe
+from harness.checkpoints.training import finetune
 from harness.errors import CheckpointError, SourceUnavailable
-from harness.origin import describe
-from harness.recipes import load_tokenizer
-from harness.sources import ranges_of
-from harness.training import finetune
+from harness.plan.sources import ranges_of
+from harness.plan.spec import CORPUS
 from tasks import DataRef, Shape
+from tasks.tokens import load_tokenizer
 from tests.harness.small import (
     SIZES,
     cache,
@@ -337,6 +337,6 @@ def test_a_disk_that_fills_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, f
             raise OSError(28, "No space left on device")
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr(checkpoint, "origin", origin)
+    monkeypatch.setattr(make, "origin", origin)
     fails(sample_spec(), tmp_path, "No space left on device; free some space or move the cache with QUANTBOARD_CACHE")
     assert not list((tmp_path / "cache" / "checkpoints").glob(".part*"))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.children import KEEP_MEMORY, Gone, Served, run_module, tail
+from harness.machine.processes import KEEP_MEMORY, Gone, Served, run_module, tail
 
 
 def module(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -85,7 +85,7 @@ def test_a_child_dies_with_a_parent_that_is_killed(tmp_path: Path, monkeypatch: 
     mark = tmp_path / "pid"
     name = module(
         tmp_path,
-        "from harness.children import die_with_parent; die_with_parent()\n"
+        "from harness.machine.processes import die_with_parent; die_with_parent()\n"
         f"import os, time; open({str(mark)!r}, 'w').write(str(os.getpid())); time.sleep(600)",
         monkeypatch,
     )
@@ -93,7 +93,7 @@ def test_a_child_dies_with_a_parent_that_is_killed(tmp_path: Path, monkeypatch: 
         [
             sys.executable,
             "-c",
-            f"from pathlib import Path; from harness.children import run_module; "
+            f"from pathlib import Path; from harness.machine.processes import run_module; "
             f"run_module({name!r}, Path('job'), Path({str(tmp_path / 'log')!r}), timeout=600)",
         ]
     )

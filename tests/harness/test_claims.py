@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.cells import Cell
-from harness.claims import claimed
 from harness.errors import QuantboardError
+from harness.plan.spec import Cell
+from harness.run.executor import claimed
 from tests.bench.measuring import Bench
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +21,7 @@ HOLD = """
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from harness.claims import claimed
+from harness.run.executor import claimed
 with claimed([SimpleNamespace(key=sys.argv[2])], Path(sys.argv[1])):
     print("holds", flush=True)
     sys.stdin.read()

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from harness.cli import command, parser
-from harness.prepare import plan_offline
-from harness.report.terminal import print_plan
+from harness.cli.main import parser
+from harness.cli.suites import command, plan_offline
+from harness.cli.terminal import print_plan
 from tests.tasks.raw_files import GLUE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,7 +45,7 @@ def test_they_answer_at_once_without_an_engine(words: tuple[str, ...], tmp_path:
         [sys.executable, "-X", "importtime", "-m", "harness", *words], cwd=ROOT, text=True, capture_output=True
     ).stderr
     imported = {line.rsplit("|", 1)[-1].strip() for line in trace.splitlines() if "|" in line}
-    assert "harness.cli" in imported
+    assert "harness.cli.main" in imported
     assert not imported & {"torch", "transformers", "onnx", "onnxruntime", "datasets", "pandas", "matplotlib"}
 
 

@@ -16,16 +16,24 @@ import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM
 
-from harness.cells import CORPUS, CheckpointSpec
-from harness.checkpoint import as_planned, ensure
+from harness.checkpoints.make import as_planned, ensure
+from harness.checkpoints.training import augment
+from harness.checkpoints.training.augment import Option, Pieces, augmented, exchange
+from harness.checkpoints.training.corpus import (
+    Row,
+    about_text,
+    documents,
+    kept_sequences,
+    read_sequences,
+    text_features,
+)
+from harness.checkpoints.training.glove import nearest
+from harness.checkpoints.training.masked_lm import Blanks, blanks_loss
+from harness.checkpoints.training.states import Progress, Training
 from harness.errors import CheckpointError
-from harness.sources import corpus_identity, file_hash
-from harness.training import augment
-from harness.training.augment import Option, Pieces, augmented, exchange
-from harness.training.corpus import Row, about_text, documents, kept_sequences, read_sequences, text_features
-from harness.training.glove import nearest
-from harness.training.masked_lm import Blanks, blanks_loss
-from harness.training.states import Progress, Training
+from harness.machine.digests import file_hash
+from harness.plan.sources import corpus_identity
+from harness.plan.spec import CORPUS, CheckpointSpec
 from tasks import DataRef, Features, Shape
 from tasks.sample import SAMPLE_VERSION, sample_tokenizer
 from tests.harness.small import SIZES, encoder, sample_spec, train

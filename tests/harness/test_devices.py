@@ -19,27 +19,27 @@ import torch
 from safetensors.torch import load_file
 
 from backends.ranges import read_ranges
-from harness.cells import CheckpointSpec, folder_of
-from harness.checkpoint import ensure
-from harness.children import Ended
+from harness.checkpoints.make import ensure
+from harness.checkpoints.origin import describe
+from harness.checkpoints.training.devices import Crew
 from harness.errors import SourceUnavailable
-from harness.executor import _checkpoint_outcome
-from harness.origin import describe
-from harness.training.devices import Crew
-from harness.training.settings import in_key
+from harness.machine.processes import Ended
+from harness.plan.spec import CheckpointSpec, folder_of
+from harness.run.steps import _checkpoint_outcome
+from harness.suite.train import in_key
 from tests.harness.small import ROOT, SIZES, sample_spec, train
 from tests.harness.test_distill_stages import TEACHER, stage
 from tests.harness.test_qat import trained_from
 
 
 def start(folder: Path, spec: CheckpointSpec) -> subprocess.Popen[str]:
-    """`python -m harness.checkpoint`, as a run starts it."""
+    """`python -m harness.checkpoints.make`, as a run starts it."""
     job = folder / "job.json"
     job.write_text(json.dumps({"spec": asdict(spec), "cache": str(folder / "cache")}))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     return subprocess.Popen(
-        [sys.executable, "-m", "harness.checkpoint", str(job)],
+        [sys.executable, "-m", "harness.checkpoints.make", str(job)],
         cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 

@@ -11,9 +11,8 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification, BertModel
 
-from harness.errors import CheckpointError
-from harness.labels import columns_of
-from harness.training.distill import (
+from harness.checkpoints.labels import columns_of
+from harness.checkpoints.training.distill_losses import (
     Mimic,
     attention_loss,
     hidden_loss,
@@ -24,6 +23,7 @@ from harness.training.distill import (
     register_scores,
     soft_cross_entropy,
 )
+from harness.errors import CheckpointError
 from tasks import DataRef, open_task
 
 

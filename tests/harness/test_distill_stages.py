@@ -16,12 +16,12 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModel, AutoModelForQuestionAnswering
 
-from harness.cells import CORPUS, CheckpointSpec, folder_of
-from harness.checkpoint import ensure
+from harness.checkpoints.make import ensure
+from harness.checkpoints.origin import describe
+from harness.checkpoints.training import distill_losses as distill
+from harness.checkpoints.training.distill_losses import intermediate
 from harness.errors import CheckpointError
-from harness.origin import describe
-from harness.training import distill
-from harness.training.distill import intermediate
+from harness.plan.spec import CORPUS, CheckpointSpec, folder_of
 from tasks import Shape
 from tasks.sample import SAMPLE_VERSION
 from tests.harness.small import SIZES, ptq, sample_spec, train

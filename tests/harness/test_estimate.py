@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import estimate
-from harness.cells import folder_of
+from harness.plan.spec import folder_of
+from harness.run import estimate
 from tests.harness.test_plan import Make, identity, make
 
 __all__ = ["make"]

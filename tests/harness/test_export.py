@@ -16,15 +16,15 @@ from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
 from backends import BackendError, Settings, get_backend, tensor_rt
 from backends.tensor_rt import TensorRT
-from harness import record
-from harness.cells import CheckpointSpec
-from harness.checkpoint import ensure
-from harness.cli import main, parser
+from harness.checkpoints.export import export as write
+from harness.checkpoints.export import find_checkpoint
+from harness.checkpoints.make import ensure
+from harness.checkpoints.origin import describe
+from harness.cli.main import main, parser
 from harness.errors import QuantboardError
-from harness.export import export as write
-from harness.export import find_checkpoint
-from harness.origin import describe
-from harness.record import Checkpoint
+from harness.plan.spec import CheckpointSpec
+from harness.records import store
+from harness.records.schema import Checkpoint
 from tests.harness.records import make_record
 from tests.harness.small import ptq, sample_spec
 
@@ -44,7 +44,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for backend, spec, more in rows:
         checkpoint = describe(ensure(spec, folder / "cache"))
         entry = make_record(key=backend, backend=backend, label=backend, checkpoint=checkpoint, **more)
-        record.append(folder / "results" / "squad" / "run.jsonl", entry)
+        store.append(folder / "results" / "squad" / "run.jsonl", entry)
     return folder
 
 
@@ -218,13 +218,13 @@ def test_a_cell_that_was_not_measured_has_no_checkpoint(tmp_path: Path, capsys: 
     entry = make_record(
         key="no", label="none", accuracy=[], speed=[], status="skipped", reason="no GPU", remedy="use one that has"
     )
-    record.append(tmp_path / "run.jsonl", entry)
+    store.append(tmp_path / "run.jsonl", entry)
     assert main(["export", name, "--format", "onnx", str(tmp_path / "out"), "--results", str(tmp_path)]) == 2
     assert capsys.readouterr().err == "run-no is skipped (no GPU) and so has no checkpoint; use one that has\n"
 
 
 def test_a_name_of_several_checkpoints_asks_for_more(place: Path) -> None:
-    entries = [entry for _, entry in record.read(place / "results")]
+    entries = [entry for _, entry in store.read(place / "results")]
     other = make_record(key="rte", task="glue/rte", checkpoint=describe(place / "cache" / "checkpoints" / STATIC.key))
     with pytest.raises(QuantboardError) as caught:
         find_checkpoint([*entries, other], "tiny/torch_fp32", [], place / "cache")

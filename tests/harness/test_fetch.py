@@ -13,14 +13,14 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from harness.sources import look_up
+from harness.plan.sources import look_up
 from tests.tasks.loopback_hub import Fault, LoopbackHub, commit
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = """
 import json, os
 from harness.errors import SourceUnavailable
-from harness.fetch import find_source
+from harness.checkpoints.hub import find_source
 try:
     folder = find_source("hub:owner/name", os.environ.get("REVISION"))
     print(json.dumps({"files": sorted(path.name for path in folder.iterdir()), "folder": str(folder)}))
@@ -174,7 +174,7 @@ def test_the_hubs_own_conversion_is_taken(model: Path, tmp_path: Path) -> None:
 
         hub._server.RequestHandlerClass = Handler
         found = fetch(hub, tmp_path / "home")
-        code = "from harness.sources import hub_revision; print(hub_revision('hub:owner/name'))"
+        code = "from harness.checkpoints.hub import hub_revision; print(hub_revision('hub:owner/name'))"
         given = {"cwd": ROOT, "env": hub.environment(tmp_path / "other"), "capture_output": True, "text": True}
         revision = subprocess.run([sys.executable, "-c", code], check=True, **given).stdout.strip()  # type: ignore[call-overload]
         assert revision == commit(converted)  # which is what a plan's key then names

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import BertConfig, BertForSequenceClassification
 
-from harness.checkpoint import ensure
+from harness.checkpoints.labels import columns_of, label_names
+from harness.checkpoints.make import ensure
 from harness.errors import CheckpointError
-from harness.labels import columns_of, label_names
 from tasks import DataRef, Task, TaskError, open_task
 from tasks.sample import sample_tokenizer
 from tests.harness.small import SIZES, edit, fails, glue, loads, sample_spec, train

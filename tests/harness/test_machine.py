@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness import machine
+from harness.machine import hardware, software
 
 
 def kernel_files(root: Path, files: dict[str, str]) -> Path:
@@ -25,33 +25,33 @@ def kernel_files(root: Path, files: dict[str, str]) -> Path:
 
 
 def test_a_machine_is_plain_data_and_does_not_tell_its_name() -> None:
-    found = machine.describe()
+    found = hardware.describe()
     text = json.dumps(found)
     assert json.loads(text) == found
     assert 1 <= found["cores"] <= found["logical_cores"]
     assert found["memory_bytes"] > 2**28
     assert found["python"] == platform.python_version()
-    assert set(found["flags"]) <= set(machine.FLAGS)
+    assert set(found["flags"]) <= set(hardware.FLAGS)
     assert not re.search(rf"\b{re.escape(socket.gethostname())}\b", text)
 
 
 def test_threads_of_one_core_count_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "_allowed", lambda: {0, 1, 2, 3, 6})
+    monkeypatch.setattr(hardware, "_allowed", lambda: {0, 1, 2, 3, 6})
     folder = "sys/devices/system/cpu/cpu{}/topology/{}"
     files = {}
     for cpu in range(8):  # two sockets of two cores of two threads
         files[folder.format(cpu, "physical_package_id")] = f"{cpu // 4}\n"
         files[folder.format(cpu, "core_id")] = f"{cpu // 2 % 2}\n"
-    assert machine.cores(kernel_files(tmp_path, files)) == 3
+    assert hardware.cores(kernel_files(tmp_path, files)) == 3
     kernel_files(tmp_path, {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "250000 100000\n"})
-    assert machine.cores(tmp_path) == 2
+    assert hardware.cores(tmp_path) == 2
     kernel_files(tmp_path, {"sys/fs/cgroup/cpu.max": "50000 100000\n"})
-    assert machine.cores(tmp_path) == 1
+    assert hardware.cores(tmp_path) == 1
 
 
 def test_without_topology_every_processor_is_a_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "_allowed", lambda: {0, 5, 7})
-    assert machine.cores(tmp_path) == 3
+    monkeypatch.setattr(hardware, "_allowed", lambda: {0, 5, 7})
+    assert hardware.cores(tmp_path) == 3
 
 
 @pytest.mark.parametrize(
@@ -82,17 +82,17 @@ def test_without_topology_every_processor_is_a_core(tmp_path: Path, monkeypatch:
     ],
 )
 def test_quotas_of_containers(tmp_path: Path, files: dict[str, str], expected: float) -> None:
-    assert machine.quota(kernel_files(tmp_path, files)) == expected
+    assert hardware.quota(kernel_files(tmp_path, files)) == expected
 
 
 def test_software_is_the_first_that_is_installed() -> None:
-    found = machine.software(("no-such-thing|numpy", "not-there-either"))
+    found = software.software(("no-such-thing|numpy", "not-there-either"))
     assert found == {"python": platform.python_version(), "numpy": np.__version__}
 
 
 def test_importing_it_costs_nothing() -> None:
     code = (
-        "import time, sys; start = time.perf_counter(); import harness.machine; harness.machine.describe();"
+        "import time, sys; start = time.perf_counter(); import harness.machine.hardware; harness.machine.hardware.describe();"
         "heavy = {'torch', 'onnxruntime', 'transformers', 'scipy', 'pandas', 'numpy'} & set(sys.modules);"
         "print(time.perf_counter() - start, len(heavy))"
     )
@@ -112,21 +112,21 @@ def git(folder: Path, *words: str) -> str:
 def test_a_checkout_has_a_commit_and_results_do_not_make_it_dirty(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kernel_files(tmp_path, {"suites/schema.json": "{}", "harness/machine.py": "", ".gitignore": "*.log\n"})
+    kernel_files(tmp_path, {"suites/schema.json": "{}", "harness/machine/hardware.py": "", ".gitignore": "*.log\n"})
     monkeypatch.chdir(tmp_path)
-    assert machine.commit() == (None, None)
+    assert software.commit() == (None, None)
     git(tmp_path, "init", "-q")
-    assert machine.commit() == (None, None)  # nothing committed yet
+    assert software.commit() == (None, None)  # nothing committed yet
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "-qm", "first")
     sha = git(tmp_path, "rev-parse", "HEAD")
-    assert machine.commit() == (sha, False)
+    assert software.commit() == (sha, False)
     kernel_files(tmp_path, {"results/squad/run.jsonl": "{}", "some.log": ""})
-    assert machine.commit() == (sha, False)
+    assert software.commit() == (sha, False)
     monkeypatch.chdir(tmp_path / "suites")
-    assert machine.commit() == (sha, False)
+    assert software.commit() == (sha, False)
     (tmp_path / "suites/mine.toml").write_text("title = 'x'")
-    assert machine.commit() == (sha, True)
+    assert software.commit() == (sha, True)
 
 
 def test_a_folder_inside_another_projects_checkout_has_no_commit(
@@ -137,4 +137,4 @@ def test_a_folder_inside_another_projects_checkout_has_no_commit(
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "-qm", "theirs")
     monkeypatch.chdir(tmp_path / "bench")
-    assert machine.commit() == (None, None)
+    assert software.commit() == (None, None)

@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 
-from harness.cells import Cell, Measure
 from harness.errors import QuantboardError
-from harness.executor import of_one_table
-from harness.plan import Plan, make_plan
-from harness.sources import file_hash
-from harness.suite import load_suite
+from harness.machine.digests import file_hash
+from harness.plan.plan import Plan, make_plan
+from harness.plan.spec import Cell
+from harness.run.executor import of_one_table
+from harness.suite.load import load_suite
+from harness.suite.measure import Measure
 from tasks import DataIdentity, DataRef, SplitIdentity
 from tests.harness.suite_mistakes import GOOD
 
@@ -230,7 +231,7 @@ def test_training_data_belongs_to_what_is_trained_or_calibrated(make: Make) -> N
 
 def test_versions_belong_to_the_key(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     before = one(make()).key
-    monkeypatch.setattr("harness.keys.MEASURE_VERSION", 999)
+    monkeypatch.setattr("harness.plan.keys.MEASURE_VERSION", 999)
     assert one(make()).key != before
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cells import Cell
+from harness.plan.spec import Cell
 from tasks import DataRef
 from tasks.sample import SAMPLE_VERSION
 from tests.harness.test_plan import GPU, REAL, SAMPLE, Make, make, one

@@ -21,14 +21,14 @@ from backends import Settings, get_backend
 from backends.fake_quant.schemes import Quantizer
 from backends.fake_quant.training import THRESHOLD_RATE, Learned
 from backends.ranges import TensorRange, read_ranges, write_ranges
-from harness.cells import CheckpointSpec, folder_of
-from harness.checkpoint import ensure
+from harness.checkpoints.make import ensure
+from harness.checkpoints.origin import describe
+from harness.checkpoints.training import finetune, qat
+from harness.checkpoints.training import loop as training_loop
+from harness.checkpoints.training.loop import Loss, model_loss
 from harness.errors import CheckpointError
-from harness.origin import describe
-from harness.training import finetune, qat
-from harness.training import loop as training_loop
-from harness.training.loop import Loss, model_loss
-from harness.training.settings import TrainSettings
+from harness.plan.spec import CheckpointSpec, folder_of
+from harness.suite.train import TrainSettings
 from tasks import DataRef, Features
 from tasks.sample import sample_tokenizer
 from tests.harness.small import SIZES, glue, sample_spec, train

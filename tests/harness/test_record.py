@@ -10,19 +10,19 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from harness import record
-from harness.cli import main
+from harness.cli.main import main
 from harness.errors import RecordError
-from harness.record import Figure, Record
+from harness.records import store
+from harness.records.schema import Figure, Record
 from tests.harness.records import make_record
 
 
 def test_what_is_appended_is_read_back_unrounded(tmp_path: Path) -> None:
     file = tmp_path / "suite" / "run.jsonl"
     first, second = make_record(key="a", f1=100 / 3), make_record(key="b")
-    record.append(file, first)
-    record.append(file, second)
-    assert [entry for _, entry in record.read(tmp_path)] == [first, second]
+    store.append(file, first)
+    store.append(file, second)
+    assert [entry for _, entry in store.read(tmp_path)] == [first, second]
     assert json.loads(file.read_text().splitlines()[0])["accuracy"][0]["metrics"]["f1"]["value"] == 100 / 3
 
 
@@ -36,29 +36,29 @@ def test_a_line_cut_short_by_a_kill_loses_itself_alone_wherever_it_was_cut(tmp_p
     within_a_letter = cut.encode().index("é".encode()) + 1
     for at in [*cuts(cut), within_a_letter]:
         file = tmp_path / str(at) / "run.jsonl"
-        record.append(file, make_record(key="a"))
+        store.append(file, make_record(key="a"))
         with file.open("ab") as out:
             out.write(cut.encode()[:at])
-        assert [entry.key for _, entry in record.read(file.parent)] == ["a"], at
-        record.append(file, make_record(key="b"))
-        assert [entry.key for _, entry in record.read(file.parent)] == ["a", "b"], at
+        assert [entry.key for _, entry in store.read(file.parent)] == ["a"], at
+        store.append(file, make_record(key="b"))
+        assert [entry.key for _, entry in store.read(file.parent)] == ["a", "b"], at
         assert file.read_bytes().count(b"\n") == 2
 
 
 def test_a_first_line_cut_short_leaves_an_empty_file(tmp_path: Path) -> None:
     file = tmp_path / "run.jsonl"
     file.write_text('{"schema_ver')
-    assert list(record.read(tmp_path)) == []
-    record.append(file, make_record(key="b"))
-    assert [entry.key for _, entry in record.read(tmp_path)] == ["b"]
+    assert list(store.read(tmp_path)) == []
+    store.append(file, make_record(key="b"))
+    assert [entry.key for _, entry in store.read(tmp_path)] == ["b"]
 
 
 def test_a_whole_last_line_without_its_newline_is_kept(tmp_path: Path) -> None:
     file = tmp_path / "run.jsonl"
     file.write_text(make_record(key="a").model_dump_json())
-    assert [entry.key for _, entry in record.read(tmp_path)] == ["a"]
-    record.append(file, make_record(key="b"))
-    assert [entry.key for _, entry in record.read(tmp_path)] == ["a", "b"]
+    assert [entry.key for _, entry in store.read(tmp_path)] == ["a"]
+    store.append(file, make_record(key="b"))
+    assert [entry.key for _, entry in store.read(tmp_path)] == ["a", "b"]
 
 
 @pytest.mark.parametrize("at", cuts(make_record().model_dump_json()))
@@ -66,7 +66,7 @@ def test_a_cut_line_that_is_not_the_last_is_an_error(tmp_path: Path, at: int) ->
     text = make_record().model_dump_json()
     (tmp_path / "run.jsonl").write_text(f"{text}\n{text[:at]}\n{text}\n")
     with pytest.raises(RecordError) as caught:
-        list(record.read(tmp_path))
+        list(store.read(tmp_path))
     line = f"{tmp_path / 'run.jsonl'}: line 2: not a JSON object; restore the file from git or delete the line"
     assert str(caught.value) == line
 
@@ -75,8 +75,8 @@ def test_a_last_line_that_never_was_a_record_is_an_error_and_stays(tmp_path: Pat
     file = tmp_path / "run.jsonl"
     file.write_text("somebody's notes")
     with pytest.raises(RecordError, match="line 1: not a JSON object"):
-        list(record.read(tmp_path))
-    record.append(file, make_record())
+        list(store.read(tmp_path))
+    store.append(file, make_record())
     assert file.read_text().startswith("somebody's notes\n{")
 
 
@@ -109,7 +109,7 @@ def test_what_is_no_file_is_one_line(tmp_path: Path, make: Callable[[Path], None
 def test_what_is_wrong_with_a_line_is_one_line_with_a_remedy(tmp_path: Path, line: str, said: str | None) -> None:
     (tmp_path / "run.jsonl").write_text(line + "\n")
     with pytest.raises(RecordError) as caught:
-        list(record.read(tmp_path))
+        list(store.read(tmp_path))
     told = str(caught.value)
     assert told.startswith(f"{tmp_path / 'run.jsonl'}: line 1: {said or ''}")
     assert told.endswith("; restore the file from git or delete the line")
@@ -166,17 +166,17 @@ def test_what_nobody_reads_may_be_anything() -> None:
     value = json.loads(make_record().model_dump_json())
     value["settings"] = {"unheard_of": [1], "measure": {"other": {}}}
     value["machine"] = {"gpus": None, "rack": 7}
-    assert record.parse(value).machine["rack"] == 7
+    assert store.parse(value).machine["rack"] == 7
 
 
 @pytest.mark.parametrize("line", ["not json", '{"schema_version": 99}', '{"schema_version": 1, "key": "a"}', "[]"])
 def test_a_broken_line_is_named(tmp_path: Path, line: str) -> None:
     file = tmp_path / "run.jsonl"
-    record.append(file, make_record())
+    store.append(file, make_record())
     with file.open("a") as out:
         out.write(line + "\n")
     with pytest.raises(RecordError, match=r"run\.jsonl: line 2: "):
-        list(record.read(tmp_path))
+        list(store.read(tmp_path))
 
 
 def test_a_figure_is_a_finite_number() -> None:
@@ -189,4 +189,4 @@ def test_a_figure_is_a_finite_number() -> None:
 def test_an_unwritable_place_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RecordError, match="cannot write the record"):
-        record.append(tmp_path / "file" / "run.jsonl", make_record())
+        store.append(tmp_path / "file" / "run.jsonl", make_record())

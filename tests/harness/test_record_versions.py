@@ -10,10 +10,10 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel
 
-from harness import record
 from harness.errors import RecordError
-from harness.record import Record
-from harness.report.tables import boards
+from harness.records import store
+from harness.records.schema import Record
+from harness.report.boards import boards
 
 HERE = Path(__file__).parent
 METHOD = HERE.parents[1] / "docs" / "method.md"
@@ -27,7 +27,7 @@ def old() -> dict[str, Any]:
 
 def test_a_record_of_the_first_schema_is_read_whole(tmp_path: Path) -> None:
     (tmp_path / "run.jsonl").write_text(json.dumps(old()) + "\n")
-    ((_, entry),) = record.read(tmp_path)
+    ((_, entry),) = store.read(tmp_path)
     assert holds(json.loads(entry.model_dump_json()), old())
     (board,) = boards([entry])
     assert board.rows[0].record.label == "onnxruntime_int8"
@@ -45,7 +45,7 @@ def holds(now: Any, then: Any) -> bool:
 def test_a_record_of_the_future_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run.jsonl").write_text(json.dumps(old() | {"schema_version": 99}) + "\n")
     with pytest.raises(RecordError, match=r"line 1: .*schema"):
-        list(record.read(tmp_path))
+        list(store.read(tmp_path))
 
 
 def parts(model: type[BaseModel]) -> dict[str, set[str]]:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.machine import describe
-from harness.plan import make_plan
-from harness.prepare import new_run
-from harness.suite import load_suite
+from harness.machine.hardware import describe
+from harness.plan.plan import make_plan
+from harness.run.context import new_run
+from harness.suite.load import load_suite
 from tasks import DataIdentity, DataRef
 from tests.tasks.raw_files import GLUE
 

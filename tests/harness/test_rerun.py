@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from harness import record
-from harness.cells import folder_of
 from harness.errors import QuantboardError
-from harness.rerun import _cell, _check_reading, _check_splits
+from harness.plan.spec import folder_of
+from harness.records import store
+from harness.run.rerun import _cell, _check_reading, _check_splits
 from tasks import DataRef
 from tests.harness.records import make_record
 from tests.harness.small import sample_spec
@@ -78,7 +78,7 @@ def test_data_with_a_split_that_the_record_had_not_is_one_line() -> None:
 
 def test_a_model_from_a_folder_needs_the_folder(tmp_path: Path) -> None:
     path = Path(__file__).parent / "data" / "record_schema_1.json"
-    entry = record.parse(json.loads(path.read_text()))
+    entry = store.parse(json.loads(path.read_text()))
     settings = json.loads(json.dumps(entry.settings))
     settings["checkpoint"]["parent"]["source"] = settings["checkpoint"]["source"] = "my-model"
     changed = entry.model_copy(update={"settings": settings})

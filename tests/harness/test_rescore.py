@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness import record
-from harness.cli import main
+from harness.cli.main import main
 from harness.errors import QuantboardError
-from harness.executor import done_before
+from harness.measure.inference import evaluated
 from harness.measure.intervals import intervals
-from harness.measure.subset import evaluated
-from harness.record import Accuracy, Data, Figure, Record, SplitData
-from harness.report.stored import write_scores
-from harness.rescore import check_data
+from harness.records import store
+from harness.records.schema import Accuracy, Data, Figure, Record, SplitData
+from harness.records.scores import write_scores
+from harness.records.store import done_before
+from harness.run.rescore import check_data
 from tasks import DataRef, Task, open_task
 from tests.harness.records import make_record
 
@@ -79,7 +79,7 @@ def make(folder: Path, name: str, *, limit: int | None = None, sha256: str | Non
     of_split = SplitData(rows=here.rows, official_rows=None, sha256=sha256 or here.sha256, label=here.label)
     data = Data(kind=ref.kind, label=here.label, splits={split: of_split})
     entry = make_record(task=name, accuracy=[part], data=data, settings={"limit": limit})
-    record.append(folder / "run.jsonl", entry)
+    store.append(folder / "run.jsonl", entry)
     return entry
 
 
@@ -106,7 +106,7 @@ def test_a_figure_that_is_not_what_the_predictions_give_is_told_and_put_right(tm
     entry = make(tmp_path, "glue/mrpc")
     true = entry.accuracy[0].metrics["accuracy"].value
     wrong = entry.accuracy[0].model_copy(update={"metrics": {"accuracy": Figure(value=99.0), "f1": Figure(value=1.0)}})
-    record.append(
+    store.append(
         tmp_path / "run.jsonl", entry.model_copy(update={"record_id": "run-w", "key": "w", "accuracy": [wrong]})
     )
     code, found, _ = call(capsys, tmp_path, "run-w")
@@ -115,7 +115,7 @@ def test_a_figure_that_is_not_what_the_predictions_give_is_told_and_put_right(tm
     code, found, _ = call(capsys, tmp_path, "run-w", "--write")
     assert code == 0
     (file,) = found["written"]
-    ((_, new),) = [(path, one) for path, one in record.read(tmp_path) if str(path) == file]
+    ((_, new),) = [(path, one) for path, one in store.read(tmp_path) if str(path) == file]
     assert new.accuracy[0].metrics["accuracy"].value == true
     assert new.key == "w"
     assert "scored again from the predictions of run-w" in new.notes[-1]
@@ -140,7 +140,7 @@ def test_other_intervals_and_other_metrics_are_told(tmp_path: Path, capsys: Any,
         del metrics["accuracy"]
     (tmp_path / "run.jsonl").unlink()
     part = entry.accuracy[0].model_copy(update={"metrics": metrics})
-    record.append(tmp_path / "run.jsonl", entry.model_copy(update={"accuracy": [part]}))
+    store.append(tmp_path / "run.jsonl", entry.model_copy(update={"accuracy": [part]}))
     code, found, _ = call(capsys, tmp_path)
     assert code == 1
     (one,) = found["records"]
@@ -157,9 +157,9 @@ def test_two_records_of_one_key_keep_a_file_each(tmp_path: Path, capsys: Any) ->
     entry = make(tmp_path, "glue/mrpc")
     shutil.copy(tmp_path / "scores" / "run-k.npz", tmp_path / "scores" / "again.npz")
     again = entry.accuracy[0].model_copy(update={"scores_file": "scores/again.npz"})
-    record.append(tmp_path / "run.jsonl", entry.model_copy(update={"record_id": "run-again", "accuracy": [again]}))
+    store.append(tmp_path / "run.jsonl", entry.model_copy(update={"record_id": "run-again", "accuracy": [again]}))
     assert call(capsys, tmp_path, "run-k", "run-again", "--write")[0] == 0
-    new = [one for _, one in record.read(tmp_path) if one.rescored]
+    new = [one for _, one in store.read(tmp_path) if one.rescored]
     assert len({one.record_id for one in new}) == len({one.accuracy[0].scores_file for one in new}) == 2
 
 
@@ -179,7 +179,7 @@ def test_a_record_scored_again_is_no_newer_than_its_measurement(tmp_path: Path, 
         ((old, copies[0], at_once), "other"),
     ):
         for name, entry in zip(names, entries, strict=False):
-            record.append(tmp_path / current / f"{name}.jsonl", entry)
+            store.append(tmp_path / current / f"{name}.jsonl", entry)
         assert done_before(tmp_path / current)["k"].record_id == current
 
 
@@ -205,7 +205,7 @@ def test_an_older_sample_asks_for_the_code_that_made_it(tmp_path: Path, commit: 
 
 def not_measured(folder: Path, **changes: Any) -> None:
     entry = make_record(key="no", label="none", accuracy=[], speed=[], **changes)
-    record.append(folder / "run.jsonl", entry)
+    store.append(folder / "run.jsonl", entry)
 
 
 @pytest.mark.parametrize("name", ["run-no", "none", "tiny/none"])

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from harness.sources import ranges_of
+from harness.plan.sources import ranges_of
 from tests.tasks.loopback_hub import Fault, LoopbackHub, commit
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = """
 import time
-from harness.sources import hub_revision
+from harness.checkpoints.hub import hub_revision
 import huggingface_hub.hf_api
 start = time.monotonic()
 print(hub_revision("hub:owner/name"), time.monotonic() - start)
@@ -48,7 +48,7 @@ def test_a_hub_models_sizes_are_known_before_anything_is_trained(models: Path, t
     sizes = {"num_hidden_layers": 5, "hidden_size": 64, "intermediate_size": 128}
     (models / "models" / "owner" / "name" / "config.json").write_text(json.dumps(sizes))
     code = (
-        "from harness.cells import CheckpointSpec\nfrom harness.sources import hub_revision, sizes_of\n"
+        "from harness.plan.spec import CheckpointSpec\nfrom harness.checkpoints.hub import hub_revision\nfrom harness.plan.sources import sizes_of\n"
         "from tasks import DataRef, Shape\n"
         "spec = CheckpointSpec('m', 'squad_v1', 'finetune', 'hub:owner/name', 1, Shape(8), DataRef('hub'))\n"
         "print(sizes_of(spec)); hub_revision('hub:owner/name'); print(sizes_of(spec))"

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from harness.training.cpu import register_attention, replace_dropout
-from harness.training.states import Progress, Training
+from harness.checkpoints.training.cpu import register_attention, replace_dropout
+from harness.checkpoints.training.states import Progress, Training
 from tests.harness.trainings import Stop, model, run, same, stop, stops_at
 
 

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from harness.errors import SuiteError
-from harness.suite import Suite, load_suite, schema
-from harness.training.settings import TrainSettings
+from harness.suite.load import load_suite
+from harness.suite.schema import schema
+from harness.suite.tables import Suite
+from harness.suite.train import TrainSettings
 from tests.harness.suite_mistakes import CASES, GOOD
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -200,13 +202,13 @@ def test_a_path_that_is_no_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_schema_beside_the_suites_is_of_these_forms() -> None:
-    """Stale? `python -m harness.suite` writes it again."""
+    """Stale? `python -m harness.suite.schema` writes it again."""
     assert json.loads((ROOT / "suites" / "schema.json").read_text()) == schema()
 
 
 def test_checking_a_suite_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from harness.suite import load_suite; load_suite('squad_int8');"
+        "import sys; from harness.suite.load import load_suite; load_suite('squad_int8');"
         "print([m for m in ('torch', 'transformers', 'onnx', 'onnxruntime', 'datasets', 'pandas') if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -15,8 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.errors import SuiteError
-from harness.suite import Suite, load_suite
-from harness.suite_problems import path as dotted
+from harness.errors import path as dotted
+from harness.suite.load import load_suite
+from harness.suite.tables import Suite
 from tests.harness.suite_mistakes import GOOD
 
 CONTENT = tomllib.loads(GOOD)

@@ -18,10 +18,10 @@ from transformers import (
     optimization,
 )
 
+from harness.checkpoints.training import display
+from harness.checkpoints.training.cpu import Dropout, attention, drop, register_attention, replace_dropout
+from harness.checkpoints.training.loop import collate, epoch_order, learning_rate, model_loss
 from harness.errors import CheckpointError
-from harness.training import display
-from harness.training.cpu import Dropout, attention, drop, register_attention, replace_dropout
-from harness.training.loop import collate, epoch_order, learning_rate, model_loss
 from tasks.base import Features
 from tests.harness.trainings import features, model, run, settings
 

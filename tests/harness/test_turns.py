@@ -11,11 +11,15 @@ from typing import Any, cast
 
 import pytest
 
-import harness.executor
-from harness.children import Served
-from harness.executor import Measured, Run, _take_turns
-from harness.recording import kept_in
-from harness.turns import Found, Players, comparable, take_turns
+import harness.records.store
+import harness.run.context
+import harness.run.executor
+import harness.run.group
+import harness.run.steps
+from harness.machine.processes import Served
+from harness.run.context import Measured, Run, kept_in
+from harness.run.group import _take_turns
+from harness.run.turns import Found, Players, comparable, take_turns
 from tests.bench.measuring import MEASURE, Bench
 
 BOTH = replace(MEASURE, scenarios=("single_stream", "offline"))
@@ -106,7 +110,7 @@ class Kept:
         self.cells = [Measured(cell, {}, list(rounds)) for cell in cells]
         for cell in cells:
             kept_in(cell, self.run).mkdir(parents=True)
-        monkeypatch.setattr(harness.executor, "take_turns", self.take)
+        monkeypatch.setattr(harness.run.executor, "take_turns", self.take)
 
     def take(self, jobs: dict[str, Any], together: str, lost: Any) -> Found:
         self.started += 1

@@ -13,8 +13,8 @@ from transformers import (
     BertForSequenceClassification,
 )
 
-from harness.training.loop import Loss, Trained, model_loss, train
-from harness.training.settings import TrainSettings
+from harness.checkpoints.training.loop import Loss, Trained, model_loss, train
+from harness.suite.train import TrainSettings
 from tasks.base import Features
 
 State = dict[str, torch.Tensor]

@@ -13,13 +13,12 @@ from typing import Any
 
 import pytest
 
-from harness import machine
-from harness.children import run_module
 from harness.errors import QuantboardError
-from harness.keys import machine_identity
-from harness.measure import nvidia
+from harness.machine import hardware, nvidia
+from harness.machine.processes import run_module
 from harness.measure.conditions import RAPL_COUNTER, TICK, Counters, conditions_between
 from harness.measure.watch import Watch, between
+from harness.plan.keys import machine_identity
 
 CPUS = (0, 1)
 
@@ -282,7 +281,7 @@ def test_the_gpu_is_the_one_that_cuda_may_use(
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     else:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", asked)
-    listed = machine.gpus()
+    listed = hardware.gpus()
     assert [(one["name"], one["uuid"]) for one in listed] == [
         (f"Board {number}", driver.nvmlDeviceGetUUID(f"gpu {number}")) for number in boards
     ]
@@ -296,7 +295,7 @@ def test_the_gpu_is_the_one_that_cuda_may_use(
 def test_a_part_of_a_gpu_is_one_clear_line(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-5c2")
     with pytest.raises(QuantboardError, match=r"MIG-5c2: a part of a GPU .* name a whole GPU"):
-        machine.gpus()
+        hardware.gpus()
 
 
 def test_without_the_library_there_is_no_gpu_and_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

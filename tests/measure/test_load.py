@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from backends import Batch
-from harness.cells import Measure
-from harness.measure.load import run_scenario, summarise
 from harness.measure.samples import Samples, make_samples
+from harness.measure.scenarios import run_scenario, summarise
 from harness.measure.steady import warm_up, warm_up_on
 from harness.measure.validity import findings
-from harness.record import Speed, SpeedRound
+from harness.records.schema import Speed, SpeedRound
+from harness.suite.measure import Measure
 from tests.backends.in_memory import InMemorySession
 from tests.measure.clock import agrees_with_the_clock, times_of
 from tests.measure.features import PAD, make_features
@@ -280,7 +280,7 @@ UNSTEADY, TOO_FEW = "not steady within 20 s", "cut off after 3 windows, too few 
 def test_an_engine_without_numbers_is_found() -> None:
     """Its examples count as wrong: without this a figure would stand that nothing explains."""
     from harness.measure.validity import unanswered
-    from harness.report.alike import accuracy_stands
+    from harness.report.comparability import accuracy_stands
     from tests.harness.records import make_record
 
     splits = [

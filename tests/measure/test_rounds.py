@@ -10,12 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-import harness.cell
+import harness.machine.processes
+import harness.run.cell
+import harness.run.features
+import harness.run.job
 from backends import Batch, Settings
-from harness.cell import Job, speed, write_samples
-from harness.cells import Cell, CheckpointSpec, Measure
-from harness.measure.assemble import cold_start_seconds, selected_on, speeds
-from harness.record import Speed
+from harness.plan.spec import Cell, CheckpointSpec
+from harness.records.schema import Speed
+from harness.run.assemble import cold_start_seconds, selected_on, speeds
+from harness.run.cell import speed
+from harness.run.features import write_samples
+from harness.run.job import Job
+from harness.suite.measure import Measure
 from tasks import DataRef, Shape
 from tests.backends.in_memory import InMemorySession
 from tests.measure.features import make_features
@@ -42,7 +48,7 @@ class Rounds:
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder = folder
-        monkeypatch.setattr(harness.cell, "get_backend", lambda name: self)
+        monkeypatch.setattr(harness.run.cell, "get_backend", lambda name: self)
         write_samples(folder / "samples.npz", make_features(), 64)
 
     def prepare(self, checkpoint: Path, settings: Settings, device: str) -> Noting:

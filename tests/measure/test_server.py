@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.measure.load import Outcome, loadgen_settings, run_scenario
+from harness.measure.loadgen import Outcome, Waiting, loadgen_settings
 from harness.measure.samples import make_samples
-from harness.measure.server import CLOSE, Waiting, search
-from harness.record import Conditions
+from harness.measure.scenarios import run_scenario
+from harness.measure.server import CLOSE, search
+from harness.records.schema import Conditions
 from tests.backends.in_memory import InMemorySession
 from tests.measure.clock import agrees_with_the_clock, times_of
 from tests.measure.features import make_features
@@ -137,7 +138,7 @@ def test_arrivals_are_poisson_and_latency_holds_the_waiting() -> None:
     """One sample at a time, 2 ms each: 50% load has a known mean latency. Statistical error of 1,500 samples and a machine
     that others use: between half and twice as much waiting."""
     from harness.measure.conditions import Counters
-    from harness.measure.load import run_test
+    from harness.measure.loadgen import run_test
 
     session = InMemorySession(seconds_a_call=0.002)
     samples = make_samples(make_features(), load="fixed", max_length=50, count=64, seed=1)
@@ -168,7 +169,7 @@ def test_arrivals_are_poisson_and_latency_holds_the_waiting() -> None:
 def test_a_threads_first_call_is_no_query() -> None:
     """Some libraries make what a thread needs at its first call; here that takes 0.3 s, of which no latency tells."""
     from harness.measure.conditions import Counters
-    from harness.measure.load import run_test
+    from harness.measure.loadgen import run_test
 
     samples = make_samples(make_features(), load="fixed", max_length=50, count=4, seed=1)
     of_thread = threading.local()
@@ -193,7 +194,7 @@ def test_a_threads_first_call_is_no_query() -> None:
 
 def test_what_fails_at_a_threads_first_call_is_raised() -> None:
     from harness.measure.conditions import Counters
-    from harness.measure.load import run_test
+    from harness.measure.loadgen import run_test
 
     samples = make_samples(make_features(), load="fixed", max_length=50, count=4, seed=1)
 

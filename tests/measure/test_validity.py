@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from harness.cells import Measure, Profile
-from harness.measure.load import summarise
+from harness.measure.scenarios import summarise
 from harness.measure.validity import findings
-from harness.record import Conditions, GpuConditions, Probe, Speed, SpeedRound
+from harness.records.schema import Conditions, GpuConditions, Probe, Speed, SpeedRound
+from harness.suite.measure import Measure, Profile
 
 PLACEMENT: dict[str, Any] = {"claimed": "memory", "detail": []}
 ODD: dict[str, float] = {}

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from harness import record
-from harness.record import Accuracy, Figure, Record, TurnRound, Turns
-from harness.report.stored import write_scores
+from harness.records import store
+from harness.records.schema import Accuracy, Figure, Record, TurnRound, Turns
+from harness.records.scores import write_scores
 from tasks import Scores, Statistic
 from tests.harness.records import make_record
 
@@ -56,7 +56,7 @@ def add(
     if turns:
         fields["turns"] = [turns if isinstance(turns, Turns) else in_turns(turns)]
     entry = make_record(key=key, **(fields | changes))
-    record.append(folder / "run.jsonl", entry)
+    store.append(folder / "run.jsonl", entry)
     return entry
 
 

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness import record
 from harness.errors import RecordError
-from harness.record import Checkpoint, Finding, Flops
-from harness.report import tables
+from harness.records import schema, store
+from harness.records.schema import Checkpoint, Finding, Flops
+from harness.records.scores import Stored
+from harness.report import boards, columns
 from harness.report.compare import Beside, baseline_of, compare_board
-from harness.report.ratios import speed_ratios, took_turns
 from harness.report.site import render
-from harness.report.stored import Stored
-from harness.training.settings import TrainSettings
+from harness.report.speed_ratios import speed_ratios, took_turns
+from harness.suite.train import TrainSettings
 from tests.harness.records import make_record
 from tests.report.stored_scores import add, answers, with_rounds
 
@@ -26,7 +26,7 @@ FAST, SLOW = (100.0, 101.0, 99.0, 100.5, 99.5), (50.0, 50.4, 49.5, 50.2, 49.7)
 
 
 def compared(folder: Path) -> dict[str, Beside]:
-    found = list(record.read(folder))
+    found = list(store.read(folder))
     entries = [entry for _, entry in found]
     beside = compare_board(entries, "validation", Stored(found))
     return {entry.key: beside[entry.record_id] for entry in entries}
@@ -138,8 +138,8 @@ def test_int8_is_also_compared_with_its_own_engine_in_floating_point(tmp_path: P
     add(tmp_path, "student", answers(300, 21), backend="onnxruntime_int8", flops=products(0.9), **student)
     add(tmp_path, "other", answers(300, 22), seed=2, backend="onnxruntime_int8", flops=products(0.9))
     add(tmp_path, "own", answers(300, 22), backend="torch_int8", label="own", flops=products(0.9))
-    read = list(record.read(tmp_path))
-    (board,) = tables.boards([entry for _, entry in read], Stored(read))
+    read = list(store.read(tmp_path))
+    (board,) = boards.boards([entry for _, entry in read], Stored(read))
     found = {name.removeprefix("run-"): one for name, one in board.engines.items()}
     assert set(found) == {
         "int8"
@@ -256,8 +256,8 @@ def test_seeds_have_a_spread_of_their_own(tmp_path: Path) -> None:
     for seed, wrong in ((1, 20), (2, 26), (3, 23)):
         add(tmp_path, f"fp32-{seed}", answers(300, 20), baseline=True, seed=seed, label="fp32")
         add(tmp_path, f"int8-{seed}", answers(300, wrong), seed=seed, label="int8")
-    found = list(record.read(tmp_path))
-    (board,) = tables.boards([entry for _, entry in found], Stored(found))
+    found = list(store.read(tmp_path))
+    (board,) = boards.boards([entry for _, entry in found], Stored(found))
     line = next(one for one in board.seeds if one.label == "int8")
     assert line.seeds == (1, 2, 3)
     assert line.values == pytest.approx((100 * 274 / 300, 100 * 277 / 300, 100 * 280 / 300))
@@ -281,13 +281,13 @@ def test_a_spread_is_of_seeds_alone(tmp_path: Path) -> None:
     for seed, changes in whole.items():
         add(tmp_path, f"cpu-{seed}", answers(300, 20), label="fp32", **made(seed, **changes))
         add(tmp_path, f"cuda-{seed}", answers(300, 20), label="fp32", device="cuda", **made(seed, **changes))
-    found = list(record.read(tmp_path))
-    (board,) = tables.boards([entry for _, entry in found], Stored(found))
+    found = list(store.read(tmp_path))
+    (board,) = boards.boards([entry for _, entry in found], Stored(found))
     assert [(line.device, line.seeds) for line in board.seeds] == [("cpu", (1, 2)), ("cuda", (1, 2))]
 
 
 def test_a_baseline_is_of_the_same_device_where_there_is_one() -> None:
-    def cell(key: str, device: str, **changes: Any) -> record.Record:
+    def cell(key: str, device: str, **changes: Any) -> schema.Record:
         return make_record(key=key, device=device, **changes)
 
     bases = [cell(device, device, baseline=True) for device in ("cpu", "cuda")]
@@ -298,8 +298,8 @@ def test_a_baseline_is_of_the_same_device_where_there_is_one() -> None:
 
 def test_one_seed_has_no_spread(tmp_path: Path) -> None:
     add(tmp_path, "fp32", answers(300, 20), baseline=True)
-    found = list(record.read(tmp_path))
-    (board,) = tables.boards([entry for _, entry in found], Stored(found))
+    found = list(store.read(tmp_path))
+    (board,) = boards.boards([entry for _, entry in found], Stored(found))
     assert board.seeds == ()
 
 
@@ -311,7 +311,7 @@ def test_pages_show_difference_rank_and_speed_up(tmp_path: Path) -> None:
     row = re.sub(r"\s+", " ", (site / "suite-squad.html").read_text().split(">bad</a>")[1].split("</tr>")[0])
     for shown in ("-13.33", "p &lt; 0.001", "below 99%", "2.00×", ">2<br>", ">1<br>"):
         assert shown in row
-    page = (site / tables.page_name(bad)).read_text()
+    page = (site / boards.page_name(bad)).read_text()
     assert "Against its baseline" in page
     assert "McNemar" in page
     assert 'href="cell-run-fp32.html"' in page
@@ -326,7 +326,7 @@ def test_a_seed_without_speed_says_why_and_is_not_left_out_as_invalid(tmp_path: 
     page = (site / "suite-squad.html").read_text()
     assert 'class="chart"' in page
     assert "Left out" not in page
-    assert page.split("fp32-2.html")[-1].count("first seed only") == len(tables.SPEED_COLUMNS)
+    assert page.split("fp32-2.html")[-1].count("first seed only") == len(columns.SPEED_COLUMNS)
     spoilt = add(
         results, "noisy", answers(300, 20), status="invalid", reason="noisy", findings=[finding("noisy")], qps=FAST
     )
@@ -354,7 +354,7 @@ def test_a_broken_scores_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["../scores/run-a.npz", "/etc/passwd", "scores/../../x.npz"])
 def test_a_record_cannot_point_out_of_its_folder(tmp_path: Path, name: str) -> None:
     entry = add(tmp_path, "a", answers(10, 1))
-    stored = Stored(record.read(tmp_path))
+    stored = Stored(store.read(tmp_path))
     assert stored.path(entry, name) is None
     assert stored.path(entry, "scores/run-a.npz") == tmp_path / "scores" / "run-a.npz"
 
@@ -364,4 +364,4 @@ def test_pickles_are_not_opened(tmp_path: Path) -> None:
     content = {"validation/id": np.array([{"a": 1}], dtype=object)}
     np.savez(tmp_path / "scores" / "run-a.npz", allow_pickle=True, **content)
     with pytest.raises(RecordError, match="not a scores file"):
-        Stored(record.read(tmp_path)).scores(entry, "validation")
+        Stored(store.read(tmp_path)).scores(entry, "validation")

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 from scipy import stats
 
-from harness import record
-from harness.record import Finding, Flops
+from harness.records import store
+from harness.records.schema import Finding, Flops
+from harness.records.scores import Stored
+from harness.report.boards import boards
+from harness.report.columns import speed_up
 from harness.report.compare import Beside, compare_board
 from harness.report.pairs import pair_up, rows, to_json
-from harness.report.ratios import by_turns
-from harness.report.stored import Stored
-from harness.report.tables import boards, speed_up
+from harness.report.speed_ratios import by_turns
 from tests.harness.records import make_record
 from tests.report.stored_scores import add, answers, in_turns
 
@@ -24,7 +25,7 @@ BASE, TWICE = (1.0, 1.5, 0.9, 1.2), (0.5, 0.76, 0.44, 0.61)
 
 
 def compared(folder: Path) -> dict[str, Beside]:
-    found = list(record.read(folder))
+    found = list(store.read(folder))
     entries = [entry for _, entry in found]
     beside = compare_board(entries, "validation", Stored(found))
     return {entry.key: beside[entry.record_id] for entry in entries}
@@ -122,10 +123,10 @@ def test_a_table_shows_what_quantization_did_apart_from_the_engine_and_single_sa
         add(tmp_path, name, answers(300, 20), qps=(10.0, 11.0), turns=turns[0], **given)
         entries = [
             entry.model_copy(update={"turns": [*entry.turns, turns[1]]} if entry.key == name else {})
-            for _, entry in record.read(tmp_path)
+            for _, entry in store.read(tmp_path)
         ]
         (tmp_path / "run.jsonl").write_text("".join(f"{entry.model_dump_json()}\n" for entry in entries))
-    read = list(record.read(tmp_path))
+    read = list(store.read(tmp_path))
     (board,) = boards([entry for _, entry in read], Stored(read))
     place = {column.name: number for number, column in enumerate(board.columns)}
     shown = {
@@ -173,7 +174,7 @@ def test_compare_shows_what_the_ratio_is_of(tmp_path: Path) -> None:
     """A process that was lost in a slow round: its mean over all rounds would contradict the ratio."""
     add(tmp_path, "fp32", answers(300, 20), baseline=True, turns=(1.0, 1.0, 4.0))
     add(tmp_path, "int8", answers(300, 20), turns=(0.5, 0.5))
-    entries = list(record.read(tmp_path))
+    entries = list(store.read(tmp_path))
     (pair,) = pair_up([entry for _, entry in entries], "int8", "fp32", [], Stored(entries))
     found = next(one for one in to_json(pair)["ratios"] if one["scenario"] == "turns")
     assert (found["a"], found["b"], found["value"]) == pytest.approx((64.0, 32.0, 2.0))

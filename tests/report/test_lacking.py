@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.record import Checkpoint
-from harness.report.lacking import asked_of, in_words, lacking
+from harness.records.schema import Checkpoint
+from harness.report.missing import asked_of, in_words, lacking
 from tests.harness.records import make_record, of_a_part
 from tests.harness.suite_mistakes import GOOD
 from tests.harness.test_suite_models import MADE

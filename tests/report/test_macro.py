@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from harness import record
-from harness.record import Accuracy, Data, Figure, Finding, Record, SplitData
-from harness.report.macro import combined, macro_averages, macro_line, score
+from harness.records import store
+from harness.records.schema import Accuracy, Data, Figure, Finding, Record, SplitData
+from harness.report.glue_average import combined, macro_averages, macro_line, score
 from harness.report.site import render
 from tests.harness.records import make_record
 
@@ -132,7 +132,7 @@ def test_seeds_models_and_parts_of_an_evaluation_set_are_not_mixed() -> None:
 
 def test_the_suites_page_shows_it(tmp_path: Path) -> None:
     for task in METRICS:
-        record.append(
+        store.append(
             tmp_path / "results" / "run.jsonl", entry(task, label="substitute" if task == "qqp" else "official")
         )
     site = render(tmp_path / "results", tmp_path / "site").parent
@@ -140,7 +140,7 @@ def test_the_suites_page_shows_it(tmp_path: Path) -> None:
     assert "GLUE, macro average" in page
     assert f"{MEAN:.2f}" in page
     assert "evaluation data substitute: qqp" in page
-    record.append(tmp_path / "other" / "run.jsonl", make_record(key="a", suite="squad"))
+    store.append(tmp_path / "other" / "run.jsonl", make_record(key="a", suite="squad"))
     assert (
         "macro average" not in (render(tmp_path / "other", tmp_path / "second").parent / "suite-squad.html").read_text()
     )

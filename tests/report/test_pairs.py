@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness import record
-from harness.cli import main
+from harness.cli.main import main
 from harness.errors import QuantboardError
-from harness.record import Checkpoint, Finding
-from harness.report import pairs
+from harness.records import store
+from harness.records.schema import Checkpoint, Finding
 from tests.harness.records import make_record
 from tests.report.stored_scores import add, answers
 
@@ -219,7 +218,7 @@ def test_a_cell_that_was_not_measured_has_no_figures(results: Path, capsys: Any)
             reason="no GPU",
             remedy="run it where there is one",
         )
-        record.append(results / "run.jsonl", entry)
+        store.append(results / "run.jsonl", entry)
     for name, more in (("trt", ", like 1 more that 'trt' means"), ("run-trt-2", "")):
         code, _, err = call(capsys, results, name, "torch_fp32")
         assert code == 2
@@ -247,9 +246,9 @@ def test_no_records_is_one_line(tmp_path: Path, capsys: Any) -> None:
 
 def test_the_beginning_of_an_id_must_be_of_one_record() -> None:
     entries = [make_record(key="abcd1"), make_record(key="abcd2")]
-    assert [entry.key for entry in pairs.select(entries, "run-abcd1")] == ["abcd1"]
+    assert [entry.key for entry in store.select(entries, "run-abcd1")] == ["abcd1"]
     with pytest.raises(QuantboardError, match="beginning of 2 record ids"):
-        pairs.select(entries, "run-abcd")
+        store.select(entries, "run-abcd")
 
 
 def test_sample_data_is_never_compared_with_real_data(results: Path, capsys: Any) -> None:

@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 from jinja2 import UndefinedError
 
-from harness import paths, record
-from harness.cli import main
+from harness.cli.main import main
 from harness.errors import QuantboardError
-from harness.record import Checkpoint, Data, Figure, Finding, Quantization, Record, SplitData
-from harness.report import tables
+from harness.machine import paths
+from harness.records import store
+from harness.records.schema import Checkpoint, Data, Figure, Finding, Quantization, Record, SplitData
+from harness.report import boards, columns
 from harness.report.charts import DARK, LIGHT, Point, accuracy_against_qps
 from harness.report.site import render
 from tests.harness.records import make_record, of_a_part
@@ -31,12 +32,12 @@ SAMPLE = Data(
 
 def build(folder: Path, *entries: Record) -> Path:
     for entry in entries:
-        record.append(folder / "results" / "run.jsonl", entry)
+        store.append(folder / "results" / "run.jsonl", entry)
     return render(folder / "results", folder / "site").parent
 
 
 def test_sample_and_real_data_never_share_a_board() -> None:
-    found = tables.boards([make_record(key="a"), make_record(key="b", data=SAMPLE)])
+    found = boards.boards([make_record(key="a"), make_record(key="b", data=SAMPLE)])
     assert [(board.sample, len(board.rows)) for board in found] == [(False, 1), (True, 1)]
 
 
@@ -49,7 +50,7 @@ OTHER_DEV = Data(
 
 def test_other_examples_have_a_board_of_their_own() -> None:
     entries = [make_record(key="whole"), *(of_a_part(limit, key=str(limit)) for limit in (100, 500))]
-    found = tables.boards([*entries, make_record(key="other", data=OTHER_DEV)])
+    found = boards.boards([*entries, make_record(key="other", data=OTHER_DEV)])
     assert sorted((board.limit or 0, board.data, len(board.rows)) for board in found) == [
         (0, "official", 1),
         (0, "subset (5 of 10)", 1),
@@ -63,20 +64,20 @@ def test_a_measurement_on_other_examples_replaces_none() -> None:
     part = of_a_part(100, key="b", finished="2026-01-02T00:00:00+00:00")
     more = of_a_part(500, key="c", finished="2026-01-03T00:00:00+00:00")
     other = make_record(key="d", finished="2026-01-04T00:00:00+00:00", data=OTHER_DEV)
-    assert tables.latest([whole, part, more, other]) == [whole, part, more, other]
+    assert boards.latest([whole, part, more, other]) == [whole, part, more, other]
 
 
 def test_a_limit_that_left_all_examples_is_none() -> None:
     old = make_record(key="a", finished="2026-01-01T00:00:00+00:00")
     new = make_record(key="b", finished="2026-01-02T00:00:00+00:00", settings={"limit": 10})
-    assert tables.latest([old, new]) == [new]
-    (board,) = tables.boards([new])
+    assert boards.latest([old, new]) == [new]
+    (board,) = boards.boards([new])
     assert board.limit is None
     failed = make_record(key="c", status="failed", accuracy=[], settings={"limit": 10}, label="other")
     assert (
-        tables.latest([failed, make_record(key="d", label="other", finished="2026-01-02T00:00:00+00:00")])[0].key == "d"
+        boards.latest([failed, make_record(key="d", label="other", finished="2026-01-02T00:00:00+00:00")])[0].key == "d"
     )
-    (board,) = tables.boards([new, failed])
+    (board,) = boards.boards([new, failed])
     assert (len(board.rows), len(board.others)) == (1, 1)
 
 
@@ -85,10 +86,10 @@ def test_what_could_not_run_gives_way_to_a_measurement_on_any_device() -> None:
     measured = [
         make_record(key=device, device=device, finished="2026-01-02T00:00:00+00:00") for device in ("cpu", "cuda")
     ]
-    assert tables.latest([skipped, *measured]) == measured
+    assert boards.latest([skipped, *measured]) == measured
     again = make_record(key="z", status="failed", accuracy=[], speed=[], finished="2026-01-03T00:00:00+00:00")
-    assert tables.latest([skipped, again]) == [again]
-    assert tables.latest([skipped, *measured, again]) == measured
+    assert boards.latest([skipped, again]) == [again]
+    assert boards.latest([skipped, *measured, again]) == measured
 
 
 def test_hosts_with_the_same_gpu_keep_their_rows() -> None:
@@ -96,7 +97,7 @@ def test_hosts_with_the_same_gpu_keep_their_rows() -> None:
     one, other = (
         make_record(key=cpu, device="cuda", machine={"cpu": cpu, "cores": 2, "gpus": gpu}) for cpu in ("old", "new")
     )
-    assert tables.latest([one, other]) == [one, other]
+    assert boards.latest([one, other]) == [one, other]
 
 
 def test_a_board_says_what_each_of_its_rows_was_trained_on() -> None:
@@ -106,12 +107,12 @@ def test_a_board_says_what_each_of_its_rows_was_trained_on() -> None:
         return Data(kind="raw", label="substitute", splits={"train": train, "validation": dev})
 
     entries = [make_record(key=str(rows), label=str(rows), data=trained_on(rows)) for rows in (50, 60)]
-    (board,) = tables.boards(entries)
+    (board,) = boards.boards(entries)
     assert board.parts == "train: 50 rows, official 99, or train: 60 rows, official 99"
 
 
-def shown(column: str, *entries: Record) -> dict[str, tables.Value]:
-    (board,) = tables.boards(list(entries))
+def shown(column: str, *entries: Record) -> dict[str, columns.Value]:
+    (board,) = boards.boards(list(entries))
     place = [one.name for one in board.columns].index(column)
     return {row.record.key: row.columns[place] for row in board.rows}
 
@@ -158,7 +159,7 @@ def test_a_record_without_conditions_says_that_they_are_not_known(tmp_path: Path
 
 def test_machines_do_not_share_a_board() -> None:
     other = {"cpu": "another", "cores": 64, "gpus": []}
-    assert len(tables.boards([make_record(key="a"), make_record(key="b", machine=other)])) == 2
+    assert len(boards.boards([make_record(key="a"), make_record(key="b", machine=other)])) == 2
 
 
 def test_the_difference_is_to_the_baseline_of_the_same_model_and_seed() -> None:
@@ -167,7 +168,7 @@ def test_the_difference_is_to_the_baseline_of_the_same_model_and_seed() -> None:
         make_record(key="b", f1=60.0, baseline=True, seed=2),
         make_record(key="c", f1=78.5, label="int8", backend="onnxruntime_int8"),
     ]
-    (board,) = tables.boards(entries)
+    (board,) = boards.boards(entries)
     column = [one.name for one in board.columns].index("difference")
     shown = {row.record.key: row.columns[column].text for row in board.rows}
     assert shown == {"a": "baseline", "b": "baseline", "c": "-1.50"}
@@ -177,7 +178,7 @@ def test_the_newest_measurement_of_a_cell_is_shown_and_a_later_failure_does_not_
     old = make_record(key="a", finished="2026-01-01T00:00:00+00:00", f1=1.0)
     new = make_record(key="a", finished="2026-01-02T00:00:00+00:00", f1=2.0)
     failed = make_record(key="a", finished="2026-01-03T00:00:00+00:00", status="failed", reason="killed")
-    assert tables.latest([failed, new, old]) == [new]
+    assert boards.latest([failed, new, old]) == [new]
 
 
 def test_what_a_record_says_is_escaped(tmp_path: Path) -> None:
@@ -250,7 +251,7 @@ def test_an_invalid_cell_is_marked_with_its_rule_and_left_out_of_the_chart(tmp_p
     site = build(tmp_path, make_record(key="a"), make_record(key="b", label="int8"), bad)
     page = (site / "suite-squad.html").read_text()
     assert "Invalid: measured, but a rule fails" in page
-    (board,) = tables.boards([make_record(key="a"), bad])
+    (board,) = boards.boards([make_record(key="a"), bad])
     from harness.report.charts import names_in, points
 
     assert [point.label for point in points(board, names_in([board]))] == ["torch_fp32"]
@@ -259,7 +260,7 @@ def test_an_invalid_cell_is_marked_with_its_rule_and_left_out_of_the_chart(tmp_p
 def test_every_field_of_a_record_is_on_its_page(tmp_path: Path) -> None:
     entry = make_record(key="a", f1=100 / 3)
     site = build(tmp_path, entry)
-    text = (site / tables.page_name(entry)).read_text()
+    text = (site / boards.page_name(entry)).read_text()
     assert "accuracy[0].metrics.f1.value" in text
     assert str(100 / 3) in text
 
@@ -283,7 +284,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "suites").mkdir(parents=True)
     shutil.copy(paths.home() / "suites" / "schema.json", folder / "suites")
     shutil.copytree(paths.home() / "site", folder / "site")
-    record.append(folder / "results" / "run.jsonl", make_record())
+    store.append(folder / "results" / "run.jsonl", make_record())
     monkeypatch.chdir(folder)
     return folder
 
@@ -342,7 +343,7 @@ def test_a_site_is_kept_where_it_would_be_made_of_the_same(checkout: Path) -> No
     assert made_anew() and not made_anew()
     (results,) = (checkout / "results").rglob("*.jsonl")
     changes: list[Callable[[], object]] = [
-        lambda: record.append(results, make_record(key="another")),
+        lambda: store.append(results, make_record(key="another")),
         lambda: (results.parent / "run-x.npz").write_bytes(b"1"),
         lambda: (results.parent / "run-x.npz").write_bytes(b"2"),
         lambda: (checkout / "suites" / "squad.toml").write_text("references = []"),
@@ -374,11 +375,11 @@ def test_no_records_make_an_index_that_says_what_to_do(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("value", "text"), [(74.923, "74.92"), (174.26, "174.3"), (2325.2, "2325"), (0.001, "0.00")])
 def test_figures_are_rounded_for_reading(value: float, text: str) -> None:
-    assert tables.figure(Figure(value=value)).text == text
+    assert columns.figure(Figure(value=value)).text == text
 
 
 def test_the_terminal_names_the_parts_of_a_task_and_of_its_examples(capsys: Any) -> None:
-    from harness.report.terminal import print_records
+    from harness.cli.terminal import print_records
 
     entry = of_a_part(10, task="glue/mnli")
     parts = [

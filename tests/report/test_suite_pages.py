@@ -10,14 +10,16 @@ from typing import Any
 
 import pytest
 
-from harness import paths, record
+from harness.machine import paths
 from harness.measure.paired import holm
-from harness.record import Checkpoint, Finding, Flops, Quantization, Record
+from harness.records import store
+from harness.records.schema import Checkpoint, Finding, Flops, Quantization, Record
+from harness.records.scores import Stored
+from harness.report.boards import boards
 from harness.report.charts import LIGHT, Point, accuracy_against_qps, names_in
 from harness.report.compare import compare_board, over_seeds
-from harness.report.site import against, render
-from harness.report.stored import Stored
-from harness.report.tables import boards
+from harness.report.pages import against
+from harness.report.site import render
 from tests.harness.records import make_record
 from tests.report.stored_scores import add, answers, in_turns
 from tests.report.test_site import SAMPLE, build
@@ -191,7 +193,7 @@ def test_p_is_corrected_where_it_says_so(tmp_path: Path) -> None:
         ("c", 26, (0.95, 1.2, 0.8, 1.2)),
     ):
         add(tmp_path, name, answers(300, wrong), qps=(10.0, 11.0), turns=seconds)
-    found = list(record.read(tmp_path))
+    found = list(store.read(tmp_path))
     entries = {entry.key: entry for _, entry in found}
     beside = compare_board(list(entries.values()), "validation", Stored(found))
     (board,) = boards(list(entries.values()), Stored(found))
@@ -257,7 +259,7 @@ def test_an_engine_that_ran_something_else_has_no_speed_up_over_itself(tmp_path:
         flops = Flops(sequence_length=384, total=10, encoder=9, head=1, int8_share=int8, cross_check="equal")
         changes: dict[str, Any] = {"backend": backend, "flops": flops, **more}
         add(tmp_path, name, answers(300, 20), qps=(10.0, 11.0), turns=(1.0, 1.1), **changes)
-    read = list(record.read(tmp_path))
+    read = list(store.read(tmp_path))
     (board,) = boards([entry for _, entry in read], Stored(read))
     place = [column.name for column in board.columns].index("same engine")
     assert {row.record.key: row.columns[place].text for row in board.rows} == {"plain": "", "int8": ""}

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from harness.record import Checkpoint, Data, Finding, Quantization, Record, SplitData
+from harness.records.schema import Checkpoint, Data, Finding, Quantization, Record, SplitData
+from harness.report.boards import boards
 from harness.report.charts import names_in
-from harness.report.site import made_from_unclean
-from harness.report.tables import boards
+from harness.report.pages import made_from_unclean
 from tasks.identity import BY_COUNT
 from tests.harness.records import make_record, of_a_part
 from tests.report.stored_scores import in_turns

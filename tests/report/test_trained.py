@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from harness.record import Checkpoint, Finding, Record
-from harness.report.tables import boards
+from harness.records.schema import Checkpoint, Finding, Record
+from harness.report.boards import boards
 from tests.harness.records import make_record
 from tests.report.test_site import build
 from tests.report.test_suite_pages import text_of

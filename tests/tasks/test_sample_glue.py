@@ -247,8 +247,8 @@ def test_a_small_model_learns(name: str, epochs: float, wanted: float, tmp_path:
     import torch
     from transformers import BertConfig, BertForSequenceClassification
 
-    from harness.training.loop import collate, train
-    from harness.training.settings import TrainSettings
+    from harness.checkpoints.training.loop import collate, train
+    from harness.suite.train import TrainSettings
 
     task = open_task(name, DataRef("sample"))
     tokenizer, shape = sample_tokenizer(), Shape(64)

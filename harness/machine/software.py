@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import hashlib
+import platform
+import subprocess
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+
+def software(distributions: Iterable[str]) -> dict[str, str]:
+    """Installed versions. `a|b` is the first of the two that is installed; what is not installed is left out."""
+    found = {"python": platform.python_version()}
+    for choice in distributions:
+        for name in choice.split("|"):
+            try:
+                found[name] = version(name)
+                break
+            except PackageNotFoundError:
+                continue
+    return found
+
+
+def commit() -> tuple[str | None, bool | None]:
+    """The checkout's commit and whether anything outside results/ differs from it, files that git does not know included;
+    (None, None) outside a checkout of this project, though it may lie inside one of another."""
+    from harness.machine import paths
+
+    home = paths.home()
+    try:
+        _git(home, "ls-files", "--error-unmatch", "harness/machine/hardware.py")
+        sha = _git(home, "rev-parse", "HEAD")
+        changed = _git(home, "status", "--porcelain", "--", ".", ":(exclude)results")
+    except (OSError, subprocess.CalledProcessError):
+        return None, None
+    return sha, bool(changed)
+
+
+def code_digest() -> str:
+    """Hash of our own source files, as they are now: what processes that start now will run."""
+    top = Path(__file__).resolve().parents[2]
+    trees = [tree_digest(top / name, "*.py") for name in ("harness", "backends", "tasks")]
+    return hashlib.sha256("".join(trees).encode()).hexdigest()[:16]
+
+
+def tree_digest(folder: Path, pattern: str = "*") -> str:
+    """Hash of the names and contents of all files below a folder."""
+    found = hashlib.sha256()
+    for path in sorted(folder.rglob(pattern)):
+        if path.is_file():
+            found.update(f"{path.relative_to(folder)}\n".encode() + hashlib.sha256(path.read_bytes()).digest())
+    return found.hexdigest()
+
+
+def _git(home: Path, *words: str) -> str:
+    command = ["git", "--no-optional-locks", "-C", str(home), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

@@ -1,0 +1,236 @@
+"""The program inside a cell's process: `python -m harness.run.cell JOB.json`.
+
+It imports one engine, and nothing of the others. A job is one of
+
+  build     prepare the session, so that what the engine builds lies in the cache
+  accuracy  run the whole evaluation set, decode, score; leaves per-example scores and the samples that speed rounds offer
+  speed     one round: prepare, warm up, and let LoadGen offer every scenario and load
+  turns     prepare, then run batches as the runner asks for them, between those of other cells' processes
+
+and what it found is written to `out` as JSON.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from backends import Device, Session, Settings, get_backend
+from harness.checkpoints.labels import label_names
+from harness.machine.processes import REPLIES, USER_FAULT, die_with_parent
+from harness.measure.inference import evaluated
+from harness.measure.memory import device_peak_bytes, peak_rss_bytes, rss_bytes
+from harness.run.features import (
+    MLPERF_SAMPLES,
+    SAMPLES,
+    cached_features,
+    load_tokenizer,
+    read_samples,
+    write_samples,
+)
+from harness.run.job import Job
+from tasks import open_task
+
+
+def main(arguments: Sequence[str]) -> int:
+    die_with_parent()
+    job = Job.read(Path(arguments[0]))
+    from backends import BackendError
+    from tasks import TaskError
+
+    try:
+        found = {"build": build, "accuracy": accuracy, "speed": speed, "turns": turns}[job.mode](job)
+        part = job.out.with_suffix(".part")
+        part.write_text(json.dumps(found))
+        part.replace(job.out)
+    except (TaskError, BackendError) as error:
+        print(str(error), flush=True)
+        return USER_FAULT
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(
+            f"{error.filename or job.cache}: {error.strerror}; free some space or move the cache with QUANTBOARD_CACHE"
+        )
+        return USER_FAULT
+    return 0
+
+
+def prepare(job: Job) -> tuple[Session, dict[str, Any]]:
+    """The cell's session, and what loading it cost."""
+    cell = job.cell
+    before = rss_bytes()
+    session = get_backend(cell.backend).prepare(
+        job.checkpoint,
+        Settings(cell.shape.max_length, max(cell.batch_sizes), job.threads, job.cache / "engines", cell.options),
+        cast(Device, cell.device),
+    )
+    return session, {
+        "import_rss_bytes": before,
+        "artifact_bytes": session.artifact_bytes,
+        "build_seconds": session.build_seconds if session.built else None,
+    }
+
+
+def build(job: Job) -> dict[str, Any]:
+    session, facts = prepare(job)
+    session.close()
+    return facts
+
+
+def accuracy(job: Job) -> dict[str, Any]:
+    from harness.measure.inference import run_features
+
+    cell = job.cell
+    session, facts = prepare(job)
+    task = open_task(cell.task, cell.data)
+    tokenizer, fingerprint = load_tokenizer(job.checkpoint)
+    names = label_names(job.checkpoint, task)
+    splits: list[dict[str, Any]] = []
+    columns: dict[str, np.ndarray[Any, Any]] = {}
+    for number, split in enumerate(task.eval_splits):
+        examples = task.examples(split)
+        whole = len(examples)
+        examples = evaluated(examples, cell.limit)
+        features = cached_features(job, task, split, examples, tokenizer, fingerprint)
+        if number == 0:
+            write_samples(job.samples, features, MLPERF_SAMPLES if cell.measure.profile == "mlperf" else SAMPLES)
+        inference = run_features(
+            session, features, batch_size=max(cell.batch_sizes), padding=cell.padding, max_length=cell.shape.max_length
+        )
+        predictions = task.decode(examples, features, inference.outputs, names)
+        scores = task.score(examples, predictions)
+        columns |= {f"{split}/{name}": values for name, values in scores.per_example.items()}
+        if scores.groups is not None:
+            columns[f"{split}/group"] = scores.groups
+        splits.append(
+            {
+                "split": split,
+                "statistics": {name: [s.kind, list(s.columns)] for name, s in scores.statistics.items()},
+                "metrics": dict(scores.metrics),
+                "primary": task.primary_metric,
+                "examples": len(examples),
+                "examples_of_split": whole,
+                "whole": len(examples) == whole,
+                "missing": scores.missing,
+                "padding": cell.padding,
+                "batch_formation": inference.batch_formation,
+                "forward_seconds": inference.forward_seconds,
+                "tokens": inference.tokens,
+            }
+        )
+    placement = session.placement()
+    session.close()
+    job.scores.parent.mkdir(parents=True, exist_ok=True)
+    part = job.scores.with_suffix(".part.npz")
+    np.savez_compressed(part, allow_pickle=False, **columns)
+    part.replace(job.scores)
+    return facts | {
+        "data": {split: task.identity.splits[split].sha256 for split in task.eval_splits},
+        "kind": task.kind,
+        "splits": splits,
+        "placement": {
+            "claimed": placement.claimed,
+            "nodes": dict(placement.nodes),
+            "int8_macs": placement.int8_macs,
+            "total_macs": placement.total_macs,
+            "detail": [list(row) for row in placement.detail],
+            "notes": list(placement.notes),
+        },
+        "peak_rss_bytes": peak_rss_bytes(),
+    }
+
+
+def speed(job: Job) -> dict[str, Any]:
+    """One fresh-process round. Cold start ends with the first answer, a sequence of max_length at batch 1; what the
+    engine builds before, if it is not in the cache, is kept apart.
+
+    Cells that take turns draw the same sequences in a round, and others in the next: which were drawn is part of what the
+    interval over rounds holds."""
+    cell, measure = job.cell, job.cell.measure
+    seed = cell.seed + job.number
+    running = time.time()
+    session, facts = prepare(job)
+    loaded = time.time()
+    longest = cell.shape.max_length
+    ids = np.zeros((1, longest), np.int64)
+    session.run({"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": ids.copy()})
+    answered = time.time()
+    from harness.measure.samples import make_samples
+    from harness.measure.scenarios import run_scenario
+
+    features = read_samples(job.samples)
+    rounds: list[dict[str, Any]] = []
+    for load in measure.loads:
+        samples = make_samples(
+            features, load=load, max_length=longest, count=len(features), seed=seed, padded=cell.pads
+        )
+        for scenario in measure.scenarios:
+            for size in measure.sizes(scenario, cell.batch_sizes):
+                found = run_scenario(
+                    session,
+                    samples,
+                    scenario=scenario,
+                    batch_size=size,
+                    min_duration=measure.min_duration,
+                    min_queries=measure.min_queries,
+                    max_warmup=measure.max_warmup,
+                    seed=seed,
+                    profile=measure.profile,
+                    server_latency_ms=measure.server_latency_ms,
+                    threads=job.threads,
+                    device=cell.device,
+                )
+                rounds.append(
+                    {
+                        "scenario": scenario,
+                        "load": load,
+                        "batch_size": size,
+                        "sequence_length": longest,
+                        "round": found.model_dump(),
+                    }
+                )
+    peak = device_peak_bytes() if cell.device == "cuda" else None  # before the engine gives its memory back
+    session.close()
+    cold_start = {
+        "process_seconds": running - job.started,
+        "load_seconds": loaded - running - (facts["build_seconds"] or 0.0),
+        "first_query_seconds": answered - loaded,
+    }
+    return facts | {
+        "started": datetime.fromtimestamp(job.started, UTC).isoformat(timespec="milliseconds"),
+        "rounds": rounds,
+        "cold_start_seconds": sum(cold_start.values()),
+        "cold_start": cold_start,
+        "peak_rss_bytes": peak_rss_bytes(),
+        "peak_device_bytes": peak,
+    }
+
+
+def turns(job: Job) -> dict[str, Any]:
+    """Answer what `harness.run.turns` asks, until it stops asking. Cells that take turns draw the same sequences in a round."""
+    from harness.measure.turns import Player, processors
+
+    os.sched_setaffinity(0, processors(job.threads, job.cell.device))
+    session, facts = prepare(job)
+    cell, seed = job.cell, job.cell.seed + job.number
+    player = Player(session, read_samples(job.samples), cell.shape.max_length, seed, padded=cell.pads)
+    with os.fdopen(int(os.environ[REPLIES]), "w", buffering=1) as replies:
+        for line in sys.stdin:
+            asked = json.loads(line)
+            print(json.dumps(player.answer(asked)), file=replies, flush=True)
+    session.close()
+    return facts
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
