@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.checkpoints.origin import estranged, kin, origin
+from harness.checkpoints.origin import origin, parent_weights, stale_parent
 from harness.checkpoints.recipes import _task, follow_here
 from harness.checkpoints.training import states
 from harness.errors import CheckpointError, QuantboardError, SourceUnavailable, disk_fault
@@ -34,7 +34,7 @@ def ensure(spec: CheckpointSpec, cache: Path) -> Path:
     from safetensors import SafetensorError
 
     target = folder_of(spec, cache)
-    if why := estranged(spec, target.parent):
+    if why := stale_parent(spec, target.parent):
         raise CheckpointError("; ".join(why))
     if target.is_dir():
         return target
@@ -72,12 +72,15 @@ def _make(spec: CheckpointSpec, cache: Path, target: Path) -> None:
         shutil.rmtree(left, ignore_errors=True)
     part = target.with_name(f".part-{spec.key}-{os.getpid()}")
     as_planned(spec)
-    before = kin(spec, target.parent)
+    before = parent_weights(spec, target.parent)
     part.mkdir()
     try:
         facts = _follow(spec, cache, part)
         as_planned(spec)
-        if not all((target.parent / one.key).is_dir() for one in spec.needs) or kin(spec, target.parent) != before:
+        if (
+            not all((target.parent / one.key).is_dir() for one in spec.needs)
+            or parent_weights(spec, target.parent) != before
+        ):
             raise CheckpointError(
                 f"{spec.model} on {spec.task}: a checkpoint that it is made from was replaced meanwhile; run it again"
             )

@@ -43,7 +43,7 @@ WORST = 8
 
 
 def origin(spec: CheckpointSpec, task: Task | None, folder: Path, before: Mapping[str, str] | None) -> dict[str, Any]:
-    """What made the checkpoint; names no folder of the machine. before: `kin` of what it was made from."""
+    """What made the checkpoint; names no folder of the machine. before: `parent_weights` of what it was made from."""
     from math import prod
 
     from safetensors import safe_open
@@ -101,7 +101,7 @@ def parameters_of(folder: Path) -> int:
     return sum(prod(shape) for shape in read_architecture(folder).tensors().values())
 
 
-def kin(spec: CheckpointSpec, checkpoints: Path) -> dict[str, str] | None:
+def parent_weights(spec: CheckpointSpec, checkpoints: Path) -> dict[str, str] | None:
     """Weights (SHA-256), by checkpoint keys, of all that it is made from or taught by; None where that of one of them is not
     known. A checkpoint that is trained anew keeps its key, not its weights, and what was made from the old ones is no kin of
     the new."""
@@ -121,7 +121,7 @@ def read_origin(folder: Path) -> dict[str, Any]:
     return found
 
 
-def estranged(spec: CheckpointSpec, checkpoints: Path) -> tuple[str, str] | None:
+def stale_parent(spec: CheckpointSpec, checkpoints: Path) -> tuple[str, str] | None:
     """What to say, and the remedy, of a checkpoint that is there but comes of another training of one that is there too."""
     folder = checkpoints / spec.key
     kept = lineage_of(read_origin(folder)) if folder.is_dir() else {}

@@ -123,12 +123,12 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument(name, help="a record id, a label, a backend, a model, or MODEL/LABEL")
     one.add_argument("--task", action="append", default=[], metavar="NAME", help="only this task (may be repeated)")
     one.add_argument("--markdown", action="store_true", help="print a Markdown table")
-    one.add_argument("--results", type=Path, help="default: results/ of the checkout")
+    one.add_argument("--results", type=Path, help="default: results/ of the checkout, else of the working folder")
     one = add("rescore", rescore, "score stored predictions again, without running a model")
     one.add_argument("names", nargs="*", metavar="RECORD", help="record ids, labels or models; default: all records")
     one.add_argument("--data", metavar="DIR", type=_folder, help="folder with the data; or 'sample', or 'real'")
     one.add_argument("--write", action="store_true", help="append records with the new figures")
-    one.add_argument("--results", type=Path, help="default: results/ of the checkout")
+    one.add_argument("--results", type=Path, help="default: results/ of the checkout, else of the working folder")
     one = add("rerun", rerun, "run a cell again from its record alone")
     one.add_argument("record", help="a record id")
     one.add_argument("--data", metavar="DIR", type=_folder, help="folder with the data; or 'sample', or 'real'")
@@ -138,7 +138,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("folder", type=Path, metavar="DIR", help="a new folder")
     one.add_argument("--format", choices=["onnx", "safetensors"], required=True)
     one.add_argument("--task", action="append", default=[], metavar="NAME", help="the checkpoint for this task")
-    one.add_argument("--results", type=Path, help="default: results/ of the checkout")
+    one.add_argument("--results", type=Path, help="default: results/ of the checkout, else of the working folder")
     one = add("flops", flops, "floating-point operations of one sequence by the project's rule")
     for name, default in (("layers", 12), ("hidden", 768), ("sequence-length", 384)):
         one.add_argument(f"--{name}", type=_positive, default=default, metavar="N", help=f"default {default}")
@@ -150,8 +150,8 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--data", metavar="DIR", type=_folder, help="take it from this folder; or 'sample', or 'real'")
     add("doctor", doctor, "what this machine can run, and what to install or fix for the rest")
     one = add("site", site, "render the records below results/ to a static site")
-    one.add_argument("--results", type=Path, help="default: results/ of the checkout")
-    one.add_argument("--out", type=Path, help="default: _site/ of the checkout")
+    one.add_argument("--results", type=Path, help="default: results/ of the checkout, else of the working folder")
+    one.add_argument("--out", type=Path, help="default: _site/ of the checkout, else of the working folder")
     one.add_argument("--if-changed", action="store_true", help="keep the site that is there if it would be the same")
     return top
 
@@ -234,7 +234,7 @@ def site(options: argparse.Namespace) -> int:
 
     if options.results and not options.results.is_dir():
         raise QuantboardError(f"--results: {options.results}: no such folder; `quantboard run SUITE` makes records")
-    results, out = options.results or paths.results(), options.out or paths.home() / "_site"
+    results, out = options.results or paths.results(), options.out or paths.site_output()
     page = render(results, out, if_changed=options.if_changed)
     print(json.dumps({"page": str(page)}) if options.json else f"open {page}")
     return 0

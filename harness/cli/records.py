@@ -15,7 +15,7 @@ from harness.errors import QuantboardError
 from harness.machine import paths
 from harness.records import store
 from harness.records.schema import Figure, Record
-from harness.records.scores import Stored
+from harness.records.scores import ScoreStore
 from harness.report import pairs
 from harness.report.boards import latest
 
@@ -38,7 +38,7 @@ def compare_records(options: argparse.Namespace) -> int:
     shown += [
         entry for _, entry in found if entry.record_id in named and entry not in shown
     ]  # one that was measured again
-    made = pairs.pair_up(shown, options.a, options.b, options.task, Stored(found))
+    made = pairs.pair_up(shown, options.a, options.b, options.task, ScoreStore(found))
     if options.json:
         print(json.dumps([pairs.to_json(pair) for pair in made]))
     elif options.markdown:
@@ -79,7 +79,7 @@ def rescore_records(options: argparse.Namespace) -> int:
             )
         ]
         entries = list({entry.record_id: entry for entry in chosen}.values())
-    stored = Stored(found)
+    stored = ScoreStore(found)
     made = list(rescore(entries, stored, options.data))
     files = [str(path) for path in write(made, stored)] if options.write else []
     if options.json:
@@ -171,7 +171,7 @@ def rerun_record(options: argparse.Namespace, say: Callable[[str], None]) -> int
     new = rerun(old, options.data, options.source, shlex.join(words), say)
     found = read_all(paths.results())
     if new.accuracy and old.accuracy:
-        made = pairs.pair_up([old, new], new.record_id, old.record_id, [], Stored(found))
+        made = pairs.pair_up([old, new], new.record_id, old.record_id, [], ScoreStore(found))
         if options.json:
             print(json.dumps({"record": new.model_dump(), "against": [pairs.to_json(pair) for pair in made]}))
         else:

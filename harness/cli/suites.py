@@ -23,7 +23,7 @@ from tasks import DataIdentity, DataRef, TaskError, open_task, task_names
 if TYPE_CHECKING:
     from harness.records.schema import Record
 from harness.checkpoints.hub import hub_revisions
-from harness.plan.data import Found, find_data, hub_sources, identities
+from harness.plan.data import DataOrReason, find_data, hub_sources, identities
 from harness.run.context import new_run
 
 
@@ -78,7 +78,7 @@ def _suite_word(given: str) -> str:
     path = Path(given)
     if path.name == given and path.suffix != ".toml":
         return given
-    return path.stem if path.resolve().parent == (paths.home() / "suites").resolve() else f"./{path.name}"
+    return path.stem if path.resolve().parent == paths.suites().resolve() else f"./{path.name}"
 
 
 def score(options: argparse.Namespace) -> int:
@@ -110,7 +110,7 @@ def plan_offline(options: argparse.Namespace) -> Plan:
 def _plan(
     suite: Suite,
     options: argparse.Namespace,
-    found: Mapping[str, Found],
+    found: Mapping[str, DataOrReason],
     known: Mapping[str, DataIdentity],
     here: Mapping[str, Any],
     hub: bool,

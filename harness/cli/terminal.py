@@ -160,14 +160,14 @@ def _beside(records: Sequence[Record]) -> tuple[dict[str, list[str]], dict[str, 
     """By record id: a line a split with difference and p; ratio of speed."""
     from harness.machine import paths
     from harness.records import store
-    from harness.records.scores import Stored
+    from harness.records.scores import ScoreStore
     from harness.report.boards import boards
     from harness.report.columns import QPS, Value
 
     lost: dict[str, list[str]] = {}
     faster: dict[str, list[str]] = {}
     folder = paths.results()
-    stored = Stored(store.read(folder)) if folder.is_dir() else Stored()
+    stored = ScoreStore(store.read(folder)) if folder.is_dir() else ScoreStore()
 
     def line(value: Value) -> str:
         return (

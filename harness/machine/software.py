@@ -26,7 +26,9 @@ def commit() -> tuple[str | None, bool | None]:
     (None, None) outside a checkout of this project, though it may lie inside one of another."""
     from harness.machine import paths
 
-    home = paths.home()
+    home = paths.checkout()
+    if home is None:
+        return None, None
     try:
         _git(home, "ls-files", "--error-unmatch", "harness/machine/hardware.py")
         sha = _git(home, "rev-parse", "HEAD")

@@ -48,7 +48,7 @@ MLPERF_BOUNDS = (0.999, 0.99)
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PairedTest:
     """One figure against another: points for accuracy (mine less theirs), a ratio for speed (mine over theirs).
 
     low, high: its 95% interval, not corrected for other comparisons; None where there is none. p: two-sided, not corrected;
@@ -69,7 +69,7 @@ def differences(
     *,
     resamples: int = RESAMPLES,
     seed: int = 0,
-) -> list[Comparison]:
+) -> list[PairedTest]:
     """Of each pair (mine, theirs), which are places in `scored`, the difference of a metric in points.
 
     All of `scored` must be of the same examples in the same order (their `id` columns; else ValueError), and must hold how
@@ -88,12 +88,12 @@ def differences(
     return _bootstrapped(statistic, sets, values, first.groups, pairs, resamples, seed)
 
 
-def _shares(mine: Array, theirs: Array) -> Comparison:
+def _shares(mine: Array, theirs: Array) -> PairedTest:
     only_mine, only_theirs = int(np.sum(mine > theirs)), int(np.sum(mine < theirs))
     count = len(mine)
     value = 100 * (only_mine - only_theirs) / count if count else 0.0
     low, high = agresti_min(only_mine, only_theirs, count)
-    return Comparison(
+    return PairedTest(
         value,
         min(100 * low, value),
         max(100 * high, value),
@@ -127,7 +127,7 @@ def _bootstrapped(
     pairs: Sequence[tuple[int, int]],
     resamples: int,
     seed: int,
-) -> list[Comparison]:
+) -> list[PairedTest]:
     from scipy.special import stdtr, stdtrit
 
     units, unit, group = len(sets[0][0]), "examples", np.arange(len(sets[0][0]))
@@ -144,17 +144,17 @@ def _bootstrapped(
         differing = np.unique(group[apart])
         said = f"paired bootstrap over {units} {unit}, {resamples} resamples; the two differ on {len(differing)}"
         if len(differing) < 2:
-            found.append(Comparison(value, method=f"{TOO_FEW}: they differ on {len(differing)} of {units} {unit}"))
+            found.append(PairedTest(value, method=f"{TOO_FEW}: they differ on {len(differing)} of {units} {unit}"))
             continue
         all_of, freedom = effective_number(sizes), effective_number(sizes[differing]) - 1
         error = float(np.std(draws[:, mine] - draws[:, theirs])) * math.sqrt(all_of / (all_of - 1))
         half = float(stdtrit(freedom, 0.975)) * error
         p = 2 * float(stdtr(freedom, -abs(value) / error)) if error > 0 else float(value == 0)
-        found.append(Comparison(value, value - half, value + half, p, said))
+        found.append(PairedTest(value, value - half, value + half, p, said))
     return found
 
 
-def ratio(mine: Sequence[float], theirs: Sequence[float], *, by_turns: bool) -> Comparison:
+def ratio(mine: Sequence[float], theirs: Sequence[float], *, by_turns: bool) -> PairedTest:
     """Of two figures of speed (all positive), one a round, the ratio of their geometric means.
 
     by_turns: the n-th rounds of both were measured one after the other, so a drift of the machine cancels between them. Else
@@ -166,15 +166,15 @@ def ratio(mine: Sequence[float], theirs: Sequence[float], *, by_turns: bool) -> 
     a, b = [math.log(value) for value in mine], [math.log(value) for value in theirs]
     value = statistics.fmean(a) - statistics.fmean(b)
     if not by_turns or len(a) != len(b):
-        return Comparison(math.exp(value), method="not tested: the rounds did not take turns")
+        return PairedTest(math.exp(value), method="not tested: the rounds did not take turns")
     if len(a) < 2:
-        return Comparison(math.exp(value), method="not tested: one round")
+        return PairedTest(math.exp(value), method="not tested: one round")
     error = statistics.stdev(x - y for x, y in zip(a, b, strict=True)) / math.sqrt(len(a))
     freedom = float(len(a) - 1)
     method = f"t interval of the logarithm over {len(a)} pairs of rounds, one after the other"
     half = float(stdtrit(freedom, 0.975)) * error
     p = 2 * float(stdtr(freedom, -abs(value) / error)) if error > 0 else float(abs(value) < 1e-12)
-    return Comparison(math.exp(value), math.exp(value - half), math.exp(value + half), p, method)
+    return PairedTest(math.exp(value), math.exp(value - half), math.exp(value + half), p, method)
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:
@@ -206,7 +206,7 @@ def all_pairs(count: int) -> list[tuple[int, int]]:
     return list(combinations(range(count), 2))
 
 
-def told_apart(pairs: Sequence[tuple[int, int]], found: Sequence[Comparison], *, even: float) -> list[tuple[int, int]]:
+def told_apart(pairs: Sequence[tuple[int, int]], found: Sequence[PairedTest], *, even: float) -> list[tuple[int, int]]:
     """The pairs (better, worse) whose difference is significant after Holm's correction over them; larger is better.
     even: the value of a tie, 0 for differences and 1 for ratios."""
     corrected = holm([one.p for one in found])

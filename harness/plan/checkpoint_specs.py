@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.machine.digests import file_hash
 from harness.plan.data import Blocked, TaskData
-from harness.plan.resolve import Way, way_of
+from harness.plan.resolve import ResolvedModel, resolve_model
 from harness.plan.sources import HEADS, corpus_identity, depth_of, look_up, ranges_of, sizes_of
 from harness.plan.spec import CORPUS, CheckpointSpec
 from harness.suite.raw import model_named
@@ -18,7 +18,7 @@ from tasks import Shape
 
 def checkpoint_spec(task_data: TaskData, model: str, seed: int) -> tuple[CheckpointSpec, Blocked]:
     """A model's own checkpoint, before any post-training quantization, and why it cannot be had task_data."""
-    way = way_of(task_data.suite, model, task_data.task, task_data.on_sample)
+    way = resolve_model(task_data.suite, model, task_data.task, task_data.on_sample)
     if way.recipe == "distill":
         return _student(task_data, way, model, seed)
     source, identity, parent, blocked = _begin(task_data, way, seed)
@@ -46,7 +46,9 @@ def checkpoint_spec(task_data: TaskData, model: str, seed: int) -> tuple[Checkpo
     return spec, blocked
 
 
-def _begin(task_data: TaskData, way: Way, seed: int) -> tuple[str, dict[str, str], CheckpointSpec | None, Blocked]:
+def _begin(
+    task_data: TaskData, way: ResolvedModel, seed: int
+) -> tuple[str, dict[str, str], CheckpointSpec | None, Blocked]:
     """Where a model's weights come from: source, its identity, the checkpoint it is made from, why it cannot be had."""
     if parent_name := model_named(way.source):
         parent, blocked = checkpoint_spec(task_data, parent_name, seed)
@@ -63,7 +65,7 @@ def _begin(task_data: TaskData, way: Way, seed: int) -> tuple[str, dict[str, str
     return found.source, found.identity, None, blocked or found.blocked
 
 
-def _student(task_data: TaskData, way: Way, model: str, seed: int) -> tuple[CheckpointSpec, Blocked]:
+def _student(task_data: TaskData, way: ResolvedModel, model: str, seed: int) -> tuple[CheckpointSpec, Blocked]:
     """Recipe `distill`: a checkpoint a stage, each made from the one before. The general one knows no task and no
     seed but the suite's first, so that all tasks and seeds share it."""
     name, first_seed = model_named(way.teacher) or "", task_data.suite.seeds[0]
@@ -114,7 +116,7 @@ def _student(task_data: TaskData, way: Way, model: str, seed: int) -> tuple[Chec
     return spec, blocked or _no_map(way, spec, teacher)
 
 
-def _on_task(task_data: TaskData, way: Way, stage: str) -> dict[str, Any]:
+def _on_task(task_data: TaskData, way: ResolvedModel, stage: str) -> dict[str, Any]:
     """What a stage on the task has beside its training settings."""
     found: dict[str, Any] = {"temperature": way.temperature} if stage == "prediction" else {}
     if way.augment:
@@ -124,7 +126,7 @@ def _on_task(task_data: TaskData, way: Way, stage: str) -> dict[str, Any]:
     return found
 
 
-def _masked_lm(task_data: TaskData, way: Way) -> tuple[CheckpointSpec, dict[str, str], Blocked]:
+def _masked_lm(task_data: TaskData, way: ResolvedModel) -> tuple[CheckpointSpec, dict[str, str], Blocked]:
     """The model that proposes words, the identity of a file of vectors, and why one of them cannot be had."""
     augment = way.augment or {}
     source, identity, blocked = "scratch", dict[str, str](), None
@@ -215,7 +217,7 @@ def _pretrained(teacher: CheckpointSpec) -> CheckpointSpec:
     )
 
 
-def _no_map(way: Way, student: CheckpointSpec, teacher: CheckpointSpec) -> Blocked:
+def _no_map(way: ResolvedModel, student: CheckpointSpec, teacher: CheckpointSpec) -> Blocked:
     """That no uniform map leads from the student's layers to the teacher's, or from its source's layers to those that it keeps,
     and that attention heads are not as many, where all this is known already."""
     first = student

@@ -9,11 +9,13 @@ from functools import cached_property
 from harness.suite.tables import Suite
 from tasks import DataIdentity, DataRef, TaskError, data_identity, open_task
 
-Found = DataRef | tuple[str, str]
+DataOrReason = DataRef | tuple[str, str]
 """A task's data, or why it cannot be had here and the remedy."""
 
 
-def find_data(suite: Suite, option: str | None, hub: Callable[[], bool], tasks: Sequence[str] = ()) -> dict[str, Found]:
+def find_data(
+    suite: Suite, option: str | None, hub: Callable[[], bool], tasks: Sequence[str] = ()
+) -> dict[str, DataOrReason]:
     """Where each task's rows come from (tasks: the suite's that are asked for; default all). A broken or missing folder that the user named is an error, not a fall-back."""
     from tasks.sources import resolve
 
@@ -23,7 +25,7 @@ def find_data(suite: Suite, option: str | None, hub: Callable[[], bool], tasks: 
     return {task: resolve(task, option, reachable) for task in suite.tasks if not tasks or task in tasks}
 
 
-def identities(found: Mapping[str, Found]) -> dict[str, DataIdentity]:
+def identities(found: Mapping[str, DataOrReason]) -> dict[str, DataIdentity]:
     return {task: data_identity(task, ref) for task, ref in found.items() if isinstance(ref, DataRef)}
 
 

@@ -13,7 +13,7 @@ from tasks import Shape, task_facts
 
 
 @dataclass(frozen=True)
-class Way:
+class ResolvedModel:
     """train: settings in full, None for recipe `load`. stages: of recipe `distill` by name, each in full. common_length:
     tokens of a sequence where no task is involved. augment: None for question answering, whose answers it would move.
     augment_architecture: of a masked LM with random weights."""
@@ -33,7 +33,7 @@ class Way:
     augment_architecture: Mapping[str, int] | None = None
 
 
-def way_of(suite: Suite, name: str, task: str, on_sample: bool) -> Way:
+def resolve_model(suite: Suite, name: str, task: str, on_sample: bool) -> ResolvedModel:
     """On the sample a root model (and any that is fine-tuned) is the stand-in, trained from random weights; QAT models and
     students are made of stand-ins as the suite makes them of the models."""
     model, sample = suite.models[name], suite.sample
@@ -52,7 +52,7 @@ def way_of(suite: Suite, name: str, task: str, on_sample: bool) -> Way:
     augment = _augment(model, task)
     if augment and "train" in augment:
         augment["train"] = _full(augment["train"])
-    return Way(
+    return ResolvedModel(
         recipe=model.recipe,
         source=model.source,
         shape=_shape(suite.shape, override),
@@ -68,15 +68,15 @@ def way_of(suite: Suite, name: str, task: str, on_sample: bool) -> Way:
     )
 
 
-def _on_sample(model: Model, sample: Sample, own: StandIn, task: str) -> Way:
+def _on_sample(model: Model, sample: Sample, own: StandIn, task: str) -> ResolvedModel:
     override = sample.task.get(task)
     base = _merged(sample.train, override.train if override else {}) | own.train
     shape = _shape(sample, override)
     if model.recipe == "qat":
-        return Way("qat", model.source, shape, sample.max_length, scheme=model.scheme, train=_full(base))
+        return ResolvedModel("qat", model.source, shape, sample.max_length, scheme=model.scheme, train=_full(base))
     sizes = _sizes(own.architecture or sample.model)
     if model.recipe != "distill" or not model.distill:
-        return Way("finetune", "scratch", shape, sample.max_length, architecture=sizes, train=_full(base))
+        return ResolvedModel("finetune", "scratch", shape, sample.max_length, architecture=sizes, train=_full(base))
     changes: Mapping[str, dict[str, Any]] = own.distill  # type: ignore[assignment]
     common = _merged(sample.train, {}) | own.train
     stages = {
@@ -88,7 +88,7 @@ def _on_sample(model: Model, sample: Sample, own: StandIn, task: str) -> Way:
         augment |= changes.get("augment", {})
         augment.pop("glove", None)
         augment["train"] = _full(_merged(sample.train, augment.get("train", {})))
-    return Way(
+    return ResolvedModel(
         recipe="distill",
         source="scratch",
         shape=shape,

@@ -25,7 +25,7 @@ BROKEN = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipf
 about how to load it all the same, which is no advice here."""
 
 
-class Stored:
+class ScoreStore:
     """Opens scores by record. Made from what `record.read` yields, since scores lie beside the file that a record is in."""
 
     def __init__(self, found: Iterable[tuple[Path, Record]] = ()) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.records.schema import Record
-from harness.records.scores import Stored
+from harness.records.scores import ScoreStore
 from harness.records.store import order
 from harness.report.columns import (
     COMPARED,
@@ -32,7 +32,15 @@ from harness.report.comparability import (
     parts_of,
     text_of,
 )
-from harness.report.compare import Beside, OverSeeds, accuracy_of, compare_board, compare_engines, over_seeds, speed_of
+from harness.report.compare import (
+    Comparison,
+    OverSeeds,
+    accuracy_of,
+    compare_board,
+    compare_engines,
+    over_seeds,
+    speed_of,
+)
 from harness.report.qat_parts import Trained, in_parts
 from tasks.identity import BY_COUNT
 
@@ -42,7 +50,7 @@ class Row:
     record: Record
     page: str
     columns: tuple[Value, ...]
-    beside: Beside = field(default_factory=Beside)
+    beside: Comparison = field(default_factory=Comparison)
 
     @property
     def charted(self) -> bool:
@@ -85,7 +93,7 @@ class Board:
     others: tuple[Row, ...]
     """Cells without a measurement: failed and skipped."""
     seeds: tuple[OverSeeds, ...] = ()
-    engines: Mapping[str, Beside] = field(default_factory=dict)
+    engines: Mapping[str, Comparison] = field(default_factory=dict)
     """By record id: cells with integer products against their own engine without."""
     trained: tuple[Trained, ...] = ()
     texts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -125,10 +133,10 @@ def page_name(entry: Record) -> str:
     return "cell-" + re.sub(r"[^A-Za-z0-9_-]", "-", entry.record_id) + ".html"
 
 
-def boards(records: Sequence[Record], stored: Stored | None = None) -> list[Board]:
+def boards(records: Sequence[Record], stored: ScoreStore | None = None) -> list[Board]:
     """Every board, real data first; of one suite and task the one with the newest record. A skipped cell stands on the board it would have stood on. Without `stored` scores
     nothing is tested: differences have no interval, and accuracy no ranks."""
-    stored = stored or Stored()
+    stored = stored or ScoreStore()
     groups: dict[tuple[Any, ...], list[Record]] = {}
     for entry in records:
         data = data_of(entry)
@@ -174,7 +182,7 @@ def _texts(rows: Sequence[Record]) -> dict[str, tuple[str, ...]]:
 
 
 def table(
-    entries: Sequence[Record], split: str, beside: Mapping[str, Beside], engines: Mapping[str, Beside]
+    entries: Sequence[Record], split: str, beside: Mapping[str, Comparison], engines: Mapping[str, Comparison]
 ) -> tuple[tuple[Column, ...], list[Row]]:
     """Columns of a board and its rows, fastest first (no figure of speed last); the order is no rank, ranks are columns."""
     first = accuracy_of(entries[0], split) if entries else None
@@ -209,7 +217,7 @@ def table(
     several = len({one.base.model for one in beside.values() if one.base}) > 1
     rows = []
     for entry in entries:
-        own, engine = beside[entry.record_id], engines.get(entry.record_id, Beside())
+        own, engine = beside[entry.record_id], engines.get(entry.record_id, Comparison())
         values = _values(entry, split, names, own, engine, name_base=several)
         rows.append(Row(entry, page_name(entry), tuple(values), own))
     speed = next(place for place, column in enumerate(columns) if column.name == QPS)

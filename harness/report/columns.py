@@ -4,12 +4,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from harness.measure import validity
-from harness.measure.paired import TOO_FEW, Comparison
+from harness.measure.paired import TOO_FEW, PairedTest
 from harness.records.schema import Figure, Record, Speed
 from harness.report.comparability import (
     is_padded,
 )
-from harness.report.compare import Beside, accuracy_of, speed_of
+from harness.report.compare import Comparison, accuracy_of, speed_of
 from harness.report.speed_ratios import RATE, TURNS, Load
 from harness.suite.measure import Measure
 
@@ -66,7 +66,7 @@ SPEED_COMPARED = (
 
 
 def _values(
-    entry: Record, split: str, names: Sequence[str], beside: Beside, to_engine: Beside, *, name_base: bool
+    entry: Record, split: str, names: Sequence[str], beside: Comparison, to_engine: Comparison, *, name_base: bool
 ) -> Iterable[Value]:
     """name_base: the table has baselines of several models, so that a row says which is its own."""
     part = accuracy_of(entry, split)
@@ -81,7 +81,7 @@ def _values(
         yield from (Value("baseline", 0.0), Value("baseline", 1.0))
     else:
         points = difference(found, beside.corrected) if found else None
-        yield replace(points, note=points.note + own) if points else Value(beside.not_kin)
+        yield replace(points, note=points.note + own) if points else Value(beside.why_incomparable)
         kept = share(entry, beside)
         yield replace(kept, note=kept.note + own) if kept.text else kept
     for scenario, load, quantity, name, *_ in SPEED_COLUMNS:
@@ -132,7 +132,7 @@ def finding_about(entry: Record, speed: Speed) -> str:
 HOLM = "Holm "
 
 
-def difference(one: Comparison, p: float | None, corrected: str = HOLM) -> Value:
+def difference(one: PairedTest, p: float | None, corrected: str = HOLM) -> Value:
     """Points with their interval, signs kept, and p, which `corrected` says to be so; `not tested` where nothing could be."""
     low = f"{one.low:+.2f}" if one.low is not None else ""
     high = f"{one.high:+.2f}" if one.high is not None else ""
@@ -142,7 +142,7 @@ def difference(one: Comparison, p: float | None, corrected: str = HOLM) -> Value
     return Value(f"{one.value:+.2f}", one.value, low, high, said)
 
 
-def speed_up(entry: Record, beside: Beside, load: Load | None) -> Value:
+def speed_up(entry: Record, beside: Comparison, load: Load | None) -> Value:
     if load is None:
         timed = beside.base is not None and entry.speed and beside.base.speed
         return Value("other device" if timed and beside.base and beside.base.device != entry.device else "")
@@ -152,7 +152,7 @@ def speed_up(entry: Record, beside: Beside, load: Load | None) -> Value:
 
 
 def times(
-    load: Load, one: Comparison, p: float | None, entry: Record, base: Record | None, corrected: str = HOLM
+    load: Load, one: PairedTest, p: float | None, entry: Record, base: Record | None, corrected: str = HOLM
 ) -> Value:
     """A ratio of speeds with its interval and Holm's p, or why there is none; and, where it is one of figures that were
     measured one after the other, which of the two is not to be trusted."""
@@ -197,7 +197,7 @@ def rank(found: tuple[int, int] | None, count: int) -> Value:
     return Value(f"{first}" if first == last else f"{first}–{last}", first + last / 1000, note=f"of {count}")
 
 
-def share(entry: Record, beside: Beside) -> Value:
+def share(entry: Record, beside: Comparison) -> Value:
     """Of the baseline's accuracy, with the bound that it holds: the suite's min_accuracy, or one of MLPerf's."""
     if beside.share is None:
         return Value("")

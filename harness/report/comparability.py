@@ -126,7 +126,7 @@ def other_training(one: Record, other: Record) -> bool:
     return any(theirs.get(key, weights) != weights for key, weights in mine.items())
 
 
-def not_kin(entry: Record, base: Record) -> str:
+def why_incomparable(entry: Record, base: Record) -> str:
     """Why accuracy is not compared with a baseline: a cell comes of the baseline's very weights, or nothing can be said of
     it. Of two records without a lineage that is taken for granted."""
     mine, theirs = _lineage(entry), _lineage(base)

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from harness.measure.paired import Comparison, all_pairs, bound_held, differences, holm, rank_ranges, ratio, told_apart
+from harness.measure.paired import PairedTest, all_pairs, bound_held, differences, holm, rank_ranges, ratio, told_apart
 from harness.records.schema import Accuracy, Figure, Record, Speed, Turns
-from harness.records.scores import Stored
-from harness.report.comparability import accuracy_stands, conditions, not_kin, trained_as
+from harness.records.scores import ScoreStore
+from harness.report.comparability import accuracy_stands, conditions, trained_as, why_incomparable
 from harness.report.speed_ratios import RATE, TURNS, Load, by_turns, rounds_of, speed_ratios, took_turns
 from tasks import Scores
 
@@ -24,10 +24,10 @@ Range = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Beside:
+class Comparison:
     """One cell of a board against its baseline, and its ranks among the board's cells of the same seed.
 
-    base: None where the board has none. not_kin: why accuracy is not compared: the baseline's weights are not, or are
+    base: None where the board has none. why_incomparable: why accuracy is not compared: the baseline's weights are not, or are
     not known to be, those that this cell comes of. differences: by metric, in points, with uncorrected p. corrected: Holm's p of the
     primary metric over all cells of the board. share: of the baseline's primary metric, share_range: the same of the ends of
     that difference's interval; bound: the strictest of MLPerf's that the share holds, 0 for none. ratios: mine over the baseline's. speed_up: the one that tables show, of the largest batch at
@@ -35,13 +35,13 @@ class Beside:
     """
 
     base: Record | None = None
-    not_kin: str = ""
-    differences: Mapping[str, Comparison] = field(default_factory=dict)
+    why_incomparable: str = ""
+    differences: Mapping[str, PairedTest] = field(default_factory=dict)
     corrected: float | None = None
     share: float | None = None
     share_range: tuple[float, float] | None = None
     bound: float | None = None
-    ratios: Mapping[Load, Comparison] = field(default_factory=dict)
+    ratios: Mapping[Load, PairedTest] = field(default_factory=dict)
     corrected_ratios: Mapping[Load, float | None] = field(default_factory=dict)
     speed_up: Load | None = None
     corrected_speed_up: float | None = None
@@ -68,7 +68,7 @@ class OverSeeds:
     deviation: float
     points: tuple[float, float, float] | None
     points_deviation: float | None = None
-    not_kin: str = ""
+    why_incomparable: str = ""
 
 
 def accuracy_of(entry: Record, split: str) -> Accuracy | None:
@@ -110,7 +110,7 @@ def _engine(entry: Record) -> tuple[object, ...]:
     return name, entry.model, entry.seed, entry.task, entry.device, sorted(entry.software.items())
 
 
-def compare_engines(entries: Sequence[Record], split: str, stored: Stored) -> dict[str, Beside]:
+def compare_engines(entries: Sequence[Record], split: str, stored: ScoreStore) -> dict[str, Comparison]:
     """Of a board's cells with integer products, by record id: each against its own engine without them, where that is not the
     baseline anyway. What quantization did, apart from what the engine did; Holm's correction over these cells."""
     plain = {entry.record_id: unquantized_of(entry, entries) for entry in entries}
@@ -123,7 +123,7 @@ def compare_engines(entries: Sequence[Record], split: str, stored: Stored) -> di
     return _corrected(_with_speed_up(compared, found), _primary(entries, split))
 
 
-def compare_board(entries: Sequence[Record], split: str, stored: Stored) -> dict[str, Beside]:
+def compare_board(entries: Sequence[Record], split: str, stored: ScoreStore) -> dict[str, Comparison]:
     """Of cells that stand side by side (one task and split, one machine, the same examples), by record id."""
     base = {entry.record_id: baseline_of(entry, entries) for entry in entries}
     found = {entry.record_id: _against(entry, base[entry.record_id], split, stored) for entry in entries}
@@ -132,7 +132,7 @@ def compare_board(entries: Sequence[Record], split: str, stored: Stored) -> dict
     for seed in dict.fromkeys(entry.seed for entry in entries):
         valid = [entry for entry in entries if entry.seed == seed and entry.status == "ok"]
         stands = [entry for entry in entries if entry.seed == seed and accuracy_stands(entry)]
-        kin = [entry for entry in stands if not found[entry.record_id].not_kin]
+        kin = [entry for entry in stands if not found[entry.record_id].why_incomparable]
         for name, (count, rank) in _accuracy_ranks(kin, split, primary, stored).items():
             found[name] = replace(found[name], rank=rank, ranked=count)
         for name, (count, rank) in max(_turn_ranks(stands), _speed_ranks(valid), key=len).items():
@@ -144,19 +144,19 @@ def _primary(entries: Sequence[Record], split: str) -> str:
     return next((part.primary for entry in entries if (part := accuracy_of(entry, split))), "")
 
 
-def _against(entry: Record, base: Record | None, split: str, stored: Stored) -> Beside:
+def _against(entry: Record, base: Record | None, split: str, stored: ScoreStore) -> Comparison:
     if base is None or base.record_id == entry.record_id:
-        return Beside(base=base)
+        return Comparison(base=base)
     mine, theirs = accuracy_of(entry, split), accuracy_of(base, split)
-    stranger = not_kin(entry, base)
+    stranger = why_incomparable(entry, base)
     if mine is None or theirs is None or stranger:
-        return Beside(base=base, not_kin=stranger, ratios=speed_ratios(entry, base))
+        return Comparison(base=base, why_incomparable=stranger, ratios=speed_ratios(entry, base))
     scores = stored.scores(entry, split), stored.scores(base, split)
     one, other = mine.metrics.get(mine.primary), theirs.metrics.get(mine.primary)
     if apart(*scores):
         one = other = None
     found = compare_metrics(mine, theirs, *scores)
-    return Beside(
+    return Comparison(
         base=base,
         differences=found,
         share=one.value / other.value if one and other and other.value > 0 else None,
@@ -166,7 +166,7 @@ def _against(entry: Record, base: Record | None, split: str, stored: Stored) -> 
     )
 
 
-def _share_range(points: Comparison | None, base: Figure | None) -> tuple[float, float] | None:
+def _share_range(points: PairedTest | None, base: Figure | None) -> tuple[float, float] | None:
     """The baseline's own figure is taken as it is: what is uncertain is the difference."""
     if points is None or points.low is None or points.high is None or base is None or base.value <= 0:
         return None
@@ -175,10 +175,10 @@ def _share_range(points: Comparison | None, base: Figure | None) -> tuple[float,
 
 def compare_metrics(
     mine: Accuracy, theirs: Accuracy, my_scores: Scores | None, their_scores: Scores | None
-) -> dict[str, Comparison]:
+) -> dict[str, PairedTest]:
     """Of every metric that both have; without a test, and with the reason, where there are no scores to test. Nothing where
     the two answered other examples: such figures have no difference."""
-    found: dict[str, Comparison] = {}
+    found: dict[str, PairedTest] = {}
     if apart(my_scores, their_scores):
         return found
     for name, figure in mine.metrics.items():
@@ -186,7 +186,7 @@ def compare_metrics(
             continue
         why = _why_not(name, my_scores, their_scores)
         if why or my_scores is None or their_scores is None:
-            found[name] = Comparison(figure.value - theirs.metrics[name].value, method=f"not tested: {why}")
+            found[name] = PairedTest(figure.value - theirs.metrics[name].value, method=f"not tested: {why}")
         else:
             (found[name],) = differences([my_scores, their_scores], name, [(0, 1)])
     return found
@@ -214,7 +214,7 @@ def same_examples(mine: Scores, theirs: Scores) -> bool:
     return True
 
 
-def _with_speed_up(entries: Sequence[Record], found: Mapping[str, Beside]) -> dict[str, Beside]:
+def _with_speed_up(entries: Sequence[Record], found: Mapping[str, Comparison]) -> dict[str, Comparison]:
     chosen: dict[str, Load] = {}
     for entry in entries:
         part, ratios = speed_of(entry, "offline", "real"), found[entry.record_id].ratios
@@ -231,7 +231,7 @@ def _with_speed_up(entries: Sequence[Record], found: Mapping[str, Beside]) -> di
     }
 
 
-def _corrected(found: Mapping[str, Beside], primary: str) -> dict[str, Beside]:
+def _corrected(found: Mapping[str, Comparison], primary: str) -> dict[str, Comparison]:
     """Holm's correction over these cells: of the primary metric, and of each figure of speed (a column) of its own."""
     of_primary = holm([one.differences[primary].p if primary in one.differences else None for one in found.values()])
     columns = dict.fromkeys(load for one in found.values() for load in one.ratios)
@@ -247,7 +247,7 @@ def _corrected(found: Mapping[str, Beside], primary: str) -> dict[str, Beside]:
 
 
 def _accuracy_ranks(
-    entries: Sequence[Record], split: str, primary: str, stored: Stored
+    entries: Sequence[Record], split: str, primary: str, stored: ScoreStore
 ) -> dict[str, tuple[int, Range]]:
     """(how many were ranked, rank range) of the cells that have scores of the same examples, the largest such set."""
     known = [(entry, scores) for entry in entries if (scores := stored.scores(entry, split))]
@@ -307,7 +307,7 @@ def _named(entries: Sequence[Record], beats: Sequence[tuple[int, int]]) -> dict[
     return {entry.record_id: (len(entries), rank) for entry, rank in zip(entries, ranges, strict=True)}
 
 
-def over_seeds(entries: Sequence[Record], split: str, beside: Mapping[str, Beside]) -> list[OverSeeds]:
+def over_seeds(entries: Sequence[Record], split: str, beside: Mapping[str, Comparison]) -> list[OverSeeds]:
     """A line for every model and backend on a device that has cells of more than one seed, trained with the same settings on
     the same data."""
     groups: dict[tuple[str, ...], list[Record]] = {}
@@ -317,7 +317,7 @@ def over_seeds(entries: Sequence[Record], split: str, beside: Mapping[str, Besid
     return [_over_seeds(group, split, beside) for group in groups.values() if len(group) > 1]
 
 
-def _over_seeds(entries: Sequence[Record], split: str, beside: Mapping[str, Beside]) -> OverSeeds:
+def _over_seeds(entries: Sequence[Record], split: str, beside: Mapping[str, Comparison]) -> OverSeeds:
     values, points = [], []
     entries = sorted(entries, key=lambda entry: entry.seed)
     for entry in entries:
@@ -335,7 +335,7 @@ def _over_seeds(entries: Sequence[Record], split: str, beside: Mapping[str, Besi
         statistics.stdev(values),
         _three(points) if len(points) == len(entries) else None,
         statistics.stdev(points) if len(points) == len(entries) else None,
-        next((why for entry in entries if (why := beside[entry.record_id].not_kin)), ""),
+        next((why for entry in entries if (why := beside[entry.record_id].why_incomparable)), ""),
     )
 
 

@@ -9,18 +9,18 @@ from harness.report import columns
 from harness.report.boards import Board, page_name
 from harness.report.charts import Curve, accuracy_against_qps, points
 from harness.report.comparability import accuracy_stands, is_whole, machine_of_board
-from harness.report.compare import Beside
+from harness.report.compare import Comparison
 from harness.report.missing import Asked, asked_of, in_words, lacking
 from harness.suite.load import load_for_pages
 
 
-def against(entry: Record, beside: Beside) -> dict[str, Any]:
+def against(entry: Record, beside: Comparison) -> dict[str, Any]:
     """A cell beside its baseline or its own engine without integer products, as its page shows it: every metric and every figure of speed."""
     assert beside.base is not None
     return {
         "base": beside.base,
         "base_stands": accuracy_stands(beside.base),
-        "not_kin": beside.not_kin,
+        "why_incomparable": beside.why_incomparable,
         "page": page_name(beside.base),
         "share": columns.share(entry, beside),
         "asked": 100 * columns.asked_of(entry),
@@ -76,7 +76,7 @@ def _charts(board: Board, labels: Mapping[Curve, str]) -> dict[str, str] | None:
 def read_suite(name: str, own: Sequence[Record]) -> tuple[str, list[dict[str, Any]], list[Asked]]:
     """What the suite is for, in its own words; published figures from elsewhere: shown beside ours, never ranked with them; the
     cells that it asks for. own: its records."""
-    path = paths.home() / "suites" / f"{name}.toml"
+    path = paths.suites() / f"{name}.toml"
     return (*load_for_pages(path), asked_of(path, own)) if path.is_file() else ("", [], [])
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from harness.errors import QuantboardError
-from harness.measure.paired import Comparison, holm
+from harness.measure.paired import PairedTest, holm
 from harness.records.schema import Record
-from harness.records.scores import Stored
+from harness.records.scores import ScoreStore
 from harness.records.store import select
 from harness.report.columns import p_text
 from harness.report.comparability import (
@@ -38,15 +38,15 @@ class Pair:
     mine: Record
     theirs: Record
     split: str
-    differences: Mapping[str, Comparison]
-    ratios: Mapping[Load, Comparison]
+    differences: Mapping[str, PairedTest]
+    ratios: Mapping[Load, PairedTest]
     same: tuple[int, int] | None = None
     """Examples to which both gave the same answer (label or text), and all; None where answers are scores or not stored."""
     corrected: Mapping[str | Load, float | None] = field(default_factory=dict)
     """Holm's p over all pairs that are shown together, for each metric and figure of its own."""
 
 
-def pair_up(records: Sequence[Record], mine: str, theirs: str, tasks: Sequence[str], stored: Stored) -> list[Pair]:
+def pair_up(records: Sequence[Record], mine: str, theirs: str, tasks: Sequence[str], stored: ScoreStore) -> list[Pair]:
     """Each measured record of `mine` with the one of `theirs` that was scored on the same task and kind of data, in the
     same suite and with the same seed, model, scheme and label where there is a choice; two backends of several models each with
     the same model's alone. Raises QuantboardError where none fits."""
@@ -121,7 +121,7 @@ def _distance(one: Record, other: Record) -> tuple[bool, ...]:
     )
 
 
-def _compare(one: Record, other: Record, stored: Stored) -> list[Pair]:
+def _compare(one: Record, other: Record, stored: ScoreStore) -> list[Pair]:
     found = []
     for number, part in enumerate(one.accuracy):
         theirs = next((entry for entry in other.accuracy if entry.split == part.split), None)
@@ -133,7 +133,7 @@ def _compare(one: Record, other: Record, stored: Stored) -> list[Pair]:
     return found
 
 
-def same_answers(one: Record, other: Record, split: str, stored: Stored) -> tuple[int, int] | None:
+def same_answers(one: Record, other: Record, split: str, stored: ScoreStore) -> tuple[int, int] | None:
     """How near two ways of running a model are, whether right or wrong: a simulation and its engine, say."""
     mine, theirs = (stored.columns(entry, split, ("prediction",)) for entry in (one, other))
     if mine is None or theirs is None or not ("prediction" in mine and "prediction" in theirs):
@@ -156,7 +156,7 @@ def _corrected(pairs: Sequence[Pair]) -> list[Pair]:
     return [replace(pair, corrected=table) for pair, table in zip(pairs, tables, strict=True)]
 
 
-def _of(pair: Pair, name: str | Load) -> Comparison:
+def _of(pair: Pair, name: str | Load) -> PairedTest:
     return pair.differences[name] if isinstance(name, str) else pair.ratios[name]
 
 
@@ -262,7 +262,7 @@ def _told_apart(pair: Pair, pairs: Sequence[Pair]) -> list[str]:
     return [name for name, column in zip(places(pair), columns, strict=True) if len(set(column)) > 1]
 
 
-def _range(one: Comparison, form: str) -> str:
+def _range(one: PairedTest, form: str) -> str:
     return "" if one.low is None or one.high is None else f" [{one.low:{form}}, {one.high:{form}}]"
 
 

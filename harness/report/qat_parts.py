@@ -1,5 +1,5 @@
 """What training with quantizers did, in parts: more training of the weights, and rounding. A trained model has had its parent's
-steps and its own; its row of the same weights without quantizers (on the baseline backend) tells the two apart. Beside them, as
+steps and its own; its row of the same weights without quantizers (on the baseline backend) tells the two apart. Comparison them, as
 the control, a model that was only trained on from the same parent."""
 
 from __future__ import annotations
@@ -7,11 +7,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.measure.paired import Comparison
+from harness.measure.paired import PairedTest
 from harness.records.schema import Record
-from harness.records.scores import Stored
-from harness.report.comparability import accuracy_stands, not_kin
-from harness.report.compare import Beside, accuracy_of, ancestor_of, compare_metrics
+from harness.records.scores import ScoreStore
+from harness.report.comparability import accuracy_stands, why_incomparable
+from harness.report.compare import Comparison, accuracy_of, ancestor_of, compare_metrics
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,15 @@ class Trained:
     seed: int
     label: str
     scheme: str
-    posted: Comparison | None
-    whole: Comparison
-    training: Comparison | None
-    rounding: Comparison | None
+    posted: PairedTest | None
+    whole: PairedTest
+    training: PairedTest | None
+    rounding: PairedTest | None
 
 
-def in_parts(entries: Sequence[Record], split: str, beside: Mapping[str, Beside], stored: Stored) -> list[Trained]:
+def in_parts(
+    entries: Sequence[Record], split: str, beside: Mapping[str, Comparison], stored: ScoreStore
+) -> list[Trained]:
     """A line for each cell of a model that was trained with quantizers, with them, by seed."""
     found = []
     for entry in sorted(entries, key=lambda one: (one.model, one.label, one.seed)):
@@ -43,7 +45,7 @@ def in_parts(entries: Sequence[Record], split: str, beside: Mapping[str, Beside]
         same = [one for one in entries if (one.seed, one.task) == (entry.seed, entry.task) and accuracy_stands(one)]
         same.sort(key=lambda one: one.device != entry.device)
         folded = [one for one in same if one.baseline and one.model == entry.model]
-        plain = next((one for one in folded if not not_kin(entry, one)), None)
+        plain = next((one for one in folded if not why_incomparable(entry, one)), None)
         posted = next(
             (
                 one
@@ -70,7 +72,7 @@ def in_parts(entries: Sequence[Record], split: str, beside: Mapping[str, Beside]
     return [*found, *_controls(entries, split, stored)] if found else []
 
 
-def _controls(entries: Sequence[Record], split: str, stored: Stored) -> Iterator[Trained]:
+def _controls(entries: Sequence[Record], split: str, stored: ScoreStore) -> Iterator[Trained]:
     """Models that were trained on from another of the table by fine-tuning: their rows on the baseline backend."""
     plain = [one for one in entries if one.baseline and one.checkpoint and accuracy_stands(one)]
     for entry in sorted(plain, key=lambda one: (one.model, one.seed)):
@@ -81,7 +83,7 @@ def _controls(entries: Sequence[Record], split: str, stored: Stored) -> Iterator
                 one
                 for one in plain
                 if (one.model, one.seed, one.task, one.device) == (parent, entry.seed, entry.task, entry.device)
-                and not not_kin(entry, one)
+                and not why_incomparable(entry, one)
             ),
             None,
         )

@@ -22,7 +22,7 @@ from harness.machine.digests import digest
 from harness.machine.software import code_digest, tree_digest
 from harness.records import store
 from harness.records.schema import Record
-from harness.records.scores import Stored
+from harness.records.scores import ScoreStore
 from harness.report import boards, columns
 from harness.report.boards import Board, flatten, latest, page_name
 from harness.report.charts import names_in
@@ -57,8 +57,8 @@ def render(results: Path, out: Path, *, if_changed: bool = False) -> Path:
         return out / "index.html"
     entries = list(store.read(results)) if results.is_dir() else []
     shown = latest(entry for _, entry in entries)
-    found = boards.boards(shown, Stored(entries))
-    home = paths.home() / "site"
+    found = boards.boards(shown, ScoreStore(entries))
+    home = paths.site_sources()
     environment = make_environment(home)
     fresh: Path | None = None
     try:
@@ -196,7 +196,7 @@ MARK = '<meta name="quantboard-made-of" content="{}">'
 
 def made_of(results: Path) -> str:
     """Hash of everything that pages are made of: records and scores, suites, templates, our code, and the libraries' versions."""
-    folders = [tree_digest(folder) for folder in (results, paths.home() / "suites", paths.home() / "site")]
+    folders = [tree_digest(folder) for folder in (results, paths.suites(), paths.site_sources())]
     return digest([folders, code_digest(), [version(name) for name in LIBRARIES]])
 
 

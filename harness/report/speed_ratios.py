@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from harness.measure.paired import Comparison, ratio
+from harness.measure.paired import PairedTest, ratio
 from harness.measure.validity import OTHERS_BOUND, STEAL_BOUND, THROTTLED_BOUND
 from harness.records.schema import Record, Speed, TurnRound, Turns
 from harness.report.comparability import accuracy_stands, conditions
@@ -23,9 +23,9 @@ FIGURES = {"single_stream": ("p50_ms", "p90_ms", "p99_ms"), "multi_stream": ("p5
 """Whose ratios are given; of other scenarios it is samples a second."""
 
 
-def speed_ratios(entry: Record, base: Record) -> dict[Load, Comparison]:
+def speed_ratios(entry: Record, base: Record) -> dict[Load, PairedTest]:
     """Every figure of speed that both have under the same conditions, mine over theirs; those by turns first."""
-    found: dict[Load, Comparison] = {}
+    found: dict[Load, PairedTest] = {}
     for one in entry.turns:
         if faster := by_turns((entry, one), base):
             found[(TURNS, one.load, one.batch_size, RATE)] = faster
@@ -41,7 +41,7 @@ def speed_ratios(entry: Record, base: Record) -> dict[Load, Comparison]:
     return found
 
 
-def by_turns(mine: tuple[Record, Turns], base: Record) -> Comparison | None:
+def by_turns(mine: tuple[Record, Turns], base: Record) -> PairedTest | None:
     """How many times more samples a second, from the rounds in which both ran the same batches by turns. None where there
     are none, or where one of the two computed something else than it claims."""
     entry, part = mine
@@ -53,7 +53,7 @@ def by_turns(mine: tuple[Record, Turns], base: Record) -> Comparison | None:
         return None
     found = ratio([1 / a.seconds for a, _ in shared], [1 / b.seconds for _, b in shared], by_turns=True)
     if trouble := _disturbed([one for one, _ in shared]):
-        return Comparison(found.value, method=f"not tested: {trouble} while they took turns")
+        return PairedTest(found.value, method=f"not tested: {trouble} while they took turns")
     if found.p is None:
         return found
     sizes = sorted({one.batches for one, _ in shared})

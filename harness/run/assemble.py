@@ -30,7 +30,7 @@ from harness.measure.validity import findings
 from harness.plan.spec import CheckpointSpec
 from harness.records.schema import Accuracy, Checkpoint, ColdStart, Finding, Flops, Speed, SpeedRound, TurnRound, Turns
 from harness.records.scores import read_scores
-from harness.run.context import kept_in
+from harness.run.context import work_folder
 
 OTHER_SEED = "speed is measured of the suite's first seed: weights that differ by their seed alone take the same time"
 
@@ -43,7 +43,10 @@ def measured_record(measured: Measured, run: Run, until: Until | None) -> Record
     from harness.measure.validity import unanswered
 
     cell, scored, rounds = measured.cell, measured.scored, measured.rounds
-    kept, scores = kept_in(cell, run) / "scores.npz", run.file(cell).parent / "scores" / f"{run.run_id}-{cell.key}.npz"
+    kept, scores = (
+        work_folder(cell, run) / "scores.npz",
+        run.file(cell).parent / "scores" / f"{run.run_id}-{cell.key}.npz",
+    )
     if until is None:
         try:
             scores.parent.mkdir(parents=True, exist_ok=True)

@@ -84,7 +84,7 @@ def _name(cell: Cell) -> str:
     return f"{cell.model} / {cell.task} / {cell.label} / seed {cell.seed}"
 
 
-def kept_in(cell: Cell, run: Run) -> Path:
+def work_folder(cell: Cell, run: Run) -> Path:
     """Where the cache keeps what a cell has measured so far."""
     return run.cache / "cells" / cell.key
 

@@ -29,7 +29,7 @@ def execute(
     Raises QuantboardError where another run is at one of them.
     """
     before = {} if fresh or until else {cell.key: old for cell in cells if (old := _done_as_here(cell, run, known))}
-    with claimed((cell for cell in cells if not cell.blocked and cell.key not in before), run.cache):
+    with locked_cells((cell for cell in cells if not cell.blocked and cell.key not in before), run.cache):
         for group in of_one_table(cells):
             yield from _execute_group(group, run, known, before, fresh, until)
 
@@ -50,12 +50,12 @@ def of_one_table(cells: Iterable[Cell]) -> list[list[Cell]]:
 
 
 @contextmanager
-def claimed(cells: Iterable[Cell], cache: Path) -> Iterator[None]:
+def locked_cells(cells: Iterable[Cell], cache: Path) -> Iterator[None]:
     """While inside, no other process gets one of these cells. Raises QuantboardError where another has one, before anything
     was begun.
 
     A byte of one file stands for each cell, under a record lock (fcntl(2)), which the kernel releases however the process
-    ends. Where a file system has no locks, nothing is claimed.
+    ends. Where a file system has no locks, nothing is locked.
     """
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / "cells.lock").open("ab") as file:

@@ -11,7 +11,7 @@ from harness.plan.spec import Cell
 from harness.records import store
 from harness.records.schema import Record
 from harness.run.assemble import make_record, measured_record
-from harness.run.context import CellFailed, Measured, Run, Until, _name, kept_in
+from harness.run.context import CellFailed, Measured, Run, Until, _name, work_folder
 from harness.run.steps import (
     _begin,
     _failed,
@@ -19,7 +19,7 @@ from harness.run.steps import (
     _read_kept,
     _step,
 )
-from harness.run.turns import Found, comparable, take_turns
+from harness.run.turns import Found, take_turns, turn_groups
 
 FITS = 0.8
 """Of the memory that is there, what models that take turns may need together."""
@@ -44,7 +44,7 @@ def _execute_group(
         if until is None:
             if not repeated:
                 store.append(run.file(cell), new)
-            shutil.rmtree(kept_in(cell, run), ignore_errors=True)
+            shutil.rmtree(work_folder(cell, run), ignore_errors=True)
         return new
 
     waiting: list[Measured] = []
@@ -56,7 +56,7 @@ def _execute_group(
             yield finish(cell, make_record(cell, run, status="skipped", reason=cell.blocked[0], remedy=cell.blocked[1]))
         else:
             if fresh:
-                shutil.rmtree(kept_in(cell, run), ignore_errors=True)
+                shutil.rmtree(work_folder(cell, run), ignore_errors=True)
             found = _begin(cell, run, until)
             if isinstance(found, Record):
                 yield finish(cell, found)
@@ -72,7 +72,7 @@ def _execute_group(
                 waiting.remove(one)
                 yield finish(one.cell, _failed(one.cell, run, failure))
         left = {one.cell.key: one for one in waiting if number <= one.cell.measure.rounds}
-        for cells_together in comparable(one.cell for one in left.values()):
+        for cells_together in turn_groups(one.cell for one in left.values()):
             _take_turns([left[cell.key] for cell in cells_together], run, number)
     for one in waiting:
         yield finish(one.cell, measured_record(one, run, None))
@@ -81,7 +81,7 @@ def _execute_group(
 def _take_turns(cells: list[Measured], run: Run, number: int) -> None:
     """One round of turns among cells that are measured together, or what a run that was killed kept of it. A cell whose
     record that run had written took its turns with it: the last one's still stand."""
-    places = [kept_in(one.cell, run) / f"turns-{number}.json" for one in cells]
+    places = [work_folder(one.cell, run) / f"turns-{number}.json" for one in cells]
     kept = [one for one in map(_read_kept, places) if one]
     if len(kept) < len(cells) or len({one["together"] for one in kept}) > 1:
         if len(cells) < 2:

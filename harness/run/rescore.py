@@ -20,7 +20,7 @@ from harness.measure.intervals import intervals
 from harness.plan.data import find_task_data
 from harness.records import store
 from harness.records.schema import Accuracy, Figure, Record
-from harness.records.scores import Stored, write_scores
+from harness.records.scores import ScoreStore, write_scores
 from tasks import Scores, Task, open_task
 
 
@@ -50,7 +50,7 @@ def is_other(before: Figure | None, now: Figure | None) -> bool:
     return any(a != b if a is None or b is None else abs(a - b) > 1e-9 for a, b in ends)
 
 
-def rescore(entries: Sequence[Record], stored: Stored, option: str | None) -> Iterator[Rescored]:
+def rescore(entries: Sequence[Record], stored: ScoreStore, option: str | None) -> Iterator[Rescored]:
     """Every record that stored predictions. option: the data, as `run` takes it; a record of the sample takes the sample.
 
     Raises TaskError where the data cannot be had, and QuantboardError where it is not what the record was scored on.
@@ -64,7 +64,7 @@ def rescore(entries: Sequence[Record], stored: Stored, option: str | None) -> It
         yield Rescored(entry, tuple(_part(entry, part, opened[place], stored) for part in entry.accuracy))
 
 
-def _part(entry: Record, part: Accuracy, task: Task, stored: Stored) -> tuple[Accuracy, Scores]:
+def _part(entry: Record, part: Accuracy, task: Task, stored: ScoreStore) -> tuple[Accuracy, Scores]:
     columns = stored.columns(entry, part.split, ("prediction",))
     if columns is None or "prediction" not in columns:
         raise QuantboardError(f"{entry.record_id}: its predictions are not beside it; restore scores/ from git")
@@ -104,7 +104,7 @@ def _prediction(task: Task, value: Any) -> Any:
     return None if missing else value
 
 
-def write(found: Sequence[Rescored], stored: Stored) -> list[Path]:
+def write(found: Sequence[Rescored], stored: ScoreStore) -> list[Path]:
     """Append records with the new figures in the place of the old, which stay where they are; returns the files. A copy is as
     old as its measurement: it stands for the record it was made from, and for none that was measured since."""
     from harness.machine import software

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from backends import get_backend
-from harness.checkpoints.origin import content, estranged
+from harness.checkpoints.origin import content, stale_parent
 from harness.machine.digests import digest
 from harness.machine.processes import USER_FAULT, Ended, run_module
 from harness.plan.spec import Cell, CheckpointSpec, folder_of
 from harness.records.schema import Record
 from harness.run.assemble import make_record, measured_record
-from harness.run.context import TIMEOUT, CellFailed, Measured, Outcome, Run, Until, _name, kept_in
+from harness.run.context import TIMEOUT, CellFailed, Measured, Outcome, Run, Until, _name, work_folder
 from harness.run.job import Job
 
 
@@ -29,12 +29,12 @@ def _begin(cell: Cell, run: Run, until: Until | None) -> Record | Measured:
     if until in ("train", "quantize"):
         return make_record(cell, run, status="ok")
     try:
-        _drop_foreign(cell, run)
+        _drop_stale_results(cell, run)
         if until == "build":
             _step(cell, run, "build", "build")
             return make_record(cell, run, status="ok")
         measured = Measured(cell, _step(cell, run, "accuracy", "accuracy"))
-        _as_planned(measured, run)
+        _check_data_unchanged(measured, run)
     except CellFailed as failure:
         return _failed(cell, run, failure)
     if until == "score" or get_backend(cell.backend).simulated or not cell.measure.rounds:
@@ -42,13 +42,13 @@ def _begin(cell: Cell, run: Run, until: Until | None) -> Record | Measured:
     return measured
 
 
-def _as_planned(measured: Measured, run: Run) -> None:
+def _check_data_unchanged(measured: Measured, run: Run) -> None:
     """Raises CellFailed where the examples are others than the record would name."""
     identity = run.identities.get(measured.cell.task)
     for split, found in measured.scored["data"].items():
         planned = identity.splits.get(split) if identity else None
         if planned and planned.sha256 != found:
-            shutil.rmtree(kept_in(measured.cell, run), ignore_errors=True)
+            shutil.rmtree(work_folder(measured.cell, run), ignore_errors=True)
             raise CellFailed(f"{measured.cell.task}: split {split} has other content than when this was planned", ())
 
 
@@ -66,7 +66,7 @@ def ensure_checkpoint(spec: CheckpointSpec, run: Run) -> Outcome | None:
 
     What failed once in a run is not tried again for the next cell that needs it."""
     folder = folder_of(spec, run.cache)
-    if why := estranged(spec, folder.parent):
+    if why := stale_parent(spec, folder.parent):
         return Outcome("failed", *why)
     if folder.is_dir():
         return None
@@ -115,11 +115,11 @@ def _plain(spec: CheckpointSpec) -> dict[str, Any]:
     return asdict(spec)
 
 
-def _drop_foreign(cell: Cell, run: Run) -> None:
+def _drop_stale_results(cell: Cell, run: Run) -> None:
     """A record is of one state of the code, of one machine and of one checkpoint: what was measured of others is not kept, nor
     what uncommitted changes did."""
     weights = content(folder_of(cell.checkpoint, run.cache))
-    folder = kept_in(cell, run)
+    folder = work_folder(cell, run)
     # Some virtual machines are given memory as they use it.
     machine = {name: value for name, value in run.machine.items() if name != "memory_bytes"}
     mark = {"commit": run.commit, "code": run.code, "machine": digest(machine), "checkpoint": weights}
@@ -142,7 +142,7 @@ def _step(cell: Cell, run: Run, mode: str, name: str, number: int = 0) -> dict[s
     """What one process of the cell found, or found in a run that was killed later. Raises CellFailed."""
     from harness.measure.watch import Watch
 
-    folder, job = kept_in(cell, run), _job(cell, run, mode, name, number)
+    folder, job = work_folder(cell, run), _job(cell, run, mode, name, number)
     said = name.replace("round-", "speed, round ") + (f" of {cell.measure.rounds}" if mode == "speed" else "")
     try:
         if mode != "build" and (kept := _read_kept(job.out)) is not None:
@@ -172,7 +172,7 @@ def _step(cell: Cell, run: Run, mode: str, name: str, number: int = 0) -> dict[s
 
 
 def _job(cell: Cell, run: Run, mode: str, name: str, number: int) -> Job:
-    folder = kept_in(cell, run)
+    folder = work_folder(cell, run)
     return Job(
         mode=mode,
         cell=cell,

@@ -32,7 +32,7 @@ CONDITIONS = {"affinity", "other_cpu_percent", "steal_percent", "quota_throttled
 Found = dict[str, list[dict[str, Any]]]
 
 
-def comparable(cells: Iterable[Cell]) -> list[list[Cell]]:
+def turn_groups(cells: Iterable[Cell]) -> list[list[Cell]]:
     """Cells that take turns with one another: of one device, as many threads, and sequences cut at the same length."""
     groups: dict[tuple[Any, ...], list[Cell]] = {}
     for cell in cells:

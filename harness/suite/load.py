@@ -38,7 +38,7 @@ class _References(BaseModel):
 def load_suite(name_or_path: str, suites_dir: Path | None = None) -> Suite:
     """The suite of that name in `suites_dir` (default: `suites/` of the checkout), or of that file (a path has a folder
     or ends in `.toml`). Raises SuiteError with every problem of the file."""
-    file = find(name_or_path, suites_dir or paths.home() / "suites")
+    file = find(name_or_path, suites_dir or paths.suites())
     shown_as = printable(_relative(file))
     try:
         data = _parse(file, shown_as)

@@ -44,7 +44,7 @@ def _or_any(form: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]
 def main() -> None:
     import json
 
-    target = paths.home() / "suites" / "schema.json"
+    target = paths.suites() / "schema.json"
     target.write_text(json.dumps(schema(), indent=2) + "\n")
     print(target)
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from harness.machine import paths
 from harness.machine.digests import digest
 from harness.machine.hardware import describe
-from harness.measure.paired import Comparison, ratio
+from harness.measure.paired import PairedTest, ratio
 from harness.measure.turns import COLD_SECONDS, LEAST_BATCHES, LEAST_PASSES, MOST_BATCHES, WANTED_PASSES
 from tests.backends.checkpoints import BERT_TINY
 from tests.bench.measuring import LEVEL, MEASURE, Bench, share
@@ -34,11 +34,11 @@ Trial = Mapping[str, list[float]]
 """Seconds for the same work in each round, by cell."""
 
 
-def compared(trial: Trial, name: str) -> Comparison:
+def compared(trial: Trial, name: str) -> PairedTest:
     return ratio(trial[name], trial["cell"], by_turns=True)
 
 
-def different(found: Comparison) -> bool:
+def different(found: PairedTest) -> bool:
     return found.p is not None and found.p < LEVEL
 
 

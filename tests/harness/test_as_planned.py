@@ -22,9 +22,9 @@ from harness.machine.processes import KEEP_MEMORY, Ended, _environment
 from harness.plan.sources import corpus_identity, look_up
 from harness.plan.spec import Cell, folder_of
 from harness.run.assemble import state_of
-from harness.run.context import CellFailed, Measured, Run, kept_in, new_run
+from harness.run.context import CellFailed, Measured, Run, new_run, work_folder
 from harness.run.executor import execute
-from harness.run.steps import _as_planned, _drop_foreign
+from harness.run.steps import _check_data_unchanged, _drop_stale_results
 from tasks import DataRef, data_identity
 from tests.bench.measuring import Bench
 from tests.harness.records import make_record
@@ -78,11 +78,11 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
 
 def test_examples_of_other_content_fail_the_cell(cell: Cell, run: Run) -> None:
     split = "validation"
-    _as_planned(Measured(cell, {"data": {split: IDENTITY.splits[split].sha256}}), run)
-    kept_in(cell, run).mkdir(parents=True)
+    _check_data_unchanged(Measured(cell, {"data": {split: IDENTITY.splits[split].sha256}}), run)
+    work_folder(cell, run).mkdir(parents=True)
     with pytest.raises(CellFailed, match="split validation has other content"):
-        _as_planned(Measured(cell, {"data": {split: "of before"}}), run)
-    assert not kept_in(cell, run).exists()
+        _check_data_unchanged(Measured(cell, {"data": {split: "of before"}}), run)
+    assert not work_folder(cell, run).exists()
 
 
 @pytest.mark.parametrize(
@@ -93,16 +93,16 @@ def test_what_another_program_machine_or_checkpoint_measured_is_not_kept(cell: C
     mine, checkpoint = replace(run, dirty=False), folder_of(cell.checkpoint, run.cache)
     checkpoint.mkdir(parents=True)
     (checkpoint / "origin.json").write_text('{"weights_sha256": "w"}')
-    _drop_foreign(cell, mine)
-    (kept_in(cell, mine) / "round-1.json").write_text("{}")
-    _drop_foreign(cell, mine)
-    assert (kept_in(cell, mine) / "round-1.json").exists()
+    _drop_stale_results(cell, mine)
+    (work_folder(cell, mine) / "round-1.json").write_text("{}")
+    _drop_stale_results(cell, mine)
+    assert (work_folder(cell, mine) / "round-1.json").exists()
     if change == "weights":
         (checkpoint / "origin.json").write_text('{"weights_sha256": "others"}')
     elif change == "ranges":
         (checkpoint / "ranges.json").write_text("other ranges")
-    _drop_foreign(cell, replace(mine, **change) if isinstance(change, dict) else mine)
-    assert not (kept_in(cell, mine) / "round-1.json").exists()
+    _drop_stale_results(cell, replace(mine, **change) if isinstance(change, dict) else mine)
+    assert not (work_folder(cell, mine) / "round-1.json").exists()
 
 
 @pytest.mark.parametrize(("flags", "done"), [(["avx2"], True), (None, True), (["avx2", "avx512_vnni"], False)])
@@ -132,13 +132,13 @@ def test_a_program_that_changes_while_it_runs_is_told(run: Run) -> None:
 def test_a_cell_of_another_run_is_not_begun(cell: Cell, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cell that is done needs no claim; one that is not is refused before anything of it is touched."""
 
-    def claimed(cells: Iterable[Cell], cache: Path) -> AbstractContextManager[None]:
+    def locked_cells(cells: Iterable[Cell], cache: Path) -> AbstractContextManager[None]:
         asked.append([one.key for one in cells])
         raise QuantboardError("another run")
 
     asked: list[list[str]] = []
-    monkeypatch.setattr(harness.run.executor, "claimed", claimed)
-    kept_in(cell, run).mkdir(parents=True)
+    monkeypatch.setattr(harness.run.executor, "locked_cells", locked_cells)
+    work_folder(cell, run).mkdir(parents=True)
     old = make_record(key=cell.key, machine={"flags": ["avx2"]})
     todo, blocked = replace(cell, key="todo"), replace(cell, key="blocked", blocked=("no GPU", "get one"))
     with pytest.raises(QuantboardError, match="another run"):
@@ -146,7 +146,7 @@ def test_a_cell_of_another_run_is_not_begun(cell: Cell, run: Run, monkeypatch: p
     with pytest.raises(QuantboardError, match="another run"):
         list(execute([cell], run, {cell.key: old}, fresh=True, until=None))
     assert asked == [["todo"], [cell.key]]
-    assert kept_in(cell, run).exists()
+    assert work_folder(cell, run).exists()
 
 
 def test_memory_is_kept_where_neither_speed_nor_memory_is_a_figure(

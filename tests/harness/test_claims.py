@@ -13,7 +13,7 @@ import pytest
 
 from harness.errors import QuantboardError
 from harness.plan.spec import Cell
-from harness.run.executor import claimed
+from harness.run.executor import locked_cells
 from tests.bench.measuring import Bench
 
 ROOT = Path(__file__).parents[2]
@@ -21,8 +21,8 @@ HOLD = """
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from harness.run.executor import claimed
-with claimed([SimpleNamespace(key=sys.argv[2])], Path(sys.argv[1])):
+from harness.run.executor import locked_cells
+with locked_cells([SimpleNamespace(key=sys.argv[2])], Path(sys.argv[1])):
     print("holds", flush=True)
     sys.stdin.read()
 """
@@ -42,14 +42,14 @@ def test_a_cell_belongs_to_one_process_until_it_ends(tmp_path: Path, cell: Cell)
         assert other.stdout.readline() == b"holds\n"
         with (
             pytest.raises(QuantboardError, match=r"another run on this machine is at .* / seed \d+; wait for it"),
-            claimed([replace(cell, key="another"), cell], cache),
+            locked_cells([replace(cell, key="another"), cell], cache),
         ):
             pytest.fail("a cell of another process was taken")
         free = subprocess.run([*hold, "another"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=environment)
         assert free.stdout == b"holds\n"
         other.send_signal(signal.SIGKILL)
         other.wait()
-        with claimed([cell], cache):
+        with locked_cells([cell], cache):
             pass
     finally:
         other.kill()

@@ -17,9 +17,9 @@ import harness.run.executor
 import harness.run.group
 import harness.run.steps
 from harness.machine.processes import Served
-from harness.run.context import Measured, Run, kept_in
+from harness.run.context import Measured, Run, work_folder
 from harness.run.group import _take_turns
-from harness.run.turns import Found, Players, comparable, take_turns
+from harness.run.turns import Found, Players, take_turns, turn_groups
 from tests.bench.measuring import MEASURE, Bench
 
 BOTH = replace(MEASURE, scenarios=("single_stream", "offline"))
@@ -93,7 +93,7 @@ def test_one_whose_threads_do_not_rest_is_left_out_and_what_the_lost_used_is_kno
 def test_who_takes_turns_with_whom(bench: Bench) -> None:
     one, two = bench.cell(), bench.cell(measure=replace(MEASURE, threads=2))
     other, short = replace(one, device="cuda"), replace(one, shape=replace(one.shape, max_length=64))
-    assert comparable([one, two, other, one, short, two]) == [[one, one], [two, two], [other], [short]]
+    assert turn_groups([one, two, other, one, short, two]) == [[one, one], [two, two], [other], [short]]
 
 
 class Kept:
@@ -109,7 +109,7 @@ class Kept:
         rounds = [{"peak_rss_bytes": 1 << 20, "peak_device_bytes": None}]
         self.cells = [Measured(cell, {}, list(rounds)) for cell in cells]
         for cell in cells:
-            kept_in(cell, self.run).mkdir(parents=True)
+            work_folder(cell, self.run).mkdir(parents=True)
         monkeypatch.setattr(harness.run.executor, "take_turns", self.take)
 
     def take(self, jobs: dict[str, Any], together: str, lost: Any) -> Found:
@@ -122,7 +122,7 @@ class Kept:
     def keep(self, key: str, together: str) -> None:
         cell = next(one.cell for one in self.cells if one.cell.key == key)
         content = {"together": together, "found": [{"together": together}], "note": ""}
-        (kept_in(cell, self.run) / "turns-1.json").write_text(json.dumps(content))
+        (work_folder(cell, self.run) / "turns-1.json").write_text(json.dumps(content))
 
     def turns(self) -> list[list[dict[str, Any]]]:
         return [one.turns for one in self.cells]

@@ -24,7 +24,7 @@ def scores_of(kind: Any, *columns: Array, groups: Array | None = None) -> Scores
     return Scores({"m": value}, per_example, {"m": Statistic(kind, names)}, groups)
 
 
-def compare(mine: Scores, theirs: Scores, **options: Any) -> paired.Comparison:
+def compare(mine: Scores, theirs: Scores, **options: Any) -> paired.PairedTest:
     (found,) = paired.differences([mine, theirs], "m", [(0, 1)], **options)
     return found
 
@@ -177,9 +177,9 @@ def test_rank_ranges_by_hand() -> None:
 
 def test_who_is_told_apart_is_decided_after_correction() -> None:
     pairs = paired.all_pairs(3)
-    found = [paired.Comparison(2.0, p=0.001), paired.Comparison(-1.0, p=0.02), paired.Comparison(-3.0, p=0.04)]
+    found = [paired.PairedTest(2.0, p=0.001), paired.PairedTest(-1.0, p=0.02), paired.PairedTest(-3.0, p=0.04)]
     assert paired.told_apart(pairs, found, even=0.0) == [(0, 1), (2, 0), (2, 1)]
-    found[1] = paired.Comparison(-1.0, p=0.03)  # 2 x 0.03 is no longer below 0.05, and what follows falls with it
+    found[1] = paired.PairedTest(-1.0, p=0.03)  # 2 x 0.03 is no longer below 0.05, and what follows falls with it
     assert paired.told_apart(pairs, found, even=0.0) == [(0, 1)]
 
 

@@ -13,9 +13,9 @@ from scipy import stats
 from harness.errors import RecordError
 from harness.records import schema, store
 from harness.records.schema import Checkpoint, Finding, Flops
-from harness.records.scores import Stored
+from harness.records.scores import ScoreStore
 from harness.report import boards, columns
-from harness.report.compare import Beside, baseline_of, compare_board
+from harness.report.compare import Comparison, baseline_of, compare_board
 from harness.report.site import render
 from harness.report.speed_ratios import speed_ratios, took_turns
 from harness.suite.train import TrainSettings
@@ -25,10 +25,10 @@ from tests.report.stored_scores import add, answers, with_rounds
 FAST, SLOW = (100.0, 101.0, 99.0, 100.5, 99.5), (50.0, 50.4, 49.5, 50.2, 49.7)
 
 
-def compared(folder: Path) -> dict[str, Beside]:
+def compared(folder: Path) -> dict[str, Comparison]:
     found = list(store.read(folder))
     entries = [entry for _, entry in found]
-    beside = compare_board(entries, "validation", Stored(found))
+    beside = compare_board(entries, "validation", ScoreStore(found))
     return {entry.key: beside[entry.record_id] for entry in entries}
 
 
@@ -84,7 +84,7 @@ def test_accuracy_is_compared_with_a_baseline_of_the_same_weights_alone(
     add(results, "kin", answers(300, 40), qps=FAST, checkpoint=of_weights("k", f="new", k="w"))
     found = compared(results)
     one = found["int8-1"]
-    assert (one.not_kin, "accuracy" in one.differences, one.share is None) == (why, not why, bool(why))
+    assert (one.why_incomparable, "accuracy" in one.differences, one.share is None) == (why, not why, bool(why))
     assert {name: other.ranked for name, other in found.items() if name != "int8-2"} == dict.fromkeys(
         ("fp32", "kin"), 2 if why else 3
     ) | {"int8-1": 0 if why else 3}
@@ -139,7 +139,7 @@ def test_int8_is_also_compared_with_its_own_engine_in_floating_point(tmp_path: P
     add(tmp_path, "other", answers(300, 22), seed=2, backend="onnxruntime_int8", flops=products(0.9))
     add(tmp_path, "own", answers(300, 22), backend="torch_int8", label="own", flops=products(0.9))
     read = list(store.read(tmp_path))
-    (board,) = boards.boards([entry for _, entry in read], Stored(read))
+    (board,) = boards.boards([entry for _, entry in read], ScoreStore(read))
     found = {name.removeprefix("run-"): one for name, one in board.engines.items()}
     assert set(found) == {
         "int8"
@@ -257,7 +257,7 @@ def test_seeds_have_a_spread_of_their_own(tmp_path: Path) -> None:
         add(tmp_path, f"fp32-{seed}", answers(300, 20), baseline=True, seed=seed, label="fp32")
         add(tmp_path, f"int8-{seed}", answers(300, wrong), seed=seed, label="int8")
     found = list(store.read(tmp_path))
-    (board,) = boards.boards([entry for _, entry in found], Stored(found))
+    (board,) = boards.boards([entry for _, entry in found], ScoreStore(found))
     line = next(one for one in board.seeds if one.label == "int8")
     assert line.seeds == (1, 2, 3)
     assert line.values == pytest.approx((100 * 274 / 300, 100 * 277 / 300, 100 * 280 / 300))
@@ -282,7 +282,7 @@ def test_a_spread_is_of_seeds_alone(tmp_path: Path) -> None:
         add(tmp_path, f"cpu-{seed}", answers(300, 20), label="fp32", **made(seed, **changes))
         add(tmp_path, f"cuda-{seed}", answers(300, 20), label="fp32", device="cuda", **made(seed, **changes))
     found = list(store.read(tmp_path))
-    (board,) = boards.boards([entry for _, entry in found], Stored(found))
+    (board,) = boards.boards([entry for _, entry in found], ScoreStore(found))
     assert [(line.device, line.seeds) for line in board.seeds] == [("cpu", (1, 2)), ("cuda", (1, 2))]
 
 
@@ -299,7 +299,7 @@ def test_a_baseline_is_of_the_same_device_where_there_is_one() -> None:
 def test_one_seed_has_no_spread(tmp_path: Path) -> None:
     add(tmp_path, "fp32", answers(300, 20), baseline=True)
     found = list(store.read(tmp_path))
-    (board,) = boards.boards([entry for _, entry in found], Stored(found))
+    (board,) = boards.boards([entry for _, entry in found], ScoreStore(found))
     assert board.seeds == ()
 
 
@@ -354,7 +354,7 @@ def test_a_broken_scores_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["../scores/run-a.npz", "/etc/passwd", "scores/../../x.npz"])
 def test_a_record_cannot_point_out_of_its_folder(tmp_path: Path, name: str) -> None:
     entry = add(tmp_path, "a", answers(10, 1))
-    stored = Stored(store.read(tmp_path))
+    stored = ScoreStore(store.read(tmp_path))
     assert stored.path(entry, name) is None
     assert stored.path(entry, "scores/run-a.npz") == tmp_path / "scores" / "run-a.npz"
 
@@ -364,4 +364,4 @@ def test_pickles_are_not_opened(tmp_path: Path) -> None:
     content = {"validation/id": np.array([{"a": 1}], dtype=object)}
     np.savez(tmp_path / "scores" / "run-a.npz", allow_pickle=True, **content)
     with pytest.raises(RecordError, match="not a scores file"):
-        Stored(store.read(tmp_path)).scores(entry, "validation")
+        ScoreStore(store.read(tmp_path)).scores(entry, "validation")

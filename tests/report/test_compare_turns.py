@@ -11,10 +11,10 @@ from scipy import stats
 
 from harness.records import store
 from harness.records.schema import Finding, Flops
-from harness.records.scores import Stored
+from harness.records.scores import ScoreStore
 from harness.report.boards import boards
 from harness.report.columns import speed_up
-from harness.report.compare import Beside, compare_board
+from harness.report.compare import Comparison, compare_board
 from harness.report.pairs import pair_up, rows, to_json
 from harness.report.speed_ratios import by_turns
 from tests.harness.records import make_record
@@ -24,10 +24,10 @@ BASE, TWICE = (1.0, 1.5, 0.9, 1.2), (0.5, 0.76, 0.44, 0.61)
 """Seconds: the machine wanders by half, the ratio hardly."""
 
 
-def compared(folder: Path) -> dict[str, Beside]:
+def compared(folder: Path) -> dict[str, Comparison]:
     found = list(store.read(folder))
     entries = [entry for _, entry in found]
-    beside = compare_board(entries, "validation", Stored(found))
+    beside = compare_board(entries, "validation", ScoreStore(found))
     return {entry.key: beside[entry.record_id] for entry in entries}
 
 
@@ -127,7 +127,7 @@ def test_a_table_shows_what_quantization_did_apart_from_the_engine_and_single_sa
         ]
         (tmp_path / "run.jsonl").write_text("".join(f"{entry.model_dump_json()}\n" for entry in entries))
     read = list(store.read(tmp_path))
-    (board,) = boards([entry for _, entry in read], Stored(read))
+    (board,) = boards([entry for _, entry in read], ScoreStore(read))
     place = {column.name: number for number, column in enumerate(board.columns)}
     shown = {
         row.record.key: [row.columns[place[name]].text for name in ("speed-up", "same engine", "batch 1")]
@@ -175,7 +175,7 @@ def test_compare_shows_what_the_ratio_is_of(tmp_path: Path) -> None:
     add(tmp_path, "fp32", answers(300, 20), baseline=True, turns=(1.0, 1.0, 4.0))
     add(tmp_path, "int8", answers(300, 20), turns=(0.5, 0.5))
     entries = list(store.read(tmp_path))
-    (pair,) = pair_up([entry for _, entry in entries], "int8", "fp32", [], Stored(entries))
+    (pair,) = pair_up([entry for _, entry in entries], "int8", "fp32", [], ScoreStore(entries))
     found = next(one for one in to_json(pair)["ratios"] if one["scenario"] == "turns")
     assert (found["a"], found["b"], found["value"]) == pytest.approx((64.0, 32.0, 2.0))
     assert any("samples/s, turns, batch 16" in row for row in rows([pair]))

@@ -282,8 +282,8 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout with a record of suite `squad`, whose file the test writes."""
     folder = tmp_path / "checkout"
     (folder / "suites").mkdir(parents=True)
-    shutil.copy(paths.home() / "suites" / "schema.json", folder / "suites")
-    shutil.copytree(paths.home() / "site", folder / "site")
+    shutil.copy(paths.suites() / "schema.json", folder / "suites")
+    shutil.copytree(paths.site_sources(), folder / "site")
     store.append(folder / "results" / "run.jsonl", make_record())
     monkeypatch.chdir(folder)
     return folder

@@ -14,7 +14,7 @@ from harness.machine import paths
 from harness.measure.paired import holm
 from harness.records import store
 from harness.records.schema import Checkpoint, Finding, Flops, Quantization, Record
-from harness.records.scores import Stored
+from harness.records.scores import ScoreStore
 from harness.report.boards import boards
 from harness.report.charts import LIGHT, Point, accuracy_against_qps, names_in
 from harness.report.compare import compare_board, over_seeds
@@ -59,7 +59,7 @@ def test_what_the_suite_asks_for_is_told_and_what_another_machine_has(
     home = tmp_path / "home"
     (home / "suites").mkdir(parents=True)
     (home / "suites" / "squad.toml").write_text(SUITE)
-    (home / "site").symlink_to(paths.home() / "site")
+    (home / "site").symlink_to(paths.site_sources())
     monkeypatch.setattr(paths, "home", lambda: home)
     site = build(
         tmp_path,
@@ -195,8 +195,8 @@ def test_p_is_corrected_where_it_says_so(tmp_path: Path) -> None:
         add(tmp_path, name, answers(300, wrong), qps=(10.0, 11.0), turns=seconds)
     found = list(store.read(tmp_path))
     entries = {entry.key: entry for _, entry in found}
-    beside = compare_board(list(entries.values()), "validation", Stored(found))
-    (board,) = boards(list(entries.values()), Stored(found))
+    beside = compare_board(list(entries.values()), "validation", ScoreStore(found))
+    (board,) = boards(list(entries.values()), ScoreStore(found))
     place = {column.name: number for number, column in enumerate(board.columns)}
     notes = {row.record.key: {name: row.columns[at].note for name, at in place.items()} for row in board.rows}
     one = {key: beside[entries[key].record_id] for key in "abc"}
@@ -228,7 +228,7 @@ def test_seeds_are_sorted_and_deviations_are_of_values_and_of_differences() -> N
         entries.append(make_record(key=f"b{seed}", seed=seed, f1=value, baseline=True))
         entries.append(make_record(key=f"i{seed}", seed=seed, f1=value + own[seed], label="int8"))
     lines = {
-        one.label: one for one in over_seeds(entries, "validation", compare_board(entries, "validation", Stored()))
+        one.label: one for one in over_seeds(entries, "validation", compare_board(entries, "validation", ScoreStore()))
     }
     assert lines["int8"].seeds == (42, 43, 44)
     assert lines["int8"].points == pytest.approx((-1.0, 0.0, 0.5))
@@ -260,7 +260,7 @@ def test_an_engine_that_ran_something_else_has_no_speed_up_over_itself(tmp_path:
         changes: dict[str, Any] = {"backend": backend, "flops": flops, **more}
         add(tmp_path, name, answers(300, 20), qps=(10.0, 11.0), turns=(1.0, 1.1), **changes)
     read = list(store.read(tmp_path))
-    (board,) = boards([entry for _, entry in read], Stored(read))
+    (board,) = boards([entry for _, entry in read], ScoreStore(read))
     place = [column.name for column in board.columns].index("same engine")
     assert {row.record.key: row.columns[place].text for row in board.rows} == {"plain": "", "int8": ""}
     assert render(tmp_path, tmp_path / "site").is_file()
