@@ -12,8 +12,8 @@ import pytest
 
 from harness.records import store
 from harness.report.site import render
-from tests.harness.records import make_record
-from tests.report.test_macro import METRICS, entry
+from tests.records.records import make_record
+from tests.report.test_glue_average import METRICS, entry
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = (

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.measure.memory import available_bytes
-from tests.harness.test_machine import kernel_files
+from tests.machine.test_machine import kernel_files
 
 MEMINFO = {"proc/meminfo": "MemTotal:  64 kB\nMemAvailable:   60 kB\n"}
 V2, V1 = "sys/fs/cgroup", "sys/fs/cgroup/memory/docker/x"

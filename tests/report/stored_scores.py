@@ -11,7 +11,7 @@ from harness.records import store
 from harness.records.schema import Accuracy, Figure, Record, TurnRound, Turns
 from harness.records.scores import write_scores
 from tasks import Scores, Statistic
-from tests.harness.records import make_record
+from tests.records.records import make_record
 
 Array = np.ndarray[Any, Any]
 

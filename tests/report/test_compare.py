@@ -19,7 +19,7 @@ from harness.report.compare import Comparison, baseline_of, compare_board
 from harness.report.site import render
 from harness.report.speed_ratios import speed_ratios, took_turns
 from harness.suite.train import TrainSettings
-from tests.harness.records import make_record
+from tests.records.records import make_record
 from tests.report.stored_scores import add, answers, with_rounds
 
 FAST, SLOW = (100.0, 101.0, 99.0, 100.5, 99.5), (50.0, 50.4, 49.5, 50.2, 49.7)

@@ -17,7 +17,7 @@ from harness.report.columns import speed_up
 from harness.report.compare import Comparison, compare_board
 from harness.report.pairs import pair_up, rows, to_json
 from harness.report.speed_ratios import by_turns
-from tests.harness.records import make_record
+from tests.records.records import make_record
 from tests.report.stored_scores import add, answers, in_turns
 
 BASE, TWICE = (1.0, 1.5, 0.9, 1.2), (0.5, 0.76, 0.44, 0.61)

@@ -14,7 +14,7 @@ from harness.cli.main import main
 from harness.errors import QuantboardError
 from harness.records import store
 from harness.records.schema import Checkpoint, Finding
-from tests.harness.records import make_record
+from tests.records.records import make_record
 from tests.report.stored_scores import add, answers
 
 FAST, SLOW = (100.0, 101.0, 99.0), (50.0, 50.4, 49.5)

@@ -21,7 +21,7 @@ from harness.records.schema import Checkpoint, Data, Figure, Finding, Quantizati
 from harness.report import boards, columns
 from harness.report.charts import DARK, LIGHT, Point, accuracy_against_qps
 from harness.report.site import render
-from tests.harness.records import make_record, of_a_part
+from tests.records.records import make_record, of_a_part
 
 SAMPLE = Data(
     kind="sample",

@@ -20,7 +20,7 @@ from harness.report.charts import LIGHT, Point, accuracy_against_qps, names_in
 from harness.report.compare import compare_board, over_seeds
 from harness.report.pages import against
 from harness.report.site import render
-from tests.harness.records import make_record
+from tests.records.records import make_record
 from tests.report.stored_scores import add, answers, in_turns
 from tests.report.test_site import SAMPLE, build
 

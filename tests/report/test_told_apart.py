@@ -13,7 +13,7 @@ from harness.report.boards import boards
 from harness.report.charts import names_in
 from harness.report.pages import made_from_unclean
 from tasks.identity import BY_COUNT
-from tests.harness.records import make_record, of_a_part
+from tests.records.records import make_record, of_a_part
 from tests.report.stored_scores import in_turns
 from tests.report.test_site import build
 from tests.report.test_suite_pages import MADE, on, text_of

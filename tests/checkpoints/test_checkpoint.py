@@ -1,0 +1,305 @@
+"""Checkpoints: what is in them, that they are made once, and how they end."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+from transformers import AutoModelForQuestionAnswering, AutoTokenizer
+
+from backends.ranges import read_ranges
+from harness.checkpoints import make
+from harness.checkpoints.make import ensure, main
+from harness.checkpoints.origin import describe
+from harness.checkpoints.training.loop import native_precision
+from harness.errors import CheckpointError
+from harness.plan.spec import CheckpointSpec, folder_of
+from harness.run.steps import ensure_checkpoint
+from tasks import DataRef, TaskError
+from tasks.sample import sample_tokenizer
+from tasks.squad import Squad
+from tasks.tokens import load_tokenizer
+from tests.run.small import ROOT, SIZES, cache, loads, own_cache, ptq, sample_spec, train, trained
+
+__all__ = ["cache", "own_cache", "trained"]  # fixtures
+
+
+def test_a_checkpoint_is_a_folder_that_transformers_loads(trained: Path) -> None:
+    names = {path.name for path in trained.iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "origin.json"} <= names
+    assert all(Path(name).suffix in (".json", ".safetensors", ".txt") for name in names)
+    model, report = AutoModelForQuestionAnswering.from_pretrained(trained, output_loading_info=True)
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    assert type(model).__name__ == "BertForQuestionAnswering"
+    text = "Where is the museum?"
+    assert AutoTokenizer.from_pretrained(trained)(text)["input_ids"] == load_tokenizer(trained).encode(text).ids
+
+
+def sha256_of(folder: Path) -> str:
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+
+
+def test_the_origin_says_what_was_done(trained: Path) -> None:
+    origin = json.loads((trained / "origin.json").read_text())
+    weights = load_file(trained / "model.safetensors")
+    assert origin["parameters"] == sum(value.numel() for value in weights.values())
+    assert origin["weights_sha256"] == sha256_of(trained)
+    assert origin["weights_bytes"] == (trained / "model.safetensors").stat().st_size
+    assert origin["architecture"] == {**SIZES, "vocab_size": sample_tokenizer().get_vocab_size()}
+    assert origin["settings"] == {**train(), "seed": 3}
+    assert (origin["train_steps"], origin["train_examples"]) == (3, 4800)
+    assert origin["train_windows"] >= origin["train_examples"]
+    assert [step for step, _ in origin["loss_curve"]] == [1, 2, 3]
+    assert origin["data"] == {"train": "sample", "validation": "sample"}
+    assert origin["key"] == trained.name == sample_spec().key
+    described = describe(trained)
+    assert (described.recipe, described.source, described.stand_in) == ("finetune", "scratch", True)
+    assert described.train_threads == origin["train_threads"] >= 1
+    assert described.train_devices == 1
+    assert described.train_precision == native_precision("cpu")
+    assert described.train_seconds is not None and 0 < described.train_seconds < 120
+    assert described.train["learning_rate"] == 1e-3
+
+
+def test_a_made_checkpoint_is_not_made_again(trained: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(make, "_make", None)
+    assert ensure(sample_spec(), cache) == trained
+    renamed = sample_spec(model="another name", data=DataRef("sample", "elsewhere"))
+    assert ensure(renamed, cache) == trained
+
+
+def test_seeds_decide_everything(trained: Path, tmp_path: Path) -> None:
+    again = ensure(sample_spec(), tmp_path)
+    assert (again / "model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()
+    other = ensure(sample_spec(seed=4), tmp_path)
+    assert other.name != again.name
+    assert (other / "model.safetensors").read_bytes() != (again / "model.safetensors").read_bytes()
+
+
+def test_nothing_half_made_has_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(*_: object) -> None:
+        raise RuntimeError
+
+    spec = sample_spec()
+    left = tmp_path / "checkpoints" / f".part-{spec.key}-1"
+    left.mkdir(parents=True)
+    (left / "model.safetensors").write_text("of a process that was killed")
+    with monkeypatch.context() as patch:
+        patch.setattr(make, "origin", crash)
+        with pytest.raises(RuntimeError):
+            ensure(spec, tmp_path)
+    assert not folder_of(spec, tmp_path).exists()
+    assert not left.exists()
+    ensure(spec, tmp_path)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [spec.key, f"{spec.key}.lock"]
+
+
+def job(folder: Path, spec: CheckpointSpec, name: str = "job.json") -> Path:
+    path = folder / name
+    path.write_text(json.dumps({"spec": asdict(spec), "cache": str(folder / "cache")}))
+    return path
+
+
+def start(path: Path) -> subprocess.Popen[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "harness.checkpoints.make", str(path)],
+        cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def test_two_processes_make_one_checkpoint_once(tmp_path: Path) -> None:
+    path = job(tmp_path, sample_spec(train=train(max_steps=30)))
+    both = [start(path), start(path)]
+    outputs = [process.communicate(timeout=240) for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    folders = {json.loads(out.splitlines()[-1])["folder"] for out, _ in outputs}
+    assert folders == {str(folder_of(sample_spec(train=train(max_steps=30)), tmp_path / "cache"))}
+    assert ["waits for another process" in err for _, err in outputs].count(True) == 1
+
+
+def test_ctrl_c_leaves_a_state_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    spec = sample_spec(train=train(max_steps=150, checkpoint_every=10))
+    path, state = job(tmp_path, spec), tmp_path / "cache" / "checkpoints" / f".state-{spec.key}"
+    process = start(path)
+    deadline = time.monotonic() + 120
+    while not list(state.glob("step-*")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert (out, "Traceback" in err) == ("", False)
+    (left,) = state.iterdir()
+    again = start(path)
+    out, err = again.communicate(timeout=240)
+    assert again.returncode == 0
+    assert f"resumes at step {int(left.name.removeprefix('step-'))} of 150" in err
+    assert not state.exists()
+    resumed = Path(json.loads(out)["folder"])
+    fresh = tmp_path / "other"
+    fresh.mkdir()
+    out, err = start(job(fresh, spec)).communicate(timeout=240)  # denormals are flushed in a process as such
+    whole = Path(json.loads(out)["folder"])
+    origins = [json.loads((folder / "origin.json").read_text()) for folder in (resumed, whole)]
+    assert origins[0]["weights_sha256"] == origins[1]["weights_sha256"]
+    assert origins[0]["loss_curve"] == origins[1]["loss_curve"]
+
+
+def test_user_faults_are_one_line_of_json(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main([str(job(tmp_path, loads("package:no_such_package_here/model")))]) == 3
+    told = json.loads(capfd.readouterr().out.splitlines()[-1])
+    assert told == {
+        "kind": "unavailable",
+        "error": "package:no_such_package_here/model: package no_such_package_here is not installed",
+        "remedy": "python -m pip install no-such-package-here",
+    }
+    assert main([str(job(tmp_path, sample_spec(recipe="load", train=None, data=DataRef("raw", str(tmp_path)))))]) == 3
+    told = json.loads(capfd.readouterr().out.splitlines()[-1])
+    assert told["kind"] == "failed"
+    assert str(tmp_path) in told["error"]
+
+
+# -- ptq
+
+
+def test_calibration_adds_ranges_to_the_same_weights(trained: Path, cache: Path) -> None:
+    folder = ensure(ptq(sample_spec()), cache)
+    assert (folder / "model.safetensors").samefile(trained / "model.safetensors")
+    ranges = read_ranges(folder)
+    assert ranges.scheme.name == "engine_int8"
+    assert ranges.calibration["samples"] >= 6
+    described, parent = describe(folder), describe(trained)
+    assert (described.scheme, described.parent) == ("engine_int8", parent.key)
+    assert described.lineage == {trained.name: sha256_of(trained), folder.name: sha256_of(trained)}
+    assert parent.lineage == {trained.name: sha256_of(trained)}
+    assert described.train == {"samples": 6, "batch_size": 4, "seed": 3}
+    assert described.train_seconds == parent.train_seconds
+    assert described.calibration_seconds is not None
+    assert not (trained / "ranges.json").exists()
+
+
+def test_what_was_made_of_another_training_is_not_used(trained: Path, tmp_path: Path) -> None:
+    """The parent was made anew under the same key while what was made of the old one stayed."""
+    cache = tmp_path / "cache"
+    shutil.copytree(trained, cache / "checkpoints" / trained.name)
+    child = ptq(sample_spec())
+    folder = ensure(child, cache)
+    assert ensure(child, cache) == folder
+    origin = cache / "checkpoints" / trained.name / "origin.json"
+    new = {"weights_sha256": "of another training", "lineage": {trained.name: "of another training"}}
+    origin.write_text(json.dumps(json.loads(origin.read_text()) | new))
+    line = rf"tiny \(ptq\) comes of another training of tiny than .*; delete {folder} and"
+    with pytest.raises(CheckpointError, match=line):
+        ensure(child, cache)
+    run: Any = SimpleNamespace(cache=cache, failed_checkpoints={})
+    missing = ensure_checkpoint(child, run)
+    assert missing is not None and (missing.status, str(folder) in missing.remedy) == ("failed", True)
+    shutil.rmtree(folder)
+    assert describe(ensure(child, cache)).lineage.keys() == {child.key, trained.name}
+
+
+def test_a_parent_that_is_replaced_while_a_checkpoint_is_made_is_told(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, follow = tmp_path / "cache", vars(make)["_follow"]
+    parent = Path(shutil.copytree(trained, cache / "checkpoints" / trained.name))
+    content = json.loads((parent / "origin.json").read_text())
+    new = {name: {trained.name: "new"} if name == "lineage" else value for name, value in content.items()}
+
+    def replaced(*arguments: Any) -> Any:
+        facts = follow(*arguments)
+        (parent / "origin.json").write_text(json.dumps(new))
+        return facts
+
+    monkeypatch.setattr(make, "_follow", replaced)
+    with pytest.raises(
+        CheckpointError, match="tiny on squad_v1: a checkpoint that it is made from was replaced meanwhile"
+    ):
+        ensure(ptq(sample_spec()), cache)
+    assert not folder_of(ptq(sample_spec()), cache).exists()
+
+
+def test_of_what_was_made_before_lineages_that_of_a_calibration_is_found(trained: Path, tmp_path: Path) -> None:
+    """Its weights are its parent's, which is enough where they are still there."""
+    cache = tmp_path / "cache"
+    shutil.copytree(trained, cache / "checkpoints" / trained.name)
+    folder = ensure(ptq(sample_spec()), cache)
+    origin = json.loads((folder / "origin.json").read_text())
+    kept = origin.pop("lineage")
+    (folder / "origin.json").write_text(json.dumps(origin))
+    assert describe(folder).lineage == kept != {}
+    (folder / "origin.json").write_text(json.dumps(origin | {"recipe": "qat"}))
+    assert describe(folder).lineage == {}
+    (folder / "origin.json").write_text(json.dumps(origin | {"weights_sha256": "others"}))
+    assert describe(folder).lineage == {}
+
+
+def test_of_a_parent_of_before_lineages_nothing_is_known(trained: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    parent = Path(shutil.copytree(trained, cache / "checkpoints" / trained.name)) / "origin.json"
+    content = json.loads(parent.read_text())
+    del content["lineage"]
+    parent.write_text(json.dumps(content))
+    assert describe(parent.parent).lineage == {trained.name: sha256_of(trained)}  # it was made of no other
+    parent.write_text(json.dumps(content | {"parent": "of before"}))
+    assert describe(parent.parent).lineage == describe(ensure(ptq(sample_spec()), cache)).lineage == {}
+
+
+def test_calibration_follows_its_seed_and_reads_train_alone(
+    trained: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    drawn: list[list[str]] = []
+    examples, features = Squad.examples, Squad.features
+
+    def watched(self: Squad, split: str) -> Sequence[Any]:
+        asked.append(split)
+        return examples(self, split)
+
+    def looked(self: Squad, rows: Sequence[Any], *rest: Any, **more: Any) -> Any:
+        drawn.append([row["id"] for row in rows])
+        return features(self, rows, *rest, **more)
+
+    monkeypatch.setattr(Squad, "examples", watched)
+    monkeypatch.setattr(Squad, "features", looked)
+    scales = []
+    for seed, place in ((1, cache), (2, cache), (1, tmp_path)):
+        if place == tmp_path:
+            shutil.copytree(trained, folder_of(sample_spec(), tmp_path))
+        folder = ensure(ptq(sample_spec(), seed=seed), place)
+        ranges = read_ranges(folder)
+        scales.append(np.concatenate([tensor.scale for name, tensor in sorted(ranges.tensors.items())]))
+    assert set(asked) == {"train"}
+    assert [len(set(ids)) for ids in drawn] == [6, 6, 6]
+    assert drawn[0] == drawn[2] != drawn[1]
+    assert np.array_equal(scales[0], scales[2])
+    assert not np.array_equal(scales[0], scales[1])
+
+
+def test_a_child_makes_its_parent(tmp_path: Path) -> None:
+    ensure(ptq(sample_spec()), tmp_path)
+    assert folder_of(sample_spec(), tmp_path).is_dir()
+
+
+def test_broken_data_is_the_tasks_own_line(tmp_path: Path) -> None:
+    squad = tmp_path / "data" / "squad"
+    squad.mkdir(parents=True)
+    for name in ("train-v1.1.json", "dev-v1.1.json"):
+        (squad / name).write_text('{"data": [')
+    with pytest.raises(TaskError, match=r"train-v1\.1\.json"):
+        ensure(sample_spec(data=DataRef("raw", str(tmp_path / "data")), recipe="load", train=None), tmp_path)

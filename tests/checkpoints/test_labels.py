@@ -1,0 +1,108 @@
+"""Classes are matched by name: a model that does not name its own is an error, whatever transformers leaves out of its file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import BertConfig, BertForSequenceClassification
+
+from harness.checkpoints.labels import columns_of, label_names
+from harness.checkpoints.make import ensure
+from harness.errors import CheckpointError
+from tasks import DataRef, Task, TaskError, open_task
+from tasks.sample import sample_tokenizer
+from tests.checkpoints.test_qat import trained_from
+from tests.run.small import SIZES, edit, fails, glue, loads, sample_spec, train
+
+SAMPLE = DataRef("sample")
+
+
+@pytest.fixture
+def nameless(tmp_path: Path) -> Path:
+    """A classifier of two classes as transformers saves it when nobody named them."""
+    folder = tmp_path / "nameless"
+    config = BertConfig(vocab_size=sample_tokenizer().get_vocab_size(), max_position_embeddings=128, **SIZES)
+    BertForSequenceClassification(config).save_pretrained(folder)
+    assert "id2label" not in json.loads((folder / "config.json").read_text())
+    sample_tokenizer().save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizerFast"}')
+    return folder
+
+
+def task_of(folder: Path, name: str) -> Task:
+    return open_task(name, DataRef("raw", str(glue(folder))))
+
+
+def described(folder: Path, **config: Any) -> Path:
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_two_unnamed_classes_are_not_taken_in_the_tasks_order(nameless: Path, tmp_path: Path) -> None:
+    data = DataRef("raw", str(glue(tmp_path)))
+    wanted = ("the model calls its classes LABEL_0, LABEL_1,", "negative, positive; name them in id2label")
+    fails(loads(nameless, task="glue/sst2", data=data), tmp_path, *wanted)
+    with pytest.raises(CheckpointError, match="LABEL_0, LABEL_1"):  # nor as what quantizers are trained on
+        ensure(trained_from(loads(nameless, task="glue/sst2", data=data)), tmp_path / "qat")
+    edit(nameless, id2label={"0": "POSITIVE", "1": "NEGATIVE"})
+    assert ensure(loads(nameless, task="glue/sst2", data=data), tmp_path).is_dir()
+
+
+def test_names_come_in_the_models_numbering(tmp_path: Path) -> None:
+    task = task_of(tmp_path, "glue/sst2")
+    assert label_names(described(tmp_path, id2label={"1": "NEGATIVE", "0": "pos"}), task) == ("pos", "NEGATIVE")
+    assert columns_of(tmp_path, task) == (1, 0)
+    assert label_names(described(tmp_path), task) == ("LABEL_0", "LABEL_1")
+    assert label_names(described(tmp_path, num_labels=3), task) == ("LABEL_0", "LABEL_1", "LABEL_2")
+    with pytest.raises(TaskError, match="calls its classes LABEL_0, LABEL_1, LABEL_2"):
+        columns_of(tmp_path, task)
+
+
+@pytest.mark.parametrize(
+    "named", [None, [], {"first": "negative", "1": "positive"}, {"0": "negative", "2": "positive"}, {"0": 0, "1": 1}]
+)
+def test_names_of_no_numbers_are_one_line(nameless: Path, tmp_path: Path, named: Any) -> None:
+    edit(nameless, id2label=named)
+    with pytest.raises(TaskError, match="every class by its number"):
+        label_names(nameless, task_of(tmp_path, "glue/sst2"))
+    data = DataRef("raw", str(tmp_path / "data"))
+    fails(loads(nameless, task="glue/sst2", data=data), tmp_path, "config.json: id2label is", "by its number")
+
+
+def test_scores_and_answers_need_no_names(tmp_path: Path) -> None:
+    described(tmp_path, id2label=None)
+    for name, data in (("glue/stsb", DataRef("raw", str(glue(tmp_path)))), ("squad_v1", SAMPLE)):
+        task = open_task(name, data)
+        assert (label_names(tmp_path, task), columns_of(tmp_path, task)) == ((), ())
+
+
+@pytest.mark.parametrize("task", ["glue/mnli", "glue/sst2", "glue/stsb"])
+def test_random_weights_have_the_tasks_classes(tmp_path: Path, task: str) -> None:
+    folder = ensure(sample_spec(recipe="load", train=None, task=task), tmp_path)
+    opened = open_task(task, SAMPLE)
+    names = json.loads((folder / "config.json").read_text())["id2label"]
+    assert tuple(names.values()) == opened.labels
+    assert label_names(folder, opened) == (opened.labels if opened.kind == "classification" else ())
+
+
+def test_a_head_that_is_trained_on_begins_in_the_tasks_order(nameless: Path, tmp_path: Path) -> None:
+    """At a rate of almost nothing the head stays what it was, so that its rows can be told; one of other classes stays."""
+    data = DataRef("raw", str(glue(tmp_path)))
+    for names, order in ((("POSITIVE", "NEGATIVE"), [1, 0]), (("NEGATIVE", "POSITIVE"), [0, 1]), (("A", "B"), [0, 1])):
+        edit(nameless, id2label=dict(zip("01", names, strict=True)))
+        spec = sample_spec(
+            source=str(nameless),
+            task="glue/sst2",
+            data=data,
+            architecture=None,
+            train=train(max_steps=1, learning_rate=1e-12),
+        )
+        made = load_file(ensure(spec, tmp_path / names[0]) / "model.safetensors")
+        before = load_file(nameless / "model.safetensors")
+        for name in ("classifier.weight", "classifier.bias"):
+            assert torch.allclose(made[name], before[name][order], atol=1e-6)

@@ -1,0 +1,241 @@
+"""Suite files with models that are made of others: QAT and distillation, and every line that is said of wrong ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.suite.suite_mistakes import GOOD, TRAIN
+from tests.suite.test_suite import Tell, load, problems
+
+__all__ = ["problems"]  # the fixture
+
+MADE = """
+[models.small]
+source = "model:tiny"
+recipe = "qat"
+scheme = "engine_int8"
+train = { learning_rate = 1e-5, epochs = 1 }
+[models.student]
+source = "scratch"
+recipe = "distill"
+teacher = "model:tiny"
+architecture = { num_hidden_layers = 1, hidden_size = 64, num_attention_heads = 2, intermediate_size = 256 }
+[models.student.train]
+learning_rate = 5e-5
+epochs = 3
+[models.student.distill]
+temperature = 2.0
+[models.student.distill.general]
+[models.student.distill.intermediate]
+epochs = 20
+[models.student.distill.prediction]
+learning_rate = 3e-5
+[models.student.distill.augment]
+masked_lm = "hub:owner/words"
+[models.student.task."glue/cola".distill.intermediate]
+epochs = 50
+
+[shape]
+"""
+SUITE = GOOD.replace("[shape]\n", MADE, 1)
+CASES = {
+    "more examples of questions": (
+        '[models.student.task."glue/cola".distill.intermediate]',
+        '[models.student.task.squad_v1]\naugment = { copies = 2 }\n[models.student.task."glue/cola".distill.intermediate]',
+        "models.student.task.squad_v1.augment: exchanges words, which would move answers; delete it",
+    ),
+    "more examples of a model that makes up none": (
+        '[models.student]\nsource = "scratch"',
+        '[models.small.task."glue/cola"]\naugment = { copies = 2 }\n[models.student]\nsource = "scratch"',
+        'models.small.task."glue/cola".augment: the model makes up no examples: it has no distill.augment; delete this',
+    ),
+    "too many examples for a task": (
+        '[models.student.task."glue/cola".distill.intermediate]',
+        '[models.student.task."glue/cola"]\naugment = { copies = 101 }\n[models.student.task."glue/cola".distill.intermediate]',
+        'models.student.task."glue/cola".augment.copies: must be at most 100, not 101',
+    ),
+    "qat without a scheme": (
+        'recipe = "qat"\nscheme = "engine_int8"',
+        'recipe = "qat"',
+        "models.small.scheme: is missing: recipe 'qat' needs the quantizers that it trains",
+    ),
+    "qat of a model of the hub": (
+        'source = "model:tiny"\nrecipe = "qat"',
+        'source = "hub:owner/name"\nrecipe = "qat"',
+        "models.small.source: 'qat' starts from an FP32 model of this suite; write model:NAME, not 'hub:owner/name'",
+    ),
+    "qat of qat": (
+        '[models.student]\nsource = "scratch"',
+        '[models.twice]\nsource = "model:small"\nrecipe = "qat"\nscheme = "q8bert"\n'
+        'train = { learning_rate = 1e-5, epochs = 1 }\n[models.student]\nsource = "scratch"',
+        "models.twice.source: 'model:small' has quantizers of its own; name the FP32 model it was made from",
+    ),
+    "unknown scheme of qat": (
+        'recipe = "qat"\nscheme = "engine_int8"',
+        'recipe = "qat"\nscheme = "engine_int4"',
+        "models.small.scheme: unknown scheme 'engine_int4'; did you mean 'engine_int8'?",
+    ),
+    "scheme of a student": (
+        'recipe = "distill"',
+        'recipe = "distill"\nscheme = "engine_int8"',
+        "models.student.scheme: recipe 'distill' does not train quantizers; a post-training scheme belongs to a [[backends]] entry",
+    ),
+    "no teacher": (
+        'teacher = "model:tiny"\n',
+        "",
+        "models.student.teacher: is missing: recipe 'distill' needs model:NAME, the model that the student is made like",
+    ),
+    "unknown teacher": (
+        'teacher = "model:tiny"',
+        'teacher = "model:tyni"',
+        "models.student.teacher: unknown model 'tyni'; did you mean 'tiny'?",
+    ),
+    "teacher of the hub": (
+        'teacher = "model:tiny"',
+        'teacher = "hub:owner/name"',
+        "models.student.teacher: must be model:NAME of this suite, not 'hub:owner/name'",
+    ),
+    "teacher of a qat model": (
+        'scheme = "engine_int8"\ntrain',
+        'scheme = "engine_int8"\nteacher = "model:tiny"\ntrain',
+        "models.small.teacher: recipe 'qat' has no teacher; delete it, or set recipe = 'distill'",
+    ),
+    "its own teacher": (
+        'teacher = "model:tiny"',
+        'teacher = "model:student"',
+        "models.student.teacher: models go in a circle: 'student' -> 'student'",
+    ),
+    "unknown stage": (
+        "[models.student.distill.general]",
+        "[models.student.distill.genral]",
+        "models.student.distill.genral: unknown key; did you mean 'general'?",
+    ),
+    "misspelt setting of a stage": (
+        "epochs = 20",
+        "epoch = 20",
+        "models.student.distill.intermediate.epoch: unknown key; did you mean 'epochs'?",
+    ),
+    "setting of a stage": (
+        "learning_rate = 3e-5",
+        "learning_rate = 3",
+        "models.student.distill.prediction.learning_rate: must be at most 1, not 3",
+    ),
+    "a task's own stage": (
+        '[models.student.task."glue/cola".distill.intermediate]',
+        '[models.student.task."glue/cola".distill.labels]',
+        'models.student.task."glue/cola".distill.labels: the model does not run this stage; name it in its distill table,'
+        " or delete this",
+    ),
+    "made-up examples without a teacher": (
+        "temperature = 2.0\n[models.student.distill.general]\n[models.student.distill.intermediate]\nepochs = 20\n[models.student.distill.prediction]",
+        "[models.student.distill.general]\n[models.student.distill.intermediate]\nepochs = 20\n[models.student.distill.labels]",
+        "models.student.distill.augment: makes up examples for a teacher to answer, which stage 'labels' has not; delete one"
+        " of them",
+    ),
+    "a temperature of nothing": (
+        'prediction]\nlearning_rate = 3e-5\n[models.student.distill.augment]\nmasked_lm = "hub:owner/words"',
+        "labels]\nlearning_rate = 3e-5",
+        "models.student.distill.temperature: is of stage 'prediction' alone, which is not there; delete it",
+    ),
+    "a head that nothing trains": (
+        "temperature = 2.0\n[models.student.distill.general]\n[models.student.distill.intermediate]\nepochs = 20\n[models.student.distill.prediction]\nlearning_rate = 3e-5",
+        "[models.student.distill.general]\n[models.student.distill.intermediate]\nepochs = 20",
+        "models.student.distill: no stage trains the head that answers; add prediction, or labels for one without a teacher",
+    ),
+    "misspelt examples of the sample": (
+        "[sample.train]",
+        "[sample.models.student.distill.augment]\ncopis = 1\n[sample.train]",
+        "sample.models.student.distill.augment.copis: unknown key; did you mean 'copies'?",
+    ),
+    "words of examples of the sample": (
+        "[sample.train]",
+        "[sample.models.student.distill.augment]\ntrain = { epoch = 1 }\n[sample.train]",
+        "sample.models.student.distill.augment.train.epoch: unknown key; did you mean 'epochs'?",
+    ),
+    "examples of the sample alone": (
+        '[models.student.distill.augment]\nmasked_lm = "hub:owner/words"',
+        "[sample.models.student.distill.augment]\ncopies = 1",
+        "sample.models.student.distill.augment: the model makes up no examples; delete it",
+    ),
+    "layers of random weights": (
+        "temperature = 2.0",
+        "layers = 1",
+        "models.student.distill.layers: keeps layers of a source that has weights; for 'scratch' give architecture.num_hidden_layers",
+    ),
+    "words of a model of the suite": (
+        "hub:owner/words",
+        "model:tiny",
+        "models.student.distill.augment.masked_lm: must be hub:ID, package:NAME/FOLDER or a folder, not 'model:tiny'",
+    ),
+    "vectors elsewhere": (
+        'masked_lm = "hub:owner/words"',
+        'masked_lm = "hub:owner/words"\nglove = "../glove.txt"',
+        "models.student.distill.augment.glove: a folder must lie below the suite file's own, without '..': '../glove.txt'",
+    ),
+    "a student deeper than its teacher": (
+        "num_hidden_layers = 1,",
+        "num_hidden_layers = 4,",
+        "models.student.architecture.num_hidden_layers: 4 layers do not divide the teacher's 2: no uniform map fits",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_one_mistake_is_one_line(problems: Tell, case: str) -> None:
+    old, new, line = CASES[case]
+    assert problems((old, new), text=SUITE) == [line]
+
+
+def test_a_good_suite_is_read_whole(tmp_path: Path) -> None:
+    suite = load(SUITE, tmp_path)
+    distill = suite.models["student"].distill
+    assert distill is not None
+    assert distill.stages == {"general": {}, "intermediate": {"epochs": 20}, "prediction": {"learning_rate": 3e-5}}
+    assert distill.temperature == 2.0
+    assert distill.augment is not None
+    assert (distill.augment.probability, distill.augment.candidates, distill.augment.copies) == (0.4, 15, 20)
+
+
+def test_students_of_the_sample_have_a_depth_that_fits(problems: Tell) -> None:
+    sizes = "{ num_hidden_layers = 3, hidden_size = 8, num_attention_heads = 2, intermediate_size = 8 }"
+    stand_in = f"[sample.models.student]\narchitecture = {sizes}\n"
+    assert problems(text=SUITE + stand_in) == [
+        "sample.models.student.architecture.num_hidden_layers: 3 layers do not divide the teacher's 2: no uniform map fits"
+    ]
+    assert problems(text=GOOD + stand_in) == ["sample.models.student: unknown model; known: base, tiny, again"]
+
+
+def test_questions_alone_take_no_exchanged_words(problems: Tell) -> None:
+    text = SUITE.replace('["squad_v1", "glue/cola"]', '["squad_v1"]')
+    text = text.replace('[models.tiny.task."glue/cola"]\ntrain = { epochs = 10 }\nshape = { max_length = 64 }\n', "")
+    text = text.replace('[models.student.task."glue/cola".distill.intermediate]\nepochs = 50\n', "")
+    assert problems(text=text) == [
+        "models.student.distill.augment: exchanges words, which would move answers, and all tasks are questions; delete it"
+    ]
+
+
+def test_a_circle_may_go_through_a_teacher(problems: Tell) -> None:
+    more = f"""
+[models.last]
+source = "model:small"
+recipe = "finetune"
+{TRAIN}
+[models.other]
+source = "model:tiny"
+recipe = "distill"
+teacher = "model:student"
+{TRAIN}
+distill = {{ labels = {{}} }}
+[shape]
+"""
+    lines = problems(
+        ("[shape]\n", more),
+        ('[models.small]\nsource = "model:tiny"', '[models.small]\nsource = "model:other"'),
+        ('[models.student]\nsource = "scratch"', '[models.student]\nsource = "model:last"'),
+        ("num_attention_heads = 2, intermediate_size = 256 }", "num_attention_heads = 2, intermediate_size = 256 }#"),
+        ("architecture = { num_hidden_layers = 1", "#architecture = { num_hidden_layers = 1"),
+        text=SUITE,
+    )
+    assert lines == ["models.small.source: models go in a circle: 'small' -> 'other' -> 'student' -> 'last' -> 'small'"]
