@@ -64,21 +64,22 @@ def site(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """The whole test suite, on this machine's cores; then what needs a GPU, where there is one."""
+    """The tests, on all cores; then those that need a GPU, where there is one. A first answer: nox -s tests -- -m "not slow"."""
     install(session, "minilm", "test")
-    options = session.posargs or ["-n", "auto", "--dist", "loadgroup"]
-    # The workers share the cores: each has one, and what they start does not keep one busy while it waits.
-    session.run("pytest", *options, env={"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"})
+    # The workers share the cores, so each computes on one thread and waits without keeping a core busy.
+    threads = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+    session.run("pytest", "-n", "auto", "--dist", "loadgroup", *session.posargs, env=threads)
     if has_gpu() and not session.posargs:
         session.run("pytest", "-m", "gpu")
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """ruff, and mypy strict over everything, the TensorRT backend against stubs of the real API."""
+    """ruff; import-linter, which keeps the wings of harness/ apart; mypy strict, with stubs of TensorRT's real API."""
     install(session, "minilm", "test", "lint")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+    session.run("lint-imports", "--no-logo")
     if not (HERE / "stubs" / "tensorrt").is_dir():
         session.run("bash", "tests/tensorrt_stubs.sh", "stubs", external=True)
     session.run("mypy", env={"MYPYPATH": "stubs"})
@@ -86,8 +87,8 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Pairs of engines and of ways to feed them, side by side in one run (pytest-benchmark); coverage of intervals; what the
-    measuring room promises, in full with `-- -k "trials or disturbed or loadgen or test_server" --trials 200` (hours)."""
+    """Engines in pairs, interleaved in one run (pytest-benchmark); coverage of intervals; trials of what the measurements
+    promise, in full with `-- -k "trials or disturbed or loadgen or test_server" --trials 200` (hours)."""
     install(session, "minilm", "test", "bench")
     session.run("pytest", "tests/bench", "--override-ini=addopts=", "-s", *session.posargs)
 
