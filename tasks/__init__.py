@@ -22,19 +22,21 @@ from tasks.base import (
 
 __all__ = [
     "DataIdentity", "DataRef", "Features", "Scores", "Shape", "SplitIdentity", "Statistic", "Task", "TaskError", "TaskFacts",
-    "open_task", "task_facts", "task_names",
+    "open_task", "short_name", "task_facts", "task_names",
 ]  # fmt: skip
 
 _FACTS = {
-    "squad_v1": TaskFacts("question_answering", ("exact_match", "f1")),
-    "glue/cola": TaskFacts("classification", ("matthews_correlation",)),
-    "glue/sst2": TaskFacts("classification", ("accuracy",)),
-    "glue/mrpc": TaskFacts("classification", ("accuracy", "f1")),
-    "glue/stsb": TaskFacts("regression", ("pearson", "spearman")),
-    "glue/qqp": TaskFacts("classification", ("accuracy", "f1")),
-    "glue/mnli": TaskFacts("classification", ("accuracy",)),
-    "glue/qnli": TaskFacts("classification", ("accuracy",)),
-    "glue/rte": TaskFacts("classification", ("accuracy",)),
+    "squad_v1": TaskFacts("question_answering", ("exact_match", "f1"), None, "squad_v1", 176),
+    "glue/cola": TaskFacts("classification", ("matthews_correlation",), "GLUE", "cola", 11),
+    "glue/sst2": TaskFacts("classification", ("accuracy",), "GLUE", "sst2", 13),
+    "glue/mrpc": TaskFacts("classification", ("accuracy", "f1"), "GLUE", "mrpc", 53),
+    "glue/stsb": TaskFacts("regression", ("pearson", "spearman"), "GLUE", "stsb", 28),
+    "glue/qqp": TaskFacts("classification", ("accuracy", "f1"), "GLUE", "qqp", 30),
+    "glue/mnli": TaskFacts(
+        "classification", ("accuracy",), "GLUE", "mnli", 39, ("validation_matched", "validation_mismatched")
+    ),
+    "glue/qnli": TaskFacts("classification", ("accuracy",), "GLUE", "qnli", 52),
+    "glue/rte": TaskFacts("classification", ("accuracy",), "GLUE", "rte", 67),
 }
 _REGISTRY = {"squad_v1": "tasks.squad:open_task"} | {
     name: "tasks.glue:open_task" for name in _FACTS if name.startswith("glue/")
@@ -55,6 +57,12 @@ def task_names() -> list[str]:
 def task_facts(name: str) -> TaskFacts | None:
     """What suites are checked against; None for an unknown task, and for an installed package's, which it would have to import."""
     return _FACTS.get(name)
+
+
+def short_name(name: str) -> str:
+    """What tables call a task: its name without the benchmark's prefix, such as `cola` for `glue/cola`."""
+    facts = task_facts(name)
+    return facts.short if facts and facts.short else name
 
 
 def open_task(name: str, data: DataRef) -> Task:

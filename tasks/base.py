@@ -126,10 +126,19 @@ class Scores:
 
 @dataclass(frozen=True)
 class TaskFacts:
-    """What can be said of a task without importing it. metrics: official names, as in `Scores.metrics`."""
+    """What can be said of a task without importing it."""
 
     kind: Kind
     metrics: tuple[str, ...]
+    """Official names, as in `Scores.metrics`."""
+    benchmark: str | None = None
+    """The benchmark whose macro average takes this task, such as `GLUE`."""
+    short: str = ""
+    """The name without its benchmark's prefix; empty where the name has none."""
+    typical_tokens: int = 0
+    """Tokens of a mean sequence before padding, in BERT's uncased pieces; 0 where it is not known."""
+    eval_splits: tuple[str, ...] = ("validation",)
+    """Splits that are evaluated when the data has them."""
 
 
 class Rows(Protocol):

@@ -94,7 +94,7 @@ class Glue:
         self.kind: Kind = facts.kind
         self.labels: tuple[str, ...] = tuple(self._definition.classes) or ("score",)
         self.primary_metric: str = self._definition.primary
-        wanted = ("validation_matched", "validation_mismatched") if name == "glue/mnli" else ("validation",)
+        wanted = facts.eval_splits
         there = tuple(split for split in wanted if split in rows.splits)
         self.eval_splits: tuple[str, ...] = there or wanted[:1]  # of none the first: whoever reads it is told
 

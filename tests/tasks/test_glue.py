@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tokenizers.processors import BertProcessing
 
-from tasks import open_task, task_names
+from tasks import TaskFacts, open_task, short_name, task_facts, task_names
 from tasks.base import Shape, TaskError
 from tasks.glue import Glue, longest_first
 from tasks.sources import detect
@@ -182,3 +182,19 @@ def test_a_broken_prediction_file_is_one_line(name: str, content: str, message: 
     with pytest.raises(TaskError) as error:
         glue(name).predictions_from_json(pairs([(1, 1)] * 2), content, "p.json")
     assert str(error.value).startswith(f"p.json: {message}")
+
+
+def test_facts_name_the_benchmark_the_short_name_the_typical_length_and_the_splits() -> None:
+    facts = {name: task_facts(name) for name in task_names()}
+    assert {name for name, fact in facts.items() if fact and fact.benchmark == "GLUE"} == {
+        f"glue/{name}" for name in ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte")
+    }
+    assert {name: short_name(name) for name in ("squad_v1", "glue/sst2", "package/task")} == {
+        "squad_v1": "squad_v1",
+        "glue/sst2": "sst2",
+        "package/task": "package/task",
+    }
+    mnli = facts["glue/mnli"]
+    assert mnli and mnli.typical_tokens == 39 and mnli.eval_splits == ("validation_matched", "validation_mismatched")
+    own = TaskFacts("classification", ("accuracy",))  # what an installed package writes
+    assert (own.benchmark, own.short, own.typical_tokens, own.eval_splits) == (None, "", 0, ("validation",))
