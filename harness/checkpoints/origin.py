@@ -59,7 +59,7 @@ def origin(spec: CheckpointSpec, task: Task | None, folder: Path, before: Mappin
             parameters = sum(prod(stored.get_slice(name).get_shape()) for name in stored.keys())  # noqa: SIM118 (no dict)
     with weights.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    here = hardware.describe()
+    machine = hardware.describe().as_dict()
     commit, dirty = software.commit()
     return {
         "format": 1,
@@ -85,7 +85,7 @@ def origin(spec: CheckpointSpec, task: Task | None, folder: Path, before: Mappin
         "lineage": {spec.key: sha256} | dict(before) if before is not None else {},
         "made_by": {
             "software": software.software(MADE_WITH),
-            "machine": {name: here[name] for name in ("cpu", "cores", "flags", "gpus")},
+            "machine": {name: machine[name] for name in ("cpu", "cores", "flags", "gpus")},
             "commit": commit,
             "dirty": dirty,
         },

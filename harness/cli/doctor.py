@@ -14,11 +14,11 @@ def examine() -> dict[str, Any]:
     """The machine, every backend's availability, the hub, the checkout and the cache. Probes the network once, within 5 s."""
     from tasks.sources import hub_reachable
 
-    here = hardware.describe()
+    machine = hardware.describe().as_dict()
     rows: dict[str, Any] = {}
     for name in backend_names():
         backend = get_backend(name)
-        found = backend.availability(here)
+        found = backend.availability(machine)
         rows[name] = {
             "available": found.available,
             "device": found.device,
@@ -31,7 +31,7 @@ def examine() -> dict[str, Any]:
     existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
     sha, dirty = software.commit()
     return {
-        "machine": here,
+        "machine": machine,
         "backends": rows,
         "hub": {
             "reachable": hub,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from harness.cli.terminal import _say
 from harness.errors import QuantboardError
 from harness.machine import hardware, paths
+from harness.machine.hardware import Machine
 from harness.plan.plan import Plan, make_plan
 from harness.plan.spec import SAMPLE_NOTICE
 from harness.suite.load import load_suite
@@ -97,14 +98,14 @@ def plan_offline(options: argparse.Namespace) -> Plan:
     """The plan as `run` would make it, without asking the network: the hub counts as unreachable unless it is assumed."""
     suite = load_suite(options.suite)
     hub = "hub" in options.assume
-    here = hardware.describe()
+    machine = hardware.describe()
     if "gpu" in options.assume:
-        here = hardware.assume_gpu(here)
+        machine = hardware.assume_gpu(machine)
     found = find_data(suite, options.data, lambda: hub, options.task)
     known = identities(
         {task: ref for task, ref in found.items() if not (isinstance(ref, DataRef) and ref.kind == "hub")}
     )
-    return _plan(suite, options, found, known, here, hub)
+    return _plan(suite, options, found, known, machine, hub)
 
 
 def _plan(
@@ -112,7 +113,7 @@ def _plan(
     options: argparse.Namespace,
     found: Mapping[str, DataOrReason],
     known: Mapping[str, DataIdentity],
-    here: Mapping[str, Any],
+    machine: Machine,
     hub: bool,
     revisions: Mapping[str, str] | None = None,
 ) -> Plan:
@@ -120,7 +121,7 @@ def _plan(
         suite,
         data=found,
         identities=known,
-        machine=here,
+        machine=machine,
         models=options.model,
         tasks=options.task,
         backends=options.backend,
@@ -140,7 +141,7 @@ def run_suite(options: argparse.Namespace, command: str, say: Callable[[str], No
     from tasks.sources import hub_reachable
 
     suite = load_suite(options.suite)
-    here = hardware.describe()
+    machine = hardware.describe()
     probed: list[bool] = []
 
     def hub() -> bool:
@@ -153,7 +154,7 @@ def run_suite(options: argparse.Namespace, command: str, say: Callable[[str], No
     needs_hub = bool(hub_sources(suite))
     on_sample = all(isinstance(ref, DataRef) and ref.kind == "sample" for ref in found.values())
     online = needs_hub and not on_sample and hub()
-    plan = _plan(suite, options, found, known, here, online, hub_revisions(suite) if online else {})
+    plan = _plan(suite, options, found, known, machine, online, hub_revisions(suite) if online else {})
     if not plan.cells:
         raise QuantboardError(
             f"{suite.name}: --model, --task and --backend leave no cell; `quantboard plan {options.suite}` lists them"
@@ -166,13 +167,13 @@ def run_suite(options: argparse.Namespace, command: str, say: Callable[[str], No
         suite.name,
         suite.title,
         command=command,
-        machine=here,
+        machine=machine,
         identities=known,
         say=say,
         show_progress=not options.json or sys.stderr.isatty(),
     )
     before = done_before(paths.results())
-    for line in estimate(plan, before, execution.cache, known, fresh=options.fresh, gpu=bool(here["gpus"])):
+    for line in estimate(plan, before, execution.cache, known, fresh=options.fresh, gpu=bool(machine.gpus)):
         say(line)
     done = list(execute(plan.cells, execution, before, fresh=options.fresh, until=options.until))
     place = {cell.key: number for number, cell in enumerate(plan.cells)}

@@ -1,10 +1,10 @@
-"""What a run runs on, as found: processor, memory, GPUs, versions, the checkout's commit. Imports no engine."""
+"""The machine that a run uses: processor, memory, GPUs. Imports no engine."""
 
 from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,22 +19,61 @@ FLAGS = (
 ROOT = Path("/")
 
 
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU that CUDA may use. memory_bytes: None where it shares the processor's memory."""
+
+    name: str
+    uuid: str
+    memory_bytes: int | None
+    driver: str
+    compute_capability: str
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What records and keys say of a machine; its host name is left out on purpose.
+
+    cores: physical cores that this process may use; logical_cores: hyper-threads included. flags: those of FLAGS that the
+    processor has. memory_bytes: of the whole machine. gpus: in CUDA's order; cells run on the first.
+    assumed: the GPU and its engines are assumed for a plan, not present.
+    """
+
+    cpu: str
+    cpu_model: str
+    cores: int
+    logical_cores: int
+    flags: tuple[str, ...]
+    memory_bytes: int
+    gpus: tuple[Gpu, ...]
+    os: str
+    python: str
+    assumed: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, as records keep it and backends read it; `assumed` only where it is true."""
+        content = asdict(self) | {"flags": list(self.flags), "gpus": [asdict(gpu) for gpu in self.gpus]}
+        if not self.assumed:
+            del content["assumed"]
+        return content
+
+
 @lru_cache(maxsize=1)
-def describe() -> dict[str, Any]:
-    """Plain data for records and keys. cores: physical cores that this process may use. memory_bytes: of the machine.
-    gpus: those that CUDA may use, empty without one; cells run on the first. The machine's name is left out on purpose."""
+def describe() -> Machine:
+    """The machine that this process runs on."""
     text = _read("/proc/cpuinfo")
-    return {
-        "cpu": _field(text, "model name") or platform.processor() or platform.machine(),
-        "cpu_model": " ".join(_field(text, name) for name in ("vendor_id", "cpu family", "model", "stepping")).strip(),
-        "cores": cores(),
-        "logical_cores": len(_allowed()),
-        "flags": [flag for flag in FLAGS if flag in (_field(text, "flags") or _field(text, "Features")).split()],
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "gpus": gpus(),
-        "os": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
-    }
+    flags = (_field(text, "flags") or _field(text, "Features")).split()
+    return Machine(
+        cpu=_field(text, "model name") or platform.processor() or platform.machine(),
+        cpu_model=" ".join(_field(text, name) for name in ("vendor_id", "cpu family", "model", "stepping")).strip(),
+        cores=cores(),
+        logical_cores=len(_allowed()),
+        flags=tuple(flag for flag in FLAGS if flag in flags),
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        gpus=gpus(),
+        os=f"{platform.system()} {platform.release()}",
+        python=platform.python_version(),
+    )
 
 
 def _read(path: str | Path) -> str:
@@ -87,9 +126,9 @@ def quota(root: Path = ROOT) -> float:
     return min(found)
 
 
-def gpus() -> list[dict[str, Any]]:
-    """name, uuid, memory_bytes, driver and compute_capability of each GPU that CUDA may use, in its order; empty where no
-    driver answers. Records of before it was kept have no uuid, and list every GPU. Raises what `visible` does."""
+def gpus() -> tuple[Gpu, ...]:
+    """The GPUs that CUDA may use, in its order; empty without an NVIDIA driver. Older records have no uuid and list all of
+    the machine's GPUs. Raises QuantboardError where CUDA_VISIBLE_DEVICES names a part of a GPU."""
     import pynvml
 
     from harness.machine import nvidia
@@ -97,19 +136,19 @@ def gpus() -> list[dict[str, Any]]:
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
-        return []
+        return ()
     try:
         driver = str(pynvml.nvmlSystemGetDriverVersion())
-        return [
-            {
-                "name": str(pynvml.nvmlDeviceGetName(handle)),
-                "uuid": nvidia.uuid(handle),
-                "memory_bytes": _memory(handle),
-                "driver": driver,
-                "compute_capability": ".".join(map(str, pynvml.nvmlDeviceGetCudaComputeCapability(handle))),
-            }
+        return tuple(
+            Gpu(
+                name=str(pynvml.nvmlDeviceGetName(handle)),
+                uuid=nvidia.uuid(handle),
+                memory_bytes=_memory(handle),
+                driver=driver,
+                compute_capability=".".join(map(str, pynvml.nvmlDeviceGetCudaComputeCapability(handle))),
+            )
             for handle in nvidia.visible()
-        ]
+        )
     finally:
         pynvml.nvmlShutdown()
 
@@ -124,8 +163,8 @@ def _memory(handle: Any) -> int | None:
         return None
 
 
-def assume_gpu(here: Mapping[str, Any]) -> dict[str, Any]:
-    """The same machine with a GPU, if it has none, for `plan --assume gpu`, and (`assumed`) with the builds of the engines that
-    go with one; nothing is ever recorded with it."""
-    gpu = {"name": "an assumed GPU", "memory_bytes": 0, "driver": "", "compute_capability": ""}
-    return {**here, "gpus": here["gpus"] or [gpu], "assumed": True}
+def assume_gpu(machine: Machine) -> Machine:
+    """The machine as `plan --assume gpu` sees it: with a GPU, if it has none, and with the engines that need one. Nothing is
+    ever recorded with it."""
+    gpu = Gpu(name="an assumed GPU", uuid="", memory_bytes=0, driver="", compute_capability="")
+    return replace(machine, gpus=machine.gpus or (gpu,), assumed=True)

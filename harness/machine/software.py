@@ -7,6 +7,9 @@ from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import harness
+from harness.machine import paths
+
 
 def software(distributions: Iterable[str]) -> dict[str, str]:
     """Installed versions. `a|b` is the first of the two that is installed; what is not installed is left out."""
@@ -22,12 +25,11 @@ def software(distributions: Iterable[str]) -> dict[str, str]:
 
 
 def commit() -> tuple[str | None, bool | None]:
-    """The checkout's commit and whether anything outside results/ differs from it, files that git does not know included;
-    (None, None) outside a checkout of this project, though it may lie inside one of another."""
-    from harness.machine import paths
-
+    """The commit of the code that runs, and whether anything in its checkout but results/ differs from that commit (new files
+    count). (None, None) where the code does not run from a git checkout of this project, for example an installed package,
+    even when the working folder is such a checkout."""
     home = paths.checkout()
-    if home is None:
+    if home is None or Path(harness.__file__).resolve().parents[1] != home.resolve():
         return None, None
     try:
         _git(home, "ls-files", "--error-unmatch", "harness/machine/hardware.py")

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
 
 from backends import Backend
 from harness.machine.digests import digest
+from harness.machine.hardware import Machine
 from harness.machine.software import software
 from harness.plan.spec import MEASURE_VERSION, Cell
 from tasks import DataIdentity
 
 
-def cell_key(
-    cell: Cell, backend: Backend, machine: Mapping[str, Any], identity: DataIdentity | None, task_version: int
-) -> str:
+def cell_key(cell: Cell, backend: Backend, machine: Machine, identity: DataIdentity | None, task_version: int) -> str:
     """Suite, model and label belong to it: a record is found again by the row it stands in. Where the data lies, and the
     badge's bound, do not; of the data it holds what is evaluated, the checkpoint's key holds the rest."""
     settings = asdict(cell)
@@ -40,10 +37,8 @@ def cell_key(
     )
 
 
-def machine_identity(machine: Mapping[str, Any]) -> str:
+def machine_identity(machine: Machine) -> str:
     """What makes two machines the same to a record: processor, cores, and the GPU that cells run on, by its name: equal boards
     are as equal as equal processors, so that a record is found again when another of them is free."""
-    gpus = [str(gpu["name"]) for gpu in machine.get("gpus", ())[:1]]
-    return ", ".join(
-        [str(machine.get("cpu")), str(machine.get("cpu_model", "")), f"{machine.get('cores')} cores", *gpus]
-    )
+    gpus = [gpu.name for gpu in machine.gpus[:1]]
+    return ", ".join([machine.cpu, machine.cpu_model, f"{machine.cores} cores", *gpus])

@@ -5,11 +5,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from backends import get_backend
 from backends.fake_quant.schemes import get_scheme
 from harness.errors import QuantboardError
+from harness.machine.hardware import Machine
 from harness.plan.checkpoint_specs import calibrated, checkpoint_spec
 from harness.plan.data import Blocked, TaskData
 from harness.plan.keys import cell_key
@@ -34,7 +34,7 @@ def make_plan(
     *,
     data: Mapping[str, DataRef | tuple[str, str]],
     identities: Mapping[str, DataIdentity],
-    machine: Mapping[str, Any],
+    machine: Machine,
     models: Sequence[str] = (),
     tasks: Sequence[str] = (),
     backends: Sequence[str] = (),
@@ -105,11 +105,11 @@ def _cell(
     entry: BackendEntry,
     base: CheckpointSpec,
     blocked: Blocked,
-    machine: Mapping[str, Any],
+    machine: Machine,
     limit: int | None,
 ) -> Cell:
     backend = get_backend(entry.name)
-    availability = backend.availability(machine)
+    availability = backend.availability(machine.as_dict())
     suite, sample = task_data.suite, task_data.suite.sample if task_data.on_sample else None
     scheme, label, checkpoint = entry.scheme, suite.labels[index], base
     if scheme and base.brings_ranges:
@@ -179,12 +179,12 @@ def _ancestor(task_data: TaskData, model: str) -> str | None:
     )
 
 
-def _measure(task_data: TaskData, machine: Mapping[str, Any], seed: int) -> Measure:
+def _measure(task_data: TaskData, machine: Machine, seed: int) -> Measure:
     settings = task_data.suite.measure.model_dump()
     if task_data.on_sample and task_data.suite.sample:  # ten minutes a test would say nothing about a stand-in
         settings |= {"profile": "quick"} | task_data.suite.sample.measure.model_dump(exclude_unset=True)
     settings |= mlperf_settings(settings, task_data.suite.measure.model_fields_set)
-    settings["threads"] = settings["threads"] or int(machine["cores"])
+    settings["threads"] = settings["threads"] or machine.cores
     if settings.pop("seeds") == "first" and seed != task_data.suite.seeds[0]:
         settings["rounds"] = 0
     return Measure(**settings)

@@ -135,7 +135,7 @@ def make_record(cell: Cell, run: Run, **parts: Any) -> Record:
         command=run.command,
         commit=run.commit,
         **{"dirty": run.dirty} | parts,
-        machine=run.machine,
+        machine=run.machine.as_dict(),
         software=software(backend.distributions),
         data=_data(run.identities.get(cell.task)),
     )

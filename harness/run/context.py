@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from harness.errors import QuantboardError
 from harness.machine import paths
+from harness.machine.hardware import Machine
 from harness.machine.software import code_digest, commit
 from harness.plan.spec import Cell
 from tasks import DataIdentity
@@ -32,11 +33,11 @@ class Run:
     """The folder of all records."""
     cache: Path
     command: str
-    machine: dict[str, Any]
+    machine: Machine
     commit: str | None
     dirty: bool | None
     code: str
-    """`machine.code_digest` as the run began."""
+    """`software.code_digest` as the run began."""
     identities: Mapping[str, DataIdentity]
     say: Callable[[str], None]
     show_progress: bool
@@ -106,7 +107,7 @@ def new_run(
     title: str,
     *,
     command: str,
-    machine: Mapping[str, Any],
+    machine: Machine,
     identities: Mapping[str, DataIdentity],
     say: Callable[[str], None],
     show_progress: bool,
@@ -122,7 +123,7 @@ def new_run(
         results=paths.results(),
         cache=paths.cache(),
         command=command,
-        machine=dict(machine),
+        machine=machine,
         commit=sha,
         dirty=dirty,
         code=code,

@@ -118,10 +118,10 @@ def _round_of_turns(cells: list[Measured], run: Run, number: int) -> list[dict[s
 def _too_large(cells: list[Measured], run: Run) -> str:
     """Why these models cannot all be in memory at once, by what each needed alone; nothing where they can."""
     last = [one.rounds[-1] for one in cells]
-    gpus = run.machine.get("gpus") or [{}]
+    device_memory = run.machine.gpus[0].memory_bytes if run.machine.gpus else None
     for name, there, needed in (
         ("memory", available_bytes(), [found["peak_rss_bytes"] for found in last]),
-        ("the GPU's memory", gpus[0].get("memory_bytes"), [found["peak_device_bytes"] or 0 for found in last]),
+        ("the GPU's memory", device_memory, [found["peak_device_bytes"] or 0 for found in last]),
     ):
         if there and sum(needed) > FITS * there:
             wanted, is_there = sum(needed) / 2**30, there / 2**30

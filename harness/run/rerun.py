@@ -27,7 +27,7 @@ def rerun(entry: Record, option: str | None, source: Path | None, command: str, 
     """
     from harness.run.executor import execute
 
-    here = hardware.describe()
+    machine = hardware.describe()
     wanted = "sample" if entry.data and entry.data.kind == "sample" else option
     ref = find_task_data(entry.task, wanted)
     task = open_task(entry.task, ref)
@@ -36,11 +36,11 @@ def rerun(entry: Record, option: str | None, source: Path | None, command: str, 
     _check_splits(entry, task.eval_splits)
     cell = _cell(entry, ref, source)
     backend = get_backend(cell.backend)
-    found = backend.availability(here)
+    found = backend.availability(machine.as_dict())
     if not found.available:
         raise QuantboardError(f"{cell.backend} cannot run here: {found.reason}; {found.remedy}")
     cell = replace(cell, device=found.device, blocked=None)
-    cell = replace(cell, key=cell_key(cell, backend, here, task.identity, task.version))
+    cell = replace(cell, key=cell_key(cell, backend, machine, task.identity, task.version))
     if cell.key != entry.key:
         say(
             "note: engine, machine or a version differs from the record's: this is another cell, to be compared with it"
@@ -49,7 +49,7 @@ def rerun(entry: Record, option: str | None, source: Path | None, command: str, 
         entry.suite,
         entry.suite_title,
         command=command,
-        machine=here,
+        machine=machine,
         identities={entry.task: task.identity},
         say=say,
         show_progress=True,

@@ -121,7 +121,7 @@ def _drop_stale_results(cell: Cell, run: Run) -> None:
     weights = content(folder_of(cell.checkpoint, run.cache))
     folder = work_folder(cell, run)
     # Some virtual machines are given memory as they use it.
-    machine = {name: value for name, value in run.machine.items() if name != "memory_bytes"}
+    machine = {name: value for name, value in run.machine.as_dict().items() if name != "memory_bytes"}
     mark = {"commit": run.commit, "code": run.code, "machine": digest(machine), "checkpoint": weights}
     stamp = folder / "code.json"
     if run.dirty or _read_kept(stamp) != mark:

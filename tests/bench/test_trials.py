@@ -72,7 +72,7 @@ class Trials:
 
 def measure_trials(folder: Path, trials: int) -> list[Trial]:
     ways = [MOST_BATCHES, LEAST_BATCHES, LEAST_PASSES, WANTED_PASSES, COLD_SECONDS]
-    content = [asdict(MEASURE), BERT_TINY, SLOWER, ways, describe()]
+    content = [asdict(MEASURE), BERT_TINY, SLOWER, ways, describe().as_dict()]
     found = Trials(paths.cache() / "bench" / f"trials-{digest(content)}.jsonl", trials)
     print(f"\n  {len(found.done)} trials are kept")
     benches = {cpu: Bench(folder / str(cpu)) for cpu in sorted(os.sched_getaffinity(0))}

@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import harness
 from harness.machine import hardware, software
+from tests.machine.machines import GPU_MACHINE, MACHINE
 
 
 def kernel_files(root: Path, files: dict[str, str]) -> Path:
@@ -25,14 +27,32 @@ def kernel_files(root: Path, files: dict[str, str]) -> Path:
 
 
 def test_a_machine_is_plain_data_and_does_not_tell_its_name() -> None:
-    found = hardware.describe()
-    text = json.dumps(found)
-    assert json.loads(text) == found
-    assert 1 <= found["cores"] <= found["logical_cores"]
-    assert found["memory_bytes"] > 2**28
-    assert found["python"] == platform.python_version()
-    assert set(found["flags"]) <= set(hardware.FLAGS)
+    machine = hardware.describe()
+    content = machine.as_dict()
+    text = json.dumps(content)
+    assert json.loads(text) == content
+    assert 1 <= machine.cores <= machine.logical_cores
+    assert machine.memory_bytes > 2**28
+    assert machine.python == platform.python_version()
+    assert set(machine.flags) <= set(hardware.FLAGS)
     assert not re.search(rf"\b{re.escape(socket.gethostname())}\b", text)
+
+
+def test_the_dict_of_a_machine_is_what_records_hold() -> None:
+    keys = ["cpu", "cpu_model", "cores", "logical_cores", "flags", "memory_bytes", "gpus", "os", "python"]
+    assert list(MACHINE.as_dict()) == keys
+    content = GPU_MACHINE.as_dict()
+    assert (content["flags"], list(content["gpus"][0])) == (
+        ["avx2"],
+        ["name", "uuid", "memory_bytes", "driver", "compute_capability"],
+    )
+
+
+def test_a_gpu_is_assumed_only_where_there_is_none() -> None:
+    assumed = hardware.assume_gpu(MACHINE)
+    assert [gpu.name for gpu in assumed.gpus] == ["an assumed GPU"]
+    assert assumed.as_dict()["assumed"] is True
+    assert hardware.assume_gpu(GPU_MACHINE).gpus == GPU_MACHINE.gpus
 
 
 def test_threads_of_one_core_count_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,6 +134,7 @@ def test_a_checkout_has_a_commit_and_results_do_not_make_it_dirty(
 ) -> None:
     kernel_files(tmp_path, {"suites/schema.json": "{}", "harness/machine/hardware.py": "", ".gitignore": "*.log\n"})
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(harness, "__file__", str(tmp_path / "harness" / "__init__.py"))
     assert software.commit() == (None, None)
     git(tmp_path, "init", "-q")
     assert software.commit() == (None, None)  # nothing committed yet
@@ -129,6 +150,22 @@ def test_a_checkout_has_a_commit_and_results_do_not_make_it_dirty(
     assert software.commit() == (sha, True)
 
 
+def test_code_from_elsewhere_has_not_the_commit_of_the_checkout_it_is_used_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An installed package, also one in a virtual environment inside the checkout, may be of any commit."""
+    kernel_files(tmp_path, {"suites/schema.json": "{}", "harness/machine/hardware.py": ""})
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-qm", "first")
+    monkeypatch.chdir(tmp_path)
+    assert software.commit() == (None, None)
+    monkeypatch.setattr(harness, "__file__", str(tmp_path / "venv" / "site-packages" / "harness" / "__init__.py"))
+    assert software.commit() == (None, None)
+    monkeypatch.setattr(harness, "__file__", str(tmp_path / "harness" / "__init__.py"))
+    assert software.commit()[1] is False
+
+
 def test_a_folder_inside_another_projects_checkout_has_no_commit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,4 +174,5 @@ def test_a_folder_inside_another_projects_checkout_has_no_commit(
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "-qm", "theirs")
     monkeypatch.chdir(tmp_path / "bench")
+    monkeypatch.setattr(harness, "__file__", str(tmp_path / "bench" / "harness" / "__init__.py"))
     assert software.commit() == (None, None)

@@ -19,6 +19,7 @@ from harness.machine.processes import run_module
 from harness.measure.conditions import RAPL_COUNTER, TICK, Counters, conditions_between
 from harness.measure.watch import Watch, between
 from harness.plan.keys import machine_identity
+from tests.machine.machines import MACHINE
 
 CPUS = (0, 1)
 
@@ -282,14 +283,12 @@ def test_the_gpu_is_the_one_that_cuda_may_use(
     else:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", asked)
     listed = hardware.gpus()
-    assert [(one["name"], one["uuid"]) for one in listed] == [
+    assert [(gpu.name, gpu.uuid) for gpu in listed] == [
         (f"Board {number}", driver.nvmlDeviceGetUUID(f"gpu {number}")) for number in boards
     ]
     handle, why = nvidia.open_device()
     assert (handle, why) == ((f"gpu {boards[0]}", "") if boards else (None, "CUDA_VISIBLE_DEVICES leaves no GPU"))
-    assert machine_identity({"cpu": "x", "cores": 2, "gpus": listed}).endswith(
-        f"cores, Board {boards[0]}" if boards else "cores"
-    )
+    assert machine_identity(replace(MACHINE, gpus=listed)).endswith(f"cores, Board {boards[0]}" if boards else "cores")
 
 
 def test_a_part_of_a_gpu_is_one_clear_line(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,11 +21,10 @@ from harness.run.executor import of_one_table
 from harness.suite.load import load_suite
 from harness.suite.measure import Measure
 from tasks import DataIdentity, DataRef, SplitIdentity
+from tests.machine.machines import GPU_MACHINE, MACHINE
 from tests.suite.suite_mistakes import GOOD
 
 ROOT = Path(__file__).resolve().parents[2]
-MACHINE = {"cpu": "A processor", "cpu_model": "x 1 2", "cores": 4, "gpus": []}
-GPU = {**MACHINE, "gpus": [{"name": "NVIDIA X"}]}
 REAL = {"squad_v1": DataRef("hub"), "glue/cola": DataRef("hub")}
 SAMPLE = {"squad_v1": DataRef("sample"), "glue/cola": DataRef("sample")}
 
@@ -91,7 +90,7 @@ def test_every_model_task_seed_and_backend_is_a_cell(make: Make) -> None:
         "longest",
     )
     assert (one(make()).measure.rounds, cell.measure.rounds) == (5, 0)
-    assert cell.measure.threads == MACHINE["cores"]
+    assert cell.measure.threads == MACHINE.cores
     assert [cell.baseline for cell in cells[:4]] == [True, False, False, False]
 
 
@@ -207,8 +206,8 @@ CHANGES: dict[str, tuple[tuple[tuple[str, str], ...], dict[str, Any], bool]] = {
     "evaluated data": ((), {"identities": identity(dev="x")}, True),
     "unknown data": ((), {"identities": {}}, True),
     "revision": ((), {"revisions": {"hub:owner/name": "abc"}}, True),
-    "cores": ((), {"machine": {**MACHINE, "cores": 8}}, True),
-    "processor": ((), {"machine": {**MACHINE, "cpu": "Another"}}, True),
+    "cores": ((), {"machine": replace(MACHINE, cores=8)}, True),
+    "processor": ((), {"machine": replace(MACHINE, cpu="Another")}, True),
     "stride": ((("doc_stride = 128", "doc_stride = 127"),), {}, True),
     "batch sizes": ((("[1, 32]", "[1, 16]"),), {}, True),
     "padding": ((("doc_stride = 128", 'doc_stride = 128\npadding = "max_length"'),), {}, True),
@@ -364,7 +363,7 @@ def test_a_gpu_backend_needs_a_gpu(make: Make) -> None:
     assert cell.blocked is not None
     assert "no NVIDIA GPU" in cell.blocked[0]
     assert cell.device == "cpu"
-    with_gpu = make(machine=GPU)
+    with_gpu = make(machine=GPU_MACHINE)
     expected = "cpu" if version("torch").endswith("+cpu") else "cuda"
     assert one(with_gpu, "tiny").device == expected
     assert one(with_gpu, "tiny").key != one(make(), "tiny").key
@@ -416,7 +415,7 @@ def test_what_a_cell_holds_is_in_its_key_or_of_no_consequence(make: Make) -> Non
 
 def test_planning_imports_nothing_heavy(tmp_path: Path) -> None:
     code = (
-        "import sys; from harness.cli import main; main(['plan', 'squad_minilm', '--data', 'sample', '--json']);"
+        "import sys; from harness.cli.main import main; main(['plan', 'squad_minilm', '--data', 'sample', '--json']);"
         "heavy = ('torch', 'transformers', 'onnx', 'onnxruntime', 'datasets', 'pandas', 'huggingface_hub', 'scipy');"
         "print([m for m in heavy if m in sys.modules], file=sys.stderr)"
     )

@@ -10,7 +10,8 @@ import pytest
 from harness.plan.spec import Cell
 from tasks import DataRef
 from tasks.sample import SAMPLE_VERSION
-from tests.plan.test_plan import GPU, REAL, SAMPLE, Make, make, one
+from tests.machine.machines import GPU_MACHINE
+from tests.plan.test_plan import REAL, SAMPLE, Make, make, one
 from tests.suite.test_suite_models import MADE
 
 __all__ = ["make"]  # the fixture
@@ -65,7 +66,7 @@ def test_a_qat_model_brings_its_ranges(make: Make) -> None:
 
 
 def test_an_engine_that_cannot_compute_a_trained_scheme_is_blocked(make: Make) -> None:
-    plan = make((MADE_OF[0], MADE.replace('scheme = "engine_int8"', 'scheme = "vitis_pof2"')), machine=GPU)
+    plan = make((MADE_OF[0], MADE.replace('scheme = "engine_int8"', 'scheme = "vitis_pof2"')), machine=GPU_MACHINE)
     assert one(plan, "small").blocked is None
     blocked = one(plan, "small", index=1).blocked
     assert blocked is not None

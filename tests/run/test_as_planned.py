@@ -27,6 +27,7 @@ from harness.run.executor import execute
 from harness.run.steps import _check_data_unchanged, _drop_stale_results
 from tasks import DataRef, data_identity
 from tests.bench.measuring import Bench
+from tests.machine.machines import MACHINE
 from tests.records.records import make_record
 from tests.run.small import sample_spec, train
 
@@ -69,7 +70,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
         "bench",
         "a bench",
         command="",
-        machine={"flags": ["avx2"], "python": "3.11"},
+        machine=MACHINE,
         identities={"squad_v1": IDENTITY},
         say=said.append,
         show_progress=False,
@@ -87,7 +88,13 @@ def test_examples_of_other_content_fail_the_cell(cell: Cell, run: Run) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"code": "another"}, {"commit": "another"}, {"machine": {"flags": ["avx2", "avx512_vnni"]}}, "weights", "ranges"],
+    [
+        {"code": "another"},
+        {"commit": "another"},
+        {"machine": replace(MACHINE, flags=("avx2", "avx512_vnni"))},
+        "weights",
+        "ranges",
+    ],
 )
 def test_what_another_program_machine_or_checkpoint_measured_is_not_kept(cell: Cell, run: Run, change: Any) -> None:
     mine, checkpoint = replace(run, dirty=False), folder_of(cell.checkpoint, run.cache)

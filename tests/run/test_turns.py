@@ -21,6 +21,7 @@ from harness.run.context import Measured, Run, work_folder
 from harness.run.group import _take_turns
 from harness.run.turns import Found, Players, take_turns, turn_groups
 from tests.bench.measuring import MEASURE, Bench
+from tests.machine.machines import MACHINE
 
 BOTH = replace(MEASURE, scenarios=("single_stream", "offline"))
 
@@ -103,7 +104,7 @@ class Kept:
         self.said: list[str] = []
         self.started = 0
         self.fault: OSError | None = None
-        run = SimpleNamespace(run_id="later", cache=folder, machine={}, say=self.said.append)
+        run = SimpleNamespace(run_id="later", cache=folder, machine=MACHINE, say=self.said.append)
         self.run = cast(Run, run)
         cells = [replace(bench.cell(), key=key) for key in ("a", "b")]
         rounds = [{"peak_rss_bytes": 1 << 20, "peak_device_bytes": None}]

@@ -148,12 +148,12 @@ def model_loss(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.
 
 
 def _made_by(device: str, precision: str, processes: int) -> dict[str, Any]:
-    here = describe()
+    machine = describe()
     return {
         "program": code_digest(),
         **software(MADE_WITH),
-        "device": torch.cuda.get_device_name(0) if device == "cuda" else here["cpu"],
-        "instruction flags": here["flags"],
+        "device": torch.cuda.get_device_name(0) if device == "cuda" else machine.cpu,
+        "instruction flags": list(machine.flags),
         "number of processes": processes,
         "precision": precision,
     }

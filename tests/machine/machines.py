@@ -1,0 +1,20 @@
+"""Made-up machines, with and without a GPU."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from harness.machine.hardware import Gpu, Machine
+
+MACHINE = Machine(
+    cpu="A processor",
+    cpu_model="x 1 2",
+    cores=4,
+    logical_cores=8,
+    flags=("avx2",),
+    memory_bytes=8 << 30,
+    gpus=(),
+    os="Linux 6",
+    python="3.11.0",
+)
+GPU_MACHINE = replace(MACHINE, gpus=(Gpu("NVIDIA X", "GPU-1", 16 << 30, "550", "9.0"),))
