@@ -12,24 +12,13 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
-
-
-def disk_fault(error: Exception, folder: Path) -> CheckpointError | None:
-    """What to say of a disk that is full or cannot be written; None for any other error."""
-    number = getattr(error, "errno", None)
-    if not isinstance(error, OSError) and "os error 28" in str(error):  # safetensors' own exception
-        number = errno.ENOSPC
-    if number not in _DISK:
-        return None
-    return CheckpointError(f"{folder}: {os.strerror(number)}; free some space or move the cache with QUANTBOARD_CACHE")
 
 
 class QuantboardError(Exception):
@@ -69,6 +58,43 @@ class RecordError(QuantboardError):
     """A results file that cannot be read or written."""
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_UNWRITABLE = (*_FULL, errno.EROFS, errno.EACCES, errno.EPERM)
+
+MOVE_CACHE = "move the cache with QUANTBOARD_CACHE"
+"""The fix where the cache cannot be written to."""
+
+
+def disk_fault(error: OSError, path: Path | str, fix: str, what: str = "") -> str:
+    """One line about a file or folder that cannot be written: `PATH: WHAT: REASON; FIX`. On a full disk the fix begins
+    with freeing some space."""
+    reason = error.strerror or str(error)
+    return f"{path}: {what}{': ' if what else ''}{reason}; {'free some space or ' if error.errno in _FULL else ''}{fix}"
+
+
+def cache_fault(error: Exception, folder: Path) -> CheckpointError | None:
+    """The error to raise for a cache that is full or cannot be written to; None for any other error."""
+    if not isinstance(error, OSError):
+        if "os error 28" not in str(error):  # how safetensors' own exception reports a full disk
+            return None
+        error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return CheckpointError(disk_fault(error, folder, MOVE_CACHE)) if error.errno in _UNWRITABLE else None
+
+
+MOST_NAMES = 12
+"""How many known names a message lists."""
+
+
+def did_you_mean(word: str, known: Iterable[str], intro: str = "known:") -> str:
+    """How a message about an unknown name ends: `; did you mean 'NEAREST'?`, or a list of the known names after `intro`
+    where none is near. Empty where no name is known."""
+    names = list(known)
+    if nearest := difflib.get_close_matches(word[:80], names, 1, 0.5):
+        return f"; did you mean '{nearest[0]}'?"
+    more = ", ..." if len(names) > MOST_NAMES else ""
+    return f"; {intro} {', '.join(names[:MOST_NAMES])}{more}" if names else ""
+
+
 Where = tuple[str | int, ...]
 """Keys and list positions from the top of the file."""
 
@@ -76,8 +102,8 @@ Where = tuple[str | int, ...]
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
-def path(where: Where) -> str:
-    """`models.bert.task."glue/cola".train`, `backends[1].name`."""
+def key_path(where: Where) -> str:
+    """A key path as users write it: `models.bert.task."glue/cola".train`, `backends[1].name`."""
     text = ""
     for part in where:
         if isinstance(part, int):

@@ -103,7 +103,7 @@ def _work(name: str) -> None:
 
     from backends import BackendError
     from harness.checkpoints.recipes import follow_here
-    from harness.errors import disk_fault
+    from harness.errors import cache_fault
     from tasks import TaskError
 
     die_with_parent()
@@ -122,7 +122,7 @@ def _work(name: str) -> None:
         try:
             facts = follow_here(CheckpointSpec.from_json(job["spec"]), Path(job["cache"]), part)
         except (OSError, SafetensorError) as error:
-            raise disk_fault(error, Path(job["cache"])) or error from None
+            raise cache_fault(error, Path(job["cache"])) or error from None
     except (QuantboardError, TaskError, BackendError) as error:
         words = [error.reason, error.remedy] if isinstance(error, SourceUnavailable) else [str(error)]
         file = folder / f"fault-{rank}.json"

@@ -19,7 +19,7 @@ from typing import Any
 from harness.checkpoints.origin import origin, parent_weights, stale_parent
 from harness.checkpoints.recipes import _task, follow_here
 from harness.checkpoints.training import states
-from harness.errors import CheckpointError, QuantboardError, SourceUnavailable, disk_fault
+from harness.errors import CheckpointError, QuantboardError, SourceUnavailable, cache_fault
 from harness.machine.processes import INTERRUPTED, USER_FAULT
 from harness.plan.sources import corpus_identity, look_up, ranges_of, words_of
 from harness.plan.spec import CheckpointSpec, folder_of
@@ -43,7 +43,7 @@ def ensure(spec: CheckpointSpec, cache: Path) -> Path:
     try:
         _make_once(spec, cache, target)
     except (OSError, SafetensorError) as error:
-        if (fault := disk_fault(error, target.parent)) is None:
+        if (fault := cache_fault(error, target.parent)) is None:
             raise
         raise fault from None
     return target

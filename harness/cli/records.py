@@ -14,7 +14,8 @@ from harness.cli.terminal import console, show
 from harness.errors import QuantboardError
 from harness.machine import paths
 from harness.records import store
-from harness.records.schema import Figure, Record
+from harness.records.figure import Figure
+from harness.records.schema import Record
 from harness.records.scores import ScoreStore
 from harness.report import pairs
 from harness.report.boards import latest

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.cli.terminal import _say
-from harness.errors import QuantboardError
+from harness.errors import QuantboardError, disk_fault
 from harness.machine import hardware, paths
 from harness.machine.hardware import Machine
 from harness.plan.plan import Plan, make_plan
@@ -135,7 +135,7 @@ def _plan(
 def run_suite(options: argparse.Namespace, command: str, say: Callable[[str], None]) -> list[Record]:
     """The whole way for one suite: data, plan, every cell; one record a cell."""
 
-    from harness.records.store import done_before
+    from harness.records import store
     from harness.run.estimate import estimate
     from harness.run.executor import execute
     from tasks.sources import hub_reachable
@@ -172,7 +172,7 @@ def run_suite(options: argparse.Namespace, command: str, say: Callable[[str], No
         say=say,
         show_progress=not options.json or sys.stderr.isatty(),
     )
-    before = done_before(paths.results())
+    before = store.newest_by_key(record for _, record in store.read(paths.results()))
     for line in estimate(plan, before, execution.cache, known, fresh=options.fresh, gpu=bool(machine.gpus)):
         say(line)
     done = list(execute(plan.cells, execution, before, fresh=options.fresh, until=options.until))
@@ -244,6 +244,6 @@ def write_data(suite_name: str, folder: Path, option: str | None) -> list[str]:
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, copy)
         except OSError as error:
-            raise QuantboardError(f"{copy}: {error.strerror}; free some space") from None
+            raise QuantboardError(disk_fault(error, copy, "name another folder")) from None
         written.append(str(copy))
     return written

@@ -13,7 +13,8 @@ from rich.table import Table
 if TYPE_CHECKING:
     from harness.plan.plan import Plan
     from harness.plan.spec import CheckpointSpec
-    from harness.records.schema import Figure, Record
+    from harness.records.figure import Figure
+    from harness.records.schema import Record
 
 
 def _say(line: str) -> None:

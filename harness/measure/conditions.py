@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.machine import nvidia
-from harness.records.schema import Conditions
+from harness.records.speed_schema import Conditions
 
 ROOT = Path("/")
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.records.schema import Figure
+from harness.records.figure import Figure
 from tasks import Scores, Statistic
 
 Array = np.ndarray[Any, Any]

@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.measure.conditions import Counters, conditions_between
 from harness.measure.samples import Samples, batches
-from harness.records.schema import Conditions
+from harness.records.speed_schema import Conditions
 
 NAMES = {
     "single_stream": "SingleStream",

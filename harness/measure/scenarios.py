@@ -17,7 +17,8 @@ from harness.measure.conditions import Counters
 from harness.measure.loadgen import MAX_STRETCH, Outcome, loadgen_settings, run_test
 from harness.measure.samples import Samples, batches
 from harness.measure.steady import warm_up_on
-from harness.records.schema import Figure, Probe, SpeedRound
+from harness.records.figure import Figure
+from harness.records.speed_schema import Probe, SpeedRound
 from harness.suite.measure import Profile
 
 TIMED = {

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from harness.records.schema import Probe
+from harness.records.speed_schema import Probe
 from harness.suite.measure import Profile
 
 if TYPE_CHECKING:

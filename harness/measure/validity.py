@@ -12,7 +12,8 @@ from typing import Any
 
 from harness.machine.nvidia import HARMFUL
 from harness.measure.steady import ENDED_STEADY, NOT_STEADY, STEADY, WINDOWS
-from harness.records.schema import Conditions, Finding, Speed, SpeedRound
+from harness.records.schema import Finding
+from harness.records.speed_schema import Conditions, Speed, SpeedRound
 from harness.suite.measure import Measure
 
 NOISE_BOUND = 0.25

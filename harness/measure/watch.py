@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from harness.machine import nvidia
-from harness.records.schema import GpuConditions, Range
+from harness.records.speed_schema import GpuConditions, Range
 
 PERIOD = 1.0
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from backends import get_backend
 from backends.fake_quant.schemes import get_scheme
-from harness.errors import QuantboardError
+from harness.errors import QuantboardError, did_you_mean
 from harness.machine.hardware import Machine
 from harness.plan.checkpoint_specs import calibrated, checkpoint_spec
 from harness.plan.data import Blocked, TaskData
@@ -92,9 +91,7 @@ def _listed(values: Iterable[object]) -> str:
 def _known(kind: str, chosen: Iterable[str], known: list[str], suite: str) -> None:
     for name in chosen:
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            rest = f"did you mean '{near[0]}'?" if near else f"it has {', '.join(known)}"
-            raise QuantboardError(f"--{kind}: '{name}' is not in suite {suite}; {rest}")
+            raise QuantboardError(f"--{kind}: '{name}' is not in suite {suite}{did_you_mean(name, known, 'it has')}")
 
 
 def _cell(

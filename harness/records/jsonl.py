@@ -1,4 +1,4 @@
-"""Results files: a JSON object a line, of which a kill can cut the last one short."""
+"""Results files: one JSON object a line. A killed process can leave the last line incomplete."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from harness.errors import RecordError
+from harness.errors import RecordError, disk_fault
 
 BEGIN = b'{"schema_version"'
 """How every line that we write begins."""
 
+FIX = "restore the file from git or delete the line"
 
-REMEDY = "restore the file from git or delete the line"
 
+def append(path: Path, line: str) -> None:
+    """Append a line, and return only when it is on the disk.
 
-def add(path: Path, line: str) -> None:
-    """Append a line, and return only when it is on the disk. What a killed run left of a line at the end of the file is taken
-    away: followed by another line it could not be told from a broken one. Raises RecordError."""
+    An incomplete last line of a killed process is removed first: followed by another line, it would look like a damaged
+    file. Raises RecordError.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+b") as file:
@@ -33,13 +35,11 @@ def add(path: Path, line: str) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise RecordError(
-            f"{path}: cannot write the record: {error.strerror}; free some space or make the folder writable"
-        ) from None
+        raise RecordError(disk_fault(error, path, "make the folder writable", "cannot write the record")) from None
 
 
 def _tail(path: Path) -> bytes:
-    """What stands behind the last newline; the whole file is read only where that is anything."""
+    """What follows the last newline. The whole file is read only where something does."""
     with path.open("rb") as file:
         file.seek(-1, os.SEEK_END)
         if file.read(1) == b"\n":
@@ -48,8 +48,11 @@ def _tail(path: Path) -> bytes:
 
 
 def is_cut(tail: bytes) -> bool:
-    """Whether the end of a file without a newline is a line that was being written when the process died, wherever it was
-    cut: it begins as one of ours and is not whole. A part of a JSON object is never JSON itself."""
+    """Whether the end of a file, without a newline, is a line that a process was writing when it died.
+
+    Such a line begins as ours do and is incomplete. The beginning of a JSON object is never valid JSON itself, so it does
+    not matter where the line was cut.
+    """
     if not tail or not (tail.startswith(BEGIN) or BEGIN.startswith(tail)):
         return False
     try:
@@ -62,22 +65,22 @@ def is_cut(tail: bytes) -> bool:
 
 
 def read(path: Path) -> Iterator[tuple[int, Any]]:
-    """Number and JSON value of every line; a cut last one is passed over. Raises RecordError with file and line."""
+    """Number and JSON value of every line; an incomplete last line is skipped. Raises RecordError with file and line."""
     try:
         if not path.is_file():
             raise RecordError(
-                f"{path}: is no file (a folder, or a link to nothing); move it out of the results folder or rename it"
+                f"{path}: not a file (a folder, or a broken link); move it out of the results folder or rename it"
             )
-        found = path.read_bytes().split(b"\n")
+        lines = path.read_bytes().split(b"\n")
     except OSError as error:
         raise RecordError(f"{path}: cannot be read: {error.strerror}; make it readable or move it away") from None
-    for number, line in enumerate(found, 1):
-        if not line.strip() or (number == len(found) and is_cut(line)):
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or (number == len(lines) and is_cut(line)):
             continue
         try:
             value = json.loads(line)
         except RecursionError:
-            raise RecordError(f"{path}: line {number}: nested too deeply for a record; {REMEDY}") from None
+            raise RecordError(f"{path}: line {number}: nested too deeply for a record; {FIX}") from None
         except ValueError:
-            raise RecordError(f"{path}: line {number}: not a JSON object; {REMEDY}") from None
+            raise RecordError(f"{path}: line {number}: not a JSON object; {FIX}") from None
         yield number, value

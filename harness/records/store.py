@@ -1,105 +1,114 @@
+"""Records in results folders: append one, read all, order them, find those that a name stands for."""
+
 from __future__ import annotations
 
-import difflib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from harness.errors import QuantboardError, RecordError, printable
-from harness.errors import path as place
-from harness.records import jsonl, schema
-from harness.records.schema import (
-    SCHEMA_VERSION,
-    Record,
-)
+from harness.errors import QuantboardError, RecordError, did_you_mean, key_path, printable
+from harness.records import jsonl
+from harness.records.schema import SCHEMA_VERSION, Record, check_free_parts
 
-
-def done_before(folder: Path) -> dict[str, Record]:
-    """The last good record of every cell key below a results folder, and the last of any kind where there is none."""
-    found: dict[str, Record] = {}
-    for entry in sorted((entry for _, entry in read(folder)), key=order):
-        if (
-            entry.status in ("ok", "invalid")
-            or found.get(entry.key) is None
-            or found[entry.key].status in ("failed", "skipped")
-        ):
-            found[entry.key] = entry
-    return found
-
-
-def order(entry: Record) -> tuple[str, str, str]:
-    """Sorts records by when they were measured; a copy that was scored again comes right behind what it was made from."""
-    return entry.finished, entry.run_id, entry.rescored or ""
+SHORTEST_ID = 8
+"""A record id may be cut short to this many characters."""
 
 
 def append(path: Path, record: Record) -> None:
     """Append one record as a line, and return only when it is on the disk. Raises RecordError."""
-    jsonl.add(path, record.model_dump_json())
+    jsonl.append(path, record.model_dump_json())
 
 
 def read(folder: Path) -> Iterator[tuple[Path, Record]]:
-    """Every record below a folder, files in name order. A last line that a killed run cut short is passed over; any other
-    broken line raises RecordError with file and line."""
+    """Every record below a folder with its file, files in the order of their names.
+
+    A last line that a killed run cut short is skipped; any other broken line raises RecordError with file and line.
+    """
     for path in sorted(folder.rglob("*.jsonl")):
         for number, value in jsonl.read(path):
             try:
-                entry = parse(value)
+                record = parse(value)
             except ValidationError as error:
-                what = printable(_words(error))
+                problem = printable(_first_problem(error))
                 raise RecordError(
-                    f"{path}: line {number}: {what}: not a record of schema version {SCHEMA_VERSION}; {jsonl.REMEDY}"
+                    f"{path}: line {number}: {problem}: not a record of schema version {SCHEMA_VERSION}; {jsonl.FIX}"
                 ) from None
-            yield path, entry
-
-
-def _words(error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_input=False)[0]
-    return f"{place(first['loc']) or 'the line'}: {first['msg'].removeprefix('Value error, ')}"
+            yield path, record
 
 
 def parse(value: Any) -> Record:
-    """A record from its JSON value; older schema versions are migrated here once there are any. Raises ValidationError, also
-    where the free parts do not hold what pages and comparisons read of them."""
-    found = Record.model_validate_json(json.dumps(value))
-    schema.check(found.settings, found.machine)
-    return found
+    """A record from its JSON value. Older schema versions are to be migrated here once there are any.
+
+    Raises ValidationError, also where `settings` or `machine` do not hold what pages and comparisons read of them.
+    """
+    record = Record.model_validate_json(json.dumps(value))
+    check_free_parts(record.settings, record.machine)
+    return record
+
+
+def _first_problem(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    return f"{key_path(first['loc']) or 'the line'}: {first['msg'].removeprefix('Value error, ')}"
+
+
+def order(record: Record) -> tuple[str, str, str]:
+    """Sort key: when a record was measured. A rescored copy comes right after the record that it was made from."""
+    return record.finished, record.run_id, record.rescored or ""
+
+
+def newest_by_key(records: Iterable[Record]) -> dict[str, Record]:
+    """By cell key the newest measured record, or the newest of any status where none was measured."""
+    newest: dict[str, Record] = {}
+    for record in sorted(records, key=order):
+        known = newest.get(record.key)
+        if record.measured or known is None or not known.measured:
+            newest[record.key] = record
+    return newest
+
+
+def names_of(record: Record) -> tuple[str, ...]:
+    """What a user may call a record, apart from its id."""
+    return (record.label, record.backend, record.model, f"{record.model}/{record.label}")
 
 
 def select(records: Sequence[Record], name: str, *, lacking: Sequence[Record] = (), what: str = "") -> list[Record]:
-    """The records that a name means: a record id or the beginning of a single one, a label, a backend, a model, or
-    MODEL/LABEL. Raises QuantboardError where it means none. lacking: records without `what` the caller needs, such as were
-    skipped; a name that means these alone is told so."""
-    found = _named(records, name)
-    if found:
-        return found
+    """The records that a name stands for: a record id or the beginning of a single one, a label, a backend, a model, or
+    MODEL/LABEL. Raises QuantboardError where it stands for none.
+
+    lacking: records without `what` the caller needs (skipped ones, for example). Where the name stands for these alone,
+    the error says why.
+    """
+    if selected := _named(records, name):
+        return selected
     if without := _named(lacking, name):
         raise QuantboardError(_why_without(without, name, what))
-    known = sorted({one for entry in records for one in names_of(entry)})
-    near = difflib.get_close_matches(name, known, 1)
-    rest = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(known[:12]) or 'no records yet'}"
-    raise QuantboardError(f"no record is called '{name}'; {rest}")
+    known = sorted({known for record in records for known in names_of(record)})
+    if not known:
+        raise QuantboardError(f"no record is called '{name}'; there are no records yet")
+    raise QuantboardError(f"no record is called '{name}'{did_you_mean(name, known, 'there are')}")
 
 
 def _named(records: Sequence[Record], name: str) -> list[Record]:
-    by_id = [entry for entry in records if entry.record_id == name]
-    if not by_id:
-        by_id = [entry for entry in records if len(name) >= 8 and entry.record_id.startswith(name)]
+    by_id = [record for record in records if record.record_id == name]
+    if not by_id and len(name) >= SHORTEST_ID:
+        by_id = [record for record in records if record.record_id.startswith(name)]
         if len(by_id) > 1:
             raise QuantboardError(f"'{name}' is the beginning of {len(by_id)} record ids; give more of it")
-    return by_id or [entry for entry in records if name in names_of(entry)]
+    return by_id or [record for record in records if name in names_of(record)]
 
 
-def _why_without(entries: Sequence[Record], name: str, what: str) -> str:
-    """Of the newest; reasons may come from a log and have several lines."""
-    newest = max(entries, key=order)
+def _why_without(records: Sequence[Record], name: str, what: str) -> str:
+    """One line about the newest of these records. Its reason may come from a log and have several lines."""
+    newest = max(records, key=order)
     reason = f" ({' '.join(newest.reason.split())})" if newest.reason else ""
-    more = f", like {len(entries) - 1} more that '{name}' means" if len(entries) > 1 else ""
-    remedy = " ".join(newest.remedy.split()) or f"run it again: {newest.command}"
-    return f"{newest.record_id} is {newest.status}{reason} and so has no {what}{more}; {remedy}"
-
-
-def names_of(entry: Record) -> tuple[str, ...]:
-    return (entry.label, entry.backend, entry.model, f"{entry.model}/{entry.label}")
+    others = len(records) - 1
+    more = (
+        f" ({others} other record{'s have' if others > 1 else ' has'} the name '{name}' and none either)"
+        if others
+        else ""
+    )
+    fix = " ".join(newest.remedy.split()) or f"run it again: {newest.command}"
+    return f"{newest.record_id} is {newest.status}{reason} and has no {what}{more}; {fix}"

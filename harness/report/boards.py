@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.records.schema import Record
 from harness.records.scores import ScoreStore
-from harness.records.store import order
+from harness.records.store import newest_by_key, order
 from harness.report.columns import (
     COMPARED,
     QPS,
@@ -61,7 +61,7 @@ class Row:
     @property
     def chartable(self) -> bool:
         """It has what the chart shows, whether or not a rule fails for it."""
-        return self.record.status in ("ok", "invalid") and speed_of(self.record, "offline", "real") is not None
+        return self.record.measured and speed_of(self.record, "offline", "real") is not None
 
     @property
     def early(self) -> bool:
@@ -103,16 +103,8 @@ class Board:
 def latest(records: Iterable[Record]) -> list[Record]:
     """The newest measured record of every cell key; an unmeasured one (failed, skipped) only where the same cell was never
     measured on that machine."""
-    found: dict[str, Record] = {}
-    for entry in sorted(records, key=order):
-        if (
-            entry.status in ("ok", "invalid")
-            or entry.key not in found
-            or found[entry.key].status in ("failed", "skipped")
-        ):
-            found[entry.key] = entry
     same_cell: dict[tuple[Any, ...], Record] = {}
-    for entry in sorted(found.values(), key=order):
+    for entry in sorted(newest_by_key(records).values(), key=order):
         name = (
             entry.suite,
             entry.task,
@@ -123,7 +115,7 @@ def latest(records: Iterable[Record]) -> list[Record]:
             machine_of_board(entry),
         )
         # what could not run has no device yet
-        same_cell[(name, entry.device if entry.status in ("ok", "invalid") else "")] = entry
+        same_cell[(name, entry.device if entry.measured else "")] = entry
     measured = {name for name, device in same_cell if device}
     return [entry for (name, device), entry in same_cell.items() if device or name not in measured]
 

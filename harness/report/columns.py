@@ -5,7 +5,9 @@ from dataclasses import dataclass, replace
 
 from harness.measure import validity
 from harness.measure.paired import TOO_FEW, PairedTest
-from harness.records.schema import Figure, Record, Speed
+from harness.records.figure import Figure
+from harness.records.schema import Record
+from harness.records.speed_schema import Speed
 from harness.report.comparability import (
     is_padded,
 )

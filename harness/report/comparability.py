@@ -6,7 +6,8 @@ import json
 from typing import Any
 
 from backends.fake_quant.schemes import get_scheme, scheme_names
-from harness.records.schema import Record, Speed
+from harness.records.schema import Record
+from harness.records.speed_schema import Speed
 from harness.suite.train import TrainSettings, in_key
 from tasks.identity import is_official
 
@@ -116,7 +117,7 @@ def parts_of(entry: Record) -> str:
 def accuracy_stands(entry: Record) -> bool:
     """Measured, and no finding is about what was computed: one about speed takes nothing from a figure of accuracy."""
     about = ("wrong_provider", "no_answer")
-    return entry.status in ("ok", "invalid") and all(finding.rule not in about for finding in entry.findings)
+    return entry.measured and all(finding.rule not in about for finding in entry.findings)
 
 
 def other_training(one: Record, other: Record) -> bool:

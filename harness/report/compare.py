@@ -11,8 +11,10 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from harness.measure.paired import PairedTest, all_pairs, bound_held, differences, holm, rank_ranges, ratio, told_apart
-from harness.records.schema import Accuracy, Figure, Record, Speed, Turns
+from harness.records.figure import Figure
+from harness.records.schema import Accuracy, Record
 from harness.records.scores import ScoreStore
+from harness.records.speed_schema import Speed, Turns
 from harness.report.comparability import accuracy_stands, conditions, trained_as, why_incomparable
 from harness.report.speed_ratios import RATE, TURNS, Load, by_turns, rounds_of, speed_ratios, took_turns
 from tasks import Scores

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.records.schema import Figure, Record
+from harness.records.figure import Figure
+from harness.records.schema import Record
 from harness.records.store import order
 from harness.report.comparability import accuracy_stands, is_sample, is_whole, machine_of_board
 from tasks import task_names

@@ -135,7 +135,7 @@ def _compare(one: Record, other: Record, stored: ScoreStore) -> list[Pair]:
 
 def same_answers(one: Record, other: Record, split: str, stored: ScoreStore) -> tuple[int, int] | None:
     """How near two ways of running a model are, whether right or wrong: a simulation and its engine, say."""
-    mine, theirs = (stored.columns(entry, split, ("prediction",)) for entry in (one, other))
+    mine, theirs = (stored.columns(entry, split, predictions=True) for entry in (one, other))
     if mine is None or theirs is None or not ("prediction" in mine and "prediction" in theirs):
         return None
     a, b = mine["prediction"], theirs["prediction"]

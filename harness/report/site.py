@@ -16,7 +16,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from harness.errors import QuantboardError
+from harness.errors import QuantboardError, disk_fault
 from harness.machine import paths
 from harness.machine.digests import digest
 from harness.machine.software import code_digest, tree_digest
@@ -71,7 +71,7 @@ def render(results: Path, out: Path, *, if_changed: bool = False) -> Path:
         fresh.rename(out)
     except OSError as error:
         raise QuantboardError(
-            f"{out}: cannot write the site: {error.strerror}; free some space or name another folder with --out"
+            disk_fault(error, out, "name another folder with --out", "cannot write the site")
         ) from None
     finally:
         if fresh:

@@ -9,7 +9,8 @@ from itertools import pairwise
 
 from harness.measure.paired import PairedTest, ratio
 from harness.measure.validity import OTHERS_BOUND, STEAL_BOUND, THROTTLED_BOUND
-from harness.records.schema import Record, Speed, TurnRound, Turns
+from harness.records.schema import Record
+from harness.records.speed_schema import Speed, TurnRound, Turns
 from harness.report.comparability import accuracy_stands, conditions
 
 Load = tuple[str, str, int, str]

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backends import get_backend
 from harness.checkpoints.origin import describe
-from harness.errors import RecordError
 from harness.machine.software import code_digest
 from harness.plan.spec import Cell, folder_of
 from harness.records import schema
@@ -28,8 +26,9 @@ from harness.measure.intervals import intervals
 from harness.measure.scenarios import TIMED, over_rounds, summarise
 from harness.measure.validity import findings
 from harness.plan.spec import CheckpointSpec
-from harness.records.schema import Accuracy, Checkpoint, ColdStart, Finding, Flops, Speed, SpeedRound, TurnRound, Turns
-from harness.records.scores import read_scores
+from harness.records.schema import Accuracy, Checkpoint, Finding, Flops
+from harness.records.scores import copy_scores, read_scores
+from harness.records.speed_schema import ColdStart, Speed, SpeedRound, TurnRound, Turns
 from harness.run.context import work_folder
 
 OTHER_SEED = "speed is measured of the suite's first seed: weights that differ by their seed alone take the same time"
@@ -48,15 +47,7 @@ def measured_record(measured: Measured, run: Run, until: Until | None) -> Record
         run.file(cell).parent / "scores" / f"{run.run_id}-{cell.key}.npz",
     )
     if until is None:
-        try:
-            scores.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(kept, scores.with_suffix(".part"))
-            scores.with_suffix(".part").replace(scores)
-        except OSError as error:
-            scores.with_suffix(".part").unlink(missing_ok=True)
-            raise RecordError(
-                f"{scores}: cannot write the scores: {error.strerror}; free some space or make the folder writable"
-            ) from None
+        copy_scores(kept, scores)
     checkpoint = describe(folder_of(cell.checkpoint, run.cache))
     speed, of_speed = speeds(cell, rounds, scored["placement"])
     findings = [*unanswered(scored["splits"]), *of_speed]

@@ -26,6 +26,7 @@ import numpy as np
 
 from backends import Device, Session, Settings, get_backend
 from harness.checkpoints.labels import label_names
+from harness.errors import MOVE_CACHE, disk_fault
 from harness.machine.processes import REPLIES, USER_FAULT, die_with_parent
 from harness.measure.inference import evaluated
 from harness.measure.memory import device_peak_bytes, peak_rss_bytes, rss_bytes
@@ -38,7 +39,7 @@ from harness.run.features import (
     write_samples,
 )
 from harness.run.job import Job
-from tasks import open_task
+from tasks import Scores, open_task
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -58,9 +59,7 @@ def main(arguments: Sequence[str]) -> int:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        print(
-            f"{error.filename or job.cache}: {error.strerror}; free some space or move the cache with QUANTBOARD_CACHE"
-        )
+        print(disk_fault(error, error.filename or job.cache, MOVE_CACHE))
         return USER_FAULT
     return 0
 
@@ -89,6 +88,7 @@ def build(job: Job) -> dict[str, Any]:
 
 def accuracy(job: Job) -> dict[str, Any]:
     from harness.measure.inference import run_features
+    from harness.records.scores import save_scores
 
     cell = job.cell
     session, facts = prepare(job)
@@ -96,7 +96,7 @@ def accuracy(job: Job) -> dict[str, Any]:
     tokenizer, fingerprint = load_tokenizer(job.checkpoint)
     names = label_names(job.checkpoint, task)
     splits: list[dict[str, Any]] = []
-    columns: dict[str, np.ndarray[Any, Any]] = {}
+    scores_of: dict[str, Scores] = {}
     for number, split in enumerate(task.eval_splits):
         examples = task.examples(split)
         whole = len(examples)
@@ -109,9 +109,7 @@ def accuracy(job: Job) -> dict[str, Any]:
         )
         predictions = task.decode(examples, features, inference.outputs, names)
         scores = task.score(examples, predictions)
-        columns |= {f"{split}/{name}": values for name, values in scores.per_example.items()}
-        if scores.groups is not None:
-            columns[f"{split}/group"] = scores.groups
+        scores_of[split] = scores
         splits.append(
             {
                 "split": split,
@@ -130,10 +128,7 @@ def accuracy(job: Job) -> dict[str, Any]:
         )
     placement = session.placement()
     session.close()
-    job.scores.parent.mkdir(parents=True, exist_ok=True)
-    part = job.scores.with_suffix(".part.npz")
-    np.savez_compressed(part, allow_pickle=False, **columns)
-    part.replace(job.scores)
+    save_scores(job.scores, scores_of)
     return facts | {
         "data": {split: task.identity.splits[split].sha256 for split in task.eval_splits},
         "kind": task.kind,

@@ -96,7 +96,7 @@ def estimate(
 
 
 def _done(entry: Record | None) -> bool:
-    return entry is not None and entry.status in ("ok", "invalid")
+    return entry is not None and entry.measured
 
 
 def _chain(spec: CheckpointSpec) -> Iterator[CheckpointSpec]:

@@ -38,7 +38,7 @@ def _done_as_here(cell: Cell, run: Run, known: dict[str, Record]) -> Record | No
     flags = list(run.machine.flags)  # no part of keys, but of how integer products round and how fast they run
     old = known.get(cell.key)
     same = old is not None and old.machine.get("flags", flags) == flags
-    return old if old and same and old.status in ("ok", "invalid") else None
+    return old if old and same and old.measured else None
 
 
 def of_one_table(cells: Iterable[Cell]) -> list[list[Cell]]:

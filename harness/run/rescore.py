@@ -19,7 +19,8 @@ from harness.measure.inference import evaluated
 from harness.measure.intervals import intervals
 from harness.plan.data import find_task_data
 from harness.records import store
-from harness.records.schema import Accuracy, Figure, Record
+from harness.records.figure import Figure
+from harness.records.schema import Accuracy, Record
 from harness.records.scores import ScoreStore, write_scores
 from tasks import Scores, Task, open_task
 
@@ -65,7 +66,7 @@ def rescore(entries: Sequence[Record], stored: ScoreStore, option: str | None) -
 
 
 def _part(entry: Record, part: Accuracy, task: Task, stored: ScoreStore) -> tuple[Accuracy, Scores]:
-    columns = stored.columns(entry, part.split, ("prediction",))
+    columns = stored.columns(entry, part.split, predictions=True)
     if columns is None or "prediction" not in columns:
         raise QuantboardError(f"{entry.record_id}: its predictions are not beside it; restore scores/ from git")
     check_data(entry, part.split, task)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from backends import get_backend
 from harness.checkpoints.origin import content, stale_parent
+from harness.errors import MOVE_CACHE, disk_fault
 from harness.machine.digests import digest
 from harness.machine.processes import USER_FAULT, Ended, run_module
 from harness.plan.spec import Cell, CheckpointSpec, folder_of
@@ -134,8 +135,7 @@ def _drop_stale_results(cell: Cell, run: Run) -> None:
 
 
 def _full(error: OSError, folder: Path) -> CellFailed:
-    place = error.filename or folder
-    return CellFailed(f"{place}: {error.strerror}; free some space or move the cache with QUANTBOARD_CACHE", ())
+    return CellFailed(disk_fault(error, error.filename or folder, MOVE_CACHE), ())
 
 
 def _step(cell: Cell, run: Run, mode: str, name: str, number: int = 0) -> dict[str, Any]:

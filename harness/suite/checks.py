@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from backends import Backend, BackendError, backend_names, get_backend
 from backends.fake_quant.schemes import get_scheme, scheme_names
-from harness.errors import Where
+from harness.errors import Where, did_you_mean
 from harness.suite.measure import MLPERF_STREAMS
 from harness.suite.model_checks import (
     QUESTIONS_ONLY,
@@ -24,7 +24,7 @@ from harness.suite.model_checks import (
     check_train,
     task_of_suite,
 )
-from harness.suite.problems import Problem, from_pydantic, shown, suggest
+from harness.suite.problems import Problem, from_pydantic, shown
 from harness.suite.raw import Raw, is_number, is_task, rows, table, tables, texts
 from harness.suite.train import STAGES, Augment
 from tasks import Shape, task_facts, task_names
@@ -90,7 +90,7 @@ def _tasks(data: Raw) -> Iterator[Problem]:
     tasks = data.get("tasks")
     for index, name in enumerate(tasks if isinstance(tasks, list) else ()):
         if isinstance(name, str) and not is_task(name):
-            yield ("tasks", index), f"unknown task {shown(name)}{suggest(name, task_names())}"
+            yield ("tasks", index), f"unknown task {shown(name)}{did_you_mean(name, task_names())}"
     yield from _duplicates(data, ("tasks",))
 
 
@@ -157,9 +157,9 @@ def _backends(data: Raw) -> Iterator[Problem]:
         backend = _backend(name)
         if backend is None or not isinstance(name, str):
             if isinstance(name, str):
-                yield (*here, "name"), f"unknown backend {shown(name)}{suggest(name, backend_names())}"
+                yield (*here, "name"), f"unknown backend {shown(name)}{did_you_mean(name, backend_names())}"
             for key in extras:
-                if (near := suggest(key, BackendEntry.model_fields)).startswith("; did"):
+                if (near := did_you_mean(key, BackendEntry.model_fields)).startswith("; did"):
                     yield (*here, key), f"unknown key{near}"
             continue
         yield from _options(backend, extras, here)
@@ -177,7 +177,7 @@ def _backends(data: Raw) -> Iterator[Problem]:
         if not count:
             yield (
                 ("baseline",),
-                f"{shown(baseline)} is not one of the backends{suggest(baseline, [*called_at, *names])}",
+                f"{shown(baseline)} is not one of the backends{did_you_mean(baseline, [*called_at, *names])}",
             )
         elif count > 1:
             yield (
@@ -197,7 +197,7 @@ def _options(backend: Backend, extras: Raw, here: Where) -> Iterator[Problem]:
     for key, value in extras.items():
         if key not in backend.options:
             known = ["name", "scheme", "label", *backend.options]
-            yield (*here, key), f"unknown key; '{backend.name}' has no such option{suggest(key, known)}"
+            yield (*here, key), f"unknown key; '{backend.name}' has no such option{did_you_mean(key, known)}"
         elif not _fits(value, backend.options[key]):
             yield (*here, key), f"must be of type {backend.options[key].__name__}, not {shown(value)}"
 
@@ -219,7 +219,7 @@ def _scheme(backend: Backend, entry: Raw, here: Where) -> Iterator[Problem]:
         yield at, f"'{backend.name}' quantizes dynamically, by each batch's own ranges; delete it"
     elif isinstance(scheme, str):
         if scheme not in scheme_names():
-            yield at, f"unknown scheme {shown(scheme)}{suggest(scheme, scheme_names())}"
+            yield at, f"unknown scheme {shown(scheme)}{did_you_mean(scheme, scheme_names())}"
         elif not _takes(backend, scheme):
             fitting = [name for name in scheme_names() if _takes(backend, name)]
             yield at, f"{misfit(backend, scheme)}: {', '.join(fitting)}"
@@ -250,7 +250,7 @@ def _references(data: Raw) -> Iterator[Problem]:
         facts = task_facts(task)
         for metric in table(row.get("metrics")) if facts else ():
             if facts and metric not in facts.metrics:
-                yield (*here, "metrics", metric), f"'{task}' has no such metric{suggest(metric, facts.metrics)}"
+                yield (*here, "metrics", metric), f"'{task}' has no such metric{did_you_mean(metric, facts.metrics)}"
 
 
 def _sample(data: Raw) -> Iterator[Problem]:
@@ -262,7 +262,7 @@ def _sample(data: Raw) -> Iterator[Problem]:
         for name, own in tables(sample.get("models")):
             at: Where = ("sample", "models", name)
             if name not in models:
-                yield at, f"unknown model{suggest(name, models)}"
+                yield at, f"unknown model{did_you_mean(name, models)}"
                 continue
             yield from check_architecture(own.get("architecture"), (*at, "architecture"))
             if isinstance(train := own.get("train"), dict):

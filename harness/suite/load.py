@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from harness.errors import SuiteError, printable
+from harness.errors import SuiteError, did_you_mean, printable
 from harness.machine import paths
-from harness.suite.problems import Problem, from_pydantic, lines, suggest
+from harness.suite.problems import Problem, from_pydantic, lines
 from harness.suite.tables import (
     List,
     Reference,
@@ -71,7 +71,7 @@ def find(name: str, folder: Path) -> Path:
         return Path(name)
     known = sorted(path.stem for path in folder.glob("*.toml"))
     if name not in known:
-        near = suggest(name, known) if known else ""
+        near = did_you_mean(name, known) if known else ""
         rest = f" (suites: {', '.join(known)})" if near.startswith("; did") else "" if known else f"; {folder} has none"
         raise SuiteError([printable(f"unknown suite '{name[:80]}'{near}{rest}")])
     return folder / f"{name}.toml"

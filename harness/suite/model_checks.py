@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pydantic import ValidationError
 
 from backends.fake_quant.schemes import scheme_names
-from harness.errors import Where
-from harness.suite.problems import Problem, from_pydantic, shown, suggest
+from harness.errors import Where, did_you_mean
+from harness.suite.problems import Problem, from_pydantic, shown
 from harness.suite.raw import Raw, is_number, is_task, model_named, table, tables, texts
 from harness.suite.train import STAGES, TrainSettings
 from tasks import task_facts, task_names
@@ -54,7 +54,7 @@ def check_models(data: Raw) -> Iterator[Problem]:
 def task_of_suite(data: Raw, name: str) -> str | None:
     """What is wrong with a task's name away from `tasks`."""
     if not is_task(name):
-        return f"unknown task {shown(name)}{suggest(name, task_names())}"
+        return f"unknown task {shown(name)}{did_you_mean(name, task_names())}"
     tasks = texts(data.get("tasks"))
     if tasks and name not in tasks and all(map(is_task, tasks)):  # else the mistake may well be there
         return f"'{name}' is not one of this suite's tasks; add it to tasks, or delete this"
@@ -71,7 +71,7 @@ def _model(data: Raw, name: str, model: Raw) -> Iterator[Problem]:
     yield from _recipe(data, model, here)
     scheme = model.get("scheme")
     if isinstance(scheme, str) and recipe not in ("load", "finetune", "distill") and scheme not in scheme_names():
-        yield (*here, "scheme"), f"unknown scheme {shown(scheme)}{suggest(scheme, scheme_names())}"
+        yield (*here, "scheme"), f"unknown scheme {shown(scheme)}{did_you_mean(scheme, scheme_names())}"
     yield from check_architecture(model.get("architecture"), (*here, "architecture"))
     if source == "scratch" and "architecture" not in model:
         yield (*here, "architecture"), "is missing: source 'scratch' needs the sizes of the model"
@@ -123,7 +123,7 @@ def _recipe(data: Raw, model: Raw, here: Where) -> Iterator[Problem]:
         if wanted is None:
             yield (*here, "teacher"), f"must be model:NAME of this suite, not {shown(teacher)}"
         elif wanted not in models:
-            yield (*here, "teacher"), f"unknown model {shown(wanted)}{suggest(wanted, models)}"
+            yield (*here, "teacher"), f"unknown model {shown(wanted)}{did_you_mean(wanted, models)}"
 
 
 def _stages(data: Raw, model: Raw, here: Where) -> Iterator[Problem]:
@@ -208,8 +208,8 @@ def _source(data: Raw, source: str) -> str | None:
         return f"not a folder of a package: {shown(rest)}; write package:NAME/FOLDER, without '..'"
     if kind == "model":
         models = [name for name, _ in tables(data.get("models"))]
-        return None if rest in models else f"unknown model {shown(rest)}{suggest(rest, models)}"
-    return f"unknown kind of source '{kind[:40]}:'{suggest(kind, SOURCES)}"
+        return None if rest in models else f"unknown model {shown(rest)}{did_you_mean(rest, models)}"
+    return f"unknown kind of source '{kind[:40]}:'{did_you_mean(kind, SOURCES)}"
 
 
 def _below(path: str) -> str | None:

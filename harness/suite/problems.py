@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from harness.errors import Where, path, printable
+from harness.errors import Where, did_you_mean, key_path, printable
 
 Problem = tuple[Where, str]
 
@@ -39,13 +38,6 @@ _BOUNDS = {
 }
 
 
-def suggest(word: str, known: Iterable[str]) -> str:
-    """The end of a sentence about an unknown name: the nearest known one, else all."""
-    names = list(known)
-    near = difflib.get_close_matches(word[:80], names, 1, 0.5)
-    return f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(names)}"
-
-
 def shown(value: object) -> str:
     """A value of the file, short enough for one line."""
     if isinstance(value, dict):
@@ -65,7 +57,9 @@ def lines(file: str, data: Mapping[str, Any], problems: Iterable[Problem]) -> li
     """`FILE: key.path: what is wrong`, in file order, each once; nothing in them breaks a line."""
     order = _Order(data)
     unique = sorted(dict.fromkeys(problems), key=lambda problem: order.of(problem[0]))
-    found = [printable(": ".join(part for part in (file, path(where), what) if part)) for where, what in unique[:MOST]]
+    found = [
+        printable(": ".join(part for part in (file, key_path(where), what) if part)) for where, what in unique[:MOST]
+    ]
     return [*found, f"{file}: and {len(unique) - MOST} more"] if len(unique) > MOST else found
 
 
@@ -103,14 +97,14 @@ def _words(error: Any, form: type[BaseModel]) -> str:
     kind, context, value = error["type"], error.get("ctx", {}), error["input"]
     if kind == "extra_forbidden":
         table = _table(form, error["loc"][:-1])
-        return "unknown key" + suggest(str(error["loc"][-1]), table.model_fields if table else ())
+        return "unknown key" + did_you_mean(str(error["loc"][-1]), table.model_fields if table else ())
     if kind == "missing":
         table = _table(form, error["loc"][:-1])
         meaning = table.model_fields[error["loc"][-1]].description if table else None
         return "is missing" + (f" ({meaning})" if meaning else "")
     if kind == "literal_error":
         choices = re.findall(r"'([^']*)'", context["expected"])
-        known = suggest(value, choices) if isinstance(value, str) else ""
+        known = did_you_mean(value, choices) if isinstance(value, str) else ""
         if known.startswith("; did"):
             return f"unknown value {shown(value)}{known}"
         return f"must be {context['expected']}, not {shown(value)}"

@@ -18,7 +18,8 @@ import pytest
 from harness.machine.processes import run_module
 from harness.measure.watch import Watch
 from harness.plan.spec import Cell, CheckpointSpec
-from harness.records.schema import Finding, Speed
+from harness.records.schema import Finding
+from harness.records.speed_schema import Speed
 from harness.run.assemble import speeds
 from harness.run.features import SAMPLES, write_samples
 from harness.run.job import Job

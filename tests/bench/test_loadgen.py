@@ -23,7 +23,7 @@ from harness.measure.loadgen import loadgen_settings, run_test
 from harness.measure.samples import Samples, make_samples
 from harness.measure.scenarios import run_scenario
 from harness.measure.steady import warm_up_on
-from harness.records.schema import SpeedRound
+from harness.records.speed_schema import SpeedRound
 from tests.backends.checkpoints import BERT_TINY, make_checkpoint
 from tests.backends.in_memory import InMemorySession
 from tests.bench.measuring import BATCH, LENGTH, MEASURE, made_up, share

@@ -220,7 +220,7 @@ def test_a_cell_that_was_not_measured_has_no_checkpoint(tmp_path: Path, capsys: 
     )
     store.append(tmp_path / "run.jsonl", entry)
     assert main(["export", name, "--format", "onnx", str(tmp_path / "out"), "--results", str(tmp_path)]) == 2
-    assert capsys.readouterr().err == "run-no is skipped (no GPU) and so has no checkpoint; use one that has\n"
+    assert capsys.readouterr().err == "run-no is skipped (no GPU) and has no checkpoint; use one that has\n"
 
 
 def test_a_name_of_several_checkpoints_asks_for_more(place: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.records.schema import SpeedRound
+from harness.records.speed_schema import SpeedRound
 from tests.backends.in_memory import InMemorySession
 
 Array = np.ndarray[Any, Any]

@@ -16,7 +16,7 @@ import harness.run.features
 import harness.run.job
 from backends import Batch, Settings
 from harness.plan.spec import Cell, CheckpointSpec
-from harness.records.schema import Speed
+from harness.records.speed_schema import Speed
 from harness.run.assemble import cold_start_seconds, selected_on, speeds
 from harness.run.cell import speed
 from harness.run.features import write_samples

@@ -15,7 +15,7 @@ from harness.measure.samples import Samples, make_samples
 from harness.measure.scenarios import run_scenario, summarise
 from harness.measure.steady import warm_up, warm_up_on
 from harness.measure.validity import findings
-from harness.records.schema import Speed, SpeedRound
+from harness.records.speed_schema import Speed, SpeedRound
 from harness.suite.measure import Measure
 from tests.backends.in_memory import InMemorySession
 from tests.measure.clock import agrees_with_the_clock, times_of

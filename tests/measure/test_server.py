@@ -15,7 +15,7 @@ from harness.measure.loadgen import Outcome, Waiting, loadgen_settings
 from harness.measure.samples import make_samples
 from harness.measure.scenarios import run_scenario
 from harness.measure.server import CLOSE, search
-from harness.records.schema import Conditions
+from harness.records.speed_schema import Conditions
 from tests.backends.in_memory import InMemorySession
 from tests.measure.clock import agrees_with_the_clock, times_of
 from tests.measure.features import make_features

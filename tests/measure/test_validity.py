@@ -8,7 +8,7 @@ import pytest
 
 from harness.measure.scenarios import summarise
 from harness.measure.validity import findings
-from harness.records.schema import Conditions, GpuConditions, Probe, Speed, SpeedRound
+from harness.records.speed_schema import Conditions, GpuConditions, Probe, Speed, SpeedRound
 from harness.suite.measure import Measure, Profile
 
 PLACEMENT: dict[str, Any] = {"claimed": "memory", "detail": []}

@@ -4,18 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from harness.records.schema import (
-    Accuracy,
-    Data,
-    Figure,
-    Flops,
-    Memory,
-    PlacementRecord,
-    Record,
-    Speed,
-    SpeedRound,
-    SplitData,
-)
+from harness.records.figure import Figure
+from harness.records.schema import Accuracy, Data, Flops, Memory, PlacementRecord, Record, SplitData
+from harness.records.speed_schema import Speed, SpeedRound
 
 OFFERED: tuple[tuple[Literal["single_stream", "offline"], int], ...] = (("single_stream", 1), ("offline", 16))
 LOADS: tuple[Literal["fixed", "real"], ...] = ("fixed", "real")

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from harness.cli.main import main
 from harness.errors import RecordError
 from harness.records import store
-from harness.records.schema import Figure, Record
+from harness.records.figure import Figure
+from harness.records.schema import Record
 from tests.records.records import make_record
 
 
@@ -92,7 +93,7 @@ def a_dangling_link(path: Path) -> None:
 def test_what_is_no_file_is_one_line(tmp_path: Path, make: Callable[[Path], None], capsys: Any) -> None:
     make(tmp_path / "x.jsonl")
     assert main(["compare", "a", "b", "--results", str(tmp_path)]) == 2
-    line = f"{tmp_path / 'x.jsonl'}: is no file (a folder, or a link to nothing); move it out of the results folder or rename it"
+    line = f"{tmp_path / 'x.jsonl'}: not a file (a folder, or a broken link); move it out of the results folder or rename it"
     assert capsys.readouterr().err == f"{line}\n"
 
 

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from harness.records import store
-from harness.records.schema import Accuracy, Figure, Record, TurnRound, Turns
+from harness.records.figure import Figure
+from harness.records.schema import Accuracy, Record
 from harness.records.scores import write_scores
+from harness.records.speed_schema import TurnRound, Turns
 from tasks import Scores, Statistic
 from tests.records.records import make_record
 

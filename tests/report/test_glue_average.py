@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from harness.records import store
-from harness.records.schema import Accuracy, Data, Figure, Finding, Record, SplitData
+from harness.records.figure import Figure
+from harness.records.schema import Accuracy, Data, Finding, Record, SplitData
 from harness.report.glue_average import combined, macro_averages, macro_line, score
 from harness.report.site import render
 from tests.records.records import make_record

@@ -219,10 +219,10 @@ def test_a_cell_that_was_not_measured_has_no_figures(results: Path, capsys: Any)
             remedy="run it where there is one",
         )
         store.append(results / "run.jsonl", entry)
-    for name, more in (("trt", ", like 1 more that 'trt' means"), ("run-trt-2", "")):
+    for name, more in (("trt", " (1 other record has the name 'trt' and none either)"), ("run-trt-2", "")):
         code, _, err = call(capsys, results, name, "torch_fp32")
         assert code == 2
-        assert err == f"run-trt-2 is skipped (no GPU) and so has no figures{more}; run it where there is one\n"
+        assert err == f"run-trt-2 is skipped (no GPU) and has no figures{more}; run it where there is one\n"
 
 
 def test_the_same_answers_are_counted_whether_right_or_wrong(tmp_path: Path, capsys: Any) -> None:

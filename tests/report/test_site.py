@@ -17,7 +17,8 @@ from harness.cli.main import main
 from harness.errors import QuantboardError
 from harness.machine import paths
 from harness.records import store
-from harness.records.schema import Checkpoint, Data, Figure, Finding, Quantization, Record, SplitData
+from harness.records.figure import Figure
+from harness.records.schema import Checkpoint, Data, Finding, Quantization, Record, SplitData
 from harness.report import boards, columns
 from harness.report.charts import DARK, LIGHT, Point, accuracy_against_qps
 from harness.report.site import render

@@ -16,9 +16,10 @@ from harness.errors import QuantboardError
 from harness.measure.inference import evaluated
 from harness.measure.intervals import intervals
 from harness.records import store
-from harness.records.schema import Accuracy, Data, Figure, Record, SplitData
+from harness.records.figure import Figure
+from harness.records.schema import Accuracy, Data, Record, SplitData
 from harness.records.scores import write_scores
-from harness.records.store import done_before
+from harness.records.store import newest_by_key
 from harness.run.rescore import check_data
 from tasks import DataRef, Task, open_task
 from tests.records.records import make_record
@@ -180,7 +181,7 @@ def test_a_record_scored_again_is_no_newer_than_its_measurement(tmp_path: Path, 
     ):
         for name, entry in zip(names, entries, strict=False):
             store.append(tmp_path / current / f"{name}.jsonl", entry)
-        assert done_before(tmp_path / current)["k"].record_id == current
+        assert newest_by_key(record for _, record in store.read(tmp_path / current))["k"].record_id == current
 
 
 def test_other_data_is_refused(tmp_path: Path, capsys: Any) -> None:
@@ -213,7 +214,7 @@ def test_a_cell_that_was_not_measured_has_no_predictions(tmp_path: Path, capsys:
     make(tmp_path, "glue/mrpc")
     not_measured(tmp_path, status="failed", reason="killed:\nout of memory", command="quantboard run squad")
     code, _, err = call(capsys, tmp_path, name)
-    told = "run-no is failed (killed: out of memory) and so has no predictions; run it again: quantboard run squad\n"
+    told = "run-no is failed (killed: out of memory) and has no predictions; run it again: quantboard run squad\n"
     assert (code, err) == (2, told)
 
 

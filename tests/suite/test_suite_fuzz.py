@@ -14,8 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.errors import SuiteError
-from harness.errors import path as dotted
+from harness.errors import SuiteError, key_path
 from harness.suite.load import load_suite
 from harness.suite.tables import Suite
 from tests.suite.suite_mistakes import GOOD
@@ -127,4 +126,4 @@ def test_an_unknown_key_is_told_where_it_stands(folder: Path, place: tuple[Any, 
     at(content, place)[key] = 1
     found = outcome("".join(f"{toml(name)} = {toml(value)}\n" for name, value in content.items()).encode(), folder)
     assert isinstance(found, tuple)
-    assert any(f": {dotted((*place, key))}: unknown key" in line for line in found)
+    assert any(f": {key_path((*place, key))}: unknown key" in line for line in found)

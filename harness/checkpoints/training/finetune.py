@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -18,7 +19,7 @@ from harness.checkpoints.origin import read_origin
 from harness.checkpoints.training.cpu import register_attention, replace_dropout
 from harness.checkpoints.training.devices import crew
 from harness.checkpoints.training.loop import Loss, train
-from harness.errors import CheckpointError
+from harness.errors import MOVE_CACHE, CheckpointError, disk_fault
 from harness.plan.spec import CheckpointSpec
 from harness.suite.train import TrainSettings
 from tasks import Features, Task, TaskError
@@ -208,7 +209,8 @@ def _check_room(folder: Path, model: torch.nn.Module, settings: TrainSettings) -
     needed = weights * (3 * (settings.keep_checkpoints + 1) + 1)
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise CheckpointError(
-            f"{folder}: training needs {needed / 1e9:.1f} GB for its states and its result, {free / 1e9:.1f} GB are free;"
-            " free some space or move the cache with QUANTBOARD_CACHE"
+        full = OSError(
+            errno.ENOSPC,
+            f"training needs {needed / 1e9:.1f} GB for its states and its result, {free / 1e9:.1f} GB are free",
         )
+        raise CheckpointError(disk_fault(full, folder, MOVE_CACHE))
