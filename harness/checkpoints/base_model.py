@@ -1,3 +1,5 @@
+"""What a recipe starts from: the source's folder, its configuration and its tokenizer."""
+
 from __future__ import annotations
 
 import json
@@ -5,36 +7,35 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.checkpoints.hub import find_source
+from harness.checkpoints.hub import find_source, one_line
 from harness.checkpoints.origin import root
 from harness.errors import CheckpointError
 from harness.plan.spec import CheckpointSpec, folder_of
+from tasks.tokens import load_tokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-from tasks.tokens import load_tokenizer
 
 
-def copy_model(source: Path, part: Path) -> None:
-    """Weights as they are, and a configuration that transformers' Auto classes can read."""
-    from backends.bert import read_config
+def source_folder(spec: CheckpointSpec, cache: Path) -> Path | None:
+    """The folder of the weights to start from: the parent checkpoint's, or the source's. None for random weights.
 
-    shutil.copyfile(source / "model.safetensors", part / "model.safetensors")
-    (part / "config.json").write_text(json.dumps(read_config(source), indent=2))
-
-
-def source_of(spec: CheckpointSpec, cache: Path) -> Path | None:
-    """The folder of the weights to start from; None for random ones."""
+    Raises SourceUnavailable, CheckpointError.
+    """
     if spec.parent:
         return folder_of(spec.parent, cache)
     if spec.source == "scratch":
         return None
-    revision = (spec.identity or {}).get("revision")  # the plan says "unresolved" where the hub did not answer it
+    revision = (spec.identity or {}).get("revision")  # "unresolved": the hub did not answer when this was planned
     return find_source(spec.source, None if revision == "unresolved" else revision)
 
 
-def config_of(spec: CheckpointSpec, source: Path | None) -> Any:
-    """transformers' configuration of the model. Raises CheckpointError where it can do nothing for the task or the shape."""
+def load_config(spec: CheckpointSpec, source: Path | None) -> Any:
+    """transformers' configuration of the model in `source`, or of random weights where that is None.
+
+    Raises CheckpointError where the configuration cannot be read, has too few positions for the shape, or where random
+    weights are to be fine-tuned on real data.
+    """
     from transformers import AutoConfig, BertConfig
 
     from backends import BackendError
@@ -45,8 +46,8 @@ def config_of(spec: CheckpointSpec, source: Path | None) -> Any:
 
         if spec.recipe == "finetune" and spec.data.kind != "sample":
             raise CheckpointError(
-                f"{spec.model}: source 'scratch' has the sample's vocabulary, which knows few words of real data;"
-                " fine-tune a pretrained encoder (hub:ID, package:NAME/FOLDER or a folder)"
+                f"{spec.model}: source 'scratch' has the sample's vocabulary, which holds few words of real data;"
+                " start from a pretrained encoder (hub:ID, package:NAME/FOLDER or a folder)"
             )
         sizes: dict[str, Any] = dict(spec.architecture or {})
         config: Any = BertConfig(
@@ -54,31 +55,36 @@ def config_of(spec: CheckpointSpec, source: Path | None) -> Any:
         )
     else:
         try:
-            kind: Any = BertConfig if read_config(source)["model_type"] == "bert" else AutoConfig
-            config = kind.from_pretrained(source, trust_remote_code=False, local_files_only=True)
+            config_class: Any = BertConfig if read_config(source)["model_type"] == "bert" else AutoConfig
+            config = config_class.from_pretrained(source, trust_remote_code=False, local_files_only=True)
         except BackendError as error:
-            why = str(error).removeprefix(f"{source / 'config.json'}: ")
-            raise CheckpointError(f"{spec.model}: {root(spec).source}: config.json {why}") from None
-        except Exception as error:  # a wrong type in it is an exception of yet another library's own
+            reason = str(error).removeprefix(f"{source / 'config.json'}: ")
+            raise CheckpointError(f"{spec.model}: {root(spec).source}: config.json {reason}") from None
+        except Exception as error:  # transformers raises many kinds of exception for a value of a wrong type
             raise CheckpointError(
-                f"{spec.model}: {root(spec).source}: config.json cannot be read ({_line(error)}); save the model again"
+                f"{spec.model}: {root(spec).source}: config.json cannot be read ({one_line(error)}); save the model again"
             ) from None
     positions = getattr(config, "max_position_embeddings", spec.shape.max_length)
     if spec.shape.max_length > positions:
         raise CheckpointError(
-            f"{spec.model}: shape.max_length {spec.shape.max_length} is more than the {positions} positions of {root(spec).source}"
+            f"{spec.model}: shape.max_length {spec.shape.max_length} is more than the {positions} positions of"
+            f" {root(spec).source}; lower shape.max_length to {positions} or name another source"
         )
     return config
 
 
-def write_tokenizer(spec: CheckpointSpec, source: Path | None, config: Any, part: Path) -> Tokenizer:
-    """Write the fast tokenizer's files, so that later processes need no transformers; returns it."""
+def write_tokenizer(spec: CheckpointSpec, source: Path | None, config: Any, output: Path) -> Tokenizer:
+    """Write the files of the fast tokenizer to the folder `output` and return it. Later processes then need no
+    transformers.
+
+    Raises CheckpointError where there is no fast tokenizer, or where it has more tokens than the model.
+    """
     if source is None:
         from tasks.sample import sample_tokenizer
 
-        sample_tokenizer().save(str(part / "tokenizer.json"))
-        described = {"tokenizer_class": "BertTokenizerFast", "do_lower_case": True}
-        (part / "tokenizer_config.json").write_text(json.dumps(described))
+        sample_tokenizer().save(str(output / "tokenizer.json"))
+        tokenizer_config = {"tokenizer_class": "BertTokenizerFast", "do_lower_case": True}
+        (output / "tokenizer_config.json").write_text(json.dumps(tokenizer_config))
     else:
         from transformers import AutoTokenizer
 
@@ -88,19 +94,26 @@ def write_tokenizer(spec: CheckpointSpec, source: Path | None, config: Any, part
             )
         except Exception as error:  # the tokenizers library raises plain Exception for a broken file
             raise CheckpointError(
-                f"{spec.model}: {root(spec).source}: tokenizer.json or vocab.txt cannot be read ({_line(error)}); save them again"
+                f"{spec.model}: {root(spec).source}: tokenizer.json or vocab.txt cannot be read ({one_line(error)});"
+                " save the tokenizer again"
             ) from None
-        tokenizer.save_pretrained(part)
-    if not (part / "tokenizer.json").is_file():
-        raise CheckpointError(f"{spec.model}: {root(spec).source}: has no fast tokenizer; save one as tokenizer.json")
-    fast = load_tokenizer(part)
+        tokenizer.save_pretrained(output)
+    if not (output / "tokenizer.json").is_file():
+        raise CheckpointError(
+            f"{spec.model}: {root(spec).source}: there is no fast tokenizer; save one as tokenizer.json"
+        )
+    fast = load_tokenizer(output)
     if fast.get_vocab_size() > config.vocab_size:
         raise CheckpointError(
-            f"{spec.model}: {root(spec).source}: its tokenizer has {fast.get_vocab_size():,} pieces, its model takes"
-            f" {config.vocab_size:,}; give the model's own tokenizer"
+            f"{spec.model}: {root(spec).source}: the tokenizer has {fast.get_vocab_size():,} tokens, but the model only"
+            f" {config.vocab_size:,}; use the model's own tokenizer"
         )
     return fast
 
 
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+def copy_model(source: Path, output: Path) -> None:
+    """Copy the weights unchanged, and write a configuration that transformers' Auto classes can read."""
+    from backends.bert import read_config
+
+    shutil.copyfile(source / "model.safetensors", output / "model.safetensors")
+    (output / "config.json").write_text(json.dumps(read_config(source), indent=2))

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from harness.checkpoints.training.devices import _accelerator
+from harness.checkpoints.training.devices import make_accelerator
 from harness.errors import CheckpointError, QuantboardError, SourceUnavailable, WorkerFailed
 from harness.machine.processes import USER_FAULT, die_with_parent, how_it_ended, tail
 from harness.plan.spec import CheckpointSpec
@@ -102,7 +102,7 @@ def _work(name: str) -> None:
     from safetensors import SafetensorError
 
     from backends import BackendError
-    from harness.checkpoints.recipes import follow_here
+    from harness.checkpoints.recipes import run_recipe
     from harness.errors import cache_fault
     from tasks import TaskError
 
@@ -117,10 +117,10 @@ def _work(name: str) -> None:
             os.dup2(log.fileno(), 2)
         part = folder / f"part-{rank}"
         part.mkdir()
-    _accelerator()
+    make_accelerator()
     try:
         try:
-            facts = follow_here(CheckpointSpec.from_json(job["spec"]), Path(job["cache"]), part)
+            facts = run_recipe(CheckpointSpec.from_json(job["spec"]), Path(job["cache"]), part)
         except (OSError, SafetensorError) as error:
             raise cache_fault(error, Path(job["cache"])) or error from None
     except (QuantboardError, TaskError, BackendError) as error:

@@ -103,12 +103,12 @@ def _download(name: str, revision: str | None) -> Path:
         reason, remedy = "the hub has no such model, or not for you", "check the id; for a private one set HF_TOKEN"
     except LocalEntryNotFoundError as error:
         cause = error.__cause__
-        told = f" ({_line(cause)})" if isinstance(cause, HfHubHTTPError) else ""
+        told = f" ({one_line(cause)})" if isinstance(cause, HfHubHTTPError) else ""
         reason, remedy = f"the hub does not answer{told}", "go online, or set HF_ENDPOINT to a mirror"
     except Exception as error:  # the client's transport has its own exceptions, others with each of its major versions
         if isinstance(error, OSError) and error.errno:
             raise  # the disk, which the caller knows to explain
-        reason, remedy = f"the download failed ({_line(error)})", "try again: what has arrived is kept"
+        reason, remedy = f"the download failed ({one_line(error)})", "try again: what has arrived is kept"
     raise SourceUnavailable(f"hub:{name}: {reason}", remedy)
 
 
@@ -125,7 +125,7 @@ def conversion(name: str) -> str | None:
         return next((f"refs/pr/{ref.name}" for ref in sorted(refs.glob("*"))), None)
 
 
-def _line(error: BaseException | None) -> str:
+def one_line(error: BaseException | None) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 

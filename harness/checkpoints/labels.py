@@ -31,7 +31,7 @@ def label_names(folder: Path, task: Task) -> tuple[str, ...]:
     return tuple(named[number] for number in numbers)
 
 
-def columns_of(folder: Path, task: Task) -> tuple[int, ...]:
+def class_columns(folder: Path, task: Task) -> tuple[int, ...]:
     """The model's column of each class of a task, by name; none where the task has no classes. Raises TaskError."""
     if task.kind != "classification":
         return ()

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.checkpoints.origin import origin, parent_weights, stale_parent
-from harness.checkpoints.recipes import _task, follow_here
+from harness.checkpoints.recipes import run_recipe, task_of
 from harness.checkpoints.training import states
 from harness.errors import CheckpointError, QuantboardError, SourceUnavailable, cache_fault
 from harness.machine.processes import INTERRUPTED, USER_FAULT
@@ -71,12 +71,12 @@ def _make(spec: CheckpointSpec, cache: Path, target: Path) -> None:
     for left in target.parent.glob(f".part-{spec.key}-*"):  # of a process that was killed
         shutil.rmtree(left, ignore_errors=True)
     part = target.with_name(f".part-{spec.key}-{os.getpid()}")
-    as_planned(spec)
+    check_inputs_unchanged(spec)
     before = parent_weights(spec, target.parent)
     part.mkdir()
     try:
         facts = _follow(spec, cache, part)
-        as_planned(spec)
+        check_inputs_unchanged(spec)
         if (
             not all((target.parent / one.key).is_dir() for one in spec.needs)
             or parent_weights(spec, target.parent) != before
@@ -84,7 +84,7 @@ def _make(spec: CheckpointSpec, cache: Path, target: Path) -> None:
             raise CheckpointError(
                 f"{spec.model} on {spec.task}: a checkpoint that it is made from was replaced meanwhile; run it again"
             )
-        facts |= origin(spec, _task(spec), part, before)
+        facts |= origin(spec, task_of(spec), part, before)
         (part / "origin.json").write_text(json.dumps(facts, indent=1, allow_nan=False))
         for file in part.iterdir():
             _sync(file)
@@ -92,14 +92,14 @@ def _make(spec: CheckpointSpec, cache: Path, target: Path) -> None:
         _sync(target.parent)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    shutil.rmtree(states.state_of(spec, cache), ignore_errors=True)
+    shutil.rmtree(states.state_folder(spec, cache), ignore_errors=True)
 
 
-def as_planned(spec: CheckpointSpec) -> None:
+def check_inputs_unchanged(spec: CheckpointSpec) -> None:
     """Raises CheckpointError where training data, corpus, word vectors or the source's files are not (any more) those that the
     key, and records, name: what is made of others must not go by it."""
     planned, found = spec.identity or {}, dict[str, str]()
-    task = _task(spec) if "train" in planned else None
+    task = task_of(spec) if "train" in planned else None
     if task and "train" in task.identity.splits:
         found["train"] = task.identity.splits["train"].sha256
     if "corpus" in planned:
@@ -130,7 +130,7 @@ def _follow(spec: CheckpointSpec, cache: Path, part: Path) -> dict[str, Any]:
             )
         if size > 1:
             return distributed.follow(spec, cache, part, size)
-    return follow_here(spec, cache, part)
+    return run_recipe(spec, cache, part)
 
 
 def _sync(path: Path) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 SIZES = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size", "vocab_size")
 
 
-OF_TRAINING = (
+TRAINING_FIELDS = (
     "train_seconds",
     "train_device",
     "train_devices",

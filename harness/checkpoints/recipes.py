@@ -1,6 +1,6 @@
-"""The recipes: each writes a checkpoint's files into a folder and says how it went.
+"""The recipes on a task: each writes a checkpoint's files into a folder and returns what origin.json says of it.
 
-Heavy modules are imported inside: planning reads names from here.
+Heavy libraries are imported inside the functions: not every recipe needs transformers.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from harness.checkpoints.base_model import config_of, copy_model, source_of, write_tokenizer
+from harness.checkpoints import distill
+from harness.checkpoints.base_model import copy_model, load_config, source_folder, write_tokenizer
 from harness.checkpoints.labels import label_names
-from harness.checkpoints.origin import OF_TRAINING, root
-from harness.checkpoints.training.devices import begin_training
-from harness.checkpoints.training.states import state_of
+from harness.checkpoints.origin import TRAINING_FIELDS, root
+from harness.checkpoints.training.devices import prepare_training
+from harness.checkpoints.training.states import state_folder
 from harness.errors import CheckpointError
 from harness.plan.spec import CORPUS, CheckpointSpec, folder_of
 from harness.suite.train import TrainSettings
@@ -24,67 +25,53 @@ from tasks import Features, Task, open_task
 from tasks.tokens import load_tokenizer
 
 
-def _task(spec: CheckpointSpec) -> Task | None:
+def run_recipe(spec: CheckpointSpec, cache: Path, output: Path) -> dict[str, Any]:
+    """Run the recipe of `spec` in this process; it writes into the folder `output`.
+
+    Returns what origin.json says of the training or calibration. Raises CheckpointError, TaskError, BackendError.
+    """
+    task = task_of(spec)
+    if task is None:
+        text_recipes = {
+            "distill": distill.distill_on_text,
+            "pretrained": distill.pretrained,
+            "masked_lm": distill.masked_lm,
+        }
+        return text_recipes[spec.recipe](spec, cache, output)
+    task_recipes = {
+        "load": load,
+        "finetune": finetune,
+        "ptq": ptq,
+        "qat": qat,
+        "distill": distill.distill_on_task,
+    }
+    return task_recipes[spec.recipe](spec, task, cache, output)
+
+
+def task_of(spec: CheckpointSpec) -> Task | None:
+    """The task that the checkpoint is made for; None for one that is made from plain text."""
     return None if spec.task == CORPUS else open_task(spec.task, spec.data)
 
 
-def follow_here(spec: CheckpointSpec, cache: Path, part: Path) -> dict[str, Any]:
-    """The recipe in this process."""
-    task = _task(spec)
-    if task is None:
-        from harness.checkpoints import distill
-
-        on_text = {"distill": distill.general, "pretrained": distill.pretrained, "masked_lm": distill.masked_lm}
-        return on_text[spec.recipe](spec, cache, part)
-    if spec.recipe == "distill":
-        from harness.checkpoints import distill
-
-        return distill.distill(spec, task, cache, part)
-    make = {"load": load, "finetune": finetune, "ptq": calibrate, "qat": qat}
-    return make[spec.recipe](spec, task, cache, part)
-
-
-def load(spec: CheckpointSpec, task: Task, cache: Path, part: Path) -> dict[str, Any]:
+def load(spec: CheckpointSpec, task: Task, cache: Path, output: Path) -> dict[str, Any]:
     """Recipe `load`: the weights as they are. Their head must fit the task."""
-    import numpy as np
-
     from backends import BackendError
-    from backends.bert import Weights, read_architecture
     from backends.ranges import read_ranges
-    from tasks import TaskError
 
-    source = source_of(spec, cache)
+    source = source_folder(spec, cache)
     if source is None:
-        config = config_of(spec, None)
-        write_tokenizer(spec, None, config, part)
-        from harness.checkpoints.training.finetune import fit_head, untrained
+        config = load_config(spec, None)
+        write_tokenizer(spec, None, config, output)
+        from harness.checkpoints.training.finetune import random_model, set_head
 
-        fit_head(config, task)
-        untrained(config, task, spec.seed).save_pretrained(part)
+        set_head(config, task)
+        random_model(config, task, spec.seed).save_pretrained(output)
         return {}
-    try:
-        architecture = read_architecture(source)
-        weights = Weights(source, architecture)
-        for name in weights:
-            weights[name]  # reads it: an engine would answer NaN, and be scored for it
-        if architecture.head != ("question_answering" if task.kind == "question_answering" else "classification"):
-            raise BackendError(f"it has a head for {architecture.head.replace('_', ' ')}")
-        if task.kind != "question_answering":  # are the classes the task's, by name?
-            none = np.zeros((0, 1), np.int32)
-            nothing = Features(none, none, np.zeros(0, np.int64), np.zeros(0, np.int64))
-            task.decode([], nothing, np.zeros((0, architecture.labels), np.float32), label_names(source, task))
-        if (made_for := _made_for(source)) not in (None, spec.task):
-            raise BackendError(f"its origin.json says that it was made for {made_for}")
-    except (BackendError, TaskError) as error:
-        why = str(error).removesuffix("; fine-tune it first")
-        raise CheckpointError(
-            f"{spec.model}: {root(spec).source} does not fit {spec.task}: {why}; fine-tune it (recipe = 'finetune') or load one"
-            " that was"
-        ) from None
-    write_tokenizer(spec, source, config_of(spec, source), part)
-    copy_model(source, part)
+    _check_fits_task(spec, source, task)
+    write_tokenizer(spec, source, load_config(spec, source), output)
+    copy_model(source, output)
     if spec.scheme:
-        shutil.copyfile(source / "ranges.json", part / "ranges.json")
+        shutil.copyfile(source / "ranges.json", output / "ranges.json")
         try:
             read_ranges(source)
         except BackendError as error:
@@ -92,84 +79,118 @@ def load(spec: CheckpointSpec, task: Task, cache: Path, part: Path) -> dict[str,
     return {}
 
 
-def _made_for(source: Path) -> str | None:
-    """The task of a checkpoint of ours, which may have the classes of another; None of any other folder."""
+def _check_fits_task(spec: CheckpointSpec, source: Path, task: Task) -> None:
+    """Raises CheckpointError where the weights cannot be used for the task: broken, another head, other classes."""
+    import numpy as np
+
+    from backends import BackendError
+    from backends.bert import Weights, read_architecture
+    from tasks import TaskError
+
     try:
-        found = json.loads((source / "origin.json").read_text())["task"]
+        architecture = read_architecture(source)
+        weights = Weights(source, architecture)
+        for name in weights:
+            weights[name]  # reading checks that it is finite: an engine would compute NaN, and NaN would be scored
+        if architecture.head != ("question_answering" if task.kind == "question_answering" else "classification"):
+            raise BackendError(f"it has a head for {architecture.head.replace('_', ' ')}")
+        if task.kind != "question_answering":  # decoding no rows checks the names of the classes
+            no_tokens = np.zeros((0, 1), np.int32)
+            no_features = Features(no_tokens, no_tokens, np.zeros(0, np.int64), np.zeros(0, np.int64))
+            no_logits = np.zeros((0, architecture.labels), np.float32)
+            task.decode([], no_features, no_logits, label_names(source, task))
+        if (origin_task := _task_in_origin(source)) not in (None, spec.task):
+            raise BackendError(f"its origin.json says that it was made for {origin_task}")
+    except (BackendError, TaskError) as error:
+        reason = str(error).removesuffix("; fine-tune it first")
+        raise CheckpointError(
+            f"{spec.model}: {root(spec).source} does not fit {spec.task}: {reason}; fine-tune it (recipe = 'finetune')"
+            f" or load a model that was fine-tuned on {spec.task}"
+        ) from None
+
+
+def _task_in_origin(source: Path) -> str | None:
+    """The task of a checkpoint that Quantboard made: its classes may have the names of another task's. None of any other
+    folder."""
+    try:
+        name = json.loads((source / "origin.json").read_text())["task"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return found if isinstance(found, str) else None
+    return name if isinstance(name, str) else None
 
 
-def finetune(spec: CheckpointSpec, task: Task, cache: Path, part: Path) -> dict[str, Any]:
+def finetune(spec: CheckpointSpec, task: Task, cache: Path, output: Path) -> dict[str, Any]:
     """Recipe `finetune`: pretrained weights, or random ones, trained on the task."""
     from backends import BackendError
-    from harness.checkpoints.training.finetune import finetune, fit_to_task
+    from harness.checkpoints.training.finetune import configure_for_task, finetune_model
 
-    source = source_of(spec, cache)
-    device = begin_training()
+    source = source_folder(spec, cache)
+    device = prepare_training()
     settings = TrainSettings.model_validate(dict(spec.train or {}))
-    config = config_of(spec, source)
-    tokenizer = write_tokenizer(spec, source, config, part)
+    config = load_config(spec, source)
+    tokenizer = write_tokenizer(spec, source, config, output)
     try:
-        fit_to_task(config, task, settings, part)
+        configure_for_task(config, task, settings, output)
     except BackendError as error:
-        why = str(error).removeprefix(f"{part / 'config.json'}: ")
-        raise CheckpointError(f"{spec.model}: {root(spec).source}: {why}") from None
-    model, facts = finetune(source, config, task, tokenizer, spec, settings, state_of(spec, cache), device)
-    model.save_pretrained(part, max_shard_size="1TB")
+        reason = str(error).removeprefix(f"{output / 'config.json'}: ")
+        raise CheckpointError(f"{spec.model}: {root(spec).source}: {reason}") from None
+    model, facts = finetune_model(source, config, task, tokenizer, spec, settings, state_folder(spec, cache), device)
+    model.save_pretrained(output, max_shard_size="1TB")
     return facts
 
 
-def qat(spec: CheckpointSpec, task: Task, cache: Path, part: Path) -> dict[str, Any]:
-    """Recipe `qat`: the parent trained with quantizers; their ranges stand beside the folded weights."""
+def qat(spec: CheckpointSpec, task: Task, cache: Path, output: Path) -> dict[str, Any]:
+    """Recipe `qat`: the parent trained with quantizers. Writes float weights, and the trained ranges as ranges.json."""
     from backends.ranges import write_ranges
-    from harness.checkpoints.training.finetune import fit_to_task
-    from harness.checkpoints.training.qat import qat
+    from harness.checkpoints.training.finetune import configure_for_task
+    from harness.checkpoints.training.qat import train_quantized
 
     if spec.parent is None or spec.scheme is None:
-        raise ValueError("a qat checkpoint has a parent and a scheme")
+        raise ValueError("a qat checkpoint needs a parent and a scheme")
     parent = folder_of(spec.parent, cache)
-    device = begin_training()
+    device = prepare_training()
     settings = TrainSettings.model_validate(dict(spec.train or {}))
-    config = config_of(spec, parent)
-    tokenizer = write_tokenizer(spec, parent, config, part)
-    fit_to_task(config, task, settings, part)
-    model, facts, ranges = qat(parent, config, task, tokenizer, spec, settings, state_of(spec, cache), device)
-    model.save_pretrained(part, max_shard_size="1TB")
-    write_ranges(part, ranges)
+    config = load_config(spec, parent)
+    tokenizer = write_tokenizer(spec, parent, config, output)
+    configure_for_task(config, task, settings, output)
+    model, facts, ranges = train_quantized(
+        parent, config, task, tokenizer, spec, settings, state_folder(spec, cache), device
+    )
+    model.save_pretrained(output, max_shard_size="1TB")
+    write_ranges(output, ranges)
     return facts
 
 
-def calibrate(spec: CheckpointSpec, task: Task, cache: Path, part: Path) -> dict[str, Any]:
-    """Recipe `ptq`: ranges for a post-training scheme, from training examples drawn with the seed; weights are the parent's."""
+def ptq(spec: CheckpointSpec, task: Task, cache: Path, output: Path) -> dict[str, Any]:
+    """Recipe `ptq`: the parent's weights, and ranges for a post-training scheme, calibrated on training examples that are
+    drawn with the seed."""
     import torch
 
     from backends import Device
-    from backends.fake_quant.calibrate import calibrate as find_ranges
+    from backends.fake_quant.calibrate import calibrate
     from backends.fake_quant.schemes import get_scheme
     from backends.ranges import write_ranges
     from harness.checkpoints.training.calibration import calibration_batches
     from harness.machine.hardware import cores
 
     if spec.parent is None or spec.scheme is None:
-        raise ValueError("a ptq checkpoint has a parent and a scheme")
+        raise ValueError("a ptq checkpoint needs a parent and a scheme")
     parent = folder_of(spec.parent, cache)
     for file in sorted(parent.iterdir()):
         if file.name not in ("origin.json", "ranges.json"):
-            _link(file, part / file.name)
+            _link_or_copy(file, output / file.name)
     torch.set_num_threads(min(cores(), torch.get_num_threads()))
     device: Device = "cuda" if torch.cuda.is_available() else "cpu"
     batches = calibration_batches(spec, get_scheme(spec.scheme), task, load_tokenizer(parent))
     start = time.monotonic()
-    write_ranges(part, find_ranges(parent, batches, spec.scheme, spec.seed, device))
-    inherited = json.loads((parent / "origin.json").read_text())
-    return {name: inherited[name] for name in OF_TRAINING if name in inherited} | {
+    write_ranges(output, calibrate(parent, batches, spec.scheme, spec.seed, device))
+    parent_origin = json.loads((parent / "origin.json").read_text())
+    return {name: parent_origin[name] for name in TRAINING_FIELDS if name in parent_origin} | {
         "calibration_seconds": time.monotonic() - start
     }
 
 
-def _link(source: Path, target: Path) -> None:
+def _link_or_copy(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError:

@@ -12,7 +12,7 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
 
 from harness.checkpoints.training.cpu import prepare_process
-from harness.checkpoints.training.finetune import begin
+from harness.checkpoints.training.finetune import build_model
 from harness.checkpoints.training.loop import native_precision, train
 from harness.machine.hardware import cores
 from harness.suite.train import TrainSettings
@@ -96,9 +96,9 @@ def by_us(features: Features, folder: Path, precision: str) -> float:
         warmup_ratio=0.1,
         precision=precision,  # type: ignore[arg-type]
     )
-    model = begin(BertForSequenceClassification, None, config(), 0, "cpu")
+    model = build_model(BertForSequenceClassification, None, config(), 0, "cpu")
     started = time.perf_counter()
-    train(model, features, settings, seed=0, state=folder, device="cpu", say=lambda line: None)
+    train(model, features, settings, seed=0, states=folder, device="cpu", say=lambda line: None)
     return time.perf_counter() - started
 
 

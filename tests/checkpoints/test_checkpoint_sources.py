@@ -314,7 +314,7 @@ def test_an_architecture_that_no_backend_runs_is_not_trained(
 def test_a_tokenizer_of_another_model(encoder: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(encoder, tmp_path / "mine"))
     edit(folder, vocab_size=100)
-    fails(sample_spec(source=str(folder)), tmp_path, "its model takes 100")
+    fails(sample_spec(source=str(folder)), tmp_path, "the tokenizer has 832 tokens, but the model only 100")
 
 
 def test_scratch_is_not_trained_on_real_data(tmp_path: Path) -> None:

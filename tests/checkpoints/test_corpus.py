@@ -16,19 +16,19 @@ import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM
 
-from harness.checkpoints.make import as_planned, ensure
+from harness.checkpoints.make import check_inputs_unchanged, ensure
 from harness.checkpoints.training import augment
 from harness.checkpoints.training.augment import Option, Pieces, augmented, exchange
 from harness.checkpoints.training.corpus import (
     Row,
-    about_text,
+    describe_corpus,
     documents,
     kept_sequences,
     read_sequences,
     text_features,
 )
 from harness.checkpoints.training.glove import nearest
-from harness.checkpoints.training.masked_lm import Blanks, blanks_loss
+from harness.checkpoints.training.masked_lm import MaskedLM, masked_lm_loss
 from harness.checkpoints.training.states import Progress, Training
 from harness.errors import CheckpointError
 from harness.machine.digests import file_hash
@@ -188,7 +188,7 @@ def test_blanks_are_fifteen_percent_and_mostly_masked() -> None:
     mask = torch.ones_like(ids)
     ids[0, 3:], mask[0, 3:] = 0, 0
     torch.manual_seed(0)
-    loss = blanks_loss(TOKENIZER)(
+    loss = masked_lm_loss(TOKENIZER)(
         model, {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
     )
     assert float(loss) == pytest.approx(np.log(TOKENIZER.get_vocab_size()), rel=1e-5)
@@ -218,7 +218,7 @@ def test_each_sequences_blanks_weigh_the_same() -> None:
     mask = torch.ones_like(ids)
     mask[1, 8:] = 0
     size = TOKENIZER.get_vocab_size()
-    loss = blanks_loss(TOKENIZER)(
+    loss = masked_lm_loss(TOKENIZER)(
         Known(size), {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
     )
     sure = np.log(np.exp(5) + size - 1) - 5
@@ -234,7 +234,7 @@ def test_blanks_are_what_transformers_puts_out() -> None:
         "token_type_ids": torch.zeros(3, 9, dtype=torch.long),
     }
     chosen = torch.rand(3, 9) < 0.3
-    assert torch.allclose(Blanks(model)(inputs, chosen), model(**inputs).logits[chosen], atol=1e-6)
+    assert torch.allclose(MaskedLM(model)(inputs, chosen), model(**inputs).logits[chosen], atol=1e-6)
 
 
 # -- words exchanged
@@ -375,12 +375,12 @@ def test_words_of_several_pieces_have_neighbours(cache: Path, tmp_path: Path) ->
     for identity in (spec.identity, {"glove": "another"}):
         changed = replace(spec, identity=identity)
         with pytest.raises(CheckpointError, match="glove: other content"):
-            as_planned(changed)
+            check_inputs_unchanged(changed)
     with pytest.raises(CheckpointError, match="tiny: glove: changed while it was read"):
         augmented(features(), replace(spec, identity={"glove": "another"}), TOKENIZER, cache, "cpu")
     file.unlink()
     with pytest.raises(CheckpointError, match="glove: other content"):
-        as_planned(spec)
+        check_inputs_unchanged(spec)
 
 
 def test_a_trainings_states_keep_tied_weights(tmp_path: Path) -> None:
@@ -389,7 +389,7 @@ def test_a_trainings_states_keep_tied_weights(tmp_path: Path) -> None:
     one = ensure(replace(WORDS, train=train(**settings)), tmp_path / "one")
     two = ensure(replace(WORDS, train=train(**settings, checkpoint_every=2)), tmp_path / "two")
     assert (one / "model.safetensors").read_bytes() == (two / "model.safetensors").read_bytes()
-    model = Blanks(BertForMaskedLM.from_pretrained(one))
+    model = MaskedLM(BertForMaskedLM.from_pretrained(one))
     training = Training(model, torch.optim.AdamW(model.parameters()), torch.amp.GradScaler(enabled=False))
     before = {name: value.clone() for name, value in model.state_dict().items()}
     training.save(tmp_path / "state", Progress(3), 1)
@@ -402,7 +402,7 @@ def test_a_trainings_states_keep_tied_weights(tmp_path: Path) -> None:
 
 def test_the_text_is_kept_by_its_files(tmp_path: Path) -> None:
     spec = on_text(corpus(tmp_path, "a b\nc d\n"))
-    told = about_text(spec, text_features(spec, TOKENIZER, tmp_path))
+    told = describe_corpus(spec, text_features(spec, TOKENIZER, tmp_path))
     sha = hashlib.sha256(b"a b\nc d\n").hexdigest()
     assert told["files"] == {"a.txt": sha}
     assert (told["label"], told["bytes"], told["sequences"], told["max_length"]) == ("own text", 8, 1, 16)

@@ -11,16 +11,16 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification, BertModel
 
-from harness.checkpoints.labels import columns_of
+from harness.checkpoints.labels import class_columns
 from harness.checkpoints.training.distill_losses import (
-    Mimic,
+    StudentWithProjection,
     attention_loss,
     hidden_loss,
-    intermediate,
+    intermediate_loss,
     layer_map,
     look_inside,
-    prediction,
-    register_scores,
+    prediction_loss,
+    register_scores_attention,
     soft_cross_entropy,
 )
 from harness.errors import CheckpointError
@@ -90,7 +90,7 @@ def encoder(layers: int, width: int, seed: int, attention: str | None = None) ->
         max_position_embeddings=16, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, initializer_range=0.5,
     )  # fmt: skip
     factory: Any = BertModel
-    model: BertModel = factory._from_config(config, attn_implementation=attention or register_scores())
+    model: BertModel = factory._from_config(config, attn_implementation=attention or register_scores_attention())
     return model
 
 
@@ -119,8 +119,8 @@ def test_what_goes_on_inside_is_what_transformers_tells() -> None:
 def test_a_mimic_maps_its_layers_and_its_embeddings() -> None:
     """The loss, put together once more from transformers' own outputs and the paper's formulas."""
     student, teacher = encoder(2, 8, 1), encoder(4, 12, 2)
-    model = Mimic(student, 12, layer_map("s", 2, 4))
-    loss = intermediate(teacher)(model, {**batch(), "labels": torch.zeros(2)})
+    model = StudentWithProjection(student, 12, layer_map("s", 2, 4))
+    loss = intermediate_loss(teacher)(model, {**batch(), "labels": torch.zeros(2)})
     inside = [look_inside(one, batch()) for one in (student, teacher)]
     expected = 0.0
     for m in (0, 1, 2):
@@ -140,8 +140,8 @@ def test_a_mimic_maps_its_layers_and_its_embeddings() -> None:
 
 def test_a_student_as_wide_as_its_teacher_begins_with_no_projection() -> None:
     same = encoder(2, 8, 1)
-    model = Mimic(same, 8, (1, 2))
-    assert float(intermediate(encoder(2, 8, 1))(model, batch())) < 1e-9
+    model = StudentWithProjection(same, 8, (1, 2))
+    assert float(intermediate_loss(encoder(2, 8, 1))(model, batch())) < 1e-9
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
@@ -155,9 +155,9 @@ def test_the_teacher_runs_without_gradients_and_in_mixed_precision(
 
     teacher = encoder(2, 8, 2)
     teacher.encoder.layer[0].attention.self.query.register_forward_hook(note)
-    model = Mimic(encoder(1, 8, 1), 8, (2,))
+    model = StudentWithProjection(encoder(1, 8, 1), 8, (2,))
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == torch.bfloat16):
-        loss = intermediate(teacher)(model, batch())
+        loss = intermediate_loss(teacher)(model, batch())
     assert found == [(precision, False)]
     assert loss.dtype == torch.float32
 
@@ -180,7 +180,7 @@ def classifier(labels: int, seed: int) -> Any:
 def test_classes_are_matched_by_name_before_they_are_compared() -> None:
     student, teacher = classifier(3, 1), classifier(3, 2)
     mine, theirs = student(**batch()).logits, teacher(**batch()).logits
-    found = prediction(teacher, Task("classification"), (2, 0, 1), 1.5)(student, batch())  # type: ignore[arg-type]
+    found = prediction_loss(teacher, Task("classification"), (2, 0, 1), 1.5)(student, batch())  # type: ignore[arg-type]
     expected = soft_cross_entropy(mine, torch.stack([theirs[:, 2], theirs[:, 0], theirs[:, 1]], 1), 1.5)
     assert float(found) == pytest.approx(float(expected), rel=1e-6)
     assert float(found) != pytest.approx(float(soft_cross_entropy(mine, theirs, 1.5)), rel=1e-3)
@@ -195,13 +195,13 @@ def test_the_order_of_a_teachers_classes_is_told_by_their_names(tmp_path: Path) 
         (("entailment", "neutral", "contradiction"), (0, 1, 2)),
     ):
         (tmp_path / "config.json").write_text(json.dumps({"id2label": dict(enumerate(names))}))
-        assert columns_of(tmp_path, task) == order
+        assert class_columns(tmp_path, task) == order
 
 
 def test_scores_are_compared_by_squared_error() -> None:
     student, teacher = classifier(1, 1), classifier(1, 2)
     difference = student(**batch()).logits - teacher(**batch()).logits
-    found = prediction(teacher, Task("regression"), (), 1.0)(student, batch())  # type: ignore[arg-type]
+    found = prediction_loss(teacher, Task("regression"), (), 1.0)(student, batch())  # type: ignore[arg-type]
     assert float(found) == pytest.approx(float((difference**2).mean()), rel=1e-6)
 
 
@@ -216,7 +216,7 @@ def test_answers_are_compared_by_start_and_end_without_padding() -> None:
 
     draw = torch.Generator().manual_seed(1)
     student, teacher = (Heads(*torch.randn(2, 2, 7, generator=draw)) for _ in range(2))
-    found = prediction(teacher, Task("question_answering"), (), 2.0)(student, batch())  # type: ignore[arg-type]
+    found = prediction_loss(teacher, Task("question_answering"), (), 2.0)(student, batch())  # type: ignore[arg-type]
     expected = 0.0
     for name in ("start_logits", "end_logits"):
         for row, length in ((0, 7), (1, 4)):

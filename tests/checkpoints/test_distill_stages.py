@@ -18,8 +18,8 @@ from transformers import AutoModel, AutoModelForQuestionAnswering
 
 from harness.checkpoints.make import ensure
 from harness.checkpoints.origin import describe
-from harness.checkpoints.training import distill_losses as distill
-from harness.checkpoints.training.distill_losses import intermediate
+from harness.checkpoints.training import distill_losses
+from harness.checkpoints.training.distill_losses import intermediate_loss
 from harness.errors import CheckpointError
 from harness.plan.spec import CORPUS, CheckpointSpec, folder_of
 from tasks import Shape
@@ -134,7 +134,7 @@ def test_a_killed_stage_resumes_with_the_same_bits(
     calls = 0
 
     def cut(teacher: Any) -> Any:
-        inner = intermediate(teacher)
+        inner = intermediate_loss(teacher)
 
         def loss(model: Any, batch: Any) -> torch.Tensor:
             nonlocal calls
@@ -146,7 +146,7 @@ def test_a_killed_stage_resumes_with_the_same_bits(
         return loss
 
     with monkeypatch.context() as patch:
-        patch.setattr(distill, "intermediate", cut)
+        patch.setattr(distill_losses, "intermediate_loss", cut)
         with pytest.raises(KeyboardInterrupt):
             ensure(spec, other)
     assert [path.name for path in (other / "checkpoints" / f".state-{spec.key}").iterdir()] == ["step-000000004"]
@@ -163,12 +163,12 @@ def test_a_stage_on_text_has_the_dropout_that_it_asks_for(cache: Path, whole: di
 def test_a_projection_begins_with_its_seeds_random_weights(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun = []
 
-    class Noted(distill.Mimic):
+    class Noted(distill_losses.StudentWithProjection):
         def __init__(self, *given: Any) -> None:
             super().__init__(*given)
             begun.append(self.projection.weight.detach().clone())
 
-    monkeypatch.setattr(distill, "Mimic", Noted)
+    monkeypatch.setattr(distill_losses, "StudentWithProjection", Noted)
     for seed in (5, 6):
         ensure(stage("intermediate", stage("general"), seed=seed, train=train(max_steps=1)), cache)
     assert not torch.equal(*begun)

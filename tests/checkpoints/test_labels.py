@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import BertConfig, BertForSequenceClassification
 
-from harness.checkpoints.labels import columns_of, label_names
+from harness.checkpoints.labels import class_columns, label_names
 from harness.checkpoints.make import ensure
 from harness.errors import CheckpointError
 from tasks import DataRef, Task, TaskError, open_task
@@ -56,11 +56,11 @@ def test_two_unnamed_classes_are_not_taken_in_the_tasks_order(nameless: Path, tm
 def test_names_come_in_the_models_numbering(tmp_path: Path) -> None:
     task = task_of(tmp_path, "glue/sst2")
     assert label_names(described(tmp_path, id2label={"1": "NEGATIVE", "0": "pos"}), task) == ("pos", "NEGATIVE")
-    assert columns_of(tmp_path, task) == (1, 0)
+    assert class_columns(tmp_path, task) == (1, 0)
     assert label_names(described(tmp_path), task) == ("LABEL_0", "LABEL_1")
     assert label_names(described(tmp_path, num_labels=3), task) == ("LABEL_0", "LABEL_1", "LABEL_2")
     with pytest.raises(TaskError, match="calls its classes LABEL_0, LABEL_1, LABEL_2"):
-        columns_of(tmp_path, task)
+        class_columns(tmp_path, task)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_scores_and_answers_need_no_names(tmp_path: Path) -> None:
     described(tmp_path, id2label=None)
     for name, data in (("glue/stsb", DataRef("raw", str(glue(tmp_path)))), ("squad_v1", SAMPLE)):
         task = open_task(name, data)
-        assert (label_names(tmp_path, task), columns_of(tmp_path, task)) == ((), ())
+        assert (label_names(tmp_path, task), class_columns(tmp_path, task)) == ((), ())
 
 
 @pytest.mark.parametrize("task", ["glue/mnli", "glue/sst2", "glue/stsb"])

@@ -232,9 +232,9 @@ def test_ranges_that_training_spoils_are_one_line() -> None:
     for scale in (float("nan"), 0.0, float("inf")):
         tensor = TensorRange("activation", np.array([scale], np.float32), np.zeros(1, np.int32), None, Quantizer())
         with pytest.raises(CheckpointError) as raised:
-            qat._check({"x.input": tensor}, trained_from(SPEC))
+            qat.check_ranges({"x.input": tensor}, trained_from(SPEC))
         assert str(raised.value) == (
-            "tiny-qat: training spoilt a range: 'x.input': scales must be positive and finite;"
+            "tiny-qat: a trained range is unusable: 'x.input': scales must be positive and finite;"
             " lower learning_rate or raise warmup_ratio"
         )
 
@@ -287,7 +287,7 @@ def test_a_step_moves_ranges_by_a_thousandth_whatever_the_loss(tmp_path: Path, s
             precision="fp32",
         )
     )
-    training_loop.train(model, rows, settings, seed=1, state=tmp_path, device="cpu", loss_of=loss)
+    training_loop.train(model, rows, settings, seed=1, states=tmp_path, device="cpu", loss_of=loss)
     for quantizer, scales in zip(model.quantizers(), begun, strict=True):
         moved = quantizer.tensor_range().scale / scales - 1
         if quantizer is model.power:

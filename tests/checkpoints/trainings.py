@@ -75,7 +75,7 @@ def run(
         features() if rows is None else rows,
         settings(**changes),
         seed=7,
-        state=folder,
+        states=folder,
         device="cpu",
         loss_of=loss,
         made_from=made_from or {},

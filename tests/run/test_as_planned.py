@@ -16,7 +16,7 @@ import harness.run.context
 import harness.run.executor
 import harness.run.group
 import harness.run.steps
-from harness.checkpoints.make import as_planned, ensure
+from harness.checkpoints.make import check_inputs_unchanged, ensure
 from harness.errors import CheckpointError, QuantboardError
 from harness.machine.processes import KEEP_MEMORY, Ended, _environment
 from harness.plan.sources import corpus_identity, look_up
@@ -46,13 +46,13 @@ def test_a_checkpoint_of_other_content_is_not_made(tmp_path: Path) -> None:
     }
     assert set(words) == {"weights", "config", "vocab.txt", "tokenizer_config.json", "corpus", "train"}
     spec = sample_spec(source=str(source), identity=words)
-    as_planned(spec)
+    check_inputs_unchanged(spec)
     for name in words:
         with pytest.raises(CheckpointError, match=rf"tiny on squad_v1: {name}: other content than when"):
-            as_planned(replace(spec, identity=words | {name: "of before"}))
+            check_inputs_unchanged(replace(spec, identity=words | {name: "of before"}))
     (source / "tokenizer_config.json").write_text('{"do_lower_case": false}')
     with pytest.raises(CheckpointError, match=r"tokenizer_config\.json: other content"):
-        as_planned(spec)
+        check_inputs_unchanged(spec)
     with pytest.raises(CheckpointError, match="train: other content"):
         ensure(sample_spec(train=train(max_steps=1), identity={"train": "of before"}), tmp_path / "cache")
 
@@ -133,7 +133,10 @@ def test_a_record_of_other_instructions_is_no_record_of_this_machine(
 def test_a_program_that_changes_while_it_runs_is_told(run: Run) -> None:
     assert state_of(replace(run, dirty=False)) == (False, [])
     assert state_of(replace(run, dirty=True)) == (True, [])
-    assert state_of(replace(run, dirty=False, code="of before")) == (True, ["the program was changed while this ran"])
+    assert state_of(replace(run, dirty=False, code="of before")) == (
+        True,
+        ["the program was changed while this ran"],
+    )
 
 
 def test_a_cell_of_another_run_is_not_begun(cell: Cell, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,10 +19,10 @@ import torch
 
 from harness.checkpoints.origin import read_origin
 from harness.checkpoints.training.corpus import Row, kept_sequences, read_sequences
-from harness.checkpoints.training.devices import crew
+from harness.checkpoints.training.devices import process_group
 from harness.checkpoints.training.glove import nearest
 from harness.checkpoints.training.loop import autocast, native_precision
-from harness.checkpoints.training.masked_lm import Blanks, mask_id
+from harness.checkpoints.training.masked_lm import MaskedLM, mask_id
 from harness.errors import CheckpointError
 from harness.machine.digests import digest
 from harness.plan.sources import same_as_planned, words_of
@@ -91,7 +91,7 @@ def augmented(features: Features, spec: CheckpointSpec, tokenizer: Tokenizer, ca
         if vectors:
             same_as_planned(spec, "glove", words_of(spec))
 
-    with crew().first_alone():
+    with process_group().first_alone():
         folder = kept_sequences(cache / "augmented" / digest([*base, *rest]), rows, longest)
     made = read_sequences(folder, longest)
     labels = {name: values[made.example_index] for name, values in features.labels.items()}
@@ -141,7 +141,7 @@ def candidates(
 ) -> Iterator[list[Option]]:
     """Of each sequence the words of one piece with the `count` whole words that `lm` finds likeliest in their place, itself
     perhaps among them. `kept`: a folder that keeps what was found."""
-    model: Blanks | None = None
+    model: MaskedLM | None = None
     for first in range(0, len(features), ROWS):
         rows = np.arange(first, min(first + ROWS, len(features)))
         file = kept / f"{first:09d}.npz"
@@ -160,7 +160,7 @@ def candidates(
 
 
 def _fill_in(
-    features: Features, rows: Array, model: Blanks, pieces: Pieces, count: int, device: str
+    features: Features, rows: Array, model: MaskedLM, pieces: Pieces, count: int, device: str
 ) -> dict[str, Array]:
     of_row = [pieces.words(features.input_ids[row, : features.lengths[row]]) for row in rows]
     where = np.repeat(rows, [len(places) for places in of_row])
@@ -185,22 +185,22 @@ def _fill_in(
     return {"rows": where, "places": places, "words": words}
 
 
-def _model(lm: Path, tokenizer: Tokenizer, device: str) -> Blanks:
+def _model(lm: Path, tokenizer: Tokenizer, device: str) -> MaskedLM:
     from transformers import AutoConfig, BertForMaskedLM
 
-    from harness.checkpoints.training.finetune import begin
+    from harness.checkpoints.training.finetune import build_model
     from tasks.tokens import load_tokenizer
 
     if load_tokenizer(lm).get_vocab() != tokenizer.get_vocab():
         raise CheckpointError("augment.masked_lm: its vocabulary is not the student's; name a model with the same one")
     config = AutoConfig.from_pretrained(lm, local_files_only=True)
     try:
-        model = begin(BertForMaskedLM, lm, config, 0, device, attention="sdpa", heads=())
+        model = build_model(BertForMaskedLM, lm, config, 0, device, attention="sdpa", head_prefixes=())
     except CheckpointError:
         raise CheckpointError(
             "augment.masked_lm: it has no head that fills in words; name a masked language model, or give augment.train"
         ) from None
-    return Blanks(model).to(device).eval()
+    return MaskedLM(model).to(device).eval()
 
 
 def _spelled(features: Features, pieces: Pieces, vectors: Path, count: int) -> Mapping[str, list[Array]]:

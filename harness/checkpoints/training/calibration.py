@@ -23,10 +23,10 @@ def calibration_batches(
     examples = task.examples("train")
     drawn = np.sort(np.random.default_rng(spec.seed).permutation(len(examples))[: settings["samples"]])
     features = task.features([examples[index] for index in drawn], tokenizer, spec.shape)
-    return _batches(features, settings["batch_size"], width_of(scheme, spec))
+    return _batches(features, settings["batch_size"], padded_length(scheme, spec))
 
 
-def width_of(scheme: Scheme, spec: CheckpointSpec) -> int | None:
+def padded_length(scheme: Scheme, spec: CheckpointSpec) -> int | None:
     """Tokens that every sequence is padded to; None for the longest of its batch."""
     return spec.shape.max_length if scheme.computes_padding else None
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from filelock import FileLock
 
-from harness.checkpoints.training.devices import crew
+from harness.checkpoints.training.devices import process_group
 from harness.errors import CheckpointError
 from harness.machine.digests import digest, file_hash
 from harness.plan.sources import corpus_files, corpus_identity, same_as_planned
@@ -58,7 +58,7 @@ def text_features(spec: CheckpointSpec, tokenizer: Tokenizer, cache: Path) -> Fe
             yield np.concatenate([head, tail]), np.repeat([0, 1], [len(head), len(tail)]), 0
         same_as_planned(spec, "corpus", corpus_identity(spec.data)[0]["corpus"])
 
-    with crew().first_alone():
+    with process_group().first_alone():
         folder = kept_sequences(cache / "corpus" / key, rows, longest)
     features = read_sequences(folder, longest)
     if not len(features):
@@ -66,7 +66,7 @@ def text_features(spec: CheckpointSpec, tokenizer: Tokenizer, cache: Path) -> Fe
     return features
 
 
-def about_text(spec: CheckpointSpec, features: Features) -> dict[str, Any]:
+def describe_corpus(spec: CheckpointSpec, features: Features) -> dict[str, Any]:
     """What is kept of the text: it is the user's own, so that no name says what it was. files: SHA-256 by name."""
     files = corpus_files(spec.data)
     return {

@@ -16,14 +16,14 @@ import numpy as np
 import torch
 
 
-def begin_training() -> str:
+def prepare_training() -> str:
     """Prepare this process for a training; returns its device."""
     import torch
 
     from harness.checkpoints.training.cpu import prepare_process
     from harness.machine.hardware import cores
 
-    prepare_process(max(1, min(cores() // crew().size, torch.get_num_threads())))
+    prepare_process(max(1, min(cores() // process_group().size, torch.get_num_threads())))
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -32,7 +32,7 @@ PATIENCE = timedelta(days=7)
 
 
 @dataclass(frozen=True)
-class Crew:
+class ProcessGroup:
     """The processes that share a training, as one of them sees it; alone there is nothing to be shared."""
 
     rank: int = 0
@@ -86,14 +86,14 @@ class Crew:
                 yield
 
 
-def crew() -> Crew:
+def process_group() -> ProcessGroup:
     """That of this process."""
     if not torch.distributed.is_available() or not torch.distributed.is_initialized():
-        return Crew()
-    return Crew(torch.distributed.get_rank(), torch.distributed.get_world_size(), _accelerator())
+        return ProcessGroup()
+    return ProcessGroup(torch.distributed.get_rank(), torch.distributed.get_world_size(), make_accelerator())
 
 
-def _accelerator() -> Any:
+def make_accelerator() -> Any:
     from accelerate import Accelerator
     from accelerate.utils import InitProcessGroupKwargs
 

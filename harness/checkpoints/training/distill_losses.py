@@ -77,7 +77,7 @@ def soft_cross_entropy(student: torch.Tensor, teacher: torch.Tensor, temperature
     return -(wanted * log_softmax(student.float() / temperature, -1)).sum(-1).mean()
 
 
-class Mimic(nn.Module):
+class StudentWithProjection(nn.Module):
     """A student's encoder and the one projection of its hidden states to its teacher's width, which its losses need and the
     student does not. Calling it gives the intermediate losses of a batch."""
 
@@ -113,8 +113,8 @@ def width_of(model: nn.Module) -> int:
     return int(model.config.hidden_size)  # type: ignore[union-attr, arg-type]
 
 
-def intermediate(teacher: nn.Module) -> Loss:
-    """The loss of a `Mimic`: `teacher` is a BertModel."""
+def intermediate_loss(teacher: nn.Module) -> Loss:
+    """The loss of a `StudentWithProjection`: `teacher` is a BertModel."""
 
     def loss(model: nn.Module, batch: Batch) -> torch.Tensor:
         inputs = _inputs(batch)
@@ -126,7 +126,7 @@ def intermediate(teacher: nn.Module) -> Loss:
     return loss
 
 
-def prediction(teacher: nn.Module, task: Task, order: Sequence[int], temperature: float) -> Loss:
+def prediction_loss(teacher: nn.Module, task: Task, order: Sequence[int], temperature: float) -> Loss:
     """The loss of a student with the task's head: soft cross-entropy with its teacher's classes, or with its distributions
     of an answer's start and end (mean of both), or squared error to its teacher's scores. (The authors' code takes the
     labels for scores: that is the stage `labels`.) order: the teacher's column of each class of the task."""
@@ -176,6 +176,6 @@ def attention(
     return torch.matmul(probabilities, value).transpose(1, 2).contiguous(), probabilities
 
 
-def register_scores() -> str:
+def register_scores_attention() -> str:
     """Make `attention` known to transformers; returns the name that models are loaded with."""
     return register_attention(ATTENTION, attention)

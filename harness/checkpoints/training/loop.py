@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 
 from backends.fake_quant.training import range_parameters
 from harness.checkpoints.origin import MADE_WITH
-from harness.checkpoints.training.devices import crew
+from harness.checkpoints.training.devices import process_group
 from harness.checkpoints.training.display import Display
 from harness.checkpoints.training.states import Progress, Training
 from harness.errors import CheckpointError
@@ -68,20 +68,20 @@ def train(
     settings: TrainSettings,
     *,
     seed: int,
-    state: Path,
+    states: Path,
     device: str,
     loss_of: Loss | None = None,
     width: int | None = None,
     made_from: Mapping[str, str] = {},
     say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
 ) -> Trained:
-    """Train `model` in place on `features` (with labels). `state`: folder of the states to resume from; removing it is up to
+    """Train `model` in place on `features` (with labels). `states`: folder of the states to resume from; removing it is up to
     the caller. `width`: tokens that every batch is padded to; default: its own longest. `made_from`: hashes by name of what
     the training starts from and is taught by; a state of others is not gone on with.
 
     Raises CheckpointError when the loss is not a number, and KeyboardInterrupt after a state was saved.
     """
-    loss_of, together = loss_of or model_loss, crew()
+    loss_of, together = loss_of or model_loss, process_group()
     torch.manual_seed(seed + together.rank * 1_000_003)
     model.to(device).train()
     called = together.wrap(model)
@@ -98,7 +98,7 @@ def train(
     )
     steps = settings.max_steps or math.ceil(settings.epochs * math.ceil(len(features) / settings.batch_size))
 
-    progress = training.resume(state, say)
+    progress = training.resume(states, say)
     if progress.step:
         say(f"resumes at step {progress.step:,} of {steps:,}")
     spent, start = progress.seconds, time.monotonic()
@@ -134,7 +134,7 @@ def train(
                 progress.add_point()
             progress.seconds = spent + time.monotonic() - start
             if save:
-                _save(training, state, progress, settings.keep_checkpoints, say)
+                _save(training, states, progress, settings.keep_checkpoints, say)
             if stop:
                 raise KeyboardInterrupt
     model.eval()

@@ -14,11 +14,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from harness.checkpoints.training.devices import Crew
+from harness.checkpoints.training.devices import ProcessGroup
 from harness.plan.spec import CheckpointSpec, folder_of
 
 
-def state_of(spec: CheckpointSpec, cache: Path) -> Path:
+def state_folder(spec: CheckpointSpec, cache: Path) -> Path:
     """Where a training keeps the states that it resumes from."""
     return folder_of(spec, cache).with_name(f".state-{spec.key}")
 
@@ -53,16 +53,16 @@ class Training:
     model: torch.nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
-    crew: Crew = field(default_factory=Crew)
+    processes: ProcessGroup = field(default_factory=ProcessGroup)
     made_by: dict[str, Any] = field(default_factory=dict)
 
     def save(self, folder: Path, progress: Progress, keep: int) -> None:
         """One folder a state, whole or not at all; afterwards the `keep` newest are there. Of several processes the first
         writes it. Raises OSError, SafetensorError."""
-        random = {"rng.cpu": self.crew.gather(torch.get_rng_state())}
+        random = {"rng.cpu": self.processes.gather(torch.get_rng_state())}
         if torch.cuda.is_available():
-            random["rng.cuda"] = self.crew.gather(torch.cuda.get_rng_state())
-        if self.crew.rank:
+            random["rng.cuda"] = self.processes.gather(torch.cuda.get_rng_state())
+        if self.processes.rank:
             return
         part = folder / f".part-{os.getpid()}"
         shutil.rmtree(part, ignore_errors=True)
@@ -95,7 +95,7 @@ class Training:
                 content = json.loads((state / "state.json").read_text())
                 before = content.get("made_by", {})
                 others = [name for name in {**before, **self.made_by} if before.get(name) != self.made_by.get(name)]
-                if self.crew.any(bool(others)):
+                if self.processes.any(bool(others)):
                     what = ", ".join(others) or "process"
                     say(f"{state.name}: made with another {what}; goes on from the state before it, or anew")
                     continue
@@ -117,9 +117,9 @@ class Training:
             )
             self.scaler.load_state_dict(content["scaler"])
             # Copies: a file's bytes may lie at any address, PyTorch reads a generator's state at multiples of 8 alone.
-            torch.set_rng_state(self.crew.own(stored["rng.cpu"]).clone())
+            torch.set_rng_state(self.processes.own(stored["rng.cpu"]).clone())
             if "rng.cuda" in stored and torch.cuda.is_available():
-                torch.cuda.set_rng_state(self.crew.own(stored["rng.cuda"]).clone())
+                torch.cuda.set_rng_state(self.processes.own(stored["rng.cuda"]).clone())
             return progress
         return Progress()
 
