@@ -16,7 +16,7 @@ import torch
 
 from harness.checkpoints.training.devices import make_accelerator
 from harness.errors import CheckpointError, QuantboardError, SourceUnavailable, WorkerFailed
-from harness.machine.processes import USER_FAULT, die_with_parent, how_it_ended, tail
+from harness.machine.processes import USER_FAULT, describe_exit, die_with_parent, tail
 from harness.plan.spec import CheckpointSpec
 
 
@@ -86,7 +86,7 @@ def _fault(folder: Path, spec: CheckpointSpec, codes: Sequence[int | None]) -> C
         return SourceUnavailable(*words) if len(words) == 2 else CheckpointError(*words)
     for rank, code in enumerate(codes):
         if code is not None and code < 0 and code != -signal.SIGTERM:
-            what = f"{spec.model}: training on device {rank + 1} of {len(codes)}: {how_it_ended(code)}"
+            what = f"{spec.model}: training on device {rank + 1} of {len(codes)}: {describe_exit(code)}"
             return WorkerFailed(what, tail(folder / f"log-{rank}"))
     return None
 

@@ -1,3 +1,5 @@
+"""Hashes of values and of files."""
+
 from __future__ import annotations
 
 import hashlib
@@ -10,11 +12,12 @@ from harness.machine import paths
 
 
 def digest(value: Any) -> str:
-    """16 hex digits that are equal when and only when the JSON of `value` is (keys in any order)."""
+    """The first 16 hex digits of the SHA-256 of `value` as JSON; the order of keys does not matter."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
 
 
-def _read(path: Path) -> str | None:
+def read_text(path: Path) -> str | None:
+    """A file's text without surrounding white space; None where it cannot be read."""
     try:
         return path.read_text().strip()
     except OSError:
@@ -22,18 +25,18 @@ def _read(path: Path) -> str | None:
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file, kept in the cache by path, size and times of change (its own, which can be set, and its entry's)."""
+    """SHA-256 of a file in hex. The cache keeps it by path, size, mtime and ctime (a program can set mtime, but not ctime)."""
     stat = path.stat()
-    kept = paths.cache() / "hashes" / digest([str(path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns])
-    if found := _read(kept):
-        return found
+    cached = paths.cache() / "hashes" / digest([str(path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns])
+    if sha256 := read_text(cached):
+        return sha256
     with path.open("rb") as file:
-        made = hashlib.file_digest(file, "sha256").hexdigest()
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        part = kept.with_name(f"{kept.name}.{os.getpid()}")
-        part.write_text(made)
-        part.replace(kept)
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        part = cached.with_name(f"{cached.name}.{os.getpid()}")
+        part.write_text(sha256)
+        part.replace(cached)
     except OSError:
-        pass  # a full or read-only cache costs the hash again next time
-    return made
+        pass  # a full or read-only cache: the file is hashed again next time
+    return sha256

@@ -13,7 +13,7 @@ FLAGS = (
     *("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16"),
     *("asimddp", "i8mm", "bf16", "sve"),  # Arm's
 )
-"""Instructions that decide how fast, and with which rounding, an engine's integer and bfloat16 products run."""
+"""Instruction sets that decide the speed, and the rounding, of an engine's integer and bfloat16 products."""
 
 
 ROOT = Path("/")
@@ -96,7 +96,7 @@ def _allowed() -> set[int]:
 
 
 def cores(root: Path = ROOT) -> int:
-    """Physical cores this process may use: its affinity, hyper-threads counted once, and its cgroup's quota."""
+    """Physical cores that this process may use, by its affinity and its cgroup's quota."""
     topology = set()
     for cpu in _allowed():
         folder = root / f"sys/devices/system/cpu/cpu{cpu}/topology"
@@ -105,8 +105,8 @@ def cores(root: Path = ROOT) -> int:
 
 
 def quota(root: Path = ROOT) -> float:
-    """Processors' worth of time that the cgroup, or one it lies in, grants (cgroup v2 and v1); infinite where nothing does."""
-    found = [float("inf")]
+    """The smallest CPU quota of this process's cgroup and its parents, in processors (cgroup v2 and v1); infinite without one."""
+    quotas = [float("inf")]
     for line in _read(root / "proc/self/cgroup").splitlines() or ["0::/"]:
         _, controllers, path = line.split(":", 2)
         if controllers and "cpu" not in controllers.split(","):
@@ -114,16 +114,16 @@ def quota(root: Path = ROOT) -> float:
         top = root / "sys/fs/cgroup" / ("cpu" if controllers else "")
         inner = top / path.lstrip(
             "/"
-        )  # not there when a container shows its own cgroup as the root: then the root is read
+        )  # a container may show its own cgroup as the root, where this path does not exist
         for folder in (inner, *inner.parents):
             words = _read(folder / "cpu.max").split()
             if controllers:
                 words = [_read(folder / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period")]
             if len(words) == 2 and words[0].isdigit() and int(words[1] or 0):
-                found.append(int(words[0]) / int(words[1]))
+                quotas.append(int(words[0]) / int(words[1]))
             if folder == top:
                 break
-    return min(found)
+    return min(quotas)
 
 
 def gpus() -> tuple[Gpu, ...]:
@@ -154,7 +154,7 @@ def gpus() -> tuple[Gpu, ...]:
 
 
 def _memory(handle: Any) -> int | None:
-    """None on machines whose GPU has no memory of its own."""
+    """In bytes; None on a machine whose GPU has no memory of its own."""
     import pynvml
 
     try:

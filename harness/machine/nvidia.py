@@ -1,7 +1,7 @@
-"""The GPU that a cell runs on, as NVML tells it. Without nvidia-ml-py or a driver there is none, and the reason is given.
+"""The state of the GPU that a cell runs on, read through NVML.
 
-CUDA numbers GPUs by speed unless CUDA_DEVICE_ORDER says PCI_BUS_ID, which is NVML's order: the runner sets it for every process
-that it starts, so that the numbers in CUDA_VISIBLE_DEVICES are nvidia-smi's, and both mean the same board.
+CUDA numbers GPUs by speed unless CUDA_DEVICE_ORDER is PCI_BUS_ID, which is NVML's order. The runner sets that for every process
+that it starts, so that a number in CUDA_VISIBLE_DEVICES means the same board to CUDA and to NVML.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ REASONS = {
     "application clocks": "nvmlClocksEventReasonApplicationsClocksSetting",
     "sync boost": "nvmlClocksEventReasonSyncBoost",
 }
-"""Why clocks are lower than they could be. Idling is none of them."""
+"""NVML's reasons for lowered clocks, by the name in records. An idle GPU's low clocks are not among them."""
 
 
 HARMFUL = ("heat, by software", "heat, by hardware", "power brake", "hardware slowdown")
-"""Those that a sound machine does not show. At its power cap a board runs as it was built to."""
+"""Reasons that make a measurement invalid. The power cap is not one: running at it is normal."""
 
 
 @dataclass(frozen=True)
 class GpuSample:
-    """None where the driver does not say."""
+    """One reading. A field is None where the driver does not report it."""
 
     sm_mhz: float | None
     memory_mhz: float | None
@@ -44,38 +44,39 @@ class GpuSample:
 
 
 def visible() -> list[Any]:
-    """Handles of the GPUs that CUDA may use, in its order; cells run on the first. NVML must be initialised.
+    """NVML handles of the GPUs that CUDA may use, in its order; cells run on the first. NVML must be initialised.
 
-    CUDA_VISIBLE_DEVICES as CUDA reads it: numbers or beginnings of UUIDs; what follows an entry that is no GPU's does not
-    count. Raises QuantboardError for a part of a GPU (MIG), whose clocks, power and energy are not its own.
+    CUDA_VISIBLE_DEVICES is read as CUDA reads it: it lists numbers or prefixes of UUIDs, and CUDA ignores everything after the
+    first name that matches no GPU. Raises QuantboardError for a part of a GPU (MIG), which has no clocks, power and energy
+    readings of its own.
     """
     import pynvml
 
-    every = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
-    asked = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if asked is None:
-        return every
-    found = []
-    for name in (part.strip() for part in asked.split(",")):
+    handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+    names = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if names is None:
+        return handles
+    usable = []
+    for name in (part.strip() for part in names.split(",")):
         if name.startswith("MIG-"):
             raise QuantboardError(
-                f"CUDA_VISIBLE_DEVICES: {name}: a part of a GPU (MIG) cannot be measured, its clocks and energy are not its own; "
-                "name a whole GPU by its number or GPU-uuid, or make it empty to use the processor alone"
+                f"CUDA_VISIBLE_DEVICES: {name}: a part of a GPU (MIG) cannot be measured, since it shares clocks and energy; "
+                "name a whole GPU by its number or UUID, or set the variable to '' to use the CPU alone"
             )
         if name.isdigit():
-            fitting = every[int(name) : int(name) + 1]
+            matches = handles[int(name) : int(name) + 1]
         else:
-            fitting = [one for one in every if name.startswith("GPU-") and uuid(one).startswith(name)]
-        if len(fitting) != 1:
+            matches = [handle for handle in handles if name.startswith("GPU-") and uuid(handle).startswith(name)]
+        if len(matches) != 1:
             break
-        found += fitting
-    return found
+        usable += matches
+    return usable
 
 
 def uuid(handle: Any) -> str:
     import pynvml
 
-    return str(_known(lambda: pynvml.nvmlDeviceGetUUID(handle)) or "")
+    return str(_supported(lambda: pynvml.nvmlDeviceGetUUID(handle)) or "")
 
 
 @cache
@@ -87,31 +88,31 @@ def open_device() -> tuple[Any, str]:
         return None, "nvidia-ml-py is not installed"
     try:
         pynvml.nvmlInit()
-        found = visible()
+        handles = visible()
     except pynvml.NVMLError as error:
-        return None, f"no NVIDIA driver answers ({error})"
-    return (found[0], "") if found else (None, "CUDA_VISIBLE_DEVICES leaves no GPU")
+        return None, f"no NVIDIA driver found ({error})"
+    return (handles[0], "") if handles else (None, "CUDA_VISIBLE_DEVICES hides every GPU")
 
 
 def joules(handle: Any) -> float | None:
-    """The board's energy since the driver was loaded."""
+    """The board's energy since the driver was loaded, in joules; None where it does not count it."""
     import pynvml
 
-    value = _known(lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle))
+    value = _supported(lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle))
     return None if value is None else value / 1000
 
 
 def sample(handle: Any) -> GpuSample:
     import pynvml
 
-    power = _known(lambda: pynvml.nvmlDeviceGetPowerUsage(handle))
-    mask = int(_known(lambda: pynvml.nvmlDeviceGetCurrentClocksEventReasons(handle)) or 0)
-    processes = _known(lambda: pynvml.nvmlDeviceGetComputeRunningProcesses(handle))
-    memory = _known(lambda: pynvml.nvmlDeviceGetMemoryInfo(handle).used)
+    power = _supported(lambda: pynvml.nvmlDeviceGetPowerUsage(handle))
+    mask = int(_supported(lambda: pynvml.nvmlDeviceGetCurrentClocksEventReasons(handle)) or 0)
+    processes = _supported(lambda: pynvml.nvmlDeviceGetComputeRunningProcesses(handle))
+    memory = _supported(lambda: pynvml.nvmlDeviceGetMemoryInfo(handle).used)
     return GpuSample(
-        sm_mhz=_known(lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM)),
-        memory_mhz=_known(lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_MEM)),
-        celsius=_known(lambda: pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU)),
+        sm_mhz=_supported(lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM)),
+        memory_mhz=_supported(lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_MEM)),
+        celsius=_supported(lambda: pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU)),
         watts=None if power is None else power / 1000,
         reasons=tuple(name for name, bit in REASONS.items() if mask & getattr(pynvml, bit, 0)),
         processes=None if processes is None else len(processes),
@@ -120,18 +121,21 @@ def sample(handle: Any) -> GpuSample:
 
 
 def process_bytes(handle: Any, pid: int) -> int | None:
-    """Device memory that the driver accounts to a process, its CUDA context included; None where it does not say, as in
-    most containers, whose numbers of processes are not the driver's."""
+    """Device memory of a process, its CUDA context included; None where the driver does not know the process. That is so in most
+    containers, which number processes in their own way."""
     import pynvml
 
-    found = _known(lambda: pynvml.nvmlDeviceGetComputeRunningProcesses(handle)) or ()
-    return next((int(one.usedGpuMemory) for one in found if one.pid == pid and one.usedGpuMemory is not None), None)
+    for process in _supported(lambda: pynvml.nvmlDeviceGetComputeRunningProcesses(handle)) or ():
+        if process.pid == pid and process.usedGpuMemory is not None:
+            return int(process.usedGpuMemory)
+    return None
 
 
-def _known(ask: Callable[[], Any]) -> Any:
+def _supported(query: Callable[[], Any]) -> Any:
+    """What NVML answers, or None where this board or driver does not support the query."""
     import pynvml
 
     try:
-        return ask()
+        return query()
     except pynvml.NVMLError:
         return None

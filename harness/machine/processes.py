@@ -1,4 +1,4 @@
-"""Processes that the runner starts: they die with it, their output is kept, and how they ended is told in words."""
+"""Child processes of the runner: they end when it ends, their output goes to a log, and how they ended is put in words."""
 
 from __future__ import annotations
 
@@ -18,27 +18,30 @@ from types import TracebackType
 from typing import Any, Self
 
 USER_FAULT = 3
-"""Exit code when a job ends in a fault that is not ours: its last line on stdout tells what."""
+"""Exit code of a job that ends in a fault of the user's input or machine; its last line on stdout is the message."""
 
 
 INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""
 
 
 PR_SET_PDEATHSIG = 1
+"""prctl(2)'s option, from linux/prctl.h."""
 
 
 REPLIES = "QUANTBOARD_REPLIES"
-"""Names, in the environment of a `Served` process, the file descriptor of its answers."""
+"""Environment variable of a `ServerProcess` that holds the number of the file descriptor for its answers."""
 
 
 KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
-"""glibc's settings (mallopt(3)) by which freed memory stays with the process. By default each large tensor is mapped and
-faulted in anew: an eighth of a training's time on a CPU, and half of a simulation's. Other C libraries do not read them."""
+"""Settings of glibc (mallopt(3)) that keep freed memory in the process. By default each large tensor is mapped and its pages
+are faulted in again, which takes an eighth of a training's time on a CPU and half of a simulation's. Other C libraries ignore
+them."""
 
 
 @dataclass(frozen=True)
-class Ended:
-    """How a process ended. reason is empty when it ended well; log holds the last lines it wrote."""
+class ProcessResult:
+    """How a process ended. reason: empty after exit code 0. log: the last lines that it wrote."""
 
     code: int
     reason: str
@@ -46,13 +49,12 @@ class Ended:
 
 
 def die_with_parent() -> None:
-    """Called first thing in a child: a runner killed by SIGKILL must not leave it running (Linux's parent-death signal).
-
-    Without a runner, started by hand, a child outlives the shell that it was started from."""
+    """Make the kernel kill this process when the runner dies, even by SIGKILL (Linux's parent-death signal). A child calls this
+    first. Without a runner, when a child was started by hand, it does nothing."""
     parent = os.environ.get("QUANTBOARD_PARENT")
     if parent and sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != int(parent):  # it died before we asked
+        if os.getppid() != int(parent):  # the runner died before the call above
             os._exit(1)
 
 
@@ -65,12 +67,14 @@ def run_module(
     show: bool = False,
     threads: int | None = None,
     keep_memory: bool = False,
-) -> Ended:
-    """Run `python -m module job` to its end in a session of its own; everything it prints goes to `log`, or with `show`
-    its standard error to this terminal (progress bars) and only its standard output to `log`. keep_memory: with
-    KEEP_MEMORY, for work whose speed and memory are no figures of a backend; what the caller has set itself stays.
+) -> ProcessResult:
+    """Run `python -m module job` to its end, in a session of its own.
 
-    On KeyboardInterrupt the child gets SIGINT and ten seconds to save what it can; a second Ctrl-C kills it at once.
+    log: gets all output. show: standard error (progress bars) goes to this terminal instead. timeout: seconds after which the
+    child is killed. threads: of OpenMP, MKL and OpenBLAS. keep_memory: sets KEEP_MEMORY, unless the caller's environment does,
+    for work whose speed and memory are not figures of a backend.
+
+    On KeyboardInterrupt the child gets SIGINT and ten seconds to save its state; a second Ctrl-C kills it at once.
     """
     with log.open("ab") as output:
         child = subprocess.Popen(
@@ -78,12 +82,12 @@ def run_module(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=None if show else output,
-            env={**(KEEP_MEMORY if keep_memory else {}), **_environment(threads)},
+            env={**(KEEP_MEMORY if keep_memory else {}), **child_environment(threads)},
             start_new_session=True,
         )
         try:
             code = _wait(child, timeout)
-            reason = how_it_ended(code)
+            reason = describe_exit(code)
         except subprocess.TimeoutExpired:
             _stop(child, signal.SIGKILL)
             code, reason = child.returncode, f"took longer than {timeout:.0f} s and was stopped"
@@ -94,16 +98,17 @@ def run_module(
                 if child.poll() is None:
                     _stop(child, signal.SIGKILL)
             raise
-    return Ended(code, reason, tail(log))
+    return ProcessResult(code, reason, tail(log))
 
 
-def _environment(threads: int | None) -> dict[str, str]:
+def child_environment(threads: int | None) -> dict[str, str]:
+    """This process's environment with what every child needs; threads: of OpenMP, MKL and OpenBLAS, None leaves them alone."""
     environment = {
         **os.environ,
         "QUANTBOARD_PARENT": str(os.getpid()),
         "TOKENIZERS_PARALLELISM": "true",
         "PYTHONUNBUFFERED": "1",
-        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # NVML's: what is watched is what is used
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # NVML's order, so that the GPU that is used is the one that is watched
     }
     if threads:
         environment |= {
@@ -114,37 +119,37 @@ def _environment(threads: int | None) -> dict[str, str]:
     return environment
 
 
-class Gone(Exception):
-    """A `Served` process that ended, or does not answer; says how."""
+class ProcessDied(Exception):
+    """A `ServerProcess` ended or does not answer; the message says how."""
 
 
-class Served:
-    """`with Served(module, job, log) as one:` a process that answers questions, JSON lines, until it is left.
+class ServerProcess:
+    """`with ServerProcess(module, job, log) as process:` a child process that answers requests until the block ends.
 
-    It reads them from its standard input and writes answers to the descriptor that REPLIES names, so that nothing that a
-    library prints gets between; what it prints goes to `log`.
+    Requests and answers are JSON, a line each. The child reads requests from its standard input and writes answers to the
+    descriptor that REPLIES names; whatever it and its libraries print goes to `log`, so that it cannot mix with the answers.
     """
 
     def __init__(self, module: str, job: Path, log: Path, *, threads: int | None = None) -> None:
         self._log = log
         with log.open("ab") as output:
-            mine, its = os.pipe()
+            read_end, write_end = os.pipe()
             try:
                 self._child = subprocess.Popen(
                     [sys.executable, "-m", module, str(job)],
                     stdin=subprocess.PIPE,
                     stdout=output,
                     stderr=output,
-                    pass_fds=[its],
-                    env=_environment(threads) | {REPLIES: str(its)},
+                    pass_fds=[write_end],
+                    env=child_environment(threads) | {REPLIES: str(write_end)},
                     start_new_session=True,
                 )
             except OSError:
-                os.close(mine)
+                os.close(read_end)
                 raise
             finally:
-                os.close(its)
-        self._replies, self._rest = mine, b""
+                os.close(write_end)
+        self._replies, self._buffer = read_end, b""
 
     def __enter__(self) -> Self:
         return self
@@ -154,7 +159,7 @@ class Served:
     ) -> None:
         os.close(self._replies)
         assert self._child.stdin is not None
-        with contextlib.suppress(OSError):  # it may be gone
+        with contextlib.suppress(OSError):  # it may have ended
             self._child.stdin.close()
         if error is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -162,55 +167,55 @@ class Served:
         self.stop()
 
     def stop(self) -> None:
-        """At once."""
+        """Kill the process at once, if it still runs."""
         if self._child.poll() is None:
             _stop(self._child, signal.SIGKILL)
 
-    def send(self, question: Mapping[str, Any]) -> bool:
-        """Raises Gone."""
+    def send(self, request: Mapping[str, Any]) -> bool:
+        """Send a request. Always true. Raises ProcessDied."""
         assert self._child.stdin is not None
         try:
-            self._child.stdin.write(json.dumps(question).encode() + b"\n")
+            self._child.stdin.write(json.dumps(request).encode() + b"\n")
             self._child.stdin.flush()
         except OSError:
-            raise self._gone() from None
+            raise self._died() from None
         return True
 
     def receive(self, timeout: float) -> Any:
-        """The answer to what was sent. Raises Gone."""
-        until = time.monotonic() + timeout
-        while b"\n" not in self._rest:
-            if not select.select([self._replies], [], [], max(0.0, until - time.monotonic()))[0]:
+        """The answer to the last request. timeout: in seconds, after which the process is killed. Raises ProcessDied."""
+        deadline = time.monotonic() + timeout
+        while b"\n" not in self._buffer:
+            if not select.select([self._replies], [], [], max(0.0, deadline - time.monotonic()))[0]:
                 _stop(self._child, signal.SIGKILL)
-                raise Gone(f"no answer within {timeout:.0f} s")
-            more = os.read(self._replies, 1 << 16)
-            if not more:
-                raise self._gone()
-            self._rest += more
-        line, _, self._rest = self._rest.partition(b"\n")
+                raise ProcessDied(f"no answer within {timeout:.0f} s")
+            chunk = os.read(self._replies, 1 << 16)
+            if not chunk:
+                raise self._died()
+            self._buffer += chunk
+        line, _, self._buffer = self._buffer.partition(b"\n")
         return json.loads(line)
 
-    def _gone(self) -> Gone:
+    def _died(self) -> ProcessDied:
         try:
             code = self._child.wait(10)
         except subprocess.TimeoutExpired:
             _stop(self._child, signal.SIGKILL)
             code = self._child.returncode
-        return Gone("; ".join((how_it_ended(code) or "its process ended", *tail(self._log, 1))))
+        return ProcessDied("; ".join((describe_exit(code) or "its process ended", *tail(self._log, 1))))
 
 
 def _wait(child: subprocess.Popen[bytes], timeout: float) -> int:
-    """`child.wait(timeout)`, which looks twenty times a second, asleep until the child ends: it may be measuring."""
+    """`child.wait(timeout)` without its polling twenty times a second, which could disturb a child that measures."""
     if hasattr(os, "pidfd_open"):
         try:
-            end = os.pidfd_open(child.pid)
+            descriptor = os.pidfd_open(child.pid)
         except OSError:  # an old kernel, or a sandbox
             return child.wait(timeout)
         try:
-            if not select.select([end], [], [], timeout)[0]:
+            if not select.select([descriptor], [], [], timeout)[0]:
                 raise subprocess.TimeoutExpired(child.args, timeout)
         finally:
-            os.close(end)
+            os.close(descriptor)
     return child.wait(timeout)
 
 
@@ -225,8 +230,8 @@ def _stop(child: subprocess.Popen[bytes], number: signal.Signals, patience: floa
         child.wait()
 
 
-def how_it_ended(code: int) -> str:
-    """In words; nothing where a process ended well."""
+def describe_exit(code: int) -> str:
+    """How a process with this return code ended, in words; empty after exit code 0."""
     if code >= 0:
         return "" if code == 0 else f"its process ended with exit code {code}"
     name = signal.Signals(-code).name
@@ -235,7 +240,7 @@ def how_it_ended(code: int) -> str:
 
 
 def tail(log: Path, lines: int = 15) -> tuple[str, ...]:
-    """The last lines of a log, progress bars' carriage returns resolved."""
+    """The last lines of a log that are not blank; of a progress bar, only what it showed last."""
     if not log.exists():
         return ()
     text = log.read_bytes()[-20_000:].decode(errors="replace")

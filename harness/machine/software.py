@@ -1,3 +1,5 @@
+"""Versions of installed packages, and which code runs."""
+
 from __future__ import annotations
 
 import hashlib
@@ -12,16 +14,17 @@ from harness.machine import paths
 
 
 def software(distributions: Iterable[str]) -> dict[str, str]:
-    """Installed versions. `a|b` is the first of the two that is installed; what is not installed is left out."""
-    found = {"python": platform.python_version()}
+    """Versions by distribution name, Python's included. `a|b` means the first of the two that is installed; distributions that
+    are not installed are left out."""
+    versions = {"python": platform.python_version()}
     for choice in distributions:
         for name in choice.split("|"):
             try:
-                found[name] = version(name)
+                versions[name] = version(name)
                 break
             except PackageNotFoundError:
                 continue
-    return found
+    return versions
 
 
 def commit() -> tuple[str | None, bool | None]:
@@ -41,19 +44,19 @@ def commit() -> tuple[str | None, bool | None]:
 
 
 def code_digest() -> str:
-    """Hash of our own source files, as they are now: what processes that start now will run."""
+    """Hash of our own source files as they are now, which is the code that processes started from now on run."""
     top = Path(__file__).resolve().parents[2]
     trees = [tree_digest(top / name, "*.py") for name in ("harness", "backends", "tasks")]
     return hashlib.sha256("".join(trees).encode()).hexdigest()[:16]
 
 
 def tree_digest(folder: Path, pattern: str = "*") -> str:
-    """Hash of the names and contents of all files below a folder."""
-    found = hashlib.sha256()
+    """SHA-256 of the names and contents of all files below a folder whose names match `pattern`."""
+    tree = hashlib.sha256()
     for path in sorted(folder.rglob(pattern)):
         if path.is_file():
-            found.update(f"{path.relative_to(folder)}\n".encode() + hashlib.sha256(path.read_bytes()).digest())
-    return found.hexdigest()
+            tree.update(f"{path.relative_to(folder)}\n".encode() + hashlib.sha256(path.read_bytes()).digest())
+    return tree.hexdigest()
 
 
 def _git(home: Path, *words: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from backends import BackendError
 from backends.fake_quant.schemes import get_scheme
 from harness.errors import CheckpointError
-from harness.machine.digests import _read, digest, file_hash
+from harness.machine.digests import digest, file_hash, read_text
 from harness.plan.spec import CheckpointSpec
 from tasks.base import DataRef
 
@@ -63,9 +63,9 @@ def _folder(source: str, path: Path, extra: tuple[str, ...]) -> Source:
 
 def _hub(source: str, name: str, hub: bool, revision: str | None) -> Source:
     cache = _hub_cache(name)
-    main = _read(cache / "refs" / "main")
+    main = read_text(cache / "refs" / "main")
     there = bool(main) and (cache / "snapshots" / str(main) / "model.safetensors").is_file()
-    local = main if there else _read(cache / "refs" / KEPT) or main
+    local = main if there else read_text(cache / "refs" / KEPT) or main
     copied = any((cache / "snapshots").glob("*/model.safetensors"))
     identity = {"revision": revision or local or "unresolved"}
     if hub or copied:

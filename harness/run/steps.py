@@ -12,7 +12,7 @@ from backends import get_backend
 from harness.checkpoints.origin import content, stale_parent
 from harness.errors import MOVE_CACHE, disk_fault
 from harness.machine.digests import digest
-from harness.machine.processes import USER_FAULT, Ended, run_module
+from harness.machine.processes import USER_FAULT, ProcessResult, run_module
 from harness.plan.spec import Cell, CheckpointSpec, folder_of
 from harness.records.schema import Record
 from harness.run.assemble import make_record, measured_record
@@ -99,7 +99,7 @@ def ensure_checkpoint(spec: CheckpointSpec, run: Run) -> Outcome | None:
     return outcome
 
 
-def _checkpoint_outcome(spec: CheckpointSpec, ended: Ended) -> Outcome:
+def _checkpoint_outcome(spec: CheckpointSpec, ended: ProcessResult) -> Outcome:
     if ended.code == USER_FAULT and ended.log:
         try:
             told = json.loads(ended.log[-1])

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.machine.processes import Gone, Served
+from harness.machine.processes import ProcessDied, ServerProcess
 from harness.measure.conditions import Counters, conditions_between
 from harness.measure.turns import Schedule, of_work, processors, schedule
 from harness.plan.spec import Cell
@@ -54,12 +54,12 @@ def take_turns(
     first = next(iter(jobs.values()))
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="quantboard-")))
-        served: dict[str, Served] = {}
+        served: dict[str, ServerProcess] = {}
         for place, (name, job) in enumerate(jobs.items()):
             path = folder / f"{place}.json"
             replace(job, mode="turns", out=folder / f"{place}.out", started=time.time()).write(path)
             log = folder / f"{place}.log"
-            served[name] = stack.enter_context(Served(module, path, log, threads=job.threads))
+            served[name] = stack.enter_context(ServerProcess(module, path, log, threads=job.threads))
         players = Players(served, lost)
         players.ask_all({"cpu": True}, START_SECONDS)  # answered when the session is there
         loads = {name: job.cell.measure.turns(job.cell.batch_sizes) for name, job in jobs.items()}
@@ -75,7 +75,7 @@ def take_turns(
 class Players:
     """The processes that are still there."""
 
-    def __init__(self, served: dict[str, Served], lost: Callable[[str, str], None]) -> None:
+    def __init__(self, served: dict[str, ServerProcess], lost: Callable[[str, str], None]) -> None:
         self._served, self._lost = served, lost
         self._restless: dict[str, int] = {}
         self.cpu: dict[str, float] = {}
@@ -110,13 +110,13 @@ class Players:
             one.stop()
             self._lost(name, why)
 
-    def _try(self, name: str, do: Callable[[Served], Any]) -> Any:
+    def _try(self, name: str, do: Callable[[ServerProcess], Any]) -> Any:
         one = self._served.get(name)
         if one is None:
             return None
         try:
             return do(one)
-        except Gone as gone:
+        except ProcessDied as gone:
             self._drop(name, str(gone))
             return None
 

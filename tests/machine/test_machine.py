@@ -1,4 +1,4 @@
-"""The machine as found: quotas and topology from made-up kernel files, the checkout from real git."""
+"""The machine: quotas and topology from made-up kernel files, the checkout from real git."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def kernel_files(root: Path, files: dict[str, str]) -> Path:
     return root
 
 
-def test_a_machine_is_plain_data_and_does_not_tell_its_name() -> None:
+def test_a_machine_is_plain_data_without_its_host_name() -> None:
     machine = hardware.describe()
     content = machine.as_dict()
     text = json.dumps(content)
@@ -106,8 +106,8 @@ def test_quotas_of_containers(tmp_path: Path, files: dict[str, str], expected: f
 
 
 def test_software_is_the_first_that_is_installed() -> None:
-    found = software.software(("no-such-thing|numpy", "not-there-either"))
-    assert found == {"python": platform.python_version(), "numpy": np.__version__}
+    versions = software.software(("no-such-thing|numpy", "not-there-either"))
+    assert versions == {"python": platform.python_version(), "numpy": np.__version__}
 
 
 def test_importing_it_costs_nothing() -> None:
@@ -150,9 +150,7 @@ def test_a_checkout_has_a_commit_and_results_do_not_make_it_dirty(
     assert software.commit() == (sha, True)
 
 
-def test_code_from_elsewhere_has_not_the_commit_of_the_checkout_it_is_used_in(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_installed_package_has_no_commit_inside_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An installed package, also one in a virtual environment inside the checkout, may be of any commit."""
     kernel_files(tmp_path, {"suites/schema.json": "{}", "harness/machine/hardware.py": ""})
     git(tmp_path, "init", "-q")

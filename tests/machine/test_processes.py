@@ -1,4 +1,4 @@
-"""Processes: how they ended is told in words, and they die with their parent."""
+"""Child processes: how they ended is put in words, and they die with their parent."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from harness.machine.processes import KEEP_MEMORY, Gone, Served, run_module, tail
+from harness.machine.processes import KEEP_MEMORY, ProcessDied, ServerProcess, run_module, tail
 
 
 def module(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    (folder / "the_child.py").write_text(text)
+    (folder / "child_module.py").write_text(text)
     monkeypatch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{Path(__file__).resolve().parents[2]}")
-    return "the_child"
+    return "child_module"
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
     assert faults[1] < 0.1 * pages
 
 
-def test_one_that_hangs_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_hangs_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = module(tmp_path, "print('last words', flush=True)\nimport time; time.sleep(600)", monkeypatch)
     start = time.monotonic()
     ended = run_module(name, tmp_path / "job", tmp_path / "log", timeout=3)
@@ -125,41 +125,41 @@ import json, os, sys, time
 print("a library says hello")
 replies = os.fdopen(int(os.environ["QUANTBOARD_REPLIES"]), "w")
 for line in sys.stdin:
-    asked = json.loads(line)
-    if "sleep" in asked:
-        time.sleep(asked["sleep"])
-    if "die" in asked:
+    request = json.loads(line)
+    if "sleep" in request:
+        time.sleep(request["sleep"])
+    if "die" in request:
         print("out of something", flush=True)
         os._exit(9)
-    print(json.dumps({"twice": 2 * asked["number"]}), file=replies, flush=True)
+    print(json.dumps({"twice": 2 * request["number"]}), file=replies, flush=True)
 open(sys.argv[1] + ".left", "w").close()
 """
 
 
-def test_one_that_answers_is_left_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_process_answers_until_the_block_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = module(tmp_path, ANSWERS, monkeypatch)
-    with Served(name, tmp_path / "job", tmp_path / "log") as one:
+    with ServerProcess(name, tmp_path / "job", tmp_path / "log") as process:
         for number in (1, 20):
-            one.send({"number": number})
-            assert one.receive(60) == {"twice": 2 * number}
+            process.send({"number": number})
+            assert process.receive(60) == {"twice": 2 * number}
     assert (tmp_path / "job.left").exists()
     assert tail(tmp_path / "log") == ("a library says hello",)
 
 
 @pytest.mark.parametrize(
-    ("asked", "told"), [({"die": 1}, "exit code 9; out of something"), ({"sleep": 600}, "no answer within 2 s")]
+    ("request_", "message"), [({"die": 1}, "exit code 9; out of something"), ({"sleep": 600}, "no answer within 2 s")]
 )
-def test_one_that_is_gone_says_how(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: dict[str, int], told: str
+def test_a_server_process_that_died_says_how(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request_: dict[str, int], message: str
 ) -> None:
     began = time.monotonic()
-    with Served(module(tmp_path, ANSWERS, monkeypatch), tmp_path / "job", tmp_path / "log") as one:
-        one.send({"number": 1})
-        one.receive(60)
-        one.send(asked)
-        with pytest.raises(Gone, match=told):
-            one.receive(2)
-        with pytest.raises(Gone):
-            one.send({"number": 1})
-            one.receive(2)
+    with ServerProcess(module(tmp_path, ANSWERS, monkeypatch), tmp_path / "job", tmp_path / "log") as process:
+        process.send({"number": 1})
+        process.receive(60)
+        process.send(request_)
+        with pytest.raises(ProcessDied, match=message):
+            process.receive(2)
+        with pytest.raises(ProcessDied):
+            process.send({"number": 1})
+            process.receive(2)
     assert time.monotonic() - began < 60

@@ -287,7 +287,7 @@ def test_the_gpu_is_the_one_that_cuda_may_use(
         (f"Board {number}", driver.nvmlDeviceGetUUID(f"gpu {number}")) for number in boards
     ]
     handle, why = nvidia.open_device()
-    assert (handle, why) == ((f"gpu {boards[0]}", "") if boards else (None, "CUDA_VISIBLE_DEVICES leaves no GPU"))
+    assert (handle, why) == ((f"gpu {boards[0]}", "") if boards else (None, "CUDA_VISIBLE_DEVICES hides every GPU"))
     assert machine_identity(replace(MACHINE, gpus=listed)).endswith(f"cores, Board {boards[0]}" if boards else "cores")
 
 

@@ -18,7 +18,7 @@ import harness.run.group
 import harness.run.steps
 from harness.checkpoints.make import check_inputs_unchanged, ensure
 from harness.errors import CheckpointError, QuantboardError
-from harness.machine.processes import KEEP_MEMORY, Ended, _environment
+from harness.machine.processes import KEEP_MEMORY, ProcessResult, child_environment
 from harness.plan.sources import corpus_identity, look_up
 from harness.plan.spec import Cell, folder_of
 from harness.run.assemble import state_of
@@ -164,9 +164,9 @@ def test_memory_is_kept_where_neither_speed_nor_memory_is_a_figure(
 ) -> None:
     kept: list[bool] = []
 
-    def run_module(*_: Any, keep_memory: bool = False, **__: Any) -> Ended:
+    def run_module(*_: Any, keep_memory: bool = False, **__: Any) -> ProcessResult:
         kept.append(keep_memory)
-        return Ended(1, "it ended", ())
+        return ProcessResult(1, "it ended", ())
 
     monkeypatch.setattr(harness.run.executor, "run_module", run_module)
     for mode in ("build", "accuracy", "speed"):
@@ -176,4 +176,4 @@ def test_memory_is_kept_where_neither_speed_nor_memory_is_a_figure(
     assert kept == [True, True, False, True]
     for setting in KEEP_MEMORY:
         monkeypatch.delenv(setting, raising=False)
-    assert not {*KEEP_MEMORY} & {*_environment(2)}
+    assert not {*KEEP_MEMORY} & {*child_environment(2)}

@@ -16,7 +16,7 @@ import harness.run.context
 import harness.run.executor
 import harness.run.group
 import harness.run.steps
-from harness.machine.processes import Served
+from harness.machine.processes import ServerProcess
 from harness.run.context import Measured, Run, work_folder
 from harness.run.group import _take_turns
 from harness.run.turns import Found, Players, take_turns, turn_groups
@@ -66,10 +66,10 @@ def test_one_that_is_lost_is_named_and_the_others_go_on(bench: Bench) -> None:
     assert alone == {"a": [], "broken": []} and list(lost) == ["broken"]
 
 
-def answering(folder: Path, name: str, answers: list[dict[str, Any]]) -> Served:
+def answering(folder: Path, name: str, answers: list[dict[str, Any]]) -> ServerProcess:
     job = folder / f"{name}.json"
     job.write_text(json.dumps(answers))
-    return Served("tests.run.answering", job, folder / f"{name}.log")
+    return ServerProcess("tests.run.answering", job, folder / f"{name}.log")
 
 
 def test_one_whose_threads_do_not_rest_is_left_out_and_what_the_lost_used_is_known(tmp_path: Path) -> None:
