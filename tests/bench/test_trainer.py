@@ -98,7 +98,7 @@ def by_us(features: Features, folder: Path, precision: str) -> float:
     )
     model = build_model(BertForSequenceClassification, None, config(), 0, "cpu")
     started = time.perf_counter()
-    train(model, features, settings, seed=0, states=folder, device="cpu", say=lambda line: None)
+    train(model, features, settings, seed=0, states=folder, device="cpu", log=lambda line: None)
     return time.perf_counter() - started
 
 

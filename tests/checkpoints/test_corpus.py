@@ -18,14 +18,14 @@ from transformers import BertConfig, BertForMaskedLM
 
 from harness.checkpoints.make import check_inputs_unchanged, ensure
 from harness.checkpoints.training import augment
-from harness.checkpoints.training.augment import Option, Pieces, augmented, exchange
+from harness.checkpoints.training.augment import Replaceable, Vocabulary, augmented, replace_words
 from harness.checkpoints.training.corpus import (
     Row,
     describe_corpus,
     documents,
-    kept_sequences,
     read_sequences,
     text_features,
+    write_sequences,
 )
 from harness.checkpoints.training.glove import nearest
 from harness.checkpoints.training.masked_lm import MaskedLM, masked_lm_loss
@@ -108,7 +108,7 @@ def test_sequences_that_a_killed_process_left_half_written_are_made_anew(tmp_pat
     half.mkdir()
     (half / "input_ids").write_bytes(b"half")
     (half / "stray").write_bytes(b"")
-    folder = kept_sequences(tmp_path / "text", lambda: iter([whole]), 4)
+    folder = write_sequences(tmp_path / "text", lambda: iter([whole]), 4)
     assert not half.exists()
     assert not (folder / "stray").exists()
     found = read_sequences(folder, 4)
@@ -128,9 +128,9 @@ def test_two_that_want_the_same_sequences_make_them_once(tmp_path: Path) -> None
         raise AssertionError("made twice")
 
     with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(kept_sequences, tmp_path / "text", rows, 2)
+        first = pool.submit(write_sequences, tmp_path / "text", rows, 2)
         assert begun.wait(60)
-        second = pool.submit(kept_sequences, tmp_path / "text", never, 2)
+        second = pool.submit(write_sequences, tmp_path / "text", never, 2)
         time.sleep(0.2)  # enough for the second to begin, were it allowed to
         go_on.set()
         assert first.result(60) == second.result(60)
@@ -157,7 +157,7 @@ def test_what_is_no_file_is_no_text(tmp_path: Path) -> None:
     ("content", "line"),
     [
         (b"\n\n", "corpus: its files hold no text; put plain text into corpus/*.txt"),
-        (b"caf\xe9\n", "a.txt: is not UTF-8; convert it"),
+        (b"caf\xe9\n", "a.txt: is not UTF-8; convert it to UTF-8"),
     ],
 )
 def test_a_corpus_without_text_is_one_line(tmp_path: Path, content: bytes, line: str) -> None:
@@ -243,8 +243,8 @@ def test_blanks_are_what_transformers_puts_out() -> None:
 def test_words_of_one_piece_and_of_several() -> None:
     text = "the museum of verymadeupword opened in 1999 ."
     ids = np.array(TOKENIZER.encode(text).ids)
-    pieces = Pieces(TOKENIZER)
-    assert [words(ids[[at]])[0] for at in pieces.words(ids)] == ["the", "museum", "of", "opened", "in"]
+    pieces = Vocabulary(TOKENIZER)
+    assert [words(ids[[at]])[0] for at in pieces.single_token_words(ids)] == ["the", "museum", "of", "opened", "in"]
     ((start, end, word),) = pieces.split_words(ids)
     assert word == "verymadeupword"
     assert words(ids[start:end])[0] in word
@@ -252,9 +252,9 @@ def test_words_of_one_piece_and_of_several() -> None:
 
 def test_a_word_is_exchanged_with_its_probability() -> None:
     ids, types = np.arange(10, 18), np.array([0, 0, 0, 0, 1, 1, 1, 1])
-    options = [Option(1, 2, np.array([90, 91])), Option(4, 6, [np.array([95, 96, 97])])]
+    options = [Replaceable(1, 2, np.array([90, 91])), Replaceable(4, 6, [np.array([95, 96, 97])])]
     draw = np.random.default_rng(0)
-    made = [exchange(ids, types, options, 0.4, draw) for _ in range(2000)]
+    made = [replace_words(ids, types, options, 0.4, draw) for _ in range(2000)]
     first = np.mean([one[1] in (90, 91) for one, _ in made])
     assert 0.36 < first < 0.44
     assert 0.4 < np.mean([one[1] == 90 for one, _ in made if one[1] != 11]) < 0.6
@@ -264,7 +264,7 @@ def test_a_word_is_exchanged_with_its_probability() -> None:
     assert one.tolist() == [10, one[1], 12, 13, 95, 96, 97, 16, 17]
     assert kinds.tolist() == [0, 0, 0, 0, 1, 1, 1, 1, 1]
     assert next(one.tolist() for one, _ in made if len(one) == 8 and one[1] == 11) == ids.tolist()
-    assert exchange(ids, types, options, 1.0, draw)[0].tolist()[4:7] == [95, 96, 97]
+    assert replace_words(ids, types, options, 1.0, draw)[0].tolist()[4:7] == [95, 96, 97]
 
 
 def test_neighbours_are_the_nearest_by_cosine(tmp_path: Path) -> None:
@@ -275,10 +275,16 @@ def test_neighbours_are_the_nearest_by_cosine(tmp_path: Path) -> None:
     file.write_text("good 1 0\ngreat 9 1\nat name@domain.com 1 0\nfine 2 1\n")  # as glove.840B has them
     assert nearest(file, {"good"}, 2) == {"good": ["great", "fine"]}
     for content, line in (
-        ("a 1 0\nb 1\n", "glove.txt: line 2: not as many finite numbers as before"),
-        ("a 1 x\n", "glove.txt: line 1: not a word and its numbers"),
-        ("a 1 nan\n", "glove.txt: line 1: not as many finite numbers as before"),
-        ("a 1 0\nb 1 2 3\n", "glove.txt: line 2: not as many finite numbers as before"),
+        (
+            "a 1 0\nb 1\n",
+            "glove.txt: line 2: not as many finite numbers as on the lines before; download the file again",
+        ),
+        ("a 1 x\n", "glove.txt: line 1: not a word and its numbers; give GloVe vectors as text"),
+        ("a 1 nan\n", "glove.txt: line 1: not as many finite numbers as on the lines before; download the file again"),
+        (
+            "a 1 0\nb 1 2 3\n",
+            "glove.txt: line 2: not as many finite numbers as on the lines before; download the file again",
+        ),
         ("", "glove.txt: holds no words; give GloVe vectors as text"),
     ):
         file.write_text(content)
@@ -325,37 +331,37 @@ def test_new_examples_are_different_and_have_their_originals_labels(cache: Path)
     rows = [tuple(ids[:length]) for ids, length in zip(made.input_ids, made.lengths, strict=True)]
     assert len(set(rows)) == len(rows)
     plain = features()
-    pieces = Pieces(TOKENIZER)
+    pieces = Vocabulary(TOKENIZER)
     for number in (0, 1):
         original = plain.input_ids[number, : plain.lengths[number]]
         of_it = [np.array(row) for row, at in zip(rows, made.example_index, strict=True) if at == number]
         assert np.array_equal(of_it[0], original)
-        places = set(pieces.words(original))
+        places = set(pieces.single_token_words(original))
         for one in of_it[1:]:
             changed = np.flatnonzero(one != original)
             assert set(changed) <= places
-            assert pieces.whole[one[changed]].all()
+            assert pieces.is_word[one[changed]].all()
 
 
 def test_candidates_are_the_likeliest_whole_words(cache: Path) -> None:
     """Against transformers' own fill-in of one masked word."""
     folder = ensure(WORDS, cache)
-    pieces, plain = Pieces(TOKENIZER), features()
+    pieces, plain = Vocabulary(TOKENIZER), features()
     found = next(augment.candidates(plain, folder, pieces, 3, cache / "kept", "cpu"))
     model: Any = BertForMaskedLM.from_pretrained(folder).train(False)
     option = found[1]
     ids = torch.from_numpy(plain.input_ids[0, : plain.lengths[0]].astype(np.int64))[None]
     ids[0, option.start] = piece("[MASK]")
     logits = model(input_ids=ids).logits[0, option.start]
-    whole = [at for at in logits.argsort(descending=True).tolist() if pieces.whole[at]]
-    assert set(np.asarray(option.choices).tolist()) <= set(whole[:6])  # bf16 moves near ties
+    whole = [at for at in logits.argsort(descending=True).tolist() if pieces.is_word[at]]
+    assert set(np.asarray(option.candidates).tolist()) <= set(whole[:6])  # bf16 moves near ties
 
 
 def test_new_examples_follow_from_the_seed_and_are_kept(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ensure(WORDS, cache)
     first = augmented(features(), student(), TOKENIZER, cache, "cpu")
     with monkeypatch.context() as patch:
-        patch.setattr(augment, "_model", None)  # candidates are kept whatever the seed is
+        patch.setattr(augment, "load_masked_lm", None)  # candidates are kept whatever the seed is
         again = augmented(features(), student(), TOKENIZER, cache, "cpu")
         other = augmented(features(), student(seed=4), TOKENIZER, cache, "cpu")
     assert np.array_equal(first.input_ids, again.input_ids)
@@ -417,7 +423,7 @@ def test_a_model_without_the_head_is_one_line(encoder: Path, cache: Path) -> Non
     with pytest.raises(CheckpointError) as caught:
         augmented(features(), spec, TOKENIZER, cache, "cpu")
     assert str(caught.value) == (
-        "augment.masked_lm: it has no head that fills in words; name a masked language model, or give augment.train"
+        "augment.masked_lm: it has no head that predicts masked tokens; name a masked language model, or give augment.train"
     )
     trained = ensure(
         on_text(model="w", recipe="masked_lm", source=str(encoder), architecture=None, train=train(max_steps=1)), cache

@@ -78,11 +78,11 @@ def test_a_batch_is_shared_whole_and_weighed() -> None:
     for rows, size in ((8, 2), (7, 2), (1, 2), (5, 3), (2, 4)):
         batch = np.arange(10, 10 + rows)
         values = torch.arange(10.0, 10 + rows)
-        parts = [ProcessGroup(rank, size).share(batch) for rank in range(size)]
+        parts = [ProcessGroup(rank, size).split_batch(batch) for rank in range(size)]
         assert [int(row) for part, weight in parts if weight for row in part] == batch.tolist()
         means = [float(values[torch.from_numpy(part - 10)].mean()) * weight for part, weight in parts]
         assert sum(means) / size == pytest.approx(float(values.mean()))
-    assert ProcessGroup().share(batch)[1] == 1.0
+    assert ProcessGroup().split_batch(batch)[1] == 1.0
 
 
 # batches of 7 are unequal parts; the last of an epoch has fewer rows than there are processes

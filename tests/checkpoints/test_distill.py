@@ -18,9 +18,9 @@ from harness.checkpoints.training.distill_losses import (
     hidden_loss,
     intermediate_loss,
     layer_map,
-    look_inside,
     prediction_loss,
     register_scores_attention,
+    run_encoder,
     soft_cross_entropy,
 )
 from harness.errors import CheckpointError
@@ -104,7 +104,7 @@ def batch() -> dict[str, torch.Tensor]:
 def test_what_goes_on_inside_is_what_transformers_tells() -> None:
     """Softmax of our scores is transformers' attention probabilities; hidden states and outputs are the same."""
     ours, theirs = encoder(3, 8, 1), encoder(3, 8, 1, "eager")
-    seen = look_inside(ours, batch())
+    seen = run_encoder(ours, batch())
     told = theirs(**batch(), output_hidden_states=True, output_attentions=True)
     assert len(seen.scores) == 3
     for mine, other in zip(seen.scores, told.attentions, strict=True):
@@ -121,7 +121,7 @@ def test_a_mimic_maps_its_layers_and_its_embeddings() -> None:
     student, teacher = encoder(2, 8, 1), encoder(4, 12, 2)
     model = StudentWithProjection(student, 12, layer_map("s", 2, 4))
     loss = intermediate_loss(teacher)(model, {**batch(), "labels": torch.zeros(2)})
-    inside = [look_inside(one, batch()) for one in (student, teacher)]
+    inside = [run_encoder(one, batch()) for one in (student, teacher)]
     expected = 0.0
     for m in (0, 1, 2):
         mine = inside[0].hidden[m] @ model.projection.weight.T + model.projection.bias

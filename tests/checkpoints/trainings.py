@@ -79,7 +79,7 @@ def run(
         device="cpu",
         loss_of=loss,
         made_from=made_from or {},
-        say=lines.append,
+        log=lines.append,
     )
     return {name: value.clone() for name, value in made.state_dict().items()}, trained, lines
 

@@ -263,7 +263,7 @@ def test_a_small_model_learns(name: str, epochs: float, wanted: float, tmp_path:
     }
     model = BertForSequenceClassification(BertConfig(vocab_size=len(sample_vocabulary()), **sizes))
     settings = TrainSettings(learning_rate=5e-4, epochs=epochs, warmup_ratio=0.1, group_by_length=False)
-    train(model, features, settings, seed=1, states=tmp_path, device="cpu", say=lambda _: None)
+    train(model, features, settings, seed=1, states=tmp_path, device="cpu", log=lambda _: None)
     examples = task.examples("validation")
     features = task.features(examples, tokenizer, shape)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Batches on which quantization ranges are found: training examples drawn with the seed."""
+"""Batches that quantization ranges are calibrated on: training examples that are drawn with the seed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 def calibration_batches(
     spec: CheckpointSpec, scheme: Scheme, task: Task, tokenizer: Tokenizer
 ) -> Iterator[dict[str, Any]]:
-    """As `Session.run` takes them, each padded to its own longest, or to the maximum where the scheme asks for it."""
+    """Batches as `Session.run` takes them, int64 arrays of (batch, length). Each is padded to its longest sequence, or to the
+    maximum length where padding takes part in what the scheme computes.
+
+    `spec.calibration` holds `samples`, the number of examples, and `batch_size`.
+    """
     settings = {"samples": 128, "batch_size": 16, **(spec.calibration or {})}
     examples = task.examples("train")
     drawn = np.sort(np.random.default_rng(spec.seed).permutation(len(examples))[: settings["samples"]])
@@ -27,21 +31,21 @@ def calibration_batches(
 
 
 def padded_length(scheme: Scheme, spec: CheckpointSpec) -> int | None:
-    """Tokens that every sequence is padded to; None for the longest of its batch."""
+    """The number of tokens that every sequence is padded to; None for the longest of its batch."""
     return spec.shape.max_length if scheme.computes_padding else None
 
 
 def _batches(features: Features, size: int, width: int | None) -> Iterator[dict[str, Any]]:
-    for at in range(0, len(features), size):
-        rows = slice(at, at + size)
+    for start in range(0, len(features), size):
+        rows = slice(start, start + size)
         lengths = features.lengths[rows]
-        tokens = width or int(lengths.max())
-        ids, types = (_padded(values[rows], tokens) for values in (features.input_ids, features.token_type_ids))
-        mask = (np.arange(tokens) < lengths[:, None]).astype(np.int64)
+        length = width or int(lengths.max())
+        ids, types = (_padded(values[rows], length) for values in (features.input_ids, features.token_type_ids))
+        mask = (np.arange(length) < lengths[:, None]).astype(np.int64)
         yield {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
 
 
 def _padded(values: np.ndarray[Any, Any], width: int) -> np.ndarray[Any, Any]:
-    """The padding token of every BERT vocabulary, and of types, is 0."""
+    """Cut or padded with 0, the id of [PAD] in every BERT vocabulary, to (rows, width)."""
     cut = values[:, :width].astype(np.int64)
     return np.pad(cut, ((0, 0), (0, width - cut.shape[1])))

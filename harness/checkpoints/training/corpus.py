@@ -1,4 +1,4 @@
-"""Plain text as sequences: what general distillation and masked language models are trained on."""
+"""Plain text as token sequences, for general distillation and for training masked language models."""
 
 from __future__ import annotations
 
@@ -24,50 +24,52 @@ if TYPE_CHECKING:
 
 
 TEXT_VERSION = 1
-"""Of how text becomes sequences: what was kept of another version is not read."""
+"""Raised on purpose when the way from text to sequences changes: part of the key under which sequences are kept."""
 
+LINES_AT_A_TIME = 20_000
+"""Lines that are tokenized together. The whole corpus may not fit into memory."""
 
-LINES = 20_000
-"""Tokenized at a time: a corpus may be larger than the memory."""
-
+FILES = ("input_ids", "token_type_ids", "lengths")
+"""Raw arrays of the sequences, one file each."""
 
 Ids = np.ndarray[Any, np.dtype[np.int32]]
 
-
 Row = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], int]
-"""Token ids and types of one sequence, and which example it comes from."""
+"""Token ids and token types of one sequence, and the index of the example that it comes from."""
 
 
 def text_features(spec: CheckpointSpec, tokenizer: Tokenizer, cache: Path) -> Features:
-    """Sequences of at most `spec.shape.max_length` tokens without labels, in files of the cache.
+    """The corpus as sequences of at most `spec.shape.max_length` tokens, without labels, memory-mapped from the cache.
 
-    Like BERT's pretraining without its random next texts and short sequences: consecutive lines of one document as long as they fit, cut in two at a line drawn with the
-    seed ([CLS] a [SEP] b [SEP]) where there are several. A line that is too long is cut into pieces. Raises CheckpointError
-    where there is no text.
+    Each sequence is [CLS] a [SEP] b [SEP], made of consecutive lines of one document, as many as fit; they are cut in two at a
+    line that is drawn with the seed. A single line gives [CLS] a [SEP]; a line that is too long is cut into pieces. This is
+    BERT's pretraining input without its random next sentences and its short sequences (arXiv 1810.04805, appendix A.2).
+
+    Raises CheckpointError where there is no text, or where it changed since the plan.
     """
-    longest = spec.shape.max_length
+    max_length = spec.shape.max_length
     key = digest(
-        [TEXT_VERSION, dict(spec.identity or {}).get("corpus"), longest, spec.seed, digest(tokenizer.to_str())]
+        [TEXT_VERSION, dict(spec.identity or {}).get("corpus"), max_length, spec.seed, digest(tokenizer.to_str())]
     )
 
     def rows() -> Iterator[Row]:
         special = special_ids(tokenizer)
-        for first, second in _segments(spec.data, tokenizer, longest - 3, np.random.default_rng(spec.seed)):
+        for first, second in _segments(spec.data, tokenizer, max_length - 3, np.random.default_rng(spec.seed)):
             head = np.concatenate([[special.cls], first, [special.sep]])
             tail = np.concatenate([second, [special.sep]]) if len(second) else second
             yield np.concatenate([head, tail]), np.repeat([0, 1], [len(head), len(tail)]), 0
         same_as_planned(spec, "corpus", corpus_identity(spec.data)[0]["corpus"])
 
-    with process_group().first_alone():
-        folder = kept_sequences(cache / "corpus" / key, rows, longest)
-    features = read_sequences(folder, longest)
+    with process_group().main_process_first():
+        folder = write_sequences(cache / "corpus" / key, rows, max_length)
+    features = read_sequences(folder, max_length)
     if not len(features):
         raise CheckpointError("corpus: its files hold no text; put plain text into corpus/*.txt")
     return features
 
 
 def describe_corpus(spec: CheckpointSpec, features: Features) -> dict[str, Any]:
-    """What is kept of the text: it is the user's own, so that no name says what it was. files: SHA-256 by name."""
+    """What origin.json says of the text. It is the user's own and has no name, so its files are identified by SHA-256."""
     files = corpus_files(spec.data)
     return {
         "label": "sample" if spec.data.kind == "sample" else "own text",
@@ -79,22 +81,23 @@ def describe_corpus(spec: CheckpointSpec, features: Features) -> dict[str, Any]:
     }
 
 
-def kept_sequences(folder: Path, rows: Callable[[], Iterator[Row]], longest: int) -> Path:
-    """Write sequences to `folder` unless it is there, whole or not at all: raw files that are read piece by piece."""
+def write_sequences(folder: Path, rows: Callable[[], Iterator[Row]], max_length: int) -> Path:
+    """Write sequences to `folder` unless it exists: completely or not at all, and only once where several processes want it.
+    Each is padded with 0 to `max_length` tokens."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if folder.is_dir():
             return folder
         part = folder.with_name(f".part-{folder.name}")
-        shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
+        shutil.rmtree(part, ignore_errors=True)  # left by a process that was killed
         part.mkdir()
         try:
             with contextlib.ExitStack() as stack:
-                files = [stack.enter_context((part / name).open("wb")) for name in _FILES]
+                files = [stack.enter_context((part / name).open("wb")) for name in FILES]
                 for ids, types, example in rows():
                     padded: tuple[np.ndarray[Any, Any], ...] = (
-                        np.zeros(longest, np.int32),
-                        np.zeros(longest, np.int8),
+                        np.zeros(max_length, np.int32),
+                        np.zeros(max_length, np.int8),
                         np.array([len(ids), example], np.int64),
                     )
                     padded[0][: len(ids)], padded[1][: len(ids)] = ids, types
@@ -106,32 +109,29 @@ def kept_sequences(folder: Path, rows: Callable[[], Iterator[Row]], longest: int
     return folder
 
 
-_FILES = ("input_ids", "token_type_ids", "lengths")
-
-
-def read_sequences(folder: Path, longest: int) -> Features:
-    """What `kept_sequences` wrote, without labels. The padding of token ids is 0, which the attention mask hides."""
+def read_sequences(folder: Path, max_length: int) -> Features:
+    """What `write_sequences` wrote, memory-mapped and without labels: (sequences, max_length)."""
     lengths, examples = np.fromfile(folder / "lengths", np.int64).reshape(-1, 2).T
-    shape = (len(lengths), longest)
+    shape = (len(lengths), max_length)
     ids, types = (
-        np.memmap(folder / name, kind, "r", shape=shape) if len(lengths) else np.zeros(shape, kind)
-        for name, kind in zip(_FILES, (np.int32, np.int8), strict=False)
+        np.memmap(folder / name, dtype, "r", shape=shape) if len(lengths) else np.zeros(shape, dtype)
+        for name, dtype in zip(FILES, (np.int32, np.int8), strict=False)
     )
     return Features(ids, types, np.ascontiguousarray(lengths), np.ascontiguousarray(examples))
 
 
 def _segments(data: DataRef, tokenizer: Tokenizer, room: int, draw: np.random.Generator) -> Iterator[tuple[Ids, Ids]]:
-    """Two parts of at most `room` tokens together; the second may be empty."""
+    """Pairs of texts with at most `room` tokens together; the second may be empty."""
     for document in _tokenized(data, tokenizer):
-        pieces = [line[at : at + room] for line in document for at in range(0, len(line), room)]
-        waiting: list[Ids] = []
+        pieces = [line[start : start + room] for line in document for start in range(0, len(line), room)]
+        pending: list[Ids] = []
         for piece in pieces:
-            if waiting and sum(map(len, waiting)) + len(piece) > room:
-                yield _in_two(waiting, draw)
-                waiting = []
-            waiting.append(piece)
-        if waiting:
-            yield _in_two(waiting, draw)
+            if pending and sum(map(len, pending)) + len(piece) > room:
+                yield _in_two(pending, draw)
+                pending = []
+            pending.append(piece)
+        if pending:
+            yield _in_two(pending, draw)
 
 
 def _in_two(lines: Sequence[Ids], draw: np.random.Generator) -> tuple[Ids, Ids]:
@@ -141,26 +141,26 @@ def _in_two(lines: Sequence[Ids], draw: np.random.Generator) -> tuple[Ids, Ids]:
 
 
 def _tokenized(data: DataRef, tokenizer: Tokenizer) -> Iterator[list[Ids]]:
-    """Documents as lists of lines as token ids; tokenized many at a time."""
-    plain = bare(tokenizer)
-    waiting: list[list[str]] = []
+    """The documents, each as a list of its lines' token ids."""
+    without_template = bare(tokenizer)
+    pending: list[list[str]] = []
     for document in documents(data):
-        waiting.append(document)
-        if sum(map(len, waiting)) >= LINES:
-            yield from _ids_of(waiting, plain)
-            waiting = []
-    yield from _ids_of(waiting, plain)
+        pending.append(document)
+        if sum(map(len, pending)) >= LINES_AT_A_TIME:
+            yield from _token_ids(pending, without_template)
+            pending = []
+    yield from _token_ids(pending, without_template)
 
 
-def _ids_of(documents: list[list[str]], tokenizer: Tokenizer) -> Iterator[list[Ids]]:
-    found = iter(token_ids(tokenizer, [line for document in documents for line in document]))
+def _token_ids(documents: list[list[str]], tokenizer: Tokenizer) -> Iterator[list[Ids]]:
+    ids = iter(token_ids(tokenizer, [line for document in documents for line in document]))
     for document in documents:
-        yield [next(found) for _ in document]
+        yield [next(ids) for _ in document]
 
 
 def documents(data: DataRef) -> Iterator[list[str]]:
-    """The corpus as lists of lines: of the files `corpus/*.txt`, documents apart by a blank line, or of the sample. Raises
-    CheckpointError for a file that is no text."""
+    """The documents of the corpus, each as a list of lines: those of `corpus/*.txt`, which a blank line separates, or the
+    sample's. Raises CheckpointError for a file that is not UTF-8."""
     if data.kind == "sample":
         from tasks.sample import sample_corpus
 
@@ -177,6 +177,6 @@ def documents(data: DataRef) -> Iterator[list[str]]:
                         yield lines
                         lines = []
         except UnicodeDecodeError:
-            raise CheckpointError(f"{file}: is not UTF-8; convert it") from None
+            raise CheckpointError(f"{file}: is not UTF-8; convert it to UTF-8") from None
         if lines:
             yield lines

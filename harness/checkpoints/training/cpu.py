@@ -1,4 +1,4 @@
-"""What makes training cheaper on processors and leaves its mathematics alone."""
+"""What makes training on a CPU cheaper without changing its mathematics."""
 
 from __future__ import annotations
 
@@ -13,15 +13,28 @@ from torch import nn
 ATTENTION = "quantboard_cpu"
 """Name of `attention` in transformers' registry."""
 
-
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h of the GNU C library
 
 
-class Drop(torch.autograd.Function):
-    """Dropout whose mask costs a quarter of a random number an element.
+def prepare_process(threads: int) -> None:
+    """Set up a process that does nothing but train: its threads, no denormal numbers, and a malloc that keeps freed memory.
 
-    PyTorch draws a float for each element of the mask and keeps it: with attention probabilities that is an eighth of
-    a training step. Here 16 random bits decide an element, so p is rounded to 1/65536, the scale likewise.
+    Each step allocates and frees gigabytes in large blocks. Returning them to the kernel every time costs a tenth of the step.
+    """
+    torch.set_flush_denormal(True)
+    torch.set_num_threads(threads)
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "mallopt"):
+            libc.mallopt(_M_MMAP_MAX, 0)
+            libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+class Drop(torch.autograd.Function):
+    """Dropout that needs 16 random bits an element.
+
+    PyTorch draws a float for each element of the mask and keeps it; for attention probabilities that takes an eighth of a
+    training step. With 16 bits p is rounded to a multiple of 1/65536, and the scale with it.
     """
 
     @staticmethod
@@ -41,6 +54,7 @@ class Drop(torch.autograd.Function):
 
 
 def drop(values: torch.Tensor, p: float) -> torch.Tensor:
+    """Dropout by `Drop`; p: probability of an element to become 0."""
     dropped: torch.Tensor = Drop.apply(values, p) if p > 0 else values  # type: ignore[no-untyped-call]
     return dropped
 
@@ -56,10 +70,18 @@ class Dropout(nn.Module):
         return drop(values, self.p) if self.training else values
 
 
+def replace_dropout(model: nn.Module) -> None:
+    """Put a `Dropout` in place of every `nn.Dropout` of a model. Neither has weights, so saved files stay the same."""
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.Dropout):
+                setattr(module, name, Dropout(child.p))
+
+
 def attention_scores(
     query: torch.Tensor, key: torch.Tensor, attention_mask: torch.Tensor | None, scaling: float | None
 ) -> torch.Tensor:
-    """Before the softmax: (batch, heads, length, length)."""
+    """Scores before the softmax, (batch, heads, length, length), with the additive mask."""
     scores = torch.matmul(query * (scaling or query.size(-1) ** -0.5), key.transpose(2, 3))
     return scores if attention_mask is None else scores + attention_mask
 
@@ -74,40 +96,22 @@ def attention(
     dropout: float = 0.0,
     **_: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Eager attention as transformers computes it, with `drop` for its probabilities. PyTorch's fused attention has a slow
-    backward pass on processors, slower yet in bf16. query, key, value: (batch, heads, length, width of a head)."""
+    """transformers' eager attention with `drop` for its probabilities. PyTorch's fused attention has a slow backward pass on
+    CPUs, above all in bf16.
+
+    query, key, value: (batch, heads, length, head width). Returns the context, (batch, length, heads, head width), and the
+    probabilities, (batch, heads, length, length).
+    """
     scores = attention_scores(query, key, attention_mask, scaling)
     probabilities = drop(scores.softmax(-1), dropout if module.training else 0.0)
     return torch.matmul(probabilities, value).transpose(1, 2).contiguous(), probabilities
 
 
 def register_attention(name: str = ATTENTION, function: Callable[..., Any] = attention) -> str:
-    """Make an attention with an additive mask known to transformers; returns the name that models are loaded with."""
+    """Register an attention function with an additive mask in transformers; returns the name to load models with."""
     from transformers import AttentionInterface
     from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
     AttentionInterface.register(name, function)
     AttentionMaskInterface.register(name, eager_mask)
     return name
-
-
-def replace_dropout(model: nn.Module) -> None:
-    """`Dropout` in place of every `nn.Dropout` of a model. They have no weights: what is saved stays the same."""
-    for module in list(model.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, nn.Dropout):
-                setattr(module, name, Dropout(child.p))
-
-
-def prepare_process(threads: int) -> None:
-    """For a process that does nothing but train: threads, no denormals, and a malloc that keeps what is freed.
-
-    Each step allocates and frees gigabytes in large blocks; handing them back to the kernel each time costs a tenth of it.
-    """
-    torch.set_flush_denormal(True)
-    torch.set_num_threads(threads)
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None)
-        if hasattr(libc, "mallopt"):
-            libc.mallopt(_M_MMAP_MAX, 0)
-            libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)

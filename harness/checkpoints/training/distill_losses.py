@@ -1,7 +1,7 @@
-"""What makes a student like its teacher: TinyBERT's losses (Jiao et al. 2020, arXiv 1909.10351).
+"""TinyBERT's losses (Jiao et al. 2020, arXiv 1909.10351), which train a student towards its teacher.
 
-Layer m of a student of M layers is made like layer g(m) = m x N / M of its teacher's N; layer 0, the embeddings, like the
-teacher's. The general and the intermediate stage compare what goes on inside, the prediction stage what comes out.
+Layer m of a student with M layers learns from layer g(m) = m x N / M of a teacher with N, and its embeddings (layer 0) from the
+teacher's. The stages `general` and `intermediate` compare attention scores and hidden states; `prediction` compares outputs.
 """
 
 from __future__ import annotations
@@ -22,144 +22,143 @@ from harness.suite.train import no_uniform_map
 from tasks import Task
 
 ATTENTION = "quantboard_scores"
-"""Name of `attention` in transformers' registry."""
+"""Name of `attention_with_scores` in transformers' registry."""
 
-
-NOTHING = -100.0
-"""Attention scores at most this low stand for padding and count as 0 in both, as in the authors' code."""
-
+PADDING_SCORE = -100.0
+"""Attention scores up to this value belong to padding and count as 0 in student and teacher, as in the authors' code."""
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-
 
 Batch = dict[str, torch.Tensor]
 
 
-@dataclass(frozen=True)
-class Inside:
-    """What an encoder computed. scores: of each layer, (batch, heads, length, length), before softmax, the mask added.
-    hidden: output of the embeddings and of each layer, (batch, length, width)."""
-
-    scores: Sequence[torch.Tensor]
-    hidden: Sequence[torch.Tensor]
-
-
 def layer_map(model: str, student: int, teacher: int, whose: str = "the teacher's") -> tuple[int, ...]:
-    """g(1) ... g(M). Raises CheckpointError where N is no multiple of M."""
+    """g(1) ... g(M) for a student of `student` layers and a teacher of `teacher`; layers count from 1. model, whose: for the
+    message. Raises CheckpointError where `student` does not divide `teacher`."""
     if teacher % student:
         reason, remedy = no_uniform_map(model, student, teacher, whose)
         raise CheckpointError(f"{reason}; {remedy}")
     return tuple(m * (teacher // student) for m in range(1, student + 1))
 
 
-def attention_loss(student: Sequence[torch.Tensor], teacher: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Sum over layers of the mean squared error of attention scores before softmax; those of padding are 0."""
-    pairs = zip(student, teacher, strict=True)
-    return torch.stack([mse_loss(_no_padding(mine), _no_padding(theirs)) for mine, theirs in pairs]).sum()
-
-
-def _no_padding(scores: torch.Tensor) -> torch.Tensor:
-    scores = scores.float()
-    return torch.where(scores <= NOTHING, 0.0, scores)
-
-
-def hidden_loss(
-    student: Sequence[torch.Tensor], teacher: Sequence[torch.Tensor], projection: nn.Module
-) -> torch.Tensor:
-    """Sum over layers, the embeddings among them, of the mean squared error of projected hidden states."""
-    pairs = zip(student, teacher, strict=True)
-    return torch.stack([mse_loss(projection(mine).float(), theirs.float()) for mine, theirs in pairs]).sum()
-
-
-def soft_cross_entropy(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Cross-entropy of the teacher's softened distribution over the last axis, a mean over all other axes."""
-    wanted = (teacher.float() / temperature).softmax(-1)
-    return -(wanted * log_softmax(student.float() / temperature, -1)).sum(-1).mean()
-
-
-class StudentWithProjection(nn.Module):
-    """A student's encoder and the one projection of its hidden states to its teacher's width, which its losses need and the
-    student does not. Calling it gives the intermediate losses of a batch."""
-
-    def __init__(self, encoder: nn.Module, width: int, layers: Sequence[int]) -> None:
-        super().__init__()
-        self.encoder, self.layers = encoder, tuple(layers)
-        own = width_of(encoder)
-        self.projection = nn.Linear(own, width)
-        with torch.no_grad():
-            if own == width:  # a student cut out of its teacher already is like it
-                self.projection.weight.copy_(torch.eye(width))
-            else:
-                self.projection.weight.normal_(0.0, 0.02)
-            self.projection.bias.zero_()
-        if (pooler := getattr(encoder, "pooler", None)) is not None:
-            pooler.requires_grad_(False)  # no loss here reads it
-
-    def forward(self, inputs: Batch, teacher: Inside) -> torch.Tensor:
-        mine = look_inside(self.encoder, inputs)
-        scores = [teacher.scores[layer - 1] for layer in self.layers]
-        hidden = [teacher.hidden[layer] for layer in (0, *self.layers)]
-        return attention_loss(mine.scores, scores) + hidden_loss(mine.hidden, hidden, self.projection)
-
-
-def look_inside(encoder: nn.Module, inputs: Batch) -> Inside:
-    """Run a BertModel that was loaded with `ATTENTION` for its attention."""
-    hidden = encoder(**inputs, output_hidden_states=True).hidden_states
-    layers = [layer.attention.self for layer in encoder.encoder.layer]  # type: ignore[union-attr]
-    return Inside([layer.__dict__.pop("scores") for layer in layers], hidden)
-
-
-def width_of(model: nn.Module) -> int:
-    return int(model.config.hidden_size)  # type: ignore[union-attr, arg-type]
-
-
 def intermediate_loss(teacher: nn.Module) -> Loss:
-    """The loss of a `StudentWithProjection`: `teacher` is a BertModel."""
+    """The loss of a `StudentWithProjection`; `teacher` is a BertModel that was loaded with the attention `ATTENTION`."""
 
     def loss(model: nn.Module, batch: Batch) -> torch.Tensor:
         inputs = _inputs(batch)
         with torch.no_grad():
-            seen = look_inside(teacher, inputs)
-        found: torch.Tensor = model(inputs, seen)
-        return found
+            teacher_states = run_encoder(teacher, inputs)
+        student_loss: torch.Tensor = model(inputs, teacher_states)
+        return student_loss
 
     return loss
 
 
-def prediction_loss(teacher: nn.Module, task: Task, order: Sequence[int], temperature: float) -> Loss:
-    """The loss of a student with the task's head: soft cross-entropy with its teacher's classes, or with its distributions
-    of an answer's start and end (mean of both), or squared error to its teacher's scores. (The authors' code takes the
-    labels for scores: that is the stage `labels`.) order: the teacher's column of each class of the task."""
+def prediction_loss(teacher: nn.Module, task: Task, columns: Sequence[int], temperature: float) -> Loss:
+    """The loss of a student with the task's head.
+
+    Classification: soft cross-entropy with the teacher's classes. Question answering: the same with its distributions of start
+    and end, the mean of both. Regression: squared error to the teacher's scores. (The authors' code trains regression on the
+    labels; that is stage `labels` here.) columns: the teacher's logit of each of the task's classes.
+    """
 
     def loss(model: nn.Module, batch: Batch) -> torch.Tensor:
         inputs = _inputs(batch)
         with torch.no_grad():
-            wanted = teacher(**inputs)
-        mine = model(**inputs)
+            target = teacher(**inputs)
+        output = model(**inputs)
         if task.kind == "question_answering":
             padding = batch["attention_mask"] == 0
             return torch.stack(
                 [
                     soft_cross_entropy(
-                        mine[name].float().masked_fill(padding, -1e4),
-                        wanted[name].float().masked_fill(padding, -1e4),
+                        output[name].float().masked_fill(padding, -1e4),
+                        target[name].float().masked_fill(padding, -1e4),
                         temperature,
                     )
                     for name in ("start_logits", "end_logits")
                 ]
             ).mean()
         if task.kind == "regression":
-            return mse_loss(mine.logits.float(), wanted.logits.float())
-        return soft_cross_entropy(mine.logits, wanted.logits[:, list(order)], temperature)
+            return mse_loss(output.logits.float(), target.logits.float())
+        return soft_cross_entropy(output.logits, target.logits[:, list(columns)], temperature)
 
     return loss
+
+
+def soft_cross_entropy(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Cross-entropy of the student's logits with the teacher's, both divided by the temperature: over the last axis, the mean
+    over all others."""
+    target = (teacher.float() / temperature).softmax(-1)
+    return -(target * log_softmax(student.float() / temperature, -1)).sum(-1).mean()
+
+
+@dataclass(frozen=True)
+class EncoderStates:
+    """What an encoder computes on the way to its output."""
+
+    scores: Sequence[torch.Tensor]
+    """Of each layer: (batch, heads, length, length), before the softmax, with the additive mask."""
+    hidden: Sequence[torch.Tensor]
+    """Output of the embeddings and of each layer: (batch, length, width)."""
+
+
+class StudentWithProjection(nn.Module):
+    """A student's encoder, and a projection of its hidden states to its teacher's width, which only the loss needs. Calling it
+    gives the intermediate loss of a batch. layers: the teacher's layer of each of the student's, from 1."""
+
+    def __init__(self, encoder: nn.Module, teacher_width: int, layers: Sequence[int]) -> None:
+        super().__init__()
+        self.encoder, self.layers = encoder, tuple(layers)
+        width = int(encoder.config.hidden_size)  # type: ignore[union-attr, arg-type]
+        self.projection = nn.Linear(width, teacher_width)
+        with torch.no_grad():
+            if width == teacher_width:  # layers that were kept from the teacher need no projection
+                self.projection.weight.copy_(torch.eye(teacher_width))
+            else:
+                self.projection.weight.normal_(0.0, 0.02)
+            self.projection.bias.zero_()
+        if (pooler := getattr(encoder, "pooler", None)) is not None:
+            pooler.requires_grad_(False)  # the loss does not depend on it
+
+    def forward(self, inputs: Batch, teacher: EncoderStates) -> torch.Tensor:
+        student = run_encoder(self.encoder, inputs)
+        scores = [teacher.scores[layer - 1] for layer in self.layers]
+        hidden = [teacher.hidden[layer] for layer in (0, *self.layers)]
+        return attention_loss(student.scores, scores) + hidden_loss(student.hidden, hidden, self.projection)
+
+
+def attention_loss(student: Sequence[torch.Tensor], teacher: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The mean squared error of attention scores before the softmax, summed over layers; scores of padding are 0."""
+    pairs = zip(student, teacher, strict=True)
+    return torch.stack([mse_loss(_without_padding(own), _without_padding(target)) for own, target in pairs]).sum()
+
+
+def _without_padding(scores: torch.Tensor) -> torch.Tensor:
+    scores = scores.float()
+    return torch.where(scores <= PADDING_SCORE, 0.0, scores)
+
+
+def hidden_loss(
+    student: Sequence[torch.Tensor], teacher: Sequence[torch.Tensor], projection: nn.Module
+) -> torch.Tensor:
+    """The mean squared error of projected hidden states, summed over the embeddings and all layers."""
+    pairs = zip(student, teacher, strict=True)
+    return torch.stack([mse_loss(projection(own).float(), target.float()) for own, target in pairs]).sum()
+
+
+def run_encoder(encoder: nn.Module, inputs: Batch) -> EncoderStates:
+    """Run a BertModel that was loaded with the attention `ATTENTION`."""
+    hidden = encoder(**inputs, output_hidden_states=True).hidden_states
+    layers = [layer.attention.self for layer in encoder.encoder.layer]  # type: ignore[union-attr]
+    return EncoderStates([layer.__dict__.pop("scores") for layer in layers], hidden)
 
 
 def _inputs(batch: Batch) -> Batch:
     return {name: batch[name] for name in INPUTS}
 
 
-def attention(
+def attention_with_scores(
     module: nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
@@ -169,13 +168,13 @@ def attention(
     dropout: float = 0.0,
     **_: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Eager attention as transformers computes it that leaves its scores in `module.scores`. Shapes as `cpu.attention`."""
+    """transformers' eager attention, which also leaves its scores in `module.scores`. Shapes: as those of `cpu.attention`."""
     module.scores = scores = attention_scores(query, key, attention_mask, scaling)
-    cheap = drop if scores.device.type == "cpu" else plain_dropout
-    probabilities = cheap(scores.softmax(-1), dropout if module.training else 0.0)
+    dropout_function = drop if scores.device.type == "cpu" else plain_dropout
+    probabilities = dropout_function(scores.softmax(-1), dropout if module.training else 0.0)
     return torch.matmul(probabilities, value).transpose(1, 2).contiguous(), probabilities
 
 
 def register_scores_attention() -> str:
-    """Make `attention` known to transformers; returns the name that models are loaded with."""
-    return register_attention(ATTENTION, attention)
+    """Register `attention_with_scores` in transformers; returns the name to load models with."""
+    return register_attention(ATTENTION, attention_with_scores)
