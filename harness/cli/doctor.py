@@ -1,73 +1,108 @@
-"""What this machine can run, and what to install or fix for the rest."""
+"""The verb `doctor`: what this machine can run, and what to install or fix for the rest."""
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import shutil
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from backends import backend_names, get_backend
-from harness.machine import hardware, paths, software
+from harness.cli.arguments import Verbs, add_verb
+
+if TYPE_CHECKING:
+    from backends import Availability
+    from harness.machine.hardware import Machine
+
+HUB_FIX = "give --data DIR, or set HF_ENDPOINT to a mirror; otherwise suites run on the generated sample"
 
 
-def examine() -> dict[str, Any]:
-    """The machine, every backend's availability, the hub, the checkout and the cache. Probes the network once, within 5 s."""
+@dataclass(frozen=True)
+class Diagnosis:
+    """backends: availability and versions of its libraries, by name. free_bytes: on the disk of the cache."""
+
+    machine: Machine
+    backends: Mapping[str, tuple[Availability, Mapping[str, str]]]
+    hub: bool
+    cache: Path
+    free_bytes: int
+    writable: bool
+    commit: str | None
+    dirty: bool | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """As `--json` prints it."""
+        return {
+            "machine": self.machine.as_dict(),
+            "backends": {
+                name: {
+                    "available": state.available,
+                    "device": state.device,
+                    "reason": state.reason,
+                    "remedy": state.remedy,
+                    "versions": versions,
+                }
+                for name, (state, versions) in self.backends.items()
+            },
+            "hub": {"reachable": self.hub, "remedy": "" if self.hub else HUB_FIX},
+            "cache": {"folder": str(self.cache), "free_bytes": self.free_bytes, "writable": self.writable},
+            "commit": self.commit,
+            "dirty": self.dirty,
+        }
+
+
+def add_verbs(verbs: Verbs) -> None:
+    add_verb(verbs, "doctor", doctor, "show what this machine can run, and what to install or fix for the rest")
+
+
+def doctor(options: argparse.Namespace) -> int:
+    diagnosis = examine()
+    print(json.dumps(diagnosis.as_dict())) if options.json else print_diagnosis(diagnosis)
+    return 0
+
+
+def examine() -> Diagnosis:
+    """Look at the machine, every backend, the hub, the checkout and the cache. Asks the network once, for at most 5 s."""
+    from backends import backend_names, get_backend
+    from harness.machine import hardware, paths, software
     from tasks.sources import hub_reachable
 
-    machine = hardware.describe().as_dict()
-    rows: dict[str, Any] = {}
-    for name in backend_names():
-        backend = get_backend(name)
-        found = backend.availability(machine)
-        rows[name] = {
-            "available": found.available,
-            "device": found.device,
-            "reason": found.reason,
-            "remedy": found.remedy,
-            "versions": software.software(backend.distributions),
-        }
-    hub = hub_reachable()
+    machine = hardware.describe()
+    backends = {name: get_backend(name) for name in backend_names()}
     cache = paths.cache()
     existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
-    sha, dirty = software.commit()
-    return {
-        "machine": machine,
-        "backends": rows,
-        "hub": {
-            "reachable": hub,
-            "remedy": ""
-            if hub
-            else "give --data DIR, or set HF_ENDPOINT to a mirror; without either, suites run on the sample",
+    commit, dirty = software.commit()
+    return Diagnosis(
+        machine=machine,
+        backends={
+            name: (backend.availability(machine.as_dict()), software.software(backend.distributions))
+            for name, backend in backends.items()
         },
-        "cache": {
-            "folder": str(cache),
-            "free_bytes": shutil.disk_usage(existing).free,
-            "writable": existing.is_dir() and os.access(existing, os.W_OK),
-        },
-        "commit": sha,
-        "dirty": dirty,
-    }
-
-
-def print_findings(found: dict[str, Any]) -> None:
-    here = found["machine"]
-    print(f"machine   {here['cpu']}, {here['cores']} cores, {here['memory_bytes'] / 2**30:.0f} GiB")
-    print(f"gpus      {', '.join(gpu['name'] for gpu in here['gpus']) or 'none that an NVIDIA driver answers for'}")
-    print(f"hub       {'reachable' if found['hub']['reachable'] else 'not reachable; ' + found['hub']['remedy']}")
-    room = (
-        f"{found['cache']['free_bytes'] / 2**30:.0f} GiB free"
-        if found["cache"]["writable"]
-        else "cannot be written to; set QUANTBOARD_CACHE to a folder that can"
+        hub=hub_reachable(),
+        cache=cache,
+        free_bytes=shutil.disk_usage(existing).free,
+        writable=existing.is_dir() and os.access(existing, os.W_OK),
+        commit=commit,
+        dirty=dirty,
     )
-    print(f"cache     {found['cache']['folder']} ({room})")
+
+
+def print_diagnosis(diagnosis: Diagnosis) -> None:
+    machine = diagnosis.machine
+    print(f"machine   {machine.cpu}, {machine.cores} cores, {machine.memory_bytes / 2**30:.0f} GiB")
+    print(f"GPUs      {', '.join(gpu.name for gpu in machine.gpus) or 'no NVIDIA GPU found'}")
+    print(f"hub       {'reachable' if diagnosis.hub else f'not reachable; {HUB_FIX}'}")
+    space = f"{diagnosis.free_bytes / 2**30:.0f} GiB free"
+    if not diagnosis.writable:
+        space = "cannot be written to; set QUANTBOARD_CACHE to a folder that can"
+    print(f"cache     {diagnosis.cache} ({space})")
     print("backends")
-    for name, row in found["backends"].items():
-        versions = ", ".join(f"{key} {value}" for key, value in row["versions"].items())
-        print(
-            f"  {name:26}"
-            + (
-                f"runs on {row['device']} ({versions})"
-                if row["available"]
-                else f"cannot run: {row['reason']}; {row['remedy']}"
-            )
+    for name, (state, versions) in diagnosis.backends.items():
+        listed = ", ".join(f"{library} {version}" for library, version in versions.items())
+        text = (
+            f"runs on {state.device} ({listed})" if state.available else f"cannot run: {state.reason}; {state.remedy}"
         )
+        print(f"  {name:26}{text}")

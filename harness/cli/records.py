@@ -1,45 +1,95 @@
-"""The verbs that work on records: compare, rescore, rerun, export."""
+"""The verbs that work on records: compare, rescore, rerun, export, site."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import shlex
-import sys
-from collections.abc import Callable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.cli.terminal import console, show
+from harness.cli.arguments import Verbs, add_data, add_results, add_tasks, add_verb, data_words
+from harness.cli.terminal import print_pairs, print_rescored, say
 from harness.errors import QuantboardError
 from harness.machine import paths
-from harness.records import store
-from harness.records.figure import Figure
-from harness.records.schema import Record
-from harness.records.scores import ScoreStore
-from harness.report import pairs
-from harness.report.boards import latest
 
 if TYPE_CHECKING:
+    from harness.records.schema import Record
     from harness.run.rescore import Rescored
 
 
+def add_verbs(verbs: Verbs) -> None:
+    text = "compare two groups of records: paired tests, intervals, ratios of speed"
+    parser = add_verb(verbs, "compare", compare, text)
+    for name in ("a", "b"):
+        parser.add_argument(name, help="a record id, a label, a backend, a model, or MODEL/LABEL")
+    add_tasks(parser)
+    parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
+    add_results(parser)
+
+    parser = add_verb(verbs, "rescore", rescore, "score stored predictions again, without running a model")
+    parser.add_argument("names", nargs="*", metavar="RECORD", help="record ids, labels or models; default: all records")
+    add_data(parser)
+    parser.add_argument("--write", action="store_true", help="append records with the new figures")
+    add_results(parser)
+
+    parser = add_verb(verbs, "rerun", rerun, "run a cell again, with the settings in its record; no suite file is read")
+    parser.add_argument("record", help="a record id, or its beginning")
+    add_data(parser)
+    parser.add_argument(
+        "--source", type=Path, metavar="DIR", help="folder of the model, if it was loaded from a folder"
+    )
+
+    parser = add_verb(
+        verbs, "export", export, "write a checkpoint for transformers (safetensors) or ONNX Runtime (onnx)"
+    )
+    parser.add_argument(
+        "name",
+        metavar="CELL_OR_MODEL",
+        help="a record id or MODEL/LABEL: what that cell ran; or a model: its checkpoint before post-training quantization",
+    )
+    parser.add_argument("folder", type=Path, metavar="DIR", help="new or empty folder")
+    parser.add_argument("--format", choices=["onnx", "safetensors"], required=True)
+    add_tasks(parser)
+    add_results(parser)
+
+    parser = add_verb(verbs, "site", site, "make static web pages from the records")
+    add_results(parser)
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder of the pages; default: _site/ of the checkout, else of the working folder",
+    )
+    parser.add_argument("--if-changed", action="store_true", help="do nothing if the pages would stay the same")
+
+
 def read_all(folder: Path) -> list[tuple[Path, Record]]:
-    """Raises QuantboardError where there are no records."""
-    found = list(store.read(folder)) if folder.is_dir() else []
-    if not found:
-        raise QuantboardError(f"{folder}: holds no records; `quantboard run SUITE` makes some")
-    return found
+    """Every record with its file. Raises QuantboardError where there are none."""
+    from harness.records import store
+
+    records = list(store.read(folder)) if folder.is_dir() else []
+    if not records:
+        raise QuantboardError(f"{folder}: no records; `quantboard run SUITE` makes some")
+    return records
 
 
-def compare_records(options: argparse.Namespace) -> int:
-    found = read_all(options.results or paths.results())
-    shown = latest(entry for _, entry in found)
-    named = {options.a, options.b}
-    shown += [
-        entry for _, entry in found if entry.record_id in named and entry not in shown
-    ]  # one that was measured again
-    made = pairs.pair_up(shown, options.a, options.b, options.task, ScoreStore(found))
+def _with_replaced(current: Sequence[Record], records: Iterable[Record], ids: Collection[str]) -> list[Record]:
+    """The current records, and of those that newer ones have replaced the ones that are named by their id."""
+    known = {record.record_id for record in current}
+    return [*current, *(record for record in records if record.record_id in ids and record.record_id not in known)]
+
+
+def compare(options: argparse.Namespace) -> int:
+    from harness.records.scores import ScoreStore
+    from harness.report import pairs
+    from harness.report.boards import latest
+
+    stored = read_all(options.results or paths.results())
+    records = [record for _, record in stored]
+    candidates = _with_replaced(latest(records), records, {options.a, options.b})
+    made = pairs.pair_up(candidates, options.a, options.b, options.task, ScoreStore(stored))
     if options.json:
         print(json.dumps([pairs.to_json(pair) for pair in made]))
     elif options.markdown:
@@ -49,54 +99,40 @@ def compare_records(options: argparse.Namespace) -> int:
     return 0
 
 
-def print_pairs(made: list[pairs.Pair]) -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(title=escape(pairs.title(made)))
-    for name in pairs.COLUMNS:
-        table.add_column(escape(name), overflow="fold", justify="right" if name in ("A", "B") else "left")
-    for row in pairs.rows(made):
-        table.add_row(*map(escape, row))
-    out = console()
-    out.print(table)
-    for line in pairs.notes(made):
-        out.print(line, style="dim", markup=False, highlight=False)
-
-
-def rescore_records(options: argparse.Namespace) -> int:
+def rescore(options: argparse.Namespace) -> int:
+    from harness.records.scores import ScoreStore
     from harness.run.rescore import rescore, write
 
-    found = read_all(options.results or paths.results())
-    entries = [entry for entry in latest(entry for _, entry in found) if entry.accuracy]
-    if options.names:
-        everything = [entry for _, entry in found if entry.accuracy]
-        lacking = [entry for _, entry in found if not entry.accuracy]
-        chosen = [
-            one
-            for name in options.names
-            for one in store.select(
-                [*entries, *_old(everything, entries, name)], name, lacking=lacking, what="predictions"
-            )
-        ]
-        entries = list({entry.record_id: entry for entry in chosen}.values())
-    stored = ScoreStore(found)
-    made = list(rescore(entries, stored, options.data))
-    files = [str(path) for path in write(made, stored)] if options.write else []
+    stored = read_all(options.results or paths.results())
+    scores = ScoreStore(stored)
+    rescored = list(rescore(_to_rescore([record for _, record in stored], options.names), scores, options.data))
+    files = [str(path) for path in write(rescored, scores)] if options.write else []
     if options.json:
-        print(json.dumps({"records": [_rescored_json(one) for one in made], "written": files}))
+        print(json.dumps({"records": [_rescored_json(outcome) for outcome in rescored], "written": files}))
     else:
-        _print_rescored(made, files)
-    return 1 if any(one.differs for one in made) and not options.write else 0
+        print_rescored(rescored, files)
+    return 1 if any(outcome.differs for outcome in rescored) and not options.write else 0
 
 
-def _old(everything: list[Record], entries: list[Record], name: str) -> list[Record]:
-    """Records that newer ones have replaced are found by their id alone."""
-    known = {entry.record_id for entry in entries}
-    return [entry for entry in everything if entry.record_id == name and entry.record_id not in known]
+def _to_rescore(records: Sequence[Record], names: Sequence[str]) -> list[Record]:
+    """The current records with predictions, or those of them that the names stand for; a replaced record by its id."""
+    from harness.records import store
+    from harness.report.boards import latest
+
+    current = [record for record in latest(records) if record.accuracy]
+    if not names:
+        return current
+    scored = [record for record in records if record.accuracy]
+    lacking = [record for record in records if not record.accuracy]
+    selected = [
+        record
+        for name in names
+        for record in store.select(_with_replaced(current, scored, [name]), name, lacking=lacking, what="predictions")
+    ]
+    return list({record.record_id: record for record in selected}.values())
 
 
-def _rescored_json(one: Rescored) -> dict[str, object]:
+def _rescored_json(outcome: Rescored) -> dict[str, object]:
     metrics = [
         {
             "split": split,
@@ -104,81 +140,69 @@ def _rescored_json(one: Rescored) -> dict[str, object]:
             "recorded": before.model_dump() if before else None,
             "now": now.model_dump() if now else None,
         }
-        for split, name, before, now in one.changes()
+        for split, name, before, now in outcome.changes()
     ]
-    return {"record_id": one.old.record_id, "differs": one.differs, "metrics": metrics}
+    return {"record_id": outcome.old.record_id, "differs": outcome.differs, "metrics": metrics}
 
 
-def _print_rescored(made: list[Rescored], files: list[str]) -> None:
-    from rich.table import Table
+def rerun(options: argparse.Namespace) -> int:
+    from harness.records.scores import ScoreStore
+    from harness.report import pairs
+    from harness.run.rerun import rerun
 
-    from harness.run.rescore import is_other
-
-    table = Table(title="Scored again from stored predictions")
-    for name in ("record", "cell", "split", "metric"):
-        table.add_column(name, overflow="fold")
-    for name in ("recorded", "now"):
-        table.add_column(name, justify="right")
-    for one in made:
-        cell = f"{one.old.model} / {one.old.task} / {one.old.label} / seed {one.old.seed}"
-        for split, name, before, now in one.changes():
-            mark = " differs" if is_other(before, now) else ""
-            table.add_row(one.old.record_id, cell, split, name, _plain(before), _plain(now) + mark)
-    out = console()
-    out.print(table)
-    for path in files:
-        out.print(f"written: {path}", markup=False, highlight=False)
-
-
-def _plain(figure: Figure | None) -> str:
-    return show(figure).replace("[", "\\[") if figure else "not there"
+    old = _named_by_id([record for _, record in read_all(paths.results())], options.record)
+    command = shlex.join(["quantboard", "rerun", old.record_id, *data_words(options.data)])
+    new = rerun(old, options.data, options.source, command, say)
+    made: list[pairs.Pair] = []
+    if new.accuracy and old.accuracy:
+        scores = ScoreStore(read_all(paths.results()))
+        made = pairs.pair_up([old, new], new.record_id, old.record_id, [], scores)
+    if options.json:
+        print(json.dumps({"record": new.model_dump(), "against": [pairs.to_json(pair) for pair in made]}))
+    elif made:
+        print_pairs(made)
+    if new.reason:
+        say(f"{new.status}: {new.reason}")
+    return 1 if new.status == "failed" else 0
 
 
-def export_checkpoint(options: argparse.Namespace) -> int:
+def _named_by_id(records: Sequence[Record], name: str) -> Record:
+    """Raises QuantboardError for a name that is no record id or beginning of one."""
+    from harness.records import store
+
+    for record in records:
+        if record.record_id == name:
+            return record
+    record = store.select(records, name)[-1]
+    if not record.record_id.startswith(name):
+        raise QuantboardError(f"'{name}' is not a record id; rerun takes no other name; `quantboard compare` does")
+    return record
+
+
+def export(options: argparse.Namespace) -> int:
     from harness.checkpoints.export import computes_padding, export, find_checkpoint
+    from harness.records import store
+    from harness.report.boards import latest
 
     folder = options.results or paths.results()
-    entries = [entry for _, entry in store.read(folder)] if folder.is_dir() else []
-    shown = latest(entries)
-    shown += [entry for entry in entries if entry.record_id == options.name and entry not in shown]
-    checkpoint, entry = find_checkpoint(shown, options.name, options.task, paths.cache())
-    files = [str(path) for path in export(checkpoint, entry, options.name, options.format, options.folder)]
+    records = [record for _, record in store.read(folder)] if folder.is_dir() else []
+    candidates = _with_replaced(latest(records), records, [options.name])
+    checkpoint, record = find_checkpoint(candidates, options.name, options.task, paths.cache())
+    files = [str(path) for path in export(checkpoint, record, options.name, options.format, options.folder)]
     if options.format == "onnx" and computes_padding(checkpoint):
-        print("note: its scheme computes padding, too: pad inputs to the max_length of its suite", file=sys.stderr)
-    if entry and entry.checkpoint and checkpoint.name not in entry.checkpoint.lineage:
-        print(
-            f"note: {entry.record_id} does not say which weights it ran (earlier records do not): whether these are they is"
-            " not known",
-            file=sys.stderr,
-        )
+        say("note: padding takes part in this scheme's results; pad inputs to the max_length of the suite")
+    if record and record.checkpoint and checkpoint.name not in record.checkpoint.lineage:
+        say(f"note: {record.record_id} is an early record without a hash of its weights; these may be other weights")
     print(json.dumps({"checkpoint": checkpoint.name, "files": files}) if options.json else "\n".join(files))
     return 0
 
 
-def rerun_record(options: argparse.Namespace, say: Callable[[str], None]) -> int:
-    from harness.run.rerun import rerun
+def site(options: argparse.Namespace) -> int:
+    from harness.report.site import render
 
-    found = read_all(paths.results())
-    old = next((entry for _, entry in found if entry.record_id == options.record), None)
-    if old is None:
-        old = store.select([entry for _, entry in found], options.record)[-1]
-        if not old.record_id.startswith(options.record):
-            raise QuantboardError(
-                f"'{options.record}' is no record id; `quantboard compare` takes names, rerun does not"
-            )
-    words = ["quantboard", "rerun", old.record_id]
-    if options.data:
-        words += ["--data", options.data if options.data in ("sample", "real") else "DIR"]
-    new = rerun(old, options.data, options.source, shlex.join(words), say)
-    found = read_all(paths.results())
-    if new.accuracy and old.accuracy:
-        made = pairs.pair_up([old, new], new.record_id, old.record_id, [], ScoreStore(found))
-        if options.json:
-            print(json.dumps({"record": new.model_dump(), "against": [pairs.to_json(pair) for pair in made]}))
-        else:
-            print_pairs(made)
-    elif options.json:
-        print(json.dumps({"record": new.model_dump(), "against": []}))
-    if new.reason:
-        say(f"{new.status}: {new.reason}")
-    return 1 if new.status == "failed" else 0
+    if options.results and not options.results.is_dir():
+        raise QuantboardError(f"--results: {options.results}: no such folder; `quantboard run SUITE` makes records")
+    results, out = options.results or paths.results(), options.out or paths.site_output()
+    page = render(results, out, if_changed=options.if_changed)
+    print(json.dumps({"page": str(page)}) if options.json else f"open {page}")
+    return 0

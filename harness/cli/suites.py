@@ -1,4 +1,4 @@
-"""What a verb does before the runner runs: find the suite, the data, the machine; make the plan."""
+"""The verbs that work on a suite: validate, plan, run, data; and score, which needs a task alone."""
 
 from __future__ import annotations
 
@@ -7,73 +7,270 @@ import json
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cli.terminal import _say
+from harness.cli.arguments import Verbs, add_data, add_suite, add_tasks, add_verb, data_words, positive, whole
+from harness.cli.terminal import plan_json, print_plan, print_records, say
 from harness.errors import QuantboardError, disk_fault
-from harness.machine import hardware, paths
-from harness.machine.hardware import Machine
-from harness.plan.plan import Plan, make_plan
-from harness.plan.spec import SAMPLE_NOTICE
-from harness.suite.load import load_suite
-from harness.suite.tables import Suite
-from tasks import DataIdentity, DataRef, TaskError, open_task, task_names
 
 if TYPE_CHECKING:
+    from harness.machine.hardware import Machine
+    from harness.plan.data import DataOrReason
+    from harness.plan.plan import Plan
     from harness.records.schema import Record
-from harness.checkpoints.hub import hub_revisions
-from harness.plan.data import DataOrReason, find_data, hub_sources, identities
-from harness.run.context import new_run
+    from harness.run.context import Until
+    from harness.suite.tables import Suite
+    from tasks import DataIdentity, DataRef
 
 
-def validate(options: argparse.Namespace) -> int:
+@dataclass(frozen=True)
+class RunOptions:
+    """Which cells of a suite to plan or run, and how far.
+
+    data: a folder, `sample`, `real`, or None for the hub and else the sample. models, tasks, backends, seeds: only these;
+    all where empty. limit: examples of each evaluation split; all where None. until: the step after which cells stop.
+    fresh: run cells again that have a measured record.
+    """
+
+    suite: str
+    data: str | None = None
+    models: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    backends: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
+    limit: int | None = None
+    until: Until | None = None
+    fresh: bool = False
+
+
+def run_options(arguments: argparse.Namespace) -> RunOptions:
+    """The arguments of `plan` or `run`."""
+    return RunOptions(
+        suite=arguments.suite,
+        data=arguments.data,
+        models=tuple(arguments.model),
+        tasks=tuple(arguments.task),
+        backends=tuple(arguments.backend),
+        seeds=tuple(arguments.seed),
+        limit=arguments.limit,
+        until=getattr(arguments, "until", None),
+        fresh=getattr(arguments, "fresh", False),
+    )
+
+
+def add_verbs(verbs: Verbs) -> None:
+    parser = add_verb(verbs, "validate", validate, "check a suite file, without downloading or running anything")
+    add_suite(parser)
+
+    parser = add_verb(verbs, "plan", plan, "list the cells that `run` would run here, without using the network")
+    add_suite(parser)
+    _add_choice(parser)
+    parser.add_argument(
+        "--assume",
+        action="append",
+        default=[],
+        choices=["gpu", "hub"],
+        help="plan as if this machine had a GPU with its engines installed (gpu), or could reach the hub (hub)",
+    )
+
+    parser = add_verb(verbs, "run", run, "train or load every model, measure it on every backend, record each cell")
+    add_suite(parser)
+    _add_choice(parser)
+    parser.add_argument(
+        "--until",
+        choices=["train", "quantize", "build", "score"],
+        help="stop every cell after this step, without a record; a later run at the same commit continues from there",
+    )
+    parser.add_argument("--fresh", action="store_true", help="run cells again that have a measured record")
+
+    text = "write the data that a suite needs into a folder, for machines without a network"
+    parser = add_verb(verbs, "data", data, text)
+    add_suite(parser)
+    parser.add_argument(
+        "folder", type=Path, metavar="DIR", help="new or empty folder; pass it to `run --data DIR` there"
+    )
+    add_data(parser)
+
+    parser = add_verb(verbs, "score", score, "compute the official metrics of a predictions file, with intervals")
+    parser.add_argument("task", help="name of a task, as suites have it")
+    parser.add_argument(
+        "predictions",
+        type=Path,
+        help="JSON file: for question answering {question id: answer}, otherwise a list in the order of the rows",
+    )
+    add_data(parser)
+    parser.add_argument("--split", help="evaluation split; default: the task's first")
+
+
+def _add_choice(parser: argparse.ArgumentParser) -> None:
+    """Which cells of a suite."""
+    add_data(parser, "the hub, or the sample if the hub cannot be reached")
+    for name in ("model", "backend"):
+        parser.add_argument(
+            f"--{name}", action="append", default=[], metavar="NAME", help=f"only this {name} (may be repeated)"
+        )
+    add_tasks(parser)
+    parser.add_argument(
+        "--seed", action="append", default=[], type=whole, metavar="N", help="only this seed (may be repeated)"
+    )
+    parser.add_argument(
+        "--limit",
+        type=positive,
+        metavar="N",
+        help="evaluate only N examples, drawn at random with a fixed seed; never ranked with whole evaluations",
+    )
+
+
+def validate(arguments: argparse.Namespace) -> int:
     from harness.suite.load import load_suite
 
+    suite = load_suite(arguments.suite)
+    print(json.dumps({"suite": suite.name, "problems": []}) if arguments.json else f"{suite.name}: no problems")
+    return 0
+
+
+def plan(arguments: argparse.Namespace) -> int:
+    planned = plan_offline(run_options(arguments), arguments.assume)
+    print(json.dumps(plan_json(planned))) if arguments.json else print_plan(planned)
+    return 0
+
+
+def plan_offline(options: RunOptions, assume: Collection[str] = ()) -> Plan:
+    """The plan that `run` would make, without the network: the hub counts as unreachable unless it is assumed.
+
+    assume: `gpu`, `hub`, or both.
+    """
+    from harness.machine import hardware
+    from harness.plan.data import find_data, identities
+    from harness.suite.load import load_suite
+    from tasks import DataRef
+
     suite = load_suite(options.suite)
-    if options.json:
-        print(json.dumps({"suite": suite.name, "problems": []}))
+    hub = "hub" in assume
+    machine = hardware.describe()
+    if "gpu" in assume:
+        machine = hardware.assume_gpu(machine)
+    data = find_data(suite, options.data, lambda: hub, options.tasks)
+    local = {task: ref for task, ref in data.items() if not (isinstance(ref, DataRef) and ref.kind == "hub")}
+    return _make_plan(suite, options, data, identities(local), machine, hub)
+
+
+def _make_plan(
+    suite: Suite,
+    options: RunOptions,
+    data: Mapping[str, DataOrReason],
+    known: Mapping[str, DataIdentity],
+    machine: Machine,
+    hub: bool,
+    revisions: Mapping[str, str] | None = None,
+) -> Plan:
+    from harness.plan.plan import make_plan
+
+    return make_plan(
+        suite,
+        data=data,
+        identities=known,
+        machine=machine,
+        models=options.models,
+        tasks=options.tasks,
+        backends=options.backends,
+        seeds=options.seeds,
+        limit=options.limit,
+        hub=hub,
+        revisions=revisions,
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    records = run_suite(run_options(arguments), show_progress=not arguments.json or sys.stderr.isatty())
+    if arguments.json:
+        print(json.dumps([record.model_dump() for record in records]))
     else:
-        print(f"{suite.name}: no problems")
-    return 0
+        print_records(records, arguments.until)
+    return 1 if any(record.status == "failed" for record in records) else 0
 
 
-def show_plan(options: argparse.Namespace) -> int:
-    from harness.cli.terminal import plan_json, print_plan
+def run_suite(options: RunOptions, *, show_progress: bool) -> list[Record]:
+    """Find the data, plan, and run every cell. One record a cell, in the order of the plan."""
+    from harness.checkpoints.hub import hub_revisions
+    from harness.machine import hardware, paths
+    from harness.plan.data import find_data, hub_sources, identities
+    from harness.records import store
+    from harness.run.context import new_run
+    from harness.run.estimate import estimate
+    from harness.run.executor import execute
+    from harness.suite.load import load_suite
+    from tasks.sources import hub_reachable
 
-    plan = plan_offline(options)
-    print(json.dumps(plan_json(plan))) if options.json else print_plan(plan)
-    return 0
+    suite = load_suite(options.suite)
+    machine = hardware.describe()
+    hub = cache(hub_reachable)  # asked at most once, and only where the answer matters
+    data = find_data(suite, options.data, hub, options.tasks)
+    known = identities(data)
+    needs_hub = bool(hub_sources(suite)) and not all(_is_sample(source) for source in data.values())
+    online = needs_hub and hub()
+    planned = _make_plan(suite, options, data, known, machine, online, hub_revisions(suite) if online else {})
+    _check_plan(planned, options)
+    execution = new_run(
+        suite.name,
+        suite.title,
+        command=command(options),
+        machine=machine,
+        identities=known,
+        say=say,
+        show_progress=show_progress,
+    )
+    newest = store.newest_by_key(record for _, record in store.read(paths.results()))
+    for line in estimate(planned, newest, execution.cache, known, fresh=options.fresh, gpu=bool(machine.gpus)):
+        say(line)
+    records = list(execute(planned.cells, execution, newest, fresh=options.fresh, until=options.until))
+    position = {cell.key: number for number, cell in enumerate(planned.cells)}
+    return sorted(records, key=lambda record: position[record.key])
 
 
-def run(options: argparse.Namespace) -> int:
-    from harness.cli.terminal import print_records
+def _is_sample(source: DataOrReason) -> bool:
+    from tasks import DataRef
 
-    records = run_suite(options, command(options), _say)
-    if options.json:
-        print(json.dumps([entry.model_dump() for entry in records]))
-    else:
-        print_records(records, options.until)
-    return 1 if any(entry.status == "failed" for entry in records) else 0
+    return isinstance(source, DataRef) and source.kind == "sample"
 
 
-def command(options: argparse.Namespace) -> str:
-    """The command that repeats a run; the data's folder is called DIR, since its place says nothing about it."""
-    words = ["quantboard", "run", _suite_word(options.suite)]
-    if options.data:
-        words += ["--data", options.data if options.data in ("sample", "real") else "DIR"]
-    for name in ("model", "task", "backend", "seed"):
-        for value in getattr(options, name):
-            words += [f"--{name}", str(value)]
-    if options.limit:
-        words += ["--limit", str(options.limit)]
+def _check_plan(planned: Plan, options: RunOptions) -> None:
+    """Raises QuantboardError for a plan without cells; says so where the cells run on the sample."""
+    from harness.plan.spec import SAMPLE_NOTICE
+
+    suite = planned.suite
+    if not planned.cells:
+        raise QuantboardError(
+            f"{suite.name}: no cell has this --model, --task, --backend and --seed; `quantboard plan {options.suite}`"
+            " lists all cells"
+        )
+    if planned.on_sample:
+        say(SAMPLE_NOTICE)
+        if not (options.data or suite.data):
+            say("  (the hub cannot be reached, and no --data was given; --data DIR takes real data from a folder)")
+
+
+def command(options: RunOptions) -> str:
+    """The command that repeats a run."""
+    words = ["quantboard", "run", _suite_word(options.suite), *data_words(options.data)]
+    chosen = {
+        "--model": options.models,
+        "--task": options.tasks,
+        "--backend": options.backends,
+        "--seed": options.seeds,
+        "--limit": (options.limit,) if options.limit else (),
+    }
+    words += [word for name, values in chosen.items() for value in values for word in (name, str(value))]
     return shlex.join(words)
 
 
 def _suite_word(given: str) -> str:
-    """A suite's name where its file lies among the suites; else the file's name alone, since folders of this machine say
-    nothing to who repeats it."""
+    """A suite's name where its file lies among the suites, else the name of its file alone: the folders of this machine
+    mean nothing on another."""
     from harness.machine import paths
 
     path = Path(given)
@@ -82,110 +279,74 @@ def _suite_word(given: str) -> str:
     return path.stem if path.resolve().parent == paths.suites().resolve() else f"./{path.name}"
 
 
-def score(options: argparse.Namespace) -> int:
-    found = score_predictions(options.task, options.predictions, options.data, options.split)
-    print(json.dumps(found, indent=None if options.json else 2))
+def data(arguments: argparse.Namespace) -> int:
+    written = write_data(arguments.suite, arguments.folder, arguments.data)
+    print(json.dumps(written) if arguments.json else "\n".join(written))
     return 0
 
 
-def data(options: argparse.Namespace) -> int:
-    written = write_data(options.suite, options.folder, options.data)
-    print(json.dumps(written)) if options.json else print("\n".join(written))
+def write_data(suite_name: str, folder: Path, option: str | None) -> list[str]:
+    """Write the data of every task of a suite as folders of `datasets.save_to_disk`, and the text corpus beside them where
+    a stage of the suite reads one. Returns the paths of what was written. option: where to take the data, as for `run`.
+
+    Raises TaskError for data that cannot be had, QuantboardError for a folder that cannot be written to.
+    """
+    from harness.plan.data import find_data
+    from harness.suite.load import load_suite
+    from tasks import DataRef, TaskError
+    from tasks.sources import hub_reachable, write_saved
+
+    suite = load_suite(suite_name)
+    refs: dict[str, DataRef] = {}
+    for task, source in find_data(suite, option, hub_reachable).items():
+        if not isinstance(source, DataRef):
+            raise TaskError(f"{task}: {source[0]}; {source[1]}")
+        if source.kind == "sample" and (option or suite.data) != "sample":
+            raise TaskError(
+                f"{task}: the hub cannot be reached; give --data DIR, or --data sample to write the generated sample"
+            )
+        refs[task] = source
+    written = [str(path) for task, ref in refs.items() for path in write_saved([task], ref, folder)]
+    if _reads_corpus(suite):
+        written += _copy_corpus(refs.values(), folder / "corpus")
+    return written
+
+
+def _reads_corpus(suite: Suite) -> bool:
+    stages = [model.distill for model in suite.models.values() if model.distill]
+    return any(stage.general is not None or (stage.augment and stage.augment.train) for stage in stages)
+
+
+def _copy_corpus(refs: Collection[DataRef], target: Path) -> list[str]:
+    from harness.plan.sources import corpus_files
+
+    written: list[str] = []
+    for file in dict.fromkeys(path for ref in refs for path in corpus_files(ref)):
+        copy = target / file.name
+        if copy.exists():
+            raise QuantboardError(f"{copy}: already exists; name another folder")
+        try:
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copy)
+        except OSError as error:
+            raise QuantboardError(disk_fault(error, copy, "name another folder", "cannot be written")) from None
+        written.append(str(copy))
+    return written
+
+
+def score(arguments: argparse.Namespace) -> int:
+    scored = score_predictions(arguments.task, arguments.predictions, arguments.data, arguments.split)
+    print(json.dumps(scored, indent=None if arguments.json else 2))
     return 0
-
-
-def plan_offline(options: argparse.Namespace) -> Plan:
-    """The plan as `run` would make it, without asking the network: the hub counts as unreachable unless it is assumed."""
-    suite = load_suite(options.suite)
-    hub = "hub" in options.assume
-    machine = hardware.describe()
-    if "gpu" in options.assume:
-        machine = hardware.assume_gpu(machine)
-    found = find_data(suite, options.data, lambda: hub, options.task)
-    known = identities(
-        {task: ref for task, ref in found.items() if not (isinstance(ref, DataRef) and ref.kind == "hub")}
-    )
-    return _plan(suite, options, found, known, machine, hub)
-
-
-def _plan(
-    suite: Suite,
-    options: argparse.Namespace,
-    found: Mapping[str, DataOrReason],
-    known: Mapping[str, DataIdentity],
-    machine: Machine,
-    hub: bool,
-    revisions: Mapping[str, str] | None = None,
-) -> Plan:
-    return make_plan(
-        suite,
-        data=found,
-        identities=known,
-        machine=machine,
-        models=options.model,
-        tasks=options.task,
-        backends=options.backend,
-        seeds=options.seed,
-        limit=options.limit,
-        hub=hub,
-        revisions=revisions,
-    )
-
-
-def run_suite(options: argparse.Namespace, command: str, say: Callable[[str], None]) -> list[Record]:
-    """The whole way for one suite: data, plan, every cell; one record a cell."""
-
-    from harness.records import store
-    from harness.run.estimate import estimate
-    from harness.run.executor import execute
-    from tasks.sources import hub_reachable
-
-    suite = load_suite(options.suite)
-    machine = hardware.describe()
-    probed: list[bool] = []
-
-    def hub() -> bool:
-        if not probed:
-            probed.append(hub_reachable())
-        return probed[0]
-
-    found = find_data(suite, options.data, hub, options.task)
-    known = identities(found)
-    needs_hub = bool(hub_sources(suite))
-    on_sample = all(isinstance(ref, DataRef) and ref.kind == "sample" for ref in found.values())
-    online = needs_hub and not on_sample and hub()
-    plan = _plan(suite, options, found, known, machine, online, hub_revisions(suite) if online else {})
-    if not plan.cells:
-        raise QuantboardError(
-            f"{suite.name}: --model, --task and --backend leave no cell; `quantboard plan {options.suite}` lists them"
-        )
-    if plan.on_sample:
-        say(SAMPLE_NOTICE)
-        if not (options.data or suite.data):
-            say("  (the hub does not answer and no --data was given; --data DIR takes real data from a folder)")
-    execution = new_run(
-        suite.name,
-        suite.title,
-        command=command,
-        machine=machine,
-        identities=known,
-        say=say,
-        show_progress=not options.json or sys.stderr.isatty(),
-    )
-    before = store.newest_by_key(record for _, record in store.read(paths.results()))
-    for line in estimate(plan, before, execution.cache, known, fresh=options.fresh, gpu=bool(machine.gpus)):
-        say(line)
-    done = list(execute(plan.cells, execution, before, fresh=options.fresh, until=options.until))
-    place = {cell.key: number for number, cell in enumerate(plan.cells)}
-    return sorted(done, key=lambda entry: place[entry.key])
 
 
 def score_predictions(name: str, path: Path, data: str | None, split: str | None = None) -> dict[str, Any]:
-    """Official metrics in percent of a predictions file, with 95% intervals. `split`: default the task's first.
+    """Official metrics of a predictions file in percent, with 95% intervals. split: default the task's first.
 
     Raises TaskError for unknown ids, a file that is not what the task expects, or data that cannot be had.
     """
     from harness.measure.intervals import intervals
+    from tasks import DataRef, TaskError, open_task, task_names
     from tasks.sources import hub_reachable, resolve
 
     if name in task_names() and not path.exists():  # before the hub is asked
@@ -194,11 +355,11 @@ def score_predictions(name: str, path: Path, data: str | None, split: str | None
     if not isinstance(ref, DataRef):
         raise TaskError(f"{name}: {ref[0]}; {ref[1]}")
     if data is None and ref.kind == "sample":
-        raise TaskError(f"{name}: no data to score against: the hub does not answer; give --data DIR")
+        raise TaskError(f"{name}: no data to score against, since the hub cannot be reached; give --data DIR")
     task = open_task(name, ref)
     split = split or task.eval_splits[0]
     if split not in task.eval_splits:
-        raise TaskError(f"{name}: there is no evaluation split '{split}'; there is {', '.join(task.eval_splits)}")
+        raise TaskError(f"{name}: no evaluation split '{split}'; it has {', '.join(task.eval_splits)}")
     examples = task.examples(split)
     try:
         text = path.read_bytes()
@@ -206,44 +367,13 @@ def score_predictions(name: str, path: Path, data: str | None, split: str | None
         raise TaskError(f"{path}: cannot be read: {error.strerror}") from None
     scores = task.score(examples, task.predictions_from_json(examples, text, str(path)))
     figures = intervals(scores)
-    found: dict[str, Any] = {metric: figure.value for metric, figure in figures.items()}
-    found |= {"n": len(examples), "missing": scores.missing, "split": split, "data": task.identity.splits[split].label}
-    found["intervals"] = {
-        metric: {"low": figure.low, "high": figure.high, "confidence": 0.95, "method": figure.method}
-        for metric, figure in figures.items()
+    return {metric: figure.value for metric, figure in figures.items()} | {
+        "n": len(examples),
+        "missing": scores.missing,
+        "split": split,
+        "data": task.identity.splits[split].label,
+        "intervals": {
+            metric: {"low": figure.low, "high": figure.high, "confidence": 0.95, "method": figure.method}
+            for metric, figure in figures.items()
+        },
     }
-    return found
-
-
-def write_data(suite_name: str, folder: Path, option: str | None) -> list[str]:
-    """Write every task's data of a suite as folders of `datasets.save_to_disk`, and the text corpus beside it where a stage
-    of the suite reads that; returns what was written."""
-    from harness.plan.sources import corpus_files
-    from tasks.sources import hub_reachable, write_saved
-
-    suite = load_suite(suite_name)
-    written: list[str] = []
-    found = find_data(suite, option, hub_reachable)
-    for task, ref in found.items():
-        if isinstance(ref, DataRef) and ref.kind == "sample" and (option or suite.data) != "sample":
-            raise TaskError(
-                f"{task}: no real data: the hub does not answer; give --data DIR, or --data sample to write the generated sample"
-            )
-    for task, ref in found.items():
-        if not isinstance(ref, DataRef):
-            raise TaskError(f"{task}: {ref[0]}; {ref[1]}")
-        written += [str(path) for path in write_saved([task], ref, folder)]
-    stages = [model.distill for model in suite.models.values() if model.distill]
-    reads = any(one.general is not None or (one.augment and one.augment.train) for one in stages)
-    refs = [ref for ref in found.values() if isinstance(ref, DataRef) and reads]
-    for file in dict.fromkeys(path for ref in refs for path in corpus_files(ref)):
-        copy = folder / "corpus" / file.name
-        if copy.exists():
-            raise QuantboardError(f"{copy}: is there already and is not written over; name another folder")
-        try:
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, copy)
-        except OSError as error:
-            raise QuantboardError(disk_fault(error, copy, "name another folder")) from None
-        written.append(str(copy))
-    return written

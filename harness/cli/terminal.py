@@ -1,203 +1,278 @@
-"""Plans and records as tables in the terminal (rich)."""
+"""What the command line prints: lines on standard error, tables on standard output.
+
+rich is imported when a table is printed, so that `--help`, `validate` and `--json` do not wait for it.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
     from harness.plan.plan import Plan
-    from harness.plan.spec import CheckpointSpec
+    from harness.plan.spec import Cell, CheckpointSpec
     from harness.records.figure import Figure
     from harness.records.schema import Record
+    from harness.report.columns import Value
+    from harness.report.pairs import Pair
+    from harness.run.rescore import Rescored
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """Print a message or progress line on standard error."""
     print(line, file=sys.stderr, flush=True)
 
 
+def console() -> Console:
+    """Wide enough that no figure is cut where the output goes to a file or a pipe."""
+    from rich.console import Console
+
+    terminal = Console()
+    return terminal if terminal.is_terminal else Console(width=180)
+
+
+def _table(title: str, columns: Iterable[str], right: Collection[str] = ()) -> Table:
+    """right: the columns of figures."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=escape(title))
+    for name in columns:
+        table.add_column(escape(name), overflow="fold", justify="right" if name in right else "left")
+    return table
+
+
+def _add_row(table: Table, row: Iterable[str]) -> None:
+    from rich.markup import escape
+
+    table.add_row(*map(escape, row))
+
+
+def _print_plain(out: Console, line: str, style: str | None = None) -> None:
+    """A line of text that may hold brackets."""
+    out.print(line, style=style, markup=False, highlight=False)
+
+
 def plan_json(plan: Plan) -> dict[str, Any]:
-    """Every cell with its settings; `blocked` holds the reason and the remedy where it cannot run here."""
+    """Every cell with its settings; `blocked` holds the reason and the fix where it cannot run here."""
     return {"suite": plan.suite.name, "cells": [cell.to_json() for cell in plan.cells]}
 
 
 def print_plan(plan: Plan) -> None:
     from harness.plan.spec import SAMPLE_NOTICE
 
-    table = Table(title=escape(f"{plan.suite.title} ({plan.suite.name})"))
-    for name in ("model", "seed", "task", "backend", "recipe", "device", "shape", "key", "here"):
-        table.add_column(name, overflow="fold")
+    columns = ("model", "seed", "task", "backend", "recipe", "device", "shape", "key", "status")
+    table = _table(f"{plan.suite.title} ({plan.suite.name})", columns)
     for cell in plan.cells:
-        recipe = cell.checkpoint.recipe if cell.checkpoint.recipe != "ptq" else f"ptq {cell.scheme}"
-        here = "runs" if not cell.blocked else f"skipped: {cell.blocked[0]}; {cell.blocked[1]}"
-        shape = f"{cell.shape.max_length}, batch {'/'.join(map(str, cell.batch_sizes))}"
-        row = (cell.model, str(cell.seed), cell.task, cell.label, recipe, cell.device, shape, cell.key[:8], here)
-        table.add_row(*map(escape, row))
+        _add_row(table, _plan_row(cell))
     out = console()
     if plan.on_sample:
-        out.print(SAMPLE_NOTICE, markup=False, highlight=False)
+        _print_plain(out, SAMPLE_NOTICE)
     out.print(table)
-    out.print(_made(plan))
+    out.print(_checkpoint_table(plan))
 
 
-def _made(plan: Plan) -> Table:
-    """How every checkpoint is made, those that others begin at first; seeds share a line."""
-    made: dict[tuple[str, str, str, str], list[int]] = {}
+def _plan_row(cell: Cell) -> tuple[str, ...]:
+    recipe = cell.checkpoint.recipe if cell.checkpoint.recipe != "ptq" else f"ptq {cell.scheme}"
+    shape = f"{cell.shape.max_length}, batch {'/'.join(map(str, cell.batch_sizes))}"
+    status = f"skipped: {cell.blocked[0]}; {cell.blocked[1]}" if cell.blocked else "runs"
+    return cell.model, str(cell.seed), cell.task, cell.label, recipe, cell.device, shape, cell.key[:8], status
+
+
+def _checkpoint_table(plan: Plan) -> Table:
+    """How every checkpoint is made, each after those that it needs. Seeds share a row."""
+    seeds_by_row: dict[tuple[str, str, str, str], list[int]] = {}
 
     def add(spec: CheckpointSpec) -> None:
-        for one in spec.needs:
-            add(one)
+        for needed in spec.needs:
+            add(needed)
         step = spec.distill["stage"] if spec.distill else spec.scheme if spec.recipe in ("ptq", "qat") else ""
-        seeds = made.setdefault((spec.model, spec.task, f"{spec.recipe} {step}".strip(), _settings(spec)), [])
+        row = (spec.model, spec.task, f"{spec.recipe} {step}".strip(), _settings(spec))
+        seeds = seeds_by_row.setdefault(row, [])
         if spec.seed not in seeds:
             seeds.append(spec.seed)
 
     for cell in plan.cells:
         add(cell.checkpoint)
-    table = Table(title="How their models are made (what is not said has its default)")
-    for name in ("model", "task", "recipe", "settings", "seeds"):
-        table.add_column(name, overflow="fold")
-    for (*words, settings), seeds in made.items():
-        table.add_row(*map(escape, words), escape(settings), ", ".join(map(str, seeds)))
+    title = "How the checkpoints are made (settings that are not named have their defaults)"
+    table = _table(title, ("model", "task", "recipe", "settings", "seeds"))
+    for row, seeds in seeds_by_row.items():
+        _add_row(table, (*row, ", ".join(map(str, seeds))))
     return table
 
 
 def _settings(spec: CheckpointSpec) -> str:
-    """What is not the default of its key in a suite file."""
+    """The settings that differ from the defaults of a suite file."""
     from harness.suite.train import TrainSettings
 
     train = {} if spec.recipe == "ptq" else spec.train or {}
-    usual = {name: field.default for name, field in TrainSettings.model_fields.items() if not field.is_required()}
-    found = {name: value for name, value in train.items() if value != usual.get(name)}
-    found |= {f"calibration {name}": value for name, value in (spec.calibration or {}).items() if name != "seed"}
-    extra = {name: value for name, value in (spec.distill or {}).items() if name != "stage"}
-    for name, value in extra.items():
-        found |= {f"{name} {key}": one for key, one in value.items()} if isinstance(value, dict) else {name: value}
-    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in found.items() if value is not None)
+    defaults = {name: field.default for name, field in TrainSettings.model_fields.items() if not field.is_required()}
+    settings = {name: value for name, value in train.items() if value != defaults.get(name)}
+    settings |= {f"calibration {name}": value for name, value in (spec.calibration or {}).items() if name != "seed"}
+    for name, value in (spec.distill or {}).items():
+        if isinstance(value, dict):
+            settings |= {f"{name} {key}": setting for key, setting in value.items()}
+        elif name != "stage":
+            settings[name] = value
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in settings.items() if value is not None)
 
 
-def console() -> Console:
-    """Wide enough that a figure is never cut where there is no terminal to fit in."""
-    found = Console()
-    return found if found.is_terminal else Console(width=180)
+FIGURES = (
+    "accuracy % [95%]",
+    "points against baseline [95%]",
+    "p90 ms",
+    "samples/s",
+    "speed-up [95%]",
+    "INT8 share",
+    "peak MiB",
+)
+
+SPEED_NOTE = (
+    "samples/s: scenario offline, real lengths, largest batch. p90: single stream, real lengths."
+    " Simulations have no speed figure, and of several seeds only the first is timed."
+)
+
+COMPARISON_NOTE = (
+    "points: paired over the same examples; p is Holm-corrected over the table."
+    " speed-up: from interleaved rounds where there are any, else from samples/s."
+    " 'other training', 'training not known': the baseline has, or may have, other weights (docs/method.md)."
+)
 
 
 def print_records(records: Sequence[Record], until: str | None = None) -> None:
-    """The final table: a line a cell, beside its baseline where both were recorded. until: nothing was recorded."""
-    from harness.report.comparability import data_with_limit
-    from harness.report.compare import speed_of
+    """The final table: a row a cell, compared with its baseline where both were recorded. until: the step after which the
+    run stopped, without records to compare."""
     from harness.report.glue_average import MEANS, macro_averages, macro_line
 
     if not records:
         return
-    lost, faster = _beside([] if until else records)
-    table = Table(title=escape(records[0].suite_title))
-    for name in ("model", "task", "backend", "seed", "status"):
-        table.add_column(name, overflow="fold")
-    for name in (
-        "accuracy % [95%]",
-        "points against baseline [95%]",
-        "p90 ms",
-        "samples/s",
-        "speed-up [95%]",
-        "INT8 share",
-        "peak MiB",
-    ):
-        table.add_column(name, justify="right")
-    table.add_column("data")
-    for entry in records:
-        single, offline = speed_of(entry, "single_stream", "real"), speed_of(entry, "offline", "real")
-        table.add_row(
-            entry.model,
-            entry.task,
-            entry.label,
-            str(entry.seed),
-            entry.status,
-            "\n".join(
-                f"{_split(entry, part.split)}{name} {show(figure)}"
-                for part in entry.accuracy
-                for name, figure in part.metrics.items()
-            ),
-            "\n".join(lost.get(entry.record_id, [])),
-            show(single.p90_ms, interval=False) if single and single.p90_ms else "",
-            show(offline.qps) if offline else "",
-            "\n".join(faster.get(entry.record_id, [])),
-            f"{entry.flops.int8_share:.0%}" if entry.flops else "",
-            f"{entry.memory.peak_rss_bytes / 2**20:.0f}" if entry.memory else "",
-            "\n".join(
-                [data_with_limit(entry), *(f"no {split}" for split in (entry.data.missing if entry.data else ()))]
-            ),
-        )
+    points, speed_ups = _against_baseline([] if until else records)
+    columns = ("model", "task", "backend", "seed", "status", *FIGURES, "data")
+    table = _table(records[0].suite_title, columns, FIGURES)
+    for record in records:
+        _add_row(table, _record_row(record, points.get(record.record_id, []), speed_ups.get(record.record_id, "")))
     out = console()
     out.print(table)
-    for entry in records:
-        if entry.reason:
-            remedy = f"; {entry.remedy}" if entry.remedy else ""
-            out.print(
-                f"{entry.model} / {entry.task} / {entry.label}: {entry.status}: {entry.reason}{remedy}",
-                markup=False,
-                highlight=False,
-            )
-        for line in entry.log_tail:
-            out.print(f"    {line}", markup=False, highlight=False)
-    macros = [] if until else macro_averages(records)
-    for one in macros:
-        out.print(macro_line(one), markup=False, highlight=False)
-    if macros:
+    for record in records:
+        if record.reason:
+            fix = f"; {record.remedy}" if record.remedy else ""
+            _print_plain(out, f"{record.model} / {record.task} / {record.label}: {record.status}: {record.reason}{fix}")
+        for line in record.log_tail:
+            _print_plain(out, f"    {line}")
+    averages = [] if until else macro_averages(records)
+    for average in averages:
+        _print_plain(out, macro_line(average))
+    if averages:
         out.print(f"macro average: the {MEANS}.", style="dim")
-    out.print(
-        "samples/s: offline, real lengths, largest batch; p90: single stream, real lengths; simulations and seeds after a suite's first carry no speed figure.\n"
-        "points: paired over the same examples; p is Holm-corrected over the table; speed-up: of the same work by turns, else of samples/s; 'other training', 'training not known': (perhaps) not of the baseline's weights (docs/method.md).",
-        style="dim",
+    out.print(SPEED_NOTE, style="dim")
+    out.print(COMPARISON_NOTE, style="dim")
+
+
+def _record_row(record: Record, points: Sequence[str], speed_up: str) -> tuple[str, ...]:
+    from harness.report.comparability import data_with_limit
+    from harness.report.compare import speed_of
+
+    single, offline = speed_of(record, "single_stream", "real"), speed_of(record, "offline", "real")
+    accuracy = [
+        f"{_split(record, part.split)}{metric} {show(figure)}"
+        for part in record.accuracy
+        for metric, figure in part.metrics.items()
+    ]
+    missing = [f"no {split}" for split in (record.data.missing if record.data else ())]
+    return (
+        record.model,
+        record.task,
+        record.label,
+        str(record.seed),
+        record.status,
+        "\n".join(accuracy),
+        "\n".join(points),
+        show(single.p90_ms, interval=False) if single and single.p90_ms else "",
+        show(offline.qps) if offline else "",
+        speed_up,
+        f"{record.flops.int8_share:.0%}" if record.flops else "",
+        f"{record.memory.peak_rss_bytes / 2**20:.0f}" if record.memory else "",
+        "\n".join([data_with_limit(record), *missing]),
     )
 
 
-def _beside(records: Sequence[Record]) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """By record id: a line a split with difference and p; ratio of speed."""
+def _against_baseline(records: Sequence[Record]) -> tuple[Mapping[str, list[str]], Mapping[str, str]]:
+    """By record id: differences in accuracy, a line a split; and the ratio of speed."""
     from harness.machine import paths
     from harness.records import store
     from harness.records.scores import ScoreStore
     from harness.report.boards import boards
-    from harness.report.columns import QPS, Value
+    from harness.report.columns import QPS
 
-    lost: dict[str, list[str]] = {}
-    faster: dict[str, list[str]] = {}
+    points: dict[str, list[str]] = {}
+    speed_ups: dict[str, str] = {}
     folder = paths.results()
     stored = ScoreStore(store.read(folder)) if folder.is_dir() else ScoreStore()
-
-    def line(value: Value) -> str:
-        return (
-            value.text
-            + (f" [{value.low}, {value.high}]" if value.low else "")
-            + (f" {value.note}" if value.note else "")
-        )
-
     for board in boards(records, stored):
-        place = [column.name for column in board.columns]
+        position = [column.name for column in board.columns]
         for row in board.rows:
-            if words := line(row.columns[place.index("difference")]):
-                lost.setdefault(row.record.record_id, []).append(_split(row.record, board.split) + words)
-            if QPS in place:
-                faster[row.record.record_id] = [line(row.columns[place.index("speed-up")])]
-    return lost, faster
+            record_id = row.record.record_id
+            if difference := _value(row.columns[position.index("difference")]):
+                points.setdefault(record_id, []).append(_split(row.record, board.split) + difference)
+            if QPS in position:
+                speed_ups[record_id] = _value(row.columns[position.index("speed-up")])
+    return points, speed_ups
 
 
-def _split(entry: Record, name: str) -> str:
-    """Which part of the evaluation set a line is of, where there are several."""
-    return f"{name.removeprefix('validation_')} " if len(entry.accuracy) > 1 else ""
+def _value(value: Value) -> str:
+    interval = f" [{value.low}, {value.high}]" if value.low else ""
+    note = f" {value.note}" if value.note else ""
+    return f"{value.text}{interval}{note}"
+
+
+def _split(record: Record, name: str) -> str:
+    """The evaluation split that a line is about, for records with several."""
+    return f"{name.removeprefix('validation_')} " if len(record.accuracy) > 1 else ""
 
 
 def show(figure: Figure, *, interval: bool = True) -> str:
-    text = f"{figure.value:.2f}" if figure.value < 1000 else f"{figure.value:.0f}"
+    """Rounded, with its interval where it has one."""
+    digits = 2 if figure.value < 1000 else 0
+    text = f"{figure.value:.{digits}f}"
     if interval and figure.low is not None and figure.high is not None:
-        text += (
-            f" [{figure.low:.2f}, {figure.high:.2f}]"
-            if figure.value < 1000
-            else f" [{figure.low:.0f}, {figure.high:.0f}]"
-        )
+        text += f" [{figure.low:.{digits}f}, {figure.high:.{digits}f}]"
     return text
+
+
+def print_pairs(made: Sequence[Pair]) -> None:
+    """The table of `compare`."""
+    from harness.report import pairs
+
+    table = _table(pairs.title(made), pairs.COLUMNS, right=("A", "B"))
+    for row in pairs.rows(made):
+        _add_row(table, row)
+    out = console()
+    out.print(table)
+    for note in pairs.notes(made):
+        _print_plain(out, note, style="dim")
+
+
+def print_rescored(rescored: Sequence[Rescored], files: Sequence[str]) -> None:
+    """The table of `rescore`. files: those that records were appended to."""
+    from harness.run.rescore import is_other
+
+    columns = ("record", "cell", "split", "metric", "recorded", "now")
+    table = _table("Scored again from stored predictions", columns, right=("recorded", "now"))
+    for outcome in rescored:
+        record = outcome.old
+        cell = f"{record.model} / {record.task} / {record.label} / seed {record.seed}"
+        for split, metric, before, now in outcome.changes():
+            mark = " differs" if is_other(before, now) else ""
+            _add_row(table, (record.record_id, cell, split, metric, _shown(before), _shown(now) + mark))
+    out = console()
+    out.print(table)
+    for path in files:
+        _print_plain(out, f"written: {path}")
+
+
+def _shown(figure: Figure | None) -> str:
+    return show(figure) if figure else "none"

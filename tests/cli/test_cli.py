@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from harness.cli.main import parser
-from harness.cli.suites import command, plan_offline
+from harness.cli.suites import RunOptions, command, plan_offline, run_options
 from harness.cli.terminal import print_plan
 from tests.tasks.raw_files import GLUE
 
@@ -74,9 +74,9 @@ def test_a_mistake_is_one_line(words: tuple[str, ...], told: str, tmp_path: Path
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("run", "squad_int8", "--limit", "few"), "'few' is no whole number"),
+        (("run", "squad_int8", "--limit", "few"), "'few' is not a whole number"),
         (("flops", "--layers", "0"), "must be at least 1"),
-        (("plan", "squad_int8", "--data", ""), "it is empty; name a folder"),
+        (("plan", "squad_int8", "--data", ""), "is empty; name a folder"),
     ],
 )
 def test_a_wrong_option_is_named(words: tuple[str, ...], told: str, tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_json_is_json_and_nothing_else(tmp_path: Path) -> None:
 )
 def test_the_command_that_repeats_a_run_finds_its_suite(given: str, word: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    options = parser().parse_args(["run", given, "--data", "/home/me/data", "--seed", "2"])
+    options = run_options(parser().parse_args(["run", given, "--data", "/home/me/data", "--seed", "2"]))
     assert command(options) == f"quantboard run {word} --data DIR --seed 2"
 
 
@@ -192,7 +192,7 @@ NEEDS_MORE = ("there is no text corpus on the hub", "bert-tiny-qat: no engine co
     ],
 )
 def test_assumed_hardware_plans_every_cell(suite: str, count: int) -> None:
-    cells = plan_offline(parser().parse_args(["plan", suite, "--assume", "gpu", "--assume", "hub"])).cells
+    cells = plan_offline(RunOptions(suite), ("gpu", "hub")).cells
     assert len(cells) == count
     assert {cell.data.kind for cell in cells} == {"hub"}
     on_cuda = {"torch_fp32", "torch_bf16", "fake_quant_w8a8", "onnxruntime_fp32", "tensorrt_fp16", "tensorrt_int8"}
@@ -201,8 +201,7 @@ def test_assumed_hardware_plans_every_cell(suite: str, count: int) -> None:
 
 
 def test_the_plan_says_how_models_are_made(capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["plan", "tinybert", "--task", "glue/mrpc", "--assume", "gpu", "--assume", "hub"]
-    print_plan(plan_offline(parser().parse_args(words)))
+    print_plan(plan_offline(RunOptions("tinybert", tasks=("glue/mrpc",)), ("gpu", "hub")))
     said = " ".join(capsys.readouterr().out.split())
     assert "distill prediction │ learning rate 3e-05, epochs 3.0, batch size 32, warmup ratio 0.1" in said
     assert "augment copies 30" in said
@@ -248,4 +247,4 @@ def test_score_of_glue_from_a_list_in_row_order(tmp_path: Path) -> None:
     assert (found["accuracy"], found["split"], found["data"]) == (100.0, "validation_mismatched", "sample")
     assert scored("glue/mnli", list(other))["accuracy"] < 60
     told = scored("glue/rte", [0], "--split", "test")["error"]
-    assert told == "glue/rte: there is no evaluation split 'test'; there is validation\n"
+    assert told == "glue/rte: no evaluation split 'test'; it has validation\n"

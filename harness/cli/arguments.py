@@ -1,0 +1,78 @@
+"""What several verbs' arguments have in common."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+Verb = Callable[[argparse.Namespace], int]
+"""Runs a verb with its parsed arguments and returns the exit code."""
+
+Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+"""Where verbs are added: what `ArgumentParser.add_subparsers` returns."""
+
+
+def add_verb(verbs: Verbs, name: str, verb: Verb, text: str) -> argparse.ArgumentParser:
+    """A verb with `--json`, which every verb has."""
+    parser: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=text)
+    parser.set_defaults(verb=verb)
+    parser.add_argument("--json", action="store_true", help="print JSON only, with unrounded figures")
+    return parser
+
+
+def add_suite(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("suite", help="name of a suite (suites/NAME.toml) or path of a suite file")
+
+
+def add_data(parser: argparse.ArgumentParser, default: str = "the hub") -> None:
+    parser.add_argument(
+        "--data",
+        metavar="DIR",
+        type=_folder,
+        help="folder with the data, or 'sample' (generated, small), or 'real' (the hub, never the sample);"
+        f" default: {default}",
+    )
+
+
+def add_tasks(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--task", action="append", default=[], metavar="NAME", help="only this task (may be repeated)")
+
+
+def add_results(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--results",
+        type=Path,
+        metavar="DIR",
+        help="folder of the records; default: results/ of the checkout, else of the working folder",
+    )
+
+
+def whole(text: str) -> int:
+    """A whole number. Raises ArgumentTypeError, as the other types here do."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number") from None
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    value = whole(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+def _folder(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("is empty; name a folder")
+    return text
+
+
+def data_words(data: str | None) -> list[str]:
+    """`--data` for a command that others can repeat. A folder becomes DIR: its path means nothing on another machine."""
+    if not data:
+        return []
+    return ["--data", data if data in ("sample", "real") else "DIR"]
