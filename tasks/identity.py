@@ -1,15 +1,15 @@
-"""What a split is made of: its rows counted, hashed and compared with the official ones.
+"""What a split consists of: its rows are counted, hashed and compared with the official ones.
 
-How the label is found, the first that fits:
+How a split gets its label; the first rule that applies decides:
 
-1. `quantboard.json` beside the data says what it is (`{"glue/qqp": {"train": "substitute"}}`; `subset`, `substitute` or
-   `sample`: a declaration can make a claim weaker, never `official`).
+1. `quantboard.json` beside the data says what it is (`{"glue/qqp": {"train": "substitute"}}`). It may say `subset`,
+   `substitute` or `sample`, never `official`: a declaration can only weaken a claim.
 2. The rows are the official ones by hash: `official`.
-3. As many rows as the official split: `official` where they came from the hub's own repository; `official (by row count)`
-   where no official hash is known to us; else `substitute`, since they are not those rows.
-4. Fewer questions than SQuAD's: `subset (n of N)` where each is one of the split's; of the training split, whose questions
-   are not all known to us, where each has an id of its form (24 hex digits). GLUE's rows carry nothing that would tell a
-   part of the official split from something else, so they need the declaration.
+3. It has as many rows as the official split. It is `official` if it came from the official repository on the hub. It is
+   `official (by row count)` if we know no official hash. Otherwise it is a `substitute`, since its rows are not the official ones.
+4. It has fewer rows than the official split, and they are rows of that split: `subset (n of N)`. SQuAD's development questions
+   are known, so each is looked up. Of SQuAD's training questions only the form of the id is known (24 hex digits), so each id
+   must have that form. GLUE's rows carry nothing that would show where they came from, so they need the declaration.
 5. Anything else: `substitute`.
 """
 
@@ -29,10 +29,11 @@ from pathlib import Path
 from typing import Any
 
 from tasks.base import DataIdentity, SplitIdentity, TaskError
-from tasks.forms import FORMS, Form, Row, are_members, content_key, row_digest
+from tasks.definitions import DEFINITIONS, Definition
+from tasks.rows import Row, are_members, content_key, row_digest
 
 IDENTITY_VERSION = 2
-"""Raised on purpose when readers or hashes change what they yield: forgets every remembered hash."""
+"""Raised on purpose when readers or hashes change what they yield. It invalidates every cached hash."""
 DECLARATION = "quantboard.json"
 DECLARABLE = ("subset", "substitute", "sample")
 BY_COUNT = "official (by row count)"
@@ -40,14 +41,15 @@ STRENGTH = ("official", "subset", "substitute", "sample")
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What reading a split once tells. proof: whether its rows are the official ones by hash, None where no hash is known.
-    part: every row is one of the official split's, as far as is known."""
+class SplitContent:
+    """What reading a split once tells of it."""
 
     rows: int
     sha256: str
     proof: bool | None
+    """Whether the rows are the official ones by hash; None where no official hash is known."""
     part: bool
+    """Whether every row is one of the official split's, as far as we can tell."""
 
 
 def cache_folder() -> Path:
@@ -59,109 +61,118 @@ def cache_folder() -> Path:
     return Path(platformdirs.user_cache_dir("quantboard"))
 
 
-def measure(form: Form, split: str, files: Sequence[Path], rows: Callable[[], Sequence[Row]]) -> Measured:
-    """Count and hash a split, reading `rows` only if its files (path, size, times of change) are not remembered."""
-    official = form.splits[split]
+def split_content(
+    definition: Definition, split: str, files: Sequence[Path], rows: Callable[[], Sequence[Row]]
+) -> SplitContent:
+    """Count and hash a split. `rows` is read only if the cache does not know its files (by path, size and times of change)."""
+    official = definition.splits[split]
     stamps = [(str(path), (stat := path.stat()).st_size, stat.st_mtime_ns, stat.st_ctime_ns) for path in files]
-    return remembered(
-        ["split", form.name, split, asdict(official), stamps],
-        lambda: _measured(form, split, files, rows()),
+    return cached(
+        ["split", definition.name, split, asdict(official), stamps],
+        lambda: _read(definition, split, files, rows()),
     )
 
 
-def _measured(form: Form, split: str, files: Sequence[Path], rows: Sequence[Row]) -> Measured:
-    official, proof = form.splits[split], None
+def _read(definition: Definition, split: str, files: Sequence[Path], rows: Sequence[Row]) -> SplitContent:
+    official, proof = definition.splits[split], None
     if len(rows) == official.rows:
         if official.content:
-            proof = content_key(form, rows) == official.content
-        # a file written anew has other bytes, so that only equality proves anything
+            proof = content_key(definition, rows) == official.content
+        # the same rows written again give other bytes: an equal file is proof, a different one is not
         if not proof and official.file and len(files) == 1:
             proof = hashlib.sha256(files[0].read_bytes()).hexdigest() == official.file or proof
-    known = are_members(form, split, rows) if len(rows) < official.rows else None
-    native = form.name == "squad_v1" and all(re.fullmatch(r"[0-9a-f]{24}", row["id"]) for row in rows)
-    return Measured(len(rows), row_digest(form, rows), proof, native if known is None else known)
+    members = are_members(definition, split, rows) if len(rows) < official.rows else None
+    ids_fit = definition.id_pattern is not None and all(re.fullmatch(definition.id_pattern, row["id"]) for row in rows)
+    return SplitContent(len(rows), row_digest(definition, rows), proof, ids_fit if members is None else members)
 
 
-def remembered(key: Any, find: Callable[[], Measured]) -> Measured:
-    """What `find` yields, kept in the user's cache under `key`. A cache that cannot be written costs time only."""
+def cached(key: Any, read: Callable[[], SplitContent]) -> SplitContent:
+    """What `read` yields, kept in the user's cache under `key`. A cache that cannot be written costs time only."""
     name = hashlib.sha256(json.dumps([IDENTITY_VERSION, key]).encode()).hexdigest()[:32]
     path = cache_folder() / "identity" / f"{name}.json"
     with contextlib.suppress(OSError, ValueError, TypeError):
-        return Measured(**json.loads(path.read_text(encoding="utf-8")))
-    found = find()
+        return SplitContent(**json.loads(path.read_text(encoding="utf-8")))
+    content = read()
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(asdict(found), file)
+            json.dump(asdict(content), file)
         Path(temporary).replace(path)
-    return found
+    return content
 
 
-def label_of(form: Form, split: str, found: Measured, declared: str | None, from_hub: bool) -> str:
-    """The rule of this module's head."""
-    official = form.splits[split].rows
-    subset = f"subset ({found.rows:,} of {official:,})" if found.rows < official else "substitute"
+def label_of(definition: Definition, split: str, content: SplitContent, declared: str | None, from_hub: bool) -> str:
+    """The split's label, by the rules at the top of this module."""
+    official = definition.splits[split].rows
+    subset = f"subset ({content.rows:,} of {official:,})" if content.rows < official else "substitute"
     if declared:
         return subset if declared == "subset" else declared
-    if found.proof:
+    if content.proof:
         return "official"
-    if found.rows == official:
+    if content.rows == official:
         if from_hub:
             return "official"
-        return BY_COUNT if found.proof is None else "substitute"
-    return subset if found.part else "substitute"
+        return BY_COUNT if content.proof is None else "substitute"
+    return subset if content.part else "substitute"
 
 
 def is_official(label: str) -> bool:
-    """By hash, by its origin, or as far as a count of rows tells."""
+    """Whether the label says official: by hash, by origin or by row count."""
     return label.split()[0] == "official"
 
 
-def identity_of(kind: str, form: Form, splits: Mapping[str, tuple[Measured, str]], origin: str = "") -> DataIdentity:
-    """From (what was measured, label) of each split."""
+def identity_of(
+    kind: str, definition: Definition, splits: Mapping[str, tuple[SplitContent, str]], origin: str = ""
+) -> DataIdentity:
+    """The identity of data of this kind (see `DataRef`). splits: the content and the label of each."""
     parts = {
-        split: SplitIdentity(found.rows, form.splits[split].rows, found.sha256, label)
-        for split, (found, label) in splits.items()
+        split: SplitIdentity(content.rows, definition.splits[split].rows, content.sha256, label)
+        for split, (content, label) in splits.items()
     }
     weakest = max(
         (part.label for part in parts.values()), key=lambda label: (STRENGTH.index(label.split()[0]), label == BY_COUNT)
     )
-    missing = tuple(split for split in form.splits if split not in parts)
+    missing = tuple(split for split in definition.splits if split not in parts)
     return DataIdentity(kind, weakest, parts, origin, missing)
 
 
-def declared_label(form: Form, split: str, folders: Iterable[Path]) -> str | None:
-    """What the first of the folders that has a `quantboard.json` with this split says. Raises TaskError for a bad file."""
+def declared_label(definition: Definition, split: str, folders: Iterable[Path]) -> str | None:
+    """What `quantboard.json` says of this split, in the first of the folders that has one which names it; else None. Raises
+    TaskError for a bad file."""
     for folder in folders:
         path = folder / DECLARATION
         if not path.is_file():
             continue
-        said = _declaration(path, path.stat().st_mtime_ns).get(form.name, {})
-        if split in said:
-            return said[split]
+        labels = _declaration(path, path.stat().st_mtime_ns).get(definition.name, {})
+        if split in labels:
+            return labels[split]
     return None
 
 
-def _meant(name: str, known: Iterable[str]) -> str:
+def _suggestion(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, known, 1)
     return f"did you mean '{near[0]}'?" if near else f"it is one of {', '.join(known)}"
 
 
 @cache
 def _declaration(path: Path, _: int) -> dict[str, dict[str, str]]:
+    """The content of the file, read again when its time of change (the second argument) differs. Raises TaskError."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise TaskError(f"{path}: not JSON: {error}") from error
+        raise TaskError(f"{path}: not JSON: {error}; correct or delete the file") from error
     if not isinstance(content, dict) or not all(isinstance(splits, dict) for splits in content.values()):
         raise TaskError(f'{path}: expected {{"TASK": {{"SPLIT": "{"|".join(DECLARABLE)}"}}}}')
     for task, splits in content.items():
-        if task not in FORMS:
-            raise TaskError(f"{path}: there is no task '{task}'; {_meant(task, FORMS)}")
+        if task not in DEFINITIONS:
+            raise TaskError(f"{path}: there is no task '{task}'; {_suggestion(task, DEFINITIONS)}")
+        official = DEFINITIONS[task].splits
         for split, label in splits.items():
-            if split not in FORMS[task].splits:
-                raise TaskError(f"{path}: {task}: there is no split '{split}'; {_meant(split, FORMS[task].splits)}")
+            if split not in official:
+                raise TaskError(f"{path}: {task}: there is no split '{split}'; {_suggestion(split, official)}")
             if label not in DECLARABLE:
-                raise TaskError(f"{path}: {task}.{split}: {label!r} cannot be declared; one of {', '.join(DECLARABLE)}")
+                raise TaskError(
+                    f"{path}: {task}.{split}: {label!r} cannot be declared; use one of {', '.join(DECLARABLE)}"
+                )
     return content

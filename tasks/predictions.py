@@ -1,4 +1,4 @@
-"""Prediction files that people bring: JSON, read strictly."""
+"""Prediction files from users: JSON, read strictly."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from tasks.base import TaskError
 
 
 def parse_json(content: str | bytes, file: str) -> Any:
-    """The value of a JSON text. Raises TaskError, naming `file`, for broken JSON and for a key that is there twice."""
+    """The value of a JSON text. Raises TaskError, naming `file`, for broken JSON and for a key that occurs twice."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         value: dict[str, Any] = {}
         for key, item in pairs:
             if key in value:
-                raise TaskError(f"{file}: the key {key[:80]!r} is there twice; keep one prediction an example")
+                raise TaskError(f"{file}: the key {key[:80]!r} occurs twice; keep one prediction an example")
             value[key] = item
         return value
 
@@ -38,7 +38,7 @@ def parse_json(content: str | bytes, file: str) -> Any:
 
 
 def shown(value: Any) -> str:
-    """A JSON value in an error line."""
+    """A JSON value as an error message shows it: at most 80 characters."""
     if isinstance(value, (dict, list)):
         return "a list" if isinstance(value, list) else "an object"
     return json.dumps(value)[:80]

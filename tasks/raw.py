@@ -1,8 +1,8 @@
-"""The classic raw layout: `squad/{train,dev}-v1.1.json` and `glue/TASK/*.tsv`, read without any library.
+"""The published files: `squad/{train,dev}-v1.1.json` and `glue/TASK/*.tsv`, read without any library.
 
-The TSV files have no quoting: a quote is a character. Columns are found by the names in the header (CoLA has none). Two
-marks of the official sources are followed as everybody does: MultiNLI's `-` (no majority label) and the few broken rows of
-QQP are left out. Anything else that is wrong ends in a TaskError that names file and line.
+`RawFiles` in a task's definition says how they are laid out. The TSV files have no quoting: a quote is a character. Two
+peculiarities of the official files are treated as everybody treats them: MultiNLI's `-` (no majority label) and the few
+broken rows of QQP are left out. Any other fault ends in a TaskError that names file and line.
 """
 
 from __future__ import annotations
@@ -11,104 +11,65 @@ import codecs
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tasks.base import TaskError
-from tasks.forms import Form, Row, check_question, check_score
-
-FILES = {
-    "train": "train.tsv",
-    "validation": "dev.tsv",
-    "validation_matched": "dev_matched.tsv",
-    "validation_mismatched": "dev_mismatched.tsv",
-}
-SQUAD_FILES = {"train": "train-v1.1.json", "validation": "dev-v1.1.json"}
-BROKEN_PER_ROWS = 10_000
-"""QQP may have one short row in so many (official train: some twenty in 363,870)."""
+from tasks.definitions import Definition
+from tasks.rows import Row, check_question, check_score
 
 
-@dataclass(frozen=True)
-class Columns:
-    """Where a task's file holds its columns: by header name (the first that is there), or by position without a header.
-    digits: labels are written as class numbers."""
-
-    texts: tuple[tuple[str, ...], ...]
-    label: tuple[str, ...]
-    digits: bool = True
-    positions: tuple[int, ...] = ()
-    """Of texts, then label, in a file without a header."""
-    width: int = 0
-    """Of a file without a header."""
-
-
-_PAIR = (("sentence1",), ("sentence2",))
-COLUMNS: Mapping[str, Columns] = {
-    "glue/cola": Columns((("sentence",),), ("label",), positions=(3, 1), width=4),
-    "glue/sst2": Columns((("sentence",),), ("label",)),
-    "glue/mrpc": Columns((("#1 String", "sentence1"), ("#2 String", "sentence2")), ("Quality", "label")),
-    "glue/stsb": Columns(_PAIR, ("score", "label")),
-    "glue/qqp": Columns((("question1",), ("question2",)), ("is_duplicate", "label")),
-    "glue/mnli": Columns(
-        (("sentence1", "premise"), ("sentence2", "hypothesis")), ("gold_label", "label"), digits=False
-    ),
-    "glue/qnli": Columns((("question",), ("sentence",)), ("label",), digits=False),
-    "glue/rte": Columns(_PAIR, ("label",), digits=False),
-}
-
-
-def raw_files(form: Form, root: Path) -> dict[str, Path]:
-    """The files of each split found below `root`, which may hold `glue/TASK`, `TASK` or the files themselves. Folder names
-    are compared without case and dashes (`SST-2`, `sst2`)."""
-    names = SQUAD_FILES if form.name == "squad_v1" else {split: FILES[split] for split in form.splits}
-    for folder in _folders(form, root):
-        found = {split: folder / file for split, file in names.items() if (folder / file).is_file()}
-        if found:
-            return found
+def raw_files(definition: Definition, root: Path) -> dict[str, Path]:
+    """The file of each split that is present below `root`, which may hold `glue/TASK`, `TASK` or the files themselves."""
+    folders = task_folders(definition, root)
+    # not every folder may be taken as it is: GLUE's tasks all name their files alike
+    if definition.raw.distinctive or is_named(root, definition):
+        folders.append(root)
+    for folder in folders:
+        files = {split: folder / file for split, file in definition.raw.names.items() if (folder / file).is_file()}
+        if files:
+            return files
     return {}
 
 
-def looked_for(form: Form) -> str:
+def expected_files(definition: Definition) -> str:
     """What `raw_files` looks for, for an error's text."""
-    if form.name == "squad_v1":
-        return "squad/{train,dev}-v1.1.json"
-    files = ",".join(FILES[split].removesuffix(".tsv") for split in form.splits)
-    return f"{FOLDERS[form.name]}/{{{files}}}.tsv"
+    return f"{definition.raw.folder}/{{{','.join(definition.raw.names.values())}}}"
 
 
-FOLDERS = {
-    f"glue/{name.lower().replace('-', '')}": f"glue/{name}"
-    for name in ("CoLA", "SST-2", "MRPC", "STS-B", "QQP", "MNLI", "QNLI", "RTE")
-}
+def task_folders(definition: Definition, root: Path) -> list[Path]:
+    """The folders below `root` that have the task's name, best first."""
+    *parent, _ = definition.raw.folder.split("/")
+    parents = [*(child for name in parent for child in _children(root, {plain(name)})), root]
+    return [folder for place in parents for folder in _children(place, folder_names(definition))]
 
 
-def _folders(form: Form, root: Path) -> Iterator[Path]:
-    own = {"squad", "squadv1", "squadv1.1"} if form.name == "squad_v1" else {form.name.removeprefix("glue/")}
-    parents = [root] if form.name == "squad_v1" else [*named(root, {"glue"}), root]
-    for parent in parents:
-        yield from named(parent, own)
-    # the folder itself only where it cannot be another task's: every GLUE task calls its files alike
-    if form.name == "squad_v1" or plain(root.name) in own:
-        yield root
+def folder_names(definition: Definition) -> set[str]:
+    """What the task's own folder may be called, as `plain` gives it."""
+    return {plain(folder.rpartition("/")[2]) for folder in (definition.raw.folder, *definition.raw.other_folders)}
 
 
-def named(folder: Path, names: set[str]) -> list[Path]:
-    """Sub-folders whose plain name is one of `names`, sorted."""
+def is_named(folder: Path, definition: Definition) -> bool:
+    """Whether the folder has the task's name."""
+    return plain(folder.name) in folder_names(definition)
+
+
+def plain(name: str) -> str:
+    """Without case, dashes and underscores: `SST-2` and `sst2` are the same."""
+    return re.sub(r"[-_]", "", name.lower())
+
+
+def _children(folder: Path, names: set[str]) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(child for child in folder.iterdir() if plain(child.name) in names and child.is_dir())
 
 
-def plain(name: str) -> str:
-    return re.sub(r"[-_]", "", name.lower())
-
-
-def read_raw(form: Form, path: Path) -> list[Row]:
+def read_raw(definition: Definition, path: Path) -> list[Row]:
     """The rows of one file, in file order. Raises TaskError."""
-    rows = list(_squad(path)) if form.name == "squad_v1" else list(_glue(form, path))
+    rows = list(_questions(path)) if definition.raw.format == "squad_json" else list(_table(definition, path))
     if not rows:
-        raise TaskError(f"{path}: holds no rows; put the whole file there")
+        raise TaskError(f"{path}: holds no rows; replace it with the complete file")
     return rows
 
 
@@ -116,9 +77,9 @@ def _text(path: Path) -> str:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise TaskError(f"{path}: cannot be read: {error.strerror}") from error
+        raise TaskError(f"{path}: cannot be read: {error.strerror}; check the file and its permissions") from error
     if not data.removeprefix(codecs.BOM_UTF8).strip():
-        raise TaskError(f"{path}: empty file; put the whole file there")
+        raise TaskError(f"{path}: empty file; replace it with the complete file")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -128,51 +89,52 @@ def _text(path: Path) -> str:
         ) from error
 
 
-def _glue(form: Form, path: Path) -> Iterator[Row]:
-    columns = COLUMNS[form.name]
+def _table(definition: Definition, path: Path) -> Iterator[Row]:
+    raw = definition.raw
     lines = [line.removesuffix("\r") for line in _text(path).split("\n")]
     while lines and not lines[-1]:
         lines.pop()
     header = lines[0].split("\t")
-    if columns.width and not {"sentence", "label"} <= set(header):
-        places, width, first = columns.positions, columns.width, 0
+    if raw.positions and not set(definition.columns) <= set(header):
+        positions, width, first = raw.positions, raw.width, 0
     else:
-        places, width, first = _places(columns, header, path), len(header), 1
-    *texts, label = places
-    classes = {text: number for number, text in enumerate(form.classes)}
-    if columns.digits:
-        classes = {str(number): number for number in range(len(form.classes))}
-    spare = (len(lines) - first) // BROKEN_PER_ROWS if form.name == "glue/qqp" else 0
+        positions, width, first = _positions(definition, header, path), len(header), 1
+    classes = {str(number) if raw.class_numbers else name: number for number, name in enumerate(definition.classes)}
+    may_break = (len(lines) - first) // raw.rows_for_each_broken if raw.rows_for_each_broken else 0
     index = 0
     for number, line in enumerate(lines[first:], first + 1):
         fields = line.split("\t")
         where = f"{path}: line {number}"
-        if len(fields) < width and spare and number < len(lines):
-            spare -= 1
+        if len(fields) < width and may_break and number < len(lines):
+            may_break -= 1
             continue
         if len(fields) != width:
             raise TaskError(
                 f"{where}: {len(fields)} columns, expected {width}; is the file cut off or written with quotes?"
             )
-        answer = fields[label]
-        if form.name == "glue/mnli" and answer == "-":
+        label = fields[positions["label"]]
+        if label in raw.ignored_labels:
             continue
-        row: Row = {name: fields[place] for name, place in zip(form.texts, texts, strict=True)}
-        row["label"] = _class(classes, answer, where) if form.classes else _score(answer, where)
+        row: Row = {column: fields[positions[column]] for column in definition.texts}
+        row["label"] = _class(classes, label, where) if classes else _score(definition, label, where)
         row["idx"] = index
         index += 1
         yield row
 
 
-def _places(columns: Columns, header: Sequence[str], path: Path) -> tuple[int, ...]:
-    places = []
-    for names in (*columns.texts, columns.label):
+def _positions(definition: Definition, header: Sequence[str], path: Path) -> dict[str, int]:
+    """Where each column is, by the header's names. Raises TaskError."""
+    positions = {}
+    for column in definition.columns:
+        names = (definition.raw.headers.get(column, column), column)
         name = next((name for name in names if name in header), None)
         if name is None:
-            found = ", ".join(field[:30] for field in header[:12])
-            raise TaskError(f"{path}: line 1: no column '{names[0]}'; found: {found}; is it the file of another task?")
-        places.append(header.index(name))
-    return tuple(places)
+            present = ", ".join(field[:30] for field in header[:12])
+            raise TaskError(
+                f"{path}: line 1: no column '{names[0]}'; found: {present}; is this the file of another task?"
+            )
+        positions[column] = header.index(name)
+    return positions
 
 
 def _class(classes: Mapping[str, int], text: str, where: str) -> int:
@@ -181,30 +143,25 @@ def _class(classes: Mapping[str, int], text: str, where: str) -> int:
     return classes[text]
 
 
-def _score(text: str, where: str) -> float:
+def _score(definition: Definition, text: str, where: str) -> float:
     try:
-        return check_score(float(text), where)
+        value: Any = float(text)
     except ValueError:
-        raise TaskError(f"{where}: the score must be a number from 0 to 5, found {text[:40]!r}") from None
+        value = text
+    return check_score(definition, value, where)
 
 
-def _squad(path: Path) -> Iterator[Row]:
-    text = _text(path)
-    try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
-        cut = "; the file is cut off" if not text[error.pos :].strip() or "Unterminated" in error.msg else ""
-        raise TaskError(f"{path}: line {error.lineno} column {error.colno}: not JSON: {error.msg}{cut}") from error
-    except RecursionError:
-        raise TaskError(f"{path}: not SQuAD: nested too deeply") from None
+def _questions(path: Path) -> Iterator[Row]:
+    """The questions of a file in SQuAD's nested JSON: articles, their paragraphs, and the questions on each."""
     seen: set[str] = set()
-    for a, article in enumerate(_list(content, "data", f"{path}")):
-        place = f"{path}: data[{a}]"
-        title = article.get("title", f"data[{a}]") if isinstance(article, dict) else ""  # an article of its own
-        for p, paragraph in enumerate(_list(article, "paragraphs", place)):
-            at = f"{place}.paragraphs[{p}]"
-            for q, question in enumerate(_list(paragraph, "qas", at)):
-                where = f"{at}.qas[{q}]"
+    for article_index, article in enumerate(_list(_json(path), "data", f"{path}")):
+        article_place = f"{path}: data[{article_index}]"
+        # without a title, each article still is an article of its own
+        title = article.get("title", f"data[{article_index}]") if isinstance(article, dict) else ""
+        for paragraph_index, paragraph in enumerate(_list(article, "paragraphs", article_place)):
+            place = f"{article_place}.paragraphs[{paragraph_index}]"
+            for index, question in enumerate(_list(paragraph, "qas", place)):
+                where = f"{place}.qas[{index}]"
                 answers = _list(question, "answers", where)
                 if not all(isinstance(answer, dict) for answer in answers):
                     raise TaskError(f"{where}: an answer needs a text and an integer 'answer_start'")
@@ -225,8 +182,19 @@ def _squad(path: Path) -> Iterator[Row]:
                 yield row
 
 
+def _json(path: Path) -> Any:
+    text = _text(path)
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        cut = "; the file is cut off" if not text[error.pos :].strip() or "Unterminated" in error.msg else ""
+        raise TaskError(f"{path}: line {error.lineno} column {error.colno}: not JSON: {error.msg}{cut}") from error
+    except RecursionError:
+        raise TaskError(f"{path}: not SQuAD: nested too deeply") from None
+
+
 def _list(value: Any, key: str, where: str) -> list[Any]:
-    found = value.get(key) if isinstance(value, dict) else None
-    if not isinstance(found, list):
+    items = value.get(key) if isinstance(value, dict) else None
+    if not isinstance(items, list):
         raise TaskError(f"{where}: no list '{key}'; this is not SQuAD's format")
-    return found
+    return items

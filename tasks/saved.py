@@ -1,7 +1,7 @@
 """Folders written by `datasets.save_to_disk`: read with pyarrow alone (no `datasets`, no torch), written with `datasets`.
 
-A task's folder holds one folder a split (a saved DatasetDict, or Datasets saved side by side): `squad_v1`, `squad`,
-`squad_offline` for SQuAD; `glue/TASK` or `TASK` for GLUE.
+A task's folder holds one folder for each split: a saved DatasetDict, or Datasets saved side by side. It has the name of the
+task's raw folder (see `tasks.definitions.RawFiles`), such as `squad_v1`, `squad_offline`, `glue/sst2` or `sst2`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.base import TaskError
-from tasks.forms import Form, Row, check_question, check_score
+from tasks.definitions import Definition
 from tasks.identity import DECLARATION
-from tasks.raw import named, plain
+from tasks.raw import folder_names, is_named, plain, task_folders
+from tasks.rows import Row, check_question, check_score
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,86 +26,82 @@ STATE = "state.json"
 INFO = "dataset_info.json"
 
 
-def saved_folders(form: Form, root: Path) -> dict[str, Path]:
-    """The folder of each split found below `root`, or none. Raises TaskError for a task's folder without its columns."""
-    own = form.name.removeprefix("glue/")
-    if form.name == "squad_v1":
-        candidates = named(root, {"squad", "squadv1", "squadv1.1", "squadoffline"})
-    else:
-        candidates = [folder for parent in (*named(root, {"glue"}), root) for folder in named(parent, {own})]
-    for folder in (*candidates, root):
-        found = {split: folder / split for split in form.splits if (folder / split / STATE).is_file()}
-        if found and (folder != root or _is_own(form, own, root, found)):
-            for path in found.values():
-                _check_columns(form, path)
-            return found
+def saved_folders(definition: Definition, root: Path) -> dict[str, Path]:
+    """The folder of each split that is present below `root`; empty if there is none. Raises TaskError where a task's folder
+    lacks a column."""
+    for folder in (*task_folders(definition, root), root):
+        splits = {split: folder / split for split in definition.splits if (folder / split / STATE).is_file()}
+        if splits and (folder != root or _is_of_task(definition, root, splits)):
+            for path in splits.values():
+                _check_columns(definition, path)
+            return splits
     return {}
 
 
-def _is_own(form: Form, own: str, root: Path, found: Mapping[str, Path]) -> bool:
-    """Whether the folder that the user named is this very task's: GLUE's tasks share their columns."""
-    split = next(iter(found.values()))
-    if form.name == "squad_v1":
-        return {"question", "context", "answers"} <= set(_features(split))
-    return plain(root.name) == own or _json(split / INFO).get("config_name") == own
+def _is_of_task(definition: Definition, root: Path, splits: Mapping[str, Path]) -> bool:
+    """Whether the folder that the user named holds this task: told by its columns if no other task has them, else by name."""
+    split = next(iter(splits.values()))
+    if definition.raw.distinctive:
+        return set(definition.texts) <= set(_features(split))
+    return is_named(root, definition) or plain(str(_json(split / INFO).get("config_name"))) in folder_names(definition)
 
 
 def saved_files(folder: Path) -> list[Path]:
-    """The files that a split's rows depend on. Raises TaskError."""
+    """The files that a split's rows depend on: its state, its information, then its data. Raises TaskError."""
     state = _json(folder / STATE)
     parts = state.get("_data_files")
     names = [str(part.get("filename")) for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
     if not names or any(Path(name).name != name for name in names):
-        raise TaskError(f"{folder / STATE}: names no data files of this folder; save the data set again")
+        raise TaskError(f"{folder / STATE}: lists no data files of this folder; save the data set again")
     if state.get("_indices_files") or state.get("_indices_data_files"):
         raise TaskError(
-            f"{folder}: saved with an index by an old version of datasets; save it again with a current one"
+            f"{folder}: saved with an index by an old version of datasets; save it again with a current version"
         )
     files = [folder / name for name in names]
     for path in files:
         if not path.is_file():
-            raise TaskError(f"{path}: missing; the folder was copied in part or the data set saved in part")
+            raise TaskError(f"{path}: missing; the folder is incomplete: copy it or save the data set again")
     return [folder / STATE, folder / INFO, *files]
 
 
-def read_saved(form: Form, folder: Path) -> list[Row]:
+def read_saved(definition: Definition, folder: Path) -> list[Row]:
     """The rows of one split's folder, in order. Raises TaskError."""
-    _check_columns(form, folder)
-    rows = list(_rows(form, folder))
+    _check_columns(definition, folder)
+    rows = list(_rows(definition, folder))
     if not rows:
-        raise TaskError(f"{folder}: holds no rows; save the whole split again")
+        raise TaskError(f"{folder}: holds no rows; save the complete split again")
     return rows
 
 
-def _rows(form: Form, folder: Path) -> Iterator[Row]:
+def _rows(definition: Definition, folder: Path) -> Iterator[Row]:
     feature = _features(folder).get("label")
-    numbers = _numbers(form, feature.get("names") if isinstance(feature, dict) else None, folder)
+    classes = _class_numbers(definition, feature.get("names") if isinstance(feature, dict) else None, folder)
     seen: set[str] = set()
     index = 0
     for path in saved_files(folder)[2:]:
-        for batch in _batches(path, form):
-            for values in zip(*(_values(batch, name) for name in form.columns), strict=True):
-                row = dict(zip(form.columns, values, strict=True))
+        for batch in _batches(path, definition):
+            for values in zip(*(_values(batch, column) for column in definition.columns), strict=True):
+                row = dict(zip(definition.columns, values, strict=True))
                 where = f"{folder}: row {index}"
-                if form.name == "squad_v1":
+                if definition.kind == "question_answering":
                     _flatten(row)
                     check_question(row, where)
                     if row["id"] in seen:
-                        raise TaskError(f"{where}: id {row['id'][:40]} occurs twice")
+                        raise TaskError(f"{where}: id {row['id'][:40]} occurs twice; keep one of the two rows")
                     seen.add(row["id"])
                 else:
-                    _check_pair(form, row, numbers, where)
+                    _check_texts_and_label(definition, row, classes, where)
                     row["idx"] = index
                 index += 1
                 yield row
 
 
-def _batches(path: Path, form: Form) -> Iterator[pa.RecordBatch]:
+def _batches(path: Path, definition: Definition) -> Iterator[pa.RecordBatch]:
     import pyarrow as pa
 
     try:
         with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as reader:
-            missing = [name for name in form.columns if name not in reader.schema.names]
+            missing = [name for name in definition.columns if name not in reader.schema.names]
             if missing:
                 raise TaskError(f"{path}: no column '{missing[0]}'; found: {', '.join(reader.schema.names)}")
             yield from reader
@@ -124,45 +121,51 @@ def _values(batch: pa.RecordBatch, name: str) -> list[Any]:
 
 
 def _flatten(row: Row) -> None:
+    """From a list of answers to one answer with a list of texts and a list of offsets."""
     answers = row["answers"]
     if isinstance(answers, list) and all(isinstance(answer, dict) for answer in answers):
         row["answers"] = {key: [answer.get(key) for answer in answers] for key in ("text", "answer_start")}
 
 
-def _check_pair(form: Form, row: Row, numbers: Mapping[Any, int], where: str) -> None:
-    for name in form.texts:
-        if not isinstance(row[name], str):
-            raise TaskError(f"{where}: '{name}' is no text")
-    if not form.classes:
-        row["label"] = check_score(row["label"], where)
-    elif isinstance(row["label"], str | int | float) and row["label"] in numbers:
-        row["label"] = numbers[row["label"]]
+def _check_texts_and_label(definition: Definition, row: Row, classes: Mapping[Any, int], where: str) -> None:
+    for column in definition.texts:
+        if not isinstance(row[column], str):
+            raise TaskError(f"{where}: '{column}' is not text; correct the row and save the data set again")
+    label = row["label"]
+    if definition.kind == "regression":
+        row["label"] = check_score(definition, label, where)
+    elif isinstance(label, str | int | float) and label in classes:
+        row["label"] = classes[label]
     else:
-        raise TaskError(f"{where}: unknown label {row['label']!r}; expected one of {', '.join(map(str, numbers))}")
+        raise TaskError(f"{where}: unknown label {label!r}; expected one of {', '.join(map(str, classes))}")
 
 
-def _numbers(form: Form, names: Any, folder: Path) -> dict[Any, int]:
-    """From what a label column may hold to GLUE's own number: by the names that the data set gives its classes."""
-    ours = {name: number for number, name in enumerate(form.classes)}
+def _class_numbers(definition: Definition, names: Any, folder: Path) -> dict[Any, int]:
+    """The task's class number of each value that the label column may hold. names: what the data set calls its classes, in
+    the order of its own numbers; they are matched by name."""
+    numbers = {name: number for number, name in enumerate(definition.classes)}
     if not isinstance(names, list):
-        return {**{number: number for number in ours.values()}, **ours}
-    if {str(name) for name in names} != set(ours) and names != [str(number) for number in ours.values()]:
-        raise TaskError(f"{folder}: classes {', '.join(map(str, names))}; {form.name} has {', '.join(ours)}")
-    return {number: ours.get(name, number) for number, name in enumerate(names)}
+        return {**{number: number for number in numbers.values()}, **numbers}
+    if {str(name) for name in names} != set(numbers) and names != [str(number) for number in numbers.values()]:
+        raise TaskError(
+            f"{folder}: its classes are {', '.join(map(str, names))}, but {definition.name} has {', '.join(numbers)};"
+            " rename them and save the data set again"
+        )
+    return {number: numbers.get(name, number) for number, name in enumerate(names)}
 
 
-def _check_columns(form: Form, folder: Path) -> None:
+def _check_columns(definition: Definition, folder: Path) -> None:
     features = _features(folder)
-    missing = [name for name in form.columns if name not in features]
+    missing = [name for name in definition.columns if name not in features]
     if features and missing:
-        raise TaskError(f"{folder}: no column '{missing[0]}' for {form.name}; found: {', '.join(features)}")
+        raise TaskError(f"{folder}: no column '{missing[0]}' for {definition.name}; found: {', '.join(features)}")
 
 
 def _features(folder: Path) -> dict[str, Any]:
-    """Columns by name; empty where the information does not say. Raises TaskError."""
+    """The split's columns by name; empty where `dataset_info.json` does not list them. Raises TaskError."""
     features = _json(folder / INFO).get("features") or {}
     if not isinstance(features, dict):
-        raise TaskError(f"{folder / INFO}: features are no table of columns; save the data set again")
+        raise TaskError(f"{folder / INFO}: 'features' is not a table of columns; save the data set again")
     return features
 
 
@@ -172,25 +175,27 @@ def _json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise TaskError(f"{path}: missing; is this a folder of datasets.save_to_disk?") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise TaskError(f"{path}: cannot be read: {error}") from error
+        raise TaskError(f"{path}: cannot be read: {error}; save the data set again") from error
     if not isinstance(content, dict):
-        raise TaskError(f"{path}: not a JSON object")
+        raise TaskError(f"{path}: not a JSON object; save the data set again")
     return content
 
 
-def write_split_folders(form: Form, splits: Mapping[str, list[Row]], labels: Mapping[str, str], target: Path) -> None:
-    """Write a DatasetDict to `target`, whole or not at all, with a declaration of what is not official. What stands there
-    already, an older one too, is an error. Raises TaskError, also when the disk is full."""
+def write_split_folders(
+    definition: Definition, splits: Mapping[str, list[Row]], labels: Mapping[str, str], target: Path
+) -> None:
+    """Write a DatasetDict to `target`, completely or not at all, with a declaration of the splits in `labels`, which are not
+    official. Raises TaskError where `target` already holds something, and where it cannot be written (a full disk)."""
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise TaskError(f"{target}: exists and is not empty; name another folder, or delete it")
+        raise TaskError(f"{target}: already exists and is not empty; name another folder, or delete it")
     work: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=".writing-", dir=target.parent))
         new = work / "new"
-        _save(form, splits, new)
+        _save(definition, splits, new)
         if labels:
-            text = json.dumps({form.name: dict(labels)}, indent=2)
+            text = json.dumps({definition.name: dict(labels)}, indent=2)
             (new / DECLARATION).write_text(text + "\n", encoding="utf-8")
         new.replace(target)
     except OSError as error:
@@ -201,16 +206,17 @@ def write_split_folders(form: Form, splits: Mapping[str, list[Row]], labels: Map
             shutil.rmtree(work, ignore_errors=True)
 
 
-def _save(form: Form, splits: Mapping[str, list[Row]], target: Path) -> None:
+def _save(definition: Definition, splits: Mapping[str, list[Row]], target: Path) -> None:
     import datasets
 
     datasets.disable_progress_bars()
     text, integer = datasets.Value("string"), datasets.Value("int32")
-    features: dict[str, Any] = dict.fromkeys(form.columns, text)
-    if form.name == "squad_v1":
+    features: dict[str, Any] = dict.fromkeys(definition.columns, text)
+    if definition.kind == "question_answering":
         features["answers"] = {"text": datasets.List(text), "answer_start": datasets.List(integer)}
     else:
-        features["label"] = datasets.ClassLabel(names=list(form.classes)) if form.classes else datasets.Value("float32")
+        classes = list(definition.classes)
+        features["label"] = datasets.ClassLabel(names=classes) if classes else datasets.Value("float32")
         features["idx"] = integer
     made = {
         split: datasets.Dataset.from_dict(

@@ -1,7 +1,7 @@
-"""Where a task's rows come from: the classic files, saved folders, the hub, or the sample.
+"""Where a task's rows come from: the published files, saved folders, the hub, or the sample.
 
-A source is opened without reading anything; rows are read split by split when they are asked for. `datasets` is imported
-only to write folders and to download. See `tasks.identity` for what is called official.
+Opening a source reads nothing; a split is read when it is asked for. `datasets` is imported only to write folders and to
+download. `tasks.identity` says what is called official.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from tasks.base import DataIdentity, DataRef, TaskError
-from tasks.forms import FORMS, Row, form_of
+from tasks.definitions import DEFINITIONS, definition_of
 from tasks.hub import fetch, fetched, hub_reachable, origin
-from tasks.identity import Measured, declared_label, identity_of, is_official, label_of, measure, remembered
-from tasks.raw import looked_for, raw_files, read_raw
+from tasks.identity import SplitContent, cached, declared_label, identity_of, is_official, label_of, split_content
+from tasks.raw import expected_files, raw_files, read_raw
+from tasks.rows import Row
 from tasks.saved import read_saved, saved_files, saved_folders, write_split_folders
 
 __all__ = ["RowSource", "detect", "hub_reachable", "open_rows", "resolve", "write_saved"]
@@ -27,155 +28,149 @@ class RowSource:
     def __init__(self, name: str, data: DataRef) -> None:
         self.name = name
         self.data = data
-        self._form = form_of(name)
-        self._read: dict[str, list[Row]] = {}
+        self._definition = definition_of(name)
+        self._rows: dict[str, list[Row]] = {}
 
     @property
     def ready(self) -> bool:
-        """Whether the rows are on this machine: else the first look at rows or identity downloads them."""
+        """Whether the rows are on this machine. If not, the first look at rows or identity downloads them."""
         return self.data.kind != "hub" or fetched(self.name) is not None
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The splits that are there, train first."""
+        """The splits that are present, train first."""
+        if self.data.kind == "sample" and not self._definition.sample:
+            raise TaskError(f"{self.name}: the sample has no rows for it; give the data with --data DIR")
         if self.data.kind in ("hub", "sample"):
-            return tuple(self._sample_splits if self.data.kind == "sample" else self._form.splits)
-        return tuple(self._places)
+            return tuple(self._definition.splits)
+        return tuple(self._paths)
 
     def rows(self, split: str) -> list[Row]:
-        """All rows of a split in file order, in Hugging Face's flat form (see `tasks.forms`)."""
+        """All rows of a split in file order, in Hugging Face's flat form."""
         if split not in self.splits:
-            there = f" in {self.data.location}" if self.data.location else ""
-            raise TaskError(f"{self.name}: no split '{split}'{there}; found: {', '.join(self.splits)}")
-        if split not in self._read:
-            self._read[split] = self._load(split)
-        return self._read[split]
+            place = f" in {self.data.location}" if self.data.location else ""
+            raise TaskError(f"{self.name}: no split '{split}'{place}; found: {', '.join(self.splits)}")
+        if split not in self._rows:
+            self._rows[split] = self._load(split)
+        return self._rows[split]
 
     @cached_property
     def identity(self) -> DataIdentity:
-        """What every split is made of. Reads a split's rows once; afterwards the hashes are remembered for its files."""
+        """What every split consists of. Reads each split once; afterwards the cache knows the hashes of its files."""
         if self.data.kind == "sample":
-            return identity_of("sample", self._form, {split: (self._sample(split), "sample") for split in self.splits})
-        found = {
-            split: measure(self._form, split, self._files(split), partial(self.rows, split)) for split in self.splits
-        }
-        hub = self.data.kind == "hub"
-        labelled = {
-            split: (measured, label_of(self._form, split, measured, self._declared(split), hub))
-            for split, measured in found.items()
-        }
-        return identity_of(self.data.kind, self._form, labelled, origin(self._root) if hub else "")
+            samples = {split: (self._sample_content(split), "sample") for split in self.splits}
+            return identity_of("sample", self._definition, samples)
+        from_hub = self.data.kind == "hub"
+        labelled = {}
+        for split in self.splits:
+            content = split_content(self._definition, split, self._files(split), partial(self.rows, split))
+            declared = declared_label(self._definition, split, (self._paths[split].parent, self._root))
+            labelled[split] = content, label_of(self._definition, split, content, declared, from_hub)
+        return identity_of(self.data.kind, self._definition, labelled, origin(self._root) if from_hub else "")
 
     @cached_property
     def _root(self) -> Path:
         return fetch(self.name) if self.data.kind == "hub" else Path(self.data.location)
 
     @cached_property
-    def _places(self) -> dict[str, Path]:
-        """The file (raw) or folder of each split."""
-        if self.data.kind == "raw":
-            found = raw_files(self._form, self._root)
-        else:
-            found = saved_folders(self._form, self._root)
-        if not found:
-            raise _nothing(self.name, self._root)
-        return found
+    def _paths(self) -> dict[str, Path]:
+        """The file (raw) or folder (saved, hub) of each split."""
+        find = raw_files if self.data.kind == "raw" else saved_folders
+        paths = find(self._definition, self._root)
+        if not paths:
+            raise _no_data(self.name, self._root)
+        return paths
 
     def _files(self, split: str) -> list[Path]:
-        place = self._places[split]
-        return [place] if self.data.kind == "raw" else saved_files(place)
-
-    def _declared(self, split: str) -> str | None:
-        return declared_label(self._form, split, (self._places[split].parent, self._root))
+        path = self._paths[split]
+        return [path] if self.data.kind == "raw" else saved_files(path)
 
     def _load(self, split: str) -> list[Row]:
         if self.data.kind == "sample":
             from tasks.sample import sample_rows
 
             return sample_rows(self.name, split)
-        place = self._places[split]
-        return read_raw(self._form, place) if self.data.kind == "raw" else read_saved(self._form, place)
+        path = self._paths[split]
+        return read_raw(self._definition, path) if self.data.kind == "raw" else read_saved(self._definition, path)
 
-    @property
-    def _sample_splits(self) -> tuple[str, ...]:
-        from tasks.sample import SAMPLE_SPLITS
-
-        if self.name not in SAMPLE_SPLITS:
-            raise TaskError(f"{self.name}: the sample has no rows for it; give the data with --data DIR")
-        return SAMPLE_SPLITS[self.name]
-
-    def _sample(self, split: str) -> Measured:
+    def _sample_content(self, split: str) -> SplitContent:
         from tasks.sample import SAMPLE_VERSION
 
         key = ["sample", self.name, split, SAMPLE_VERSION]
         sha256 = hashlib.sha256(" ".join(map(str, key)).encode()).hexdigest()
-        return remembered(key, lambda: Measured(len(self.rows(split)), sha256, None, False))
+        return cached(key, lambda: SplitContent(len(self.rows(split)), sha256, None, False))
 
 
 def open_rows(name: str, data: DataRef) -> RowSource:
-    """The rows of a task; nothing is read or downloaded yet. Raises TaskError for a task without a known form."""
+    """The rows of a task; nothing is read or downloaded yet. Raises TaskError for a task without a definition."""
     return RowSource(name, data)
 
 
 def detect(name: str, folder: Path) -> DataRef:
-    """Which layout a folder holds for a task; the classic files come first. Raises TaskError naming what was looked for."""
+    """How a folder holds a task's data: the published files are preferred to saved folders. Raises TaskError, naming what
+    was looked for."""
     folder = folder.expanduser().resolve()
     if not folder.is_dir():
         raise TaskError(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}; --data takes a folder")
-    if _reads_itself(name):
+    if _reads_its_own_data(name):
         return DataRef("raw", str(folder))
-    form = form_of(name)
-    if raw_files(form, folder):
+    definition = definition_of(name)
+    if raw_files(definition, folder):
         return DataRef("raw", str(folder))
-    if saved_folders(form, folder):
+    if saved_folders(definition, folder):
         return DataRef("saved", str(folder))
-    raise _nothing(name, folder)
+    raise _no_data(name, folder)
 
 
-def _reads_itself(name: str) -> bool:
-    """Whether a task came with an installed package: what it is given is then its own matter."""
+def _reads_its_own_data(name: str) -> bool:
+    """Whether a task came with an installed package, which then reads the folder itself."""
     from tasks import task_names
 
-    return name not in FORMS and name in task_names()
+    return name not in DEFINITIONS and name in task_names()
 
 
-def _nothing(name: str, folder: Path) -> TaskError:
-    own = "squad_v1, squad or squad_offline" if name == "squad_v1" else name
-    saved = f"a folder of datasets.save_to_disk called {own} with {', '.join(form_of(name).splits)}"
-    return TaskError(f"{folder}: nothing for {name}; looked for {looked_for(form_of(name))} and {saved}")
+def _no_data(name: str, folder: Path) -> TaskError:
+    definition = definition_of(name)
+    saved = f"a folder of datasets.save_to_disk called {name} with {', '.join(definition.splits)}"
+    return TaskError(f"{folder}: no data for {name}; looked for {expected_files(definition)} and {saved}")
 
 
 def resolve(name: str, data: str | None, hub: bool) -> DataRef | tuple[str, str]:
-    """Where a task's rows come from, or (reason, remedy) where real data was demanded and cannot be had.
+    """Where a task's rows come from, or (reason, remedy) where real data was demanded and is not available.
 
-    data: a folder, `sample`, `real` (the hub, no fall-back) or None (the hub if `hub` says that it answers or the data was
-    fetched before, else the sample). Raises TaskError for a folder that does not hold the task's data.
+    data: a folder, `sample`, `real` (the hub, without falling back on the sample) or None. None means the hub if `hub` says
+    that it answers or the data was fetched before, else the sample. Raises TaskError for a folder without the task's data.
     """
     if data == "sample":
         return DataRef("sample")
     if data not in (None, "real"):
         return detect(name, Path(data))
-    if hub or (not _reads_itself(name) and fetched(name)):
+    if hub or (not _reads_its_own_data(name) and fetched(name)):
         return DataRef("hub")
     if data is None:
         return DataRef("sample")
     return (
-        f"real data for {name} was demanded and the hub does not answer",
+        f"real data for {name} was demanded, but the hub does not answer",
         "connect to the network, or give the data with --data DIR",
     )
 
 
 def write_saved(names: Iterable[str], data: DataRef, folder: Path) -> list[Path]:
-    """Write each task's splits as `datasets.save_to_disk` would, to `folder/squad_v1` or `folder/glue/TASK`; yields those.
+    """Write each task's splits as `datasets.save_to_disk` does, to `folder/NAME`, such as `folder/glue/rte`. Returns these
+    folders.
 
-    What is not official stays marked: a `quantboard.json` inside says so. Raises TaskError, also when the disk is full.
+    A split that is not official stays marked as such by a `quantboard.json` inside. Raises TaskError, also for a full disk.
     """
     written = []
     for name in names:
         source = open_rows(name, data)
-        target = folder.expanduser().resolve() / form_of(name).name
-        identity = source.identity
-        weak = {split: part.label.split()[0] for split, part in identity.splits.items() if not is_official(part.label)}
-        write_split_folders(form_of(name), {split: source.rows(split) for split in source.splits}, weak, target)
+        definition = definition_of(name)
+        target = folder.expanduser().resolve() / name
+        labels = {
+            split: part.label.split()[0]
+            for split, part in source.identity.splits.items()
+            if not is_official(part.label)
+        }
+        write_split_folders(definition, {split: source.rows(split) for split in source.splits}, labels, target)
         written.append(target)
     return written

@@ -1,7 +1,7 @@
-"""From text to padded rows of token ids, the part that all tasks share.
+"""From text to padded rows of token ids: what all tasks share.
 
-Sequences are put together here, not by the tokenizer's own post-processor, truncation or padding: those travel with a
-checkpoint (some ship "cut to 128, pad to 128") and would silently change what a task means by its shape.
+Sequences are assembled here, not by the tokenizer's own post-processor, truncation or padding. Those come with a checkpoint
+(some checkpoints say "cut to 128, pad to 128") and would silently change what a suite's shape means.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Ints = np.ndarray[Any, np.dtype[np.int32]]
 
 @dataclass(frozen=True)
 class Special:
-    """Ids of the three tokens that BERT's sequences are built with."""
+    """Ids of the three special tokens in BERT's sequences."""
 
     cls: int
     sep: int
@@ -33,16 +33,16 @@ class Special:
 def special_ids(tokenizer: Tokenizer) -> Special:
     """Raises TaskError when the vocabulary lacks one of [CLS], [SEP], [PAD]."""
     ids = {token: tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]", "[PAD]")}
-    found = {token: number for token, number in ids.items() if number is not None}
-    if len(found) < len(ids):
-        missing = ", ".join(token for token in ids if token not in found)
+    known = {token: number for token, number in ids.items() if number is not None}
+    if len(known) < len(ids):
+        missing = ", ".join(token for token in ids if token not in known)
         raise TaskError(f"the tokenizer's vocabulary has no {missing}; use the tokenizer of a BERT-family checkpoint")
-    return Special(found["[CLS]"], found["[SEP]"], found["[PAD]"])
+    return Special(known["[CLS]"], known["[SEP]"], known["[PAD]"])
 
 
 def bare(tokenizer: Tokenizer) -> Tokenizer:
-    """A copy that neither truncates nor pads, and takes a literal "[SEP]" in a text for the plain characters that it
-    is, as BERT's own tokenizer does."""
+    """A copy that neither truncates nor pads, and that reads a literal "[SEP]" in a text as plain characters, as BERT's own
+    tokenizer does."""
     copy: Tokenizer = Tokenizer.from_str(tokenizer.to_str())
     copy.no_truncation()
     copy.no_padding()
@@ -60,7 +60,7 @@ def token_ids(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Ints]:
 
 
 def token_ids_and_offsets(tokenizer: Tokenizer, texts: Sequence[str]) -> list[tuple[Ints, Ints]]:
-    """For each text its token ids (tokens,) and the characters [start, end) that each token came from (tokens, 2)."""
+    """For each text its token ids (tokens,), and the characters [start, end) of each token (tokens, 2)."""
 
     def arrays(encoding: Encoding) -> tuple[Ints, Ints]:
         return np.array(encoding.ids, np.int32), np.array(encoding.offsets, np.int32).reshape(-1, 2)
@@ -96,6 +96,4 @@ def sequences(
 
 def load_tokenizer(folder: Path) -> Tokenizer:
     """The fast tokenizer of a checkpoint folder, without transformers."""
-    from tokenizers import Tokenizer
-
     return Tokenizer.from_file(str(folder / "tokenizer.json"))

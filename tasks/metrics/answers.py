@@ -1,4 +1,4 @@
-"""Exact match and F1 of an answer, as the official scorer of SQuAD v1.1, `evaluate-v1.1.py`, has them."""
+"""Exact match and F1 of an answer, as the official scorer of SQuAD v1.1, `evaluate-v1.1.py`, computes them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def normalize_answer(text: str) -> str:
-    """In this order: lower case, ASCII punctuation removed, articles removed, runs of white space made one space."""
+    """In this order: to lower case, without ASCII punctuation, without articles, with single spaces."""
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split())
 
 
 def exact_match_and_f1(prediction: str, answers: Sequence[str]) -> tuple[float, float]:
-    """(exact match, F1 over words), both 0 to 1, each the best over the accepted answers (at least one)."""
+    """(exact match, F1 over words), both from 0 to 1. Each is the best over the accepted answers, of which there is at least one."""
     predicted = normalize_answer(prediction)
     words = predicted.split()
     accepted = [normalize_answer(answer) for answer in answers]
@@ -25,9 +25,9 @@ def exact_match_and_f1(prediction: str, answers: Sequence[str]) -> tuple[float, 
 
 
 def _f1(predicted: list[str], accepted: list[str]) -> float:
-    same = sum((Counter(predicted) & Counter(accepted)).values())
-    if same == 0:
+    common = sum((Counter(predicted) & Counter(accepted)).values())
+    if common == 0:
         return 0.0
-    precision = same / len(predicted)
-    recall = same / len(accepted)
+    precision = common / len(predicted)
+    recall = common / len(accepted)
     return (2 * precision * recall) / (precision + recall)

@@ -8,20 +8,19 @@ import datasets
 import evaluate
 import numpy as np
 
-from tasks import task_facts, task_names
+from tasks.definitions import DEFINITIONS
 from tasks.metrics.labels import COEFFICIENTS
 
 
 class Glue(evaluate.Metric):  # type: ignore[misc]
-    """predictions, references: class numbers in GLUE's numbering, or scores for stsb. Gives coefficients, 1 is best."""
+    """predictions, references: class numbers as GLUE counts them, or scores for stsb. Returns coefficients; 1 is best."""
 
     def _info(self) -> evaluate.MetricInfo:
-        facts = task_facts(f"glue/{self.config_name}")
-        if facts is None:
-            names = ", ".join(name.removeprefix("glue/") for name in task_names() if name.startswith("glue/"))
-            raise KeyError(f"GLUE's tasks are {names}; '{self.config_name}' is none of them")
-        self._names = facts.metrics
-        value = datasets.Value("float64" if facts.kind == "regression" else "int64")
+        tasks = {task.short: task for task in DEFINITIONS.values() if task.benchmark == "GLUE"}
+        if self.config_name not in tasks:
+            raise KeyError(f"'{self.config_name}' is not a GLUE task; use one of {', '.join(tasks)}")
+        self._names = tasks[self.config_name].metrics
+        value = datasets.Value("float64" if tasks[self.config_name].kind == "regression" else "int64")
         return evaluate.MetricInfo(
             description="The metrics that GLUE reports for a task.",
             citation="Wang et al., GLUE: A Multi-Task Benchmark and Analysis Platform for NLU, ICLR 2019",

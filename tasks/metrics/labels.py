@@ -1,8 +1,8 @@
 """Metrics of classification and regression as GLUE reports them (Wang et al. 2018), as coefficients: 1 is perfect.
 
-Equal to scikit-learn's and SciPy's, which a process that only scores need not import. Where those give NaN because a
-column is constant, a correlation is 0 here: a model that answers the same to everything has found no relation, and
-a figure that is no number could be neither ranked nor resampled.
+The values equal those of scikit-learn and SciPy, which a process that only scores need not import. There is one difference:
+where a column is constant, those libraries return NaN for a correlation and this module returns 0. A model that always gives
+the same answer has found no relation, and NaN could be neither ranked nor resampled.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ Column = np.ndarray[Any, Any]
 
 
 def accuracy(predicted: Column, label: Column) -> float:
-    """Share of equal entries."""
+    """Share of predictions that equal their label; 0 without examples."""
     return float(np.mean(predicted == label)) if len(label) else 0.0
 
 
 def f1(predicted: Column, label: Column) -> float:
-    """F1 of the class 1; 0 when there is none, neither predicted nor true."""
-    found = int(np.count_nonzero((predicted == 1) & (label == 1)))
-    claimed = int(np.count_nonzero(predicted == 1)) + int(np.count_nonzero(label == 1))
-    return 2 * found / claimed if claimed else 0.0
+    """F1 of class 1; 0 where class 1 is neither predicted nor true."""
+    true_positives = int(np.count_nonzero((predicted == 1) & (label == 1)))
+    positives = int(np.count_nonzero(predicted == 1)) + int(np.count_nonzero(label == 1))
+    return 2 * true_positives / positives if positives else 0.0
 
 
 def matthews_correlation(predicted: Column, label: Column) -> float:
-    """Matthews correlation of two columns of classes (Gorodkin 2004 for more than two)."""
+    """Matthews correlation of two columns of classes (Gorodkin 2004 for more than two classes)."""
     classes = np.union1d(predicted, label)
     return _correlation(predicted[:, None] == classes, label[:, None] == classes)
 
@@ -40,7 +40,7 @@ def pearson(predicted: Column, label: Column) -> float:
 
 
 def spearman(predicted: Column, label: Column) -> float:
-    """Spearman correlation: Pearson's of the ranks, equals sharing their mean rank."""
+    """Spearman correlation: Pearson's of the ranks, where equal values share their mean rank."""
     return pearson(_ranks(predicted), _ranks(label))
 
 
@@ -62,7 +62,7 @@ def statistic_percent(statistic: Statistic, columns: dict[str, Column]) -> float
 
 
 def _correlation(x: Column, y: Column) -> float:
-    """Covariance over the root of the variances, each summed over columns (n, k); 0 where a variance is."""
+    """Covariance over the root of the variances, each summed over the columns of (n, k) arrays; 0 where a variance is 0."""
     if not len(x) or np.all(x == x[0]) or np.all(y == y[0]):
         return 0.0
     x = x - np.mean(x, 0, dtype=np.float64)

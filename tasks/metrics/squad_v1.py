@@ -11,8 +11,8 @@ from tasks.metrics.answers import exact_match_and_f1
 
 
 class SquadV1(evaluate.Metric):  # type: ignore[misc]
-    """predictions: [{id, prediction_text}]; references: [{id, answers: {text: [...], answer_start: [...]}}]. Gives
-    percent; a reference without a prediction counts as wrong."""
+    """predictions: [{id, prediction_text}]; references: [{id, answers: {text: [...], answer_start: [...]}}]. Returns
+    percent. A reference without a prediction counts as wrong."""
 
     def _info(self) -> evaluate.MetricInfo:
         answers = datasets.Sequence({"text": datasets.Value("string"), "answer_start": datasets.Value("int32")})

@@ -1,55 +1,38 @@
-"""The sample: miniatures of the nine tasks and a text corpus, generated, the same on every machine.
+"""The sample: small generated versions of the nine tasks and a text corpus, the same on every machine.
 
-Where the real data is out of reach, suites run on this. A two-layer model learns each task from random weights within a
-minute or two; dev holds only combinations of templates and entities that train never shows.
+Suites run on it where the real data is not available. A two-layer model learns each task from random weights within a
+minute or two. The evaluation splits hold only combinations of templates and entities that the training split never shows.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 from tasks.base import TaskError
+from tasks.definitions import DEFINITIONS, TRAIN
 from tasks.sample.draw import SAMPLE_SEED
-from tasks.sample.grammar import cola_rows
-from tasks.sample.opinions import sst2_rows
-from tasks.sample.pairs import PAIRS
-from tasks.sample.squad import corpus_documents, squad_rows
+from tasks.sample.squad import corpus_documents
 from tasks.sample.vocabulary import tokenizer, vocabulary
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-__all__ = [
-    "SAMPLE_SEED", "SAMPLE_SPLITS", "SAMPLE_VERSION",
-    "sample_corpus", "sample_rows", "sample_tokenizer", "sample_vocabulary",
-]  # fmt: skip
+__all__ = ["SAMPLE_SEED", "SAMPLE_VERSION", "sample_corpus", "sample_rows", "sample_tokenizer", "sample_vocabulary"]
 
 SAMPLE_VERSION = 2
 """Raised on purpose whenever a generated row or a piece of the vocabulary changes."""
 
-_MAKERS: dict[str, Callable[[str], list[dict[str, Any]]]] = {
-    "squad_v1": squad_rows,
-    "glue/cola": cola_rows,
-    "glue/sst2": sst2_rows,
-    **{name: partial(maker.rows, name) for name, maker in PAIRS.items()},
-}
-
-SAMPLE_SPLITS: dict[str, tuple[str, ...]] = {
-    name: ("train", "validation_matched", "validation_mismatched") if name == "glue/mnli" else ("train", "validation")
-    for name in _MAKERS
-}
-"""The splits of each task that the sample has."""
-
 
 def sample_rows(name: str, split: str) -> list[dict[str, Any]]:
-    """The rows of a split in the flat form of the Hugging Face data set; the caller's own copy.
+    """The rows of a split in Hugging Face's flat form; the caller may change them.
 
     Raises TaskError for a task or a split that the sample does not have.
     """
-    if split not in SAMPLE_SPLITS.get(name, ()):
+    definition = DEFINITIONS.get(name)
+    if definition is None or not definition.sample or split not in definition.splits:
         raise TaskError(f"the sample has no split '{split}' of task '{name}'; give the task's data with --data DIR")
     return copy.deepcopy(_rows(name, split))
 
@@ -60,18 +43,20 @@ def sample_corpus() -> list[list[str]]:
 
 
 def sample_vocabulary() -> list[str]:
-    """The word pieces of the sample; a piece's place is its id."""
+    """The word pieces of the sample, in the order of their ids."""
     return list(_vocabulary())
 
 
 def sample_tokenizer() -> Tokenizer:
-    """A new fast tokenizer (uncased BERT) over `sample_vocabulary`."""
+    """A new fast tokenizer (uncased BERT) with `sample_vocabulary`."""
     return tokenizer(sample_vocabulary())
 
 
 @cache
 def _rows(name: str, split: str) -> list[dict[str, Any]]:
-    return _MAKERS[name](split)
+    definition = DEFINITIONS[name]
+    rows: list[dict[str, Any]] = resolve_name(str(definition.sample))(definition, split)
+    return rows
 
 
 @cache
@@ -81,9 +66,9 @@ def _corpus() -> list[list[str]]:
 
 @cache
 def _vocabulary() -> list[str]:
-    """From train's texts and the corpus alone: dev's words are no more known than those of real data would be."""
+    """From the training texts and the corpus alone, so that evaluation texts hold unknown words as real ones would."""
     texts = [" ".join(document) for document in _corpus()]
-    for name in SAMPLE_SPLITS:
-        for row in _rows(name, "train"):
+    for name, definition in DEFINITIONS.items():
+        for row in _rows(name, TRAIN) if definition.sample else ():
             texts.extend(value for column, value in row.items() if isinstance(value, str) and column != "id")
     return vocabulary(dict.fromkeys(texts))

@@ -1,9 +1,10 @@
-"""What else can be said of a fact: the same in other words, what follows from it, what it rules out, what it leaves open.
+"""Claims about a fact: the same in other words, what follows from it, what it rules out, what it leaves open.
 
-Made for `mrpc`, `stsb`, `mnli` and `rte`. That something is known follows from a sentence that tells it, and from none of another
-kind; so no claim is true by accident. As in the real data, a claim's own words often give its label away ("nobody" for what
-is ruled out, a new detail for what is left open: Gururangan et al., Annotation Artifacts in Natural Language Inference Data,
-NAACL 2018). That much a small model learns at once; the rest asks whether premise and claim are of one kind.
+`mrpc`, `stsb`, `mnli` and `rte` use them. A claim of the form "it is known who ..." follows from every sentence that states
+this kind of fact and from no other, so no claim is true by accident. As in the real data, a claim's words often give its label
+away: "nobody" for what is ruled out, a new detail for what is left open (Gururangan et al., Annotation Artifacts in Natural
+Language Inference Data, NAACL 2018). A small model learns these at once. The other claims ask whether premise and claim are of
+the same kind.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Claims:
-    """About a kind of fact; {S}, {s}, {n} and {a} as in `facts.Relation`. asked: the fact's question as a clause. same: ways
-    to tell the fact and nothing beside it. open: what may be true or not. more_follows, more_ruled_out: of facts that are not
-    true of every house, beside what is known or not."""
+    """Claims about one kind of fact; {S}, {s}, {n} and {a} as in `facts.Relation`.
+
+    asked: the fact's question as a clause. same: sentences that state the fact and nothing else. open: sentences that may be
+    true or not. more_follows, more_ruled_out: further claims, for facts that not every institution has.
+    """
 
     asked: str
     same: tuple[str, ...]
@@ -123,4 +126,4 @@ GENRES = {
     "matched": ("{}", "The guide says: {}", "From a newspaper: {}"),
     "mismatched": ("My friends write in their postcards: {}", "A painter on the train, to the mayor: {}"),
 }
-"""How premises of `mnli` are introduced; the mismatched ones occur in one split of dev only."""
+"""How premises of `mnli` are introduced. The mismatched ones occur in the split `validation_mismatched` only."""

@@ -1,6 +1,6 @@
-"""Random draws that are the same on every platform and Python version, and the rule that keeps combinations for dev.
+"""Random draws that are the same on every platform and Python version, and the rule that keeps combinations for evaluation.
 
-Only `random.Random.random` is used: of the module's methods it alone is promised never to change its sequence.
+Only `random.Random.random` is used, since Python promises a stable sequence for no other method of the module.
 """
 
 from __future__ import annotations
@@ -8,25 +8,27 @@ from __future__ import annotations
 import hashlib
 import random
 import zlib
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from tasks.definitions import TRAIN, Definition
 
 T = TypeVar("T")
 
 SAMPLE_SEED = 20240517
-"""Seed of every split; each split mixes its own name into it."""
+"""Seed of every split; each split adds its own name to it."""
 
 HOLD_OUT = 4
-"""One in so many combinations of a template and an entity occurs in dev only; the others in train only."""
+"""One in so many combinations of a template and an entity occurs in evaluation splits only, the others in train only."""
 
 
 def is_held_out(template: str, entity: int) -> bool:
-    """Whether entity number `entity` (its place in its pool, or its value when it is a number) is kept for dev in this template."""
+    """Whether this template keeps entity number `entity` (its place in its pool, or its value if it is a number) for evaluation."""
     return (zlib.crc32(template.encode()) + entity) % HOLD_OUT == 0
 
 
 class Draw:
-    """A stream of draws for one split. `held_out`: draw the combinations of dev instead of train's."""
+    """A stream of draws for one split. held_out: draw the combinations of the evaluation splits instead of train's."""
 
     def __init__(self, stream: str, *, held_out: bool) -> None:
         digest = hashlib.sha256(f"{SAMPLE_SEED}/{stream}".encode()).digest()
@@ -46,8 +48,8 @@ class Draw:
     def shuffled(self, items: Sequence[T]) -> list[T]:
         result = list(items)
         for last in range(len(result) - 1, 0, -1):
-            other = self.below(last + 1)
-            result[last], result[other] = result[other], result[last]
+            place = self.below(last + 1)
+            result[last], result[place] = result[place], result[last]
         return result
 
     def entity(self, template: str, pool: Sequence[T]) -> T:
@@ -60,3 +62,24 @@ class Draw:
             value = low + self.below(high - low)
             if is_held_out(template, value) == self.held_out:
                 return value
+
+
+Example = tuple[Any, ...]
+"""The text or the two texts of a row, then its label."""
+
+
+def distinct_rows(
+    definition: Definition, split: str, *, example: Callable[[Draw, str], Example], train: int, evaluation: int
+) -> list[dict[str, Any]]:
+    """The rows of a split: `train` rows to train on, `evaluation` rows in every other split.
+
+    No two rows have the same texts, in whichever order, so that no row contradicts another. example: draws one row of a
+    split.
+    """
+    draw = Draw(f"{definition.name}/{split}", held_out=split != TRAIN)
+    rows: dict[frozenset[str], dict[str, Any]] = {}
+    while len(rows) < (train if split == TRAIN else evaluation):
+        *texts, label = example(draw, split)
+        row = {**dict(zip(definition.texts, texts, strict=True)), "label": label, "idx": len(rows)}
+        rows.setdefault(frozenset(texts), row)
+    return list(rows.values())

@@ -1,7 +1,7 @@
-"""Facts about institutions, each told by a sentence and asked for by a question: what `squad_v1`, `qnli` and the corpus are made of.
+"""Facts about institutions, each stated by a sentence and asked for by a question. `squad_v1`, `qnli` and the corpus use them.
 
-The kind of question (who founded, when opened, how many rooms ...) names one kind of fact, and mostly there is one fact of
-a kind in a context, so that a model trained from random weights learns to answer without first learning to compare names.
+A question (who founded, when opened, how many people ...) names one kind of fact, and most contexts state one fact of each
+kind. So a model trained from random weights learns to answer without first learning to compare names.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tasks.sample.draw import Draw
 
 @dataclass(frozen=True)
 class Value:
-    """An answer. lead: words before it that belong to the sentence only ("on" 3 May). short: what another reader might give instead."""
+    """An answer. lead: words before it that belong to the sentence only ("on" 3 May). short: a shorter answer that is right too."""
 
     text: str
     short: str
@@ -24,8 +24,8 @@ class Value:
 
 @dataclass(frozen=True)
 class Relation:
-    """A kind of fact. In sentences {a} is the answer with its lead, {S} and {s} name the institution (capital or not), {n} is
-    what it is (museum). The first sentences name it, so that a fact about another institution can be told with them.
+    """A kind of fact. In sentences {a} is the answer with its lead, {S} and {s} are the institution's name (capitalized or
+    not), {n} is its noun (museum). The first two sentences name the institution, so they can state facts of several.
     """
 
     value: Callable[[Draw, str], Value]
@@ -35,7 +35,7 @@ class Relation:
 
 @dataclass(frozen=True)
 class Fact:
-    """A sentence that holds an answer at `start`, and the question for it."""
+    """A sentence with an answer at character `start`, and the question for it."""
 
     sentence: str
     question: str
@@ -45,7 +45,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class Institution:
-    """What an article is about."""
+    """The subject of an article."""
 
     name: str
     noun: str
@@ -124,9 +124,9 @@ def _material(draw: Draw, template: str) -> Value:
 
 
 def _another(draw: Draw, template: str, pool: tuple[str, ...], than: str) -> str:
-    while (found := draw.entity(template, pool)) == than:
+    while (entity := draw.entity(template, pool)) == than:
         pass
-    return found
+    return entity
 
 
 def _animal(draw: Draw, template: str) -> Value:
@@ -283,30 +283,30 @@ def institution(draw: Draw) -> Institution:
     return Institution(f"{words.place(draw, noun)} {noun}", noun.lower())
 
 
-def tell(draw: Draw, about: Institution, kind: str, *, named: bool = False) -> Fact:
-    """A new fact of this kind about the institution; `named`: in a sentence that says its name."""
+def tell(draw: Draw, subject: Institution, kind: str, *, named: bool = False) -> Fact:
+    """A new fact of this kind about the institution. named: in a sentence with its name."""
     relation = RELATIONS[kind]
     template = draw.pick(relation.sentences[:2] if named else relation.sentences)
     value = relation.value(draw, template)
-    sentence, value, start = state(about, template, value)
-    return Fact(sentence, ask(draw, about, kind), value, start)
+    sentence, value, start = state(subject, template, value)
+    return Fact(sentence, ask(draw, subject, kind), value, start)
 
 
-def state(about: Institution, template: str, value: Value) -> tuple[str, Value, int]:
-    """The sentence of a relation's template with this answer; the answer as it stands there; where it starts."""
+def state(subject: Institution, template: str, value: Value) -> tuple[str, Value, int]:
+    """The sentence that a relation's template makes of this answer, the answer as it is in the sentence, and where it starts."""
     before, after = template.split("{a}")
-    lead = fill(about, before) + value.lead
+    lead = fill(subject, before) + value.lead
     text, short = value.text, value.short
     if not lead:
         text, short = text[0].upper() + text[1:], short[0].upper() + short[1:] if text.startswith(short) else short
-    return lead + text + fill(about, after), Value(text, short, value.lead), len(lead)
+    return lead + text + fill(subject, after), Value(text, short, value.lead), len(lead)
 
 
-def ask(draw: Draw, about: Institution, kind: str) -> str:
+def ask(draw: Draw, subject: Institution, kind: str) -> str:
     """A question for facts of this kind."""
-    return fill(about, draw.pick(RELATIONS[kind].questions))
+    return fill(subject, draw.pick(RELATIONS[kind].questions))
 
 
-def fill(about: Institution, text: str) -> str:
-    """Put the institution into a text with {S}, {s} and {n}."""
-    return text.replace("{S}", f"The {about.name}").replace("{s}", f"the {about.name}").replace("{n}", about.noun)
+def fill(subject: Institution, text: str) -> str:
+    """The text with the institution in place of {S}, {s} and {n}."""
+    return text.replace("{S}", f"The {subject.name}").replace("{s}", f"the {subject.name}").replace("{n}", subject.noun)

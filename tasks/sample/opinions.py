@@ -1,13 +1,13 @@
-"""Visitors' opinions: `sst2` in miniature."""
+"""Visitors' opinions: a small version of `sst2`."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
 
 from tasks.sample import words
-from tasks.sample.draw import Draw
+from tasks.sample.draw import Draw, Example, distinct_rows
 from tasks.sample.facts import fill, institution
 
 GOOD = (
@@ -40,7 +40,7 @@ TURNED = (
     "nobody can call the {t} of the {n} {y}.",
     "it may look {y}, but the {t} is {x}.",
 )
-"""Here a word of the other side, {y}, has to be read with what stands around it."""
+"""Here a word of the opposite side, {y}, must be read with the words around it."""
 _TURNED_SHARE = 0.15
 
 
@@ -60,10 +60,9 @@ def opinion(draw: Draw, label: int, templates: Sequence[str] = TEMPLATES) -> str
     return text[0].lower() + text[1:]
 
 
-def sst2_rows(split: str) -> list[dict[str, Any]]:
-    draw = Draw(f"glue/sst2/{split}", held_out=split != "train")
-    found: dict[str, int] = {}
-    while len(found) < (3000 if split == "train" else 600):
-        label = draw.below(2)
-        found.setdefault(opinion(draw, label, (*TEMPLATES, COLOURED)), label)
-    return [{"sentence": text, "label": label, "idx": index} for index, (text, label) in enumerate(found.items())]
+def _sst2(draw: Draw, _: str) -> Example:
+    label = draw.below(2)
+    return opinion(draw, label, (*TEMPLATES, COLOURED)), label
+
+
+sst2_rows = partial(distinct_rows, example=_sst2, train=3000, evaluation=600)

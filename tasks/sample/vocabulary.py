@@ -1,4 +1,4 @@
-"""The sample's own WordPiece vocabulary, in the way of uncased BERT."""
+"""The sample's own WordPiece vocabulary, in the style of uncased BERT."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 def vocabulary(texts: Iterable[str]) -> list[str]:
-    """Special tokens, single characters (so that nothing ASCII is unknown), pairs of digits, the parts of made-up names, then
-    every other word of `texts` whole, in alphabetical order. A piece's place is its id.
-    """
+    """The word pieces in the order of their ids: special tokens, single characters (so that no ASCII text is unknown), pairs
+    of digits, the parts of made-up names, then every other word of `texts`, whole and in alphabetical order."""
     characters = [*string.punctuation, "£", *string.digits, *string.ascii_lowercase]
     continued = [f"##{character}" for character in string.digits + string.ascii_lowercase]
     numbers = [form for pair in range(100) for form in (f"{pair:02d}", f"##{pair:02d}")]
@@ -25,8 +24,8 @@ def vocabulary(texts: Iterable[str]) -> list[str]:
     tails = [*words.PERSON_TAILS, *words.PLACE_TAILS]
     made_up = {head + tail for head in heads for tail in tails}
     pieces = dict.fromkeys([*SPECIAL, *characters, *continued, *numbers, *heads, *(f"##{tail}" for tail in tails)])
-    found = {word for text in texts for word in _words(text) if word.isalpha()}
-    pieces.update(dict.fromkeys(sorted(found - made_up)))
+    spelled = {word for text in texts for word in _words(text) if word.isalpha()}
+    pieces.update(dict.fromkeys(sorted(spelled - made_up)))
     return list(pieces)
 
 
@@ -42,7 +41,7 @@ def tokenizer(pieces: list[str]) -> Tokenizer:
     """An uncased BERT tokenizer with these pieces: lower case, accents stripped, `[CLS] a [SEP] b [SEP]`."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-    ids = {piece: place for place, piece in enumerate(pieces)}
+    ids = {piece: number for number, piece in enumerate(pieces)}
     result = Tokenizer(models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=100))
     result.normalizer = normalizers.BertNormalizer(lowercase=True)
     result.pre_tokenizer = pre_tokenizers.BertPreTokenizer()

@@ -30,8 +30,8 @@ from harness.errors import CheckpointError
 from harness.plan.spec import CheckpointSpec, folder_of
 from harness.run.steps import ensure_checkpoint
 from tasks import DataRef, TaskError
+from tasks.question_answering import QuestionAnswering
 from tasks.sample import sample_tokenizer
-from tasks.squad import Squad
 from tasks.tokens import load_tokenizer
 from tests.run.small import ROOT, SIZES, cache, loads, own_cache, ptq, sample_spec, train, trained
 
@@ -265,18 +265,18 @@ def test_calibration_follows_its_seed_and_reads_train_alone(
 ) -> None:
     asked: list[str] = []
     drawn: list[list[str]] = []
-    examples, features = Squad.examples, Squad.features
+    examples, features = QuestionAnswering.examples, QuestionAnswering.features
 
-    def watched(self: Squad, split: str) -> Sequence[Any]:
+    def watched(self: QuestionAnswering, split: str) -> Sequence[Any]:
         asked.append(split)
         return examples(self, split)
 
-    def looked(self: Squad, rows: Sequence[Any], *rest: Any, **more: Any) -> Any:
+    def looked(self: QuestionAnswering, rows: Sequence[Any], *rest: Any, **more: Any) -> Any:
         drawn.append([row["id"] for row in rows])
         return features(self, rows, *rest, **more)
 
-    monkeypatch.setattr(Squad, "examples", watched)
-    monkeypatch.setattr(Squad, "features", looked)
+    monkeypatch.setattr(QuestionAnswering, "examples", watched)
+    monkeypatch.setattr(QuestionAnswering, "features", looked)
     scales = []
     for seed, place in ((1, cache), (2, cache), (1, tmp_path)):
         if place == tmp_path:

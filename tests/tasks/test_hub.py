@@ -176,7 +176,7 @@ def test_a_split_that_is_not_there(served: LoopbackHub) -> None:
 def test_a_server_that_goes_silent(served: LoopbackHub, path: str) -> None:
     served.faults.append(Fault(path, silent=True))
     start = time.monotonic()
-    assert "no byte came for 3 s; try again later" in refused("squad_v1", stall=3.0)
+    assert "no data came for 3 s; try again later" in refused("squad_v1", stall=3.0)
     assert time.monotonic() - start < 15  # the client alone tries for minutes
 
 

@@ -18,14 +18,15 @@ import pytest
 
 from tasks import open_task
 from tasks.base import DataRef, Shape
-from tasks.forms import form_of, row_digest
-from tasks.sample import SAMPLE_SPLITS, SAMPLE_VERSION, sample_rows, sample_tokenizer, sample_vocabulary, words
+from tasks.definitions import DEFINITIONS
+from tasks.rows import row_digest
+from tasks.sample import SAMPLE_VERSION, sample_rows, sample_tokenizer, sample_vocabulary, words
 from tasks.sample.claims import CLAIMS, GENRES
 from tasks.sample.facts import RELATIONS
 from tasks.sample.pairs import REPORTS
 
 ROOT = Path(__file__).resolve().parents[2]
-GLUE = [name for name in SAMPLE_SPLITS if name.startswith("glue/")]
+GLUE = [name for name, task in DEFINITIONS.items() if task.benchmark == "GLUE"]
 SYMMETRIC = ("glue/mrpc", "glue/stsb", "glue/qqp")
 KINDS = list(RELATIONS)
 NAME = rf"[Tt]he [A-Z][a-z]+ (?:{'|'.join(words.INSTITUTIONS)})"
@@ -35,17 +36,18 @@ PREFIXES = sorted({form.partition("{}")[0] for form in (*REPORTS, *GENRES["match
 def test_rows_are_those_of_this_version() -> None:
     """Whoever changes a row raises SAMPLE_VERSION, or what was made from other rows passes for what these would make."""
     state = hashlib.sha256()
-    for name, splits in SAMPLE_SPLITS.items():
-        for split in splits:
-            state.update(row_digest(form_of(name), sample_rows(name, split)).encode())
+    for name, task in DEFINITIONS.items():
+        for split in task.splits:
+            state.update(row_digest(task, sample_rows(name, split)).encode())
     state.update("\n".join(sample_vocabulary()).encode())
     assert (SAMPLE_VERSION, state.hexdigest()[:16]) == (2, "d7641e92957f6c6b")
 
 
 def test_another_process_makes_the_same_rows() -> None:
     code = (
-        "import hashlib, json; from tasks.sample import SAMPLE_SPLITS, sample_rows\n"
-        "print(hashlib.sha256(json.dumps([sample_rows(n, s) for n in SAMPLE_SPLITS for s in SAMPLE_SPLITS[n]]).encode()).hexdigest())"
+        "import hashlib, json; from tasks.definitions import DEFINITIONS; from tasks.sample import sample_rows\n"
+        "rows = [sample_rows(name, split) for name, task in DEFINITIONS.items() for split in task.splits]\n"
+        "print(hashlib.sha256(json.dumps(rows).encode()).hexdigest())"
     )
     found = {
         subprocess.run(
@@ -62,14 +64,14 @@ def test_another_process_makes_the_same_rows() -> None:
 
 
 def texts(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:
-    found = tuple(row[column].lower() for column in form_of(name).texts)
+    found = tuple(row[column].lower() for column in DEFINITIONS[name].texts)
     return tuple(sorted(found)) if name in SYMMETRIC else found
 
 
 @pytest.mark.parametrize("name", GLUE)
 def test_no_row_contradicts_another_or_is_in_two_splits(name: str) -> None:
     where: dict[tuple[str, ...], str] = {}
-    for split in SAMPLE_SPLITS[name]:
+    for split in DEFINITIONS[name].splits:
         for row in sample_rows(name, split):
             key = texts(name, row)
             assert key not in where, f"{key} is in {where[key]} and {split}"
@@ -86,7 +88,7 @@ def test_houses_of_dev_are_new_and_its_words_are_not(name: str) -> None:
     train = houses("train")
     assert len(train) > 300
     tokenizer = sample_tokenizer()
-    for split in SAMPLE_SPLITS[name][1:]:
+    for split in DEFINITIONS[name].eval_splits:
         assert houses(split)
         assert not houses(split) & train
         encoded = tokenizer.encode_batch([text for row in sample_rows(name, split) for text in texts_of(name, row)])
@@ -94,12 +96,12 @@ def test_houses_of_dev_are_new_and_its_words_are_not(name: str) -> None:
 
 
 def texts_of(name: str, row: Mapping[str, Any]) -> list[str]:
-    return [row[column] for column in form_of(name).texts]
+    return [row[column] for column in DEFINITIONS[name].texts]
 
 
 @pytest.mark.parametrize("name", GLUE)
 def test_no_class_is_rare(name: str) -> None:
-    for split in SAMPLE_SPLITS[name]:
+    for split in DEFINITIONS[name].splits:
         labels = [row["label"] for row in sample_rows(name, split)]
         if name == "glue/stsb":
             assert 0 <= min(labels) < 1
@@ -107,7 +109,7 @@ def test_no_class_is_rare(name: str) -> None:
             assert np.std(labels) > 1.5
         else:
             shares = [count / len(labels) for count in Counter(labels).values()]
-            assert len(shares) == len(form_of(name).classes)
+            assert len(shares) == len(DEFINITIONS[name].classes)
             assert min(shares) > 0.8 / len(shares) - 0.01
 
 
@@ -174,7 +176,7 @@ def same(a: str, b: str) -> bool:
 
 
 def rows_of(name: str) -> Iterable[dict[str, Any]]:
-    for split in SAMPLE_SPLITS[name]:
+    for split in DEFINITIONS[name].splits:
         yield from sample_rows(name, split)
 
 

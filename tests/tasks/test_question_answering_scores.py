@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 
 import tasks.metrics
 from tasks.base import Statistic, TaskError
+from tasks.definitions import definition_of
 from tasks.metrics.answers import exact_match_and_f1
-from tasks.squad import Squad
+from tasks.question_answering import QuestionAnswering
 from tests.tasks.rows import MemoryRows
 
-TASK = Squad(MemoryRows())
+TASK = QuestionAnswering(definition_of("squad_v1"), MemoryRows())
 METRICS = Path(tasks.metrics.__file__).parent
 
 texts = st.one_of(
@@ -123,12 +124,15 @@ def test_predictions_of_a_file_come_in_the_order_of_the_examples() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"q0": "a", "zz": "b", "yy": "c"}', "unknown question id 'zz' and 1 more; the ids must be"),
-        ('{"q0": "a", "q0": "b"}', "the key 'q0' is there twice"),
+        (
+            '{"q0": "a", "zz": "b", "yy": "c"}',
+            "unknown question id 'zz' and 1 more; use the ids of the evaluated questions",
+        ),
+        ('{"q0": "a", "q0": "b"}', "the key 'q0' occurs twice"),
         ('{"q0": 5}', "the answer to 'q0' is 5, not a string"),
         ('{"q0": null}', "the answer to 'q0' is null, not a string"),
         ('{"q0": ["a"]}', "the answer to 'q0' is a list, not a string"),
-        ('["a"]', "a JSON object {question id: answer} is needed, not a list"),
+        ('["a"]', "expected a JSON object {question id: answer}, not a list"),
         ('{"q0": "a"', "line 1: not JSON: "),
         ('{"q0":\n "a\n"}', "line 2: not JSON: "),
         ("", "line 1: not JSON: "),
@@ -159,6 +163,6 @@ def test_the_evaluate_module_gives_the_same_figures(tmp_path: Path) -> None:
 
 def test_tasks_import_neither_engines_nor_metric_libraries() -> None:
     heavy = ("torch", "transformers", "evaluate", "datasets", "sklearn", "scipy", "pandas")
-    code = f"import sys, tasks.squad, tasks.glue; print([name for name in {heavy} if name in sys.modules])"
+    code = f"import sys, tasks.question_answering, tasks.sequence_classification; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

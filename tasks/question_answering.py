@@ -1,14 +1,14 @@
-"""SQuAD v1.1: questions answered by a span of their paragraph, as BERT's `run_squad.py` (google-research/bert) does it.
+"""Questions answered by a span of a paragraph, such as SQuAD v1.1, as BERT's `run_squad.py` (google-research/bert) does it.
 
 A paragraph that does not fit is cut into overlapping windows. Windows, their targets and the choice of a token's best
-window are BERT's; only two things are done on character offsets instead of on re-joined words:
+window are BERT's. Two things use character offsets where BERT joins words again:
 
 - Targets are the tokens that overlap the annotated characters. BERT goes from whitespace words to tokens and back
-  (`_improve_answer_span`): the same tokens unless an answer begins or ends inside a word piece, where BERT takes the
-  whole whitespace word ("(2007)," for "2007", annotated "7").
-- The answer is the stretch of the original paragraph between the first token's first and the last token's last
-  character. BERT's `get_final_text` aligns the tokens' text with the original words heuristically, and falls back to
-  those words, punctuation and all, where that fails; offsets never do.
+  (`_improve_answer_span`). The tokens are the same unless an answer begins or ends inside a word piece; there BERT takes
+  the whole whitespace word ("(2007)," for "2007", annotated "7").
+- The answer is the part of the original paragraph between the first token's first and the last token's last character.
+  BERT's `get_final_text` aligns the tokens' text with the original words heuristically. Where that fails it returns those
+  words with their punctuation. Offsets never fail.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tasks.base import DataIdentity, DataRef, Features, Kind, Rows, Scores, Shape, Statistic, TaskError
+from tasks.base import DataIdentity, Features, Kind, Rows, Scores, Shape, Statistic, TaskError
+from tasks.definitions import Definition
 from tasks.metrics.answers import exact_match_and_f1
 from tasks.predictions import parse_json, shown
 from tasks.tokens import Ints, bare, sequences, special_ids, token_ids, token_ids_and_offsets
@@ -32,32 +33,26 @@ Row = Mapping[str, Any]
 N_BEST = 20
 MAX_ANSWER_LENGTH = 30
 NO_ANSWER = "empty"
-"""What BERT answers when none of the n-best pairs of a question's windows is a span."""
+"""What BERT answers when no pair of a start and an end among the n best is a valid span."""
 BROKEN = -2
-"""Marks a question one of whose windows has logits that are no finite numbers."""
+"""Marks a question with a window that has a logit which is not finite."""
 _LONGEST_KEPT = 1000
 _CHUNK = 1024
 
 
-def open_task(name: str, data: DataRef) -> Squad:
-    """`squad_v1` over the rows that `data` names. Raises TaskError."""
-    from tasks.sources import open_rows
+class QuestionAnswering:
+    """A task of kind `question_answering`. Rows as Hugging Face's `squad`: id, title, context, question, answers {text,
+    answer_start}."""
 
-    return Squad(open_rows(name, data))
-
-
-class Squad:
-    """`squad_v1`; rows as Hugging Face's `squad`: id, title, context, question, answers {text, answer_start}."""
-
-    name: str = "squad_v1"
     kind: Kind = "question_answering"
     version: int = 1
     labels: tuple[str, ...] = ()
-    primary_metric: str = "f1"
 
-    def __init__(self, rows: Rows) -> None:
+    def __init__(self, definition: Definition, rows: Rows) -> None:
         self._rows = rows
-        self.eval_splits: tuple[str, ...] = ("validation",)
+        self.name: str = definition.name
+        self.primary_metric: str = definition.primary_metric
+        self.eval_splits: tuple[str, ...] = definition.eval_splits
 
     @property
     def identity(self) -> DataIdentity:
@@ -70,7 +65,8 @@ class Squad:
     def features(
         self, examples: Sequence[Row], tokenizer: Tokenizer, shape: Shape, *, training: bool = False
     ) -> Features:
-        """[CLS] question [SEP] window of the context [SEP], one a window, windows of one question in a row.
+        """[CLS] question [SEP] window of the context [SEP]: one sequence for each window; the windows of a question are
+        adjacent.
 
         extra: `char_start`, `char_end` (n, longest) int32, the characters of the context that each token came from, -1
         outside the window; `max_context` (n, longest) bool, whether this window gives the token its best context.
@@ -81,9 +77,8 @@ class Squad:
         special = special_ids(tokenizer)
         plain = bare(tokenizer)
         questions = [ids[: shape.max_query_length] for ids in token_ids(plain, [row["question"] for row in examples])]
-        texts = list(
-            dict.fromkeys(row["context"] for row in examples)
-        )  # a paragraph has several questions: tokenize it once
+        # a paragraph has several questions: tokenize it once
+        texts = list(dict.fromkeys(row["context"] for row in examples))
         contexts = dict(zip(texts, token_ids_and_offsets(plain, texts), strict=True))
         _check_room(shape, max(map(len, questions), default=0))
 
@@ -93,16 +88,16 @@ class Squad:
         best: list[np.ndarray[Any, Any]] = []
         index: list[int] = []
         targets: list[tuple[int, int]] = []
-        for number, (row, question) in enumerate(zip(examples, questions, strict=True)):
+        for example, (row, question) in enumerate(zip(examples, questions, strict=True)):
             ids, chars = contexts[row["context"]]
             windows = window_spans(len(ids), shape.max_length - len(question) - 3, shape.doc_stride)
             answer = _answer_tokens(row, chars) if training else None
-            for (start, length), wins in zip(windows, best_windows(windows, len(ids)), strict=True):
+            for (start, length), is_best in zip(windows, best_windows(windows, len(ids)), strict=True):
                 first.append(question)
                 second.append(ids[start : start + length])
                 offsets.append(chars[start : start + length])
-                best.append(wins)
-                index.append(number)
+                best.append(is_best)
+                index.append(example)
                 inside = answer is not None and start <= answer[0] <= answer[1] < start + length
                 shift = len(question) + 2 - start
                 targets.append((answer[0] + shift, answer[1] + shift) if answer and inside else (0, 0))
@@ -111,11 +106,11 @@ class Squad:
         char_start = np.full(input_ids.shape, -1, np.int32)
         char_end = np.full(input_ids.shape, -1, np.int32)
         max_context = np.zeros(input_ids.shape, bool)
-        for at, (question, chars, wins) in enumerate(zip(first, offsets, best, strict=True)):
-            here = slice(len(question) + 2, len(question) + 2 + len(chars))
-            char_start[at, here] = chars[:, 0]
-            char_end[at, here] = chars[:, 1]
-            max_context[at, here] = wins
+        for window, (question, chars, is_best) in enumerate(zip(first, offsets, best, strict=True)):
+            context = slice(len(question) + 2, len(question) + 2 + len(chars))
+            char_start[window, context] = chars[:, 0]
+            char_end[window, context] = chars[:, 1]
+            max_context[window, context] = is_best
         positions = np.array(targets, np.int64).reshape(-1, 2)
         return Features(
             input_ids=input_ids,
@@ -135,11 +130,11 @@ class Squad:
     ) -> list[str | None]:
         """The answer of each example, from start and end logits (n, longest, 2) of each window.
 
-        BERT's n-best rule: of a window's 20 best starts and 20 best ends, the pairs whose start lies in the context and
-        has its best context in this window, whose end lies in the context, not before the start, and which span at most
-        30 tokens; of these pairs of all windows, the one with the largest sum of logits. Ties go to the earlier window,
-        then to the better start, then to the better end, the first of equals. Positions past a window's length never
-        win; a question one of whose windows has a logit that is no finite number has no answer, None.
+        BERT's n-best rule: take the 20 best starts and the 20 best ends of each window. Valid pairs are those whose start
+        lies in the context and has its best context in this window, whose end lies in the context and not before the
+        start, and which span at most 30 tokens. The valid pair with the largest sum of logits wins. Ties go to the earlier
+        window, then to the better start, then to the better end, then to the earlier position. Positions past a window's
+        length never win. A question gets None when one of its windows has a logit that is not finite.
         """
         if outputs.shape != (*features.input_ids.shape, 2):
             raise ValueError(f"outputs have shape {outputs.shape}, the features need {(*features.input_ids.shape, 2)}")
@@ -174,7 +169,7 @@ class Squad:
         groups = [articles.setdefault(row["title"], len(articles)) for row in examples]
         columns = np.array(pairs, np.float64).reshape(-1, 2)
         return Scores(
-            # summed as the official script does, whose last bits NumPy's pairwise sum would not give
+            # summed in order, as the official script does: NumPy's pairwise sum can differ in the last bits
             metrics={
                 "exact_match": 100.0 * sum(pair[0] for pair in pairs) / max(len(pairs), 1),
                 "f1": 100.0 * sum(pair[1] for pair in pairs) / max(len(pairs), 1),
@@ -191,19 +186,18 @@ class Squad:
         )
 
     def predictions_from_json(self, examples: Sequence[Row], content: str | bytes, file: str) -> list[str | None]:
-        """The predictions of a file in the official form, a JSON object {question id: answer}, in the order of
-        `examples`; None for an id that the file lacks. Raises TaskError, naming `file`, for ids that `examples` lack,
-        for an id that is there twice and for answers that are no strings."""
+        """The predictions of a file in the official form, a JSON object {question id: answer}, in the order of `examples`;
+        None for an id that the file lacks. Raises TaskError, naming `file`, for ids that are not in `examples`, for an id
+        that occurs twice and for answers that are not strings."""
         answers = parse_json(content, file)
         if not isinstance(answers, dict):
-            raise TaskError(f"{file}: a JSON object {{question id: answer}} is needed, not {shown(answers)}")
+            raise TaskError(f"{file}: expected a JSON object {{question id: answer}}, not {shown(answers)}")
         known = {row["id"] for row in examples}
         unknown = [id_ for id_ in answers if id_ not in known]
         if unknown:
             more = f" and {len(unknown) - 1:,} more" if len(unknown) > 1 else ""
             raise TaskError(
-                f"{file}: unknown question id {unknown[0][:80]!r}{more};"
-                " the ids must be those of the evaluated questions"
+                f"{file}: unknown question id {unknown[0][:80]!r}{more}; use the ids of the evaluated questions"
             )
         for id_, answer in answers.items():
             if not isinstance(answer, str):
@@ -215,7 +209,7 @@ class Squad:
 
 
 def window_spans(tokens: int, room: int, stride: int) -> list[tuple[int, int]]:
-    """(start, length) of each window over a context of `tokens` tokens; `room` tokens fit into one."""
+    """(start, length) of each window over a context of `tokens` tokens. One window holds `room` tokens."""
     spans = []
     start = 0
     while start < tokens:
@@ -228,7 +222,7 @@ def window_spans(tokens: int, room: int, stride: int) -> list[tuple[int, int]]:
 
 
 def best_windows(spans: Sequence[tuple[int, int]], tokens: int) -> list[np.ndarray[Any, Any]]:
-    """For each window a (length,) bool: the tokens that have more context on their poorer side in no other window.
+    """For each window a (length,) bool: the tokens that have their best context in this window.
 
     BERT's `_check_is_max_context`: of the windows that hold a token, the first with the largest
     min(left context, right context) + 0.01 x the window's length.
@@ -254,12 +248,12 @@ def _check_room(shape: Shape, longest_question: int) -> None:
             f" and 3 special tokens; raise max_length or lower max_query_length (now {shape.max_query_length})"
         )
     if shape.doc_stride < 1:
-        raise TaskError(f"doc_stride {shape.doc_stride} would never reach the end of a context; it must be at least 1")
+        raise TaskError(f"doc_stride {shape.doc_stride} would never reach the end of a context; set it to at least 1")
 
 
 def _answer_tokens(row: Row, chars: Ints) -> tuple[int, int]:
-    """First and last token of the context that overlap the (first) annotated answer, tokens being made from the
-    characters `chars` (tokens, 2); the last comes before the first where the tokenizer dropped all of the answer."""
+    """First and last token of the context that overlap the first annotated answer. chars: (tokens, 2), the characters of each
+    token. The last comes before the first where the tokenizer dropped the whole answer."""
     begin = row["answers"]["answer_start"][0]
     end = begin + len(row["answers"]["text"][0])
     first = np.searchsorted(chars[:, 1], begin, side="right")
@@ -273,8 +267,8 @@ def _best_spans(features: Features, outputs: np.ndarray[Any, Any]) -> tuple[np.n
     score = np.full(windows, -np.inf)
     start = np.zeros(windows, np.int64)
     end = np.zeros(windows, np.int64)
-    for at in range(0, windows, _CHUNK):
-        part = slice(at, at + _CHUNK)
+    for chunk in range(0, windows, _CHUNK):
+        part = slice(chunk, chunk + _CHUNK)
         inside = np.arange(longest) < features.lengths[part, None]
         in_context = features.extra["char_start"][part] >= 0
         starts, start_logits = _n_best(outputs[part, :, 0], inside)
@@ -298,15 +292,15 @@ def _best_spans(features: Features, outputs: np.ndarray[Any, Any]) -> tuple[np.n
 def _n_best(
     logits: np.ndarray[Any, Any], inside: np.ndarray[Any, Any]
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Positions of each row's largest logits, largest first, of equals the first first; and these logits as float64."""
+    """Positions of each row's largest logits, the largest first (of equals the earliest first), and these logits as float64."""
     usable = np.where(inside & ~np.isnan(logits), logits, -np.inf)
     order = np.argsort(-usable, axis=1, kind="stable")[:, :N_BEST]
     return order, np.take_along_axis(usable, order, 1).astype(np.float64)
 
 
 def _with_accents(text: str, end: int) -> int:
-    """`end`, moved behind the combining marks that belong to the character before it: tokenizers that strip accents
-    leave them out of their offsets."""
+    """`end`, moved past the combining marks of the character before it, which tokenizers that strip accents leave out of
+    their offsets."""
     while 0 < end < len(text) and unicodedata.combining(text[end]):
         end += 1
     return end

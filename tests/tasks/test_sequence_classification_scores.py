@@ -1,4 +1,4 @@
-"""GLUE's metrics against scikit-learn and SciPy."""
+"""Metrics of classes and scores against scikit-learn and SciPy."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import scipy.stats
 import sklearn.metrics
 
 import tasks.metrics
-from tasks.glue import Glue
+from tasks.definitions import definition_of
 from tasks.metrics.labels import f1, matthews_correlation, pearson, spearman, statistic_percent
+from tasks.sequence_classification import SequenceClassification
 from tests.tasks.rows import MemoryRows
 
 METRICS_OF = {
@@ -29,7 +30,7 @@ METRICS = Path(tasks.metrics.__file__).parent
 
 
 def scored(name: str, predictions: list[Any], labels: list[Any]) -> Any:
-    task = Glue(f"glue/{name}", MemoryRows({"validation": []}))
+    task = SequenceClassification(definition_of(f"glue/{name}"), MemoryRows({"validation": []}))
     given = [task.labels[value] if isinstance(value, (int, np.integer)) else value for value in predictions]
     return task.score([{"label": label} for label in labels], given)
 
@@ -82,7 +83,7 @@ def test_metrics_are_percent_and_follow_from_the_columns(name: str) -> None:
         "spearman": lambda: scipy.stats.spearmanr(predicted, label).statistic,
     }
     assert set(scores.metrics) == set(METRICS_OF[name])
-    assert Glue(f"glue/{name}", MemoryRows()).primary_metric in scores.metrics
+    assert SequenceClassification(definition_of(f"glue/{name}"), MemoryRows()).primary_metric in scores.metrics
     for metric, value in scores.metrics.items():
         assert type(value) is float
         assert value == pytest.approx(100 * expected[metric]())
@@ -106,7 +107,7 @@ def test_missing_predictions_count_as_wrong() -> None:
 
 
 def test_identical_examples_have_ids_of_their_own() -> None:
-    task = Glue("glue/sst2", MemoryRows({"validation": []}))
+    task = SequenceClassification(definition_of("glue/sst2"), MemoryRows({"validation": []}))
     rows = [{"sentence": "x", "label": 0, "idx": 7}, {"sentence": "x", "label": 0, "idx": 8}]
     assert task.score(rows, ["negative", "positive"]).per_example["id"].tolist() == ["7", "8"]
     rows = [{"sentence": "x", "label": 0}] * 2

@@ -1,4 +1,4 @@
-"""GLUE's sequences against the tokenizer's own pairs and truncation, labels by name, and prediction files."""
+"""Sequences against the tokenizer's own pairs and truncation, labels by name, and prediction files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from tokenizers.processors import BertProcessing
 
 from tasks import TaskFacts, open_task, short_name, task_facts, task_names
 from tasks.base import Shape, TaskError
-from tasks.glue import Glue, longest_first
+from tasks.definitions import definition_of
+from tasks.sequence_classification import SequenceClassification, longest_first
 from tasks.sources import detect
 from tests.tasks.raw_files import write_glue
 from tests.tasks.rows import MemoryRows
@@ -22,9 +23,11 @@ TOKENIZER = small_tokenizer()
 NAMES = [name for name in task_names() if name.startswith("glue/")]
 
 
-def glue(name: str) -> Glue:
+def glue(name: str) -> SequenceClassification:
     splits = ("validation_matched", "validation_mismatched") if name == "mnli" else ("validation",)
-    return Glue(f"glue/{name}", MemoryRows({split: [] for split in ("train", *splits)}))
+    return SequenceClassification(
+        definition_of(f"glue/{name}"), MemoryRows({split: [] for split in ("train", *splits)})
+    )
 
 
 def pairs(lengths: list[tuple[int, int]], labels: list[Any] | None = None) -> list[dict[str, Any]]:
@@ -36,7 +39,7 @@ def pairs(lengths: list[tuple[int, int]], labels: list[Any] | None = None) -> li
     return [row | {"label": label} for row, label in zip(made, labels or [0] * len(lengths), strict=True)]
 
 
-def test_all_eight_tasks_are_there() -> None:
+def test_glue_has_eight_tasks() -> None:
     assert len(NAMES) == 8
     kinds = {name: glue(name.removeprefix("glue/")).kind for name in NAMES}
     assert kinds == {name: "regression" if name == "glue/stsb" else "classification" for name in NAMES}
@@ -138,10 +141,12 @@ def test_regression_needs_no_name_and_broken_logits_answer_nothing() -> None:
     assert decode("rte", [[0.0, math.nan], [0.0, 1.0]]) == [None, "not_entailment"]
 
 
-def test_mnli_evaluates_the_splits_that_are_there() -> None:
+def test_mnli_evaluates_the_splits_that_are_present() -> None:
     assert glue("mnli").eval_splits == ("validation_matched", "validation_mismatched")
-    assert Glue("glue/mnli", MemoryRows({"train": [], "validation_matched": []})).eval_splits == ("validation_matched",)
-    assert Glue("glue/mnli", MemoryRows({"validation_mismatched": []})).eval_splits == ("validation_mismatched",)
+    mnli = definition_of("glue/mnli")
+    for splits in (("train", "validation_matched"), ("validation_mismatched",)):
+        task = SequenceClassification(mnli, MemoryRows({split: [] for split in splits}))
+        assert task.eval_splits == splits[-1:]
     assert glue("rte").eval_splits == ("validation",)
 
 
@@ -164,18 +169,18 @@ def test_predictions_of_a_file() -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("rte", "{}", "a JSON list with one prediction a row is needed, not an object"),
-        ("rte", "[0]", "1 predictions for 2 rows; give each row one, or null"),
-        ("rte", "[0, 2]", "row 2: 2 is no class of glue/rte; its classes are 0 (entailment), 1 (not_entailment)"),
-        ("rte", "[0, -1]", "row 2: -1 is no class"),
-        ("rte", "[true, 0]", "row 1: true is no class"),
-        ("rte", '["neutral", 0]', 'row 1: "neutral" is no class'),
-        ("rte", "[[0], 0]", "row 1: a list is no class"),
-        ("stsb", '["5", 0]', 'row 1: "5" is no score; give a number from 0 to 5, or null'),
-        ("stsb", "[NaN, 0]", "row 1: NaN is no score"),
-        ("stsb", "[0, 1e999]", "row 2: Infinity is no score"),
-        ("stsb", "[0, " + "9" * 400 + "]", "row 2: " + "9" * 80 + " is no score"),
-        ("stsb", "[0, false]", "row 2: false is no score"),
+        ("rte", "{}", "expected a JSON list with one prediction for each row, not an object"),
+        ("rte", "[0]", "1 predictions for 2 rows; give one, or null, for each row"),
+        ("rte", "[0, 2]", "row 2: 2 is not a class of glue/rte; its classes are 0 (entailment), 1 (not_entailment)"),
+        ("rte", "[0, -1]", "row 2: -1 is not a class"),
+        ("rte", "[true, 0]", "row 1: true is not a class"),
+        ("rte", '["neutral", 0]', 'row 1: "neutral" is not a class'),
+        ("rte", "[[0], 0]", "row 1: a list is not a class"),
+        ("stsb", '["5", 0]', 'row 1: "5" is not a score; give a number from 0 to 5, or null'),
+        ("stsb", "[NaN, 0]", "row 1: NaN is not a score"),
+        ("stsb", "[0, 1e999]", "row 2: Infinity is not a score"),
+        ("stsb", "[0, " + "9" * 400 + "]", "row 2: " + "9" * 80 + " is not a score"),
+        ("stsb", "[0, false]", "row 2: false is not a score"),
     ],
 )
 def test_a_broken_prediction_file_is_one_line(name: str, content: str, message: str) -> None:

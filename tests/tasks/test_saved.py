@@ -84,7 +84,7 @@ def test_glue_in_the_folder_itself_only_under_its_own_name(tmp_path: Path) -> No
     rows = GLUE["glue/rte"][2]
     save(tmp_path / "rte", {"train": rows})
     assert open_rows("glue/rte", detect("glue/rte", tmp_path / "rte")).rows("train") == rows
-    with pytest.raises(TaskError, match="nothing for glue/mrpc"):  # it has the same columns
+    with pytest.raises(TaskError, match="no data for glue/mrpc"):  # it has the same columns
         detect("glue/mrpc", tmp_path / "rte")
 
 
@@ -137,19 +137,19 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "state cut off": (lambda split: (split / "state.json").write_text('{"_data'), r"state\.json: cannot be read"),
     "state of another folder": (
         lambda split: edit(split / "state.json", _data_files=[{"filename": "../../../secret.arrow"}]),
-        r"state\.json: names no data files of this folder",
+        r"state\.json: lists no data files of this folder",
     ),
     "an absolute path": (
         lambda split: edit(split / "state.json", _data_files=[{"filename": "/etc/passwd"}]),
-        r"state\.json: names no data files of this folder",
+        r"state\.json: lists no data files of this folder",
     ),
     "files that are no list": (
         lambda split: edit(split / "state.json", _data_files=3),
-        r"state\.json: names no data files of this folder; save the data set again",
+        r"state\.json: lists no data files of this folder; save the data set again",
     ),
     "features that are no table": (
         lambda split: edit(split / "dataset_info.json", features=["question", "context", "answers"]),
-        r"dataset_info\.json: features are no table of columns; save the data set again",
+        r"dataset_info\.json: 'features' is not a table of columns; save the data set again",
     ),
     "an index": (
         lambda split: edit(split / "state.json", _indices_files=[{"filename": "indices.arrow"}]),
@@ -170,8 +170,11 @@ def test_broken_folders_end_in_one_line(tmp_path: Path, case: str) -> None:
 @pytest.mark.parametrize(
     ("features", "wanted"),
     [
-        (["sentence", "label"], r"dataset_info\.json: features are no table of columns; save the data set again"),
-        ({"sentence": {}, "label": {"names": [["a"], {}]}}, r"classes \['a'\], \{\}; glue/sst2 has negative, positive"),
+        (["sentence", "label"], r"dataset_info\.json: 'features' is not a table of columns; save the data set again"),
+        (
+            {"sentence": {}, "label": {"names": [["a"], {}]}},
+            r"its classes are \['a'\], \{\}, but glue/sst2 has negative, positive",
+        ),
     ],
 )
 def test_broken_features_of_glue_end_in_one_line(tmp_path: Path, features: object, wanted: str) -> None:
@@ -193,7 +196,9 @@ def test_wrong_rows_name_folder_and_row(tmp_path: Path) -> None:
     assert said("glue/rte", "a", [good[0], {**good[1], "label": -1}]).startswith(": row 1: unknown label -1")
     lists = [{**row, "label": [row["label"]]} for row in good]
     assert said("glue/rte", "e", lists).startswith(": row 0: unknown label [")
-    assert said("glue/rte", "b", [{**good[0], "sentence2": None}, good[1]]) == ": row 0: 'sentence2' is no text"
+    assert said("glue/rte", "b", [{**good[0], "sentence2": None}, good[1]]) == (
+        ": row 0: 'sentence2' is not text; correct the row and save the data set again"
+    )
     assert said("glue/rte", "c", GLUE["glue/qnli"][2]).startswith(
         ": no column 'sentence1' for glue/rte; found: question"
     )
@@ -219,19 +224,19 @@ def test_what_is_not_official_stays_marked(tmp_path: Path) -> None:
     assert source.identity.label == "sample"
 
 
-def test_what_is_there_is_never_written_over(tmp_path: Path) -> None:
+def test_existing_data_is_never_overwritten(tmp_path: Path) -> None:
     raw, out = tmp_path / "raw", tmp_path / "out"
     write_squad(raw)
     (out / "squad_v1").mkdir(parents=True)
     write_saved(["squad_v1"], detect("squad_v1", raw), out)
     write_squad(raw, SQUAD_ROWS[:1])
-    with pytest.raises(TaskError, match="out/squad_v1: exists and is not empty"):
+    with pytest.raises(TaskError, match="out/squad_v1: already exists and is not empty"):
         write_saved(["squad_v1"], detect("squad_v1", raw), out)
     assert open_rows("squad_v1", detect("squad_v1", out)).rows("train") == SQUAD_ROWS
     precious = tmp_path / "mine" / "squad_v1" / "thesis.txt"
     precious.parent.mkdir(parents=True)
     precious.write_text("years of work")
-    with pytest.raises(TaskError, match="mine/squad_v1: exists and is not empty"):
+    with pytest.raises(TaskError, match="mine/squad_v1: already exists and is not empty"):
         write_saved(["squad_v1"], detect("squad_v1", raw), tmp_path / "mine")
     assert precious.read_text() == "years of work"
 

@@ -10,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.base import Features, Shape, TaskError
-from tasks.squad import Squad, best_windows, window_spans
+from tasks.definitions import definition_of
+from tasks.question_answering import QuestionAnswering, best_windows, window_spans
 from tests.tasks import bert_reference
 from tests.tasks.rows import MemoryRows, question
 from tests.tasks.wordpiece import WORDS, small_tokenizer
 
-TASK = Squad(MemoryRows())
+TASK = QuestionAnswering(definition_of("squad_v1"), MemoryRows())
 TOKENIZER = small_tokenizer()
 PLAIN = small_tokenizer()
 PLAIN.encode_special_tokens = True

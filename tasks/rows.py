@@ -1,0 +1,100 @@
+"""Rows of a data set in Hugging Face's flat form: what makes one valid, and the hashes that tell splits apart."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tasks.base import TaskError
+from tasks.definitions import Definition
+
+Row = dict[str, Any]
+
+
+def check_text(text: str, where: str) -> None:
+    """Raises TaskError for half of a surrogate pair, which JSON can write and no tokenizer takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise TaskError(
+            f"{where}: character {error.start} is half of a surrogate pair (U+{ord(text[error.start]):04X}); correct the text"
+        ) from None
+
+
+def check_question(row: Row, where: str) -> None:
+    """Raises TaskError unless this is a SQuAD row in flat form: every answer must be found at its offset (in characters) in
+    the context."""
+    for column in ("id", "title", "context", "question"):
+        if not isinstance(row.get(column), str):
+            raise TaskError(f"{where}: '{column}' is missing or is not text")
+        check_text(row[column], f"{where}: '{column}'")
+    answers = row.get("answers")
+    if not isinstance(answers, dict) or not isinstance(answers.get("text"), list) or not answers["text"]:
+        raise TaskError(
+            f"{where}: no answer; SQuAD v1.1 has at least one for every question (is this a v2.0 or test file?)"
+        )
+    starts = answers.get("answer_start")
+    if not isinstance(starts, list) or len(starts) != len(answers["text"]):
+        raise TaskError(f"{where}: 'answer_start' must have one number for each answer")
+    context = row["context"]
+    for text, start in zip(answers["text"], starts, strict=True):
+        if not isinstance(text, str) or not isinstance(start, int) or not text:
+            raise TaskError(f"{where}: an answer needs a text and an integer 'answer_start'")
+        if start < 0 or context[start : start + len(text)] != text:
+            actual = context[max(start, 0) : max(start, 0) + len(text)]
+            raise TaskError(
+                f"{where}: answer {text[:60]!r} is not at its offset {start} in the context, which has {actual[:60]!r} there"
+            )
+
+
+def check_score(definition: Definition, value: Any, where: str) -> float:
+    """The score as a float. Raises TaskError for anything but a number in the task's range."""
+    low, high = definition.score_range
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not is_number or not low <= value <= high:
+        shown = repr(value)[:40]
+        raise TaskError(f"{where}: the score must be a number from {low:g} to {high:g}, not {shown}")
+    return float(value)
+
+
+def row_digest(definition: Definition, rows: Iterable[Row]) -> str:
+    """SHA-256 over the rows' texts and labels in order. It does not depend on which source the rows were read from."""
+    state = hashlib.sha256()
+    for row in rows:
+        state.update(json.dumps([row[column] for column in definition.columns], separators=(",", ":")).encode())
+        state.update(b"\n")
+    return state.hexdigest()
+
+
+def content_key(definition: Definition, rows: Iterable[Row]) -> str:
+    """SHA-256 over the rows, whatever their order and white space: all copies of one official split have the same (the hub's
+    SQuAD has its questions stripped). Contexts are taken as they are, since answers count their characters."""
+    return hashlib.sha256(b"".join(sorted(row_key(definition, row) for row in rows))).hexdigest()
+
+
+KEY_BYTES = 4
+"""How many bytes of each row's key a `members` file holds: of 10,000 rows, 1 in 400,000 foreign rows passes as a member."""
+
+
+def are_members(definition: Definition, split: str, rows: Iterable[Row]) -> bool | None:
+    """Whether all rows are of the official split, whatever their order and white space; None where its rows are not known."""
+    name = definition.splits[split].members
+    if name is None:
+        return None
+    content = (Path(__file__).parent / name).read_bytes()
+    known = {content[first : first + KEY_BYTES] for first in range(0, len(content), KEY_BYTES)}
+    return all(row_key(definition, row)[:KEY_BYTES] in known for row in rows)
+
+
+def row_key(definition: Definition, row: Row) -> bytes:
+    """SHA-256 of one row, whatever the white space outside its context."""
+    values = [_without_extra_space(column, row[column]) for column in definition.columns]
+    return hashlib.sha256(json.dumps(values).encode()).digest()
+
+
+def _without_extra_space(column: str, value: Any) -> Any:
+    return " ".join(value.split()) if isinstance(value, str) and column != "context" else value

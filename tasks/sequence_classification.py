@@ -1,0 +1,224 @@
+"""Classes or a score for a text or a pair of texts: classification and regression, such as the GLUE tasks (Wang et al. 2018).
+
+Sequences are made as transformers' `run_glue.py` makes them: [CLS] a [SEP], or [CLS] a [SEP] b [SEP], where the longer of two
+texts is cut first.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tasks.base import DataIdentity, Features, Kind, Rows, Scores, Shape, Statistic, TaskError
+from tasks.definitions import Definition
+from tasks.metrics.labels import statistic_percent
+from tasks.predictions import parse_json, shown
+from tasks.tokens import bare, sequences, special_ids, token_ids
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+Row = Mapping[str, Any]
+Prediction = str | float
+
+
+class SequenceClassification:
+    """A task of kind `classification` or `regression`. Rows hold the definition's texts, `label` and, if they can, `idx`."""
+
+    version: int = 1
+
+    def __init__(self, definition: Definition, rows: Rows) -> None:
+        self._definition = definition
+        self._rows = rows
+        self.name: str = definition.name
+        self.kind: Kind = definition.kind
+        self.labels: tuple[str, ...] = definition.labels
+        self.primary_metric: str = definition.primary_metric
+        present = tuple(split for split in definition.eval_splits if split in rows.splits)
+        # with no split to evaluate, the first one is named, and reading it says that it is missing
+        self.eval_splits: tuple[str, ...] = present or definition.eval_splits[:1]
+
+    @property
+    def identity(self) -> DataIdentity:
+        return self._rows.identity
+
+    def examples(self, split: str) -> Sequence[Row]:
+        """The rows of a split, in file order. Raises TaskError on broken data."""
+        return self._rows.rows(split)
+
+    def features(
+        self, examples: Sequence[Row], tokenizer: Tokenizer, shape: Shape, *, training: bool = False
+    ) -> Features:
+        """One sequence for each example, of at most `shape.max_length` tokens. labels (training): `labels` (n,), int64
+        classes or float32 scores. Raises TaskError when the shape has no room for text."""
+        special = special_ids(tokenizer)
+        plain = bare(tokenizer)
+        texts = [token_ids(plain, [row[column] for row in examples]) for column in self._definition.texts]
+        room = shape.max_length - len(texts) - 1
+        if room < len(texts):
+            raise TaskError(
+                f"max_length {shape.max_length} leaves no room for text beside {len(texts) + 1} special tokens;"
+                " raise max_length"
+            )
+        if len(texts) == 1:
+            first, second = [ids[:room] for ids in texts[0]], None
+        else:
+            cuts = [longest_first(len(a), len(b), room) for a, b in zip(*texts, strict=True)]
+            first = [ids[: cut[0]] for ids, cut in zip(texts[0], cuts, strict=True)]
+            second = [ids[: cut[1]] for ids, cut in zip(texts[1], cuts, strict=True)]
+        input_ids, token_type_ids, lengths = sequences(first, second, special)
+        return Features(
+            input_ids=input_ids,
+            token_type_ids=token_type_ids,
+            lengths=lengths,
+            example_index=np.arange(len(examples)),
+            labels={"labels": self._targets(examples, np.float32)} if training else {},
+        )
+
+    def decode(
+        self,
+        examples: Sequence[Row],
+        features: Features,
+        outputs: np.ndarray[Any, Any],
+        label_names: Sequence[str] = (),
+    ) -> list[Prediction | None]:
+        """For each example the name (as in `labels`) of the class with the largest logit, or the score. outputs: (n, labels).
+
+        label_names: the model's names of its outputs, matched to the task's by name; without them the outputs are in the
+        task's order. A regression's single output needs no name. An example with a logit that is not finite gets None.
+        Raises TaskError when the names do not match.
+        """
+        if len(outputs) != len(examples) or outputs.ndim != 2:
+            raise ValueError(f"outputs have shape {outputs.shape} for {len(examples)} examples")
+        if outputs.shape[1] != len(self.labels):
+            raise TaskError(
+                f"{self.name}: the model has {outputs.shape[1]} outputs, the task {len(self.labels)}"
+                f" ({', '.join(self.labels)}); use a model that was fine-tuned for this task"
+            )
+        if self.kind == "regression":
+            return [float(value) for value in outputs[:, 0]]
+        names = self._output_classes(label_names) if label_names else self.labels
+        finite = np.isfinite(outputs).all(1)
+        return [names[best] if valid else None for best, valid in zip(outputs.argmax(1), finite, strict=True)]
+
+    def score(self, examples: Sequence[Row], predictions: Sequence[Prediction | None]) -> Scores:
+        """The task's metrics. A missing prediction counts as wrong: as the class after the true one, or, in regression, as
+        the end of the score range that is farther from the true score. A score that is not finite is missing.
+
+        per_example: `id`; `prediction`, class name (empty where missing) or score (NaN where missing); `predicted` and
+        `label`, both as scored: int64 classes or float64 scores; `correct`, 0 or 1, for classes.
+        """
+        label = self._targets(examples, np.float64)
+        valid = [None if _is_not_finite(prediction) else prediction for prediction in predictions]
+        ids = np.array([str(row.get("idx", place)) for place, row in enumerate(examples)], np.str_)
+        columns = {"id": ids, "label": label}
+        if self.kind == "regression":
+            columns |= _score_columns(valid, label, self._definition.score_range)
+        else:
+            columns |= _class_columns(valid, label, self.labels)
+        statistics = {name: _statistic(name) for name in self._definition.metrics}
+        return Scores(
+            metrics={name: statistic_percent(statistic, columns) for name, statistic in statistics.items()},
+            per_example=columns,
+            statistics=statistics,
+            missing=valid.count(None),
+        )
+
+    def predictions_from_json(
+        self, examples: Sequence[Row], content: str | bytes, file: str
+    ) -> list[Prediction | None]:
+        """The predictions of a file: a JSON list in the order of `examples`, of class names, class numbers or scores; null
+        where there is none. Raises TaskError, naming `file` and the row (counted from 1)."""
+        values = parse_json(content, file)
+        if not isinstance(values, list):
+            raise TaskError(f"{file}: expected a JSON list with one prediction for each row, not {shown(values)}")
+        if len(values) != len(examples):
+            raise TaskError(
+                f"{file}: {len(values):,} predictions for {len(examples):,} rows; give one, or null, for each row"
+            )
+        return [
+            None if value is None else self._prediction(value, f"{file}: row {row}")
+            for row, value in enumerate(values, 1)
+        ]
+
+    def _prediction(self, value: Any, where: str) -> Prediction:
+        if self.kind == "regression":
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e300:
+                low, high = self._definition.score_range
+                raise TaskError(
+                    f"{where}: {shown(value)} is not a score; give a number from {low:g} to {high:g}, or null"
+                )
+            return float(value)
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(self.labels):
+            return self.labels[value]
+        label = self._by_name(value) if isinstance(value, str) else None
+        if label is None:
+            classes = ", ".join(f"{number} ({name})" for number, name in enumerate(self.labels))
+            raise TaskError(f"{where}: {shown(value)} is not a class of {self.name}; its classes are {classes}")
+        return label
+
+    def _output_classes(self, names: Sequence[str]) -> list[str]:
+        """The task's class of each of the model's outputs. Raises TaskError."""
+        classes = [self._by_name(name) for name in names]
+        if len(names) == len(self.labels) and set(classes) == set(self.labels):
+            return [label for label in classes if label is not None]
+        raise TaskError(
+            f"{self.name}: the model calls its classes {', '.join(names)[:200]}, which cannot be matched to the task's"
+            f" {', '.join(self.labels)}; name them in id2label of the model's config.json"
+        )
+
+    def _by_name(self, name: str) -> str | None:
+        """The class with this name, whatever the case and the separators; where the files number the classes, also by number."""
+        plain = re.sub(r"[\s_-]+", "_", name.strip().lower())
+        if self._definition.raw.class_numbers and plain in map(str, range(len(self.labels))):
+            return self.labels[int(plain)]
+        names = self._definition.classes.items()
+        return next((label for label, others in names if plain == label or plain in others), None)
+
+    def _targets(self, examples: Sequence[Row], score_type: type[np.floating[Any]]) -> np.ndarray[Any, Any]:
+        return np.array([row["label"] for row in examples], score_type if self.kind == "regression" else np.int64)
+
+
+def longest_first(first: int, second: int, room: int) -> tuple[int, int]:
+    """How many tokens of two texts are kept so that both fit into `room`, as `longest_first` of Hugging Face's tokenizers
+    does it: the shorter text keeps at most half the room, the longer (of equals the second) gets the rest."""
+    if first + second <= room:
+        return first, second
+    short = min(first, second, room // 2)
+    return (room - short, short) if first > second else (short, room - short)
+
+
+def _statistic(metric: str) -> Statistic:
+    if metric == "accuracy":
+        return Statistic("mean", ("correct",))
+    return Statistic(metric, ("predicted", "label"))  # type: ignore[arg-type]
+
+
+def _score_columns(
+    predictions: Sequence[Any], label: np.ndarray[Any, Any], score_range: tuple[float, float]
+) -> dict[str, np.ndarray[Any, Any]]:
+    low, high = score_range
+    prediction = np.array([math.nan if value is None else value for value in predictions], np.float64)
+    farther = np.where(label - low > high - label, low, high)
+    return {"prediction": prediction, "predicted": np.where(np.isnan(prediction), farther, prediction)}
+
+
+def _class_columns(
+    predictions: Sequence[Any], label: np.ndarray[Any, Any], names: Sequence[str]
+) -> dict[str, np.ndarray[Any, Any]]:
+    numbers = {name: number for number, name in enumerate(names)} | {None: -1}
+    number = np.array([numbers[value] for value in predictions], np.int64)
+    predicted = np.where(number < 0, (label + 1) % len(names), number)
+    return {
+        "prediction": np.array([value or "" for value in predictions], np.str_),
+        "predicted": predicted,
+        "correct": (predicted == label).astype(np.float64),
+    }
+
+
+def _is_not_finite(prediction: Prediction | None) -> bool:
+    return isinstance(prediction, float) and not math.isfinite(prediction)
