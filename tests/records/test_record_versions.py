@@ -1,4 +1,4 @@
-"""Records of older code are read, and every field of today's is described in docs/method.md."""
+"""Records of older code are read, and every field of today's is described in docs/record.md."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harness.records.schema import Record
 from harness.report.boards import boards
 
 HERE = Path(__file__).parent
-METHOD = HERE.parents[1] / "docs" / "method.md"
+FIELDS = HERE.parents[1] / "docs" / "record.md"
 
 
 def old() -> dict[str, Any]:
@@ -64,7 +64,7 @@ def inside(annotation: Any) -> list[type[BaseModel]]:
 
 
 def described(text: str) -> dict[str, set[str]]:
-    """Fields by class, as docs/method.md has them: the first column of the table below each `### Class: ...`."""
+    """Fields by class, as docs/record.md has them: the first column of the table below each `### Class: ...`."""
     found = {}
     for section in re.split(r"^### ", text, flags=re.M)[1:]:
         rows = re.findall(r"^\| (`.*?) \|", section, flags=re.M)
@@ -73,14 +73,14 @@ def described(text: str) -> dict[str, set[str]]:
 
 
 def test_every_field_of_a_record_is_described_and_nothing_else() -> None:
-    known, told = parts(Record), described(METHOD.read_text())
+    known, told = parts(Record), described(FIELDS.read_text())
     missing = [f"{kind}.{name}" for kind in known for name in sorted(known[kind] - told.get(kind, set()))]
     gone = [f"{kind}.{name}" for kind in told for name in sorted(told[kind] - known.get(kind, set()))]
-    assert not missing, f"docs/method.md does not say what these are: {', '.join(missing)}"
-    assert not gone, f"docs/method.md describes what is not there: {', '.join(gone)}"
+    assert not missing, f"docs/record.md does not say what these are: {', '.join(missing)}"
+    assert not gone, f"docs/record.md describes what is not there: {', '.join(gone)}"
 
 
 def test_a_field_without_a_description_would_be_noticed() -> None:
-    text = METHOD.read_text().replace("| `cross_check` |", "| |")
+    text = FIELDS.read_text().replace("| `cross_check` |", "| |")
     assert "cross_check" not in described(text)["Flops"]
     assert "cross_check" in parts(Record)["Flops"]
