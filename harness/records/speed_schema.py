@@ -136,7 +136,7 @@ class TurnRound(Part):
 
 
 class Turns(Part):
-    """The time for the same work by turns: for ratios between cells that share rounds. See docs/method.md, *Turns*."""
+    """The time for the same work in interleaved rounds, for ratios between cells that share rounds. See docs/method.md, *Interleaved rounds*."""
 
     load: Literal["fixed", "real"]
     batch_size: int

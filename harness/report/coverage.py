@@ -111,17 +111,19 @@ def result(board: Board) -> str:
     figure = next(part for part in base.accuracy if part.split == board.split).metrics[board.primary]
     files = sorted({f"`results/{row.record.suite}/{row.record.run_id}.jsonl`" for row in compared})
     head = (
-        f"`{board.suite}` on {board.machine}. Data: {board.data}. Baseline: `{base.label}`, {board.primary} {figure.value:.2f}."
-        f" Records: {', '.join(files)}."
+        f"Suite `{board.suite}` on {board.machine}. Data: {board.data}. Baseline: `{base.label}`, {board.primary}"
+        f" {figure.value:.2f}. In brackets: 95% intervals. Records: {', '.join(files)}."
     )
     if base.checkpoint and base.checkpoint.made_by.get("dirty"):
         head += " The model was trained in a checkout with uncommitted changes."
     lines = [head]
     for row in compared:
-        words = [f"{board.primary} {_interval(row.beside.differences[board.primary], '+.2f')} points"]
-        words += _times(row.beside, f"`{base.label}`")
-        words += _times(board.engines.get(row.record.record_id), "its own engine in floating point")
-        lines.append(f"- `{row.record.label}`: {'; '.join(words)}")
+        words = [
+            *_times(row.beside, f"`{base.label}`"),
+            *_times(board.engines.get(row.record.record_id), "its own engine in floating point"),
+            f"{board.primary} {_interval(row.beside.differences[board.primary], '+.2f')} points",
+        ]
+        lines.append(f"- `{row.record.label}`: {', '.join(words)}")
     return "\n".join(lines)
 
 

@@ -100,7 +100,7 @@ def test_an_interleaved_speed_up_stands_in_the_result_with_its_interval(tmp_path
     entries = list(store.read(tmp_path))
     (board,) = boards([record for _, record in entries], ScoreStore(entries))
     last = coverage.result(board).splitlines()[-1]
-    assert last == "- `fast`: accuracy +0.00 [-0.65, +0.65] points; 2.00 [1.94, 2.05] times as fast as `base`"
+    assert last == "- `fast`: 2.00 [1.94, 2.05] times as fast as `base`, accuracy +0.00 [-0.65, +0.65] points"
 
 
 def test_no_result_without_a_baseline() -> None:
