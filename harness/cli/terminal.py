@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from harness.plan.spec import Cell, CheckpointSpec
     from harness.records.figure import Figure
     from harness.records.schema import Record
-    from harness.report.columns import Value
     from harness.report.pairs import Pair
+    from harness.report.tables import Value
     from harness.run.rescore import Rescored
 
 
@@ -146,7 +146,7 @@ COMPARISON_NOTE = (
 def print_records(records: Sequence[Record], until: str | None = None) -> None:
     """The final table: a row a cell, compared with its baseline where both were recorded. until: the step after which the
     run stopped, without records to compare."""
-    from harness.report.glue_average import MEANS, macro_averages, macro_line
+    from harness.report.macro_average import definition, macro_averages, macro_line
 
     if not records:
         return
@@ -166,8 +166,8 @@ def print_records(records: Sequence[Record], until: str | None = None) -> None:
     averages = [] if until else macro_averages(records)
     for average in averages:
         _print_plain(out, macro_line(average))
-    if averages:
-        out.print(f"macro average: the {MEANS}.", style="dim")
+    for benchmark in dict.fromkeys(average.benchmark for average in averages):
+        out.print(f"{benchmark} macro average: the {definition(benchmark)}.", style="dim", highlight=False)
     out.print(SPEED_NOTE, style="dim")
     out.print(COMPARISON_NOTE, style="dim")
 
@@ -205,21 +205,21 @@ def _against_baseline(records: Sequence[Record]) -> tuple[Mapping[str, list[str]
     from harness.machine import paths
     from harness.records import store
     from harness.records.scores import ScoreStore
-    from harness.report.boards import boards
+    from harness.report.boards import make_boards
     from harness.report.columns import QPS
 
     points: dict[str, list[str]] = {}
     speed_ups: dict[str, str] = {}
     folder = paths.results()
     stored = ScoreStore(store.read(folder)) if folder.is_dir() else ScoreStore()
-    for board in boards(records, stored):
+    for board in make_boards(records, stored):
         position = [column.name for column in board.columns]
         for row in board.rows:
             record_id = row.record.record_id
-            if difference := _value(row.columns[position.index("difference")]):
+            if difference := _value(row.values[position.index("difference")]):
                 points.setdefault(record_id, []).append(_split(row.record, board.split) + difference)
             if QPS in position:
-                speed_ups[record_id] = _value(row.columns[position.index("speed-up")])
+                speed_ups[record_id] = _value(row.values[position.index("speed-up")])
     return points, speed_ups
 
 

@@ -1,4 +1,4 @@
-"""Charts as SVG, for light and for dark pages."""
+"""Charts as SVG, for light and dark pages."""
 
 from __future__ import annotations
 
@@ -56,17 +56,17 @@ Curve = tuple[str, str, str, int]
 """Model, label, device and seed of what has a speed."""
 
 
-def points(board: Board, names: Mapping[Curve, str]) -> list[Point]:
-    """Accuracy against offline throughput at real lengths, of cells for whose throughput no rule fails."""
-    found = []
+def chart_points(board: Board, labels: Mapping[Curve, str]) -> list[Point]:
+    """Accuracy against offline throughput at real lengths, of cells whose throughput is valid."""
+    points = []
     for row in board.rows:
         part, speed = accuracy_of(row.record, board.split), speed_of(row.record, "offline", "real")
-        if part is None or speed is None or not row.charted:
+        if part is None or speed is None or not row.in_chart:
             continue
         y, x = part.metrics[part.primary], speed.qps
-        found.append(
+        points.append(
             Point(
-                names[curve_of(row.record)],
+                labels[curve_of(row.record)],
                 x.value,
                 x.low if x.low is not None else x.value,
                 x.high if x.high is not None else x.value,
@@ -75,32 +75,32 @@ def points(board: Board, names: Mapping[Curve, str]) -> list[Point]:
                 y.high if y.high is not None else y.value,
             )
         )
-    return found
+    return points
 
 
-def curve_of(entry: Record) -> Curve:
-    return entry.model, entry.label, entry.device, entry.seed
+def curve_of(record: Record) -> Curve:
+    return record.model, record.label, record.device, record.seed
 
 
-def names_in(boards: Sequence[Board]) -> dict[Curve, str]:
-    """How charts of one page call what has a speed: by its label, and by model, device and seed, each where there are several."""
-    found = sorted({curve_of(row.record) for board in boards for row in board.rows if row.record.speed})
+def curve_labels(boards: Sequence[Board]) -> dict[Curve, str]:
+    """The legend's labels for one page: the backend's label, with model, device and seed where the page has several."""
+    curves = sorted({curve_of(row.record) for board in boards for row in board.rows if row.record.speed})
     models = {row.record.model for board in boards for row in board.rows}
-    devices, seeds = ({curve[place] for curve in found} for place in (2, 3))
+    devices, seeds = ({curve[place] for curve in curves} for place in (2, 3))
     return {
         (model, label, device, seed): (f"{model} " if len(models) > 1 else "")
         + label
         + (f" ({device})" if len(devices) > 1 else "")
         + (f", seed {seed}" if len(seeds) > 1 else "")
-        for model, label, device, seed in found
+        for model, label, device, seed in curves
     }
 
 
-def accuracy_against_qps(shown: Sequence[Point], metric: str, labels: Sequence[str]) -> dict[str, str]:
-    """By theme a data URI of an SVG; error bars are 95% intervals. labels: of all points of all charts of a page, by whose
-    places they are coloured alike. Drawn once, in the light theme's colours, for which the dark one's are then put."""
-    drawn = _drawn(shown, metric, labels)
-    return {theme.name: _data_uri(_recoloured(drawn, theme)) for theme in (LIGHT, DARK)}
+def accuracy_against_qps(points: Sequence[Point], metric: str, labels: Sequence[str]) -> dict[str, str]:
+    """By theme a data URI of an SVG; error bars are 95% intervals. labels: of all points of all charts of a page; a label's
+    place in it decides its colour. The chart is drawn once in the light theme's colours, which the dark one's then replace."""
+    svg = _draw(points, metric, labels)
+    return {theme.name: _data_uri(_recoloured(svg, theme)) for theme in (LIGHT, DARK)}
 
 
 def _colours(theme: Theme) -> tuple[str, ...]:
@@ -108,15 +108,15 @@ def _colours(theme: Theme) -> tuple[str, ...]:
 
 
 def _recoloured(svg: str, theme: Theme) -> str:
-    to = dict(zip(_colours(LIGHT), _colours(theme), strict=True))
-    return re.sub("|".join(to), lambda found: to[found.group()], svg)
+    colours = dict(zip(_colours(LIGHT), _colours(theme), strict=True))
+    return re.sub("|".join(colours), lambda match: colours[match.group()], svg)
 
 
 def _data_uri(svg: str) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
 
 
-def _drawn(shown: Sequence[Point], metric: str, labels: Sequence[str]) -> str:
+def _draw(points: Sequence[Point], metric: str, labels: Sequence[str]) -> str:
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -136,8 +136,8 @@ def _drawn(shown: Sequence[Point], metric: str, labels: Sequence[str]) -> str:
         figure = Figure(figsize=(8, 4.2), layout="constrained")  # pyplot would take a second to import
         axes = figure.add_subplot()
         markers = "osD^vPX"
-        for point in shown:
-            index = labels.index(point.label)  # a backend keeps its colour whatever the order of speed
+        for point in points:
+            index = labels.index(point.label)  # a label keeps its colour in every chart of the page
             axes.errorbar(
                 [point.x],
                 [point.y],

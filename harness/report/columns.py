@@ -1,229 +1,238 @@
+"""The columns of a board: their names, what they mean, and what each shows of a cell."""
+
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from harness.measure import validity
 from harness.measure.paired import TOO_FEW, PairedTest
 from harness.records.figure import Figure
 from harness.records.schema import Record
 from harness.records.speed_schema import Speed
-from harness.report.comparability import (
-    is_padded,
-)
+from harness.report.comparability import is_padded
 from harness.report.compare import Comparison, accuracy_of, speed_of
-from harness.report.speed_ratios import RATE, TURNS, Load
+from harness.report.speed_ratios import INTERLEAVED, RATE, Load
+from harness.report.tables import Column, Value, figure_value, formatted, mebibytes, number
 from harness.suite.measure import Measure
 
-
-@dataclass(frozen=True)
-class Value:
-    """What a table cell shows, and what it is sorted by (None sorts last)."""
-
-    text: str
-    order: float | None = None
-    low: str = ""
-    high: str = ""
-    note: str = ""
-    invalid: str = ""
-    """The finding about this very figure."""
-
-
-@dataclass(frozen=True)
-class Column:
-    name: str
-    unit: str
-    title: str
-    """What the figure means, shown when the header is pointed at and in the list below the table."""
-
-
-SPEED_COLUMNS = (
-    ("offline", "real", "qps", "QPS, real lengths", "/s", "Samples a second, offline: all samples at hand, sorted by length, batches padded to their longest. {rounds}"),
-    ("single_stream", "real", "p50_ms", "p50", "ms", "Median latency, single stream: one sample a query, at its own length. {rounds}"),
-    ("single_stream", "real", "p90_ms", "p90", "ms", "90th percentile of latency, single stream at real lengths (MLPerf's figure for single stream). {rounds}"),
-    ("single_stream", "real", "p99_ms", "p99", "ms", "99th percentile of latency, single stream at real lengths. {rounds}"),
-    ("offline", "fixed", "qps", "QPS, fixed length", "/s", "Samples a second, offline, every sample padded to max_length. {rounds}"),
-)  # fmt: skip
-
-
-ROUNDS = "Mean over fresh processes (rounds) and Student's t interval over them, cut off at 0: an interval that reaches 0 says that a few rounds were too few."
+ROUNDS = "Mean over fresh processes (rounds) with Student's t interval over them, cut off at 0: an interval that reaches 0 means that there were too few rounds."
 
 
 QPS = "QPS, real lengths"
 
 
-COMPARED = (
-    ("rank", "", "Ranks that {metric} may hold among this table's cells of the same seed, 1 the best (a finding about speed alone takes nothing from it): every pair is tested on the same examples, with Holm's correction over all pairs, and cells that cannot be told apart share ranks. That is more tests than those against the baseline, so two cells may share ranks whose difference is significant."),
-    ("difference", "points", "{metric} less that of the cell's own baseline (same seed; the model itself, a QAT model's parent or a student's teacher, on the baseline backend), paired over the same examples: McNemar's exact test for right-or-wrong metrics of independent examples, else a paired bootstrap, which resamples SQuAD's articles. The interval is 95% for this cell alone; p is Holm-corrected over the table. 'other training': this cell's weights do not come of the baseline's, and nothing is compared or ranked; 'training not known': whether they do cannot be told."),
-    ("of baseline", "%", "{metric} as a share of the baseline's. MLPerf Inference asks its BERT entries for 99% or 99.9%; a badge, not a test. Below it the share at both ends of the difference's 95% interval (not corrected; the baseline's figure taken as it is): where the bound lies between them, other examples might turn the badge."),
+SPEED_COLUMNS = (
+    ("offline", "real", "qps", Column(QPS, "/s", f"Samples a second, offline: all samples are available at the start, sorted by length; batches are padded to their longest sample. {ROUNDS}")),
+    ("single_stream", "real", "p50_ms", Column("p50", "ms", f"Median latency, single stream: one sample a query, at its own length. {ROUNDS}")),
+    ("single_stream", "real", "p90_ms", Column("p90", "ms", f"90th percentile of latency, single stream at real lengths (MLPerf's figure for single stream). {ROUNDS}")),
+    ("single_stream", "real", "p99_ms", Column("p99", "ms", f"99th percentile of latency, single stream at real lengths. {ROUNDS}")),
+    ("offline", "fixed", "qps", Column("QPS, fixed length", "/s", f"Samples a second, offline, every sample padded to max_length. {ROUNDS}")),
+)  # fmt: skip
+
+
+ACCURACY_COMPARED = (
+    Column("rank", "", "The ranks that {metric} may hold among this table's cells of the same seed; 1 is the best. Every pair is tested on the same examples, with Holm's correction over all pairs; cells that cannot be distinguished share ranks. These are more tests than those against the baseline, so two cells may share ranks although their difference to the baseline is significant. A finding about speed does not exclude a cell."),
+    Column("difference", "points", "{metric} less that of the cell's own baseline, paired over the same examples. The baseline has the same seed and runs on the baseline backend: it is the model itself, a QAT model's parent or a student's teacher. The test is McNemar's exact test for right-or-wrong metrics of independent examples, else a paired bootstrap, which resamples SQuAD's articles. The interval is 95% for this cell alone; p is Holm-corrected over the table. 'other training': this cell does not descend from the baseline's weights, so nothing is compared or ranked; 'training not known': the records do not say whether it does."),
+    Column("of baseline", "%", "{metric} as a share of the baseline's. MLPerf Inference asks its BERT entries for 99% or 99.9%; this is a badge, not a test. Below it is the share at both ends of the difference's 95% interval (not corrected; the baseline's figure is taken as exact). Where the bound lies between them, other examples might change the badge."),
 )  # fmt: skip
 
 
 SPEED_COMPARED = (
-    ("speed-up", "×", "How many times the baseline's samples a second, at real lengths: by turns, the ratio of the times that both took for the same batches, run alternately in fresh processes (so it need not be the ratio of the two QPS, each measured alone, and stands where one of those is invalid); where they took no turns, the ratio of the QPS. 95% interval over rounds; p is Holm-corrected over the column."),
-    ("same engine", "×", "The speed-up over the same engine on the same device in floating point, where that is not the baseline: what quantization did, apart from what the engine did. p is Holm-corrected over the cells that are compared so."),
-    ("batch 1", "×", "The speed-up over the baseline of batches of one sample at real lengths, by turns: the ratio of the times that both took for the same samples. p is Holm-corrected over the column."),
-    ("speed rank", "", "Ranks that samples a second at real lengths may hold among this table's cells of the same seed that took turns, 1 the fastest, by turns (by QPS, of valid cells, where more of them can be ranked so); Holm's correction over all pairs."),
+    Column("speed-up", "×", "Samples a second at real lengths over the baseline's. Interleaved: both ran the same batches alternately in fresh processes, and this is the ratio of their times. It need not equal the ratio of the two QPS, each measured alone, and stays valid where one of those is invalid. Where cells were not interleaved it is the ratio of the QPS. 95% interval over rounds; p is Holm-corrected over the column."),
+    Column("same engine", "×", "The speed-up over the same engine on the same device in floating point, where that is not the baseline: what quantization did, without what the engine did. p is Holm-corrected over the cells compared in this way."),
+    Column("batch 1", "×", "The speed-up over the baseline with batches of one sample at real lengths, interleaved: the ratio of the times for the same samples. p is Holm-corrected over the column."),
+    Column("speed rank", "", "The ranks that samples a second at real lengths may hold among this table's interleaved cells of the same seed; 1 is the fastest. (By QPS, of valid cells, where that ranks more of them.) Holm's correction is over all pairs."),
 )  # fmt: skip
 
 
-def _values(
-    entry: Record, split: str, names: Sequence[str], beside: Comparison, to_engine: Comparison, *, name_base: bool
+COST_COLUMNS = (
+    Column("INT8 share", "% of MACs", "Share of the multiply-accumulates that ran as integer products, by the engine's own placement."),
+    Column("parameters", "million", "Numbers that the model computes with, whatever their precision."),
+    Column("engine", "MiB", "Size of what the engine loads."),
+    Column("peak memory", "MiB", "Peak resident memory of the cell's own process in its speed rounds; device memory is on the cell's page."),
+    Column("cold start", "s", "From the start of the process to the first answer, with a warm page cache: the median of the rounds. Building the engine is not included."),
+)  # fmt: skip
+
+
+def board_columns(metrics: Sequence[str], split: str) -> tuple[Column, ...]:
+    """metrics: by name, the primary one first."""
+    columns = [Column(name, "%", f"{name}, official definition, {split}, with its 95% interval.") for name in metrics]
+    columns += [replace(column, title=column.title.format(metric=metrics[0])) for column in ACCURACY_COMPARED]
+    for *_, column in SPEED_COLUMNS:
+        columns += [column, *SPEED_COMPARED] if column.name == QPS else [column]
+    return (*columns, *COST_COLUMNS)
+
+
+def row_values(
+    record: Record,
+    split: str,
+    metrics: Sequence[str],
+    comparison: Comparison,
+    engine: Comparison,
+    *,
+    name_baseline: bool,
 ) -> Iterable[Value]:
-    """name_base: the table has baselines of several models, so that a row says which is its own."""
-    part = accuracy_of(entry, split)
+    """A value for each of `board_columns`. engine: the comparison with the same engine in floating point. name_baseline: the
+    table has baselines of several models, so each row names its own."""
+    part = accuracy_of(record, split)
     assert part is not None
-    for name in names:
-        yield figure(part.metrics.get(name))
-    yield rank(beside.rank, beside.ranked)
-    is_base = beside.base is not None and beside.base.record_id == entry.record_id
-    found = beside.differences.get(names[0])
-    own = f"; baseline {beside.base.model}" if name_base and beside.base else ""
-    if is_base:
+    for name in metrics:
+        yield figure_value(part.metrics.get(name))
+    yield rank_value(comparison.rank, comparison.ranked)
+    if is_own_baseline(record, comparison):
         yield from (Value("baseline", 0.0), Value("baseline", 1.0))
     else:
-        points = difference(found, beside.corrected) if found else None
-        yield replace(points, note=points.note + own) if points else Value(beside.why_incomparable)
-        kept = share(entry, beside)
-        yield replace(kept, note=kept.note + own) if kept.text else kept
-    for scenario, load, quantity, name, *_ in SPEED_COLUMNS:
-        speed = speed_of(entry, scenario, load)
-        value = getattr(speed, quantity) if speed else None
-        note = f"batch {speed.batch_size}" if speed and scenario == "offline" else ""
-        if speed and load == "real" and is_padded(entry):
-            note = "; ".join(filter(None, [note, f"padded to {speed.sequence_length}"]))
-        shown = figure(value, note=note) if value else Value(why_untimed(entry))
-        yield replace(shown, invalid=why_in_doubt(entry, speed)) if speed else shown
-        if name == QPS:
-            yield Value("baseline", 1.0) if is_base and speed else speed_up(entry, beside, beside.speed_up)
-            yield speed_up(entry, to_engine, to_engine.speed_up)
-            alone: Load = (TURNS, "real", 1, RATE)
-            single = any((one.load, one.batch_size) == ("real", 1) for one in entry.turns)
-            if speed is None or speed.batch_size == 1 or not single:
-                yield Value("")
-            else:
-                yield (
-                    Value("baseline", 1.0)
-                    if is_base
-                    else speed_up(entry, beside, alone if alone in beside.ratios else None)
-                )
-            yield rank(beside.speed_rank, beside.speed_ranked)
-    yield Value(f"{100 * entry.flops.int8_share:.1f}", entry.flops.int8_share) if entry.flops else Value("")
-    yield figure(Figure(value=entry.checkpoint.parameters / 1e6)) if entry.checkpoint else Value("")
-    yield Value("simulation") if entry.simulated else mebibytes(entry.artifact_bytes)
-    yield mebibytes(entry.memory.peak_rss_bytes if entry.memory else None)
-    yield figure(Figure(value=entry.cold_start_seconds)) if entry.cold_start_seconds is not None else Value("")
+        test = comparison.differences.get(metrics[0])
+        own = f"; baseline {comparison.base.model}" if name_baseline and comparison.base else ""
+        points = difference_value(test, comparison.corrected) if test else None
+        yield replace(points, note=points.note + own) if points else Value(comparison.why_incomparable)
+        share = share_value(record, comparison)
+        yield replace(share, note=share.note + own) if share.text else share
+    for scenario, load, figure, column in SPEED_COLUMNS:
+        speed = speed_of(record, scenario, load)
+        yield _speed_value(record, speed, figure)
+        if column.name == QPS:
+            yield from _compared_speed(record, speed, comparison, engine)
+    yield number(100 * record.flops.int8_share, ".1f") if record.flops else Value("")
+    yield figure_value(Figure(value=record.checkpoint.parameters / 1e6)) if record.checkpoint else Value("")
+    yield Value("simulation") if record.simulated else mebibytes(record.artifact_bytes)
+    yield mebibytes(record.memory.peak_rss_bytes if record.memory else None)
+    cold_start = record.cold_start_seconds
+    yield figure_value(Figure(value=cold_start)) if cold_start is not None else Value("")
 
 
-def why_untimed(entry: Record) -> str:
-    if entry.simulated:
+def is_own_baseline(record: Record, comparison: Comparison) -> bool:
+    return comparison.base is not None and comparison.base.record_id == record.record_id
+
+
+def _speed_value(record: Record, speed: Speed | None, figure: str) -> Value:
+    if speed is None:
+        return Value(why_untimed(record))
+    notes = [f"batch {speed.batch_size}"] if speed.scenario == "offline" else []
+    if speed.load == "real" and is_padded(record):
+        notes.append(f"padded to {speed.sequence_length}")
+    value = getattr(speed, figure)
+    shown = figure_value(value, note="; ".join(notes)) if value else Value(why_untimed(record))
+    return replace(shown, invalid=why_speed_invalid(record, speed))
+
+
+def _compared_speed(record: Record, speed: Speed | None, comparison: Comparison, engine: Comparison) -> Iterable[Value]:
+    """A value for each of SPEED_COMPARED. speed: offline at real lengths."""
+    is_base = is_own_baseline(record, comparison)
+    yield Value("baseline", 1.0) if is_base and speed else speed_up_value(record, comparison, comparison.speed_up)
+    yield speed_up_value(record, engine, engine.speed_up)
+    single: Load = (INTERLEAVED, "real", 1, RATE)
+    has_single = any((turns.load, turns.batch_size) == ("real", 1) for turns in record.turns)
+    if speed is None or speed.batch_size == 1 or not has_single:
+        yield Value("")
+    elif is_base:
+        yield Value("baseline", 1.0)
+    else:
+        yield speed_up_value(record, comparison, single if single in comparison.ratios else None)
+    yield rank_value(comparison.speed_rank, comparison.speed_ranked)
+
+
+def why_untimed(record: Record) -> str:
+    if record.simulated:
         return "simulation"
-    return "" if entry.settings.get("measure", {}).get("rounds", 1) else "first seed only"
+    return "" if record.settings.get("measure", {}).get("rounds", 1) else "first seed only"
 
 
-def finding_about(entry: Record, speed: Speed) -> str:
-    """What rules say of the figures of one scenario, load and batch size."""
+def speed_findings(record: Record, speed: Speed) -> str:
+    """The findings about the figures of one scenario, load and batch size."""
     name = f"{validity.name_of(speed)}:"
     return "; ".join(
-        f"{one.what.removeprefix(name).strip()} (measured {one.measured}, bound {one.bound})"
-        for one in entry.findings
-        if one.what.startswith(name)
+        f"{finding.what.removeprefix(name).strip()} (measured {finding.measured}, bound {finding.bound})"
+        for finding in record.findings
+        if finding.what.startswith(name)
     )
 
 
 HOLM = "Holm "
 
 
-def difference(one: PairedTest, p: float | None, corrected: str = HOLM) -> Value:
-    """Points with their interval, signs kept, and p, which `corrected` says to be so; `not tested` where nothing could be."""
-    low = f"{one.low:+.2f}" if one.low is not None else ""
-    high = f"{one.high:+.2f}" if one.high is not None else ""
-    said = p_text(p, corrected) or "not tested"
-    if one.method.startswith(TOO_FEW):
-        said = "fewer than 2 differ"
-    return Value(f"{one.value:+.2f}", one.value, low, high, said)
+def difference_value(test: PairedTest, p: float | None, prefix: str = HOLM) -> Value:
+    """Points with their interval and p, which `prefix` says is corrected; `not tested` where no test was made."""
+    note = p_text(p, prefix) or "not tested"
+    if test.method.startswith(TOO_FEW):
+        note = "fewer than 2 differ"
+    return formatted(test, "+.2f", note=note)
 
 
-def speed_up(entry: Record, beside: Comparison, load: Load | None) -> Value:
+def speed_up_value(record: Record, comparison: Comparison, load: Load | None) -> Value:
+    base = comparison.base
     if load is None:
-        timed = beside.base is not None and entry.speed and beside.base.speed
-        return Value("other device" if timed and beside.base and beside.base.device != entry.device else "")
-    found = times(load, beside.ratios[load], beside.corrected_ratio(load), entry, beside.base)
-    padded = "padded; " if load[1] == "real" and is_padded(entry) else ""
-    return replace(found, note=f"batch {load[2]}; {padded}{found.note}")
+        both_timed = base is not None and record.speed and base.speed
+        return Value("other device" if both_timed and base and base.device != record.device else "")
+    value = ratio_value(load, comparison.ratios[load], comparison.corrected_ratio(load), record, base)
+    padded = "padded; " if load[1] == "real" and is_padded(record) else ""
+    return replace(value, note=f"batch {load[2]}; {padded}{value.note}")
 
 
-def times(
-    load: Load, one: PairedTest, p: float | None, entry: Record, base: Record | None, corrected: str = HOLM
+def ratio_value(
+    load: Load, test: PairedTest, p: float | None, record: Record, base: Record | None, prefix: str = HOLM
 ) -> Value:
-    """A ratio of speeds with its interval and Holm's p, or why there is none; and, where it is one of figures that were
-    measured one after the other, which of the two is not to be trusted."""
-    digits = 3 if 0.8 < one.value < 1.25 else 2
-    low = f"{one.low:.{digits}f}" if one.low is not None else ""
-    high = f"{one.high:.{digits}f}" if one.high is not None else ""
-    said = p_text(p, corrected) or one.method
-    if load[0] == TURNS:
-        said += ", by turns" if one.p is not None else ""
+    """A ratio of speeds with its interval and Holm's p, or why there is none. A ratio of figures that were each measured alone
+    also says which of the two is invalid."""
+    note = p_text(p, prefix) or test.method
+    if load[0] == INTERLEAVED:
+        note += ", interleaved" if test.p is not None else ""
     else:
-        both = (("its own", entry), ("the baseline's" if base is None or base.baseline else f"{base.label}'s", base))
-        doubtful = [name for name, of in both if of and doubtful_at(of, load)]
-        if doubtful:
-            said += f"; {' and '.join(doubtful)} {'figures are' if doubtful[1:] else 'figure is'} invalid"
-    return Value(f"{one.value:.{digits}f}×", one.value, low, high, said)
+        base_name = "the baseline's" if base is None or base.baseline else f"{base.label}'s"
+        sides = (("its own", record), (base_name, base))
+        invalid = [name for name, side in sides if side and _is_load_invalid(side, load)]
+        if invalid:
+            note += f"; {' and '.join(invalid)} {'figures are' if invalid[1:] else 'figure is'} invalid"
+    value = formatted(test, ".3f" if 0.8 < test.value < 1.25 else ".2f", note=note)
+    return replace(value, text=f"{value.text}×")
 
 
-def doubtful_at(entry: Record, load: Load) -> bool:
-    return any(in_doubt(entry, one) for one in entry.speed if (one.scenario, one.load, one.batch_size) == load[:3])
+def _is_load_invalid(record: Record, load: Load) -> bool:
+    return any(
+        is_speed_invalid(record, speed)
+        for speed in record.speed
+        if (speed.scenario, speed.load, speed.batch_size) == load[:3]
+    )
 
 
-def in_doubt(entry: Record, speed: Speed) -> bool:
-    """Whether a rule fails for this figure of the record, or for all of them."""
-    others = tuple(f"{validity.name_of(part)}:" for part in entry.speed if part is not speed)
-    return any(not finding.what.startswith(others) for finding in entry.findings)
+def is_speed_invalid(record: Record, speed: Speed) -> bool:
+    """Whether a validity rule fails for this figure of the record, or for all of them."""
+    other_figures = tuple(f"{validity.name_of(part)}:" for part in record.speed if part is not speed)
+    return any(not finding.what.startswith(other_figures) for finding in record.findings)
 
 
-def why_in_doubt(entry: Record, speed: Speed) -> str:
-    return finding_about(entry, speed) or (entry.reason if in_doubt(entry, speed) else "")
+def why_speed_invalid(record: Record, speed: Speed) -> str:
+    return speed_findings(record, speed) or (record.reason if is_speed_invalid(record, speed) else "")
 
 
-def p_text(p: float | None, corrected: str = "") -> str:
+def p_text(p: float | None, prefix: str = "") -> str:
     if p is None:
         return ""
-    return corrected + ("p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}")
+    return prefix + ("p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}")
 
 
-def rank(found: tuple[int, int] | None, count: int) -> Value:
-    if found is None:
+def rank_value(rank: tuple[int, int] | None, count: int) -> Value:
+    if rank is None:
         return Value("")
-    first, last = found
+    first, last = rank
     return Value(f"{first}" if first == last else f"{first}–{last}", first + last / 1000, note=f"of {count}")
 
 
-def share(entry: Record, beside: Comparison) -> Value:
-    """Of the baseline's accuracy, with the bound that it holds: the suite's min_accuracy, or one of MLPerf's."""
-    if beside.share is None:
+def share_value(record: Record, comparison: Comparison) -> Value:
+    """The share of the baseline's accuracy, with the bound that it meets: the suite's min_accuracy, or one of MLPerf's."""
+    if comparison.share is None:
         return Value("")
-    least = asked_of(entry)
-    held = max([bound for bound in (beside.bound, least) if bound and beside.share >= bound], default=None)
-    note = f"holds {100 * held:g}%" if held and held >= least else f"below {100 * least:g}%"
-    low, high = (f"{100 * end:.2f}" for end in beside.share_range) if beside.share_range else ("", "")
-    return Value(f"{100 * beside.share:.2f}%", beside.share, low, high, note)
+    least = min_accuracy(record)
+    met = max(
+        [bound for bound in (comparison.bound, least) if bound and comparison.share >= bound],
+        default=None,
+    )
+    note = f"meets {100 * met:g}%" if met and met >= least else f"below {100 * least:g}%"
+    low, high = (f"{100 * end:.2f}" for end in comparison.share_range) if comparison.share_range else ("", "")
+    return Value(f"{100 * comparison.share:.2f}%", comparison.share, low, high, note)
 
 
-def asked_of(entry: Record) -> float:
+def min_accuracy(record: Record) -> float:
     """The share of the baseline's accuracy that the suite asks for."""
-    return float(entry.settings.get("measure", {}).get("min_accuracy", Measure.min_accuracy))
-
-
-def figure(value: Figure | None, *, note: str = "") -> Value:
-    """Rounded for reading; the cell's page has all digits."""
-    if value is None:
-        return Value("")
-    digits = 2 if abs(value.value) < 100 else 1 if abs(value.value) < 1000 else 0
-    low = f"{value.low:.{digits}f}" if value.low is not None else ""
-    high = f"{value.high:.{digits}f}" if value.high is not None else ""
-    return Value(f"{value.value:.{digits}f}", value.value, low, high, note)
-
-
-def mebibytes(value: int | None) -> Value:
-    return Value("") if value is None else Value(f"{value / 2**20:.1f}", float(value))
+    return float(record.settings.get("measure", {}).get("min_accuracy", Measure.min_accuracy))

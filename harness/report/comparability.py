@@ -1,4 +1,4 @@
-"""What two records must share to stand beside each other: the examples for accuracy, the conditions for speed."""
+"""What two records must share to be compared: the examples for accuracy, the conditions for speed."""
 
 from __future__ import annotations
 
@@ -12,178 +12,171 @@ from harness.suite.train import TrainSettings, in_key
 from tasks.identity import is_official
 
 
-def is_sample(entry: Record) -> bool:
-    """Of the built-in sample, or of a copy of it in files."""
-    return entry.data is not None and (
-        entry.data.kind == "sample" or any(split.label == "sample" for split in entry.data.splits.values())
+def is_sample(record: Record) -> bool:
+    """Whether it was evaluated on the built-in sample, or on a copy of the sample in files."""
+    return record.data is not None and (
+        record.data.kind == "sample" or any(split.label == "sample" for split in record.data.splits.values())
     )
 
 
-def is_padded(entry: Record) -> bool:
-    """Its scheme computes padding, so that sequences of real lengths were padded to the maximum for speed, too."""
-    return entry.scheme in scheme_names() and get_scheme(entry.scheme).computes_padding
+def is_padded(record: Record) -> bool:
+    """Whether its scheme computes padding, so that sequences of real lengths are padded to the maximum for speed as well."""
+    return record.scheme in scheme_names() and get_scheme(record.scheme).computes_padding
 
 
-def is_whole(entry: Record) -> bool:
-    return limit_of(entry) is None
+def is_whole(record: Record) -> bool:
+    """Whether the whole evaluation set was used."""
+    return limit_of(record) is None
 
 
-def limit_of(entry: Record) -> int | None:
-    """Examples that `--limit` left; None for all."""
-    limit: int | None = entry.settings.get("limit")
-    if entry.accuracy:
-        return None if all(part.whole for part in entry.accuracy) else limit
-    rows = [split.rows for name, split in entry.data.splits.items() if name != "train"] if entry.data else []
+def limit_of(record: Record) -> int | None:
+    """How many examples `--limit` left; None for all."""
+    limit: int | None = record.settings.get("limit")
+    if record.accuracy:
+        return None if all(part.whole for part in record.accuracy) else limit
+    rows = [split.rows for name, split in record.data.splits.items() if name != "train"] if record.data else []
     return None if limit is not None and rows and limit >= max(rows) else limit
 
 
-def examples_of(entry: Record) -> tuple[Any, ...]:
-    """What an accuracy is of: kind of data, hashes of the splits that were evaluated, and how many of their examples. Figures
-    with another value of this are of other examples; they are neither subtracted nor ranked, and replace no others."""
-    splits = entry.data.splits if entry.data else {}
+def examples_of(record: Record) -> tuple[Any, ...]:
+    """Identifies the evaluated examples: kind of data, hashes of the splits, and `--limit`. Accuracies of different examples
+    are neither subtracted nor ranked, and neither replaces the other."""
+    splits = record.data.splits if record.data else {}
     hashes = tuple(sorted((name, split.sha256) for name, split in splits.items() if name != "train"))
-    return is_sample(entry), hashes, limit_of(entry)
+    return is_sample(record), hashes, limit_of(record)
 
 
-def data_of(entry: Record) -> str:
-    """What the model was evaluated and trained on, each by its own label: a subset to train on takes nothing from the
-    evaluation."""
-    if entry.data is None:
+def data_of(record: Record) -> str:
+    """The labels of the data that the model was evaluated and trained on. They are kept apart, because training on a subset
+    says nothing about the evaluation set."""
+    if record.data is None:
         return "unknown data"
-    if is_sample(entry) or not entry.data.splits:
-        return entry.data.label
-    labels = {name: split.label for name, split in entry.data.splits.items()}
+    if is_sample(record) or not record.data.splits:
+        return record.data.label
+    labels = {name: split.label for name, split in record.data.splits.items()}
     trained = labels.pop("train", None)
     evaluated = "; ".join(dict.fromkeys(labels.values()))
     if trained is None or not labels or trained == evaluated:
-        return evaluated or entry.data.label
+        return evaluated or record.data.label
     return f"evaluated on: {evaluated}; trained on: {trained}"
 
 
-def data_with_limit(entry: Record, split: str | None = None) -> str:
-    """As `data_of`, and how many examples `--limit` left (of that split)."""
-    left = [
-        f"{part.examples:,} of {part.examples_of_split:,} examples alone"
-        for part in entry.accuracy
+def data_with_limit(record: Record, split: str | None = None) -> str:
+    """As `data_of`, with the number of examples that `--limit` left (of that split, where one is given)."""
+    limits = [
+        f"only {part.examples:,} of {part.examples_of_split:,} examples"
+        for part in record.accuracy
         if not part.whole and split in (None, part.split)
     ]
-    return "; ".join([data_of(entry), *dict.fromkeys(left)])
+    return "; ".join([data_of(record), *dict.fromkeys(limits)])
 
 
-def text_of(entry: Record) -> str:
-    """What identifies the text that the general stage of its model read, by the plan; empty for models without one."""
-    spec = entry.settings.get("checkpoint")
+def unofficial_splits(record: Record) -> str:
+    """The sizes of the splits that are not official, and the splits that are missing. Empty for sample data."""
+    if record.data is None or is_sample(record):
+        return ""
+    sizes = [
+        f"{name}: {split.rows:,} rows, official {split.official_rows:,}"
+        for name, split in record.data.splits.items()
+        if split.official_rows is not None and not (split.rows == split.official_rows and is_official(split.label))
+    ]
+    return "; ".join([*sizes, *(f"{name}: missing" for name in record.data.missing)])
+
+
+def corpus_identity(record: Record) -> str:
+    """Identifies the text that the general distillation of its model read, as planned; empty for models without that stage."""
+    spec = record.settings.get("checkpoint")
     while isinstance(spec, dict):
-        if spec.get("distill") and (text := (spec.get("identity") or {}).get("corpus")):
-            return str(text)
+        if spec.get("distill") and (corpus := (spec.get("identity") or {}).get("corpus")):
+            return str(corpus)
         spec = spec.get("parent")
     return ""
 
 
-def trained_as(entry: Record) -> str:
-    """All that decides a cell's weights and ranges but the seed: settings and data of its checkpoint and of all those that it
-    comes of, and the precision. What records of one value differ in, over seeds, is left to chance."""
+def training_settings(record: Record) -> str:
+    """Everything except the seed that decides a cell's weights and ranges: settings and data of its checkpoint and of all
+    its ancestors, and the precision. Records that agree in it differ over seeds by chance alone."""
 
     def settings(spec: Any) -> Any:
         if not isinstance(spec, dict):
             return spec
-        found = {name: settings(one) for name, one in spec.items() if name not in NO_MATTER and one is not None}
-        if not isinstance(train := found.get("train"), dict):  # in `identity` it is a hash
-            return found
+        kept = {
+            name: settings(value) for name, value in spec.items() if name not in IGNORED_SETTINGS and value is not None
+        }
+        if not isinstance(train := kept.get("train"), dict):  # in `identity` it is a hash
+            return kept
         known = {name: value for name, value in train.items() if name in TrainSettings.model_fields}
-        return found | {"train": {name: train[name] for name in train.keys() - known.keys()} | in_key(known)}
+        return kept | {"train": {name: train[name] for name in train.keys() - known.keys()} | in_key(known)}
 
-    precision = entry.checkpoint.train_precision if entry.checkpoint else None
-    return json.dumps([settings(entry.settings.get("checkpoint")), precision], sort_keys=True)
-
-
-NO_MATTER = ("seed", "model", "data")
-"""Of a checkpoint's settings: what its data holds is in `identity`, wherever it lies."""
+    precision = record.checkpoint.train_precision if record.checkpoint else None
+    return json.dumps([settings(record.settings.get("checkpoint")), precision], sort_keys=True)
 
 
-def parts_of(entry: Record) -> str:
-    """Of data that is not the official: how many rows each split has, and which are not there."""
-    if entry.data is None or is_sample(entry):
-        return ""
-    found = [
-        f"{name}: {split.rows:,} rows, official {split.official_rows:,}"
-        for name, split in entry.data.splits.items()
-        if split.official_rows is not None and not (split.rows == split.official_rows and is_official(split.label))
-    ]
-    found += [f"{name}: not there" for name in entry.data.missing]
-    return "; ".join(found)
+IGNORED_SETTINGS = ("seed", "model", "data")
+"""Settings of a checkpoint that `training_settings` leaves out. `identity` says what the data holds, wherever it is."""
 
 
-def accuracy_stands(entry: Record) -> bool:
-    """Measured, and no finding is about what was computed: one about speed takes nothing from a figure of accuracy."""
-    about = ("wrong_provider", "no_answer")
-    return entry.measured and all(finding.rule not in about for finding in entry.findings)
+def has_valid_accuracy(record: Record) -> bool:
+    """Whether accuracy was measured and no finding concerns it. Findings about speed leave the accuracy valid."""
+    about_accuracy = ("wrong_provider", "no_answer")
+    return record.measured and all(finding.rule not in about_accuracy for finding in record.findings)
 
 
-def other_training(one: Record, other: Record) -> bool:
-    """Whether both come of a checkpoint that is one by its settings but not by its weights: it was trained anew in between.
-    What tells the two cells apart is then also what training leaves to chance. Not known of records without a lineage."""
+def retrained_between(one: Record, other: Record) -> bool:
+    """Whether both descend from a checkpoint with the same settings but different weights: it was trained again in between,
+    and chance in training is part of what distinguishes the two cells. False for records without a lineage."""
     mine, theirs = _lineage(one), _lineage(other)
     return any(theirs.get(key, weights) != weights for key, weights in mine.items())
 
 
-def why_incomparable(entry: Record, base: Record) -> str:
-    """Why accuracy is not compared with a baseline: a cell comes of the baseline's very weights, or nothing can be said of
-    it. Of two records without a lineage that is taken for granted."""
-    mine, theirs = _lineage(entry), _lineage(base)
+def why_incomparable(record: Record, base: Record) -> str:
+    """Why the accuracy is not compared with a baseline; empty where it is. A cell must descend from the baseline's own
+    weights. Two records without a lineage are assumed to."""
+    mine, theirs = _lineage(record), _lineage(base)
     if not mine and not theirs:
         return ""
     if not mine or not theirs or base.checkpoint is None:
-        return "training not known"
-    return "" if theirs[base.checkpoint.key] in mine.values() else "other training"
+        return TRAINING_UNKNOWN
+    return "" if theirs[base.checkpoint.key] in mine.values() else OTHER_TRAINING
 
 
-def doubt_of_training(one: Record, other: Record) -> str:
-    """What a difference between two cells may hold beside what tells them apart: 'two trainings', 'training not known'."""
-    if other_training(one, other):
+OTHER_TRAINING, TRAINING_UNKNOWN = "other training", "training not known"
+
+
+def training_caveat(one: Record, other: Record) -> str:
+    """What a difference between two cells may include beside what distinguishes them: 'two trainings', 'training not known'."""
+    if retrained_between(one, other):
         return "two trainings"
-    family = [{entry.model, str(entry.settings.get("ancestor") or entry.model)} for entry in (one, other)]
-    if one.seed != other.seed or not family[0] & family[1]:
+    models = [{record.model, str(record.settings.get("ancestor") or record.model)} for record in (one, other)]
+    if one.seed != other.seed or not models[0] & models[1]:
         return ""
-    known = [bool(_lineage(entry)) for entry in (one, other)]
-    elsewhere = machine_of_board(one) != machine_of_board(other)
-    return "training not known" if any(known) != all(known) or (elsewhere and not any(known)) else ""
+    known = [bool(_lineage(record)) for record in (one, other)]
+    machines_differ = machine_of(one) != machine_of(other)
+    return TRAINING_UNKNOWN if any(known) != all(known) or (machines_differ and not any(known)) else ""
 
 
-def _lineage(entry: Record) -> dict[str, str]:
-    return entry.checkpoint.lineage if entry.checkpoint else {}
+def _lineage(record: Record) -> dict[str, str]:
+    return record.checkpoint.lineage if record.checkpoint else {}
 
 
-def machine_of(entry: Record) -> str:
-    """How pages call what a cell ran on: its GPU where it ran on one, else its processor."""
-    gpus = entry.machine.get("gpus") or []
-    if gpus and entry.device == "cuda":
-        return str(gpus[0]["name"])
-    return _processor(entry)
+def machine_of(record: Record) -> str:
+    """Processor and GPUs. All rows of a machine share a board, whichever of its devices they ran on. The processor's name may
+    only name a family, so its model and flags follow it."""
+    machine = record.machine
+    gpus = ", ".join(str(gpu["name"]) for gpu in machine.get("gpus") or [])
+    details = [str(machine.get("cpu_model") or ""), " ".join(machine.get("flags") or [])]
+    inside = "; ".join(detail for detail in details if detail)
+    cores = f"{machine.get('cores', '?')} cores"
+    return f"{machine.get('cpu', 'unknown processor')}{f' ({inside})' if inside else ''}, {cores}, {gpus or 'no GPU'}"
 
 
-def machine_of_board(entry: Record) -> str:
-    """Rows of one machine share a board whichever of its devices they ran on."""
-    gpus = ", ".join(str(gpu["name"]) for gpu in entry.machine.get("gpus") or [])
-    return f"{_processor(entry)}, {gpus or 'no GPU'}"
-
-
-def _processor(entry: Record) -> str:
-    """Its name, which may be no more than a family's, with what tells its members apart."""
-    here = entry.machine
-    more = [str(here.get("cpu_model") or ""), " ".join(here.get("flags") or [])]
-    inside = "; ".join(word for word in more if word)
-    return f"{here.get('cpu', 'unknown processor')}{f' ({inside})' if inside else ''}, {here.get('cores', '?')} cores"
-
-
-def conditions(entry: Record, part: Speed) -> tuple[Any, ...]:
-    """What a figure of speed is of. Figures with another value of this say nothing about which cell is faster."""
-    measure = entry.settings.get("measure", {})
+def speed_conditions(record: Record, part: Speed) -> tuple[Any, ...]:
+    """The conditions of a speed figure. Figures under different conditions do not say which cell is faster."""
+    measure = record.settings.get("measure", {})
     load = (part.scenario, part.load, part.batch_size, part.sequence_length, part.latency_bound_ms, part.profile)
     lengths = (
-        (examples_of(entry), json.dumps(entry.settings.get("shape"), sort_keys=True)) if part.load == "real" else ()
+        (examples_of(record), json.dumps(record.settings.get("shape"), sort_keys=True)) if part.load == "real" else ()
     )
-    draws = any(
-        one.mean_tokens is not None for one in part.rounds
-    )  # earlier versions drew the same sequences every round
-    return (entry.task, entry.device, load, measure.get("threads"), lengths, draws)
+    # the first version of the program offered the same sequences in every round
+    draws = any(round_.mean_tokens is not None for round_ in part.rounds)
+    return (record.task, record.device, load, measure.get("threads"), lengths, draws)

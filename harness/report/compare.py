@@ -1,6 +1,6 @@
 """What can only be said of cells side by side: differences to baselines, ratios of speed, ranks, spread over seeds.
 
-Derived from records and their per-example scores; nothing here reaches back into a cell.
+Everything is derived from records and their per-example scores; nothing here changes a record.
 """
 
 from __future__ import annotations
@@ -15,25 +15,39 @@ from harness.records.figure import Figure
 from harness.records.schema import Accuracy, Record
 from harness.records.scores import ScoreStore
 from harness.records.speed_schema import Speed, Turns
-from harness.report.comparability import accuracy_stands, conditions, trained_as, why_incomparable
-from harness.report.speed_ratios import RATE, TURNS, Load, by_turns, rounds_of, speed_ratios, took_turns
+from harness.report.comparability import has_valid_accuracy, speed_conditions, training_settings, why_incomparable
+from harness.report.speed_ratios import (
+    INTERLEAVED,
+    RATE,
+    Load,
+    interleaved_ratio,
+    round_values,
+    rounds_alternate,
+    speed_ratios,
+)
 from tasks import Scores
 
 Item = TypeVar("Item")
 
 
-Range = tuple[int, int]
+RankRange = tuple[int, int]
+"""The best and the worst rank that a cell may hold."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One cell of a board against its baseline, and its ranks among the board's cells of the same seed.
+    """One cell of a board compared with its baseline, and its ranks among the board's cells of the same seed.
 
-    base: None where the board has none. why_incomparable: why accuracy is not compared: the baseline's weights are not, or are
-    not known to be, those that this cell comes of. differences: by metric, in points, with uncorrected p. corrected: Holm's p of the
-    primary metric over all cells of the board. share: of the baseline's primary metric, share_range: the same of the ends of
-    that difference's interval; bound: the strictest of MLPerf's that the share holds, 0 for none. ratios: mine over the baseline's. speed_up: the one that tables show, of the largest batch at
-    real lengths: by turns, or where both took none together of samples a second offline; with Holm's p over the board.
+    base: None where the board has none.
+    why_incomparable: why accuracy is not compared: the cell does not, or is not known to, descend from the baseline's weights.
+    differences: by metric, in points, with uncorrected p.
+    corrected: Holm's p of the primary metric over all cells of the board.
+    share: the primary metric over the baseline's. share_range: the same at both ends of the difference's interval.
+    bound: the strictest of MLPerf's bounds that the share meets, 0 for none.
+    ratios: of speed, this cell's over the baseline's. corrected_ratios: Holm's p of each.
+    speed_up: the ratio that tables show, of the largest batch at real lengths: interleaved where both cells were, else of
+    samples a second offline. corrected_speed_up: its Holm's p over the board.
+    rank, speed_rank: None where the cell is not ranked. ranked, speed_ranked: how many cells were ranked.
     """
 
     base: Record | None = None
@@ -47,20 +61,20 @@ class Comparison:
     corrected_ratios: Mapping[Load, float | None] = field(default_factory=dict)
     speed_up: Load | None = None
     corrected_speed_up: float | None = None
-    rank: Range | None = None
+    rank: RankRange | None = None
     ranked: int = 0
-    speed_rank: Range | None = None
+    speed_rank: RankRange | None = None
     speed_ranked: int = 0
 
     def corrected_ratio(self, load: Load) -> float | None:
-        """Holm's p as the table has it: what it shows as speed-up is one family, every other figure one of its own."""
+        """Holm's p as the table shows it. The speed-ups are corrected together, every other figure on its own."""
         return self.corrected_speed_up if load == self.speed_up else self.corrected_ratios.get(load)
 
 
 @dataclass(frozen=True)
-class OverSeeds:
-    """One model on one backend over its seeds: what training and calibration leave to chance, which no interval over
-    examples holds. Percent and points; lowest, median, highest."""
+class SeedSpread:
+    """One model on one backend over its seeds: the part that chance plays in training and calibration, which no interval over
+    examples includes. values in percent, points in points: lowest, median, highest. deviation: standard deviation."""
 
     model: str
     label: str
@@ -73,103 +87,108 @@ class OverSeeds:
     why_incomparable: str = ""
 
 
-def accuracy_of(entry: Record, split: str) -> Accuracy | None:
-    return next((part for part in entry.accuracy if part.split == split), None)
+def accuracy_of(record: Record, split: str) -> Accuracy | None:
+    return next((part for part in record.accuracy if part.split == split), None)
 
 
-def speed_of(entry: Record, scenario: str, load: str) -> Speed | None:
-    """A record's speed in a scenario under a load; of its largest batch."""
-    parts = [part for part in entry.speed if part.scenario == scenario and part.load == load]
+def speed_of(record: Record, scenario: str, load: str) -> Speed | None:
+    """A record's speed in a scenario under a load, at its largest batch size."""
+    parts = [part for part in record.speed if part.scenario == scenario and part.load == load]
     return max(parts, key=lambda part: part.batch_size, default=None)
 
 
-def ancestor_of(entry: Record) -> str:
+def ancestor_of(record: Record) -> str:
     """The model whose cell is the baseline: a QAT model's FP32 parent, a student's teacher, else the model itself."""
-    return str(entry.settings.get("ancestor") or entry.model)
+    return str(record.settings.get("ancestor") or record.model)
 
 
-def baseline_of(entry: Record, entries: Sequence[Record]) -> Record | None:
-    """The ancestor's cell of the same task and seed on the suite's baseline backend; of several the entry itself, else one of
-    the same device."""
-    wanted = (ancestor_of(entry), entry.seed, entry.task)
-    found = [one for one in entries if one.baseline and (one.model, one.seed, one.task) == wanted]
-    found.sort(key=lambda one: (one.record_id != entry.record_id, one.device != entry.device))
-    return found[0] if found else None
+def baseline_of(record: Record, records: Sequence[Record]) -> Record | None:
+    """The ancestor's cell of the same task and seed on the suite's baseline backend. Of several, the record itself comes
+    first, then cells on the same device."""
+    wanted = (ancestor_of(record), record.seed, record.task)
+    baselines = [other for other in records if other.baseline and (other.model, other.seed, other.task) == wanted]
+    baselines.sort(key=lambda other: (other.record_id != record.record_id, other.device != record.device))
+    return baselines[0] if baselines else None
 
 
-def unquantized_of(entry: Record, entries: Sequence[Record]) -> Record | None:
-    """The cell of the same model, task and seed on the same engine (first word of a backend's name), its same version and the
-    same device, without a scheme and integer products; of several the one with the first name. None for a cell that has no
+def unquantized_cell(record: Record, records: Sequence[Record]) -> Record | None:
+    """The cell of the same model, task and seed on the same engine (first word of a backend's name), engine version and
+    device, without a scheme and integer products; of several the one with the first name. None for a cell that has no
     integer products itself."""
-    if entry.flops is None or not entry.flops.int8_share:
+    if record.flops is None or not record.flops.int8_share:
         return None
-    plain = [one for one in entries if one.flops and not one.flops.int8_share and not one.simulated and not one.scheme]
-    return min((one for one in plain if _engine(one) == _engine(entry)), key=lambda one: one.backend, default=None)
+    floating = [
+        other
+        for other in records
+        if other.flops and not other.flops.int8_share and not other.simulated and not other.scheme
+    ]
+    same_engine = [other for other in floating if _engine(other) == _engine(record)]
+    return min(same_engine, key=lambda other: other.backend, default=None)
 
 
-def _engine(entry: Record) -> tuple[object, ...]:
-    name = entry.backend.partition("_")[0]
-    return name, entry.model, entry.seed, entry.task, entry.device, sorted(entry.software.items())
+def _engine(record: Record) -> tuple[object, ...]:
+    name = record.backend.partition("_")[0]
+    return name, record.model, record.seed, record.task, record.device, sorted(record.software.items())
 
 
-def compare_engines(entries: Sequence[Record], split: str, stored: ScoreStore) -> dict[str, Comparison]:
-    """Of a board's cells with integer products, by record id: each against its own engine without them, where that is not the
-    baseline anyway. What quantization did, apart from what the engine did; Holm's correction over these cells."""
-    plain = {entry.record_id: unquantized_of(entry, entries) for entry in entries}
-    found = {
-        entry.record_id: _against(entry, base, split, stored)
-        for entry in entries
-        if (base := plain[entry.record_id]) and base is not baseline_of(entry, entries)
+def compare_engines(records: Sequence[Record], split: str, stored: ScoreStore) -> dict[str, Comparison]:
+    """A board's cells with integer products, by record id, each compared with its own engine in floating point, unless that
+    is its baseline. This is what quantization did, without what the engine did. Holm's correction is over these cells."""
+    floating = {record.record_id: unquantized_cell(record, records) for record in records}
+    comparisons = {
+        record.record_id: _compare(record, base, split, stored)
+        for record in records
+        if (base := floating[record.record_id]) and base is not baseline_of(record, records)
     }
-    compared = [entry for entry in entries if entry.record_id in found]
-    return _corrected(_with_speed_up(compared, found), _primary(entries, split))
+    compared = [record for record in records if record.record_id in comparisons]
+    return _with_corrections(_with_speed_ups(compared, comparisons), _primary(records, split))
 
 
-def compare_board(entries: Sequence[Record], split: str, stored: ScoreStore) -> dict[str, Comparison]:
-    """Of cells that stand side by side (one task and split, one machine, the same examples), by record id."""
-    base = {entry.record_id: baseline_of(entry, entries) for entry in entries}
-    found = {entry.record_id: _against(entry, base[entry.record_id], split, stored) for entry in entries}
-    primary = _primary(entries, split)
-    found = _corrected(_with_speed_up(entries, found), primary)
-    for seed in dict.fromkeys(entry.seed for entry in entries):
-        valid = [entry for entry in entries if entry.seed == seed and entry.status == "ok"]
-        stands = [entry for entry in entries if entry.seed == seed and accuracy_stands(entry)]
-        kin = [entry for entry in stands if not found[entry.record_id].why_incomparable]
-        for name, (count, rank) in _accuracy_ranks(kin, split, primary, stored).items():
-            found[name] = replace(found[name], rank=rank, ranked=count)
-        for name, (count, rank) in max(_turn_ranks(stands), _speed_ranks(valid), key=len).items():
-            found[name] = replace(found[name], speed_rank=rank, speed_ranked=count)
-    return found
+def compare_board(records: Sequence[Record], split: str, stored: ScoreStore) -> dict[str, Comparison]:
+    """By record id, the cells of one board (same task, split, machine and examples), compared and ranked."""
+    bases = {record.record_id: baseline_of(record, records) for record in records}
+    comparisons = {record.record_id: _compare(record, bases[record.record_id], split, stored) for record in records}
+    primary = _primary(records, split)
+    comparisons = _with_corrections(_with_speed_ups(records, comparisons), primary)
+    for seed in dict.fromkeys(record.seed for record in records):
+        valid = [record for record in records if record.seed == seed and record.status == "ok"]
+        accurate = [record for record in records if record.seed == seed and has_valid_accuracy(record)]
+        comparable = [record for record in accurate if not comparisons[record.record_id].why_incomparable]
+        for record_id, (count, rank) in _accuracy_ranks(comparable, split, primary, stored).items():
+            comparisons[record_id] = replace(comparisons[record_id], rank=rank, ranked=count)
+        for record_id, (count, rank) in max(_interleaved_ranks(accurate), _speed_ranks(valid), key=len).items():
+            comparisons[record_id] = replace(comparisons[record_id], speed_rank=rank, speed_ranked=count)
+    return comparisons
 
 
-def _primary(entries: Sequence[Record], split: str) -> str:
-    return next((part.primary for entry in entries if (part := accuracy_of(entry, split))), "")
+def _primary(records: Sequence[Record], split: str) -> str:
+    return next((part.primary for record in records if (part := accuracy_of(record, split))), "")
 
 
-def _against(entry: Record, base: Record | None, split: str, stored: ScoreStore) -> Comparison:
-    if base is None or base.record_id == entry.record_id:
+def _compare(record: Record, base: Record | None, split: str, stored: ScoreStore) -> Comparison:
+    if base is None or base.record_id == record.record_id:
         return Comparison(base=base)
-    mine, theirs = accuracy_of(entry, split), accuracy_of(base, split)
-    stranger = why_incomparable(entry, base)
-    if mine is None or theirs is None or stranger:
-        return Comparison(base=base, why_incomparable=stranger, ratios=speed_ratios(entry, base))
-    scores = stored.scores(entry, split), stored.scores(base, split)
-    one, other = mine.metrics.get(mine.primary), theirs.metrics.get(mine.primary)
-    if apart(*scores):
-        one = other = None
-    found = compare_metrics(mine, theirs, *scores)
+    mine, theirs = accuracy_of(record, split), accuracy_of(base, split)
+    reason = why_incomparable(record, base)
+    if mine is None or theirs is None or reason:
+        return Comparison(base=base, why_incomparable=reason, ratios=speed_ratios(record, base))
+    scores = stored.scores(record, split), stored.scores(base, split)
+    value, base_value = mine.metrics.get(mine.primary), theirs.metrics.get(mine.primary)
+    if different_examples(*scores):
+        value = base_value = None
+    tests = compare_metrics(mine, theirs, *scores)
     return Comparison(
         base=base,
-        differences=found,
-        share=one.value / other.value if one and other and other.value > 0 else None,
-        share_range=_share_range(found.get(mine.primary), other),
-        bound=bound_held(one.value, other.value) if one and other else None,
-        ratios=speed_ratios(entry, base),
+        differences=tests,
+        share=value.value / base_value.value if value and base_value and base_value.value > 0 else None,
+        share_range=_share_range(tests.get(mine.primary), base_value),
+        bound=bound_held(value.value, base_value.value) if value and base_value else None,
+        ratios=speed_ratios(record, base),
     )
 
 
 def _share_range(points: PairedTest | None, base: Figure | None) -> tuple[float, float] | None:
-    """The baseline's own figure is taken as it is: what is uncertain is the difference."""
+    """The baseline's own figure is taken as exact: the difference is what is uncertain."""
     if points is None or points.low is None or points.high is None or base is None or base.value <= 0:
         return None
     return 1 + points.low / base.value, 1 + points.high / base.value
@@ -178,23 +197,23 @@ def _share_range(points: PairedTest | None, base: Figure | None) -> tuple[float,
 def compare_metrics(
     mine: Accuracy, theirs: Accuracy, my_scores: Scores | None, their_scores: Scores | None
 ) -> dict[str, PairedTest]:
-    """Of every metric that both have; without a test, and with the reason, where there are no scores to test. Nothing where
-    the two answered other examples: such figures have no difference."""
-    found: dict[str, PairedTest] = {}
-    if apart(my_scores, their_scores):
-        return found
+    """The difference of every metric that both have. Without scores to test it has no p, and `method` says why. Empty where
+    the two answered different examples."""
+    tests: dict[str, PairedTest] = {}
+    if different_examples(my_scores, their_scores):
+        return tests
     for name, figure in mine.metrics.items():
         if name not in theirs.metrics:
             continue
-        why = _why_not(name, my_scores, their_scores)
-        if why or my_scores is None or their_scores is None:
-            found[name] = PairedTest(figure.value - theirs.metrics[name].value, method=f"not tested: {why}")
+        reason = _why_untested(name, my_scores, their_scores)
+        if reason or my_scores is None or their_scores is None:
+            tests[name] = PairedTest(figure.value - theirs.metrics[name].value, method=f"not tested: {reason}")
         else:
-            (found[name],) = differences([my_scores, their_scores], name, [(0, 1)])
-    return found
+            (tests[name],) = differences([my_scores, their_scores], name, [(0, 1)])
+    return tests
 
 
-def _why_not(metric: str, mine: Scores | None, theirs: Scores | None) -> str:
+def _why_untested(metric: str, mine: Scores | None, theirs: Scores | None) -> str:
     if mine is None or theirs is None:
         return "per-example scores are not stored for both"
     if metric not in mine.statistics or metric not in theirs.statistics:
@@ -202,8 +221,8 @@ def _why_not(metric: str, mine: Scores | None, theirs: Scores | None) -> str:
     return ""
 
 
-def apart(mine: Scores | None, theirs: Scores | None) -> bool:
-    """Whether both are known and are of other examples."""
+def different_examples(mine: Scores | None, theirs: Scores | None) -> bool:
+    """Whether both are stored and belong to different examples."""
     return mine is not None and theirs is not None and not same_examples(mine, theirs)
 
 
@@ -216,84 +235,96 @@ def same_examples(mine: Scores, theirs: Scores) -> bool:
     return True
 
 
-def _with_speed_up(entries: Sequence[Record], found: Mapping[str, Comparison]) -> dict[str, Comparison]:
+def _with_speed_ups(records: Sequence[Record], comparisons: Mapping[str, Comparison]) -> dict[str, Comparison]:
     chosen: dict[str, Load] = {}
-    for entry in entries:
-        part, ratios = speed_of(entry, "offline", "real"), found[entry.record_id].ratios
-        base = found[entry.record_id].base
-        if part is None or base is None or not (accuracy_stands(entry) and accuracy_stands(base)):
+    for record in records:
+        part, ratios = speed_of(record, "offline", "real"), comparisons[record.record_id].ratios
+        base = comparisons[record.record_id].base
+        if part is None or base is None or not (has_valid_accuracy(record) and has_valid_accuracy(base)):
             continue
-        named: list[Load] = [(TURNS, "real", part.batch_size, RATE), ("offline", "real", part.batch_size, "qps")]
-        if there := [name for name in named if name in ratios]:
-            chosen[entry.record_id] = there[0]
-    corrected = holm([found[name].ratios[load].p for name, load in chosen.items()])
+        preferred: list[Load] = [
+            (INTERLEAVED, "real", part.batch_size, RATE),
+            ("offline", "real", part.batch_size, "qps"),
+        ]
+        if available := [load for load in preferred if load in ratios]:
+            chosen[record.record_id] = available[0]
+    corrected = holm([comparisons[record_id].ratios[load].p for record_id, load in chosen.items()])
     p = dict(zip(chosen, corrected, strict=True))
     return {
-        name: replace(one, speed_up=chosen.get(name), corrected_speed_up=p.get(name)) for name, one in found.items()
+        record_id: replace(comparison, speed_up=chosen.get(record_id), corrected_speed_up=p.get(record_id))
+        for record_id, comparison in comparisons.items()
     }
 
 
-def _corrected(found: Mapping[str, Comparison], primary: str) -> dict[str, Comparison]:
-    """Holm's correction over these cells: of the primary metric, and of each figure of speed (a column) of its own."""
-    of_primary = holm([one.differences[primary].p if primary in one.differences else None for one in found.values()])
-    columns = dict.fromkeys(load for one in found.values() for load in one.ratios)
-    corrected: dict[str, dict[Load, float | None]] = {name: {} for name in found}
-    for load in columns:
-        names = [name for name, one in found.items() if load in one.ratios]
-        for name, p in zip(names, holm([found[name].ratios[load].p for name in names]), strict=True):
-            corrected[name][load] = p
+def _with_corrections(comparisons: Mapping[str, Comparison], primary: str) -> dict[str, Comparison]:
+    """Holm's correction over these cells: of the primary metric, and of each speed figure (a column) on its own."""
+    primary_tests = [comparison.differences.get(primary) for comparison in comparisons.values()]
+    of_primary = holm([test.p if test else None for test in primary_tests])
+    loads = dict.fromkeys(load for comparison in comparisons.values() for load in comparison.ratios)
+    corrected: dict[str, dict[Load, float | None]] = {record_id: {} for record_id in comparisons}
+    for load in loads:
+        ids = [record_id for record_id, comparison in comparisons.items() if load in comparison.ratios]
+        for record_id, p in zip(ids, holm([comparisons[name].ratios[load].p for name in ids]), strict=True):
+            corrected[record_id][load] = p
     return {
-        name: replace(one, corrected=p, corrected_ratios=corrected[name])
-        for (name, one), p in zip(found.items(), of_primary, strict=True)
+        record_id: replace(comparison, corrected=p, corrected_ratios=corrected[record_id])
+        for (record_id, comparison), p in zip(comparisons.items(), of_primary, strict=True)
     }
 
 
 def _accuracy_ranks(
-    entries: Sequence[Record], split: str, primary: str, stored: ScoreStore
-) -> dict[str, tuple[int, Range]]:
-    """(how many were ranked, rank range) of the cells that have scores of the same examples, the largest such set."""
-    known = [(entry, scores) for entry in entries if (scores := stored.scores(entry, split))]
-    known = [one for one in known if primary in one[1].statistics]
-    ranked = _largest_set(known, lambda one, other: same_examples(one[1], other[1]))
+    records: Sequence[Record], split: str, primary: str, stored: ScoreStore
+) -> dict[str, tuple[int, RankRange]]:
+    """(how many were ranked, rank range) of the largest set of cells that have scores of the same examples."""
+    scored = [(record, scores) for record in records if (scores := stored.scores(record, split))]
+    scored = [(record, scores) for record, scores in scored if primary in scores.statistics]
+    ranked = _largest_set(scored, lambda mine, theirs: same_examples(mine[1], theirs[1]))
     pairs = all_pairs(len(ranked))
-    found = differences([scores for _, scores in ranked], primary, pairs)
-    return _named([entry for entry, _ in ranked], told_apart(pairs, found, even=0.0))
+    tests = differences([scores for _, scores in ranked], primary, pairs)
+    return _by_record_id([record for record, _ in ranked], told_apart(pairs, tests, even=0.0))
 
 
-def _turn_ranks(entries: Sequence[Record]) -> dict[str, tuple[int, Range]]:
-    """By samples a second at real lengths, batch as in the table, by turns: of the cells that all took turns with one another
-    and could be tested, the largest such set. That the figures of each alone differ between rounds is no matter here."""
-    shown = [(entry, part.batch_size) for entry in entries if (part := speed_of(entry, "offline", "real"))]
-    known = [
-        (entry, one) for entry, size in shown for one in entry.turns if (one.load, one.batch_size) == ("real", size)
+def _interleaved_ranks(records: Sequence[Record]) -> dict[str, tuple[int, RankRange]]:
+    """Ranks by samples a second in interleaved rounds at real lengths, at the table's batch size, of the largest set of cells
+    that can all be tested against one another. Whether a cell's own speed differs between rounds does not matter here."""
+    timed = [(record, part.batch_size) for record in records if (part := speed_of(record, "offline", "real"))]
+    interleaved = [
+        (record, turns)
+        for record, batch_size in timed
+        for turns in record.turns
+        if (turns.load, turns.batch_size) == ("real", batch_size)
     ]
-    ranked = _largest_set(known, lambda one, other: _tested(other, one[0]))
+    ranked = _largest_set(interleaved, lambda mine, theirs: _is_tested(theirs, mine[0]))
     pairs = all_pairs(len(ranked))
-    found = [by_turns(ranked[mine], ranked[theirs][0]) for mine, theirs in pairs]
-    return _named([entry for entry, _ in ranked], told_apart(pairs, [one for one in found if one], even=1.0))
+    tests = [interleaved_ratio(ranked[mine], ranked[theirs][0]) for mine, theirs in pairs]
+    beats = told_apart(pairs, [test for test in tests if test], even=1.0)
+    return _by_record_id([record for record, _ in ranked], beats)
 
 
-def _tested(mine: tuple[Record, Turns], other: Record) -> bool:
-    found = by_turns(mine, other)
-    return found is not None and found.p is not None
+def _is_tested(mine: tuple[Record, Turns], other: Record) -> bool:
+    test = interleaved_ratio(mine, other)
+    return test is not None and test.p is not None
 
 
-def _speed_ranks(entries: Sequence[Record]) -> dict[str, tuple[int, Range]]:
-    """By samples a second, offline at real lengths, largest batch: of the cells that were measured by turns under the same
-    conditions, the largest such set."""
-    known = [(entry, part) for entry in entries if (part := speed_of(entry, "offline", "real"))]
-    ranked = _largest_set(known, lambda one, other: conditions(*one) == conditions(*other) and took_turns(one, other))
+def _speed_ranks(records: Sequence[Record]) -> dict[str, tuple[int, RankRange]]:
+    """Ranks by samples a second, offline at real lengths, largest batch, of the largest set of cells whose rounds alternated
+    under the same conditions."""
+    timed = [(record, part) for record in records if (part := speed_of(record, "offline", "real"))]
+    ranked = _largest_set(
+        timed,
+        lambda mine, theirs: speed_conditions(*mine) == speed_conditions(*theirs) and rounds_alternate(mine, theirs),
+    )
     pairs = all_pairs(len(ranked))
-    values = [rounds_of(part, "qps") for _, part in ranked]
-    found = [ratio(values[mine], values[theirs], by_turns=True) for mine, theirs in pairs]
-    return _named([entry for entry, _ in ranked], told_apart(pairs, found, even=1.0))
+    values = [round_values(part, "qps") for _, part in ranked]
+    tests = [ratio(values[mine], values[theirs], by_turns=True) for mine, theirs in pairs]
+    return _by_record_id([record for record, _ in ranked], told_apart(pairs, tests, even=1.0))
 
 
 def _largest_set(items: Sequence[Item], fit: Callable[[Item, Item], bool]) -> list[Item]:
-    """Of items that all fit one another; each joins the first set that it fits."""
+    """A set of items that all fit one another, the largest found; each item joins the first set that it fits."""
     sets: list[list[Item]] = []
     for item in items:
-        fitting = next((some for some in sets if all(fit(one, item) for one in some)), None)
+        fitting = next((members for members in sets if all(fit(member, item) for member in members)), None)
         if fitting is None:
             sets.append([item])
         else:
@@ -301,45 +332,47 @@ def _largest_set(items: Sequence[Item], fit: Callable[[Item, Item], bool]) -> li
     return max(sets, key=len, default=[])
 
 
-def _named(entries: Sequence[Record], beats: Sequence[tuple[int, int]]) -> dict[str, tuple[int, Range]]:
-    """Nothing where there is nobody to be ranked against."""
-    if len(entries) < 2:
+def _by_record_id(records: Sequence[Record], beats: Sequence[tuple[int, int]]) -> dict[str, tuple[int, RankRange]]:
+    """Empty where there are fewer than two cells to rank."""
+    if len(records) < 2:
         return {}
-    ranges = rank_ranges(len(entries), beats)
-    return {entry.record_id: (len(entries), rank) for entry, rank in zip(entries, ranges, strict=True)}
+    ranges = rank_ranges(len(records), beats)
+    return {record.record_id: (len(records), rank) for record, rank in zip(records, ranges, strict=True)}
 
 
-def over_seeds(entries: Sequence[Record], split: str, beside: Mapping[str, Comparison]) -> list[OverSeeds]:
-    """A line for every model and backend on a device that has cells of more than one seed, trained with the same settings on
-    the same data."""
+def seed_spreads(records: Sequence[Record], split: str, comparisons: Mapping[str, Comparison]) -> list[SeedSpread]:
+    """One for each model, backend and device with cells of more than one seed, trained with the same settings on the same
+    data."""
     groups: dict[tuple[str, ...], list[Record]] = {}
-    for entry in entries:
-        if accuracy_stands(entry) and accuracy_of(entry, split):
-            groups.setdefault((entry.model, entry.label, entry.device, trained_as(entry)), []).append(entry)
-    return [_over_seeds(group, split, beside) for group in groups.values() if len(group) > 1]
+    for record in records:
+        if has_valid_accuracy(record) and accuracy_of(record, split):
+            cell = (record.model, record.label, record.device, training_settings(record))
+            groups.setdefault(cell, []).append(record)
+    return [_seed_spread(group, split, comparisons) for group in groups.values() if len(group) > 1]
 
 
-def _over_seeds(entries: Sequence[Record], split: str, beside: Mapping[str, Comparison]) -> OverSeeds:
+def _seed_spread(records: Sequence[Record], split: str, comparisons: Mapping[str, Comparison]) -> SeedSpread:
     values, points = [], []
-    entries = sorted(entries, key=lambda entry: entry.seed)
-    for entry in entries:
-        part = accuracy_of(entry, split)
+    records = sorted(records, key=lambda record: record.seed)
+    for record in records:
+        part = accuracy_of(record, split)
         assert part is not None
         values.append(part.metrics[part.primary].value)
-        one = beside[entry.record_id].differences.get(part.primary)
-        points += [one.value] if one else []
-    return OverSeeds(
-        entries[0].model,
-        entries[0].label,
-        entries[0].device,
-        tuple(entry.seed for entry in entries),
-        _three(values),
+        test = comparisons[record.record_id].differences.get(part.primary)
+        points += [test.value] if test else []
+    reasons = [comparisons[record.record_id].why_incomparable for record in records]
+    return SeedSpread(
+        records[0].model,
+        records[0].label,
+        records[0].device,
+        tuple(record.seed for record in records),
+        _low_median_high(values),
         statistics.stdev(values),
-        _three(points) if len(points) == len(entries) else None,
-        statistics.stdev(points) if len(points) == len(entries) else None,
-        next((why for entry in entries if (why := beside[entry.record_id].why_incomparable)), ""),
+        _low_median_high(points) if len(points) == len(records) else None,
+        statistics.stdev(points) if len(points) == len(records) else None,
+        next(filter(None, reasons), ""),
     )
 
 
-def _three(values: Sequence[float]) -> tuple[float, float, float]:
+def _low_median_high(values: Sequence[float]) -> tuple[float, float, float]:
     return min(values), statistics.median(values), max(values)

@@ -16,11 +16,11 @@ from harness.records import store
 from harness.records.schema import Record
 from harness.records.scores import ScoreStore
 from harness.report import columns
-from harness.report.boards import Board, boards, latest
-from harness.report.comparability import accuracy_stands, data_of, is_sample, is_whole
+from harness.report.boards import Board, latest, make_boards
+from harness.report.comparability import data_of, has_valid_accuracy, is_sample, is_whole
 from harness.report.compare import Comparison
-from harness.report.missing import asked_of, in_words, lacking
-from harness.report.speed_ratios import TURNS
+from harness.report.missing import describe, missing_cells, requested_cells
+from harness.report.speed_ratios import INTERLEAVED
 
 KINDS = {"AMX": "amx_int8", "AVX-512 VNNI": "avx512_vnni", "AVX-VNNI": "avx_vnni", "AVX2": "avx2", "Arm I8MM": "i8mm"}
 """Kinds of processor by the instruction set that decides how it runs INT8 products, the newest first."""
@@ -57,9 +57,9 @@ def coverage(records: Iterable[Record], suites: Path) -> str:
     lines += ["", "## Asked for by a suite, without a record", ""]
     for file in sorted(suites.glob("*.toml")):
         own = [record for record in records if record.suite == file.stem]
-        asked = asked_of(file, own)
-        if file.stem != "sample" and (missing := lacking(asked, own)):
-            lines.append(f"- `{file.stem}`: {'; '.join(in_words(missing, asked)) if own else 'all of it'}")
+        requested = requested_cells(file, own)
+        if file.stem != "sample" and (missing := missing_cells(requested, own)):
+            lines.append(f"- `{file.stem}`: {'; '.join(describe(missing, requested)) if own else 'all of it'}")
     return "\n".join(lines) + "\n"
 
 
@@ -83,7 +83,7 @@ def _cell(records: Sequence[Record]) -> str:
 
 
 def _counts(backend: str, records: Sequence[Record]) -> str:
-    accurate = [record for record in records if accuracy_stands(record) and is_whole(record)]
+    accurate = [record for record in records if has_valid_accuracy(record) and is_whole(record)]
     interleaved = [record for record in accurate if record.turns]
     lost = Counter(reason for record in records if (reason := _why_lost(record)))
     timed = len(accurate) - sum(_why_lost(record) != "" for record in accurate)
@@ -94,19 +94,19 @@ def _counts(backend: str, records: Sequence[Record]) -> str:
 def _why_lost(record: Record) -> str:
     """Why a record has no accuracy or no speed that counts; nothing where it has both."""
     rules = ", ".join(dict.fromkeys(finding.rule for finding in record.findings))
-    if not accuracy_stands(record):
+    if not has_valid_accuracy(record):
         return record.reason or rules or record.status
     if not is_whole(record):
         return "a part of the split"
     if not record.speed:
         return columns.why_untimed(record) or "not timed"
-    return rules if any(columns.in_doubt(record, speed) for speed in record.speed) else ""
+    return rules if any(columns.is_speed_invalid(record, speed) for speed in record.speed) else ""
 
 
 def result(board: Board) -> str:
     """The three fastest cells of a board against their baseline, as Markdown: the conditions, then a line a cell."""
-    compared = [row for row in board.rows if row.beside.differences and row.beside.base][:3]
-    if not compared or (base := compared[0].beside.base) is None:
+    compared = [row for row in board.rows if row.comparison.differences and row.comparison.base][:3]
+    if not compared or (base := compared[0].comparison.base) is None:
         raise ValueError(f"{board.suite}: no cell is compared with a baseline")
     figure = next(part for part in base.accuracy if part.split == board.split).metrics[board.primary]
     files = sorted({f"`results/{row.record.suite}/{row.record.run_id}.jsonl`" for row in compared})
@@ -119,9 +119,9 @@ def result(board: Board) -> str:
     lines = [head]
     for row in compared:
         words = [
-            *_times(row.beside, f"`{base.label}`"),
+            *_times(row.comparison, f"`{base.label}`"),
             *_times(board.engines.get(row.record.record_id), "its own engine in floating point"),
-            f"{board.primary} {_interval(row.beside.differences[board.primary], '+.2f')} points",
+            f"{board.primary} {_interval(row.comparison.differences[board.primary], '+.2f')} points",
         ]
         lines.append(f"- `{row.record.label}`: {', '.join(words)}")
     return "\n".join(lines)
@@ -134,7 +134,7 @@ def _interval(figure: PairedTest, form: str) -> str:
 
 def _times(comparison: Comparison | None, other: str) -> list[str]:
     """How many times as fast as the other; nothing of figures that were not measured together."""
-    if comparison is None or comparison.speed_up is None or comparison.speed_up[0] != TURNS:
+    if comparison is None or comparison.speed_up is None or comparison.speed_up[0] != INTERLEAVED:
         return []
     return [f"{_interval(comparison.ratios[comparison.speed_up], '.2f')} times as fast as {other}"]
 
@@ -145,13 +145,13 @@ MARKED = re.compile(r"(<!-- result of ([\w.-]+) -->\n).*?(\n<!-- end of result -
 
 def write(top: Path) -> None:
     """Write the coverage page and README.md's result from the records of a checkout."""
-    entries = list(store.read(top / "results"))
-    shown = [record for record in latest(record for _, record in entries) if not is_sample(record)]
+    read = list(store.read(top / "results"))
+    shown = [record for record in latest(record for _, record in read) if not is_sample(record)]
     (top / "docs" / "coverage.md").write_text(coverage(shown, top / "suites"), encoding="utf-8")
 
     def with_result(marked: re.Match[str]) -> str:
         own = [record for record in shown if record.suite == marked[2]]
-        return marked[1] + result(boards(own, ScoreStore(entries))[0]) + marked[3]
+        return marked[1] + result(make_boards(own, ScoreStore(read))[0]) + marked[3]
 
     readme = top / "README.md"
     readme.write_text(MARKED.sub(with_result, readme.read_text(encoding="utf-8")), encoding="utf-8")

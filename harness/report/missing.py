@@ -1,75 +1,77 @@
-"""What a suite asks for that no record is of: a board that says nothing of it would pass for the whole."""
+"""The cells that a suite asks for and that have no record. Without them a board would look complete."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from harness.errors import SuiteError
 from harness.records.schema import Record
 from harness.report.comparability import is_whole
 from harness.suite.load import load_suite
 
-Asked = tuple[str, int, str, str]
-"""task, seed, model, backend's label"""
+
+class RequestedCell(NamedTuple):
+    task: str
+    seed: int
+    model: str
+    label: str
 
 
-def asked_of(file: Path, entries: Iterable[Record]) -> list[Asked]:
-    """The cells that a suite file asks for; none of one that this version does not take, since old records outlive it. entries:
-    the suite's own, which say of a loaded model whether ranges came with it."""
+def requested_cells(file: Path, records: Iterable[Record]) -> list[RequestedCell]:
+    """The cells that a suite file asks for; none of a file that this version rejects, because records outlive their suite.
+    records: the suite's own; they say whether a loaded model brought ranges."""
     try:
         suite = load_suite(str(file))
     except SuiteError:
         return []
-    loaded = [entry for entry in entries if entry.checkpoint and entry.checkpoint.recipe == "load"]
-    with_ranges = {entry.model for entry in loaded if entry.checkpoint and entry.checkpoint.scheme}
+    loaded = [record for record in records if record.checkpoint and record.checkpoint.recipe == "load"]
+    with_ranges = {record.model for record in loaded if record.checkpoint and record.checkpoint.scheme}
     with_ranges |= {name for name, model in suite.models.items() if model.recipe == "qat"}
-    found: dict[Asked, None] = {}
+    cells: dict[RequestedCell, None] = {}
     for task in suite.tasks:
         for seed in suite.seeds:
-            for name in suite.models:
-                for label, entry in zip(suite.labels, suite.backends, strict=True):
-                    # entries that differ by a scheme are one to ranges that are there already
-                    brought = name in with_ranges and entry.scheme is not None
-                    found[(task, seed, name, (entry.label or entry.name) if brought else label)] = None
-    return list(found)
+            for model in suite.models:
+                for label, backend in zip(suite.labels, suite.backends, strict=True):
+                    # a model's own ranges replace the scheme: backends that differ only in it make one cell
+                    own_ranges = model in with_ranges and backend.scheme is not None
+                    shown = (backend.label or backend.name) if own_ranges else label
+                    cells[RequestedCell(task, seed, model, shown)] = None
+    return list(cells)
 
 
-def cell_of(entry: Record) -> Asked:
-    return entry.task, entry.seed, entry.model, entry.label
+def missing_cells(requested: Iterable[RequestedCell], records: Iterable[Record]) -> list[RequestedCell]:
+    """Those without a record. A record that says why a cell was skipped counts; one of a part of the evaluation set does not."""
+    recorded = {(record.task, record.seed, record.model, record.label) for record in records if is_whole(record)}
+    return [cell for cell in requested if cell not in recorded]
 
 
-def lacking(asked: Iterable[Asked], entries: Iterable[Record]) -> list[Asked]:
-    """Those that no record is of; one that says why a cell was skipped is one, one of a part of the evaluation set is not."""
-    had = {cell_of(entry) for entry in entries if is_whole(entry)}
-    return [one for one in asked if one not in had]
-
-
-def in_words(gone: Collection[Asked], asked: Sequence[Asked]) -> list[str]:
-    """A line for each set of cells that tasks and seeds lack alike: `glue/cola (seeds 43, 44)` alone means all of them."""
-    seeds = {seed for _, seed, *_ in asked}
-    found: dict[str, dict[str, list[int]]] = {}
-    for task, seed in dict.fromkeys((task, seed) for task, seed, *_ in asked):
-        pairs = [(model, label) for *place, model, label in asked if place == [task, seed]]
-        left = [pair for pair in pairs if (task, seed, *pair) in gone]
-        if not left:
-            continue
-        what = "" if left == pairs else _pairs(left, pairs)
-        found.setdefault(what, {}).setdefault(task, []).append(seed)
-    lines = []
-    for what, tasks in found.items():
+def describe(missing: Collection[RequestedCell], requested: Sequence[RequestedCell]) -> list[str]:
+    """A line for each set of cells that tasks and seeds miss alike. A task without cells, `glue/cola (seeds 43, 44)`, misses
+    all of them."""
+    seeds = {cell.seed for cell in requested}
+    lines: dict[str, dict[str, list[int]]] = {}
+    for task, seed in dict.fromkeys((cell.task, cell.seed) for cell in requested):
+        cells = [cell for cell in requested if (cell.task, cell.seed) == (task, seed)]
+        absent = [cell for cell in cells if cell in missing]
+        if absent:
+            what = "" if absent == cells else _models_and_labels(absent, cells)
+            lines.setdefault(what, {}).setdefault(task, []).append(seed)
+    described = []
+    for what, tasks in lines.items():
         where = ", ".join(
-            f"{task} (seed{'s' if of[1:] else ''} {', '.join(map(str, of))})" if len(seeds) > 1 else task
-            for task, of in tasks.items()
+            f"{task} (seed{'s' if numbers[1:] else ''} {', '.join(map(str, numbers))})" if len(seeds) > 1 else task
+            for task, numbers in tasks.items()
         )
-        lines.append(f"{where}: {what}" if what else where)
-    return lines
+        described.append(f"{where}: {what}" if what else where)
+    return described
 
 
-def _pairs(left: Sequence[tuple[str, str]], pairs: Sequence[tuple[str, str]]) -> str:
+def _models_and_labels(absent: Sequence[RequestedCell], cells: Sequence[RequestedCell]) -> str:
     words = []
-    for model in dict.fromkeys(model for model, _ in left):
-        mine = [label for name, label in left if name == model]
-        whole = mine == [label for name, label in pairs if name == model]
-        words.append(f"all of {model}" if whole else f"{', '.join(mine)} of {model}")
+    for model in dict.fromkeys(cell.model for cell in absent):
+        labels = [cell.label for cell in absent if cell.model == model]
+        is_all = labels == [cell.label for cell in cells if cell.model == model]
+        words.append(f"all of {model}" if is_all else f"{', '.join(labels)} of {model}")
     return "; ".join(words)

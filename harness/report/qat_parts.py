@@ -1,6 +1,9 @@
-"""What training with quantizers did, in parts: more training of the weights, and rounding. A trained model has had its parent's
-steps and its own; its row of the same weights without quantizers (on the baseline backend) tells the two apart. Comparison them, as
-the control, a model that was only trained on from the same parent."""
+"""What quantization-aware training did, in two parts: the further training of the weights, and the rounding.
+
+A QAT model has had its parent's training steps and its own. Its weights are also evaluated without quantizers, on the baseline
+backend; that row separates the two parts. The control is a model that was trained further from the same parent without
+quantizers.
+"""
 
 from __future__ import annotations
 
@@ -10,84 +13,98 @@ from dataclasses import dataclass
 from harness.measure.paired import PairedTest
 from harness.records.schema import Record
 from harness.records.scores import ScoreStore
-from harness.report.comparability import accuracy_stands, why_incomparable
+from harness.report.comparability import has_valid_accuracy, why_incomparable
 from harness.report.compare import Comparison, accuracy_of, ancestor_of, compare_metrics
 
 
 @dataclass(frozen=True)
-class Trained:
-    """Differences of the primary metric, in points, each paired over the same examples, with uncorrected intervals; None where a
-    row is not there. posted: the parent's same scheme on the same backend after training, less the parent. whole: the trained
-    model's, less the parent: the sum of `training` (its weights without quantizers, less the parent) and `rounding` (with them,
-    less without). scheme: empty for a control, which has no quantizers: all of it is training."""
+class QatParts:
+    """Differences of the primary metric in points, each paired over the same examples, with uncorrected intervals. None where
+    a row is missing.
+
+    scheme: empty for a control, which has no quantizers: its whole difference is training.
+    parent_ptq: the parent quantized after training, with the same scheme and backend, less the parent.
+    total: the QAT model less the parent. It is the sum of the next two.
+    training: the QAT model's weights without quantizers, less the parent.
+    rounding: the QAT model with its quantizers, less without.
+    """
 
     model: str
     seed: int
     label: str
     scheme: str
-    posted: PairedTest | None
-    whole: PairedTest
+    parent_ptq: PairedTest | None
+    total: PairedTest
     training: PairedTest | None
     rounding: PairedTest | None
 
 
-def in_parts(
-    entries: Sequence[Record], split: str, beside: Mapping[str, Comparison], stored: ScoreStore
-) -> list[Trained]:
-    """A line for each cell of a model that was trained with quantizers, with them, by seed."""
-    found = []
-    for entry in sorted(entries, key=lambda one: (one.model, one.label, one.seed)):
-        part = accuracy_of(entry, split)
-        whole = beside[entry.record_id].differences.get(part.primary) if part else None
-        trained = entry.checkpoint is not None and entry.checkpoint.recipe == "qat" and accuracy_stands(entry)
-        if not (trained and entry.scheme and part and whole):
+def qat_parts(
+    records: Sequence[Record], split: str, comparisons: Mapping[str, Comparison], stored: ScoreStore
+) -> list[QatParts]:
+    """One for each quantized cell of a QAT model; then, if there are any, one for each control."""
+    parts = []
+    for record in sorted(records, key=lambda record: (record.model, record.label, record.seed)):
+        accuracy = accuracy_of(record, split)
+        total = comparisons[record.record_id].differences.get(accuracy.primary) if accuracy else None
+        is_qat = record.checkpoint is not None and record.checkpoint.recipe == "qat" and has_valid_accuracy(record)
+        if not (is_qat and record.scheme and accuracy and total):
             continue
-        same = [one for one in entries if (one.seed, one.task) == (entry.seed, entry.task) and accuracy_stands(one)]
-        same.sort(key=lambda one: one.device != entry.device)
-        folded = [one for one in same if one.baseline and one.model == entry.model]
-        plain = next((one for one in folded if not why_incomparable(entry, one)), None)
-        posted = next(
-            (
-                one
-                for one in same
-                if (one.model, one.backend, one.scheme) == (ancestor_of(entry), entry.backend, entry.scheme)
-            ),
-            None,
-        )
-        theirs = accuracy_of(plain, split) if plain else None
+        unquantized, ptq = _unquantized_and_ptq(record, records)
+        theirs = accuracy_of(unquantized, split) if unquantized else None
         rounding = (
-            compare_metrics(part, theirs, stored.scores(entry, split), stored.scores(plain, split)).get(part.primary)
-            if plain and theirs
-            else None
+            compare_metrics(accuracy, theirs, stored.scores(record, split), stored.scores(unquantized, split))
+            if unquantized and theirs
+            else {}
         )
-        found.append(
-            Trained(
-                *(entry.model, entry.seed, entry.label, entry.scheme),
-                posted=beside[posted.record_id].differences.get(part.primary) if posted else None,
-                whole=whole,
-                training=beside[plain.record_id].differences.get(part.primary) if plain else None,
-                rounding=rounding,
+        parts.append(
+            QatParts(
+                *(record.model, record.seed, record.label, record.scheme),
+                parent_ptq=comparisons[ptq.record_id].differences.get(accuracy.primary) if ptq else None,
+                total=total,
+                training=comparisons[unquantized.record_id].differences.get(accuracy.primary) if unquantized else None,
+                rounding=rounding.get(accuracy.primary),
             )
         )
-    return [*found, *_controls(entries, split, stored)] if found else []
+    return [*parts, *_controls(records, split, stored)] if parts else []
 
 
-def _controls(entries: Sequence[Record], split: str, stored: ScoreStore) -> Iterator[Trained]:
-    """Models that were trained on from another of the table by fine-tuning: their rows on the baseline backend."""
-    plain = [one for one in entries if one.baseline and one.checkpoint and accuracy_stands(one)]
-    for entry in sorted(plain, key=lambda one: (one.model, one.seed)):
-        spec = entry.settings.get("checkpoint") or {}
+def _unquantized_and_ptq(record: Record, records: Sequence[Record]) -> tuple[Record | None, Record | None]:
+    """Of a QAT cell: the row of the same weights without quantizers, and that of its parent quantized after training; on the
+    same device where there is one."""
+    candidates = [
+        other
+        for other in records
+        if (other.seed, other.task) == (record.seed, record.task) and has_valid_accuracy(other)
+    ]
+    candidates.sort(key=lambda other: other.device != record.device)
+    unquantized = (
+        other
+        for other in candidates
+        if other.baseline and other.model == record.model and not why_incomparable(record, other)
+    )
+    wanted = (ancestor_of(record), record.backend, record.scheme)
+    ptq = (other for other in candidates if (other.model, other.backend, other.scheme) == wanted)
+    return next(unquantized, None), next(ptq, None)
+
+
+def _controls(records: Sequence[Record], split: str, stored: ScoreStore) -> Iterator[QatParts]:
+    """Models that were fine-tuned further from another model of the board: their rows on the baseline backend."""
+    baselines = [other for other in records if other.baseline and other.checkpoint and has_valid_accuracy(other)]
+    for record in sorted(baselines, key=lambda record: (record.model, record.seed)):
+        spec = record.settings.get("checkpoint") or {}
         parent = (spec.get("parent") or {}).get("model") if spec.get("recipe") == "finetune" else None
+        wanted = (parent, record.seed, record.task, record.device)
         base = next(
             (
-                one
-                for one in plain
-                if (one.model, one.seed, one.task, one.device) == (parent, entry.seed, entry.task, entry.device)
-                and not why_incomparable(entry, one)
+                other
+                for other in baselines
+                if (other.model, other.seed, other.task, other.device) == wanted and not why_incomparable(record, other)
             ),
             None,
         )
-        part, theirs = accuracy_of(entry, split), accuracy_of(base, split) if base else None
+        part, theirs = accuracy_of(record, split), accuracy_of(base, split) if base else None
         if base and part and theirs:
-            whole = compare_metrics(part, theirs, stored.scores(entry, split), stored.scores(base, split))[part.primary]
-            yield Trained(entry.model, entry.seed, entry.label, "", None, whole, whole, None)
+            tests = compare_metrics(part, theirs, stored.scores(record, split), stored.scores(base, split))
+            total = tests[part.primary]
+            yield QatParts(record.model, record.seed, record.label, "", None, total, total, None)

@@ -13,7 +13,7 @@ import pytest
 from harness.records import store
 from harness.report.site import render
 from tests.records.records import make_record
-from tests.report.test_glue_average import METRICS, entry
+from tests.report.test_macro_average import METRICS, glue_record
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = (
@@ -78,7 +78,9 @@ def test_the_table_sorts_and_fits(tmp_path: Path, width: int) -> None:
 def test_a_page_with_a_macro_average_sorts_every_table(tmp_path: Path) -> None:
     for task in METRICS:
         for label, seed in (("a", 1), ("b", 2)):
-            store.append(tmp_path / "results" / "run.jsonl", entry(task, seed=seed).model_copy(update={"label": label}))
+            store.append(
+                tmp_path / "results" / "run.jsonl", glue_record(task, seed=seed).model_copy(update={"label": label})
+            )
     found = probe(render(tmp_path / "results", tmp_path / "site").parent, "suite-glue.html", "seed", 1280)
     assert sorted(found["before"]) == ["a", "b"]
     assert found["down"] == ["b", "a"]

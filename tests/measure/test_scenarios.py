@@ -280,7 +280,7 @@ UNSTEADY, TOO_FEW = "not steady within 20 s", "cut off after 3 windows, too few 
 def test_an_engine_without_numbers_is_found() -> None:
     """Its examples count as wrong: without this a figure would stand that nothing explains."""
     from harness.measure.validity import unanswered
-    from harness.report.comparability import accuracy_stands
+    from harness.report.comparability import has_valid_accuracy
     from tests.records.records import make_record
 
     splits = [
@@ -290,8 +290,8 @@ def test_an_engine_without_numbers_is_found() -> None:
     (one,) = unanswered(splits)
     assert (one.rule, one.measured) == ("no_answer", "for 3 of 1,200 examples, which count as wrong")
     assert one.what.startswith("validation_mismatched: ")
-    assert accuracy_stands(make_record())
-    assert not accuracy_stands(make_record(status="invalid", reason=one.what, findings=[one]))
+    assert has_valid_accuracy(make_record())
+    assert not has_valid_accuracy(make_record(status="invalid", reason=one.what, findings=[one]))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from harness.errors import RecordError
 from harness.records import store
 from harness.records.schema import Record
-from harness.report.boards import boards
+from harness.report.boards import make_boards
 
 HERE = Path(__file__).parent
 FIELDS = HERE.parents[1] / "docs" / "record.md"
@@ -29,7 +29,7 @@ def test_a_record_of_the_first_schema_is_read_whole(tmp_path: Path) -> None:
     (tmp_path / "run.jsonl").write_text(json.dumps(old()) + "\n")
     ((_, entry),) = store.read(tmp_path)
     assert holds(json.loads(entry.model_dump_json()), old())
-    (board,) = boards([entry])
+    (board,) = make_boards([entry])
     assert board.rows[0].record.label == "onnxruntime_int8"
 
 

@@ -56,10 +56,10 @@ def add(
     if qps:
         fields["speed"] = [with_rounds(one, qps) for one in make_record().speed if one.scenario == "offline"]
     if turns:
-        fields["turns"] = [turns if isinstance(turns, Turns) else in_turns(turns)]
-    entry = make_record(key=key, **(fields | changes))
-    store.append(folder / "run.jsonl", entry)
-    return entry
+        fields["turns"] = [turns if isinstance(turns, Turns) else interleaved(turns)]
+    record = make_record(key=key, **(fields | changes))
+    store.append(folder / "run.jsonl", record)
+    return record
 
 
 def with_rounds(speed: Any, qps: tuple[float, ...], hour: int = 0) -> Any:
@@ -72,7 +72,7 @@ def with_rounds(speed: Any, qps: tuple[float, ...], hour: int = 0) -> Any:
     return speed.model_copy(update={"rounds": rounds, "qps": Figure(value=float(np.mean(qps)))})
 
 
-def in_turns(seconds: tuple[float, ...], **changes: Any) -> Turns:
+def interleaved(seconds: tuple[float, ...], **changes: Any) -> Turns:
     part: dict[str, Any] = {"load": "real", "batch_size": 16, "sequence_length": 384}
     rounds: dict[str, Any] = {
         "work": "one",

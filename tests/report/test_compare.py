@@ -1,4 +1,4 @@
-"""Cells beside their baselines, ranked, and over seeds: from records and the scores beside them."""
+"""Cells compared with their baselines, ranked, and over seeds: from records and their stored scores."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from harness.records.scores import ScoreStore
 from harness.report import boards, columns
 from harness.report.compare import Comparison, baseline_of, compare_board
 from harness.report.site import render
-from harness.report.speed_ratios import speed_ratios, took_turns
+from harness.report.speed_ratios import rounds_alternate, speed_ratios
 from harness.suite.train import TrainSettings
 from tests.records.records import make_record
 from tests.report.stored_scores import add, answers, with_rounds
@@ -27,9 +27,9 @@ FAST, SLOW = (100.0, 101.0, 99.0, 100.5, 99.5), (50.0, 50.4, 49.5, 50.2, 49.7)
 
 def compared(folder: Path) -> dict[str, Comparison]:
     found = list(store.read(folder))
-    entries = [entry for _, entry in found]
-    beside = compare_board(entries, "validation", ScoreStore(found))
-    return {entry.key: beside[entry.record_id] for entry in entries}
+    records = [record for _, record in found]
+    comparisons = compare_board(records, "validation", ScoreStore(found))
+    return {record.key: comparisons[record.record_id] for record in records}
 
 
 def test_each_cell_is_tested_against_its_baseline_and_corrected_over_the_table(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_int8_is_also_compared_with_its_own_engine_in_floating_point(tmp_path: P
     add(tmp_path, "other", answers(300, 22), seed=2, backend="onnxruntime_int8", flops=products(0.9))
     add(tmp_path, "own", answers(300, 22), backend="torch_int8", label="own", flops=products(0.9))
     read = list(store.read(tmp_path))
-    (board,) = boards.boards([entry for _, entry in read], ScoreStore(read))
+    (board,) = boards.make_boards([record for _, record in read], ScoreStore(read))
     found = {name.removeprefix("run-"): one for name, one in board.engines.items()}
     assert set(found) == {
         "int8"
@@ -152,7 +152,9 @@ def test_int8_is_also_compared_with_its_own_engine_in_floating_point(tmp_path: P
     out = tmp_path / "site"
     render(tmp_path, out)
     page = (out / "cell-run-int8.html").read_text()
-    assert page.index("Against its baseline") < page.index("the same engine in floating point") < page.index("1.25×")
+    assert (
+        page.index("Compared with its baseline") < page.index("the same engine in floating point") < page.index("1.25×")
+    )
     assert "the same engine in floating point" not in (out / "cell-run-ort.html").read_text()
 
 
@@ -182,19 +184,19 @@ def test_rounds_belong_together_only_where_they_took_turns() -> None:
     """A drift cancels between the n-th rounds of both alone: else their scatter is no pair's."""
     (plain,) = (one for one in make_record().speed if (one.scenario, one.load) == ("offline", "real"))
     mine = make_record(key="a"), with_rounds(plain, FAST)
-    assert took_turns(mine, (make_record(key="b"), with_rounds(plain, SLOW)))
+    assert rounds_alternate(mine, (make_record(key="b"), with_rounds(plain, SLOW)))
     kept = with_rounds(plain, SLOW, hour=1)
-    assert not took_turns(mine, (make_record(key="b"), kept))
+    assert not rounds_alternate(mine, (make_record(key="b"), kept))
     for changes in ({"seed": 2}, {"run_id": "other"}, {"task": "glue/cola"}):
-        assert not took_turns(mine, (make_record(key="b", **changes), with_rounds(plain, SLOW)))
+        assert not rounds_alternate(mine, (make_record(key="b", **changes), with_rounds(plain, SLOW)))
     assert all(one.run_id == "" for one in mine[1].rounds)
     *first, last = mine[1].rounds
     resumed = plain.model_copy(
         update={"rounds": [*first, last.model_copy(update={"run_id": "after the first was killed"})]}
     )
-    assert not took_turns(mine, (make_record(key="b"), resumed))
+    assert not rounds_alternate(mine, (make_record(key="b"), resumed))
     older = [one.model_copy(update={"started": ""}) for one in mine[1].rounds]
-    assert not took_turns(mine, (make_record(key="b"), plain.model_copy(update={"rounds": older})))
+    assert not rounds_alternate(mine, (make_record(key="b"), plain.model_copy(update={"rounds": older})))
 
 
 def test_a_rate_that_one_round_did_not_find_makes_no_pair_of_other_rounds() -> None:
@@ -248,8 +250,8 @@ def test_the_baseline_of_a_descendant_is_its_ancestors() -> None:
     folded = make_record(key="folded", model="bert-qat", baseline=True, settings={"limit": None, "ancestor": "bert"})
     int8 = make_record(key="int8", model="bert-qat", settings={"limit": None, "ancestor": "bert"})
     alone = make_record(key="alone", model="else")
-    entries = [fp32, other, folded, int8, alone]
-    assert [baseline_of(entry, entries) for entry in entries] == [fp32, other, fp32, fp32, None]
+    records = [fp32, other, folded, int8, alone]
+    assert [baseline_of(record, records) for record in records] == [fp32, other, fp32, fp32, None]
 
 
 def test_seeds_have_a_spread_of_their_own(tmp_path: Path) -> None:
@@ -257,7 +259,7 @@ def test_seeds_have_a_spread_of_their_own(tmp_path: Path) -> None:
         add(tmp_path, f"fp32-{seed}", answers(300, 20), baseline=True, seed=seed, label="fp32")
         add(tmp_path, f"int8-{seed}", answers(300, wrong), seed=seed, label="int8")
     found = list(store.read(tmp_path))
-    (board,) = boards.boards([entry for _, entry in found], ScoreStore(found))
+    (board,) = boards.make_boards([record for _, record in found], ScoreStore(found))
     line = next(one for one in board.seeds if one.label == "int8")
     assert line.seeds == (1, 2, 3)
     assert line.values == pytest.approx((100 * 274 / 300, 100 * 277 / 300, 100 * 280 / 300))
@@ -282,7 +284,7 @@ def test_a_spread_is_of_seeds_alone(tmp_path: Path) -> None:
         add(tmp_path, f"cpu-{seed}", answers(300, 20), label="fp32", **made(seed, **changes))
         add(tmp_path, f"cuda-{seed}", answers(300, 20), label="fp32", device="cuda", **made(seed, **changes))
     found = list(store.read(tmp_path))
-    (board,) = boards.boards([entry for _, entry in found], ScoreStore(found))
+    (board,) = boards.make_boards([record for _, record in found], ScoreStore(found))
     assert [(line.device, line.seeds) for line in board.seeds] == [("cpu", (1, 2)), ("cuda", (1, 2))]
 
 
@@ -292,14 +294,14 @@ def test_a_baseline_is_of_the_same_device_where_there_is_one() -> None:
 
     bases = [cell(device, device, baseline=True) for device in ("cpu", "cuda")]
     int8 = cell("int8", "cuda", label="int8")
-    assert [baseline_of(entry, [*bases, int8]) for entry in (*bases, int8)] == [*bases, bases[1]]
+    assert [baseline_of(record, [*bases, int8]) for record in (*bases, int8)] == [*bases, bases[1]]
     assert baseline_of(int8, [bases[0], int8]) == bases[0]
 
 
 def test_one_seed_has_no_spread(tmp_path: Path) -> None:
     add(tmp_path, "fp32", answers(300, 20), baseline=True)
     found = list(store.read(tmp_path))
-    (board,) = boards.boards([entry for _, entry in found], ScoreStore(found))
+    (board,) = boards.make_boards([record for _, record in found], ScoreStore(found))
     assert board.seeds == ()
 
 
@@ -312,7 +314,7 @@ def test_pages_show_difference_rank_and_speed_up(tmp_path: Path) -> None:
     for shown in ("-13.33", "p &lt; 0.001", "below 99%", "2.00×", ">2<br>", ">1<br>"):
         assert shown in row
     page = (site / boards.page_name(bad)).read_text()
-    assert "Against its baseline" in page
+    assert "Compared with its baseline" in page
     assert "McNemar" in page
     assert 'href="cell-run-fp32.html"' in page
 
@@ -331,7 +333,7 @@ def test_a_seed_without_speed_says_why_and_is_not_left_out_as_invalid(tmp_path: 
         results, "noisy", answers(300, 20), status="invalid", reason="noisy", findings=[finding("noisy")], qps=FAST
     )
     render(results, tmp_path / "site")
-    assert f"Left out, because a rule of validity fails: {spoilt.label} of" in (site / "suite-squad.html").read_text()
+    assert f"Left out, because a validity rule fails: {spoilt.label} of" in (site / "suite-squad.html").read_text()
 
 
 def test_a_missing_scores_file_leaves_a_difference_without_a_test(tmp_path: Path) -> None:
@@ -353,15 +355,15 @@ def test_a_broken_scores_file_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["../scores/run-a.npz", "/etc/passwd", "scores/../../x.npz"])
 def test_a_record_cannot_point_out_of_its_folder(tmp_path: Path, name: str) -> None:
-    entry = add(tmp_path, "a", answers(10, 1))
+    record = add(tmp_path, "a", answers(10, 1))
     stored = ScoreStore(store.read(tmp_path))
-    assert stored.path(entry, name) is None
-    assert stored.path(entry, "scores/run-a.npz") == tmp_path / "scores" / "run-a.npz"
+    assert stored.path(record, name) is None
+    assert stored.path(record, "scores/run-a.npz") == tmp_path / "scores" / "run-a.npz"
 
 
 def test_pickles_are_not_opened(tmp_path: Path) -> None:
-    entry = add(tmp_path, "a", answers(10, 1))
+    record = add(tmp_path, "a", answers(10, 1))
     content = {"validation/id": np.array([{"a": 1}], dtype=object)}
     np.savez(tmp_path / "scores" / "run-a.npz", allow_pickle=True, **content)
     with pytest.raises(RecordError, match="not a scores file"):
-        ScoreStore(store.read(tmp_path)).scores(entry, "validation")
+        ScoreStore(store.read(tmp_path)).scores(record, "validation")

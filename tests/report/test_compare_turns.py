@@ -1,4 +1,4 @@
-"""Speed-ups from rounds in which cells ran the same batches by turns."""
+"""Speed-ups from interleaved rounds: cells that ran the same batches alternately."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from scipy import stats
 from harness.records import store
 from harness.records.schema import Finding, Flops
 from harness.records.scores import ScoreStore
-from harness.report.boards import boards
-from harness.report.columns import speed_up
+from harness.report.boards import make_boards
+from harness.report.columns import speed_up_value
 from harness.report.compare import Comparison, compare_board
 from harness.report.pairs import pair_up, rows, to_json
-from harness.report.speed_ratios import by_turns
+from harness.report.speed_ratios import interleaved_ratio
 from tests.records.records import make_record
-from tests.report.stored_scores import add, answers, in_turns
+from tests.report.stored_scores import add, answers, interleaved
 
 BASE, TWICE = (1.0, 1.5, 0.9, 1.2), (0.5, 0.76, 0.44, 0.61)
 """Seconds: the machine wanders by half, the ratio hardly."""
@@ -26,9 +26,9 @@ BASE, TWICE = (1.0, 1.5, 0.9, 1.2), (0.5, 0.76, 0.44, 0.61)
 
 def compared(folder: Path) -> dict[str, Comparison]:
     found = list(store.read(folder))
-    entries = [entry for _, entry in found]
-    beside = compare_board(entries, "validation", ScoreStore(found))
-    return {entry.key: beside[entry.record_id] for entry in entries}
+    records = [record for _, record in found]
+    comparisons = compare_board(records, "validation", ScoreStore(found))
+    return {record.key: comparisons[record.record_id] for record in records}
 
 
 def noisy() -> dict[str, Any]:
@@ -41,8 +41,8 @@ def test_the_speed_up_is_the_paired_t_interval_of_the_same_work(tmp_path: Path) 
     add(tmp_path, "fp32", answers(300, 20), baseline=True, qps=(10.0, 11.0), turns=BASE, **noisy())
     add(tmp_path, "int8", answers(300, 20), qps=(30.0, 33.0), turns=TWICE, **noisy())
     found = compared(tmp_path)["int8"]
-    assert found.speed_up == ("turns", "real", 16, "samples/s")
-    one = found.ratios["turns", "real", 16, "samples/s"]
+    assert found.speed_up == ("interleaved", "real", 16, "samples/s")
+    one = found.ratios["interleaved", "real", 16, "samples/s"]
     logs = [math.log(base / mine) for base, mine in zip(BASE, TWICE, strict=True)]
     test = stats.ttest_1samp(logs, 0.0)
     low, high = test.confidence_interval(0.95)
@@ -51,8 +51,8 @@ def test_the_speed_up_is_the_paired_t_interval_of_the_same_work(tmp_path: Path) 
     assert one.high == pytest.approx(math.exp(high))
     assert one.p == pytest.approx(test.pvalue)
     assert found.ratios["offline", "real", 16, "qps"].value == pytest.approx(3.0)
-    shown = speed_up(make_record(), found, found.speed_up)
-    assert shown.text == "2.00×" and shown.note == "batch 16; Holm p < 0.001, by turns"
+    shown = speed_up_value(make_record(), found, found.speed_up)
+    assert shown.text == "2.00×" and shown.note == "batch 16; Holm p < 0.001, interleaved"
 
 
 def test_what_ran_elsewhere_than_claimed_has_no_speed_up(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_what_ran_elsewhere_than_claimed_has_no_speed_up(tmp_path: Path) -> None
     wrong: dict[str, Any] = {"status": "invalid", "reason": "w", "findings": [elsewhere]}
     add(tmp_path, "int8", answers(300, 20), qps=(30.0, 33.0), turns=TWICE, **wrong)
     found = compared(tmp_path)["int8"]
-    assert found.speed_up is None and not any(load[0] == "turns" for load in found.ratios)
+    assert found.speed_up is None and not any(load[0] == "interleaved" for load in found.ratios)
 
 
 @pytest.mark.parametrize(
@@ -69,19 +69,19 @@ def test_what_ran_elsewhere_than_claimed_has_no_speed_up(tmp_path: Path) -> None
     [
         {"device": "cuda"},
         {"settings": {"limit": None, "measure": {"threads": 7}}},
-        {"turns": [in_turns(TWICE, work="another")]},
-        {"turns": [in_turns(TWICE, batches=3)]},
-        {"turns": [in_turns(TWICE, batch_size=32)]},
-        {"turns": [in_turns(TWICE, sequence_length=128)]},
-        {"turns": [in_turns(TWICE, load="fixed")]},
+        {"turns": [interleaved(TWICE, work="another")]},
+        {"turns": [interleaved(TWICE, batches=3)]},
+        {"turns": [interleaved(TWICE, batch_size=32)]},
+        {"turns": [interleaved(TWICE, sequence_length=128)]},
+        {"turns": [interleaved(TWICE, load="fixed")]},
     ],
 )
 def test_other_work_has_no_ratio(changes: dict[str, Any]) -> None:
-    base = make_record(key="fp32", turns=[in_turns(BASE)])
-    mine = make_record(key="int8", turns=[in_turns(TWICE)])
-    assert by_turns((mine, mine.turns[0]), base) is not None
-    other = make_record(**({"key": "int8", "turns": [in_turns(TWICE)]} | changes))
-    assert by_turns((other, other.turns[0]), base) is None
+    base = make_record(key="fp32", turns=[interleaved(BASE)])
+    mine = make_record(key="int8", turns=[interleaved(TWICE)])
+    assert interleaved_ratio((mine, mine.turns[0]), base) is not None
+    other = make_record(**({"key": "int8", "turns": [interleaved(TWICE)]} | changes))
+    assert interleaved_ratio((other, other.turns[0]), base) is None
 
 
 @pytest.mark.parametrize(
@@ -100,13 +100,13 @@ def test_disturbed_turns_are_not_tested(tmp_path: Path, what: dict[str, float], 
         ("int8", TWICE, (30.0, 33.0), {}),
     ):
         changed: dict[str, Any] = more
-        add(tmp_path, name, answers(300, 20), qps=qps, turns=in_turns(seconds, **what), **changed)
+        add(tmp_path, name, answers(300, 20), qps=qps, turns=interleaved(seconds, **what), **changed)
     found = compared(tmp_path)["int8"]
-    one = found.ratios["turns", "real", 16, "samples/s"]
+    one = found.ratios["interleaved", "real", 16, "samples/s"]
     assert one.p is None and one.low is None and said in one.method
     assert found.ratios["offline", "real", 16, "qps"].p is not None
-    assert found.speed_up == ("turns", "real", 16, "samples/s")
-    shown = speed_up(make_record(), found, found.speed_up)
+    assert found.speed_up == ("interleaved", "real", 16, "samples/s")
+    shown = speed_up_value(make_record(), found, found.speed_up)
     assert shown.text == "2.00×" and said in shown.note
 
 
@@ -117,20 +117,20 @@ def test_a_table_shows_what_quantization_did_apart_from_the_engine_and_single_sa
         ("plain", "onnxruntime_fp32", 0.0, 4.0, 0.6),
         ("int8", "onnxruntime_int8", 0.9, 2.0, 0.2),
     ):
-        turns = [in_turns((many, many)), in_turns((one, one), batch_size=1)]
+        turns = [interleaved((many, many)), interleaved((one, one), batch_size=1)]
         flops = Flops(sequence_length=384, total=10, encoder=9, head=1, int8_share=int8, cross_check="equal")
         given: dict[str, Any] = {"baseline": backend == "torch_fp32", "backend": backend, "flops": flops}
         add(tmp_path, name, answers(300, 20), qps=(10.0, 11.0), turns=turns[0], **given)
-        entries = [
-            entry.model_copy(update={"turns": [*entry.turns, turns[1]]} if entry.key == name else {})
-            for _, entry in store.read(tmp_path)
+        records = [
+            record.model_copy(update={"turns": [*record.turns, turns[1]]} if record.key == name else {})
+            for _, record in store.read(tmp_path)
         ]
-        (tmp_path / "run.jsonl").write_text("".join(f"{entry.model_dump_json()}\n" for entry in entries))
+        (tmp_path / "run.jsonl").write_text("".join(f"{record.model_dump_json()}\n" for record in records))
     read = list(store.read(tmp_path))
-    (board,) = boards([entry for _, entry in read], ScoreStore(read))
+    (board,) = make_boards([record for _, record in read], ScoreStore(read))
     place = {column.name: number for number, column in enumerate(board.columns)}
     shown = {
-        row.record.key: [row.columns[place[name]].text for name in ("speed-up", "same engine", "batch 1")]
+        row.record.key: [row.values[place[name]].text for name in ("speed-up", "same engine", "batch 1")]
         for row in board.rows
     }
     assert shown == {
@@ -142,12 +142,12 @@ def test_a_table_shows_what_quantization_did_apart_from_the_engine_and_single_sa
 
 def test_rounds_of_another_turn_are_left_out() -> None:
     """A process that was lost in a round has none of it: the rest are compared."""
-    base = make_record(key="fp32", turns=[in_turns(BASE)])
-    whole = in_turns((*TWICE[:3], 99.0))
+    base = make_record(key="fp32", turns=[interleaved(BASE)])
+    whole = interleaved((*TWICE[:3], 99.0))
     rounds = [*whole.rounds[:3], whole.rounds[3].model_copy(update={"together": "another"})]
     mine = make_record(key="int8", turns=[whole.model_copy(update={"rounds": rounds})])
-    one = by_turns((mine, mine.turns[0]), base)
-    assert one is not None and "3 rounds" in one.method
+    one = interleaved_ratio((mine, mine.turns[0]), base)
+    assert one is not None and "3 interleaved rounds" in one.method
     assert one.value == pytest.approx((1.0 / 0.5 * 1.5 / 0.76 * 0.9 / 0.44) ** (1 / 3))
 
 
@@ -174,8 +174,8 @@ def test_compare_shows_what_the_ratio_is_of(tmp_path: Path) -> None:
     """A process that was lost in a slow round: its mean over all rounds would contradict the ratio."""
     add(tmp_path, "fp32", answers(300, 20), baseline=True, turns=(1.0, 1.0, 4.0))
     add(tmp_path, "int8", answers(300, 20), turns=(0.5, 0.5))
-    entries = list(store.read(tmp_path))
-    (pair,) = pair_up([entry for _, entry in entries], "int8", "fp32", [], ScoreStore(entries))
-    found = next(one for one in to_json(pair)["ratios"] if one["scenario"] == "turns")
+    records = list(store.read(tmp_path))
+    (pair,) = pair_up([record for _, record in records], "int8", "fp32", [], ScoreStore(records))
+    found = next(one for one in to_json(pair)["ratios"] if one["scenario"] == "interleaved")
     assert (found["a"], found["b"], found["value"]) == pytest.approx((64.0, 32.0, 2.0))
-    assert any("samples/s, turns, batch 16" in row for row in rows([pair]))
+    assert any("samples/s, interleaved, batch 16" in row for row in rows([pair]))

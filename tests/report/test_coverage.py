@@ -11,7 +11,7 @@ from harness.records import store
 from harness.records.schema import Finding
 from harness.records.scores import ScoreStore
 from harness.report import coverage
-from harness.report.boards import boards
+from harness.report.boards import make_boards
 from tests.records.records import make_record, of_a_part
 from tests.report.stored_scores import add, answers
 from tests.suite.suite_mistakes import GOOD
@@ -86,7 +86,7 @@ def test_the_result_names_the_fastest_cells_against_their_baseline() -> None:
         make_record(key=name, label=name, qps=qps, baseline=name == "base", f1=f1)
         for name, qps, f1 in (("base", 10, 80), ("a", 40, 79), ("b", 30, 80), ("c", 20, 80.5), ("d", 5, 80))
     ]
-    first, *lines = coverage.result(boards(records)[0]).splitlines()
+    first, *lines = coverage.result(make_boards(records)[0]).splitlines()
     assert "`squad` on made up" in first
     assert "Baseline: `base`, f1 80.00" in first
     assert "`results/squad/run.jsonl`" in first
@@ -97,12 +97,12 @@ def test_the_result_names_the_fastest_cells_against_their_baseline() -> None:
 def test_an_interleaved_speed_up_stands_in_the_result_with_its_interval(tmp_path: Path) -> None:
     add(tmp_path, "base", answers(300, 20), baseline=True, turns=(1.0, 1.5, 0.9, 1.2))
     add(tmp_path, "fast", answers(300, 20), turns=(0.5, 0.76, 0.44, 0.61))
-    entries = list(store.read(tmp_path))
-    (board,) = boards([record for _, record in entries], ScoreStore(entries))
+    read = list(store.read(tmp_path))
+    (board,) = make_boards([record for _, record in read], ScoreStore(read))
     last = coverage.result(board).splitlines()[-1]
     assert last == "- `fast`: 2.00 [1.94, 2.05] times as fast as `base`, accuracy +0.00 [-0.65, +0.65] points"
 
 
 def test_no_result_without_a_baseline() -> None:
     with pytest.raises(ValueError, match="no cell is compared"):
-        coverage.result(boards([make_record()])[0])
+        coverage.result(make_boards([make_record()])[0])

@@ -105,7 +105,7 @@ def test_rows_of_several_models_are_named_and_stay_with_their_own(tmp_path: Path
     assert [(one["a"]["label"], one["b"]["model"]) for one in found] == [("int8", "tiny")]
     code, _, err = call(capsys, tmp_path, "run-alone", "fp32")
     assert code == 2
-    assert "means several cells beside alone/int8: large/fp32, tiny/fp32; name one" in err
+    assert "means several cells to compare with alone/int8: large/fp32, tiny/fp32; name one" in err
 
 
 def test_of_several_schemes_the_same_one_is_meant(tmp_path: Path, capsys: Any) -> None:
@@ -122,7 +122,7 @@ def test_of_several_schemes_the_same_one_is_meant(tmp_path: Path, capsys: Any) -
     assert labels("sim", "engine") == [("sim (engine_int8)", "engine (engine_int8)")]
     assert labels("sim (q8bert)", "engine") == [("sim (q8bert)", "engine (engine_int8)")]
     code, _, err = call(capsys, tmp_path, "tiny/fp32", "tiny")  # its own engine is no reason to guess one
-    assert code == 2 and "means several cells beside tiny/fp32" in err
+    assert code == 2 and "means several cells to compare with tiny/fp32" in err
     assert labels("sim", "fp32") == [("sim (q8bert)", "fp32"), ("sim (engine_int8)", "fp32")]
     assert labels("fp32", "engine") == [("fp32", "engine (engine_int8)")]
 
@@ -131,7 +131,7 @@ def test_a_part_of_the_examples_is_called_so(tmp_path: Path, capsys: Any) -> Non
     for label in ("fp32", "int8"):
         add(tmp_path, label, answers(300, 20), label=label, total=1000, settings={"limit": 300})
     shown = call(capsys, tmp_path, "int8", "fp32", "--markdown")[1]
-    assert "| official; 300 of 1,000 examples alone |" in shown
+    assert "| official; only 300 of 1,000 examples |" in shown
 
 
 def test_what_ran_elsewhere_has_no_ratio_and_says_so(results: Path, capsys: Any) -> None:
@@ -141,7 +141,7 @@ def test_what_ran_elsewhere_has_no_ratio_and_says_so(results: Path, capsys: Any)
     found = json.loads(call(capsys, results, "run-int8-3", "run-fp32-3", "--json")[1])
     assert found[0]["ratios"] == []
     assert (
-        "tiny/int8 computed something else than its name says"
+        "tiny/int8: computed something other than the name says"
         in call(capsys, results, "run-int8-3", "run-fp32-3", "--markdown")[1]
     )
 
@@ -190,7 +190,9 @@ def test_a_name_that_means_several_cells_is_not_guessed(results: Path, capsys: A
         add(results, f"dynamic-{seed}", answers(300, 30), label="dynamic", seed=seed)
     code, _, err = call(capsys, results, "torch_fp32", "tiny")
     assert code == 2
-    assert err.startswith("'tiny' means several cells beside tiny/torch_fp32: tiny/dynamic, tiny/int8; name one")
+    assert err.startswith(
+        "'tiny' means several cells to compare with tiny/torch_fp32: tiny/dynamic, tiny/int8; name one"
+    )
     code, _, err = call(capsys, results, "run-int8-1", "run-int8-1")
     said = "both names are the same, 'run-int8-1'; name two that differ, as MODEL/LABEL or by record id\n"
     assert (code, err) == (2, said)
@@ -207,7 +209,7 @@ def test_a_name_beside_itself_is_told_so(results: Path, capsys: Any, name: str) 
 
 def test_a_cell_that_was_not_measured_has_no_figures(results: Path, capsys: Any) -> None:
     for seed in (1, 2):
-        entry = make_record(
+        record = make_record(
             key=f"trt-{seed}",
             label="trt",
             seed=seed,
@@ -218,7 +220,7 @@ def test_a_cell_that_was_not_measured_has_no_figures(results: Path, capsys: Any)
             reason="no GPU",
             remedy="run it where there is one",
         )
-        store.append(results / "run.jsonl", entry)
+        store.append(results / "run.jsonl", record)
     for name, more in (("trt", " (1 other record has the name 'trt' and none either)"), ("run-trt-2", "")):
         code, _, err = call(capsys, results, name, "torch_fp32")
         assert code == 2
@@ -227,8 +229,8 @@ def test_a_cell_that_was_not_measured_has_no_figures(results: Path, capsys: Any)
 
 def test_the_same_answers_are_counted_whether_right_or_wrong(tmp_path: Path, capsys: Any) -> None:
     for name, said in (("engine", ["a", "b", "b", "a"]), ("simulation", ["a", "b", "a", "a"])):
-        entry = add(tmp_path, name, answers(4, 2))
-        path = tmp_path / str(entry.accuracy[0].scores_file)
+        record = add(tmp_path, name, answers(4, 2))
+        path = tmp_path / str(record.accuracy[0].scores_file)
         with np.load(path) as stored:
             columns = dict(stored)
         np.savez(path, allow_pickle=False, **columns, **{"validation/prediction": np.array(said)})
@@ -245,10 +247,10 @@ def test_no_records_is_one_line(tmp_path: Path, capsys: Any) -> None:
 
 
 def test_the_beginning_of_an_id_must_be_of_one_record() -> None:
-    entries = [make_record(key="abcd1"), make_record(key="abcd2")]
-    assert [entry.key for entry in store.select(entries, "run-abcd1")] == ["abcd1"]
+    records = [make_record(key="abcd1"), make_record(key="abcd2")]
+    assert [record.key for record in store.select(records, "run-abcd1")] == ["abcd1"]
     with pytest.raises(QuantboardError, match="beginning of 2 record ids"):
-        store.select(entries, "run-abcd")
+        store.select(records, "run-abcd")
 
 
 def test_sample_data_is_never_compared_with_real_data(results: Path, capsys: Any) -> None:

@@ -1,4 +1,4 @@
-"""GLUE's macro average, by hand; absent while a task is, and saying what it averages."""
+"""A benchmark's macro average, by hand: none while a task is missing, and notes on what differs from the published kind."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from harness.records import store
 from harness.records.figure import Figure
 from harness.records.schema import Accuracy, Data, Finding, Record, SplitData
-from harness.report.glue_average import combined, macro_averages, macro_line, score
+from harness.report.macro_average import macro_averages, macro_line, mean_of, score
 from harness.report.site import render
 from tests.records.records import make_record
 
@@ -44,7 +44,7 @@ def part(split: str, metrics: dict[str, float]) -> Accuracy:
     )
 
 
-def entry(task: str, *, mismatched: bool = True, label: str = "official", **changes: Any) -> Record:
+def glue_record(task: str, *, mismatched: bool = True, label: str = "official", **changes: Any) -> Record:
     parts = [part("validation_matched" if task == "mnli" else "validation", METRICS[task])]
     if task == "mnli" and mismatched:
         parts.append(part("validation_mismatched", {"accuracy": MISMATCHED}))
@@ -55,28 +55,28 @@ def entry(task: str, *, mismatched: bool = True, label: str = "official", **chan
 
 
 def test_a_tasks_score_is_the_mean_of_its_metrics_and_parts() -> None:
-    assert score(entry("mrpc")) == Figure(value=86.0, low=84.0, high=87.0)
-    assert score(entry("mnli")) == Figure(value=81.0, low=79.0, high=82.0)
-    assert score(entry("cola")).value == 50.0
+    assert score(glue_record("mrpc")) == Figure(value=86.0, low=84.0, high=87.0)
+    assert score(glue_record("mnli")) == Figure(value=81.0, low=79.0, high=82.0)
+    assert score(glue_record("cola")).value == 50.0
 
 
-def test_the_mean_of_eight_with_an_interval_from_theirs() -> None:
-    (found,) = macro_averages([entry(task) for task in METRICS])
+def test_the_mean_of_eight_has_an_interval_from_theirs() -> None:
+    (found,) = macro_averages([glue_record(task) for task in METRICS])
     assert found.figure is not None
     assert found.figure.value == pytest.approx(MEAN)
     assert found.figure.low == pytest.approx(MEAN - (8 * 2.0**2) ** 0.5 / 8)
     assert found.figure.high == pytest.approx(MEAN + (8 * 1.0**2) ** 0.5 / 8)
-    assert (found.absent, found.notes) == ((), ())
+    assert (found.missing, found.notes) == ((), ())
 
 
 def test_a_task_without_an_interval_leaves_the_mean_without_one() -> None:
     """As CoLA of a model that gives one answer to all: it is not known exactly, its interval is not known."""
-    entries = [entry(task) for task in METRICS]
+    records = [glue_record(task) for task in METRICS]
     bare = Figure(value=0.0)
-    cola = entries[0].model_copy(
-        update={"accuracy": [entries[0].accuracy[0].model_copy(update={"metrics": {"matthews_correlation": bare}})]}
+    cola = records[0].model_copy(
+        update={"accuracy": [records[0].accuracy[0].model_copy(update={"metrics": {"matthews_correlation": bare}})]}
     )
-    (one,) = macro_averages([cola, *entries[1:]])
+    (one,) = macro_averages([cola, *records[1:]])
     assert one.figure is not None and (one.figure.low, one.figure.high) == (None, None)
     assert one.figure.value == pytest.approx(MEAN - 50 / 8)
     assert "(no interval)" in macro_line(one)
@@ -85,31 +85,31 @@ def test_a_task_without_an_interval_leaves_the_mean_without_one() -> None:
 def test_the_published_mean_of_aimet_is_such_a_mean() -> None:
     """Its own variants (F1 of MRPC, accuracy of QQP, one figure for STS-B): 83.11 in its table."""
     published = (58.76, 93.12, 89.93, 88.84, 90.94, 85.19, 91.63, 66.43)
-    assert combined([Figure(value=value) for value in published]).value == pytest.approx(83.11, abs=0.006)
+    assert mean_of([Figure(value=value) for value in published]).value == pytest.approx(83.11, abs=0.006)
 
 
 @pytest.mark.parametrize("without", METRICS)
-def test_it_is_absent_while_a_task_is(without: str) -> None:
-    (found,) = macro_averages([entry(task) for task in METRICS if task != without])
+def test_there_is_no_average_while_a_task_is_missing(without: str) -> None:
+    (found,) = macro_averages([glue_record(task) for task in METRICS if task != without])
     assert found.figure is None
-    assert found.absent == (f"glue/{without}",)
-    assert macro_line(found).endswith(f"absent, no glue/{without}")
+    assert found.missing == (f"glue/{without}",)
+    assert macro_line(found).endswith(f"none, missing glue/{without}")
 
 
 WRONG = Finding(rule="wrong_provider", what="what", measured="1", bound="0", remedy="do")
 
 
-def test_what_makes_it_another_average_is_said() -> None:
+def test_notes_say_what_differs_from_the_published_average() -> None:
     changed = [
-        entry("mnli", mismatched=False, label="substitute"),
-        entry("qqp", label="substitute"),
-        entry("cola", label="subset (10 of 20)"),
-        entry("rte", status="invalid", reason="elsewhere", findings=[WRONG]),
+        glue_record("mnli", mismatched=False, label="substitute"),
+        glue_record("qqp", label="substitute"),
+        glue_record("cola", label="subset (10 of 20)"),
+        glue_record("rte", status="invalid", reason="elsewhere", findings=[WRONG]),
     ]
-    same = [entry(task) for task in METRICS if task not in ("mnli", "qqp", "cola", "rte")]
+    same = [glue_record(task) for task in METRICS if task not in ("mnli", "qqp", "cola", "rte")]
     (found,) = macro_averages([*changed, *same])
     assert found.notes == (
-        "MNLI: matched alone",
+        "mnli: matched only",
         "evaluation data substitute: mnli, qqp",
         "evaluation data subset: cola",
         "invalid cells: rte",
@@ -119,12 +119,12 @@ def test_what_makes_it_another_average_is_said() -> None:
 
 
 def test_seeds_models_and_parts_of_an_evaluation_set_are_not_mixed() -> None:
-    whole = [entry(task) for task in METRICS]
+    whole = [glue_record(task) for task in METRICS]
     others = [
-        entry("cola", seed=2),
-        entry("rte", seed=2),
-        entry("sst2", settings={"limit": 5}),
-        entry("qnli", model="b"),
+        glue_record("cola", seed=2),
+        glue_record("rte", seed=2),
+        glue_record("sst2", settings={"limit": 5}),
+        glue_record("qnli", model="b"),
     ]
     found = macro_averages([*whole, *others])
     assert [(one.seed, one.model, one.figure is None) for one in found] == [(1, "tiny", False), (2, "tiny", True)]
@@ -134,7 +134,7 @@ def test_seeds_models_and_parts_of_an_evaluation_set_are_not_mixed() -> None:
 def test_the_suites_page_shows_it(tmp_path: Path) -> None:
     for task in METRICS:
         store.append(
-            tmp_path / "results" / "run.jsonl", entry(task, label="substitute" if task == "qqp" else "official")
+            tmp_path / "results" / "run.jsonl", glue_record(task, label="substitute" if task == "qqp" else "official")
         )
     site = render(tmp_path / "results", tmp_path / "site").parent
     page = (site / "suite-glue.html").read_text()
@@ -148,9 +148,9 @@ def test_the_suites_page_shows_it(tmp_path: Path) -> None:
 
 
 def test_the_newest_official_evaluation_is_taken_whatever_else_there_is() -> None:
-    eight = [entry(task) for task in METRICS if task != "mrpc"]
+    eight = [glue_record(task) for task in METRICS if task != "mrpc"]
     old, new, substitute = (
-        entry("mrpc", label=label, finished=f"2026-01-0{day}T00:00:00+00:00").model_copy(
+        glue_record("mrpc", label=label, finished=f"2026-01-0{day}T00:00:00+00:00").model_copy(
             update={"accuracy": [part("validation", {"accuracy": value, "f1": value})]}
         )
         for label, day, value in (("official", 1, 10.0), ("official", 2, 86.0), ("substitute", 3, 50.0))
@@ -161,12 +161,12 @@ def test_the_newest_official_evaluation_is_taken_whatever_else_there_is() -> Non
 
 
 def test_the_samples_files_are_the_sample_and_stand_apart() -> None:
-    real = [entry(task) for task in METRICS]
-    copied = [entry(task, label="sample", model="other") for task in METRICS]
+    real = [glue_record(task) for task in METRICS]
+    copied = [glue_record(task, label="sample", model="other") for task in METRICS]
     assert [(one.model, one.sample) for one in macro_averages([*real, *copied])] == [("tiny", False), ("other", True)]
 
 
 def test_devices_have_averages_of_their_own() -> None:
-    entries = [entry(task, device=device) for device in ("cpu", "cuda") for task in METRICS]
-    assert [one.label for one in macro_averages(entries)] == ["torch_fp32 (cpu)", "torch_fp32 (cuda)"]
-    assert [one.label for one in macro_averages(entries[:8])] == ["torch_fp32"]
+    records = [glue_record(task, device=device) for device in ("cpu", "cuda") for task in METRICS]
+    assert [one.label for one in macro_averages(records)] == ["torch_fp32 (cpu)", "torch_fp32 (cuda)"]
+    assert [one.label for one in macro_averages(records[:8])] == ["torch_fp32"]

@@ -1,4 +1,4 @@
-"""What a reader could take for something else: two baselines in a table, devices, machines, parts, models of a dirty checkout."""
+"""What a board says so that nothing on it is mistaken: baselines, devices, machines, splits, uncommitted changes."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from harness.records.schema import Checkpoint, Data, Finding, Quantization, Record, SplitData
-from harness.report.boards import boards
-from harness.report.charts import names_in
-from harness.report.pages import made_from_unclean
+from harness.report.boards import make_boards
+from harness.report.charts import curve_labels
+from harness.report.pages import with_uncommitted_ancestors
 from tasks.identity import BY_COUNT
 from tests.records.records import make_record, of_a_part
-from tests.report.stored_scores import in_turns
+from tests.report.stored_scores import interleaved
 from tests.report.test_site import build
-from tests.report.test_suite_pages import MADE, on, text_of
+from tests.report.test_suite_page import MADE, on, text_of
 
 
 def shown(site: Path) -> str:
@@ -39,87 +39,87 @@ def made(key: str, dirty: bool = False, **lineage: str) -> Checkpoint:
     return Checkpoint(**(MADE | {"key": key}), lineage=lineage, made_by={"dirty": dirty})
 
 
-def test_what_comes_of_a_model_of_a_dirty_checkout_is_marked(tmp_path: Path) -> None:
+def test_what_comes_of_a_model_from_uncommitted_changes_is_marked(tmp_path: Path) -> None:
     """The same key with other weights is another training."""
-    entries = [
+    records = [
         make_record(key="parent", checkpoint=made("p", dirty=True, p="one")),
         make_record(key="child", model="qat", checkpoint=made("q", p="one", q="two")),
         make_record(key="clean", model="qat", seed=2, checkpoint=made("q", p="other", q="three")),
         make_record(key="unknown", model="old", checkpoint=made("o")),
     ]
-    assert made_from_unclean(entries) == {"run-child"}
-    site = build(tmp_path, *entries)
+    assert with_uncommitted_ancestors(records) == {"run-child"}
+    site = build(tmp_path, *records)
     page = shown(site)
-    assert page.count("from a model of a dirty checkout") == 1
-    assert len(re.findall("(?<!from a )model of a dirty checkout", page)) == 1
+    assert page.count("ancestor from uncommitted changes") == 1
+    assert page.count("model from uncommitted changes") == 1
     told = "A model that its own was made from, or taught by, was made in a checkout with uncommitted changes."
     assert told in text_of(site / "cell-run-child.html")
     assert told not in text_of(site / "cell-run-clean.html")
 
 
-def test_devices_and_seeds_of_a_chart_are_told_apart() -> None:
+def test_a_chart_distinguishes_devices_and_seeds() -> None:
     two = [make_record(key="a"), make_record(key="b", device="cuda")]
-    assert sorted(names_in(boards(two)).values()) == ["torch_fp32 (cpu)", "torch_fp32 (cuda)"]
+    assert sorted(curve_labels(make_boards(two)).values()) == ["torch_fp32 (cpu)", "torch_fp32 (cuda)"]
     seeds = [make_record(key="a"), make_record(key="b", seed=2)]
-    assert sorted(names_in(boards(seeds)).values()) == ["torch_fp32, seed 1", "torch_fp32, seed 2"]
+    assert sorted(curve_labels(make_boards(seeds)).values()) == ["torch_fp32, seed 1", "torch_fp32, seed 2"]
 
 
 def test_another_device_is_why_there_is_no_speed_up(tmp_path: Path) -> None:
-    entries = [make_record(key="a", baseline=True, device="cuda"), make_record(key="b", label="int8")]
-    assert "other device" in shown(build(tmp_path / "two", *entries))
-    entries[0] = make_record(key="a", baseline=True)
-    assert "other device" not in shown(build(tmp_path / "one", *entries))
+    records = [make_record(key="a", baseline=True, device="cuda"), make_record(key="b", label="int8")]
+    assert "other device" in shown(build(tmp_path / "two", *records))
+    records[0] = make_record(key="a", baseline=True)
+    assert "other device" not in shown(build(tmp_path / "one", *records))
 
 
-def test_what_has_no_throughput_is_not_left_out_of_a_chart_by_a_rule(tmp_path: Path) -> None:
+def test_a_cell_without_throughput_is_not_called_left_out_of_the_chart(tmp_path: Path) -> None:
     plain = make_record()
     alone = [one for one in plain.speed if one.scenario == "single_stream"]
-    entries = [make_record(key="a", speed=alone), make_record(key="b", label="int8", speed=alone)]
-    assert "Left out" not in shown(build(tmp_path / "alone", *entries))
+    records = [make_record(key="a", speed=alone), make_record(key="b", label="int8", speed=alone)]
+    assert "Left out" not in shown(build(tmp_path / "alone", *records))
     differ = Finding(rule="noisy", what="offline, real lengths, batch 16: rounds differ", measured="20%", bound="5%", remedy="r")  # fmt: skip
     bad: dict[str, Any] = {"status": "invalid", "reason": differ.what, "findings": [differ]}
     page = shown(build(tmp_path / "rule", make_record(key="a", **bad), make_record(key="b", label="int8", speed=alone)))
-    assert "Left out, because a rule of validity fails: torch_fp32 of tiny." in page
+    assert "Left out, because a validity rule fails: torch_fp32 of tiny." in page
 
 
 @pytest.mark.parametrize("about_all", [True, False])
 def test_a_finding_about_all_of_a_cell_marks_every_figure_of_speed(about_all: bool) -> None:
     what = "2 rounds" if about_all else "offline, real lengths, batch 16: rounds differ"
     finding = Finding(rule="too_few_rounds" if about_all else "noisy", what=what, measured="2", bound="3", remedy="r")
-    entry = make_record(status="invalid", reason=what, findings=[finding])
-    (row,) = boards([entry])[0].rows
-    assert sum(bool(value.invalid) for value in row.columns) == (5 if about_all else 1)
+    record = make_record(status="invalid", reason=what, findings=[finding])
+    (row,) = make_boards([record])[0].rows
+    assert sum(bool(value.invalid) for value in row.values) == (5 if about_all else 1)
 
 
 def test_padded_speed_says_so(tmp_path: Path) -> None:
     """Of a scheme that computes padding, beside a baseline at real lengths."""
-    padded = make_record(key="b", label="int8", scheme="aimet_w8a8", turns=[in_turns((1.0, 1.1, 1.0))])
-    entries = [make_record(key="a", baseline=True, turns=[in_turns((1.0, 1.0, 1.0))]), padded]
-    site = build(tmp_path, *entries)
-    row = next(one for one in boards(entries)[0].rows if one.record.label == "int8")
-    assert sum("padded to 384" in value.note for value in row.columns) == 4  # not of the fixed length
-    assert any("×" in value.text and "; padded; " in value.note for value in row.columns)
-    assert "padded to 384" not in "".join(value.note for value in boards(entries[:1])[0].rows[0].columns)
+    padded = make_record(key="b", label="int8", scheme="aimet_w8a8", turns=[interleaved((1.0, 1.1, 1.0))])
+    records = [make_record(key="a", baseline=True, turns=[interleaved((1.0, 1.0, 1.0))]), padded]
+    site = build(tmp_path, *records)
+    row = next(one for one in make_boards(records)[0].rows if one.record.label == "int8")
+    assert sum("padded to 384" in value.note for value in row.values) == 4  # not of the fixed length
+    assert any("×" in value.text and "; padded; " in value.note for value in row.values)
+    assert "padded to 384" not in "".join(value.note for value in make_boards(records[:1])[0].rows[0].values)
     assert "real, padded to 384 tokens" in text_of(site / "cell-run-b.html")
     assert "real, 170 tokens on average" in text_of(site / "cell-run-a.html")
 
 
-def test_rows_that_were_called_official_before_stand_with_those_of_now() -> None:
+def test_rows_that_older_records_call_official_share_the_board_of_newer_ones() -> None:
     def of(data: str, **changes: Any) -> Record:
         split = SplitData(rows=10, official_rows=10, sha256="0", label=data)
         return make_record(data=Data(kind="raw", label=data, splits={"validation": split}), **changes)
 
     old, new = of("official", key="a"), of(BY_COUNT, key="b", label="int8", finished="2026-02-01T00:00:00+00:00")
-    (board,) = boards([old, new])
+    (board,) = make_boards([old, new])
     assert len(board.rows) == 2
     assert board.data == BY_COUNT
-    assert len(boards([old, of("substitute", key="c", label="int8")])) == 2
+    assert len(make_boards([old, of("substitute", key="c", label="int8")])) == 2
 
 
 def test_two_seeds_have_no_standard_deviation(tmp_path: Path) -> None:
     def page(count: int) -> str:
-        entries = [make_record(key=str(seed), seed=seed, f1=75 + seed, baseline=True) for seed in range(1, count + 1)]
-        return shown(build(tmp_path / str(count), *entries))
+        records = [make_record(key=str(seed), seed=seed, f1=75 + seed, baseline=True) for seed in range(1, count + 1)]
+        return shown(build(tmp_path / str(count), *records))
 
     assert "two seeds: no claim" in page(2)
     assert "two seeds: no claim" not in page(3)
@@ -160,10 +160,10 @@ def test_what_rounding_did_stands_with_the_tensors_it_hurts(tmp_path: Path) -> N
         "settings": {"limit": None, "ancestor": "tiny"},
         "checkpoint": checkpoint,
     }
-    entries = [
+    records = [
         make_record(key="a", f1=80.0, baseline=True),
         make_record(key="b", f1=70.0, baseline=True, **trained),
         make_record(key="c", f1=71.0, label="int8", scheme="engine_int8", **trained),
     ]
-    page = shown(build(tmp_path, *entries))
+    page = shown(build(tmp_path, *records))
     assert "of its difference rounding is +1.00 points, further training -10.00" in page

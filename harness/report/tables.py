@@ -1,0 +1,90 @@
+"""What a table of a page is made of: plain values, already formatted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from harness.measure.paired import PairedTest
+from harness.records.figure import Figure
+
+
+@dataclass(frozen=True)
+class Badge:
+    """A short marked word. kind: `ok`, `warn`, `invalid`, `failed`, `skipped`, or empty for a neutral one; it decides the
+    colour. title: shown when it is pointed at."""
+
+    kind: str
+    text: str
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Value:
+    """What a table cell shows. order: what the column is sorted by; None sorts last. low, high: its interval. invalid: the
+    finding about this very figure. page: where its text links to."""
+
+    text: str
+    order: float | None = None
+    low: str = ""
+    high: str = ""
+    note: str = ""
+    invalid: str = ""
+    page: str = ""
+    badges: tuple[Badge, ...] = ()
+
+
+@dataclass(frozen=True)
+class Column:
+    """title: what the figure means, shown when the header is pointed at and in the list below the table. kind: `number` is
+    set to the right, `notes` is wide."""
+
+    name: str
+    unit: str = ""
+    title: str = ""
+    kind: Literal["number", "text", "notes"] = "number"
+
+
+@dataclass(frozen=True)
+class Table:
+    """label: its name for screen readers. rows: values as columns; the first of each names the row."""
+
+    label: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Value, ...], ...]
+    sortable: bool = False
+
+    @property
+    def cells(self) -> list[list[tuple[Column, Value]]]:
+        """Each row's values with their columns."""
+        return [list(zip(self.columns, row, strict=True)) for row in self.rows]
+
+
+def text_columns(*names: str) -> tuple[Column, ...]:
+    return tuple(Column(name, kind="text") for name in names)
+
+
+def figure_value(figure: Figure | None, *, note: str = "") -> Value:
+    """Rounded for reading, to about four digits; the record has all of them."""
+    if figure is None:
+        return Value("")
+    digits = 2 if abs(figure.value) < 100 else 1 if abs(figure.value) < 1000 else 0
+    low = f"{figure.low:.{digits}f}" if figure.low is not None else ""
+    high = f"{figure.high:.{digits}f}" if figure.high is not None else ""
+    return Value(f"{figure.value:.{digits}f}", figure.value, low, high, note)
+
+
+def formatted(figure: Figure | PairedTest | None, form: str = ".2f", *, note: str = "") -> Value:
+    """A figure with its interval, all in one format."""
+    if figure is None:
+        return Value("")
+    low, high = (format(end, form) if end is not None else "" for end in (figure.low, figure.high))
+    return Value(format(figure.value, form), figure.value, low, high, note)
+
+
+def number(value: float | None, form: str = ".2f") -> Value:
+    return Value("") if value is None else Value(format(value, form), float(value))
+
+
+def mebibytes(size: int | None) -> Value:
+    return number(None if size is None else size / 2**20, ".1f")
