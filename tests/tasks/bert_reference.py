@@ -1,4 +1,4 @@
-"""What BERT does with a SQuAD question, written out slowly, a token and a pair at a time, to compare with."""
+"""What BERT does with a SQuAD question, in slow and simple code that handles one token and one pair at a time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Window:
     token_type_ids: list[int]
     context_at: dict[int, int]
     """Position in the window -> token of the context."""
-    best_here: set[int]
+    best_positions: set[int]
     """Positions whose context is best in this window."""
     start: int
     end: int
@@ -31,10 +31,10 @@ def windows_of(row: Mapping[str, Any], tokenizer: Tokenizer, shape: Shape) -> li
         first_token.append(len(tokens))
         tokens += _tokens(tokenizer, word)
     first_token.append(len(tokens))
-    asked = _tokens(tokenizer, row["question"])[: shape.max_query_length]
+    query = _tokens(tokenizer, row["question"])[: shape.max_query_length]
     answer_first, answer_last = _answer(row, tokenizer, tokens, first_token, word_of)
 
-    room = shape.max_length - len(asked) - 3
+    room = shape.max_length - len(query) - 3
     spans: list[range] = []
     at = 0
     while at < len(tokens):
@@ -44,39 +44,39 @@ def windows_of(row: Mapping[str, Any], tokenizer: Tokenizer, shape: Shape) -> li
         at += min(len(spans[-1]), shape.doc_stride)
 
     vocabulary = tokenizer.get_vocab()
-    made = []
+    windows = []
     for span in spans:
-        shift = len(asked) + 2 - span.start
+        shift = len(query) + 2 - span.start
         inside = answer_first in span and answer_last in span
-        text = ["[CLS]", *asked, "[SEP]", *(tokens[token] for token in span), "[SEP]"]
-        made.append(
+        text = ["[CLS]", *query, "[SEP]", *(tokens[token] for token in span), "[SEP]"]
+        windows.append(
             Window(
                 input_ids=[vocabulary[token] for token in text],
-                token_type_ids=[0] * (len(asked) + 2) + [1] * (len(span) + 1),
+                token_type_ids=[0] * (len(query) + 2) + [1] * (len(span) + 1),
                 context_at={token + shift: token for token in span},
-                best_here={token + shift for token in span if best_span(spans, token) is span},
+                best_positions={token + shift for token in span if best_span(spans, token) is span},
                 start=answer_first + shift if inside else 0,
                 end=answer_last + shift if inside else 0,
             )
         )
-    return made
+    return windows
 
 
 def best_pair(windows: Sequence[Window], logits: Sequence[Sequence[tuple[float, float]]]) -> tuple[int, int] | None:
     """First and last token of the context that win, or None; logits: (start, end) of each position of each window."""
-    found = []
+    scored = []
     for window, pairs in zip(windows, logits, strict=True):
         positions = range(len(window.input_ids))
         starts = sorted(positions, key=lambda position: pairs[position][0], reverse=True)[:20]
         ends = sorted(positions, key=lambda position: pairs[position][1], reverse=True)[:20]
         for start in starts:
             for end in ends:
-                if start not in window.context_at or end not in window.context_at or start not in window.best_here:
+                if start not in window.context_at or end not in window.context_at or start not in window.best_positions:
                     continue
                 if start <= end < start + 30:
                     span = window.context_at[start], window.context_at[end]
-                    found.append((pairs[start][0] + pairs[end][1], span))
-    return max(found, key=lambda one: one[0])[1] if found else None  # max keeps the first of equals
+                    scored.append((pairs[start][0] + pairs[end][1], span))
+    return max(scored, key=lambda pair: pair[0])[1] if scored else None  # max keeps the first of equals
 
 
 def best_span(spans: Sequence[range], token: int) -> range:

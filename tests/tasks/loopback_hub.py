@@ -1,14 +1,14 @@
-"""A small Hugging Face Hub on the loopback interface: the real client talks to it through `HF_ENDPOINT`.
+"""A small Hugging Face Hub on the loopback interface: the official client talks to it through `HF_ENDPOINT`.
 
 Repositories are folders: `ROOT/models/ORG/NAME/FILE...` and `ROOT/datasets/ORG/NAME/FILE...`; each has the one revision
-`main`. Served are the calls that huggingface_hub, transformers and datasets make to look at a repository and to download
-its files (info, tree, paths-info, refs, resolve with HEAD, GET and ranges); LFS, Xet and uploads are left out.
+`main`. It serves the calls that huggingface_hub, transformers and datasets make to look at a repository and to download its
+files: info, tree, paths-info, refs, and resolve with HEAD, GET and ranges. LFS, Xet and uploads are left out.
 
     with LoopbackHub(root) as hub:
         subprocess.run([...], env=hub.environment(tmp_path / "hf_home"))
         assert hub.requests
 
-The client reads `HF_ENDPOINT` when it is imported: set it in a process of its own. What can go wrong is set by `faults`.
+The client reads `HF_ENDPOINT` when it is imported, so set it in a process of its own. `faults` says what goes wrong.
 """
 
 from __future__ import annotations
@@ -36,9 +36,10 @@ RESOLVE = re.compile(r"/(?:(datasets)/)?([^/]+/[^/]+?)/resolve/([^/]+)/(.+)")
 
 @dataclass(frozen=True)
 class Fault:
-    """What goes wrong where a request's path matches `path` (a regular expression, searched): `status` answers with it,
-    `cut` never sends a file's bytes from that offset on (the length is announced in full), `silent` never answers,
-    `dribble` sends its headers a byte every so many seconds."""
+    """What goes wrong for requests whose path matches `path`, a regular expression that is searched for.
+
+    status: the answer's status. cut: a file's bytes from this offset on are not sent, though its full length is announced.
+    silent: nothing is answered. dribble: the headers are sent one byte every so many seconds."""
 
     path: str
     status: int | None = None
@@ -48,15 +49,14 @@ class Fault:
 
 
 class LoopbackHub:
-    """The server; a context manager. `requests`: every request line seen, as "GET /path"."""
+    """The server; a context manager. `requests`: every request so far, as "GET /path"."""
 
     def __init__(self, root: Path, faults: Sequence[Fault] = ()) -> None:
         self.root = root
         self.faults = list(faults)
         self.requests: list[str] = []
         self.closing = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._server.daemon_threads = True
+        self._server = _Server(self)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
 
     @property
@@ -111,140 +111,148 @@ def _etag(path: Path) -> str:
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
-def _handler(hub: LoopbackHub) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
 
-        def log_message(self, format: str, *arguments: Any) -> None:
-            pass
+    def __init__(self, hub: LoopbackHub) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.hub = hub
 
-        def do_GET(self) -> None:
-            self._answer()
 
-        do_HEAD = do_POST = do_GET  # noqa: N815
+class _Handler(BaseHTTPRequestHandler):
+    """Answers one connection. The hub is the server's."""
 
-        def _answer(self) -> None:
-            hub.requests.append(f"{self.command} {self.path}")
-            length = int(self.headers.get("Content-Length") or 0)
-            body = self.rfile.read(length).decode()
-            path = unquote(urlsplit(self.path).path)
-            fault = hub.fault(path)
-            if fault and fault.silent:
-                hub.closing.wait()
-                self.close_connection = True
-            elif fault and fault.dribble is not None:
-                self._dribble(fault.dribble)
-            elif fault and fault.status is not None:
-                self._json({"error": "as the test wants it"}, fault.status)
-            elif path == "/":
-                self._send(b"", 200, {})
-            else:
-                self._route(path, body, fault)
+    server: _Server
+    protocol_version = "HTTP/1.1"
 
-        def _route(self, path: str, body: str, fault: Fault | None) -> None:
-            routes: list[tuple[re.Pattern[str], Callable[..., None]]] = [
-                (TREE, self._tree), (PATHS_INFO, self._paths_info), (REFS, self._refs), (INFO, self._info),
-            ]  # fmt: skip
-            for pattern, answer in routes:
-                if match := pattern.fullmatch(path):
-                    kind, repo, *rest = match.groups()
-                    folder = hub.repository(kind, repo)
-                    return answer(folder, repo, *rest, body) if folder else self._missing("RepoNotFound")
-            if match := RESOLVE.fullmatch(path):
-                kind, repo, revision, name = match.groups()
-                folder = hub.repository(kind or "models", repo)
-                return self._resolve(folder, revision, name, fault) if folder else self._missing("RepoNotFound")
-            self._missing("EntryNotFound")
+    def log_message(self, format: str, *arguments: Any) -> None:
+        pass
 
-        def _known(self, folder: Path, revision: str | None) -> bool:
-            if revision in (None, "main", commit(folder)):
-                return True
-            self._missing("RevisionNotFound")
-            return False
+    def do_GET(self) -> None:
+        self._answer()
 
-        def _info(self, folder: Path, repo: str, revision: str | None, _: str) -> None:
-            if self._known(folder, revision):
-                siblings = [
-                    {"rfilename": path.relative_to(folder).as_posix(), "size": path.stat().st_size}
-                    for path in files(folder)
-                ]
-                self._json(
-                    {
-                        "_id": hashlib.md5(repo.encode()).hexdigest()[:24], "id": repo, "modelId": repo,
-                        "author": repo.split("/")[0], "sha": commit(folder), "lastModified": "2024-01-01T00:00:00.000Z",
-                        "createdAt": "2024-01-01T00:00:00.000Z", "private": False, "gated": False, "disabled": False,
-                        "downloads": 0, "likes": 0, "tags": [], "siblings": siblings,
-                    }
-                )  # fmt: skip
+    do_HEAD = do_POST = do_GET  # noqa: N815
 
-        def _tree(self, folder: Path, _: str, revision: str, below: str | None, __: str) -> None:
-            start = folder / (below or "")
-            if ".." in (below or "") or not start.is_dir():
-                self._missing("EntryNotFound")
-            elif self._known(folder, revision):
-                recursive = parse_qs(urlsplit(self.path).query).get("recursive", ["false"])[0].lower() in ("true", "1")
-                found = sorted(start.rglob("*") if recursive else start.iterdir())
-                self._json([_entry(folder, path) for path in found])
-
-        def _paths_info(self, folder: Path, _: str, revision: str, body: str) -> None:
-            if self._known(folder, revision):
-                asked = json.loads(body) if body.startswith("{") else parse_qs(body)
-                paths = [folder / name for name in asked.get("paths", []) if ".." not in name]
-                self._json([_entry(folder, path) for path in paths if path.exists()])
-
-        def _refs(self, folder: Path, _: str, __: str) -> None:
-            main = {"name": "main", "ref": "refs/heads/main", "targetCommit": commit(folder)}
-            self._json({"branches": [main], "tags": [], "converts": []})
-
-        def _resolve(self, folder: Path, revision: str, name: str, fault: Fault | None) -> None:
-            path = folder / name
-            if ".." in name or not path.is_file():
-                self._missing("EntryNotFound", {"X-Repo-Commit": commit(folder)})
-                return
-            if not self._known(folder, revision):
-                return
-            data = path.read_bytes()
-            headers = {
-                "ETag": f'"{_etag(path)}"', "X-Repo-Commit": commit(folder), "Accept-Ranges": "bytes",
-                "Content-Type": "application/octet-stream",
-            }  # fmt: skip
-            start, end, status = 0, len(data), 200
-            if match := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
-                start, end, status = int(match[1]), min(int(match[2] or len(data) - 1) + 1, len(data)), 206
-                headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(data)}"
-            self._send(
-                data[start:end],
-                status,
-                headers,
-                None if fault is None or fault.cut is None else max(fault.cut - start, 0),
-            )
-
-        def _missing(self, code: str, headers: dict[str, str] | None = None) -> None:
-            status = 401 if code == "RepoNotFound" and not self.headers.get("Authorization") else 404
-            self._json({"error": code}, status, {"X-Error-Code": code, "X-Error-Message": code, **(headers or {})})
-
-        def _json(self, value: Any, status: int = 200, headers: dict[str, str] | None = None) -> None:
-            self._send(json.dumps(value).encode(), status, {"Content-Type": "application/json", **(headers or {})})
-
-        def _send(self, data: bytes, status: int, headers: dict[str, str], cut: int | None = None) -> None:
-            self.send_response(status)
-            for key, value in {**headers, "Content-Length": str(len(data))}.items():
-                self.send_header(key, value)
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(data[:cut])
-            if cut is not None and cut < len(data):
-                self.close_connection = True
-
-        def _dribble(self, seconds: float) -> None:
+    def _answer(self) -> None:
+        self.server.hub.requests.append(f"{self.command} {self.path}")
+        length = int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(length).decode()
+        path = unquote(urlsplit(self.path).path)
+        fault = self.server.hub.fault(path)
+        if fault and fault.silent:
+            self.server.hub.closing.wait()
             self.close_connection = True
-            try:
-                for byte in b"HTTP/1.1 200 OK\r\nX-Slow: " + b"a" * 1000:
-                    self.wfile.write(bytes([byte]))
-                    self.wfile.flush()
-                    if hub.closing.wait(seconds):
-                        return
-            except OSError:
-                time.sleep(0)
+        elif fault and fault.dribble is not None:
+            self._dribble(fault.dribble)
+        elif fault and fault.status is not None:
+            self._json({"error": "as the test wants it"}, fault.status)
+        elif path == "/":
+            self._send(b"", 200, {})
+        else:
+            self._route(path, body, fault)
 
-    return Handler
+    def _route(self, path: str, body: str, fault: Fault | None) -> None:
+        routes: list[tuple[re.Pattern[str], Callable[..., None]]] = [
+            (TREE, self._tree), (PATHS_INFO, self._paths_info), (REFS, self._refs), (INFO, self._info),
+        ]  # fmt: skip
+        for pattern, answer in routes:
+            if match := pattern.fullmatch(path):
+                kind, repo, *rest = match.groups()
+                folder = self.server.hub.repository(kind, repo)
+                return answer(folder, repo, *rest, body) if folder else self._missing("RepoNotFound")
+        if match := RESOLVE.fullmatch(path):
+            kind, repo, revision, name = match.groups()
+            folder = self.server.hub.repository(kind or "models", repo)
+            return self._resolve(folder, revision, name, fault) if folder else self._missing("RepoNotFound")
+        self._missing("EntryNotFound")
+
+    def _known(self, folder: Path, revision: str | None) -> bool:
+        if revision in (None, "main", commit(folder)):
+            return True
+        self._missing("RevisionNotFound")
+        return False
+
+    def _info(self, folder: Path, repo: str, revision: str | None, _: str) -> None:
+        if self._known(folder, revision):
+            siblings = [
+                {"rfilename": path.relative_to(folder).as_posix(), "size": path.stat().st_size}
+                for path in files(folder)
+            ]
+            self._json(
+                {
+                    "_id": hashlib.md5(repo.encode()).hexdigest()[:24], "id": repo, "modelId": repo,
+                    "author": repo.split("/")[0], "sha": commit(folder), "lastModified": "2024-01-01T00:00:00.000Z",
+                    "createdAt": "2024-01-01T00:00:00.000Z", "private": False, "gated": False, "disabled": False,
+                    "downloads": 0, "likes": 0, "tags": [], "siblings": siblings,
+                }
+            )  # fmt: skip
+
+    def _tree(self, folder: Path, _: str, revision: str, below: str | None, __: str) -> None:
+        start = folder / (below or "")
+        if ".." in (below or "") or not start.is_dir():
+            self._missing("EntryNotFound")
+        elif self._known(folder, revision):
+            recursive = parse_qs(urlsplit(self.path).query).get("recursive", ["false"])[0].lower() in ("true", "1")
+            paths = sorted(start.rglob("*") if recursive else start.iterdir())
+            self._json([_entry(folder, path) for path in paths])
+
+    def _paths_info(self, folder: Path, _: str, revision: str, body: str) -> None:
+        if self._known(folder, revision):
+            query = json.loads(body) if body.startswith("{") else parse_qs(body)
+            paths = [folder / name for name in query.get("paths", []) if ".." not in name]
+            self._json([_entry(folder, path) for path in paths if path.exists()])
+
+    def _refs(self, folder: Path, _: str, __: str) -> None:
+        main = {"name": "main", "ref": "refs/heads/main", "targetCommit": commit(folder)}
+        self._json({"branches": [main], "tags": [], "converts": []})
+
+    def _resolve(self, folder: Path, revision: str, name: str, fault: Fault | None) -> None:
+        path = folder / name
+        if ".." in name or not path.is_file():
+            self._missing("EntryNotFound", {"X-Repo-Commit": commit(folder)})
+            return
+        if not self._known(folder, revision):
+            return
+        data = path.read_bytes()
+        headers = {
+            "ETag": f'"{_etag(path)}"', "X-Repo-Commit": commit(folder), "Accept-Ranges": "bytes",
+            "Content-Type": "application/octet-stream",
+        }  # fmt: skip
+        start, end, status = 0, len(data), 200
+        if match := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
+            start, end, status = int(match[1]), min(int(match[2] or len(data) - 1) + 1, len(data)), 206
+            headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(data)}"
+        self._send(
+            data[start:end],
+            status,
+            headers,
+            None if fault is None or fault.cut is None else max(fault.cut - start, 0),
+        )
+
+    def _missing(self, code: str, headers: dict[str, str] | None = None) -> None:
+        status = 401 if code == "RepoNotFound" and not self.headers.get("Authorization") else 404
+        self._json({"error": code}, status, {"X-Error-Code": code, "X-Error-Message": code, **(headers or {})})
+
+    def _json(self, value: Any, status: int = 200, headers: dict[str, str] | None = None) -> None:
+        self._send(json.dumps(value).encode(), status, {"Content-Type": "application/json", **(headers or {})})
+
+    def _send(self, data: bytes, status: int, headers: dict[str, str], cut: int | None = None) -> None:
+        self.send_response(status)
+        for key, value in {**headers, "Content-Length": str(len(data))}.items():
+            self.send_header(key, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data[:cut])
+        if cut is not None and cut < len(data):
+            self.close_connection = True
+
+    def _dribble(self, seconds: float) -> None:
+        self.close_connection = True
+        try:
+            for byte in b"HTTP/1.1 200 OK\r\nX-Slow: " + b"a" * 1000:
+                self.wfile.write(bytes([byte]))
+                self.wfile.flush()
+                if self.server.hub.closing.wait(seconds):
+                    return
+        except OSError:
+            time.sleep(0)

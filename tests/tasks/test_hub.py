@@ -1,4 +1,4 @@
-"""The hub with the real client, against a server on the loopback interface."""
+"""The hub with the official client, against a server on the loopback interface."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ configs:
 
 @pytest.fixture(autouse=True)
 def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of this machine's settings and caches; probes forgotten."""
+    """None of this machine's settings and caches, and no earlier probe."""
     for name in (
         "HF_HUB_OFFLINE",
         "TRANSFORMERS_OFFLINE",
@@ -96,7 +96,7 @@ def served(repositories: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop
 def test_squad_is_fetched_once_and_read_without_the_network(
     served: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decoy = tmp_path / "work" / "rajpurkar" / "squad" / "train.csv"  # the client takes a local folder of that name
+    decoy = tmp_path / "work" / "rajpurkar" / "squad" / "train.csv"  # the client prefers a local folder of that name
     decoy.parent.mkdir(parents=True)
     decoy.write_text("a,b\n1,2\n")
     monkeypatch.chdir(tmp_path / "work")
@@ -110,15 +110,15 @@ def test_squad_is_fetched_once_and_read_without_the_network(
     assert (identity.kind, identity.splits["train"].label) == ("hub", "subset (3 of 87,599)")
     revision = commit(served.root / "datasets" / "rajpurkar" / "squad")
     assert identity.origin == f"rajpurkar/squad@{revision}"
-    # the client was told that very revision for every file
+    # the client asked for this revision of every file
     assert {line.split("/resolve/")[1].split("/")[0] for line in served.requests if "/resolve/" in line} == {revision}
-    asked = len(served.requests)
+    count = len(served.requests)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     again = open_rows("squad_v1", DataRef("hub"))
     assert (again.rows("validation"), again.identity) == (SQUAD_ROWS[:2], identity)
     assert resolve("squad_v1", "real", hub_reachable()) == DataRef("hub")
-    assert len(served.requests) == asked
-    # neither the user's own cache nor a half-made folder is left
+    assert len(served.requests) == count
+    # the user's own cache is untouched and no half-written folder is left
     assert not (tmp_path / "hf" / "hub").exists()
     assert [path.name for path in (tmp_path / "cache" / "hub").iterdir()] == ["squad_v1"]
 
@@ -127,7 +127,7 @@ def test_glue_takes_its_configuration_and_leaves_the_test_split(served: Loopback
     source = open_rows("glue/mnli", DataRef("hub"))
     assert source.splits == ("train", "validation_matched", "validation_mismatched")
     assert source.rows("validation_mismatched") == GLUE["glue/mnli"][2]
-    assert source.identity.label == "substitute"  # two rows: whatever this endpoint serves, it is not MNLI
+    assert source.identity.label == "substitute"  # two rows: whatever this server has, it is not MNLI
     assert not any("/cola/" in line for line in served.requests)
 
 
@@ -168,16 +168,16 @@ def test_a_download_cut_off(served: LoopbackHub) -> None:
     assert "the download broke off" in refused("squad_v1")
 
 
-def test_a_split_that_is_not_there(served: LoopbackHub) -> None:
+def test_a_missing_split(served: LoopbackHub) -> None:
     assert "no split 'validation'; found: train" in refused("glue/cola")
 
 
 @pytest.mark.parametrize("path", ["/api/datasets", r"train-.*\.parquet$"])
-def test_a_server_that_goes_silent(served: LoopbackHub, path: str) -> None:
+def test_a_server_that_stops_answering(served: LoopbackHub, path: str) -> None:
     served.faults.append(Fault(path, silent=True))
     start = time.monotonic()
     assert "no data came for 3 s; try again later" in refused("squad_v1", stall=3.0)
-    assert time.monotonic() - start < 15  # the client alone tries for minutes
+    assert time.monotonic() - start < 15  # without our limit the client tries for minutes
 
 
 def test_broken_rows_name_their_place(repositories: Path, served: LoopbackHub) -> None:
@@ -226,11 +226,11 @@ def test_the_probe_gives_up_on_a_name_service_that_hangs(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9", "http://hub.invalid", "file:///etc", "nonsense", "http://["])
-def test_the_probe_of_nothing(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+def test_the_probe_without_a_server(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     assert probe_seconds(url, monkeypatch)[0] is False
 
 
-def test_the_probe_of_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_probe_of_another_kind_of_server(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
 
@@ -269,7 +269,7 @@ def test_a_captive_portal_is_not_the_hub(monkeypatch: pytest.MonkeyPatch, target
 
 
 @pytest.mark.parametrize("name", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"])
-def test_offline_by_wish(served: LoopbackHub, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_offline_by_setting(served: LoopbackHub, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "1")
     assert not hub_reachable()
     assert served.requests == []

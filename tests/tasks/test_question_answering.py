@@ -1,4 +1,4 @@
-"""SQuAD's windows, targets and decoding against BERT's rules written out slowly, and against values worked out by hand."""
+"""Windows, targets and decoding against a slow copy of BERT's rules, and against values computed by hand."""
 
 from __future__ import annotations
 
@@ -49,15 +49,15 @@ def questions(draw: st.DrawFn) -> dict[str, Any]:
     """A row whose answer begins and ends between whole words of its context."""
     context = draw(contexts())
     encoding = PLAIN.encode(context, add_special_tokens=False)
-    heads = [at for at, token in enumerate(encoding.tokens) if not token.startswith("##")]
+    heads = [place for place, token in enumerate(encoding.tokens) if not token.startswith("##")]
     if not heads:
         return question("the king", answer="king")
     first = draw(st.integers(0, len(heads) - 1))
     last = draw(st.integers(first, min(first + 5, len(heads) - 1)))
     end = heads[last + 1] - 1 if last + 1 < len(heads) else len(encoding.tokens) - 1
     begin, stop = encoding.offsets[heads[first]][0], encoding.offsets[end][1]
-    asked = " ".join(draw(st.lists(st.sampled_from([*WORDS, *ODD]), max_size=12)))
-    return question(context, asked, context[begin:stop], start=begin)
+    query = " ".join(draw(st.lists(st.sampled_from([*WORDS, *ODD]), max_size=12)))
+    return question(context, query, context[begin:stop], start=begin)
 
 
 shapes = st.builds(
@@ -78,7 +78,7 @@ def test_windows_are_berts(rows: list[dict[str, Any]], shape: Shape) -> None:
         assert features.token_type_ids[at, :length].tolist() == window.token_type_ids
         assert set(features.input_ids[at, length:]) <= {TOKENIZER.token_to_id("[PAD]")}
         assert not features.token_type_ids[at, length:].any()
-        assert np.flatnonzero(features.extra["max_context"][at]).tolist() == sorted(window.best_here)
+        assert np.flatnonzero(features.extra["max_context"][at]).tolist() == sorted(window.best_positions)
         assert np.flatnonzero(features.extra["char_start"][at] >= 0).tolist() == sorted(window.context_at)
 
 
@@ -88,8 +88,8 @@ def test_targets_are_berts_where_answers_are_whole_words(row: dict[str, Any], sh
     features = TASK.features([row], TOKENIZER, shape, training=True)
     for at, window in enumerate(bert_reference.windows_of(row, PLAIN, shape)):
         start, end = (int(features.labels[name][at]) for name in ("start_positions", "end_positions"))
-        # BERT takes the first run of tokens equal to the answer's in the answer's words, which need not be the annotated
-        # one: an unknown character looks like any other
+        # within the answer's words BERT takes the first tokens that equal the answer's. These need not be the annotated
+        # ones, since one unknown character looks like any other
         if _runs(row) == 1:
             assert (start, end) == (window.start, window.end)
         if start:
@@ -150,7 +150,7 @@ def test_strides_longer_than_a_window_leave_no_gap() -> None:
     ("context", "answer", "expected"),
     [
         ("It was built (18-19).", "18", "18"),
-        ("a northern port", "orth", "north"),  # inside a word: the pieces that overlap, here of north ##er ##n
+        ("a northern port", "orth", "north"),  # inside a word: the pieces of north ##er ##n that overlap
         ("a northern port", "thern", "northern"),
         ("the cafe\u0301 is old", "cafe\u0301", "cafe\u0301"),
         ("old cafe\u0301", "cafe\u0301", "cafe\u0301"),
@@ -193,8 +193,8 @@ def test_spans_over_thirty_tokens_or_backwards_never_win() -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_a_question_with_a_window_of_no_numbers_has_no_answer(value: float) -> None:
-    """Though its other window would give one; padding may hold anything."""
+def test_a_question_with_a_logit_that_is_not_finite_has_no_answer(value: float) -> None:
+    """Even if another window would give an answer. Padding may hold any value."""
     rows = [question("king of the old city", "who", id_="a"), question("the king", "who", answer="king", id_="b")]
     features = TASK.features(rows, TOKENIZER, Shape(7, doc_stride=2))
     assert features.example_index.tolist() == [0, 0, 1]
@@ -207,9 +207,9 @@ def test_a_question_with_a_window_of_no_numbers_has_no_answer(value: float) -> N
     outputs[2, length:] = value
     assert TASK.decode(rows, features, outputs) == before
     outputs[1, 2, 1] = value
-    found = TASK.decode(rows, features, outputs)
-    assert found == [None, before[1]]
-    assert TASK.score(rows, found).missing == 1
+    answers = TASK.decode(rows, features, outputs)
+    assert answers == [None, before[1]]
+    assert TASK.score(rows, answers).missing == 1
 
 
 def test_only_the_twenty_best_starts_count() -> None:
@@ -218,7 +218,7 @@ def test_only_the_twenty_best_starts_count() -> None:
     outputs = np.zeros((1, features.input_ids.shape[1], 2), np.float32)
     outputs[0, 8, 0] = 1
     outputs[0, 10, 1] = 9
-    outputs[0, 40:59, 0] = 5  # nineteen starts behind every one of the twenty best ends
+    outputs[0, 40:59, 0] = 5  # nineteen starts behind all of the twenty best ends
     assert TASK.decode([row], features, outputs) == ["city city city"]
     outputs[0, 59, 0] = 5
     assert TASK.decode([row], features, outputs) == ["empty"]

@@ -37,11 +37,11 @@ texts = st.one_of(
 
 
 def official(rows: list[dict[str, Any]], predictions: dict[str, str]) -> dict[str, float]:
-    """The rules of the official script, written out: a question without a prediction adds nothing."""
+    """The rules of the official script in simple code. A question without a prediction adds nothing."""
 
     def plain(text: str) -> str:
-        kept = "".join(character for character in text.lower() if character not in set(string.punctuation))
-        return " ".join(re.sub(r"\b(a|an|the)\b", " ", kept).split())
+        letters = "".join(character for character in text.lower() if character not in set(string.punctuation))
+        return " ".join(re.sub(r"\b(a|an|the)\b", " ", letters).split())
 
     def overlap(prediction: str, truth: str) -> float:
         given, wanted = plain(prediction).split(), plain(truth).split()

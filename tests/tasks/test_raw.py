@@ -50,7 +50,7 @@ def test_folder_names_without_case_and_dashes(tmp_path: Path, folder: str) -> No
     path.mkdir(parents=True)
     (path / "dev.tsv").write_text(GLUE["glue/sst2"][1], encoding="utf-8")
     assert open_rows("glue/sst2", detect("glue/sst2", tmp_path)).rows("validation") == GLUE["glue/sst2"][2]
-    # the folder itself says which task it is, and no other may take it
+    # the folder's own name says which task it holds, and no other task may read it
     assert open_rows("glue/sst2", detect("glue/sst2", path)).splits == ("validation",)
     with pytest.raises(TaskError, match="no data for glue/cola"):
         detect("glue/cola", path)
@@ -62,14 +62,14 @@ def test_qqp_leaves_out_its_few_broken_rows(tmp_path: Path) -> None:
     source = open_rows("glue/qqp", detect("glue/qqp", tmp_path))
     assert len(source.rows("train")) == 10_000
     assert source.rows("train")[-1]["idx"] == 9_999
-    # a second one is too many, and a short last row is a file cut off
+    # a second broken row is too many, and a short last row means that the file is cut off
     for text in (head + "7\tx\n" * 2 + row * 10_000, head + row * 10_000 + "7\tx"):
         write_glue(tmp_path, "glue/qqp", text)
         with pytest.raises(TaskError, match=r"line \d+: 2 columns, expected 6"):
             open_rows("glue/qqp", detect("glue/qqp", tmp_path)).rows("train")
 
 
-def test_reading_classic_files_imports_no_library(tmp_path: Path) -> None:
+def test_reading_published_files_imports_no_library(tmp_path: Path) -> None:
     write_squad(tmp_path)
     write_glue(tmp_path, "glue/rte")
     code = (
@@ -178,7 +178,7 @@ def test_broken_squad_files_end_in_one_line(tmp_path: Path, case: str) -> None:
 
 
 def test_articles_without_a_title_are_articles(tmp_path: Path) -> None:
-    """By which intervals are made: one article for all of them would leave none."""
+    """Intervals resample articles: with one article for all questions there would be no interval."""
     path = write_squad(tmp_path, files=("dev",))
     content = squad_json()
     for article in content["data"]:
@@ -188,7 +188,7 @@ def test_articles_without_a_title_are_articles(tmp_path: Path) -> None:
     assert [row["title"] for row in rows] == ["data[0]", "data[1]", "data[2]"]
 
 
-def test_a_file_cut_anywhere_is_said_to_be_cut_or_names_its_place(tmp_path: Path) -> None:
+def test_a_file_cut_at_any_byte_is_reported_with_its_place(tmp_path: Path) -> None:
     path = write_squad(tmp_path, files=("dev",))
     data = json.dumps(squad_json(), ensure_ascii=False).encode()
     for length in range(0, len(data), 7):

@@ -12,7 +12,7 @@ from tests.tasks.wordpiece import small_tokenizer
 
 
 @pytest.mark.parametrize("name", [name for name, task in DEFINITIONS.items() if task.sample])
-def test_every_task_goes_all_the_way_on_the_sample(name: str) -> None:
+def test_every_task_runs_from_rows_to_scores_on_the_sample(name: str) -> None:
     task = open_task(name, DataRef("sample"))
     assert task.name == name
     assert task.identity.label == "sample"

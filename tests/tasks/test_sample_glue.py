@@ -1,4 +1,5 @@
-"""The GLUE miniatures: the same everywhere, no row contradicts another, labels follow from what the texts say, and they can be learnt."""
+"""The sample's GLUE tasks: the same on every machine, no row contradicts another, labels follow from the texts, and a small
+model can learn them."""
 
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ PREFIXES = sorted({form.partition("{}")[0] for form in (*REPORTS, *GENRES["match
 
 
 def test_rows_are_those_of_this_version() -> None:
-    """Whoever changes a row raises SAMPLE_VERSION, or what was made from other rows passes for what these would make."""
+    """Whoever changes a row must raise SAMPLE_VERSION. Otherwise checkpoints of the old rows count as checkpoints of the new."""
     state = hashlib.sha256()
     for name, task in DEFINITIONS.items():
         for split in task.splits:
@@ -49,7 +50,7 @@ def test_another_process_makes_the_same_rows() -> None:
         "rows = [sample_rows(name, split) for name, task in DEFINITIONS.items() for split in task.splits]\n"
         "print(hashlib.sha256(json.dumps(rows).encode()).hexdigest())"
     )
-    found = {
+    digests = {
         subprocess.run(
             [sys.executable, "-c", code],
             cwd=ROOT,
@@ -60,12 +61,12 @@ def test_another_process_makes_the_same_rows() -> None:
         ).stdout
         for seed in ("1", "2")
     }
-    assert len(found) == 1
+    assert len(digests) == 1
 
 
 def texts(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:
-    found = tuple(row[column].lower() for column in DEFINITIONS[name].texts)
-    return tuple(sorted(found)) if name in SYMMETRIC else found
+    pair = tuple(row[column].lower() for column in DEFINITIONS[name].texts)
+    return tuple(sorted(pair)) if name in SYMMETRIC else pair
 
 
 @pytest.mark.parametrize("name", GLUE)
@@ -80,10 +81,10 @@ def test_no_row_contradicts_another_or_is_in_two_splits(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", GLUE)
-def test_houses_of_dev_are_new_and_its_words_are_not(name: str) -> None:
+def test_evaluation_splits_have_new_names_but_no_unknown_words(name: str) -> None:
     def houses(split: str) -> set[str]:
         rows = sample_rows(name, split)
-        return {found.lower() for row in rows for text in texts_of(name, row) for found in re.findall(NAME, text)}
+        return {house.lower() for row in rows for text in texts_of(name, row) for house in re.findall(NAME, text)}
 
     train = houses("train")
     assert len(train) > 300
@@ -92,7 +93,7 @@ def test_houses_of_dev_are_new_and_its_words_are_not(name: str) -> None:
         assert houses(split)
         assert not houses(split) & train
         encoded = tokenizer.encode_batch([text for row in sample_rows(name, split) for text in texts_of(name, row)])
-        assert not any("[UNK]" in one.tokens for one in encoded)
+        assert not any("[UNK]" in encoding.tokens for encoding in encoded)
 
 
 def texts_of(name: str, row: Mapping[str, Any]) -> list[str]:
@@ -113,30 +114,30 @@ def test_no_class_is_rare(name: str) -> None:
             assert min(shares) > 0.8 / len(shares) - 0.01
 
 
-# --- labels, judged again from the texts alone -------------------------------------------------------------------------
+# --- labels, derived again from the texts alone -------------------------------------------------------------------------
 
 
-def one_of(pool: Iterable[str]) -> str:
+def any_of(pool: Iterable[str]) -> str:
     return f"(?:{'|'.join(pool)})"
 
 
 PERSON = r"[A-Z]\w+(?: [A-Z]\.)? [A-Z][a-z]+"
-MONTH, SEASON = one_of(words.MONTHS), one_of(words.SEASONS)
+MONTH, SEASON = any_of(words.MONTHS), any_of(words.SEASONS)
 DATE = rf"(?:on \d+ {MONTH} \d{{4}}|in {MONTH} \d{{4}}|in the {SEASON} of \d{{4}}|in \d{{4}})"
-COLOUR, MATERIAL = one_of(words.COLOURS), one_of(words.MATERIALS)
+COLOUR, MATERIAL = any_of(words.COLOURS), any_of(words.MATERIALS)
 VALUES = {
     "founder": PERSON,
     "designer": PERSON,
     "opened": DATE,
     "fire": DATE,
-    "place": rf"(?:in the hills|near the border|in the forests|in the north) of {one_of(words.REGIONS)}",
-    "staff": rf"(?:{one_of(words.NUMBER_WORDS)}|(?:about )?\d+)",
+    "place": rf"(?:in the hills|near the border|in the forests|in the north) of {any_of(words.REGIONS)}",
+    "staff": rf"(?:{any_of(words.NUMBER_WORDS)}|(?:about )?\d+)",
     "length": r"\d+(?:\.\d)? (?:metres|feet|yards)",
-    "cost": rf"(?:£\d+,000|\d+ million {one_of(words.CURRENCIES)}|\d+,500 {one_of(words.CURRENCIES)})",
-    "colour": rf"(?:(?:{one_of(words.SHADES)} )?{COLOUR}|{COLOUR} and {COLOUR})",
+    "cost": rf"(?:£\d+,000|\d+ million {any_of(words.CURRENCIES)}|\d+,500 {any_of(words.CURRENCIES)})",
+    "colour": rf"(?:(?:{any_of(words.SHADES)} )?{COLOUR}|{COLOUR} and {COLOUR})",
     "material": rf"{MATERIAL}(?: and {MATERIAL})?",
-    "emblem": rf"(?:[Aa] (?!{one_of('aeiou')})|[Aa]n (?={one_of('aeiou')})){COLOUR} {one_of(words.ANIMALS)}",
-    "reason": rf"{one_of(words.CAUSES)} {one_of(words.EFFECTS)}",
+    "emblem": rf"(?:[Aa] (?!{any_of('aeiou')})|[Aa]n (?={any_of('aeiou')})){COLOUR} {any_of(words.ANIMALS)}",
+    "reason": rf"{any_of(words.CAUSES)} {any_of(words.EFFECTS)}",
 }
 
 
@@ -155,19 +156,19 @@ def patterns(what: str) -> list[tuple[str, re.Pattern[str]]]:
 
 
 def kinds(text: str, *which: str) -> dict[str, str]:
-    """Kinds of fact that a text is, whole, in one of these ways; with the answer."""
-    found = {}
+    """The kinds of fact that the whole text states in one of these forms, each with its answer."""
+    answers = {}
     for what in which:
-        for kind, one in patterns(what):
-            if match := one.fullmatch(text):
+        for kind, form in patterns(what):
+            if match := form.fullmatch(text):
                 value = match[1] if match.groups() else ""
-                found[kind] = re.sub("^(on|in|near) ", "", value)
-    return found
+                answers[kind] = re.sub("^(on|in|near) ", "", value)
+    return answers
 
 
 def plain(text: str) -> str:
-    """Without what introduces it."""
-    prefix = next((one for one in PREFIXES if one and text.startswith(one)), "")
+    """The text without the words that introduce it."""
+    prefix = next((prefix for prefix in PREFIXES if prefix and text.startswith(prefix)), "")
     return text.removeprefix(prefix)
 
 
@@ -180,7 +181,7 @@ def rows_of(name: str) -> Iterable[dict[str, Any]]:
         yield from sample_rows(name, split)
 
 
-def test_acceptable_sentences_are_those_that_are_told() -> None:
+def test_acceptable_sentences_are_those_that_state_a_fact() -> None:
     for row in rows_of("glue/cola"):
         assert bool(kinds(row["sentence"], "sentences")) == bool(row["label"]), row
 
@@ -217,31 +218,31 @@ def test_duplicates_ask_for_the_same() -> None:
 
 def test_a_sentence_answers_the_question_or_not() -> None:
     for row in rows_of("glue/qnli"):
-        asked, told = kinds(row["question"], "questions"), kinds(row["sentence"], "sentences")
-        assert bool(asked.keys() & told.keys()) == (row["label"] == 0), row
-        if row["label"] == 1 and "colour" in asked:
+        question, sentence = kinds(row["question"], "questions"), kinds(row["sentence"], "sentences")
+        assert bool(question.keys() & sentence.keys()) == (row["label"] == 0), row
+        if row["label"] == 1 and "colour" in question:
             assert "walls" not in row["sentence"], row
 
 
 def test_claims_follow_or_are_ruled_out_or_left_open() -> None:
     for row in rows_of("glue/mnli"):
-        told = kinds(plain(row["premise"]), "sentences", "same").keys()
+        premise = kinds(plain(row["premise"]), "sentences", "same").keys()
         claim = row["hypothesis"]
-        assert told, row
-        follows = told & (kinds(claim, "follows").keys() | kinds(claim, "same").keys())
-        ruled_out = told & kinds(claim, "ruled_out").keys()
+        assert premise, row
+        follows = premise & (kinds(claim, "follows").keys() | kinds(claim, "same").keys())
+        ruled_out = premise & kinds(claim, "ruled_out").keys()
         assert (0 if follows else 2 if ruled_out else 1) == row["label"], row
 
 
-def test_entailed_claims_are_of_what_was_told() -> None:
+def test_entailed_claims_are_about_what_the_premise_states() -> None:
     for row in rows_of("glue/rte"):
         sentences = re.split(r"(?<=[^A-Z]\.) ", row["sentence1"])
-        told = {kind for sentence in sentences for kind in kinds(sentence, "sentences")}
-        assert len(told) >= 2, row
-        assert bool(told & kinds(row["sentence2"], "follows").keys()) == (row["label"] == 0), row
+        stated = {kind for sentence in sentences for kind in kinds(sentence, "sentences")}
+        assert len(stated) >= 2, row
+        assert bool(stated & kinds(row["sentence2"], "follows").keys()) == (row["label"] == 0), row
 
 
-# --- and they can be learnt --------------------------------------------------------------------------------------------
+# --- a small model can learn them --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("name", "epochs", "wanted"), [("glue/sst2", 1.5, 85.0), ("glue/qqp", 3.0, 72.0)])

@@ -1,4 +1,4 @@
-"""Folders of `datasets.save_to_disk`: ours read by `datasets`, those of `datasets` read by us, broken ones in one line."""
+"""Folders of `datasets.save_to_disk`: `datasets` reads ours, we read those of `datasets`, and broken ones end in one line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.tasks.raw_files import GLUE, SQUAD_ROWS, Row, write_glue, write_squad
 
 if TYPE_CHECKING:
     import datasets
-else:  # where it is missing, `pytest -m gpu` must still collect the rest
+else:  # where it is not installed, `pytest -m gpu` must still collect the other tests
     datasets = pytest.importorskip("datasets")
 
 SQUAD_SPLITS = {"train": SQUAD_ROWS, "validation": SQUAD_ROWS[:2]}
@@ -30,9 +30,9 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def save(folder: Path, splits: dict[str, list[Row]], features: datasets.Features | None = None) -> Path:
-    """As a user does it, without our writer."""
-    made = {split: datasets.Dataset.from_list(rows, features=features) for split, rows in splits.items()}
-    datasets.DatasetDict(made).save_to_disk(str(folder))
+    """Save as a user does, without our writer."""
+    saved = {split: datasets.Dataset.from_list(rows, features=features) for split, rows in splits.items()}
+    datasets.DatasetDict(saved).save_to_disk(str(folder))
     return folder
 
 
@@ -97,7 +97,7 @@ def test_classes_are_matched_by_name(tmp_path: Path) -> None:
     )
     save(tmp_path / "mnli", {"train": [{**row, "label": (row["label"] + 1) % 3} for row in rows]}, features)
     assert open_rows("glue/mnli", detect("glue/mnli", tmp_path)).rows("train") == rows
-    # and text labels as the names they are
+    # labels that are text are class names
     classes = ("entailment", "neutral", "contradiction")
     save(tmp_path / "b" / "mnli", {"train": [{**row, "label": classes[row["label"]]} for row in rows]})
     assert open_rows("glue/mnli", detect("glue/mnli", tmp_path / "b")).rows("train") == rows
@@ -186,26 +186,30 @@ def test_broken_features_of_glue_end_in_one_line(tmp_path: Path, features: objec
 
 
 def test_wrong_rows_name_folder_and_row(tmp_path: Path) -> None:
-    def said(task: str, folder: str, rows: list[Row]) -> str:
+    def message(task: str, folder: str, rows: list[Row]) -> str:
         save(tmp_path / folder / task, {"train": rows})
         with pytest.raises(TaskError) as caught:
             open_rows(task, detect(task, tmp_path / folder)).rows("train")
         return str(caught.value).removeprefix(str(tmp_path / folder / task / "train"))
 
     good = GLUE["glue/rte"][2]
-    assert said("glue/rte", "a", [good[0], {**good[1], "label": -1}]).startswith(": row 1: unknown label -1")
+    assert message("glue/rte", "a", [good[0], {**good[1], "label": -1}]).startswith(": row 1: unknown label -1")
     lists = [{**row, "label": [row["label"]]} for row in good]
-    assert said("glue/rte", "e", lists).startswith(": row 0: unknown label [")
-    assert said("glue/rte", "b", [{**good[0], "sentence2": None}, good[1]]) == (
+    assert message("glue/rte", "e", lists).startswith(": row 0: unknown label [")
+    assert message("glue/rte", "b", [{**good[0], "sentence2": None}, good[1]]) == (
         ": row 0: 'sentence2' is not text; correct the row and save the data set again"
     )
-    assert said("glue/rte", "c", GLUE["glue/qnli"][2]).startswith(
+    assert message("glue/rte", "c", GLUE["glue/qnli"][2]).startswith(
         ": no column 'sentence1' for glue/rte; found: question"
     )
-    assert said("glue/stsb", "d", [{**GLUE["glue/stsb"][2][0], "label": 7.0}]).startswith(": row 0: the score must be")
+    assert message("glue/stsb", "d", [{**GLUE["glue/stsb"][2][0], "label": 7.0}]).startswith(
+        ": row 0: the score must be"
+    )
     shifted = {**SQUAD_ROWS[1], "answers": {"text": ["1911"], "answer_start": [3]}}
-    assert said("squad_v1", "e", [SQUAD_ROWS[0], shifted]).startswith(": row 1: answer '1911' is not at its offset 3")
-    assert said("squad_v1", "f", [SQUAD_ROWS[0], SQUAD_ROWS[0]]).startswith(": row 1: id 0000")
+    assert message("squad_v1", "e", [SQUAD_ROWS[0], shifted]).startswith(
+        ": row 1: answer '1911' is not at its offset 3"
+    )
+    assert message("squad_v1", "f", [SQUAD_ROWS[0], SQUAD_ROWS[0]]).startswith(": row 1: id 0000")
 
 
 def test_what_is_not_official_stays_marked(tmp_path: Path) -> None:
@@ -242,7 +246,7 @@ def test_existing_data_is_never_overwritten(tmp_path: Path) -> None:
 
 
 def test_no_room_on_the_disk_ends_in_one_line_and_leaves_nothing(tmp_path: Path) -> None:
-    """The kernel's limit on file size stands in for a full disk: both fail a write with an OSError."""
+    """The kernel's limit on file size plays the part of a full disk: both make a write fail with an OSError."""
     raw, out = tmp_path / "raw", tmp_path / "out"
     write_squad(raw, [{**SQUAD_ROWS[0], "id": f"{n:024x}", "context": " Zoë " + "x" * 400} for n in range(500)])
     code = (

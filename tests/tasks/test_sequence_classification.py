@@ -33,10 +33,10 @@ def glue(name: str) -> SequenceClassification:
 def pairs(lengths: list[tuple[int, int]], labels: list[Any] | None = None) -> list[dict[str, Any]]:
     words = [word for word in WORDS if word in TOKENIZER.get_vocab()]
     rng = np.random.default_rng(1)
-    made = (
+    texts = (
         {"sentence1": " ".join(rng.choice(words, a)), "sentence2": " ".join(rng.choice(words, b))} for a, b in lengths
     )
-    return [row | {"label": label} for row, label in zip(made, labels or [0] * len(lengths), strict=True)]
+    return [row | {"label": label} for row, label in zip(texts, labels or [0] * len(lengths), strict=True)]
 
 
 def test_glue_has_eight_tasks() -> None:
@@ -119,7 +119,7 @@ def test_columns_are_matched_by_name_not_by_place() -> None:
     [
         ("rte", ("LABEL_0", "LABEL_1")),
         ("sst2", ("positive", "positive")),
-        ("rte", ("0", "1")),  # its files call the classes by name, so numbers say nothing
+        ("rte", ("0", "1")),  # its files name the classes, so a number says nothing
         ("qnli", ("entailment", "contradiction")),
         ("rte", ("entailment",)),
     ],

@@ -20,7 +20,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QUANTBOARD_CACHE", str(tmp_path / "cache"))
 
 
-def test_splits_are_those_that_are_there(tmp_path: Path) -> None:
+def test_splits_are_those_that_are_present(tmp_path: Path) -> None:
     write_glue(tmp_path, "glue/mnli", files=("train", "dev_matched"))
     source = open_rows("glue/mnli", detect("glue/mnli", tmp_path))
     assert source.splits == ("train", "validation_matched")
@@ -56,9 +56,9 @@ def test_a_missing_folder_says_what_was_looked_for(tmp_path: Path) -> None:
         detect("glue/../cola", tmp_path)
 
 
-def test_the_data_went_away_after_it_was_planned(tmp_path: Path) -> None:
+def test_data_that_was_deleted_after_planning(tmp_path: Path) -> None:
     with pytest.raises(TaskError, match="no data for squad_v1"):
-        open_rows("squad_v1", DataRef("raw", str(tmp_path / "gone"))).rows("train")
+        open_rows("squad_v1", DataRef("raw", str(tmp_path / "deleted"))).rows("train")
 
 
 def test_sample(tmp_path: Path) -> None:
