@@ -177,7 +177,7 @@ def _questions(path: Path) -> Iterator[Row]:
                     where = f"{where} (id {row['id'][:40]})"
                 check_question(row, where)
                 if row["id"] in seen:
-                    raise TaskError(f"{where}: this id occurs twice")
+                    raise TaskError(f"{where}: this id occurs twice; keep one of the two questions")
                 seen.add(row["id"])
                 yield row
 
@@ -188,13 +188,17 @@ def _json(path: Path) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         cut = "; the file is cut off" if not text[error.pos :].strip() or "Unterminated" in error.msg else ""
-        raise TaskError(f"{path}: line {error.lineno} column {error.colno}: not JSON: {error.msg}{cut}") from error
+        raise TaskError(
+            f"{path}: line {error.lineno} column {error.colno}: not JSON: {error.msg}{cut}; replace it with the complete file"
+        ) from error
     except RecursionError:
-        raise TaskError(f"{path}: not SQuAD: nested too deeply") from None
+        raise TaskError(f"{path}: nested too deeply for SQuAD's format; replace it with the published file") from None
 
 
 def _list(value: Any, key: str, where: str) -> list[Any]:
     items = value.get(key) if isinstance(value, dict) else None
     if not isinstance(items, list):
-        raise TaskError(f"{where}: no list '{key}'; this is not SQuAD's format")
+        raise TaskError(
+            f"{where}: no list '{key}'; this is not SQuAD's format: replace the file with the published one"
+        )
     return items

@@ -30,7 +30,7 @@ def check_question(row: Row, where: str) -> None:
     the context."""
     for column in ("id", "title", "context", "question"):
         if not isinstance(row.get(column), str):
-            raise TaskError(f"{where}: '{column}' is missing or is not text")
+            raise TaskError(f"{where}: '{column}' is missing or is not text; correct the row")
         check_text(row[column], f"{where}: '{column}'")
     answers = row.get("answers")
     if not isinstance(answers, dict) or not isinstance(answers.get("text"), list) or not answers["text"]:
@@ -47,7 +47,8 @@ def check_question(row: Row, where: str) -> None:
         if start < 0 or context[start : start + len(text)] != text:
             actual = context[max(start, 0) : max(start, 0) + len(text)]
             raise TaskError(
-                f"{where}: answer {text[:60]!r} is not at its offset {start} in the context, which has {actual[:60]!r} there"
+                f"{where}: answer {text[:60]!r} is not at its offset {start} in the context, which has {actual[:60]!r} there;"
+                " correct 'answer_start'"
             )
 
 

@@ -39,7 +39,7 @@ def saved_folders(definition: Definition, root: Path) -> dict[str, Path]:
 
 
 def _is_of_task(definition: Definition, root: Path, splits: Mapping[str, Path]) -> bool:
-    """Whether the folder that the user named holds this task: told by its columns if no other task has them, else by name."""
+    """Whether the folder that the user named holds this task. Its columns decide if no other task has them, else its name."""
     split = next(iter(splits.values()))
     if definition.raw.distinctive:
         return set(definition.texts) <= set(_features(split))
