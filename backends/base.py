@@ -91,7 +91,11 @@ class Session(Protocol):
 
 
 class Backend(Protocol):
-    """An engine at a precision."""
+    """An engine at a precision.
+
+    A backend may also have `relative_cost: float`, roughly the time of a forward pass on a CPU with VNNI, of which FP32's is 1
+    (the default). Only the estimate that is printed before a run reads it.
+    """
 
     name: str
     """ENGINE_PRECISION, the engine in one word: pages compare an engine's integer flavours with its floating-point one."""

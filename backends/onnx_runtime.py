@@ -37,6 +37,7 @@ class OnnxRuntime:
     simulated: bool = False
     symmetric_only: bool = False
     options: Mapping[str, type] = field(default_factory=dict)
+    relative_cost: float = 1.0
 
     def availability(self, machine: Mapping[str, Any]) -> Availability:
         for name in ("onnxruntime-gpu", "onnxruntime"):
@@ -191,5 +192,7 @@ def _may_saturate() -> bool:
 
 
 ONNXRUNTIME_FP32 = OnnxRuntime("onnxruntime_fp32", ("fp32", "none"))
-ONNXRUNTIME_INT8 = OnnxRuntime("onnxruntime_int8", ("fp32", "u8"), quantizes="static")
-ONNXRUNTIME_INT8_DYNAMIC = OnnxRuntime("onnxruntime_int8_dynamic", ("fp32", "dynamic"), quantizes="dynamic")
+ONNXRUNTIME_INT8 = OnnxRuntime("onnxruntime_int8", ("fp32", "u8"), quantizes="static", relative_cost=0.6)
+ONNXRUNTIME_INT8_DYNAMIC = OnnxRuntime(
+    "onnxruntime_int8_dynamic", ("fp32", "dynamic"), quantizes="dynamic", relative_cost=0.5
+)

@@ -34,6 +34,7 @@ class TorchEager:
     simulated: bool = False
     symmetric_only: bool = False
     options: Mapping[str, type] = field(default_factory=dict)
+    relative_cost: float = 1.0
 
     @property
     def graph(self) -> tuple[Precision, Quantize] | None:
@@ -158,4 +159,4 @@ class TorchSession:
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 TORCH_FP32 = TorchEager("torch_fp32", "float32")
-TORCH_BF16 = TorchEager("torch_bf16", "bfloat16")
+TORCH_BF16 = TorchEager("torch_bf16", "bfloat16", relative_cost=0.5)

@@ -29,6 +29,7 @@ class FakeQuant:
     symmetric_only: bool = False
     graph: tuple[Precision, Quantize] | None = ("fp32", "u8")
     options: Mapping[str, type] = field(default_factory=dict)
+    relative_cost: float = 1.5
 
     def availability(self, machine: Mapping[str, Any]) -> Availability:
         return TORCH_FP32.availability(machine)

@@ -101,12 +101,12 @@ def compare(options: argparse.Namespace) -> int:
 
 def rescore(options: argparse.Namespace) -> int:
     from harness.records.scores import ScoreStore
-    from harness.run.rescore import rescore, write
+    from harness.run.rescore import append_rescored, rescore
 
     stored = read_all(options.results or paths.results())
     scores = ScoreStore(stored)
     rescored = list(rescore(_to_rescore([record for _, record in stored], options.names), scores, options.data))
-    files = [str(path) for path in write(rescored, scores)] if options.write else []
+    files = [str(path) for path in append_rescored(rescored, scores)] if options.write else []
     if options.json:
         print(json.dumps({"records": [_rescored_json(outcome) for outcome in rescored], "written": files}))
     else:
@@ -142,7 +142,7 @@ def _rescored_json(outcome: Rescored) -> dict[str, object]:
         }
         for split, name, before, now in outcome.changes()
     ]
-    return {"record_id": outcome.old.record_id, "differs": outcome.differs, "metrics": metrics}
+    return {"record_id": outcome.record.record_id, "differs": outcome.differs, "metrics": metrics}
 
 
 def rerun(options: argparse.Namespace) -> int:

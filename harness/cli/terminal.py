@@ -258,15 +258,15 @@ def print_pairs(made: Sequence[Pair]) -> None:
 
 def print_rescored(rescored: Sequence[Rescored], files: Sequence[str]) -> None:
     """The table of `rescore`. files: those that records were appended to."""
-    from harness.run.rescore import is_other
+    from harness.run.rescore import figures_differ
 
     columns = ("record", "cell", "split", "metric", "recorded", "now")
     table = _table("Scored again from stored predictions", columns, right=("recorded", "now"))
     for outcome in rescored:
-        record = outcome.old
+        record = outcome.record
         cell = f"{record.model} / {record.task} / {record.label} / seed {record.seed}"
         for split, metric, before, now in outcome.changes():
-            mark = " differs" if is_other(before, now) else ""
+            mark = " differs" if figures_differ(before, now) else ""
             _add_row(table, (record.record_id, cell, split, metric, _shown(before), _shown(now) + mark))
     out = console()
     out.print(table)

@@ -1,6 +1,6 @@
-"""What went on in the machine while a test ran: counters that the kernel and the NVIDIA driver keep, read before and after it.
+"""What else the machine did during a test: counters of the kernel and the NVIDIA driver, read before and after it.
 
-What is a level and no count (clocks, temperature, power) is sampled by the runner meanwhile: `harness.measure.watch`.
+Clocks, temperature and power are levels, not counters: the runner samples them meanwhile (`harness.measure.watch`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ ROOT = Path("/")
 
 
 TICK = os.sysconf("SC_CLK_TCK")
+"""Units of /proc/stat in a second."""
 
 
 GPU_COUNTER, RAPL_COUNTER = "NVML's energy counter of the GPU board", "RAPL, all processor packages"
@@ -26,11 +27,12 @@ GPU_COUNTER, RAPL_COUNTER = "NVML's energy counter of the GPU board", "RAPL, all
 
 @dataclass(frozen=True)
 class Counters:
-    """All in seconds of processor time, of the processors that this process may use, except energy.
+    """Seconds of processor time, of the processors that this process may use; energy in joules.
 
-    busy: user, system and interrupts, of all processes. own: of this process. steal: taken by the hypervisor. quota: held
-    back by the cgroup. thermal: clocks lowered for heat, as the processor counts it. None where the machine does not tell.
-    joules: by counter, with the value at which it starts anew. energy: which counters those are, or why there are none.
+    at: when they were read, by `time.perf_counter`. busy: user, system and interrupts, of all processes. own: of this process.
+    steal: taken by the hypervisor. quota: held back by the cgroup. thermal: with clocks lowered for heat, as the processor
+    counts it. quota and thermal are None where the machine does not say. joules: by counter, with the value at which the
+    counter wraps around. energy: which counters those are, or why there are none.
     """
 
     at: float
@@ -45,15 +47,15 @@ class Counters:
 
     @classmethod
     def reader(cls, device: str, root: Path = ROOT, *, cpus: Iterable[int] | None = None) -> Callable[[], Counters]:
-        """A function that reads them all; looks once which there are. device: `cpu` or `cuda`. cpus: other processors than
-        those that this process may use."""
+        """A function that reads all counters; which of them exist is found once. device: `cpu` or `cuda`. cpus: processors to
+        read, where they are not those that this process may use."""
         cpus = tuple(sorted(os.sched_getaffinity(0) if cpus is None else cpus))
         thermal = [
             root / f"sys/devices/system/cpu/cpu{cpu}/thermal_throttle/core_throttle_total_time_ms" for cpu in cpus
         ]
         thermal = [path for path in thermal if path.exists()]
         quota = _cpu_stat(root)
-        energy, said = _energy(device, root)
+        read_energy, energy_source = _energy(device, root)
 
         def read() -> Counters:
             busy, steal = _busy(root, cpus)
@@ -65,15 +67,15 @@ class Counters:
                 steal=steal,
                 quota=_throttled(quota) if quota else None,
                 thermal=sum(float(path.read_text()) for path in thermal) / 1000 if thermal else None,
-                joules=energy(),
-                energy=said,
+                joules=read_energy(),
+                energy=energy_source,
             )
 
         return read
 
 
 def _busy(root: Path, cpus: tuple[int, ...]) -> tuple[float, float]:
-    """(busy, stolen) seconds of these processors since the machine started; proc(5): guest time is in user time already."""
+    """(busy, stolen) seconds of these processors since the machine started. Guest time is part of user time (proc(5))."""
     names = {f"cpu{cpu}" for cpu in cpus}
     busy = stolen = 0
     for line in (root / "proc/stat").read_text().splitlines():
@@ -101,7 +103,7 @@ def _throttled(path: Path) -> float:
 
 
 def _energy(device: str, root: Path) -> tuple[Callable[[], dict[str, tuple[float, float]]], str]:
-    """How to read the energy counters of the device that the cell runs on, and their name or why there are none."""
+    """A function that reads the energy counters of a device, and their name or why there are none."""
     if device == "cuda":
         handle, why = nvidia.open_device()
         if handle is None:
@@ -133,7 +135,7 @@ def _read(path: Path) -> str:
 
 
 def conditions_between(before: Counters, after: Counters, began: float, ended: float, threads: int) -> Conditions:
-    """began, ended: seconds of the monotonic clock between which queries were under way."""
+    """What happened between two readings. began, ended: first issue and last completion, seconds of the monotonic clock."""
     seconds = after.at - before.at
     capacity = seconds * len(before.cpus)
 
@@ -152,15 +154,15 @@ def conditions_between(before: Counters, after: Counters, began: float, ended: f
         steal_percent=100 * max(0.0, after.steal - before.steal) / capacity,
         quota_throttled_percent=percent(before.quota, after.quota),
         thermal_throttled_percent=percent(before.thermal, after.thermal),
-        energy_joules=_used(before, after) if before.joules else None,
+        energy_joules=_joules(before, after) if before.joules else None,
         energy_source=before.energy,
     )
 
 
-def _used(before: Counters, after: Counters) -> float | None:
-    """None where a counter could not be read the second time."""
+def _joules(before: Counters, after: Counters) -> float | None:
+    """Joules; None where a counter could not be read the second time."""
     total = 0.0
-    for name, (earlier, around) in before.joules.items():
+    for name, (earlier, wraps_at) in before.joules.items():
         later = after.joules[name][0]
-        total += later - earlier if later >= earlier else later - earlier + around
+        total += later - earlier if later >= earlier else later - earlier + wraps_at
     return total if math.isfinite(total) else None

@@ -1,5 +1,5 @@
-"""Floating-point operations by one rule: 2 x multiply-accumulates of all matrix products, attention and head included;
-embeddings, LayerNorm, softmax and GELU are not counted. (Vitis-AI's table uses the same: 453M for BERT-tiny at 384.)"""
+"""Floating-point operations by one rule: 2 x multiply-accumulates of all matrix products, attention and head included.
+Embeddings, LayerNorm, softmax and GELU are not counted. Vitis-AI's table uses the same rule: 453M for BERT-tiny at 384."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ def encoder_flops(
     head_outputs: int,
     head: Literal["token", "pooled"],
 ) -> FlopCount:
-    """`token`: a linear layer on every token (question answering); `pooled`: BERT's pooler and a classifier on the first."""
+    """FLOPs of one sequence. Head `token`: a linear layer on every token (question answering); `pooled`: BERT's pooler and a
+    classifier on the first token."""
     linear = 4 * hidden * hidden + 2 * hidden * intermediate
-    attention = 2 * sequence_length * hidden  # scores and weighted sum, a token
+    attention = 2 * sequence_length * hidden  # of one token: scores and weighted sum
     encoder = 2 * layers * sequence_length * (linear + attention)
     heads = {
         "token": 2 * sequence_length * hidden * head_outputs,

@@ -1,4 +1,4 @@
-"""A whole evaluation split through a session: sorted by length, so that little is padding."""
+"""Runs a whole evaluation split through a session, sorted by length so that batches hold little padding."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from backends import Session
 from tasks import Features
 
 PAST_THE_END = -1e9
-"""Logits of positions that a sequence does not have: no softmax and no n-best ever sees them."""
+"""Logit of positions past a sequence's end: too low for any softmax or n-best list."""
 
 
 @dataclass(frozen=True)
 class Inference:
     """outputs: float32 (n, longest, 2) or (n, labels), in the features' order. forward_seconds: in session.run alone.
-    tokens: fed to the model, padding included. batch_formation: in words, for the record."""
+    tokens: fed to the model, padding included. batch_formation: how batches were formed, for the record."""
 
     outputs: np.ndarray[Any, Any]
     forward_seconds: float
@@ -28,23 +28,23 @@ class Inference:
 
 
 def run_features(session: Session, features: Features, *, batch_size: int, padding: str, max_length: int) -> Inference:
-    """Every sequence once. `padding`: `longest` pads a batch to its own longest sequence, `max_length` always to max_length.
+    """Run every sequence once. Padding `longest` pads a batch to its longest sequence, `max_length` always to max_length.
 
-    Batches are `batch_size` sequences, the last what is left; the longest go first, so that memory peaks at once. Which
-    sequences share a batch follows from the lengths alone: two engines, or two runs, see the same batches.
+    A batch has `batch_size` sequences, the last one what is left. The longest go first, so that memory peaks in the first
+    batch. Which sequences share a batch depends on their lengths alone: two engines, or two runs, see the same batches.
     """
     order = np.argsort(-features.lengths, kind="stable")
     count, longest = features.input_ids.shape
     outputs = np.zeros((0, 0), np.float32)
     seconds, tokens = 0.0, 0
-    for at in range(0, count, batch_size):
-        rows = order[at : at + batch_size]
+    for first in range(0, count, batch_size):
+        rows = order[first : first + batch_size]
         batch = make_batch(features, rows, max_length if padding == "max_length" else int(features.lengths[rows].max()))
         start = time.perf_counter()
         logits = session.run(batch)
         seconds += time.perf_counter() - start
         tokens += batch["input_ids"].size
-        if at == 0:
+        if first == 0:
             shape = (count, longest, logits.shape[2]) if logits.ndim == 3 else (count, logits.shape[1])
             outputs = np.full(shape, PAST_THE_END, np.float32)
         if logits.ndim == 3:
@@ -53,8 +53,8 @@ def run_features(session: Session, features: Features, *, batch_size: int, paddi
             outputs[rows, :width] = np.where(inside[:, :, None], logits[:, :width], PAST_THE_END)
         else:
             outputs[rows] = logits
-    to = "the longest of the batch" if padding == "longest" else f"max_length, {max_length}"
-    formation = f"sorted by length, longest first, {batch_size} a batch, padded to {to}"
+    width_name = "the longest of the batch" if padding == "longest" else f"max_length, {max_length}"
+    formation = f"sorted by length, longest first, {batch_size} a batch, padded to {width_name}"
     return Inference(outputs, seconds, tokens, formation)
 
 
@@ -70,19 +70,19 @@ def make_batch(features: Features, rows: np.ndarray[Any, Any], width: int) -> di
 
 
 def pad_id(features: Features) -> int:
-    """What the features are padded with; where all are of one length and nothing tells, 0, which is [PAD] in BERT's
-    vocabularies (and masked in any case)."""
+    """The token id that the features are padded with. Where all have the same length it cannot be seen: then 0, which is [PAD]
+    in BERT's vocabularies (and masked in any case)."""
     shortest = int(np.argmin(features.lengths))
     length = int(features.lengths[shortest])
     return int(features.input_ids[shortest, length]) if length < features.input_ids.shape[1] else 0
 
 
-SEED = 20_261_121
+LIMIT_SEED = 20_261_121
 
 
-def evaluated(examples: Sequence[Any], limit: int | None) -> Sequence[Any]:
-    """All of a split, or the same seeded part of `limit` examples every time, in file order."""
+def limited(examples: Sequence[Any], limit: int | None) -> Sequence[Any]:
+    """All examples of a split, or `limit` of them: a seeded draw that is the same every time, in file order."""
     if limit is None or limit >= len(examples):
         return examples
-    chosen = np.sort(np.random.default_rng(SEED).permutation(len(examples))[:limit])
+    chosen = np.sort(np.random.default_rng(LIMIT_SEED).permutation(len(examples))[:limit])
     return [examples[index] for index in chosen]

@@ -4,15 +4,15 @@ A share of independent examples that are right or wrong gets Wilson's score inte
 (2001, "Interval Estimation for a Binomial Proportion") recommend: it needs no resampling and exists where all are right.
 
 Everything else is resampled. The percentile interval (Efron & Tibshirani 1993, chapter 13) is too narrow where there is
-little to resample, as SQuAD's 48 articles; Hesterberg (2015, "What Teachers Should Know about the Bootstrap", section 5)
+little to resample, such as SQuAD's 48 articles. Hesterberg (2015, "What Teachers Should Know about the Bootstrap", section 5)
 takes wider percentiles, such that a mean gets Student's interval. With thousands of examples the two are the same. Articles
-differ in size (96 to 810 questions), and few large ones count for less than as many equal ones: n is Kish's effective number
-(1965, section 8.2; for clusters Carter, Schnepel & Steigerwald 2017), 36 of SQuAD's 48.
+differ in size (96 to 810 questions), and groups of unequal size count for less than as many equal ones: n is Kish's effective
+number (1965, section 8.2; for clusters Carter, Schnepel & Steigerwald 2017), 36 of SQuAD's 48.
 
 Examples of one group are resampled together (the cluster bootstrap; Field & Welsh 2007): SQuAD's questions come by article.
 Means, F1, Matthews' and Pearson's correlations follow from sums over examples, so a resample needs only how often each
-example, or group, was drawn. Spearman's ranks are taken anew in every resample. Where a resample leaves a metric undefined
-it is 0, as in `tasks.metrics.labels`.
+example, or group, was drawn. Spearman's correlation needs new ranks in every resample. Where a resample leaves a metric
+undefined, it is 0, as in `tasks.metrics.labels`.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ Array = np.ndarray[Any, Any]
 
 
 CHUNK = 200
-"""Resamples whose counts are held at once: 200 x 10,570 examples take 17 MB."""
+"""Resamples whose counts are in memory at once: 200 x 10,570 examples take 17 MB."""
 
 
-DEAR = 10
-"""A multinomial's count costs as much as drawing so many examples one by one."""
+MULTINOMIAL_COST = 10
+"""Drawing one count of a multinomial takes as long as drawing this many examples one by one."""
 
 
 def intervals(scores: Scores, resamples: int = 10_000, seed: int = 0) -> dict[str, Figure]:
     """A Figure, in percent, for every metric of `scores`; the same seed gives the same interval.
 
-    low and high are None, with the reason in `method`, where no interval exists: fewer than two examples or groups, or a
-    metric that is the same in every resample (all answers right, say), whose true spread the bootstrap cannot know.
-    An interval is widened to hold its figure where it would not.
+    Where no interval exists, low and high are None and `method` says why: fewer than two examples or groups, or a metric that
+    is the same in every resample (for example, all answers right), whose true spread the bootstrap cannot know.
+    An interval that does not hold its figure is widened until it does.
     """
     return {
         name: _figure(value, scores, scores.statistics[name], resamples, seed)
@@ -97,15 +97,15 @@ def wilson(right: float, count: int) -> tuple[float, float]:
 
 
 def effective_number(sizes: Array) -> float:
-    """Of groups of these sizes: how many of one size would be worth as much (Kish): all of them where sizes are equal."""
+    """How many groups of equal size are worth as much as groups of these sizes (Kish 1965)."""
     return float(sizes.sum()) ** 2 / float((sizes.astype(np.float64) ** 2).sum())
 
 
 def _percentiles(count: float) -> tuple[float, float]:
-    """Of the draws, that bound 95% where `count` examples or groups are resampled: 2.5 and 97.5 in the limit."""
+    """The percentiles of the draws that bound 95%, where `count` examples or groups are resampled; 2.5 and 97.5 in the limit."""
     from scipy.special import ndtr, stdtrit
 
-    count = max(count, 1.5)  # one huge group and dust: as wide as the draws are, and no wider
+    count = max(count, 1.5)  # one huge group among tiny ones: as wide as the draws, and no wider
     low = 100 * float(ndtr(-((count / (count - 1)) ** 0.5) * stdtrit(count - 1, 0.975)))
     return low, 100 - low
 
@@ -113,19 +113,23 @@ def _percentiles(count: float) -> tuple[float, float]:
 def resampled(
     kind: str, sets: Sequence[Sequence[Array]], group: Array | None, resamples: int, rng: np.random.Generator
 ) -> Array:
-    """The metric, as a coefficient, of each of `sets`, which are columns of the same examples, in each resample:
-    (resamples, len(sets)). All sets see the same resamples, so that their differences are paired."""
+    """The metric, as a coefficient, of each of `sets` in each resample: (resamples, len(sets)).
+
+    Each set holds the metric's columns, (n,) each, of the same examples. All sets see the same resamples, so that their
+    differences are paired. group: (n,) number of each example's group; None where examples are drawn one by one.
+    """
     if kind == "spearman":
         drawn = _times_drawn(len(sets[0][0]), group, resamples, rng)
         return np.concatenate([_spearman(times, sets) for times in drawn])
-    rows, of_sums = zip(*(_sufficient(kind, columns) for columns in sets), strict=True)
+    rows, metrics = zip(*(_sufficient(kind, columns) for columns in sets), strict=True)
     sums = _sums(np.concatenate(rows, 1), group, resamples, rng)
-    parts = np.split(sums, np.cumsum([one.shape[1] for one in rows])[:-1], axis=1)
-    return np.stack([metric(part) for metric, part in zip(of_sums, parts, strict=True)], 1)
+    parts = np.split(sums, np.cumsum([values.shape[1] for values in rows])[:-1], axis=1)
+    return np.stack([metric(part) for metric, part in zip(metrics, parts, strict=True)], 1)
 
 
 def _sufficient(kind: str, columns: Sequence[Array]) -> tuple[Array, Callable[[Array], Array]]:
-    """Rows (n, k) whose sums over the examples fix the metric, and the metric of such sums (resamples, k): (resamples,)."""
+    """Rows (n, k) whose sums over the examples determine the metric, and the function from such sums, (resamples, k), to the
+    metric, (resamples,)."""
     if kind == "mean":
         return np.stack([columns[0], np.ones_like(columns[0])], 1), lambda sums: _ratio(sums[:, 0], sums[:, 1])
     if kind == "f1":
@@ -144,20 +148,20 @@ def _sufficient(kind: str, columns: Sequence[Array]) -> tuple[Array, Callable[[A
 
 
 def _sums(rows: Array, group: Array | None, resamples: int, rng: np.random.Generator) -> Array:
-    """Sums of the drawn rows (n, k): (resamples, k). With groups, whole groups are drawn, as many as there are."""
+    """Sums of the drawn rows (n, k): (resamples, k). With groups, as many whole groups are drawn as there are."""
     rows = rows.astype(np.float64)
     if group is not None:
         rows = np.stack([np.bincount(group, column) for column in rows.T], 1)
     count = len(rows)
     distinct, often = np.unique(rows, axis=0, return_counts=True)
-    if DEAR * len(distinct) < count:
+    if MULTINOMIAL_COST * len(distinct) < count:
         drawn: Array = rng.multinomial(count, often / count, size=resamples)
         return np.asarray(drawn @ distinct)
     return np.concatenate([drawn @ rows for drawn in _times_drawn(count, None, resamples, rng)])
 
 
 def _times_drawn(count: int, group: Array | None, resamples: int, rng: np.random.Generator) -> Iterator[Array]:
-    """How often each of `count` examples is drawn: (at most CHUNK, count) float64, until there are `resamples` rows."""
+    """How often each of `count` examples is drawn: chunks of (at most CHUNK, count) float64, `resamples` rows in all."""
     units = count if group is None else int(group.max()) + 1
     for at in range(0, resamples, CHUNK):
         size = min(CHUNK, resamples - at)
@@ -167,7 +171,7 @@ def _times_drawn(count: int, group: Array | None, resamples: int, rng: np.random
 
 
 def _matthews(classes: int, sums: Array) -> Array:
-    """Of any number of classes (Gorodkin 2004), from resampled confusion matrices, flat."""
+    """Matthews' correlation of any number of classes (Gorodkin 2004), from flat confusion matrices."""
     matrix = sums.reshape(-1, classes, classes)
     total, right = matrix.sum((1, 2)), np.trace(matrix, axis1=1, axis2=2)
     claimed, true = matrix.sum(2), matrix.sum(1)
@@ -181,33 +185,35 @@ def _pearson(sums: Array) -> Array:
 
 
 def _standard(values: Array) -> Array:
-    """Mean 0 and variance 1, without which the sums of squares cancel."""
+    """Scaled to mean 0 and variance 1; without that, differences of sums of squares lose their digits."""
     spread = values.std()
     return np.asarray((values - values.mean()) / (spread if spread > 0 else 1.0))
 
 
 def _variance(square: Array, mean: Array) -> Array:
-    found = square - mean * mean
-    return np.where(found > 1e-12, found, 0.0)  # of standardized values: less is rounding, a constant column
+    variance = square - mean * mean
+    return np.where(
+        variance > 1e-12, variance, 0.0
+    )  # of standardized values; below that it is rounding: a constant column
 
 
 def _spearman(times: Array, sets: Sequence[Sequence[Array]]) -> Array:
-    """Pearson's correlation of the ranks of each set's two columns within each resample, from how often each example was
-    drawn (resamples, n): (resamples, len(sets)). Columns that sets share, like the labels, are ranked once."""
+    """Pearson's correlation of the ranks of each set's two columns within each resample: (resamples, len(sets)).
+    times: how often each example was drawn, (resamples, n). Columns that sets share, like the labels, are ranked once."""
     ranked: dict[bytes, tuple[Array, Array]] = {}
-    found = []
+    correlations = []
     for columns in sets:
         for values in columns:
             if values.tobytes() not in ranked:
                 ranks = _ranks(times, values)
                 ranked[values.tobytes()] = ranks, np.einsum("ij,ij,ij->i", times, ranks, ranks)
         (x, xx), (y, yy) = (ranked[values.tobytes()] for values in columns)
-        found.append(_ratio(np.einsum("ij,ij,ij->i", times, x, y), np.sqrt(xx * yy)))
-    return np.stack(found, 1)
+        correlations.append(_ratio(np.einsum("ij,ij,ij->i", times, x, y), np.sqrt(xx * yy)))
+    return np.stack(correlations, 1)
 
 
 def _ranks(times: Array, values: Array) -> Array:
-    """Each example's rank in each resample less the mean rank, equals sharing theirs; shape of `times`."""
+    """Each example's rank in each resample less the mean rank, in the shape of `times`. Equal values share a rank."""
     distinct, which = np.unique(values, return_inverse=True)
     ordered = np.argsort(which, kind="stable")
     often = times[:, ordered]

@@ -1,4 +1,4 @@
-"""Memory of this very process, as the kernel and the NVIDIA driver count it."""
+"""Memory of this process and of the machine, as the kernel and the NVIDIA driver count it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def _status(field: str) -> int:
 
 
 def available_bytes(root: Path = Path("/")) -> int | None:
-    """What new processes may take without swapping, as the kernel estimates it for the whole machine, or less where the
-    cgroup, or one it lies in, grants less (cgroup v2 and v1). None where nothing tells."""
+    """What new processes can take without swapping: the kernel's estimate for the whole machine, or less where a cgroup of this
+    process grants less (cgroup v2 and v1). None where the kernel does not say."""
     lines = _read(root / "proc/meminfo").splitlines()
-    there = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    available = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
     for line in _read(root / "proc/self/cgroup").splitlines() or ["0::/"]:
         _, controllers, name = line.split(":", 2)
         if controllers not in ("", "memory"):
@@ -30,14 +30,15 @@ def available_bytes(root: Path = Path("/")) -> int | None:
             else ("memory.max", "memory.current", "inactive_file")
         )
         folder = top / name.strip("/")
-        for place in (folder, *folder.parents):
-            limit, taken = _read(place / granted).strip(), _read(place / used).strip()
+        for group in (folder, *folder.parents):
+            limit, taken = _read(group / granted).strip(), _read(group / used).strip()
             if limit.isdigit() and taken.isdigit():
-                free = re.search(rf"^{cached} (\d+)", _read(place / "memory.stat"), re.MULTILINE)
-                there.append(int(limit) - int(taken) + int(free[1] if free else 0))  # caches of files are given back
-            if place == top:
+                cache = re.search(rf"^{cached} (\d+)", _read(group / "memory.stat"), re.MULTILINE)
+                # The kernel gives back the cache of files where memory is needed.
+                available.append(int(limit) - int(taken) + int(cache[1] if cache else 0))
+            if group == top:
                 break
-    return min(there, default=None)
+    return min(available, default=None)
 
 
 def _read(path: Path) -> str:
@@ -58,7 +59,7 @@ def peak_rss_bytes() -> int:
 
 
 def device_peak_bytes() -> int | None:
-    """GPU memory that the driver accounts to this process now, its CUDA context included; None where it does not say.
+    """GPU memory that the driver counts for this process now, its CUDA context included; None where it does not say.
 
     Engines keep what they once took (caching allocators, arenas), so at the end of a round this is the peak."""
     from harness.machine import nvidia

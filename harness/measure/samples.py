@@ -16,11 +16,11 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Samples:
-    """What a scenario draws from, in memory before any clock starts.
+    """What a scenario draws from. The arrays are in memory before any clock starts.
 
     arrays: a session's three inputs, each (count, width) int64. lengths: (count,) true lengths, by which offline sorts.
-    widths: (count,) what each is padded to when it stands alone: its own length, or max_length under `fixed` load and where
-    padding takes part in what the model computes.
+    widths: (count,) what each sequence is padded to on its own: its length, or max_length under `fixed` load and where
+    padding changes what the model computes.
     """
 
     arrays: Mapping[str, np.ndarray[Any, Any]]
@@ -44,8 +44,8 @@ def make_samples(
     seed: int,
     padded: bool = False,
 ) -> Samples:
-    """A seeded draw of at most `count` sequences. `fixed` offers each at max_length with its padding masked, as a fixed-shape
-    deployment would; `real` at its own length, unless they are to be `padded` whatever the load is."""
+    """A seeded draw of at most `count` sequences. Load `fixed` offers each at max_length with its padding masked, as a
+    fixed-shape deployment would; `real` offers each at its own length. padded: at max_length under either load."""
     chosen = np.sort(np.random.default_rng(seed).permutation(len(features))[:count])
     lengths = [int(length) for length in features.lengths[chosen]]
     widths = [max_length] * len(lengths) if padded or load == "fixed" else lengths
@@ -53,6 +53,6 @@ def make_samples(
 
 
 def batches(items: Iterable[Item], size: int, length: Callable[[Item], int]) -> list[list[Item]]:
-    """Longest first, `size` together."""
+    """Batches of `size` items, longest first; the last has what is left."""
     ordered = sorted(items, key=length, reverse=True)
-    return [ordered[at : at + size] for at in range(0, len(ordered), size)]
+    return [ordered[start : start + size] for start in range(0, len(ordered), size)]

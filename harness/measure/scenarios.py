@@ -1,7 +1,7 @@
 """Load on a session by MLPerf LoadGen, in MLPerf Inference's meanings: single_stream, multi_stream, offline and server.
 
 LoadGen issues the queries, takes the times and computes the percentiles. Samples are token arrays in memory, made before the
-test; what is timed is said in TIMED. Whatever the profile, figures are 'unverified by MLCommons'.
+test. TIMED says what is inside the timed region. Figures of every profile are 'unverified by MLCommons'.
 """
 
 from __future__ import annotations
@@ -9,14 +9,15 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from backends import Session
 from harness.measure.conditions import Counters
-from harness.measure.loadgen import MAX_STRETCH, Outcome, loadgen_settings, run_test
+from harness.measure.loadgen import MAX_STRETCH, LoadgenResult, loadgen_settings, run_test
 from harness.measure.samples import Samples, batches
-from harness.measure.steady import warm_up_on
+from harness.measure.steady import WarmUp, warm_up_session
 from harness.records.figure import Figure
 from harness.records.speed_schema import Probe, SpeedRound
 from harness.suite.measure import Profile
@@ -30,11 +31,16 @@ TIMED = {
 
 
 SLACK = 1.1
-"""LoadGen's own factor: a query of offline is this much longer than the shortest duration at the expected rate."""
+"""LoadGen's own factor: offline's query lasts this many times the minimum duration at the expected rate."""
 
 
 TRIES = 5
-"""Offline is offered a larger query, as LoadGen advises, when it was done before min_duration; at most so many in all."""
+"""How often offline runs, at most. Where a query was done before the minimum duration, LoadGen advises a larger one."""
+
+
+EXPECTED_LATENCY = 0.25
+"""The latency that LoadGen is told to expect, as a share of the one in warm-up. LoadGen draws the queries of single_stream and
+multi_stream beforehand, as many as this latency asks for; with a quarter they never run out."""
 
 
 def run_scenario(
@@ -52,90 +58,99 @@ def run_scenario(
     threads: int = 0,
     device: str = "cpu",
 ) -> SpeedRound:
-    """Warm up, then one LoadGen test, which draws samples with replacement; of server as many as its search takes. Seconds.
+    """Warm up, then run one LoadGen test, which draws samples with replacement; server runs as many tests as its search takes.
 
-    batch_size: samples of one query of multi_stream; what offline forms of its one query, whose size is a multiple of it,
-    sorted by length; the most that server forms of what waits. The test is long enough for min_duration and min_queries
-    samples, and cut off at ten times min_duration: a slow engine has too few queries then, which `validity` tells.
-    profile `mlperf`: duration, counts and seeds of LoadGen's own mlperf.conf instead. threads, device: for the record, and
-    where to read energy. Raises whatever the session does.
+    batch_size: for multi_stream the samples of a query; for offline the samples of a batch, sorted by length (its one query
+    is a multiple of it); for server the largest batch of samples that wait. min_duration, max_warmup: seconds.
+    The test lasts for at least min_duration and min_queries samples, and is cut off at ten times min_duration: a slow engine
+    then has too few queries, which `harness.measure.validity` reports. Profile `mlperf` takes duration, counts and seeds from
+    LoadGen's own mlperf.conf instead. threads, device: for the record, and to know where energy is read.
+    Raises whatever the session raises.
     """
     single = scenario == "single_stream"
     size = 1 if single else batch_size
-    parts = batches(range(len(samples)), size, lambda row: samples.lengths[row])
-    began = time.perf_counter()
-    if device != "cpu":
-        # A GPU loads kernels and takes memory for a shape at first sight, and may have others for a batch with padding.
-        shortest = min(range(len(samples)), key=lambda row: samples.widths[row])
-        for row in {samples.widths[row]: row for part in parts for row in part}.values():
-            for last in dict.fromkeys((row, shortest)) if size > 1 else (row,):
-                session.run(samples.batch([*[row] * (size - 1), last]))
-    every_shape = time.perf_counter() - began
-    warm_seconds, warm_ended, rate = warm_up_on(session, [samples.batch(part) for part in parts], max_warmup)
-    warm_seconds += every_shape
+    warm = _warm_up(session, samples, size, device, max_warmup)
     ready = [samples.batch([row]) for row in range(len(samples))] if single else []
 
     def call(rows: Sequence[int]) -> None:
         session.run(ready[rows[0]] if single else samples.batch(rows))
 
-    def settings(number: int = 0) -> Any:
+    def make_settings(number: int = 0) -> Any:
         return loadgen_settings(scenario, profile, min_duration, min_queries, seed + number)
 
-    def test(asked: Any) -> Outcome:
-        return run_test(asked, samples, size, call, scenario, Counters.reader(device), threads)
+    def run(settings: Any) -> LoadgenResult:
+        return run_test(settings, samples, size, call, scenario, Counters.reader(device), threads)
 
     if scenario == "server":
         from harness.measure.server import search
 
         assert server_latency_ms is not None
-        rate, tested, probes = search(settings, test, capacity=rate, latency_ms=server_latency_ms, profile=profile)
-        return _round(tested, scenario, warm_seconds, warm_ended, rate=rate, search=probes)
-    asked = settings()
-    quickly = max(1, int(0.25e9 * size / rate))  # so short that queries never run out
-    asked.single_stream_expected_latency_ns = asked.multi_stream_expected_latency_ns = quickly
-    asked.multi_stream_samples_per_query = size
-    least = asked.min_query_count
-    for _ in range(TRIES if scenario == "offline" else 1):
-        if scenario == "offline":
-            asked.offline_expected_qps = rate
-            seconds = asked.min_duration_ms / 1000
-            asked.min_query_count = _offline_samples(rate, size, seconds, least, cut_off=profile == "quick")
-        tested = test(asked)
-        if tested.result.get("result_min_duration_met", True):
+        qps, result, probes = search(
+            make_settings, run, capacity=warm.rate, latency_ms=server_latency_ms, profile=profile
+        )
+        return _round(result, scenario, warm, qps=qps, probes=probes)
+    settings = make_settings()
+    expected_ns = max(1, int(1e9 * EXPECTED_LATENCY * size / warm.rate))
+    settings.single_stream_expected_latency_ns = settings.multi_stream_expected_latency_ns = expected_ns
+    settings.multi_stream_samples_per_query = size
+    if scenario == "offline":
+        return _round(_run_offline(run, settings, warm.rate, size, profile), scenario, warm)
+    return _round(run(settings), scenario, warm)
+
+
+def _warm_up(session: Session, samples: Samples, size: int, device: str, max_seconds: float) -> WarmUp:
+    """Warm up on the batches of `size` that the samples make, sorted by length."""
+    parts = batches(range(len(samples)), size, lambda row: samples.lengths[row])
+    start = time.perf_counter()
+    if device != "cpu":
+        # A GPU loads kernels and takes memory at the first batch of a shape, and may use other kernels for padded batches.
+        shortest = min(range(len(samples)), key=lambda row: samples.widths[row])
+        for row in {samples.widths[row]: row for part in parts for row in part}.values():
+            for last in dict.fromkeys((row, shortest)) if size > 1 else (row,):
+                session.run(samples.batch([*[row] * (size - 1), last]))
+    shapes_seconds = time.perf_counter() - start
+    warm = warm_up_session(session, [samples.batch(part) for part in parts], max_seconds)
+    return replace(warm, seconds=warm.seconds + shapes_seconds)
+
+
+def _run_offline(
+    run: Callable[[Any], LoadgenResult], settings: Any, rate: float, size: int, profile: Profile
+) -> LoadgenResult:
+    """rate: samples a second that are expected. Where the query was done too soon, a larger one is offered."""
+    min_samples, seconds = settings.min_query_count, settings.min_duration_ms / 1000
+    for _ in range(TRIES):
+        settings.offline_expected_qps = rate
+        settings.min_query_count = _offline_samples(rate, size, seconds, min_samples, cut_off=profile == "quick")
+        result = run(settings)
+        if result.log.get("result_min_duration_met", True):
             break
-        rate = 1.1 * max(rate, float(tested.result.get("result_samples_per_second", rate)))
-    return _round(tested, scenario, warm_seconds, warm_ended)
+        rate = 1.1 * max(rate, float(result.log.get("result_samples_per_second", rate)))
+    return result
 
 
-def _offline_samples(rate: float, batch_size: int, seconds: float, least: int, *, cut_off: bool) -> int:
-    """Whole batches: at least one, no more than the cut-off allows, else what duration and count ask for."""
-    wanted = math.ceil(max(least, SLACK * rate * seconds) / batch_size)
-    batches = min(wanted, int(rate * seconds * MAX_STRETCH / batch_size)) if cut_off else wanted
-    return max(1, batches) * batch_size
+def _offline_samples(rate: float, batch_size: int, seconds: float, min_samples: int, *, cut_off: bool) -> int:
+    """Samples of offline's query, in whole batches: what duration and count ask for, within the cut-off; at least one batch."""
+    wanted = math.ceil(max(min_samples, SLACK * rate * seconds) / batch_size)
+    count = min(wanted, int(rate * seconds * MAX_STRETCH / batch_size)) if cut_off else wanted
+    return max(1, count) * batch_size
 
 
 def _round(
-    tested: Outcome,
-    scenario: str,
-    warm_seconds: float,
-    warm_ended: str,
-    *,
-    rate: float | None = None,
-    search: Sequence[Probe] = (),
+    test: LoadgenResult, scenario: str, warm: WarmUp, *, qps: float | None = None, probes: Sequence[Probe] = ()
 ) -> SpeedRound:
-    """rate: what server found; other scenarios are as fast as they are."""
-    result, served = tested.result, tested.served
-    kept = {key: value for key, value in result.items() if isinstance(value, int | float | str | bool)}
+    """qps: the rate that server's search found. In the other scenarios the rate is measured."""
+    log, samples = test.log, test.samples
+    kept = {key: value for key, value in log.items() if isinstance(value, int | float | str | bool)}
 
     def milliseconds(key: str) -> float | None:
-        return float(result[key]) / 1e6 if float(result.get(key, 0)) > 0 else None
+        return float(log[key]) / 1e6 if float(log.get(key, 0)) > 0 else None
 
     if scenario == "offline":
-        qps = float(result["result_samples_per_second"])
+        qps = float(log["result_samples_per_second"])
     elif scenario == "single_stream":
-        qps = float(result["result_qps_with_loadgen_overhead"])
-    else:
-        qps = served / tested.seconds if rate is None else rate
+        qps = float(log["result_qps_with_loadgen_overhead"])
+    elif qps is None:
+        qps = samples / test.seconds
     per_query = "_per_query" if scenario == "multi_stream" else ""
     latencies: dict[str, Any] = {}
     if scenario != "offline":
@@ -149,20 +164,20 @@ def _round(
     return SpeedRound(
         qps=qps,
         **latencies,
-        queries=served,
-        mean_tokens=tested.tokens / served if served else None,
-        duration_seconds=served / qps if scenario in ("offline", "single_stream") else tested.seconds,
-        warmup_seconds=warm_seconds,
-        warmup_ended=warm_ended,
-        search=list(search),
-        conditions=tested.conditions,
+        queries=samples,
+        mean_tokens=test.tokens / samples if samples else None,
+        duration_seconds=samples / qps if scenario in ("offline", "single_stream") else test.seconds,
+        warmup_seconds=warm.seconds,
+        warmup_ended=warm.ended,
+        search=list(probes),
+        conditions=test.conditions,
         loadgen=kept,
     )
 
 
-def over_rounds(values: Sequence[float | None]) -> Figure | None:
-    """The mean over rounds with Student's t interval over them (rounds are the independent repetitions: Kalibera & Jones
-    2013); None where a round has no value."""
+def mean_over_rounds(values: Sequence[float | None]) -> Figure | None:
+    """The mean over rounds with Student's t interval: rounds are the independent repetitions (Kalibera & Jones 2013). None
+    where a round has no value."""
     known = [value for value in values if value is not None]
     if len(known) != len(values) or not known:
         return None
@@ -181,13 +196,12 @@ def over_rounds(values: Sequence[float | None]) -> Figure | None:
 
 
 def summarise(rounds: Sequence[SpeedRound]) -> dict[str, Figure | None]:
-    """Every figure of a Speed over its rounds."""
+    """Every figure of a Speed, from its rounds."""
     names = ("qps", "mean_ms", "p50_ms", "p90_ms", "p99_ms", "early_stopping_ms")
-    figures = {name: over_rounds([getattr(one, name) for one in rounds]) for name in names}
-    energy = [
-        one.conditions.energy_joules / one.queries
-        if one.conditions and one.conditions.energy_joules is not None and one.queries
-        else None
-        for one in rounds
-    ]
-    return figures | {"joules_a_query": over_rounds(energy)}
+    figures = {name: mean_over_rounds([getattr(speed_round, name) for speed_round in rounds]) for name in names}
+    return figures | {"joules_a_query": mean_over_rounds([_joules_a_query(speed_round) for speed_round in rounds])}
+
+
+def _joules_a_query(speed_round: SpeedRound) -> float | None:
+    joules = speed_round.conditions.energy_joules if speed_round.conditions else None
+    return joules / speed_round.queries if joules is not None and speed_round.queries else None

@@ -1,13 +1,13 @@
-"""Sessions that take turns, batch by batch, on the same work: how many times faster one is than another.
+"""Interleaved measurement: sessions run the same batches, one call at a time, so that their times can be compared.
 
-A shared machine's speed wanders by a tenth and more within a second, which the median of a round of seconds follows; two
-sessions that run the same batch a few milliseconds apart see the same machine. So what is compared is not the speed of
-each, measured alone, but the time that each took for the same batches, measured in turns (interleaving, as in paired
-microbenchmarks, carried down to a single call). The processes are fresh ones in every round, since two processes of the
-same program differ, too (Kalibera & Jones 2013).
+A shared machine's speed changes by a tenth and more within a second, and the median of a round of seconds changes with it.
+Two sessions that run the same batch a few milliseconds apart see the same machine. So what is compared is not the speed of
+each session, measured alone, but the time that each took for the same batches, interleaved call by call (as in paired
+microbenchmarks). The processes are fresh ones in every round, since two processes of the same program differ, too (Kalibera &
+Jones 2013).
 
-This module holds what happens inside a process (`Player`), and which batches are run how often (`schedule`); the runner's
-side, which hands out the turns, is `harness.run.turns`.
+This module holds what happens inside a cell's process (`Worker`), and which batches are run how often (`schedule`). The
+runner's side, which gives each process its turn, is `harness.run.turns`.
 """
 
 from __future__ import annotations
@@ -30,21 +30,23 @@ from harness.measure.samples import batches, make_samples
 from tasks import Features
 
 SECONDS = 4.0
-"""Timed calls of a session in one round at one load take about so long, or the suite's min_duration where that is shorter."""
+"""How long the timed calls of a session take in one round under one load, about, or the suite's min_duration where that is
+shorter."""
 
 
-MOST_BATCHES, LEAST_BATCHES = 32, 2
+MAX_BATCHES, MIN_BATCHES = 32, 2
 
 
-LEAST_PASSES, WANTED_PASSES = 3, 8
+MIN_PASSES, WANTED_PASSES = 3, 8
 
 
 COLD_SECONDS = 0.25
-"""Timed calls shorter than that come after one of another batch that is not timed: the caches are full of the others' work."""
+"""Timed calls shorter than this come right after an untimed call of another batch: the other sessions have just filled the
+caches with their own data."""
 
 
-PATIENCE = 0.25
-"""Seconds that a session's threads are waited for when it has answered."""
+IDLE_TIMEOUT = 0.25
+"""Seconds that are allowed for a session's threads to become idle after an answer."""
 
 
 TASKS = Path("/proc/self/task")
@@ -52,40 +54,42 @@ TASKS = Path("/proc/self/task")
 
 @dataclass(frozen=True)
 class Schedule:
-    """batches: positions in the work, sorted by length, spread evenly. passes: how often all of them are timed. cold: whether
-    an untimed call of another batch, where there is one, comes before each timed one."""
+    """batches: positions in the work, which is sorted by length; spread evenly. passes: how often each of them is timed.
+    cold: whether an untimed call of another batch, where there is one, comes before each timed call."""
 
     batches: tuple[int, ...]
     passes: int
     cold: bool
 
 
-def schedule(seconds: Sequence[float], available: int, budget: float, resting: float = 0.0) -> Schedule:
-    """What every session runs, from the time that a call takes in each, so that the slowest has about `budget` seconds of
-    timed calls: many batches while there are at least eight passes over them, never fewer than three passes over two batches
-    (over one where there is no other).
-    resting: seconds until the threads of the session that takes longest are at rest, which count like the call."""
-    slowest, fastest = max(seconds) + resting, min(seconds)
+def schedule(seconds: Sequence[float], available: int, budget: float, idle_seconds: float = 0.0) -> Schedule:
+    """What every session runs, such that the slowest has about `budget` seconds of timed calls: as many batches as leave time
+    for eight passes over them, but never less than three passes over two batches (over one where there is no other).
+
+    seconds: of one call in each session. available: how many batches there are. idle_seconds: how long the threads of a
+    session take to become idle, the longest of all sessions; counted like the call.
+    """
+    slowest, fastest = max(seconds) + idle_seconds, min(seconds)
     calls = min(budget, SECONDS) / slowest
-    count = min(available, MOST_BATCHES, max(LEAST_BATCHES, int(calls / WANTED_PASSES)))
+    count = min(available, MAX_BATCHES, max(MIN_BATCHES, int(calls / WANTED_PASSES)))
     chosen = tuple((2 * number + 1) * available // (2 * count) for number in range(count))
-    return Schedule(chosen, max(LEAST_PASSES, int(calls / count)), fastest < COLD_SECONDS)
+    return Schedule(chosen, max(MIN_PASSES, int(calls / count)), fastest < COLD_SECONDS)
 
 
-def of_work(times: Mapping[int, Sequence[float]]) -> float:
-    """Seconds of all batches once, each at its median: a call that something disturbed does not count."""
-    return sum(statistics.median(found) for found in times.values())
+def work_seconds(times: Mapping[int, Sequence[float]]) -> float:
+    """Seconds of all batches once, each at the median of its calls, so that a disturbed call does not count."""
+    return sum(statistics.median(calls) for calls in times.values())
 
 
 def processors(threads: int, device: str) -> list[int]:
-    """Which a cell that takes turns may use. Cells of a single thread share one, the last that this process may use: two
+    """The processors that an interleaved cell may use. Cells of one thread share one, the last that this process may use: two
     processors of a machine need not be equally fast."""
-    mine = sorted(os.sched_getaffinity(0))
-    return mine[-1:] if threads == 1 and device == "cpu" else mine
+    allowed = sorted(os.sched_getaffinity(0))
+    return allowed[-1:] if threads == 1 and device == "cpu" else allowed
 
 
-class Player:
-    """The session's side: a question in, an answer out."""
+class Worker:
+    """Answers the runner's questions about one session."""
 
     def __init__(
         self, session: Session, features: Features, max_length: int, seed: int, *, padded: bool = False
@@ -94,19 +98,24 @@ class Player:
         self._max_length, self._seed, self._padded = max_length, seed, padded
         self._work: list[Batch] = []
 
-    def answer(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """{"load", "batch_size"} lays out the work: {"samples", "tokens"} of each batch and "work", which tells other
-        sequences apart, however they are padded. {"run", "cold"}, batches by their numbers (cold may be None): {"seconds"} of the run, whether the session's
-        threads then "rested", how long that took ("resting"), and "cpu". {"cpu"}: {"cpu"}, seconds of processor time so far."""
-        if "load" in asked:
-            return self._lay_out(str(asked["load"]), int(asked["batch_size"]))
-        if "run" in asked:
-            seconds, began = self._run(int(asked["run"]), asked["cold"]), time.perf_counter()
-            rested = {"rested": rest(), "resting": time.perf_counter() - began}
-            return {"seconds": seconds, **rested, "cpu": time.process_time()}
+    def answer(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """One of three questions:
+
+        {"load", "batch_size"} makes the batches; the answer has "samples" and "tokens" of each batch, and "work", a hash of
+        the sequences in them, however they are padded.
+        {"run": batch, "cold": batch or None} runs a batch, given by its number; the answer has its "seconds", whether the
+        session's threads then became "idle", how long that took ("idle_seconds"), and "cpu".
+        {"cpu": true} has the answer {"cpu"}: seconds of processor time that this process has used so far.
+        """
+        if "load" in question:
+            return self._make_batches(str(question["load"]), int(question["batch_size"]))
+        if "run" in question:
+            seconds, answered = self._run(int(question["run"]), question["cold"]), time.perf_counter()
+            idle = {"idle": wait_until_idle(), "idle_seconds": time.perf_counter() - answered}
+            return {"seconds": seconds, **idle, "cpu": time.process_time()}
         return {"cpu": time.process_time()}
 
-    def _lay_out(self, load: str, size: int) -> dict[str, Any]:
+    def _make_batches(self, load: str, size: int) -> dict[str, Any]:
         count = len(self._features)
         samples = make_samples(
             self._features,
@@ -116,9 +125,8 @@ class Player:
             seed=self._seed,
             padded=self._padded,
         )
-        drawn = (
-            np.random.default_rng(self._seed).integers(0, count, count).tolist()
-        )  # as LoadGen draws, others in every round
+        # With replacement, as LoadGen draws; every round has a seed of its own.
+        drawn = np.random.default_rng(self._seed).integers(0, count, count).tolist()
         parts = batches(drawn, size, lambda row: samples.lengths[row])
         parts = [part for part in parts if len(part) == size] or parts
         self._work = [samples.batch(part) for part in parts]
@@ -131,24 +139,26 @@ class Player:
             "work": digest.hexdigest()[:16],
         }
 
-    def _run(self, number: int, cold: int | None) -> float:
+    def _run(self, batch: int, cold: int | None) -> float:
         gc.disable()
         if cold is not None:
             self._session.run(self._work[cold])
         start = time.perf_counter()
-        self._session.run(self._work[number])
-        taken = time.perf_counter() - start
+        self._session.run(self._work[batch])
+        seconds = time.perf_counter() - start
         gc.enable()
-        return taken
+        return seconds
 
 
-def rest() -> bool:
-    """Return when no other thread of this process wants a processor any more: the threads of an engine's pool go on spinning
-    for a while when there is nothing to do, on processors that belong to the next one now. False where they do not stop."""
-    until = time.perf_counter() + PATIENCE
-    me = str(threading.get_native_id())
-    while any(_runs(task) for task in TASKS.glob("*") if task.name != me):
-        if time.perf_counter() >= until:
+def wait_until_idle() -> bool:
+    """Return when no other thread of this process wants a processor; False where that takes longer than IDLE_TIMEOUT.
+
+    The threads of an engine's pool spin for a while when they have nothing to do, on processors that the next session needs.
+    """
+    deadline = time.perf_counter() + IDLE_TIMEOUT
+    this_thread = str(threading.get_native_id())
+    while any(_runs(task) for task in TASKS.glob("*") if task.name != this_thread):
+        if time.perf_counter() >= deadline:
             return False
         time.sleep(0.0002)
     return True

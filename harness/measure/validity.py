@@ -1,7 +1,7 @@
-"""The rules by which a measurement is valid. Each that fails is a finding: what, measured, bound, and what to do about it.
+"""The rules by which a measurement is valid. Each rule that fails is a finding: what, measured, bound, and what to do about it.
 
-A rule asks of a figure's rounds together: one disturbed round among many widens the interval, which says it; most of them
-disturbed make the figure wrong, which the interval does not say.
+A rule looks at all rounds of a figure together. One disturbed round among many widens the figure's interval, which is enough;
+when most of them are disturbed the figure is wrong, and its interval does not show it.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ NOISE_BOUND = 0.25
 
 
 MAIN = {"single_stream": "p90_ms", "multi_stream": "p99_ms", "offline": "qps", "server": "qps"}
-"""Of each scenario, as MLPerf Inference has it; server's qps is the rate that held its bound."""
+"""The main figure of each scenario, as in MLPerf Inference; server's qps is the rate that held its latency bound."""
 
 
-LEAST_ROUNDS = {"quick": 3, "mlperf": 5}
-"""Of each profile: fewer say next to nothing about how rounds differ."""
+MIN_ROUNDS = {"quick": 3, "mlperf": 5}
+"""By profile. Fewer rounds say next to nothing about how rounds differ."""
 
 
 OTHERS_BOUND = STEAL_BOUND = 5.0
@@ -39,54 +39,60 @@ THROTTLED_BOUND = 1.0
 AGAIN = "run it again with --fresh on a quiet machine"
 
 
-def findings(speed: Sequence[Speed], placement: Mapping[str, Any], measure: Measure) -> list[Finding]:
-    """The rules that fail."""
-    found = [*_provider(placement), *_rounds(speed)]
-    for one in speed:
-        name = name_of(one)
-        for rule in (_queries, _duration, _steady, _bound, _throttled, _disturbed, _noise):
-            found += rule(name, one, measure)
-    return found
+def findings(speeds: Sequence[Speed], placement: Mapping[str, Any], measure: Measure) -> list[Finding]:
+    """The rules that fail for a cell's speed."""
+    failed = [*_wrong_provider(placement), *_too_few_rounds(speeds)]
+    rules = (_too_few_queries, _too_short, _not_steady, _bound_not_held, _throttled, _disturbed, _noisy)
+    for speed in speeds:
+        for rule in rules:
+            failed += rule(speed_name(speed), speed, measure)
+    return failed
 
 
-def name_of(one: Speed) -> str:
-    """How findings about its figures begin."""
-    return f"{one.scenario}, {one.load} lengths, batch {one.batch_size}"
+def speed_name(speed: Speed) -> str:
+    """How findings about its figures begin; pages match findings with figures by it."""
+    return f"{speed.scenario}, {speed.load} lengths, batch {speed.batch_size}"
 
 
-def _provider(placement: Mapping[str, Any]) -> Iterator[Finding]:
+def _wrong_provider(placement: Mapping[str, Any]) -> Iterator[Finding]:
     elsewhere = [
-        row
-        for row in placement["detail"]
-        if is_product(row[1]) and placement["claimed"] not in row[2] and "Provider" in row[2]
+        (name, provider)
+        for name, operator, provider in placement["detail"]
+        if is_product(operator) and placement["claimed"] not in provider and "Provider" in provider
     ]
     if elsewhere:
+        name, provider = elsewhere[0]
         yield Finding(
             rule="wrong_provider",
-            what=f"matrix products ran elsewhere than on {placement['claimed']}",
-            measured=f"{len(elsewhere)} nodes, the first {elsewhere[0][0]} on {elsewhere[0][2]}",
+            what=f"matrix products did not run on {placement['claimed']}",
+            measured=f"{len(elsewhere)} nodes, the first is {name} on {provider}",
             bound="none",
-            remedy="install the engine for this device (`quantboard doctor`), or run the cell on the CPU and call it so",
+            remedy="install the engine for this device (`quantboard doctor` shows how), or run the cell on the CPU",
         )
 
 
-def unanswered(splits: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
-    """Of the splits that were evaluated: an engine that puts out NaN has no accuracy, whatever the metrics make of it."""
-    for one in splits:
-        if one["missing"]:
+def is_product(operator: str) -> bool:
+    """Whether a graph node of this kind is a matrix product."""
+    return any(word in operator for word in ("MatMul", "Gemm", "Attention"))
+
+
+def no_answer(splits: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+    """Of the splits that were evaluated: an engine that returns NaN has no accuracy, whatever the metrics make of it."""
+    for split in splits:
+        if split["missing"]:
             yield Finding(
                 rule="no_answer",
-                what=f"{one['split']}: the engine put out no finite numbers",
-                measured=f"for {one['missing']:,} of {one['examples']:,} examples, which count as wrong",
+                what=f"{split['split']}: the engine returned no finite numbers",
+                measured=f"for {split['missing']:,} of {split['examples']:,} examples, which count as wrong",
                 bound="none",
-                remedy="values may overflow in its precision: take one that holds them, or look at the checkpoint's weights",
+                remedy="values may overflow in this precision: choose a wider one, or check the checkpoint's weights",
             )
 
 
-def _rounds(speed: Sequence[Speed]) -> Iterator[Finding]:
-    """Of the whole cell: its figures have rounds in common."""
-    for profile, least in LEAST_ROUNDS.items():
-        fewest = min((len(one.rounds) for one in speed if one.profile == profile), default=least)
+def _too_few_rounds(speeds: Sequence[Speed]) -> Iterator[Finding]:
+    """One finding for the whole cell, since its figures share their rounds."""
+    for profile, least in MIN_ROUNDS.items():
+        fewest = min((len(speed.rounds) for speed in speeds if speed.profile == profile), default=least)
         if fewest < least:
             yield Finding(
                 rule="too_few_rounds",
@@ -97,14 +103,10 @@ def _rounds(speed: Sequence[Speed]) -> Iterator[Finding]:
             )
 
 
-def is_product(operator: str) -> bool:
-    return any(word in operator for word in ("MatMul", "Gemm", "Attention"))
-
-
-def _queries(name: str, one: Speed, measure: Measure) -> Iterator[Finding]:
-    """What LoadGen was asked for; with profile `mlperf` it took the number from its own mlperf.conf."""
-    least = measure.min_queries if one.profile == "quick" else _asked(one.rounds)
-    fewest = min(entry.queries for entry in one.rounds)
+def _too_few_queries(name: str, speed: Speed, measure: Measure) -> Iterator[Finding]:
+    """Fewer than LoadGen was asked for; profile `mlperf` takes the number from LoadGen's own mlperf.conf."""
+    least = measure.min_queries if speed.profile == "quick" else _mlperf_queries(speed.rounds)
+    fewest = min(speed_round.queries for speed_round in speed.rounds)
     if fewest < least:
         yield Finding(
             rule="too_few_queries",
@@ -115,67 +117,73 @@ def _queries(name: str, one: Speed, measure: Measure) -> Iterator[Finding]:
         )
 
 
-def _asked(rounds: Sequence[SpeedRound]) -> int:
-    return max(int(entry.loadgen.get("effective_min_sample_count", 0)) for entry in rounds)
+def _mlperf_queries(rounds: Sequence[SpeedRound]) -> int:
+    return max(int(speed_round.loadgen.get("effective_min_sample_count", 0)) for speed_round in rounds)
 
 
-def _duration(name: str, one: Speed, measure: Measure) -> Iterator[Finding]:
-    short = [entry for entry in one.rounds if entry.loadgen.get("result_min_duration_met") is False]
+def _too_short(name: str, speed: Speed, measure: Measure) -> Iterator[Finding]:
+    short = [
+        speed_round.duration_seconds
+        for speed_round in speed.rounds
+        if speed_round.loadgen.get("result_min_duration_met") is False
+    ]
     if short:
         yield Finding(
             rule="too_short",
-            what=f"{name}: done before the shortest duration",
-            measured=f"{min(entry.duration_seconds for entry in short):.2f} s in {len(short)} rounds",
+            what=f"{name}: ended before its minimum duration",
+            measured=f"{min(short):.2f} s in {len(short)} rounds",
             bound=f"at least {measure.min_duration:g} s",
             remedy=f"{AGAIN}, or raise measure.max_warmup",
         )
 
 
-def _steady(name: str, one: Speed, measure: Measure) -> Iterator[Finding]:
-    unsteady = [entry for entry in one.rounds if not entry.warmup_ended.startswith(ENDED_STEADY)]
-    if 2 * len(unsteady) > len(one.rounds):
+def _not_steady(name: str, speed: Speed, measure: Measure) -> Iterator[Finding]:
+    ended = [speed_round.warmup_ended for speed_round in speed.rounds]
+    unsteady = [why for why in ended if not why.startswith(ENDED_STEADY)]
+    if 2 * len(unsteady) > len(ended):
         longer = f"raise measure.max_warmup, now {measure.max_warmup:g} s"
-        judged = any(entry.warmup_ended.startswith(NOT_STEADY) for entry in unsteady)
+        judged = any(why.startswith(NOT_STEADY) for why in unsteady)
         yield Finding(
             rule="not_steady",
-            what=f"{name}: warm-up did not become steady",
-            measured=f"{len(unsteady)} of {len(one.rounds)} rounds, the first {unsteady[0].warmup_ended}",
+            what=f"{name}: the speed was not steady after warm-up",
+            measured=f"{len(unsteady)} of {len(ended)} rounds, the first {unsteady[0]}",
             bound=f"{WINDOWS} windows within {STEADY:.0%} in at least half of the rounds",
             remedy=f"{AGAIN}, or {longer}" if judged else longer,
         )
 
 
-def _bound(name: str, one: Speed, measure: Measure) -> Iterator[Finding]:
-    broken = [entry for entry in one.rounds if entry.search and entry.qps == 0]
+def _bound_not_held(name: str, speed: Speed, measure: Measure) -> Iterator[Finding]:
+    broken = [speed_round for speed_round in speed.rounds if speed_round.search and speed_round.qps == 0]
     if broken:
-        probes = [probe for entry in broken for probe in entry.search]
-        best = min(probe.p99_ms for probe in [one for one in probes if one.confirming] or probes)
-        tests = "whole tests" if any(one.confirming for one in probes) else "short tests"
+        probes = [probe for speed_round in broken for probe in speed_round.search]
+        whole = [probe for probe in probes if probe.confirming]
+        best = min(probe.p99_ms for probe in whole or probes)
         yield Finding(
             rule="bound_not_held",
-            what=f"{name}: no rate held the bound",
-            measured=f"{len(broken)} of {len(one.rounds)} rounds; p99 {best:.1f} ms at best in {tests}",
-            bound=f"{one.latency_bound_ms:g} ms" if one.latency_bound_ms else "a latency",
-            remedy="raise measure.server_latency_ms, or take a faster engine",
+            what=f"{name}: no arrival rate held the latency bound",
+            measured=f"{len(broken)} of {len(speed.rounds)} rounds; "
+            f"p99 {best:.1f} ms at best in {'whole' if whole else 'short'} tests",
+            bound=f"{speed.latency_bound_ms:g} ms" if speed.latency_bound_ms else "a latency",
+            remedy="raise measure.server_latency_ms, or use a faster engine",
         )
 
 
-def _throttled(name: str, one: Speed, measure: Measure) -> Iterator[Finding]:
+def _throttled(name: str, speed: Speed, measure: Measure) -> Iterator[Finding]:
     for what, percent, remedy in (
         (
             "the cgroup's quota held its threads back",
-            _over(one, lambda found: found.quota_throttled_percent),
+            _mean_percent(speed, lambda conditions: conditions.quota_throttled_percent),
             "raise the container's processor quota, or lower measure.threads to it",
         ),
         (
-            "the processor lowered its clocks for heat",
-            _over(one, lambda found: found.thermal_throttled_percent),
+            "the processor lowered its clocks because of heat",
+            _mean_percent(speed, lambda conditions: conditions.thermal_throttled_percent),
             "cool the machine, then run it again with --fresh",
         ),
         (
-            "the GPU lowered its clocks for heat or power supply",
-            _over(one, _gpu_harm),
-            "cool the GPU or see to its power supply, then run it again with --fresh",
+            "the GPU lowered its clocks because of heat or power supply",
+            _mean_percent(speed, _gpu_harm),
+            "cool the GPU or check its power supply, then run it again with --fresh",
         ),
     ):
         if percent is not None and percent > THROTTLED_BOUND:
@@ -188,16 +196,17 @@ def _throttled(name: str, one: Speed, measure: Measure) -> Iterator[Finding]:
             )
 
 
-def _gpu_harm(found: Conditions) -> float | None:
-    return max((found.gpu.throttled_percent.get(reason, 0.0) for reason in HARMFUL), default=0.0) if found.gpu else None
+def _gpu_harm(conditions: Conditions) -> float | None:
+    gpu = conditions.gpu
+    return max((gpu.throttled_percent.get(reason, 0.0) for reason in HARMFUL), default=0.0) if gpu else None
 
 
-def _disturbed(name: str, one: Speed, measure: Measure) -> Iterator[Finding]:
-    others = _over(one, lambda found: found.other_cpu_percent)
-    steal = _over(one, lambda found: found.steal_percent)
+def _disturbed(name: str, speed: Speed, measure: Measure) -> Iterator[Finding]:
+    others = _mean_percent(speed, lambda conditions: conditions.other_cpu_percent)
+    steal = _mean_percent(speed, lambda conditions: conditions.steal_percent)
     for what, percent, bound, remedy in (
         ("other processes took processor time", others, OTHERS_BOUND, "stop them"),
-        ("the hypervisor took processor time", steal, STEAL_BOUND, "take a machine with processors of its own"),
+        ("the hypervisor took processor time", steal, STEAL_BOUND, "use a machine with dedicated processors"),
     ):
         if percent is not None and percent > bound:
             yield Finding(
@@ -207,8 +216,12 @@ def _disturbed(name: str, one: Speed, measure: Measure) -> Iterator[Finding]:
                 bound=f"{bound:g}%",
                 remedy=f"{remedy}, then run it again with --fresh",
             )
-    processes = [entry.conditions.gpu.processes for entry in one.rounds if entry.conditions and entry.conditions.gpu]
-    most = max((count for count in processes if count is not None), default=0)
+    gpus = [
+        speed_round.conditions.gpu
+        for speed_round in speed.rounds
+        if speed_round.conditions and speed_round.conditions.gpu
+    ]
+    most = max((gpu.processes for gpu in gpus if gpu.processes is not None), default=0)
     if most > 1:
         yield Finding(
             rule="disturbed",
@@ -219,23 +232,29 @@ def _disturbed(name: str, one: Speed, measure: Measure) -> Iterator[Finding]:
         )
 
 
-def _over(one: Speed, percent: Callable[[Conditions], float | None]) -> float | None:
-    """Over all rounds, each as long as it took."""
-    known = [(entry.conditions, percent(entry.conditions)) for entry in one.rounds if entry.conditions]
-    times = [(found.ended_seconds - found.began_seconds, value) for found, value in known if value is not None]
-    total = sum(seconds for seconds, _ in times)
-    return sum(seconds * value for seconds, value in times) / total if total > 0 else None
+def _mean_percent(speed: Speed, percent: Callable[[Conditions], float | None]) -> float | None:
+    """Mean over all rounds, weighted by how long each took."""
+    total = weighted = 0.0
+    for speed_round in speed.rounds:
+        conditions = speed_round.conditions
+        if conditions is None or (value := percent(conditions)) is None:
+            continue
+        seconds = conditions.ended_seconds - conditions.began_seconds
+        total += seconds
+        weighted += seconds * value
+    return weighted / total if total > 0 else None
 
 
-def _noise(name: str, one: Speed, measure: Measure) -> Iterator[Finding]:
-    figures = [value for entry in one.rounds if (value := getattr(entry, MAIN[one.scenario])) is not None]
+def _noisy(name: str, speed: Speed, measure: Measure) -> Iterator[Finding]:
+    main = MAIN[speed.scenario]
+    figures = [value for speed_round in speed.rounds if (value := getattr(speed_round, main)) is not None]
     mean = statistics.fmean(figures) if figures else 0.0
     spread = (max(figures) - min(figures)) / mean if mean > 0 else 0.0
     if spread > NOISE_BOUND:
         yield Finding(
             rule="noisy",
             what=f"{name}: rounds differ",
-            measured=f"{spread:.1%} of {MAIN[one.scenario].removesuffix('_ms')} between lowest and highest",
+            measured=f"{spread:.1%} of {main.removesuffix('_ms')} between lowest and highest",
             bound=f"{NOISE_BOUND:.0%}",
             remedy=f"{AGAIN}, with a longer measure.min_duration",
         )

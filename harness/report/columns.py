@@ -141,7 +141,7 @@ def why_untimed(record: Record) -> str:
 
 def speed_findings(record: Record, speed: Speed) -> str:
     """The findings about the figures of one scenario, load and batch size."""
-    name = f"{validity.name_of(speed)}:"
+    name = f"{validity.speed_name(speed)}:"
     return "; ".join(
         f"{finding.what.removeprefix(name).strip()} (measured {finding.measured}, bound {finding.bound})"
         for finding in record.findings
@@ -198,7 +198,7 @@ def _is_load_invalid(record: Record, load: Load) -> bool:
 
 def is_speed_invalid(record: Record, speed: Speed) -> bool:
     """Whether a validity rule fails for this figure of the record, or for all of them."""
-    other_figures = tuple(f"{validity.name_of(part)}:" for part in record.speed if part is not speed)
+    other_figures = tuple(f"{validity.speed_name(part)}:" for part in record.speed if part is not speed)
     return any(not finding.what.startswith(other_figures) for finding in record.findings)
 
 

@@ -10,7 +10,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from harness.measure.paired import PairedTest, all_pairs, bound_held, differences, holm, rank_ranges, ratio, told_apart
+from harness.measure.paired import (
+    PairedTest,
+    all_pairs,
+    bound_held,
+    differences,
+    holm,
+    rank_ranges,
+    ratio,
+    significant_pairs,
+)
 from harness.records.figure import Figure
 from harness.records.schema import Accuracy, Record
 from harness.records.scores import ScoreStore
@@ -281,7 +290,7 @@ def _accuracy_ranks(
     ranked = _largest_set(scored, lambda mine, theirs: same_examples(mine[1], theirs[1]))
     pairs = all_pairs(len(ranked))
     tests = differences([scores for _, scores in ranked], primary, pairs)
-    return _by_record_id([record for record, _ in ranked], told_apart(pairs, tests, even=0.0))
+    return _by_record_id([record for record, _ in ranked], significant_pairs(pairs, tests, tie=0.0))
 
 
 def _interleaved_ranks(records: Sequence[Record]) -> dict[str, tuple[int, RankRange]]:
@@ -297,7 +306,7 @@ def _interleaved_ranks(records: Sequence[Record]) -> dict[str, tuple[int, RankRa
     ranked = _largest_set(interleaved, lambda mine, theirs: _is_tested(theirs, mine[0]))
     pairs = all_pairs(len(ranked))
     tests = [interleaved_ratio(ranked[mine], ranked[theirs][0]) for mine, theirs in pairs]
-    beats = told_apart(pairs, [test for test in tests if test], even=1.0)
+    beats = significant_pairs(pairs, [test for test in tests if test], tie=1.0)
     return _by_record_id([record for record, _ in ranked], beats)
 
 
@@ -316,8 +325,8 @@ def _speed_ranks(records: Sequence[Record]) -> dict[str, tuple[int, RankRange]]:
     )
     pairs = all_pairs(len(ranked))
     values = [round_values(part, "qps") for _, part in ranked]
-    tests = [ratio(values[mine], values[theirs], by_turns=True) for mine, theirs in pairs]
-    return _by_record_id([record for record, _ in ranked], told_apart(pairs, tests, even=1.0))
+    tests = [ratio(values[mine], values[theirs], interleaved=True) for mine, theirs in pairs]
+    return _by_record_id([record for record, _ in ranked], significant_pairs(pairs, tests, tie=1.0))
 
 
 def _largest_set(items: Sequence[Item], fit: Callable[[Item, Item], bool]) -> list[Item]:

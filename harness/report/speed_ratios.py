@@ -39,7 +39,7 @@ def speed_ratios(record: Record, base: Record) -> dict[Load, PairedTest]:
             mine, theirs = round_values(part, figure), round_values(other, figure)
             if (len(mine), len(theirs)) == (len(part.rounds), len(other.rounds)):
                 load = (part.scenario, part.load, part.batch_size, figure)
-                ratios[load] = ratio(mine, theirs, by_turns=rounds_alternate((record, part), (base, other)))
+                ratios[load] = ratio(mine, theirs, interleaved=rounds_alternate((record, part), (base, other)))
     return ratios
 
 
@@ -54,7 +54,7 @@ def interleaved_ratio(mine: tuple[Record, Turns], base: Record) -> PairedTest | 
     rounds = shared_rounds(turns, other)
     if not rounds:
         return None
-    test = ratio([1 / a.seconds for a, _ in rounds], [1 / b.seconds for _, b in rounds], by_turns=True)
+    test = ratio([1 / a.seconds for a, _ in rounds], [1 / b.seconds for _, b in rounds], interleaved=True)
     if disturbance := _disturbance([round_ for round_, _ in rounds]):
         return PairedTest(test.value, method=f"not tested: {disturbance} during the interleaved rounds")
     if test.p is None:

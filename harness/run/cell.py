@@ -1,13 +1,13 @@
 """The program inside a cell's process: `python -m harness.run.cell JOB.json`.
 
-It imports one engine, and nothing of the others. A job is one of
+It imports one engine and no other. The mode of a job is one of
 
-  build     prepare the session, so that what the engine builds lies in the cache
-  accuracy  run the whole evaluation set, decode, score; leaves per-example scores and the samples that speed rounds offer
-  speed     one round: prepare, warm up, and let LoadGen offer every scenario and load
-  turns     prepare, then run batches as the runner asks for them, between those of other cells' processes
+  build     prepare the session, so that what the engine builds is in the cache
+  accuracy  run the whole evaluation set, decode and score it; write per-example scores and the samples for speed rounds
+  speed     one speed round: prepare, warm up, and let LoadGen offer every scenario and load
+  turns     prepare, then run batches when the runner asks for them, interleaved with other cells' processes
 
-and what it found is written to `out` as JSON.
+Its results are written to the job's `out` as JSON.
 """
 
 from __future__ import annotations
@@ -24,48 +24,38 @@ from typing import Any, cast
 
 import numpy as np
 
-from backends import Device, Session, Settings, get_backend
+from backends import BackendError, Device, Session, Settings, get_backend
 from harness.checkpoints.labels import label_names
 from harness.errors import MOVE_CACHE, disk_fault
 from harness.machine.processes import REPLIES, USER_FAULT, die_with_parent
-from harness.measure.inference import evaluated
+from harness.measure.inference import limited, run_features
 from harness.measure.memory import device_peak_bytes, peak_rss_bytes, rss_bytes
-from harness.run.features import (
-    MLPERF_SAMPLES,
-    SAMPLES,
-    cached_features,
-    load_tokenizer,
-    read_samples,
-    write_samples,
-)
+from harness.run.features import MLPERF_SAMPLES, SAMPLES, cached_features, read_samples, write_samples
 from harness.run.job import Job
-from tasks import Scores, open_task
+from tasks import Scores, TaskError, open_task
 
 
 def main(arguments: Sequence[str]) -> int:
     die_with_parent()
     job = Job.read(Path(arguments[0]))
-    from backends import BackendError
-    from tasks import TaskError
-
     try:
-        found = {"build": build, "accuracy": accuracy, "speed": speed, "turns": turns}[job.mode](job)
+        results = {"build": build, "accuracy": accuracy, "speed": speed, "turns": turns}[job.mode](job)
         part = job.out.with_suffix(".part")
-        part.write_text(json.dumps(found))
+        part.write_text(json.dumps(results))
         part.replace(job.out)
     except (TaskError, BackendError) as error:
-        print(str(error), flush=True)
+        print(error, flush=True)
         return USER_FAULT
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        print(disk_fault(error, error.filename or job.cache, MOVE_CACHE))
+        print(disk_fault(error, error.filename or job.cache, MOVE_CACHE), flush=True)
         return USER_FAULT
     return 0
 
 
 def prepare(job: Job) -> tuple[Session, dict[str, Any]]:
-    """The cell's session, and what loading it cost."""
+    """The cell's session, and the memory, size and build time of loading it."""
     cell = job.cell
     before = rss_bytes()
     session = get_backend(cell.backend).prepare(
@@ -81,27 +71,29 @@ def prepare(job: Job) -> tuple[Session, dict[str, Any]]:
 
 
 def build(job: Job) -> dict[str, Any]:
+    """Prepare the session and close it again."""
     session, facts = prepare(job)
     session.close()
     return facts
 
 
 def accuracy(job: Job) -> dict[str, Any]:
-    from harness.measure.inference import run_features
+    """Predictions and scores of every evaluation split."""
     from harness.records.scores import save_scores
+    from tasks.tokens import load_tokenizer
 
     cell = job.cell
     session, facts = prepare(job)
     task = open_task(cell.task, cell.data)
-    tokenizer, fingerprint = load_tokenizer(job.checkpoint)
+    tokenizer = load_tokenizer(job.checkpoint)
     names = label_names(job.checkpoint, task)
     splits: list[dict[str, Any]] = []
-    scores_of: dict[str, Scores] = {}
+    scored: dict[str, Scores] = {}
     for number, split in enumerate(task.eval_splits):
         examples = task.examples(split)
         whole = len(examples)
-        examples = evaluated(examples, cell.limit)
-        features = cached_features(job, task, split, examples, tokenizer, fingerprint)
+        examples = limited(examples, cell.limit)
+        features = cached_features(job, task, split, examples, tokenizer)
         if number == 0:
             write_samples(job.samples, features, MLPERF_SAMPLES if cell.measure.profile == "mlperf" else SAMPLES)
         inference = run_features(
@@ -109,11 +101,13 @@ def accuracy(job: Job) -> dict[str, Any]:
         )
         predictions = task.decode(examples, features, inference.outputs, names)
         scores = task.score(examples, predictions)
-        scores_of[split] = scores
+        scored[split] = scores
         splits.append(
             {
                 "split": split,
-                "statistics": {name: [s.kind, list(s.columns)] for name, s in scores.statistics.items()},
+                "statistics": {
+                    name: [statistic.kind, list(statistic.columns)] for name, statistic in scores.statistics.items()
+                },
                 "metrics": dict(scores.metrics),
                 "primary": task.primary_metric,
                 "examples": len(examples),
@@ -128,7 +122,7 @@ def accuracy(job: Job) -> dict[str, Any]:
         )
     placement = session.placement()
     session.close()
-    save_scores(job.scores, scores_of)
+    save_scores(job.scores, scored)
     return facts | {
         "data": {split: task.identity.splits[split].sha256 for split in task.eval_splits},
         "kind": task.kind,
@@ -146,11 +140,12 @@ def accuracy(job: Job) -> dict[str, Any]:
 
 
 def speed(job: Job) -> dict[str, Any]:
-    """One fresh-process round. Cold start ends with the first answer, a sequence of max_length at batch 1; what the
-    engine builds before, if it is not in the cache, is kept apart.
+    """One speed round, in a fresh process. Cold start ends with the first answer, to one sequence of max_length at batch 1. The
+    time that the engine takes to build what is not in the cache is a figure of its own.
 
-    Cells that take turns draw the same sequences in a round, and others in the next: which were drawn is part of what the
-    interval over rounds holds."""
+    All cells of a table draw the same sequences in a round and others in the next, so that the interval over rounds covers
+    the draw as well.
+    """
     cell, measure = job.cell, job.cell.measure
     seed = cell.seed + job.number
     running = time.time()
@@ -171,7 +166,7 @@ def speed(job: Job) -> dict[str, Any]:
         )
         for scenario in measure.scenarios:
             for size in measure.sizes(scenario, cell.batch_sizes):
-                found = run_scenario(
+                speed_round = run_scenario(
                     session,
                     samples,
                     scenario=scenario,
@@ -191,10 +186,10 @@ def speed(job: Job) -> dict[str, Any]:
                         "load": load,
                         "batch_size": size,
                         "sequence_length": longest,
-                        "round": found.model_dump(),
+                        "round": speed_round.model_dump(),
                     }
                 )
-    peak = device_peak_bytes() if cell.device == "cuda" else None  # before the engine gives its memory back
+    peak = device_peak_bytes() if cell.device == "cuda" else None  # read before the engine frees its memory
     session.close()
     cold_start = {
         "process_seconds": running - job.started,
@@ -212,17 +207,17 @@ def speed(job: Job) -> dict[str, Any]:
 
 
 def turns(job: Job) -> dict[str, Any]:
-    """Answer what `harness.run.turns` asks, until it stops asking. Cells that take turns draw the same sequences in a round."""
-    from harness.measure.turns import Player, processors
+    """Answer the questions of `harness.run.turns` until there are no more. All cells of a table draw the same sequences in a
+    round."""
+    from harness.measure.turns import Worker, processors
 
     os.sched_setaffinity(0, processors(job.threads, job.cell.device))
     session, facts = prepare(job)
     cell, seed = job.cell, job.cell.seed + job.number
-    player = Player(session, read_samples(job.samples), cell.shape.max_length, seed, padded=cell.pads)
+    worker = Worker(session, read_samples(job.samples), cell.shape.max_length, seed, padded=cell.pads)
     with os.fdopen(int(os.environ[REPLIES]), "w", buffering=1) as replies:
         for line in sys.stdin:
-            asked = json.loads(line)
-            print(json.dumps(player.answer(asked)), file=replies, flush=True)
+            print(json.dumps(worker.answer(json.loads(line))), file=replies, flush=True)
     session.close()
     return facts
 

@@ -1,3 +1,5 @@
+"""What the cells of one run share, and what is kept of a cell between its processes."""
+
 from __future__ import annotations
 
 import secrets
@@ -16,15 +18,16 @@ from harness.plan.spec import Cell
 from tasks import DataIdentity
 
 Until = Literal["train", "quantize", "build", "score"]
+"""The step after which `run --until` stops."""
 
 
 TIMEOUT = 6 * 3600.0
-"""Seconds after which a cell's process or a training counts as hung."""
+"""Seconds after which a cell's process counts as hung; a training has ten times as long."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What all cells of one execution share."""
+    """One execution of a suite on this machine."""
 
     run_id: str
     suite: str
@@ -37,24 +40,25 @@ class Run:
     commit: str | None
     dirty: bool | None
     code: str
-    """`software.code_digest` as the run began."""
+    """Hash of the source as the run began (`harness.machine.software.code_digest`)."""
     identities: Mapping[str, DataIdentity]
     say: Callable[[str], None]
     show_progress: bool
-    failed_checkpoints: dict[str, Outcome] = field(default_factory=dict)
+    failed_checkpoints: dict[str, MissingCheckpoint] = field(default_factory=dict)
+    """By key: a checkpoint that failed once is not tried again in the same run."""
 
-    def file(self, cell: Cell) -> Path:
-        """The JSONL file that the cell's record is appended to: those of the sample, generated or from files, lie apart,
-        also where other tasks of the same run have real data."""
+    def record_file(self, cell: Cell) -> Path:
+        """The JSONL file that the cell's record is appended to. Records of the sample, generated or read from files, have a
+        folder of their own, also where other tasks of the same run have real data."""
         known = self.identities.get(cell.task)
-        of_sample = cell.data.kind == "sample" or (known is not None and known.label == "sample")
-        folder = self.results / "sample" if of_sample else self.results
+        on_sample = cell.data.kind == "sample" or (known is not None and known.label == "sample")
+        folder = self.results / "sample" if on_sample else self.results
         return folder / self.suite / f"{self.run_id}.jsonl"
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """Why a checkpoint is not there."""
+class MissingCheckpoint:
+    """Why a checkpoint could not be made, as the records of its cells say it."""
 
     status: Literal["failed", "skipped"]
     reason: str
@@ -63,43 +67,35 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A cell whose accuracy is known, the speed rounds it has had, and what it took in rounds of turns."""
+class CellResults:
+    """What a cell's processes have measured so far."""
 
     cell: Cell
-    scored: dict[str, Any]
+    accuracy: dict[str, Any]
+    """What the process of the accuracy step returned."""
     rounds: list[dict[str, Any]] = field(default_factory=list)
+    """What the process of each speed round returned."""
     turns: list[dict[str, Any]] = field(default_factory=list)
+    """Interleaved times, one a round and load."""
     notes: list[str] = field(default_factory=list)
 
 
 class CellFailed(Exception):
-    """A process of the cell ended badly."""
+    """A process of the cell ended badly. log: the last lines that it wrote."""
 
-    def __init__(self, reason: str, log: tuple[str, ...]) -> None:
+    def __init__(self, reason: str, log: tuple[str, ...] = ()) -> None:
         super().__init__(reason)
         self.log = log
 
 
-def _name(cell: Cell) -> str:
+def cell_name(cell: Cell) -> str:
+    """How messages name a cell."""
     return f"{cell.model} / {cell.task} / {cell.label} / seed {cell.seed}"
 
 
 def work_folder(cell: Cell, run: Run) -> Path:
-    """Where the cache keeps what a cell has measured so far."""
+    """Where the cache keeps what a cell has measured so far, until its record is written."""
     return run.cache / "cells" / cell.key
-
-
-def make_cache() -> None:
-    """Raises QuantboardError where the cache's folder cannot be made or written to."""
-    folder = paths.cache()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise QuantboardError(
-            f"QUANTBOARD_CACHE: {folder}: cannot be written to ({error.strerror}); name a folder that can"
-        ) from None
 
 
 def new_run(
@@ -112,7 +108,7 @@ def new_run(
     say: Callable[[str], None],
     show_progress: bool,
 ) -> Run:
-    """An execution that begins now, on this state of the code."""
+    """A run that begins now, with the code as it is now. Raises QuantboardError where the cache cannot be written to."""
     make_cache()
     code, (sha, dirty) = code_digest(), commit()
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
@@ -131,3 +127,15 @@ def new_run(
         say=say,
         show_progress=show_progress,
     )
+
+
+def make_cache() -> None:
+    """Make the cache folder. Raises QuantboardError where it cannot be made or written to."""
+    folder = paths.cache()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise QuantboardError(
+            f"QUANTBOARD_CACHE: {folder}: cannot be written to ({error.strerror}); set it to a writable folder"
+        ) from None

@@ -1,4 +1,4 @@
-"""Roughly how long each cell of a run will take on this machine: said beforehand, never recorded."""
+"""Roughly how long each cell of a run will take on this machine. It is printed before the run and never recorded."""
 
 from __future__ import annotations
 
@@ -8,105 +8,84 @@ from pathlib import Path
 
 import numpy as np
 
+from backends import get_backend
 from harness.measure.flops import encoder_flops
-from harness.measure.turns import SECONDS as TURNS
+from harness.measure.turns import SECONDS
 from harness.plan.plan import Plan
 from harness.plan.sources import sizes_of
-from harness.plan.spec import CORPUS, CheckpointSpec, folder_of
+from harness.plan.spec import CORPUS, Cell, CheckpointSpec, folder_of
 from harness.records.schema import Record
-from tasks import DataIdentity
-
-MEAN_TOKENS = {
-    "squad_v1": 176,
-    "glue/cola": 11,
-    "glue/sst2": 13,
-    "glue/mrpc": 53,
-    "glue/stsb": 28,
-    "glue/qqp": 30,
-    "glue/mnli": 39,
-    "glue/qnli": 52,
-    "glue/rte": 67,
-}
-"""Tokens of a mean sequence before padding, in BERT's uncased pieces; batches of examples of like length are hardly longer."""
-
-
-RELATIVE = {"torch_bf16": 0.5, "fake_quant_w8a8": 1.5, "onnxruntime_int8": 0.6, "onnxruntime_int8_dynamic": 0.5}
-"""Forward time against FP32 on a CPU with VNNI; seen on one machine, used for the guess alone."""
-
+from tasks import DataIdentity, task_facts
 
 GPU_GAIN = 50.0
+"""How many times as fast a GPU is as this machine's processors."""
 
 
 BERT_BASE = {"num_hidden_layers": 12, "hidden_size": 768, "intermediate_size": 3072}
-"""The guess where nothing here says how large a model is."""
+"""The sizes of a model that are not known without the network."""
 
 
 START_SECONDS = 5.0
+"""For starting a process."""
 
 
 SEARCH_TESTS = 10
-"""Tests of the length of one that a search of the server scenario takes."""
+"""How many tests a search of the server scenario takes."""
 
 
 def estimate(
     plan: Plan,
-    before: Mapping[str, Record],
+    previous: Mapping[str, Record],
     cache: Path,
     identities: Mapping[str, DataIdentity],
     *,
     fresh: bool,
     gpu: bool = False,
 ) -> Iterator[str]:
-    """A line for each checkpoint to be made, on a GPU where there is one, and each cell to be run, and their sum."""
-    todo = [cell for cell in plan.cells if not cell.blocked and (fresh or not _done(before.get(cell.key)))]
+    """A line for each checkpoint that has to be made and each cell that has to be run, and one for their sum.
+
+    previous: the last record of each cell key. gpu: whether checkpoints are made on a GPU.
+    """
+    todo = [cell for cell in plan.cells if not cell.blocked and (fresh or not _finished(previous.get(cell.key)))]
     if not todo:
         return
     rate = _flops_per_second()
-    total, seen = 0.0, set()
+    total, made = 0.0, set()
     for cell in todo:
-        gain = GPU_GAIN if cell.device == "cuda" else 1
-        trains = GPU_GAIN if gpu else 1
-        per_sequence = _forward_flops(cell.checkpoint, padded=cell.padding == "max_length") / rate / gain
         identity = identities.get(cell.task)
-        for spec in _chain(cell.checkpoint):
-            if spec.key in seen or spec.recipe in ("load", "pretrained") or folder_of(spec, cache).is_dir():
+        for spec in _with_parents(cell.checkpoint):
+            if spec.key in made or spec.recipe in ("load", "pretrained") or folder_of(spec, cache).is_dir():
                 continue
-            seen.add(spec.key)
-            seconds = START_SECONDS + _work(spec) / rate / trains * _trained(spec, identity)
+            made.add(spec.key)
+            seconds = _checkpoint_seconds(spec, identity, rate * GPU_GAIN if gpu else rate)
             total += seconds
             yield f"about {_words(seconds)}: {spec.recipe} {spec.model} on {spec.task}, seed {spec.seed}"
-        rows = (
-            sum(split.rows for name, split in identity.splits.items() if name.startswith("validation"))
-            if identity
-            else 1000
-        )
-        rows = min(rows, cell.limit or rows)
-        seconds = START_SECONDS + rows * per_sequence * RELATIVE.get(cell.backend, 1.0)
-        if cell.backend != "fake_quant_w8a8":
-            measure = cell.measure
-            runs = len(measure.loads) * sum(
-                len(measure.sizes(name, cell.batch_sizes)) * (SEARCH_TESTS if name == "server" else 1)
-                for name in measure.scenarios
-            )
-            turns = len(measure.turns(cell.batch_sizes)) * min(measure.min_duration, TURNS)
-            seconds += measure.rounds * (2 * START_SECONDS + 2 * runs * measure.min_duration + 2 * turns)
+        seconds = _cell_seconds(cell, identity, rate)
         total += seconds
         yield f"about {_words(seconds)}: {cell.model} / {cell.task} / {cell.label} / seed {cell.seed}"
-    yield f"about {_words(total)} in all, guessed from a matrix product's speed on this machine"
+    yield f"about {_words(total)} in all, estimated from the speed of a matrix product on this machine"
 
 
-def _done(entry: Record | None) -> bool:
-    return entry is not None and entry.measured
+def _finished(record: Record | None) -> bool:
+    return record is not None and record.measured
 
 
-def _chain(spec: CheckpointSpec) -> Iterator[CheckpointSpec]:
-    for one in spec.needs:
-        yield from _chain(one)
+def _with_parents(spec: CheckpointSpec) -> Iterator[CheckpointSpec]:
+    """All checkpoints that have to be made for this one, itself last."""
+    for needed in spec.needs:
+        yield from _with_parents(needed)
     yield spec
 
 
-def _trained(spec: CheckpointSpec, identity: DataIdentity | None) -> float:
-    """Sequences that pass through training or calibration."""
+def _checkpoint_seconds(spec: CheckpointSpec, identity: DataIdentity | None, rate: float) -> float:
+    """rate: FLOPs a second. Training takes three passes a sequence, calibration one; a teacher adds one more."""
+    flops = _forward_flops(spec) * (1 if spec.recipe == "ptq" else 3)
+    flops += _forward_flops(spec.teacher) if spec.teacher else 0
+    return START_SECONDS + flops * _sequences(spec, identity) / rate
+
+
+def _sequences(spec: CheckpointSpec, identity: DataIdentity | None) -> float:
+    """How many pass through training or calibration."""
     if spec.recipe == "ptq":
         return (spec.calibration or {}).get("samples", 128)
     known = identity and "train" in identity.splits and spec.task != CORPUS
@@ -117,21 +96,38 @@ def _trained(spec: CheckpointSpec, identity: DataIdentity | None) -> float:
     return float(steps * train.get("batch_size", 16) if steps else rows * train.get("epochs", 3))
 
 
-def _work(spec: CheckpointSpec) -> float:
-    """Of one sequence: three passes to train on it, one more of a teacher, one to calibrate with it."""
-    own = _forward_flops(spec) * (1 if spec.recipe == "ptq" else 3)
-    return own + (_forward_flops(spec.teacher) if spec.teacher else 0)
+def _cell_seconds(cell: Cell, identity: DataIdentity | None, rate: float) -> float:
+    """Accuracy and, unless it is a simulation, all speed rounds."""
+    backend = get_backend(cell.backend)
+    splits = identity.splits.items() if identity else ()
+    rows = sum(split.rows for name, split in splits if name.startswith("validation")) if identity else 1000
+    rows = min(rows, cell.limit or rows)
+    flops = _forward_flops(cell.checkpoint, padded=cell.padding == "max_length")
+    gain = GPU_GAIN if cell.device == "cuda" else 1
+    seconds = START_SECONDS + rows * flops / rate / gain * getattr(backend, "relative_cost", 1.0)
+    if backend.simulated:
+        return seconds
+    measure = cell.measure
+    tests = len(measure.loads) * sum(
+        len(measure.sizes(name, cell.batch_sizes)) * (SEARCH_TESTS if name == "server" else 1)
+        for name in measure.scenarios
+    )
+    interleaved = len(measure.turns(cell.batch_sizes)) * min(measure.min_duration, SECONDS)
+    return seconds + measure.rounds * (2 * START_SECONDS + 2 * tests * measure.min_duration + 2 * interleaved)
 
 
 def _forward_flops(spec: CheckpointSpec, *, padded: bool = False) -> float:
+    """FLOPs of one sequence of typical length, or of max_length where it is padded."""
     longest = spec.shape.max_length
-    typical = longest // 2 if spec.data.kind == "sample" else longest  # made for a max_length of 128
+    limit = longest // 2 if spec.data.kind == "sample" else longest  # the sample is made for a max_length of 128
+    facts = task_facts(spec.task)
+    typical = facts.typical_tokens if facts and facts.typical_tokens else longest
     sizes = BERT_BASE | sizes_of(spec)
     count = encoder_flops(
         layers=sizes["num_hidden_layers"],
         hidden=sizes["hidden_size"],
         intermediate=sizes["intermediate_size"],
-        sequence_length=longest if padded else min(typical, MEAN_TOKENS.get(spec.task, longest)),
+        sequence_length=longest if padded else min(limit, typical),
         head_outputs=2,
         head="token",
     )
@@ -139,18 +135,14 @@ def _forward_flops(spec: CheckpointSpec, *, padded: bool = False) -> float:
 
 
 def _flops_per_second() -> float:
-    """Of a float32 matrix product of a linear layer's size, best of five."""
+    """Of a float32 matrix product of a linear layer's size, the best of five; other layers slow a model down by two fifths."""
     a, b = np.ones((512, 768), np.float32), np.ones((768, 768), np.float32)
-    best = min(_timed(a, b) for _ in range(5))
-    return 2 * 512 * 768 * 768 / best * 0.6  # layers between the products take their share
-
-
-def _timed(
-    a: np.ndarray[tuple[int, ...], np.dtype[np.float32]], b: np.ndarray[tuple[int, ...], np.dtype[np.float32]]
-) -> float:
-    start = time.perf_counter()
-    a @ b
-    return time.perf_counter() - start
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        a @ b
+        seconds.append(time.perf_counter() - start)
+    return 0.6 * 2 * 512 * 768 * 768 / min(seconds)
 
 
 def _words(seconds: float) -> str:

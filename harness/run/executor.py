@@ -5,44 +5,50 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from harness.errors import QuantboardError
 from harness.plan.spec import Cell
 from harness.records.schema import Record
-from harness.run.context import Run, Until
-from harness.run.group import _execute_group
+from harness.run.context import Run, Until, cell_name
+from harness.run.group import execute_group
 
 
 def execute(
-    cells: Sequence[Cell], run: Run, known: dict[str, Record], *, fresh: bool, until: Until | None
+    cells: Sequence[Cell], run: Run, previous: Mapping[str, Record], *, fresh: bool, until: Until | None
 ) -> Iterator[Record]:
-    """One record a cell: an old one where the cell was already done, else a new one, already on the disk.
+    """One record a cell: the old one where the cell is finished, else a new one that is already on the disk.
 
-    Cells of one task and seed are measured together, since they stand in one table: first the accuracy of each, then their
-    speed rounds one after the other (there and back: what came last in one round comes first in the next), after each the
-    same work by turns, so that what the machine does falls on all of them. What a cell has measured is kept in the cache until its record is written; a run that was
-    killed goes on there. With `until`, cells stop at that step and no record is appended.
+    Cells of one task and seed stand in one table and are measured together: first the accuracy of each, then their speed
+    rounds. In a round the cells run one after the other, in the opposite order of the round before, and then do the same work
+    interleaved, so that changes of the machine affect all of them alike. What has been measured is kept in the cache until the
+    cell's record is written, and a run that was killed continues from there.
 
-    Raises QuantboardError where another run is at one of them.
+    previous: the last record of each cell key. fresh: measure finished cells, too. until: stop at this step, and write no
+    records. Raises QuantboardError where another run is measuring one of the cells.
     """
-    before = {} if fresh or until else {cell.key: old for cell in cells if (old := _done_as_here(cell, run, known))}
-    with locked_cells((cell for cell in cells if not cell.blocked and cell.key not in before), run.cache):
-        for group in of_one_table(cells):
-            yield from _execute_group(group, run, known, before, fresh, until)
+    finished = {} if fresh or until else _finished(cells, run, previous)
+    with locked_cells((cell for cell in cells if not cell.blocked and cell.key not in finished), run.cache):
+        for group in group_by_table(cells):
+            yield from execute_group(group, run, previous, finished, fresh, until)
 
 
-def _done_as_here(cell: Cell, run: Run, known: dict[str, Record]) -> Record | None:
-    flags = list(run.machine.flags)  # no part of keys, but of how integer products round and how fast they run
-    old = known.get(cell.key)
-    same = old is not None and old.machine.get("flags", flags) == flags
-    return old if old and same and old.measured else None
+def _finished(cells: Iterable[Cell], run: Run, previous: Mapping[str, Record]) -> dict[str, Record]:
+    """Good records of cells on this machine. The processor's flags are not part of a cell's key, but they decide how integer
+    products are rounded and how fast they are."""
+    flags = list(run.machine.flags)
+    records = {cell.key: previous[cell.key] for cell in cells if cell.key in previous}
+    return {
+        key: record
+        for key, record in records.items()
+        if record.measured and record.machine.get("flags", flags) == flags
+    }
 
 
-def of_one_table(cells: Iterable[Cell]) -> list[list[Cell]]:
-    """Cells by task and seed, whatever stands between them in a plan: a QAT model's beside its parent's of the same seed."""
+def group_by_table(cells: Iterable[Cell]) -> list[list[Cell]]:
+    """Cells of the same task and seed, in the order of the plan. A QAT model is thus beside its parent of the same seed."""
     groups: dict[tuple[str, int], list[Cell]] = {}
     for cell in cells:
         groups.setdefault((cell.task, cell.seed), []).append(cell)
@@ -51,8 +57,8 @@ def of_one_table(cells: Iterable[Cell]) -> list[list[Cell]]:
 
 @contextmanager
 def locked_cells(cells: Iterable[Cell], cache: Path) -> Iterator[None]:
-    """While inside, no other process gets one of these cells. Raises QuantboardError where another has one, before anything
-    was begun.
+    """Inside the block no other process can lock one of these cells. Raises QuantboardError where another has one of them,
+    before anything was begun.
 
     A byte of one file stands for each cell, under a record lock (fcntl(2)), which the kernel releases however the process
     ends. Where a file system has no locks, nothing is locked.
@@ -61,12 +67,12 @@ def locked_cells(cells: Iterable[Cell], cache: Path) -> Iterator[None]:
     with (cache / "cells.lock").open("ab") as file:
         for cell in cells:
             try:
-                place = int.from_bytes(hashlib.sha256(cell.key.encode()).digest()[:6])
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
+                byte = int.from_bytes(hashlib.sha256(cell.key.encode()).digest()[:6])
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
             except OSError as error:
                 if error.errno in (errno.EACCES, errno.EAGAIN):
                     raise QuantboardError(
-                        f"another run on this machine is at {cell.model} / {cell.task} / {cell.label} / seed {cell.seed};"
+                        f"another run on this machine is measuring {cell_name(cell)};"
                         " wait for it, or stop it (what it has measured is kept)"
                     ) from None
                 if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):

@@ -1,3 +1,5 @@
+"""The tokenized rows of a split, kept in the cache, and the sequences that speed rounds draw from."""
+
 from __future__ import annotations
 
 import hashlib
@@ -10,58 +12,50 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from harness.run.job import Job
 from tasks import Features, Task
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-from harness.run.job import Job
 
 SAMPLES = 1024
 """How many sequences of the evaluation set speed rounds draw from (LoadGen's performance sample count)."""
 
 
 MLPERF_SAMPLES = 10_833
-"""The same of MLPerf's BERT: all of SQuAD dev at 384 tokens."""
+"""The same number in MLPerf's BERT: all of SQuAD dev at 384 tokens."""
 
 
-def load_tokenizer(checkpoint: Path) -> tuple[Tokenizer, str]:
-    """The fast tokenizer of a checkpoint folder, and a hash of it."""
-    from tokenizers import Tokenizer
-
-    path = checkpoint / "tokenizer.json"
-    return Tokenizer.from_file(str(path)), hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def cached_features(
-    job: Job, task: Task, split: str, examples: Sequence[Any], tokenizer: Tokenizer, fingerprint: str
-) -> Features:
-    """Features of a split; seven cells of a model share them, so they are made once and kept."""
-    cell = job.cell
-    content = [
-        task.name,
-        task.version,
-        task.identity.splits[split].sha256,
-        split,
-        fingerprint,
-        vars(cell.shape),
-        cell.limit,
-    ]
-    key = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
-    path = job.cache / "features" / f"{key}.npz"
+def cached_features(job: Job, task: Task, split: str, examples: Sequence[Any], tokenizer: Tokenizer) -> Features:
+    """Features of a split. All cells of a model share them, so they are made once and kept in the cache."""
+    path = job.cache / "features" / f"{_features_key(job, task, split)}.npz"
     if path.exists():
         try:
             return _read_features(path)
         except (OSError, ValueError, KeyError, EOFError, BadZipFile):
-            path.unlink(missing_ok=True)  # cut short by a crash of the machine: made again below
-    features = task.features(examples, tokenizer, cell.shape)
+            path.unlink(missing_ok=True)  # cut short when the machine crashed: made again below
+    features = task.features(examples, tokenizer, job.cell.shape)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}.npz")
     try:
         _write_features(part, features)
         part.replace(path)
     except OSError:
-        part.unlink(missing_ok=True)  # a full disk costs the cache, not the cell
+        part.unlink(missing_ok=True)  # the cell does not need the cache: a full disk is no reason to fail
     return features
+
+
+def _features_key(job: Job, task: Task, split: str) -> str:
+    content = [
+        task.name,
+        task.version,
+        task.identity.splits[split].sha256,
+        split,
+        hashlib.sha256((job.checkpoint / "tokenizer.json").read_bytes()).hexdigest(),
+        vars(job.cell.shape),
+        job.cell.limit,
+    ]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
 def _write_features(path: Path, features: Features) -> None:
@@ -79,7 +73,7 @@ def _read_features(path: Path) -> Features:
 
 
 def write_samples(path: Path, features: Features, count: int) -> None:
-    """A seeded draw of `count` sequences, small enough that a speed round holds nothing else."""
+    """Write a seeded draw of `count` sequences: small enough that the process of a speed round holds nothing else."""
     chosen = np.sort(np.random.default_rng(SAMPLES).permutation(len(features))[:count])
     lengths = features.lengths[chosen]
     width = int(lengths.max())

@@ -1,8 +1,10 @@
+"""Cells that stand in one table: their speed rounds alternate, and after each round they run the same work interleaved."""
+
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -11,119 +13,127 @@ from harness.plan.spec import Cell
 from harness.records import store
 from harness.records.schema import Record
 from harness.run.assemble import make_record, measured_record
-from harness.run.context import CellFailed, Measured, Run, Until, _name, work_folder
-from harness.run.steps import (
-    _begin,
-    _failed,
-    _job,
-    _read_kept,
-    _step,
-)
-from harness.run.turns import Found, take_turns, turn_groups
+from harness.run.context import CellFailed, CellResults, Run, Until, cell_name, work_folder
+from harness.run.steps import failed_record, make_job, read_kept, run_step, start_cell
+from harness.run.turns import TurnResults, run_interleaved, turn_groups
 
-FITS = 0.8
-"""Of the memory that is there, what models that take turns may need together."""
+MEMORY_SHARE = 0.8
+"""The share of the available memory that interleaved models may need together."""
 
 
-def _execute_group(
+def execute_group(
     cells: list[Cell],
     run: Run,
-    known: dict[str, Record],
-    before: dict[str, Record],
+    previous: Mapping[str, Record],
+    finished: Mapping[str, Record],
     fresh: bool,
     until: Until | None,
 ) -> Iterator[Record]:
-    def finish(cell: Cell, new: Record) -> Record:
-        run.say(f"{_name(cell)}: {new.status}" + (f": {new.reason}" if new.reason else ""))
-        old = known.get(cell.key)
-        repeated = (
-            old is not None
-            and new.status == old.status == "skipped"
-            and (new.reason, new.remedy) == (old.reason, old.remedy)
-        )
-        if until is None:
-            if not repeated:
-                store.append(run.file(cell), new)
-            shutil.rmtree(work_folder(cell, run), ignore_errors=True)
-        return new
+    """The record of each cell, once it is on the disk. previous: the last record of each cell key. finished: those among them
+    that make a cell finished, so that it is not measured."""
 
-    waiting: list[Measured] = []
+    def finish(cell: Cell, record: Record) -> Record:
+        run.say(f"{cell_name(cell)}: {record.status}" + (f": {record.reason}" if record.reason else ""))
+        if until is None:
+            if not _repeats(record, previous.get(cell.key)):
+                store.append(run.record_file(cell), record)
+            shutil.rmtree(work_folder(cell, run), ignore_errors=True)
+        return record
+
+    waiting: list[CellResults] = []
     for cell in cells:
-        if old := before.get(cell.key):
-            run.say(f"{_name(cell)}: done before ({old.run_id})")
-            yield old
+        if cell.key in finished:
+            run.say(f"{cell_name(cell)}: finished earlier (run {finished[cell.key].run_id})")
+            yield finished[cell.key]
         elif cell.blocked:
-            yield finish(cell, make_record(cell, run, status="skipped", reason=cell.blocked[0], remedy=cell.blocked[1]))
+            reason, remedy = cell.blocked
+            yield finish(cell, make_record(cell, run, status="skipped", reason=reason, remedy=remedy))
         else:
             if fresh:
                 shutil.rmtree(work_folder(cell, run), ignore_errors=True)
-            found = _begin(cell, run, until)
-            if isinstance(found, Record):
-                yield finish(cell, found)
+            results = start_cell(cell, run, until)
+            if isinstance(results, Record):
+                yield finish(cell, results)
             else:
-                waiting.append(found)
-    for number in range(1, max((one.cell.measure.rounds for one in waiting), default=0) + 1):
-        for one in waiting[:: 1 if number % 2 else -1]:
-            if number > one.cell.measure.rounds:
+                waiting.append(results)
+    yield from _measure_speed(waiting, run, finish)
+
+
+def _repeats(record: Record, previous: Record | None) -> bool:
+    """Whether a cell was skipped for the same reason as the last time: that is not recorded again."""
+    return (
+        previous is not None
+        and record.status == previous.status == "skipped"
+        and (record.reason, record.remedy) == (previous.reason, previous.remedy)
+    )
+
+
+def _measure_speed(waiting: list[CellResults], run: Run, finish: Callable[[Cell, Record], Record]) -> Iterator[Record]:
+    """Each round runs the cells one after the other, in the opposite order of the round before, and then interleaved."""
+    for number in range(1, max((results.cell.measure.rounds for results in waiting), default=0) + 1):
+        for results in waiting[:: 1 if number % 2 else -1]:
+            if number > results.cell.measure.rounds:
                 continue
             try:
-                one.rounds.append(_step(one.cell, run, "speed", f"round-{number}", number))
+                results.rounds.append(run_step(results.cell, run, "speed", f"round-{number}", number))
             except CellFailed as failure:
-                waiting.remove(one)
-                yield finish(one.cell, _failed(one.cell, run, failure))
-        left = {one.cell.key: one for one in waiting if number <= one.cell.measure.rounds}
-        for cells_together in turn_groups(one.cell for one in left.values()):
-            _take_turns([left[cell.key] for cell in cells_together], run, number)
-    for one in waiting:
-        yield finish(one.cell, measured_record(one, run, None))
+                waiting.remove(results)
+                yield finish(results.cell, failed_record(results.cell, run, failure))
+        by_key = {results.cell.key: results for results in waiting if number <= results.cell.measure.rounds}
+        for cells in turn_groups(results.cell for results in by_key.values()):
+            interleave([by_key[cell.key] for cell in cells], run, number)
+    for results in waiting:
+        yield finish(results.cell, measured_record(results, run, None))
 
 
-def _take_turns(cells: list[Measured], run: Run, number: int) -> None:
-    """One round of turns among cells that are measured together, or what a run that was killed kept of it. A cell whose
-    record that run had written took its turns with it: the last one's still stand."""
-    places = [work_folder(one.cell, run) / f"turns-{number}.json" for one in cells]
-    kept = [one for one in map(_read_kept, places) if one]
-    if len(kept) < len(cells) or len({one["together"] for one in kept}) > 1:
+def interleave(cells: list[CellResults], run: Run, number: int) -> None:
+    """Add an interleaved round to the results of cells, or what an interrupted run kept of it. Where that run had already
+    written the records of the others, the kept times of the last cell are still good: all of them took part."""
+    paths = [work_folder(results.cell, run) / f"turns-{number}.json" for results in cells]
+    kept = [content for content in map(read_kept, paths) if content]
+    if len(kept) < len(cells) or len({content["together"] for content in kept}) > 1:
         if len(cells) < 2:
             return
-        kept = _round_of_turns(cells, run, number)
-        for place, content in zip(places, kept, strict=True):
-            with suppress(OSError):  # a full disk costs what a killed run could have kept
-                place.with_suffix(".part").write_text(json.dumps(content))
-                place.with_suffix(".part").replace(place)
-    for one, content in zip(cells, kept, strict=True):
-        one.turns.extend(content["found"])
+        kept = _interleaved_round(cells, run, number)
+        for path, content in zip(paths, kept, strict=True):
+            with suppress(OSError):  # a full disk is no reason to fail: only a killed run would need the file
+                path.with_suffix(".part").write_text(json.dumps(content))
+                path.with_suffix(".part").replace(path)
+    for results, content in zip(cells, kept, strict=True):
+        results.turns.extend(content["loads"])
         if content["note"]:
-            one.notes.append(f"by turns, round {number}: {content['note']}")
-            run.say(f"{_name(one.cell)}: {one.notes[-1]}")
+            results.notes.append(f"interleaved, round {number}: {content['note']}")
+            run.say(f"{cell_name(results.cell)}: {results.notes[-1]}")
 
 
-def _round_of_turns(cells: list[Measured], run: Run, number: int) -> list[dict[str, Any]]:
+def _interleaved_round(cells: list[CellResults], run: Run, number: int) -> list[dict[str, Any]]:
+    """For each cell `together`, its `loads` (as in `TurnResults`), and a `note` that says why it has none or not all."""
     first = cells[0].cell
     together = f"{run.run_id} {first.task} {first.seed} {first.device} {number}"
-    run.say(f"{first.task} / seed {first.seed}: {len(cells)} cells by turns, round {number} of {first.measure.rounds}")
-    jobs = {one.cell.key: _job(one.cell, run, "turns", f"turns-{number}", number) for one in cells}
+    words = f"{len(cells)} cells interleaved, round {number} of {first.measure.rounds}"
+    run.say(f"{first.task} / seed {first.seed}: {words}")
+    jobs = {results.cell.key: make_job(results.cell, run, "turns", f"turns-{number}", number) for results in cells}
     notes: dict[str, str] = {}
-    found: Found = {}
+    times: TurnResults = {}
     if why := _too_large(cells, run):
         notes = dict.fromkeys(jobs, why)
     else:
         try:
-            found = take_turns(jobs, together, notes.__setitem__)
+            times = run_interleaved(jobs, together, notes.__setitem__)
         except OSError as error:
             notes = dict.fromkeys(jobs, f"{error.filename or 'its processes'}: {error.strerror}")
-    return [{"together": together, "found": found.get(key, []), "note": notes.get(key, "")} for key in jobs]
+    return [{"together": together, "loads": times.get(key, []), "note": notes.get(key, "")} for key in jobs]
 
 
-def _too_large(cells: list[Measured], run: Run) -> str:
-    """Why these models cannot all be in memory at once, by what each needed alone; nothing where they can."""
-    last = [one.rounds[-1] for one in cells]
-    device_memory = run.machine.gpus[0].memory_bytes if run.machine.gpus else None
-    for name, there, needed in (
-        ("memory", available_bytes(), [found["peak_rss_bytes"] for found in last]),
-        ("the GPU's memory", device_memory, [found["peak_device_bytes"] or 0 for found in last]),
+def _too_large(cells: list[CellResults], run: Run) -> str:
+    """Why these models do not fit into memory together, by what each needed alone; empty where they do."""
+    rounds = [results.rounds[-1] for results in cells]
+    gpu_bytes = run.machine.gpus[0].memory_bytes if run.machine.gpus else None
+    for name, available, needed in (
+        ("memory", available_bytes(), [process["peak_rss_bytes"] for process in rounds]),
+        ("GPU memory", gpu_bytes, [process["peak_device_bytes"] or 0 for process in rounds]),
     ):
-        if there and sum(needed) > FITS * there:
-            wanted, is_there = sum(needed) / 2**30, there / 2**30
-            return f"the {len(cells)} models need {wanted:.1f} GiB of {name} together, {is_there:.1f} are there"
+        if available and sum(needed) > MEMORY_SHARE * available:
+            together, there = sum(needed) / 2**30, available / 2**30
+            return f"the {len(cells)} models need {together:.1f} GiB of {name} together, {there:.1f} GiB are available"
     return ""

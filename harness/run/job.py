@@ -1,3 +1,5 @@
+"""What a cell's process is asked to do, as a JSON file."""
+
 from __future__ import annotations
 
 import json
@@ -10,19 +12,21 @@ from harness.plan.spec import Cell
 @dataclass(frozen=True)
 class Job:
     mode: str
+    """`build`, `accuracy`, `speed` or `turns`; see `harness.run.cell`."""
     cell: Cell
     checkpoint: Path
     cache: Path
     out: Path
+    """Where the process writes its results, as JSON."""
     scores: Path
-    """NPZ of per-example scores (accuracy writes it)."""
+    """NPZ of per-example scores, written by `accuracy`."""
     samples: Path
-    """NPZ of the sequences that speed rounds offer (accuracy writes it, speed reads it)."""
+    """NPZ of the sequences that speed rounds offer, written by `accuracy`."""
     started: float
-    """time.time() when the process was asked for."""
+    """time.time() when the process was started."""
     threads: int
     number: int = 0
-    """Which round of speed, from 1."""
+    """The number of the speed round, from 1."""
 
     def write(self, path: Path) -> None:
         content = {name: str(value) if isinstance(value, Path) else value for name, value in vars(self).items()}

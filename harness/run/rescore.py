@@ -1,6 +1,6 @@
-"""Score what a cell predicted once more, from its stored predictions, without running a model: `quantboard rescore`.
+"""Scores a cell's stored predictions again, without running a model: `quantboard rescore`.
 
-For a change of the metrics or of how intervals are made: neither asks an engine for anything new.
+It is for changes of the metrics or of how intervals are made, which need nothing new from an engine.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from harness.errors import QuantboardError, RecordError
-from harness.measure.inference import evaluated
+from harness.machine import software
+from harness.measure.inference import limited
 from harness.measure.intervals import intervals
 from harness.plan.data import find_task_data
 from harness.records import store
@@ -27,109 +28,110 @@ from tasks import Scores, Task, open_task
 
 @dataclass(frozen=True)
 class Rescored:
-    """old: as recorded. parts: the same accuracies with metrics and intervals made anew, a Scores for each."""
+    """record: as stored. parts: its accuracies with new metrics and intervals, and the scores that they are made from."""
 
-    old: Record
+    record: Record
     parts: tuple[tuple[Accuracy, Scores], ...]
 
     def changes(self) -> Iterator[tuple[str, str, Figure | None, Figure | None]]:
-        """(split, metric, as recorded, now) of every metric; None where it was not there, or is not any more."""
-        for before, (after, _) in zip(self.old.accuracy, self.parts, strict=True):
-            for name in dict.fromkeys([*before.metrics, *after.metrics]):
-                yield before.split, name, before.metrics.get(name), after.metrics.get(name)
+        """(split, metric, recorded figure, new figure) of every metric; None where only the other one has the metric."""
+        for recorded, (new, _) in zip(self.record.accuracy, self.parts, strict=True):
+            for name in dict.fromkeys([*recorded.metrics, *new.metrics]):
+                yield recorded.split, name, recorded.metrics.get(name), new.metrics.get(name)
 
     @property
     def differs(self) -> bool:
-        return any(is_other(before, now) for _, _, before, now in self.changes())
+        return any(figures_differ(recorded, new) for _, _, recorded, new in self.changes())
 
 
-def is_other(before: Figure | None, now: Figure | None) -> bool:
-    """Another value or another interval, by more than rounding."""
-    if before is None or now is None:
-        return before is not now
-    ends = [(before.value, now.value), (before.low, now.low), (before.high, now.high)]
-    return any(a != b if a is None or b is None else abs(a - b) > 1e-9 for a, b in ends)
+def figures_differ(recorded: Figure | None, new: Figure | None) -> bool:
+    """Whether value or interval differ by more than rounding."""
+    if recorded is None or new is None:
+        return recorded is not new
+    pairs = [(recorded.value, new.value), (recorded.low, new.low), (recorded.high, new.high)]
+    return any(a != b if a is None or b is None else abs(a - b) > 1e-9 for a, b in pairs)
 
 
-def rescore(entries: Sequence[Record], stored: ScoreStore, option: str | None) -> Iterator[Rescored]:
-    """Every record that stored predictions. option: the data, as `run` takes it; a record of the sample takes the sample.
+def rescore(records: Sequence[Record], stored: ScoreStore, option: str | None) -> Iterator[Rescored]:
+    """Score each record again. option: the data, as `run --data` takes it; records of the sample always take the sample.
 
     Raises TaskError where the data cannot be had, and QuantboardError where it is not what the record was scored on.
     """
     opened: dict[tuple[str, str | None], Task] = {}
-    for entry in entries:
-        wanted = "sample" if entry.data and entry.data.kind == "sample" else option
-        place = (entry.task, wanted)
-        if place not in opened:
-            opened[place] = open_task(entry.task, find_task_data(entry.task, wanted))
-        yield Rescored(entry, tuple(_part(entry, part, opened[place], stored) for part in entry.accuracy))
+    for record in records:
+        on_sample = record.data is not None and record.data.kind == "sample"
+        key = (record.task, "sample" if on_sample else option)
+        if key not in opened:
+            opened[key] = open_task(record.task, find_task_data(*key))
+        yield Rescored(record, tuple(_rescore_part(record, part, opened[key], stored) for part in record.accuracy))
 
 
-def _part(entry: Record, part: Accuracy, task: Task, stored: ScoreStore) -> tuple[Accuracy, Scores]:
-    columns = stored.columns(entry, part.split, predictions=True)
+def _rescore_part(record: Record, part: Accuracy, task: Task, stored: ScoreStore) -> tuple[Accuracy, Scores]:
+    columns = stored.columns(record, part.split, predictions=True)
     if columns is None or "prediction" not in columns:
-        raise QuantboardError(f"{entry.record_id}: its predictions are not beside it; restore scores/ from git")
-    check_data(entry, part.split, task)
-    examples = evaluated(task.examples(part.split), entry.settings.get("limit"))
+        raise QuantboardError(f"{record.record_id}: its file of predictions is missing; restore scores/ from git")
+    check_data(record, part.split, task)
+    examples = limited(task.examples(part.split), record.settings.get("limit"))
     if len(examples) != len(columns["prediction"]):
         raise RecordError(
-            f"{entry.record_id}: {len(columns['prediction'])} predictions for {len(examples)} examples; run it again"
+            f"{record.record_id}: {len(columns['prediction'])} predictions for {len(examples)} examples; run it again"
         )
     scores = task.score(examples, [_prediction(task, value) for value in columns["prediction"].tolist()])
     if not np.array_equal(scores.per_example["id"], columns["id"]):
-        raise RecordError(f"{entry.record_id}: its predictions are of other examples than the data's; run it again")
+        raise RecordError(f"{record.record_id}: its predictions are not of this data's examples; run it again")
     return part.model_copy(update={"metrics": intervals(scores), "missing": scores.missing}), scores
 
 
-def check_data(entry: Record, split: str, task: Task) -> None:
-    """Raises QuantboardError where a split is not the one of the record."""
-    here, then = task.identity.splits.get(split), entry.data.splits.get(split) if entry.data else None
-    if here is None or then is None or here.sha256 != then.sha256:
-        if entry.data and entry.data.kind == "sample":  # no folder of data holds it: it is generated by the code
-            where = (
-                f"check out commit {entry.commit[:12]} for it" if entry.commit else "of no known commit; run it again"
-            )
-            raise QuantboardError(
-                f"{entry.record_id}: the generated sample has changed since it was made ({split} of {entry.task}); {where}"
-            )
-        what = f"{here.label}, {here.rows} rows" if here else "not there"
-        was = f"{then.label}, {then.rows} rows" if then else "unknown"
+def check_data(record: Record, split: str, task: Task) -> None:
+    """Raises QuantboardError where a split is not the one that the record was made with."""
+    current = task.identity.splits.get(split)
+    recorded = record.data.splits.get(split) if record.data else None
+    if current is not None and recorded is not None and current.sha256 == recorded.sha256:
+        return
+    if record.data and record.data.kind == "sample":  # the code generates it, so no folder of data can hold it
+        fix = f"check out commit {record.commit[:12]}" if record.commit else "run it again, since its commit is unknown"
         raise QuantboardError(
-            f"{entry.record_id}: {split} of {entry.task} is {what}, the record's was {was}: other rows; give --data DIR"
+            f"{record.record_id}: the generated sample has changed since ({split} of {record.task}); {fix}"
         )
+    has = f"{current.label}, {current.rows} rows" if current else "missing"
+    had = f"{recorded.label}, {recorded.rows} rows" if recorded else "unknown"
+    raise QuantboardError(
+        f"{record.record_id}: {split} of {record.task} is other data ({has}) than the record's ({had});"
+        " give the record's data with --data DIR"
+    )
 
 
 def _prediction(task: Task, value: Any) -> Any:
-    """As it was before it was stored: a missing one is kept as an empty name or answer, or as NaN."""
+    """As it was before it was stored: a missing prediction is stored as an empty name or answer, or as NaN."""
     missing = value != value if task.kind == "regression" else value == ""
     return None if missing else value
 
 
-def write(found: Sequence[Rescored], stored: ScoreStore) -> list[Path]:
-    """Append records with the new figures in the place of the old, which stay where they are; returns the files. A copy is as
-    old as its measurement: it stands for the record it was made from, and for none that was measured since."""
-    from harness.machine import software
+def append_rescored(rescored: Sequence[Rescored], stored: ScoreStore) -> list[Path]:
+    """Append copies of the records with the new figures, and return the files. The old records stay in theirs.
 
+    A copy is as old as its measurement: it replaces the record that it was made from, and no record measured later.
+    """
     now = datetime.now(UTC)
-    first = stamp = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
     commit, dirty = software.commit()
     by = f"commit {commit[:12]}{', with changes' if dirty else ''}" if commit else "no checkout"
+    # Each copy has an id and a file of scores of its own, also where two records have the same key.
+    stamps = [f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}" for _ in rescored]
     files = []
-    for number, one in enumerate(found):
-        if number:  # of two records of one key each has an id and a file of its own
-            stamp = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
-        place = stored.path(one.old, f"scores/{stamp}-{one.old.key}.npz")
-        assert place is not None, "it was read from there"
-        write_scores(place, {part.split: scores for part, scores in one.parts})
-        parts = [part.model_copy(update={"scores_file": f"scores/{place.name}"}) for part, _ in one.parts]
-        note = f"accuracy scored again from the predictions of {one.old.record_id}, by {by}"
+    for stamp, result in zip(stamps, rescored, strict=True):
+        old = result.record
+        path = stored.path(old, f"scores/{stamp}-{old.key}.npz")
+        assert path is not None, "its predictions were read from this folder"
+        write_scores(path, {part.split: scores for part, scores in result.parts})
+        parts = [part.model_copy(update={"scores_file": f"scores/{path.name}"}) for part, _ in result.parts]
+        note = f"accuracy scored again from the predictions of {old.record_id}, by {by}"
         changes = {
-            "record_id": f"{stamp}-{one.old.key}",
+            "record_id": f"{stamp}-{old.key}",
             "rescored": now.isoformat(timespec="seconds"),
             "accuracy": parts,
-            "notes": [*one.old.notes, note],
+            "notes": [*old.notes, note],
         }
-        file = place.parent.parent / f"{first}.jsonl"
-        store.append(file, one.old.model_copy(update=changes))
+        file = path.parent.parent / f"{stamps[0]}.jsonl"
+        store.append(file, old.model_copy(update=changes))
         files.append(file)
     return list(dict.fromkeys(files))

@@ -1,4 +1,4 @@
-"""Hands out turns: fresh processes of several cells at once, of which one runs at a time."""
+"""The runner's side of interleaved measurement: one fresh process a cell, all alive at once, of which one runs at a time."""
 
 from __future__ import annotations
 
@@ -13,92 +13,89 @@ from typing import Any
 
 from harness.machine.processes import ProcessDied, ServerProcess
 from harness.measure.conditions import Counters, conditions_between
-from harness.measure.turns import Schedule, of_work, processors, schedule
+from harness.measure.turns import Schedule, processors, schedule, work_seconds
 from harness.plan.spec import Cell
 from harness.run.job import Job
 
 START_SECONDS, CALL_SECONDS = 1800.0, 600.0
-"""After which a process counts as hung."""
+"""How long a process may take to start, and to answer, before it counts as hung."""
 
 
-RESTLESS = 3
-"""Answers after which a process's threads went on working, and it is left out."""
+MAX_BUSY_ANSWERS = 3
+"""A process is left out after this many answers whose threads kept running."""
 
 
 CONDITIONS = {"affinity", "other_cpu_percent", "steal_percent", "quota_throttled_percent"}
-"""Of all players together, in each one's `TurnRound`."""
+"""Of all processes together; they are in every cell's `TurnRound`."""
 
 
-Found = dict[str, list[dict[str, Any]]]
+TurnResults = dict[str, list[dict[str, Any]]]
+"""By cell, one item a load: the fields of a record's `TurnRound` and what identifies its `Turns`."""
 
 
 def turn_groups(cells: Iterable[Cell]) -> list[list[Cell]]:
-    """Cells that take turns with one another: of one device, as many threads, and sequences cut at the same length."""
+    """Cells that can be interleaved: on the same device, with as many threads, and sequences cut at the same length."""
     groups: dict[tuple[Any, ...], list[Cell]] = {}
     for cell in cells:
         groups.setdefault((cell.device, cell.measure.threads, cell.shape.max_length), []).append(cell)
     return list(groups.values())
 
 
-def take_turns(
+def run_interleaved(
     jobs: Mapping[str, Job], together: str, lost: Callable[[str, str], None], *, module: str = "harness.run.cell"
-) -> Found:
-    """One round: of each name what it took for the work that all did, an entry a load, as a record's `TurnRound` with what
-    identifies its `Turns`.
+) -> TurnResults:
+    """One interleaved round of the jobs, which have names: how long each took for the work that all of them did.
 
-    All processes are alive at the same time, so all models must fit into memory together. `lost` is told the name of one that
-    ends badly, or whose threads do not rest when it has answered, and why: the others go on without it. Raises OSError where
-    no process can be started.
+    together: names the round in records. lost: called with the name of a process that ends badly, or whose threads do not
+    become idle after an answer, and the reason; the others go on without it. All processes are alive at the same time, so all
+    models must fit into memory together. Raises OSError where no process can be started.
     """
-    found: Found = {name: [] for name in jobs}
+    results: TurnResults = {name: [] for name in jobs}
     first = next(iter(jobs.values()))
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="quantboard-")))
-        served: dict[str, ServerProcess] = {}
-        for place, (name, job) in enumerate(jobs.items()):
-            path = folder / f"{place}.json"
-            replace(job, mode="turns", out=folder / f"{place}.out", started=time.time()).write(path)
-            log = folder / f"{place}.log"
-            served[name] = stack.enter_context(ServerProcess(module, path, log, threads=job.threads))
-        players = Players(served, lost)
-        players.ask_all({"cpu": True}, START_SECONDS)  # answered when the session is there
+        processes: dict[str, ServerProcess] = {}
+        for number, (name, job) in enumerate(jobs.items()):
+            path, log = folder / f"{number}.json", folder / f"{number}.log"
+            replace(job, mode="turns", out=folder / f"{number}.out", started=time.time()).write(path)
+            processes[name] = stack.enter_context(ServerProcess(module, path, log, threads=job.threads))
+        workers = Workers(processes, lost)
+        workers.ask_all({"cpu": True}, START_SECONDS)  # answered once the session is there
         loads = {name: job.cell.measure.turns(job.cell.batch_sizes) for name, job in jobs.items()}
-        for load, size in dict.fromkeys(each for some in loads.values() for each in some):
-            names = [name for name, some in loads.items() if (load, size) in some]
+        for load, size in dict.fromkeys(pair for pairs in loads.values() for pair in pairs):
+            names = [name for name, pairs in loads.items() if (load, size) in pairs]
             shared = {"load": load, "batch_size": size, "sequence_length": first.cell.shape.max_length}
-            measured = _one_load(players, names, load, size, first, f"{together} {load} {size}")
-            for name, entry in measured.items():
-                found[name].append({**shared, "together": together, **entry})
-    return found
+            measured = _run_load(workers, names, load, size, first, f"{together} {load} {size}")
+            for name, times in measured.items():
+                results[name].append({**shared, "together": together, **times})
+    return results
 
 
-class Players:
-    """The processes that are still there."""
+class Workers:
+    """The processes that still answer; each runs a `harness.measure.turns.Worker`."""
 
-    def __init__(self, served: dict[str, ServerProcess], lost: Callable[[str, str], None]) -> None:
-        self._served, self._lost = served, lost
-        self._restless: dict[str, int] = {}
+    def __init__(self, processes: dict[str, ServerProcess], lost: Callable[[str, str], None]) -> None:
+        self._processes, self._lost = processes, lost
+        self._busy_answers: dict[str, int] = {}
         self.cpu: dict[str, float] = {}
-        """Seconds of processor time, as each last said: also of those that are gone."""
+        """Seconds of processor time as each process last reported it; processes that have ended keep theirs."""
 
     def ask_all(self, question: Mapping[str, Any], timeout: float = CALL_SECONDS) -> dict[str, Any]:
-        """At the same time."""
-        asked = [name for name in list(self._served) if self._try(name, lambda one: one.send(question))]
-        answers = {name: self._try(name, lambda one: one.receive(timeout)) for name in asked}
+        """The answers of all processes, which work on the question at the same time."""
+        asked = [name for name in list(self._processes) if self._try(name, lambda process: process.send(question))]
+        answers = {name: self._try(name, lambda process: process.receive(timeout)) for name in asked}
         return {name: self._noted(name, answer) for name, answer in answers.items() if answer is not None}
 
     def run(self, name: str, batch: int, cold: int | None) -> Any:
-        """Its answer; None where the process is gone, or is left out as its threads will not rest."""
-        sent = self._try(name, lambda one: one.send({"run": batch, "cold": cold}))
-        answer = self._try(name, lambda one: one.receive(CALL_SECONDS)) if sent else None
+        """One process's answer to running a batch; None where it has ended or is left out."""
+        sent = self._try(name, lambda process: process.send({"run": batch, "cold": cold}))
+        answer = self._try(name, lambda process: process.receive(CALL_SECONDS)) if sent else None
         if answer is None:
             return None
-        self._restless[name] = self._restless.get(name, 0) + (not answer["rested"])
-        if self._restless[name] < RESTLESS:
+        self._busy_answers[name] = self._busy_answers.get(name, 0) + (not answer["idle"])
+        if self._busy_answers[name] < MAX_BUSY_ANSWERS:
             return self._noted(name, answer)
-        self._drop(
-            name, "its threads go on working when it has answered: do OMP_WAIT_POLICY or KMP_BLOCKTIME ask for it?"
-        )
+        self._drop(name, "its threads keep running after an answer; check OMP_WAIT_POLICY and KMP_BLOCKTIME")
         return None
 
     def _noted(self, name: str, answer: Any) -> Any:
@@ -106,69 +103,71 @@ class Players:
         return answer
 
     def _drop(self, name: str, why: str) -> None:
-        if one := self._served.pop(name, None):
-            one.stop()
+        if process := self._processes.pop(name, None):
+            process.stop()
             self._lost(name, why)
 
     def _try(self, name: str, do: Callable[[ServerProcess], Any]) -> Any:
-        one = self._served.get(name)
-        if one is None:
+        process = self._processes.get(name)
+        if process is None:
             return None
         try:
-            return do(one)
-        except ProcessDied as gone:
-            self._drop(name, str(gone))
+            return do(process)
+        except ProcessDied as death:
+            self._drop(name, str(death))
             return None
 
 
-def _one_load(
-    players: Players, names: Sequence[str], load: str, size: int, job: Job, seed: str
+def _run_load(
+    workers: Workers, names: Sequence[str], load: str, size: int, job: Job, seed: str
 ) -> dict[str, dict[str, Any]]:
-    work = players.ask_all({"load": load, "batch_size": size}, START_SECONDS)
+    """Times of the processes that finished all passes under one load; empty where fewer than two can start."""
+    work = workers.ask_all({"load": load, "batch_size": size}, START_SECONDS)
     work = {name: work[name] for name in names if name in work}
-    available = min((len(one["samples"]) for one in work.values()), default=0)
-    known: dict[str, float] = {}
-    resting = 0.0
+    available = min((len(answer["samples"]) for answer in work.values()), default=0)
+    seconds: dict[str, float] = {}
+    idle_seconds = 0.0
     for name in work:
-        if answer := players.run(name, available // 2, available // 2):
-            known[name] = answer["seconds"]
-            resting = max(resting, answer["resting"])
-    if len(known) < 2:
+        if answer := workers.run(name, available // 2, available // 2):
+            seconds[name] = answer["seconds"]
+            idle_seconds = max(idle_seconds, answer["idle_seconds"])
+    if len(seconds) < 2:
         return {}
-    plan = schedule(list(known.values()), available, job.cell.measure.min_duration, resting)
+    plan = schedule(list(seconds.values()), available, job.cell.measure.min_duration, idle_seconds)
     read = Counters.reader("cpu", cpus=processors(job.threads, job.cell.device))
-    players.ask_all({"cpu": True})
-    cpu, before = sum(players.cpu.values()), read()
-    times = _passes(players, list(known), plan, seed)
+    workers.ask_all({"cpu": True})
+    cpu, before = sum(workers.cpu.values()), read()
+    times = _run_passes(workers, list(seconds), plan, seed)
     after = read()
-    players.ask_all({"cpu": True})
-    after = replace(after, own=after.own + sum(players.cpu.values()) - cpu)
+    workers.ask_all({"cpu": True})
+    after = replace(after, own=after.own + sum(workers.cpu.values()) - cpu)
     conditions = conditions_between(before, after, before.at, after.at, job.threads).model_dump(include=CONDITIONS)
     return {
         name: {
-            "seconds": of_work(found),
+            "seconds": work_seconds(calls),
             "work": work[name]["work"],
-            "samples": sum(work[name]["samples"][number] for number in plan.batches),
-            "tokens": sum(work[name]["tokens"][number] for number in plan.batches),
+            "samples": sum(work[name]["samples"][batch] for batch in plan.batches),
+            "tokens": sum(work[name]["tokens"][batch] for batch in plan.batches),
             "batches": len(plan.batches),
             "passes": plan.passes,
             **conditions,
         }
-        for name, found in times.items()
-        if found and all(len(one) == plan.passes for one in found.values())
+        for name, calls in times.items()
+        if calls and all(len(of_batch) == plan.passes for of_batch in calls.values())
     }
 
 
-def _passes(players: Players, names: list[str], plan: Schedule, seed: str) -> dict[str, dict[int, list[float]]]:
-    """A first pass warms up. Who follows whom is drawn anew for every batch: nobody always runs on what the same one left."""
+def _run_passes(workers: Workers, names: list[str], plan: Schedule, seed: str) -> dict[str, dict[int, list[float]]]:
+    """Seconds of every timed call, by process and batch. The first pass warms up and is not timed. The order of the processes
+    is drawn anew for every batch, so that none always runs on the caches that the same other one left behind."""
     times: dict[str, dict[int, list[float]]] = {name: {} for name in names}
     order = random.Random(seed)
     for number in range(-1, plan.passes):
-        for place, batch in enumerate(plan.batches):
+        for position, batch in enumerate(plan.batches):
             order.shuffle(names)
-            cold = plan.batches[place - 1] if plan.cold else None
+            cold = plan.batches[position - 1] if plan.cold else None
             for name in names:
-                answer = players.run(name, batch, cold)
+                answer = workers.run(name, batch, cold)
                 if answer is not None and number >= 0:
                     times[name].setdefault(batch, []).append(answer["seconds"])
     return times

@@ -1,4 +1,4 @@
-"""A real backend without an engine: logits that tell which tokens it saw, after being busy for a known time."""
+"""A backend without an engine: its logits show which tokens it saw, and a call keeps the processor busy for a known time."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 class InMemorySession:
-    """Logits are (input id, input id where attended and else 0) a token, or with `labels` the sum of the attended ids, that
-    many times. A call keeps the processor busy for `seconds_a_call` + `seconds_a_token` x tokens, padding included.
+    """Logits of a token are its input id, and the input id where it is attended, else 0. With `labels`, the logits of a
+    sequence are the sum of its attended ids, repeated `labels` times. A call keeps the processor busy for `seconds_a_call` +
+    `seconds_a_token` x tokens, padding included.
 
-    shapes, began, ended: of every call, times by `time.perf_counter`.
+    shapes, began, ended: of every call; times by `time.perf_counter`.
     """
 
     artifact_bytes = 0
@@ -35,7 +36,7 @@ class InMemorySession:
         self.ended: list[float] = []
 
     def run(self, batch: Batch) -> np.ndarray[Any, Any]:
-        """Holds its caller to the contract of `Session.run`."""
+        """Checks that its caller keeps the contract of `Session.run`."""
         start = time.perf_counter()
         assert set(batch) == set(INPUTS)
         ids, mask, _ = (batch[name] for name in INPUTS)
@@ -63,7 +64,7 @@ class InMemorySession:
 
 @dataclass(frozen=True)
 class InMemory:
-    """The backend of it; takes any checkpoint folder."""
+    """The backend of `InMemorySession`; takes any checkpoint folder."""
 
     name: str = "in_memory"
     version: int = 1

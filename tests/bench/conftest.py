@@ -1,4 +1,4 @@
-"""How long the benches of measuring take: `nox -s bench -- --trials 200` is the whole of them, less is a glance."""
+"""How many trials the benches of measuring run: `nox -s bench -- --trials 200` is the full number."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import pytest
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--trials", type=int, default=4, help="pairs of equal cells; of everything else a part of it (default 4)"
+        "--trials",
+        type=int,
+        default=4,
+        help="pairs of equal cells to measure; other benches run a share of this number (default 4)",
     )
 
 

@@ -1,4 +1,4 @@
-"""What the benches of measuring share: one configuration, real rounds in fresh processes, and how often things happen.
+"""What the benches of measuring share: one configuration, real rounds in fresh processes, and intervals of shares.
 
 A BERT-tiny with random weights (2 layers, 128 wide) on ONNX Runtime FP32, one thread, 128 tokens: a query takes about a
 millisecond, so that rounds can be short and many.
@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from harness.machine.processes import run_module
+from harness.measure.validity import findings
 from harness.measure.watch import Watch
 from harness.plan.spec import Cell, CheckpointSpec
 from harness.records.schema import Finding
@@ -23,14 +24,14 @@ from harness.records.speed_schema import Speed
 from harness.run.assemble import speeds
 from harness.run.features import SAMPLES, write_samples
 from harness.run.job import Job
-from harness.run.turns import take_turns
+from harness.run.turns import run_interleaved
 from harness.suite.measure import Measure
 from tasks import DataRef, Features, Shape
 from tests.backends.checkpoints import BERT_TINY, make_checkpoint
 
 LENGTH, BATCH = 128, 8
 LEVEL = 0.01
-"""Of every test that calls two cells different."""
+"""Significance level of tests that call two cells different."""
 MEASURE = Measure(
     scenarios=("single_stream",),
     loads=("real",),
@@ -43,7 +44,7 @@ MEASURE = Measure(
 
 
 def made_up(count: int = SAMPLES, seed: int = 0) -> Features:
-    """Sequences whose lengths are spread as those of short questions and sentences are."""
+    """Sequences with lengths like those of short questions and sentences."""
     rng = np.random.default_rng(seed)
     lengths = np.clip(np.exp(rng.normal(3.6, 0.5, count)), 8, LENGTH).astype(np.int64)
     lengths[0] = LENGTH
@@ -53,7 +54,7 @@ def made_up(count: int = SAMPLES, seed: int = 0) -> Features:
 
 
 class Bench:
-    """Cells to be measured in a folder of their own; the engine is built once."""
+    """Cells to be measured, in a folder of their own. The engine is built once."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -62,7 +63,7 @@ class Bench:
         self._run("build", self.cell())
 
     def cell(self, slow_down: float = 0.0, measure: Measure = MEASURE) -> Cell:
-        """slow_down: of 0.03 every call of the session keeps the processor busy for another 3% of its time."""
+        """slow_down: 0.03 makes every call of the session keep the processor busy for another 3% of its time."""
         shape, data = Shape(LENGTH), DataRef("sample")
         spec = CheckpointSpec("bench", "squad_v1", "load", "scratch", 0, shape, data)
         return Cell(
@@ -86,17 +87,17 @@ class Bench:
         )
 
     def round(self, cell: Cell, number: int) -> dict[str, Any]:
-        """One speed round in a fresh process, watched as the runner watches it."""
+        """One speed round in a fresh process, with the runner's samples."""
         return self._run("speed", cell, number)
 
-    def turns(self, cells: Mapping[str, Cell], rounds: int) -> dict[str, list[float]]:
-        """Seconds that single samples took in each round, by turns, as the runner hands them out."""
-        found: dict[str, list[float]] = {name: [] for name in cells}
+    def interleaved(self, cells: Mapping[str, Cell], rounds: int) -> dict[str, list[float]]:
+        """Seconds for single samples in each interleaved round, run as the runner runs them."""
+        seconds: dict[str, list[float]] = {name: [] for name in cells}
         for number in range(1, rounds + 1):
             jobs = {name: self.job("turns", cell, number) for name, cell in cells.items()}
-            for name, loads in take_turns(jobs, str(number), self._lost, module="tests.bench.slowed").items():
-                found[name] += [one["seconds"] for one in loads]
-        return found
+            for name, loads in run_interleaved(jobs, str(number), self._lost, module="tests.bench.slowed").items():
+                seconds[name] += [load["seconds"] for load in loads]
+        return seconds
 
     def _lost(self, name: str, why: str) -> None:
         raise AssertionError(f"{name}: {why}")
@@ -122,27 +123,28 @@ class Bench:
         with Watch("cpu") as watch:
             ended = run_module("tests.bench.slowed", path, log, timeout=600, threads=job.threads)
         assert not ended.reason, "\n".join(ended.log)
-        found: dict[str, Any] = json.loads(job.out.read_text())
+        results: dict[str, Any] = json.loads(job.out.read_text())
         if mode == "speed":
-            watch.complete(found)
-        return found
+            watch.add_to(results)
+        return results
 
 
 def summary(cell: Cell, rounds: Sequence[Mapping[str, Any]]) -> tuple[list[Speed], list[Finding]]:
-    """The cell's speed and what is wrong with it, as its record would say."""
-    return speeds(cell, rounds, {"claimed": "CPUExecutionProvider", "detail": []})
+    """The cell's speed and the validity rules that fail, as in its record."""
+    speed = speeds(cell, rounds)
+    return speed, findings(speed, {"claimed": "CPUExecutionProvider", "detail": []}, cell.measure)
 
 
-def share(happened: int, of: int) -> tuple[float, float, str]:
-    """Ends of the 95% interval of a share (Clopper & Pearson 1934), and both in words."""
+def share(count: int, total: int) -> tuple[float, float, str]:
+    """The ends of a share's 95% interval (Clopper & Pearson 1934), and the share and its interval in words."""
     from scipy.stats import binomtest
 
-    sure = binomtest(happened, of).proportion_ci(0.95, "exact")
-    return sure.low, sure.high, f"{happened} of {of}, {happened / of:.1%} [{sure.low:.1%}, {sure.high:.1%}]"
+    ends = binomtest(count, total).proportion_ci(0.95, "exact")
+    return ends.low, ends.high, f"{count} of {total}, {count / total:.1%} [{ends.low:.1%}, {ends.high:.1%}]"
 
 
 def others_percent(seconds: float = 5.0) -> float:
-    """Of the processors' time, what others took in the last seconds while this process slept."""
+    """The share of the processors' time that other processes took while this one slept for some seconds."""
     from harness.measure.conditions import Counters, conditions_between
 
     read = Counters.reader("cpu")
@@ -153,6 +155,6 @@ def others_percent(seconds: float = 5.0) -> float:
 
 def quiet_or_skip() -> None:
     percent = others_percent()
-    print(f"\n  others take {percent:.1f}% of the processors before the start")
+    print(f"\n  other processes take {percent:.1f}% of the processors before the start")
     if percent > 2:
-        pytest.skip(f"this machine is not quiet: others take {percent:.1f}% of its processors")
+        pytest.skip(f"this machine is not quiet: other processes take {percent:.1f}% of its processors")

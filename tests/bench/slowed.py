@@ -1,5 +1,5 @@
-"""`python -m tests.bench.slowed JOB`: a cell's process whose session is slower by a known share: after every call it keeps
-the processor busy for that share of the call's own time."""
+"""`python -m tests.bench.slowed JOB`: a cell's process with a session that is slower by a known share. After every call it
+keeps the processor busy for that share of the call's time."""
 
 from __future__ import annotations
 

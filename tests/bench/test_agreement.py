@@ -1,12 +1,12 @@
-"""How far a simulation can be its engine, on a trained and calibrated checkpoint and real data:
+"""How closely a simulation agrees with its engine, on a trained and calibrated checkpoint and real data:
 
     QUANTBOARD_BENCH_DATA=DIR QUANTBOARD_BENCH_CHECKPOINT=FOLDER nox -s bench -- -k agreement
 
-Rounding to a grid amplifies: a value that lies within float32's error of a boundary falls to one side here and to the other
-there, which moves what comes after by a whole step, and so on from layer to layer. Two correct programs therefore differ. How
-much is allowed is not for us to choose: ONNX Runtime runs the same Q/DQ graph with its fusions and without them, and the
-simulation must agree with it no worse than it agrees with itself: in answers, and in logits. In the first layer, where
-nothing has been amplified yet, nearly all integers must be the same.
+Rounding to a grid amplifies differences: a value within float32's error of a boundary may be rounded up by one program and
+down by another, which moves later values by a whole step, and more so from layer to layer. So two correct programs differ. How
+much is allowed follows from ONNX Runtime itself, which runs the same Q/DQ graph with its fusions and without them: the
+simulation must agree with it no worse than it agrees with itself, in answers and in logits. In the first layer, where nothing
+has been amplified yet, nearly all integers must be equal.
 """
 
 from __future__ import annotations
@@ -37,11 +37,12 @@ from tasks.tokens import load_tokenizer
 BATCH, INPUTS, TRACED = 16, 2000, 64
 LENGTHS = {"squad_v1": 384}
 FIRST, FIRST_LAYER = 1e-5, 1e-2
-"""Of the first integers, and of each tensor of layer 0, at most this share may differ. A layer norm's float32 error is some
-ulps of values of up to 128 steps, 1e-5 of a step: so many lie so near a boundary. Each layer multiplies that."""
+"""The largest share of the first integers, and of the integers of each tensor of layer 0, that may differ. A layer norm's
+float32 error is some ulps of values of up to 128 steps, so 1e-5 of a step, and that share of values is so near a boundary.
+Each layer multiplies it."""
 LOGITS = 0.5
-"""In the mean the simulation's logits lie at most this share of the way from the engine's that FP32's do. Were the two's
-rounding errors independent it would be the square root of two."""
+"""The simulation's logits differ from the engine's, on average, by at most this share of the difference between FP32's and
+the engine's. With independent rounding errors it would be the square root of two."""
 Array = np.ndarray[Any, Any]
 Run = Callable[[dict[str, Array]], Array]
 
@@ -83,7 +84,7 @@ def bench() -> Bench:
 
 
 def answers(run: Run, bench: Bench) -> tuple[Array, Array]:
-    """Of each input the likeliest class, or start and end, (inputs, 1 or 2); and all logits that are no padding's."""
+    """The likeliest class of each input, or its start and end, (inputs, 1 or 2); and all logits without those of padding."""
     likeliest, all_logits = [], []
     for batch in bench.batches(INPUTS):
         logits, inside = run(batch), batch["attention_mask"] > 0
@@ -97,7 +98,7 @@ def answers(run: Run, bench: Bench) -> tuple[Array, Array]:
 
 
 def unfused(checkpoint: Path, cache: Path) -> tuple[Any, list[str]]:
-    """The engine's graph executed operator by operator, and the names of its integer tensors, which it puts out, too."""
+    """The engine's graph executed operator by operator, and the names of its integer tensors, which are outputs as well."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -112,11 +113,11 @@ def unfused(checkpoint: Path, cache: Path) -> tuple[Any, list[str]]:
 
 
 def shuffled(checkpoint: Path, folder: Path) -> Path:
-    """The same weights with the ranges of activations dealt to each other."""
+    """The same weights, with the ranges of activations exchanged at random."""
     ranges = read_ranges(checkpoint)
     names = [name for name in ranges.tensors if name.endswith("dense.input")]
-    dealt = np.random.default_rng(0).permutation(len(names))
-    swapped = {name: ranges.tensors[names[other]] for name, other in zip(names, dealt, strict=True)}
+    order = np.random.default_rng(0).permutation(len(names))
+    swapped = {name: ranges.tensors[names[other]] for name, other in zip(names, order, strict=True)}
     folder.mkdir()
     for file in ("config.json", "model.safetensors"):
         (folder / file).symlink_to(checkpoint / file)
@@ -129,33 +130,33 @@ def test_agreement_of_simulation_and_engine(bench: Bench, tmp_path: Path) -> Non
     wrong = shuffled(bench.checkpoint, tmp_path / "shuffled")
     plain, _ = unfused(bench.checkpoint, tmp_path)
 
-    def of(backend: str, checkpoint: Path) -> Run:
+    def run_of(backend: str, checkpoint: Path) -> Run:
         return get_backend(backend).prepare(checkpoint, settings, "cpu").run
 
-    engine, engine_logits = answers(of("onnxruntime_int8", bench.checkpoint), bench)
+    engine, engine_logits = answers(run_of("onnxruntime_int8", bench.checkpoint), bench)
     sides: dict[str, Run] = {
         "onnxruntime_int8 without fusions": lambda batch: plain.run(["logits"], batch)[0],
-        "fake_quant_w8a8": of("fake_quant_w8a8", bench.checkpoint),
-        "onnxruntime_fp32": of("onnxruntime_fp32", bench.checkpoint),
-        "fake_quant_w8a8, ranges shuffled": of("fake_quant_w8a8", wrong),
+        "fake_quant_w8a8": run_of("fake_quant_w8a8", bench.checkpoint),
+        "onnxruntime_fp32": run_of("onnxruntime_fp32", bench.checkpoint),
+        "fake_quant_w8a8, ranges shuffled": run_of("fake_quant_w8a8", wrong),
     }
     same: list[int] = []
-    apart: list[float] = []
+    mean_differences: list[float] = []
     count = len(engine)
-    print("  beside onnxruntime_int8: the same likeliest answers; logits apart in the mean, at most")
+    print("  compared with onnxruntime_int8: equal likeliest answers; mean and largest difference of logits")
     for name, run in sides.items():
-        found, logits = answers(run, bench)
-        same.append(int((found == engine).all(1).sum()))
+        likeliest, logits = answers(run, bench)
+        same.append(int((likeliest == engine).all(1).sum()))
         difference = np.abs(logits - engine_logits)
-        apart.append(float(difference.mean()))
-        sure = stats.binomtest(same[-1], count).proportion_ci(0.95, "exact")
-        share = f"{same[-1]} of {count}, {same[-1] / count:6.1%}   [{sure.low:.1%}, {sure.high:.1%}]"
-        print(f"  {name:34} {share}; {apart[-1]:.4f}, {difference.max():.3f}")
+        mean_differences.append(float(difference.mean()))
+        ends = stats.binomtest(same[-1], count).proportion_ci(0.95, "exact")
+        share = f"{same[-1]} of {count}, {same[-1] / count:6.1%}   [{ends.low:.1%}, {ends.high:.1%}]"
+        print(f"  {name:34} {share}; {mean_differences[-1]:.4f}, {difference.max():.3f}")
     itself, simulated, exact, lost = same
     allowed = 3 * (2 * itself * (1 - itself / count)) ** 0.5  # three standard errors of a difference of two counts
     assert simulated >= itself - max(allowed, 3)
-    assert apart[1] <= LOGITS * apart[2]
-    assert apart[2] < apart[3]
+    assert mean_differences[1] <= LOGITS * mean_differences[2]
+    assert mean_differences[2] < mean_differences[3]
     if engine.shape[1] == 2:  # labels of two classes can be the same by chance
         assert lost < exact < simulated
 
@@ -186,8 +187,8 @@ def test_agreement_of_integers_by_layer(bench: Bench, tmp_path: Path) -> None:
             steps = codes.astype(np.int32) - (int(ranges.tensors[f"{name}.input"].zero_point[0]) + 128)
             off = np.abs(seen[name] - steps)
             off = off[inside] if off.ndim == 3 else off
-            found = np.array([off.size, (off > 0).sum(), (off > 1).sum()])
-            layers[name] = layers.get(name, np.zeros(3, np.int64)) + found
+            counts = np.array([off.size, (off > 0).sum(), (off > 1).sum()])
+            layers[name] = layers.get(name, np.zeros(3, np.int64)) + counts
     print(f"  integers that differ between the simulation and the engine without fusions, {TRACED} inputs")
     for name, (total, by_any, by_more) in layers.items():
         print(f"  {name:40} {by_any / total:8.4%}, by more than a step {by_more / total:8.4%}   ({by_any} of {total})")

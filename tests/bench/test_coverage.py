@@ -1,6 +1,6 @@
-"""How often 95% intervals hold the truth, over 1,000 simulated data sets of known truth: `nox -s bench` prints each share
-with its own binomial interval (Clopper & Pearson). Sizes are those of the real evaluation splits. Intervals are made as
-records and pages have them; only Pearson's takes 1,000 resamples in place of 10,000, for time.
+"""How often 95% intervals hold the truth, over 1,000 simulated data sets of known truth. `nox -s bench` prints each share
+with its own binomial interval (Clopper & Pearson). Sizes are those of the real evaluation splits. Intervals are those of
+records and pages; only Pearson's takes 1,000 resamples instead of 10,000, to save time.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ def scores_of(kind: Any, *columns: Array, groups: Array | None = None) -> Scores
 
 
 def interval(scores: Scores, truth: float, **options: Any) -> Held:
-    found = intervals(scores, **options)["m"]
-    return found.low, truth, found.high
+    figure = intervals(scores, **options)["m"]
+    return figure.low, truth, figure.high
 
 
 def difference(mine: Scores, theirs: Scores, truth: float) -> Held:
-    (found,) = paired.differences([mine, theirs], "m", [(0, 1)])
-    return found.low, truth, found.high
+    (test,) = paired.differences([mine, theirs], "m", [(0, 1)])
+    return test.low, truth, test.high
 
 
 def accuracy(size: int, share: float) -> Callable[[np.random.Generator], Held]:
@@ -54,7 +54,7 @@ def accuracy(size: int, share: float) -> Callable[[np.random.Generator], Held]:
 
 
 def squad(rng: np.random.Generator) -> tuple[Array, Array]:
-    """Articles, and of each question how hard it is (uniform); an article's rate of right answers varies as dev's does."""
+    """The article of each question, and that article's rate of right answers, which varies as in dev."""
     sizes = rng.choice(ARTICLES, 48)
     groups = np.repeat(np.arange(48), sizes)
     return groups, rng.beta(20, 7, 48)[groups]
@@ -75,7 +75,7 @@ def squad_f1(rng: np.random.Generator) -> Held:
 
 
 def squad_difference(rng: np.random.Generator) -> Held:
-    """INT8 loses one right answer in forty and finds one wrong one in fifty, more in some articles than in others."""
+    """INT8 loses one right answer in forty and gets one wrong answer in fifty right, more in some articles than in others."""
     groups, rate = squad(rng)
     worse = rng.beta(2, 78, 48)[groups]
     theirs = rng.random(len(groups)) < rate
@@ -89,7 +89,7 @@ def squad_difference(rng: np.random.Generator) -> Held:
 
 
 def two_classes(rng: np.random.Generator, size: int, share: float) -> tuple[Array, Array]:
-    """Labels, and predictions that are right in 85% of either class."""
+    """Predictions that are right for 85% of either class, and labels."""
     label = (rng.random(size) < share).astype(float)
     return np.where(rng.random(size) < 0.85, label, 1 - label), label
 
@@ -120,20 +120,20 @@ def accuracy_difference(rng: np.random.Generator) -> Held:
 
 
 def f1_difference(rng: np.random.Generator) -> Held:
-    """Two sets of predictions whose errors have nothing to do with each other, of equal quality."""
+    """Two sets of predictions of equal quality, with independent errors."""
     theirs, label = two_classes(rng, 408, 0.68)
     mine = np.where(rng.random(408) < 0.85, label, 1 - label)
     return difference(scores_of("f1", mine, label), scores_of("f1", theirs, label), 0.0)
 
 
 def speed_up(rounds: int) -> Callable[[np.random.Generator], Held]:
-    """Processes that differ by 2%, on a machine that drifts by 3% from round to round."""
+    """Processes differ by 2%, on a machine that drifts by 3% from round to round."""
 
     def once(rng: np.random.Generator) -> Held:
         drift = rng.normal(0, 0.03, rounds)
         mine, theirs = (np.exp(mean + drift + rng.normal(0, 0.02, rounds)) for mean in (np.log(1.5), 0.0))
-        found = paired.ratio(list(mine), list(theirs), by_turns=True)
-        return found.low, 1.5, found.high
+        test = paired.ratio(list(mine), list(theirs), interleaved=True)
+        return test.low, 1.5, test.high
 
     return once
 
@@ -150,8 +150,8 @@ CASES: dict[str, Callable[[np.random.Generator], Held]] = {
     "difference of accuracy, 277 examples (RTE)": accuracy_difference,
     "difference of F1, 408 examples (MRPC)": f1_difference,
     "difference of exact match, 48 articles (SQuAD)": squad_difference,
-    "speed-up, 3 rounds by turns": speed_up(3),
-    "speed-up, 5 rounds by turns": speed_up(5),
+    "speed-up, 3 interleaved rounds": speed_up(3),
+    "speed-up, 5 interleaved rounds": speed_up(5),
 }
 
 
@@ -159,8 +159,8 @@ CASES: dict[str, Callable[[np.random.Generator], Held]] = {
 def test_intervals_hold_the_truth_as_often_as_they_say(name: str) -> None:
     rng = np.random.default_rng(20_261_121)
     held = sum(low is not None and high is not None and low <= truth <= high for low, truth, high in draws(name, rng))
-    sure = stats.binomtest(held, DATA_SETS).proportion_ci(0.95, "exact")
-    print(f"  {name:50} {held / DATA_SETS:6.1%}   [{sure.low:.1%}, {sure.high:.1%}]")
+    ends = stats.binomtest(held, DATA_SETS).proportion_ci(0.95, "exact")
+    print(f"  {name:50} {held / DATA_SETS:6.1%}   [{ends.low:.1%}, {ends.high:.1%}]")
     assert 0.93 <= held / DATA_SETS <= 0.97
 
 
@@ -170,23 +170,26 @@ def draws(name: str, rng: np.random.Generator) -> Iterator[Held]:
 
 @pytest.mark.parametrize("changed", [4, 12, 60])
 def test_equal_systems_are_seldom_called_different(changed: int) -> None:
-    """Two engines of equal quality that answer some of CoLA's 1,043 sentences differently: p < 0.05 in at most 5% of the data
-    sets (the upper end of the interval of that share is printed; its lower end must not pass 5%)."""
+    """Two engines of equal quality answer some of CoLA's 1,043 sentences differently. p < 0.05 in at most 5% of the data sets:
+    the lower end of that share's interval must not exceed 5%."""
     rng, called = np.random.default_rng(20_261_122), 0
     for _ in range(DATA_SETS):
         theirs, label = two_classes(rng, 1043, 0.69)
         mine = theirs.copy()
         places = rng.choice(1043, changed, replace=False)
-        halves = rng.random(changed) < 0.5  # one of the two is wrong there, either as likely
+        halves = rng.random(changed) < 0.5  # which of the two is right there
         mine[places], theirs[places] = (
             np.where(right, label[places], 1 - label[places]) for right in (halves, ~halves)
         )
-        found = paired.differences(
-            [scores_of("matthews_correlation", one, label) for one in (mine, theirs)], "m", [(0, 1)], resamples=1000
+        (test,) = paired.differences(
+            [scores_of("matthews_correlation", predicted, label) for predicted in (mine, theirs)],
+            "m",
+            [(0, 1)],
+            resamples=1000,
         )
-        called += (found[0].p or 0.0) < 0.05
-    sure = stats.binomtest(called, DATA_SETS).proportion_ci(0.95, "exact")
+        called += (test.p or 0.0) < 0.05
+    ends = stats.binomtest(called, DATA_SETS).proportion_ci(0.95, "exact")
     print(
-        f"  {changed} answers differ, called different: {called / DATA_SETS:6.1%}   [{sure.low:.1%}, {sure.high:.1%}]"
+        f"  {changed} answers differ, called different: {called / DATA_SETS:6.1%}   [{ends.low:.1%}, {ends.high:.1%}]"
     )
-    assert sure.low <= 0.05
+    assert ends.low <= 0.05

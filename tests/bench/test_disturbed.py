@@ -1,8 +1,8 @@
-"""A cell beside a process that burns all processors is marked disturbed, one alone is not; the runner hardly uses any.
+"""A cell beside a process that uses all processors is marked disturbed, one alone is not; the runner uses hardly any time.
 
     nox -s bench -- -k disturbed --trials 200
 
-A twentieth of the trials each, by turns, three rounds of a second: at least two.
+A twentieth of the trials each, alternately, at least two; each has three rounds of a second.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ def test_disturbed(tmp_path: Path, trials: int) -> None:
     runner: list[float] = []
     times = max(2, trials // 20)
     for number in range(2 * times):
-        way = list(marked)[number % 2]
+        case = list(marked)[number % 2]
         burner = None
-        if way == "disturbed":
+        if case == "disturbed":
             words = [sys.executable, "-c", BURN.format(len(os.sched_getaffinity(0)) - 1)]
             burner = subprocess.Popen(words, start_new_session=True)
         try:
@@ -46,15 +46,16 @@ def test_disturbed(tmp_path: Path, trials: int) -> None:
                 os.killpg(burner.pid, 9)
                 burner.wait()
         speed, findings = summary(cell, rounds)
-        marked[way] += "disturbed" in {finding.rule for finding in findings}
-        for one in speed[0].rounds:
-            assert one.conditions is not None
-            assert one.conditions.runner_cpu_percent is not None
-            others[way].append(one.conditions.other_cpu_percent)
-            runner.append(one.conditions.runner_cpu_percent)
-    for way, count in marked.items():
-        low, high = min(others[way]), max(others[way])
-        print(f"  {way:10} marked disturbed: {share(count, times)[2]}; others took {low:.1f} to {high:.1f}%")
+        marked[case] += "disturbed" in {finding.rule for finding in findings}
+        for speed_round in speed[0].rounds:
+            conditions = speed_round.conditions
+            assert conditions is not None
+            assert conditions.runner_cpu_percent is not None
+            others[case].append(conditions.other_cpu_percent)
+            runner.append(conditions.runner_cpu_percent)
+    for case, count in marked.items():
+        low, high = min(others[case]), max(others[case])
+        print(f"  {case:10} marked disturbed: {share(count, times)[2]}; others took {low:.1f} to {high:.1f}%")
     print(
         f"  the runner took {max(runner):.2f}% of a processor at most; below 1%: {share(sum(r < 1 for r in runner), len(runner))[2]}"
     )

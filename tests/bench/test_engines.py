@@ -1,4 +1,4 @@
-"""Engines in pairs, both sides taking turns in one run: `nox -s bench` prints each pair with its ratio.
+"""Engines compared with each other, run alternately in one process: `nox -s bench` prints each with its ratio.
 
 A MiniLM-size encoder (6 layers, 384 wide) with random weights: a figure of speed alone. Sequence 384, batch 16.
 """
@@ -60,7 +60,7 @@ def open_onnx(path: Path) -> Run:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = cores(), 1
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    known = {one.name for one in session.get_inputs()}
+    known = {node.name for node in session.get_inputs()}
     return lambda given: session.run(None, {name: values for name, values in given.items() if name in known})
 
 
@@ -70,7 +70,7 @@ def ours(name: str, checkpoint: Path, cache: Path) -> Run:
 
 
 def compare(sides: dict[str, Run]) -> dict[str, float]:
-    """Queries a second of each side, the median of turns taken one after another."""
+    """Samples a second of each side: medians over batches that are run alternately."""
     given = batch()
     spent: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(TURNS + 1):

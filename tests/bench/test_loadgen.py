@@ -1,4 +1,4 @@
-"""What LoadGen costs a query, and whether its mean latency is that of torch.utils.benchmark on the same session.
+"""The time that LoadGen adds to a query, and whether its mean latency equals torch.utils.benchmark's on the same session.
 
     nox -s bench -- -k loadgen --trials 200
 
@@ -22,13 +22,13 @@ from harness.measure.conditions import Counters
 from harness.measure.loadgen import loadgen_settings, run_test
 from harness.measure.samples import Samples, make_samples
 from harness.measure.scenarios import run_scenario
-from harness.measure.steady import warm_up_on
+from harness.measure.steady import warm_up_session
 from harness.records.speed_schema import SpeedRound
 from tests.backends.checkpoints import BERT_TINY, make_checkpoint
 from tests.backends.in_memory import InMemorySession
 from tests.bench.measuring import BATCH, LENGTH, MEASURE, made_up, share
 
-OVERHEAD_US, APART = 20.0, 0.03
+OVERHEAD_US, LARGEST = 20.0, 0.03
 CALLS, BURSTS = 50, 20
 
 
@@ -60,21 +60,21 @@ class Timed(InMemorySession):
 
 
 def test_loadgen_overhead_a_query(trials: int) -> None:
-    """A session that is busy for a millisecond, and when each call of it began and ended for its caller, as under timeit; what
-    LoadGen sees beyond is its cost, in a query's latency and between two queries."""
+    """The session is busy for a millisecond. Its calls are timed from the caller's side, as under timeit; what LoadGen measures
+    beyond that is its cost, in a query's latency and between two queries."""
     session = Timed(seconds_a_call=0.001)
     samples = make_samples(made_up(), load="fixed", max_length=LENGTH, count=256, seed=1)
     latency, between = [], []
     for _ in range(max(4, trials // 10)):
-        found = single_stream(session, samples)
-        began, ended = (np.array(times[-found.queries :]) for times in (session.called, session.answered))
-        assert found.mean_ms is not None
-        latency.append(1000 * found.mean_ms - 1e6 * float((ended - began).mean()))
+        speed_round = single_stream(session, samples)
+        began, ended = (np.array(times[-speed_round.queries :]) for times in (session.called, session.answered))
+        assert speed_round.mean_ms is not None
+        latency.append(1000 * speed_round.mean_ms - 1e6 * float((ended - began).mean()))
         between.append(1e6 * float((began[1:] - ended[:-1]).mean()))
     good = share(sum(cost <= OVERHEAD_US for cost in latency), len(latency))[2]
     print(
         f"\n  LoadGen in a query's latency: median {statistics.median(latency):.1f} us, highest {max(latency):.1f} us; "
-        f"<= {OVERHEAD_US:g} us in {good}\n  from one answer to the next call, which is in no latency but for a part of it: "
+        f"<= {OVERHEAD_US:g} us in {good}\n  from one answer to the next call, most of which is in no latency: "
         f"median {statistics.median(between):.1f} us"
     )
     assert statistics.median(latency) <= OVERHEAD_US
@@ -82,24 +82,24 @@ def test_loadgen_overhead_a_query(trials: int) -> None:
 
 @pytest.mark.parametrize("name", ["onnxruntime_fp32", "torch_fp32"])
 def test_loadgen_agrees_with_torchs_benchmark(tmp_path: Path, trials: int, name: str) -> None:
-    """In one process, by turns of some 50 ms, half of torch's calls before LoadGen's test and half after it: a machine whose
-    speed wanders within a second is the same one for both. A trial is the mean of all calls of BURSTS turns."""
+    """In one process, in bursts of some 50 ms, half of torch's calls before LoadGen's test and half after it, so that a machine
+    whose speed changes within a second is the same for both. A trial is the mean of all calls of BURSTS bursts."""
     folder = make_checkpoint(tmp_path / "checkpoint", **BERT_TINY)
     session = get_backend(name).prepare(folder, Settings(LENGTH, BATCH, MEASURE.threads, tmp_path / "cache"), "cpu")
     samples = make_samples(made_up(), load="fixed", max_length=LENGTH, count=256, seed=1)
     ready = [samples.batch([row]) for row in range(len(samples))]
     work = cycle(ready)
     timer = Timer("session.run(next(work))", globals={"session": session, "work": work}, num_threads=MEASURE.threads)
-    warm_up_on(session, ready, MEASURE.max_warmup)
-    apart = []
+    warm_up_session(session, ready, MEASURE.max_warmup)
+    differences = []
     for trial in range(max(4, trials // 10)):
         in_loadgen, in_torch = [], []
         for burst in range(BURSTS):
-            asked = loadgen_settings("single_stream", "quick", 0.0, CALLS, BURSTS * trial + burst)
-            asked.single_stream_expected_latency_ns = 1000  # so that it draws more queries than CALLS
+            settings = loadgen_settings("single_stream", "quick", 0.0, CALLS, BURSTS * trial + burst)
+            settings.single_stream_expected_latency_ns = 1000  # so that it draws more queries than CALLS
             before = timer.timeit(CALLS // 2).mean
-            tested = run_test(
-                asked,
+            result = run_test(
+                settings,
                 samples,
                 1,
                 lambda rows: session.run(ready[rows[0]]),
@@ -109,11 +109,11 @@ def test_loadgen_agrees_with_torchs_benchmark(tmp_path: Path, trials: int, name:
             )
             after = timer.timeit(CALLS // 2).mean
             in_torch.append((before + after) / 2)
-            in_loadgen.append(float(tested.result["result_mean_latency_ns"]) / 1e9)
-        apart.append(statistics.fmean(in_loadgen) / statistics.fmean(in_torch) - 1)
-    good = share(sum(abs(one) <= APART for one in apart), len(apart))[2]
+            in_loadgen.append(float(result.log["result_mean_latency_ns"]) / 1e9)
+        differences.append(statistics.fmean(in_loadgen) / statistics.fmean(in_torch) - 1)
+    good = share(sum(abs(difference) <= LARGEST for difference in differences), len(differences))[2]
     print(
-        f"\n  {name}: LoadGen's mean over torch.utils.benchmark's {statistics.median(apart):+.1%} (median; "
-        f"{min(apart):+.1%} to {max(apart):+.1%}); within 3% in {good}"
+        f"\n  {name}: LoadGen's mean over torch.utils.benchmark's {statistics.median(differences):+.1%} (median; "
+        f"{min(differences):+.1%} to {max(differences):+.1%}); within 3% in {good}"
     )
-    assert abs(statistics.median(apart)) <= APART
+    assert abs(statistics.median(differences)) <= LARGEST

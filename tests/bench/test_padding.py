@@ -1,4 +1,4 @@
-"""What sorting by length saves: batches padded to their own longest against all padded to 384, at BERT-tiny's size.
+"""What sorting by length saves: batches padded to their longest, compared with all padded to 384, at BERT-tiny's size.
 
 With QUANTBOARD_BENCH_DATA=DIR (the classic raw layout) on all of SQuAD dev, answers compared; else on made-up sequences
 whose lengths are spread as SQuAD dev's are (log-normal: mean 5.09, deviation 0.36), logits compared. Random weights: the
@@ -63,8 +63,8 @@ def both_ways(session: Session, features: Features) -> tuple[Inference, Inferenc
     before, fixed, after = run("longest"), run("max_length"), run("longest")
     own = (before.forward_seconds + after.forward_seconds) / 2
     print()
-    for name, seconds, found in (("longest of the batch", own, before), ("384", fixed.forward_seconds, fixed)):
-        tokens = found.tokens / len(features)
+    for name, seconds, inference in (("longest of the batch", own, before), ("384", fixed.forward_seconds, fixed)):
+        tokens = inference.tokens / len(features)
         print(f"  padded to {name:22} {seconds:8.2f} s of forward passes, {tokens:5.1f} tokens a sequence")
     print(f"  {fixed.forward_seconds / own:.2f} x over {len(features):,} sequences")
     return before, fixed, fixed.forward_seconds / own
@@ -78,13 +78,13 @@ def test_padding_to_the_longest_takes_less_than_half_the_time(session: Session) 
     else:
         task, examples, features = squad_dev(folder)
         longest, fixed, ratio = both_ways(session, features)
-        answers, others = (task.decode(examples, features, found.outputs) for found in (longest, fixed))
+        answers, others = (task.decode(examples, features, inference.outputs) for inference in (longest, fixed))
         differ = [number for number, pair in enumerate(zip(answers, others, strict=True)) if pair[0] != pair[1]]
         print(f"  {len(differ)} of {len(examples):,} answers differ")
         # two spans of two logits each: a lead that the difference can turn is at most four times the difference
         windows = np.isin(features.example_index, differ)
         assert 4 * np.abs(longest.outputs - fixed.outputs)[windows].max(initial=0) < NEAR_TIE
-    apart = float(np.abs(longest.outputs - fixed.outputs).max())
-    print(f"  logits differ by at most {apart:.1e}")
-    assert apart < 1e-4
+    difference = float(np.abs(longest.outputs - fixed.outputs).max())
+    print(f"  logits differ by at most {difference:.1e}")
+    assert difference < 1e-4
     assert ratio > 2

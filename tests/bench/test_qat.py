@@ -1,4 +1,4 @@
-"""What quantizers cost a training step on a processor, at MiniLM's size: never more than three FP32 fine-tunings."""
+"""What quantizers add to a training step on a CPU, at MiniLM's size: it takes less than three times an FP32 step."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.backends.checkpoints import MINILM, make_checkpoint
 
 STEPS = 4
 SHAPES = [(name, 128, 16) for name in scheme_names()] + [
-    # Scores of attention grow with the length's square: what rounds them has most to do here.
+    # Attention scores grow with the square of the length, and so does the work of rounding them.
     (name, 384, 4)
     for name in scheme_names()
     if get_scheme(name).tensors == "op_outputs"
@@ -61,7 +61,7 @@ def step(model: Any, optimizer: torch.optim.Optimizer, batch: dict[str, torch.Te
 def test_a_step_costs_less_than_three_of_fp32(
     folder: Path, scheme: str, length: int, samples: int, precision: str
 ) -> None:
-    """Steps take turns, medians are compared; batches are alike, so this is a recipe's price and not its padding's."""
+    """Steps alternate and medians are compared. Batches are equal, so the difference is the recipe's, not its padding's."""
     ids = torch.from_numpy(np.random.default_rng(0).integers(1000, 30_000, (samples, length)))
     mask = torch.ones_like(ids)
     mask[: samples // 2, length // 2 :] = 0
@@ -83,7 +83,7 @@ def test_a_step_costs_less_than_three_of_fp32(
     for _ in range(STEPS + 1):
         for name, model, optimizer in runs:
             seconds[name].append(step(model, optimizer, batch, precision))
-    middle = {name: statistics.median(found[1:]) for name, found in seconds.items()}
+    middle = {name: statistics.median(steps[1:]) for name, steps in seconds.items()}
     print(
         f"{scheme}, {length} tokens, {precision}: {middle['plain']:.2f} s a step, {middle['quantized']:.2f} s with quantizers,"
         f" x {middle['quantized'] / middle['plain']:.2f}"

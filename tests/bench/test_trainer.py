@@ -1,4 +1,4 @@
-"""A fine-tuning is as fast as transformers' own Trainer with the same model, settings and rows, at MiniLM's size."""
+"""Fine-tuning is as fast as transformers' own Trainer with the same model, settings and rows, at MiniLM's size."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ def by_trainer(features: Features, folder: Path, precision: str) -> float:
     ]
 
     def pad(chosen: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        width = max(len(one["input_ids"]) for one in chosen)
+        width = max(len(item["input_ids"]) for item in chosen)
         padded = {
-            name: torch.from_numpy(np.stack([np.pad(one[name], (0, width - len(one[name]))) for one in chosen]))
+            name: torch.from_numpy(np.stack([np.pad(item[name], (0, width - len(item[name]))) for item in chosen]))
             for name in ("input_ids", "token_type_ids")
         }
-        mask = torch.tensor([[1] * len(one["input_ids"]) + [0] * (width - len(one["input_ids"])) for one in chosen])
-        return {**padded, "attention_mask": mask, "labels": torch.tensor([one["labels"] for one in chosen])}
+        mask = torch.tensor([[1] * len(item["input_ids"]) + [0] * (width - len(item["input_ids"])) for item in chosen])
+        return {**padded, "attention_mask": mask, "labels": torch.tensor([item["labels"] for item in chosen])}
 
     arguments = TrainingArguments(
         str(folder),
@@ -104,7 +104,7 @@ def by_us(features: Features, folder: Path, precision: str) -> float:
 
 @pytest.mark.parametrize("precision", sorted({"fp32", native_precision("cpu")}))
 def test_as_fast_as_transformers_trainer(tmp_path: Path, precision: str) -> None:
-    """By turns, the best of each: what else runs on the machine only ever adds time. 5% is left to chance."""
+    """Alternately, the best of each, since other processes only ever add time. 5% is left to chance."""
     prepare_process(cores())
     features = rows()
     theirs, ours = [], []

@@ -25,7 +25,7 @@ from harness.checkpoints.training.devices import ProcessGroup
 from harness.errors import SourceUnavailable
 from harness.machine.processes import ProcessResult
 from harness.plan.spec import CheckpointSpec, folder_of
-from harness.run.steps import _checkpoint_outcome
+from harness.run.steps import why_missing
 from harness.suite.train import in_key
 from tests.checkpoints.test_distill_stages import TEACHER, stage
 from tests.checkpoints.test_qat import trained_from
@@ -174,13 +174,13 @@ def test_a_killed_worker_ends_the_checkpoint_as_failed(rank: int, tmp_path: Path
     assert not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in both)
     assert not folder_of(spec, tmp_path / "cache").exists()
     lines = (*err.splitlines(), *out.splitlines())  # as in the log of its process
-    outcome = _checkpoint_outcome(spec, ProcessResult(3, "its process ended with exit code 3", lines))
+    outcome = why_missing(spec, ProcessResult(3, "its process ended with exit code 3", lines))
     assert (outcome.status, outcome.reason) == ("failed", told["error"])
     # The first one's words go where the parent's go; the others say little, in files of their own.
     assert outcome.log == tuple(told["log"] or lines[:-1])
     assert any(line.strip() for line in outcome.log)
     words = json.dumps(told | {"log": ["its last words"]})
-    assert _checkpoint_outcome(spec, ProcessResult(3, "", ("another", words))).log == ("its last words",)
+    assert why_missing(spec, ProcessResult(3, "", ("another", words))).log == ("its last words",)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""What LoadGen says of a test against the clock of the session that it ran on, however busy the machine is."""
+"""Compares what LoadGen reports of a test with the clock of the session that it ran on, however busy the machine is."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ Array = np.ndarray[Any, Any]
 
 
 def times_of(session: InMemorySession, calls: int) -> tuple[Array, Array]:
-    """When each call of the test, the last ones of the session, began and ended."""
+    """When each of the session's last `calls` calls began and ended."""
     assert calls <= len(session.began)
     return np.array(session.began[-calls:]), np.array(session.ended[-calls:])
 
 
-def agrees_with_the_clock(found: SpeedRound, session: InMemorySession, calls: int) -> None:
-    """A query holds its call, and lies between the end of the call before and the beginning of the next: so every percentile
-    of the latencies lies between those of the two spans, whatever others on the machine do."""
-    began, ended = times_of(session, calls + 1)  # the first is of the warm-up
+def agrees_with_the_clock(speed_round: SpeedRound, session: InMemorySession, calls: int) -> None:
+    """A query's latency is at least its call, and at most the time from the end of the call before to the start of the next.
+    So every percentile of the latencies is between those of the two spans, whatever else runs on the machine."""
+    began, ended = times_of(session, calls + 1)  # the first belongs to the warm-up
     shortest = 1000 * (ended - began)[1:]
     longest = 1000 * (np.append(began[2:], np.inf) - ended[:-1])
-    for percent, latency in ((50, found.p50_ms), (90, found.p90_ms)):
+    for percent, latency in ((50, speed_round.p50_ms), (90, speed_round.p90_ms)):
         assert latency is not None
         low = np.percentile(shortest, percent, method="lower")
         high = np.percentile(longest, percent, method="higher")

@@ -1,4 +1,4 @@
-"""Features made up for tests of what feeds them to a session."""
+"""Made-up features, for tests of what feeds features to a session."""
 
 from __future__ import annotations
 

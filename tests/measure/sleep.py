@@ -1,4 +1,4 @@
-"""A child that does nothing for a second."""
+"""A child process that sleeps for a second."""
 
 import time
 

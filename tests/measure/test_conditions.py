@@ -1,4 +1,4 @@
-"""Counters of made-up machines by hand, of this one with a real second process, and the runner's samples."""
+"""Counters of made-up machines, computed by hand; of this machine beside a second process; and the runner's samples."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from harness.errors import QuantboardError
 from harness.machine import hardware, nvidia
 from harness.machine.processes import run_module
 from harness.measure.conditions import RAPL_COUNTER, TICK, Counters, conditions_between
-from harness.measure.watch import Watch, between
+from harness.measure.watch import Watch, value_range
 from harness.plan.keys import machine_identity
 from tests.machine.machines import MACHINE
 
@@ -38,13 +38,13 @@ def kernel(root: Path, files: dict[str, str]) -> Path:
 
 
 def stat(user: int, irq: int = 0, steal: int = 0) -> str:
-    """Both processors the same; a third is not ours."""
+    """Two equal processors; a third one is not ours."""
     line = f"{user} 2 3 400 50 {irq} 1 {steal} 9 0"
     return f"cpu  9 9 9 9 9 9 9 9 0 0\ncpu0 {line}\ncpu1 {line}\ncpu2 99999 0 0 0 0 0 0 99999 0 0\nintr 1\n"
 
 
 @pytest.mark.usefixtures("two_cpus")
-def test_a_machine_that_tells_everything(tmp_path: Path) -> None:
+def test_a_machine_with_all_counters(tmp_path: Path) -> None:
     thermal = "sys/devices/system/cpu/cpu{}/thermal_throttle/core_throttle_total_time_ms"
     zone = "sys/class/powercap/intel-rapl:0"
     root = kernel(
@@ -70,14 +70,14 @@ def test_a_machine_that_tells_everything(tmp_path: Path) -> None:
             "proc/stat": stat(100 + 2 * TICK, irq=TICK, steal=TICK // 2),
             "sys/fs/cgroup/box/cpu.stat": "throttled_usec 1400000\n",
             thermal.format(1): "80\n",
-            f"{zone}/energy_uj": "500000\n",  # it went round: 1 J up to 10 J, then 0.5 J
+            f"{zone}/energy_uj": "500000\n",  # it wrapped around: 1 J up to 10 J, then 0.5 J
         },
     )
     after = read()
     assert after.busy - before.busy == pytest.approx(2 * 3.0)
     assert after.steal - before.steal == pytest.approx(2 * 0.5)
     seconds = 8.0
-    found = conditions_between(
+    conditions = conditions_between(
         Counters(**vars(before) | {"at": 1.0, "own": 10.0}),
         Counters(**vars(after) | {"at": 1.0 + seconds, "own": 14.0}),
         2.0,
@@ -85,31 +85,31 @@ def test_a_machine_that_tells_everything(tmp_path: Path) -> None:
         threads=2,
     )
     capacity = seconds * 2
-    assert found.own_cpu_percent == pytest.approx(100 * 4.0 / capacity)
-    assert found.other_cpu_percent == pytest.approx(100 * 2.0 / capacity)
-    assert found.steal_percent == pytest.approx(100 * 1.0 / capacity)
-    assert found.quota_throttled_percent == pytest.approx(100 * 0.4 / capacity)
-    assert found.thermal_throttled_percent == pytest.approx(100 * 0.08 / capacity)
-    assert found.energy_joules == pytest.approx(1.5)
-    assert found.energy_source == RAPL_COUNTER
-    assert (found.began_seconds, found.ended_seconds, found.affinity) == (2.0, 8.5, [0, 1])
+    assert conditions.own_cpu_percent == pytest.approx(100 * 4.0 / capacity)
+    assert conditions.other_cpu_percent == pytest.approx(100 * 2.0 / capacity)
+    assert conditions.steal_percent == pytest.approx(100 * 1.0 / capacity)
+    assert conditions.quota_throttled_percent == pytest.approx(100 * 0.4 / capacity)
+    assert conditions.thermal_throttled_percent == pytest.approx(100 * 0.08 / capacity)
+    assert conditions.energy_joules == pytest.approx(1.5)
+    assert conditions.energy_source == RAPL_COUNTER
+    assert (conditions.began_seconds, conditions.ended_seconds, conditions.affinity) == (2.0, 8.5, [0, 1])
 
 
 @pytest.mark.usefixtures("two_cpus")
-def test_what_a_machine_does_not_tell_is_said(tmp_path: Path) -> None:
+def test_missing_counters_are_named(tmp_path: Path) -> None:
     read = Counters.reader("cpu", kernel(tmp_path, {"proc/stat": stat(1)}))
-    found = conditions_between(read(), read(), 0.0, 1.0, threads=1)
-    assert found.energy_joules is None
-    assert found.energy_source.startswith("not measured: ")
-    assert found.quota_throttled_percent is None
-    assert found.thermal_throttled_percent is None
+    conditions = conditions_between(read(), read(), 0.0, 1.0, threads=1)
+    assert conditions.energy_joules is None
+    assert conditions.energy_source.startswith("not measured: ")
+    assert conditions.quota_throttled_percent is None
+    assert conditions.thermal_throttled_percent is None
 
 
 BURN = "import time; end = time.monotonic() + {}\nwhile time.monotonic() < end: pass"
 
 
-def test_a_second_process_is_seen_and_ones_own_work_is_not_others() -> None:
-    """A real process burns one processor for the whole second; this one is idle, then busy itself."""
+def test_a_second_process_is_seen_and_own_work_is_not_counted_as_others() -> None:
+    """A real process keeps one processor busy for the whole second; this one is idle, then busy itself."""
     read = Counters.reader("cpu")
     other = subprocess.Popen([sys.executable, "-c", BURN.format(60)])
     try:
@@ -121,7 +121,7 @@ def test_a_second_process_is_seen_and_ones_own_work_is_not_others() -> None:
         other.kill()
         other.wait()
     cpus = len(idle.affinity)
-    assert idle.other_cpu_percent * cpus > 40  # others may hold it up, never so far
+    assert idle.other_cpu_percent * cpus > 40  # other processes may slow it down, but not by that much
     assert idle.own_cpu_percent * cpus < 5
     before = read()
     exec(BURN.format(0.5))
@@ -130,11 +130,11 @@ def test_a_second_process_is_seen_and_ones_own_work_is_not_others() -> None:
     assert busy.own_cpu_percent + busy.other_cpu_percent + busy.steal_percent < 110
 
 
-def entry(began: float, ended: float) -> dict[str, Any]:
+def speed_test(began: float, ended: float) -> dict[str, Any]:
     return {"round": {"conditions": {"began_seconds": began, "ended_seconds": ended}}}
 
 
-def test_the_runner_sleeps_and_samples_fall_to_the_test_they_were_taken_in(tmp_path: Path) -> None:
+def test_the_runner_sleeps_and_samples_belong_to_the_test_they_were_taken_in(tmp_path: Path) -> None:
     folder = "sys/devices/system/cpu/cpu{}/cpufreq/scaling_cur_freq"
     import os
 
@@ -145,9 +145,9 @@ def test_the_runner_sleeps_and_samples_fall_to_the_test_they_were_taken_in(tmp_p
         job.write_text("")
         middle = time.perf_counter() + 0.5
         run_module("tests.measure.sleep", job, tmp_path / "log", timeout=30)
-    found = {"rounds": [entry(0.0, middle), entry(middle, 1e12), entry(1e12, 2e12)]}
-    watch.complete(found)
-    first, second, third = (one["round"]["conditions"] for one in found["rounds"])
+    results = {"rounds": [speed_test(0.0, middle), speed_test(middle, 1e12), speed_test(1e12, 2e12)]}
+    watch.add_to(results)
+    first, second, third = (test["round"]["conditions"] for test in results["rounds"])
     assert first["samples"] >= 3
     assert second["samples"] >= 3
     assert first["cpu_mhz"] == {"lowest": 2400.0, "mean": 2400.0, "highest": 2400.0}
@@ -159,7 +159,7 @@ def test_the_runner_sleeps_and_samples_fall_to_the_test_they_were_taken_in(tmp_p
 
 
 class FakeDriver(ModuleType):
-    """A GPU as nvidia-ml-py shows one, for machines without: 700 MHz, then 1400 MHz and too hot; it has no fan."""
+    """GPUs as nvidia-ml-py shows them, for machines without: first at 700 MHz, then at 1400 MHz and too hot."""
 
     class NVMLError(Exception): ...
 
@@ -168,7 +168,7 @@ class FakeDriver(ModuleType):
 
     def __init__(self) -> None:
         super().__init__("pynvml")
-        self.asked = 0
+        self.readings = 0
         self.used = 10
 
     def nvmlInit(self) -> None: ...  # noqa: N802
@@ -194,8 +194,8 @@ class FakeDriver(ModuleType):
     def nvmlShutdown(self) -> None: ...  # noqa: N802
 
     def nvmlDeviceGetTotalEnergyConsumption(self, handle: str) -> int:  # noqa: N802
-        self.asked += 1
-        return 5000 + 2500 * self.asked
+        self.readings += 1
+        return 5000 + 2500 * self.readings
 
     def nvmlDeviceGetPowerUsage(self, handle: str) -> int:  # noqa: N802
         return 350_000
@@ -230,7 +230,7 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDriver]:
 
 
 def test_a_counter_that_is_not_read_the_second_time_gives_no_energy(driver: FakeDriver) -> None:
-    """A GPU's does not wrap around, so that less than before is no reading."""
+    """A GPU's counter does not wrap around, so a smaller value is no reading."""
     before = Counters.reader("cuda")()
     after = replace(before, at=before.at + 1.0, joules={"gpu": (0.0, float("inf"))})
     assert conditions_between(before, after, 0.0, 1.0, threads=1).energy_joules is None
@@ -239,49 +239,49 @@ def test_a_counter_that_is_not_read_the_second_time_gives_no_energy(driver: Fake
 def test_a_gpu_is_watched(driver: FakeDriver) -> None:
     assert nvidia.open_device() == ("gpu 3", "")
     read = Counters.reader("cuda")
-    found = conditions_between(read(), read(), 0.0, 1.0, threads=1)
-    assert found.energy_joules == pytest.approx(2.5)
-    assert "NVML" in found.energy_source
+    conditions = conditions_between(read(), read(), 0.0, 1.0, threads=1)
+    assert conditions.energy_joules == pytest.approx(2.5)
+    assert "NVML" in conditions.energy_source
     with Watch("cuda", period=0.02) as watch:
         began = time.perf_counter()
         time.sleep(0.2)
-    told: dict[str, Any] = {"rounds": [entry(began, 1e12)], "peak_device_bytes": None}
-    watch.complete(told)
-    gpu = told["rounds"][0]["round"]["conditions"]["gpu"]
+    results: dict[str, Any] = {"rounds": [speed_test(began, 1e12)], "peak_device_bytes": None}
+    watch.add_to(results)
+    gpu = results["rounds"][0]["round"]["conditions"]["gpu"]
     assert gpu["sm_mhz"]["mean"] == 1400
     assert gpu["memory_mhz"] is None
     assert gpu["watts"]["highest"] == 350
     assert gpu["throttled_percent"] == {"power cap": 100.0, "heat, by hardware": 100.0}
     assert gpu["processes"] == 2
-    assert told["peak_device_bytes"] == gpu["memory_used_bytes"] - 10
-    assert "less what was used before" in told["device_memory_source"]
+    assert results["peak_device_bytes"] == gpu["memory_used_bytes"] - 10
+    assert "less what was used before" in results["device_memory_source"]
     assert nvidia.process_bytes("gpu 3", 77) == 123
     assert nvidia.process_bytes("gpu 3", 78) is None
 
 
 @pytest.mark.parametrize(
-    ("asked", "boards"),
+    ("variable", "boards"),
     [
         (None, "0123"),
         ("", ""),
         ("-1", ""),
         ("2", "2"),
         ("2, 0", "20"),
-        ("1,4,0", "1"),  # as CUDA: nothing behind what is not there
+        ("1,4,0", "1"),  # as CUDA: nothing after an index that does not exist
         ("GPU-b2", "2"),
         ("GPU-c,GPU-ab1", "31"),
-        ("GPU-a", ""),  # two begin so
+        ("GPU-a", ""),  # two begin with it
         ("NoDevFiles", ""),
     ],
 )
 def test_the_gpu_is_the_one_that_cuda_may_use(
-    driver: FakeDriver, monkeypatch: pytest.MonkeyPatch, asked: str | None, boards: str
+    driver: FakeDriver, monkeypatch: pytest.MonkeyPatch, variable: str | None, boards: str
 ) -> None:
     """By the rules of the CUDA programming guide (environment variables)."""
-    if asked is None:
+    if variable is None:
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     else:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", asked)
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", variable)
     listed = hardware.gpus()
     assert [(gpu.name, gpu.uuid) for gpu in listed] == [
         (f"Board {number}", driver.nvmlDeviceGetUUID(f"gpu {number}")) for number in boards
@@ -297,7 +297,7 @@ def test_a_part_of_a_gpu_is_one_clear_line(driver: FakeDriver, monkeypatch: pyte
         hardware.gpus()
 
 
-def test_without_the_library_there_is_no_gpu_and_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_library_there_is_no_gpu_and_the_reason_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)
     nvidia.open_device.cache_clear()
     try:
@@ -309,7 +309,7 @@ def test_without_the_library_there_is_no_gpu_and_it_is_said(monkeypatch: pytest.
 
 
 def test_a_range_is_of_what_is_known() -> None:
-    found = between([None, 3.0, 1.0])
-    assert found is not None
-    assert (found.lowest, found.mean, found.highest) == (1.0, 2.0, 3.0)
-    assert between([None]) is None
+    known = value_range([None, 3.0, 1.0])
+    assert known is not None
+    assert (known.lowest, known.mean, known.highest) == (1.0, 2.0, 3.0)
+    assert value_range([None]) is None

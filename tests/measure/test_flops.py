@@ -1,4 +1,4 @@
-"""FLOPs against the published sizes, and against PyTorch's counter where that is right."""
+"""FLOPs compared with published sizes, and with PyTorch's counter where that is right."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from harness.measure.flops import encoder_flops, format_flops
 
 @pytest.mark.parametrize(("layers", "hidden", "encoder"), [(2, 128, 452.98e6), (12, 768, 70.67e9), (24, 1024, 246.4e9)])
 def test_published_sizes_at_384(layers: int, hidden: int, encoder: float) -> None:
-    found = encoder_flops(
+    count = encoder_flops(
         layers=layers, hidden=hidden, intermediate=4 * hidden, sequence_length=384, head_outputs=2, head="token"
     )
-    assert found.encoder == pytest.approx(encoder, rel=2e-4)
-    assert found.total == found.encoder + 2 * 384 * hidden * 2
+    assert count.encoder == pytest.approx(encoder, rel=2e-4)
+    assert count.total == count.encoder + 2 * 384 * hidden * 2
 
 
-def test_how_it_is_written() -> None:
+def test_how_counts_are_written() -> None:
     assert format_flops(452_984_832) == "453M"
     assert format_flops(70_665_633_792) == "70.67G"
 
 
-def counted(attention: str) -> int:
+def pytorch_count(attention: str) -> int:
     config = BertConfig(num_hidden_layers=2, hidden_size=128, num_attention_heads=2, intermediate_size=512)
     config._attn_implementation = attention
     model = BertForQuestionAnswering(config).train(False)
@@ -34,6 +34,6 @@ def counted(attention: str) -> int:
 
 
 def test_pytorchs_counter_agrees_on_eager_attention_and_misses_the_fused_one() -> None:
-    found = encoder_flops(layers=2, hidden=128, intermediate=512, sequence_length=384, head_outputs=2, head="token")
-    assert counted("eager") == found.total
-    assert counted("sdpa") in (found.total, found.total - 2 * 2 * 2 * 384 * 384 * 128)  # without attention: 302M
+    count = encoder_flops(layers=2, hidden=128, intermediate=512, sequence_length=384, head_outputs=2, head="token")
+    assert pytorch_count("eager") == count.total
+    assert pytorch_count("sdpa") in (count.total, count.total - 2 * 2 * 2 * 384 * 384 * 128)  # without attention: 302M

@@ -1,4 +1,4 @@
-"""A split through a session: what it is fed, and that every answer finds its way back."""
+"""A split through a session: which batches it gets, and that every output belongs to its sequence."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from tests.measure.features import PAD, make_features
 @pytest.mark.parametrize("padding", ["longest", "max_length"])
 def test_outputs_come_back_in_order(padding: str, size: int) -> None:
     features, session = make_features(), InMemorySession()
-    found = run_features(session, features, batch_size=size, padding=padding, max_length=50)
+    inference = run_features(session, features, batch_size=size, padding=padding, max_length=50)
     inside = np.arange(40) < features.lengths[:, None]
-    assert found.outputs.dtype == np.float32
-    assert found.outputs.shape == (64, 40, 2)
+    assert inference.outputs.dtype == np.float32
+    assert inference.outputs.shape == (64, 40, 2)
     for column in range(2):
-        assert np.array_equal(found.outputs[..., column][inside], features.input_ids[inside])
-    assert (found.outputs[~inside] == PAST_THE_END).all()
-    assert found.tokens == sum(rows * width for rows, width in session.shapes)
+        assert np.array_equal(inference.outputs[..., column][inside], features.input_ids[inside])
+    assert (inference.outputs[~inside] == PAST_THE_END).all()
+    assert inference.tokens == sum(rows * width for rows, width in session.shapes)
 
 
 def test_longest_first_and_each_batch_only_as_wide_as_it_must_be() -> None:
     features, session = make_features(), InMemorySession()
-    found = run_features(session, features, batch_size=10, padding="longest", max_length=50)
+    inference = run_features(session, features, batch_size=10, padding="longest", max_length=50)
     ordered = sorted(map(int, features.lengths), reverse=True)
     assert session.shapes == [(len(ordered[at : at + 10]), ordered[at]) for at in range(0, 64, 10)]
-    assert "10 a batch" in found.batch_formation
-    assert found.tokens < 64 * 40 < 64 * 50
+    assert "10 a batch" in inference.batch_formation
+    assert inference.tokens < 64 * 40 < 64 * 50
 
 
-def test_classes_and_a_single_pass() -> None:
+def test_classes_have_one_output_a_sequence() -> None:
     features, session = make_features(), InMemorySession(labels=3)
-    found = run_features(session, features, batch_size=16, padding="longest", max_length=40)
+    inference = run_features(session, features, batch_size=16, padding="longest", max_length=40)
     inside = np.arange(40) < features.lengths[:, None]
-    assert np.array_equal(found.outputs, np.repeat((features.input_ids * inside).sum(1)[:, None], 3, 1))
+    assert np.array_equal(inference.outputs, np.repeat((features.input_ids * inside).sum(1)[:, None], 3, 1))
 
 
 def test_a_batch_holds_its_rows_with_the_tasks_own_padding() -> None:
@@ -51,10 +51,10 @@ def test_a_batch_holds_its_rows_with_the_tasks_own_padding() -> None:
 
 def test_forward_time_is_the_sessions_alone() -> None:
     session = InMemorySession(seconds_a_call=0.005)
-    found = run_features(session, make_features(), batch_size=8, padding="longest", max_length=40)
+    inference = run_features(session, make_features(), batch_size=8, padding="longest", max_length=40)
     own = sum(session.ended) - sum(session.began)
-    assert own <= found.forward_seconds < session.ended[-1] - session.began[0] + 0.001
-    assert found.forward_seconds >= 8 * 0.005
+    assert own <= inference.forward_seconds < session.ended[-1] - session.began[0] + 0.001
+    assert inference.forward_seconds >= 8 * 0.005
 
 
 def test_nothing_to_run() -> None:

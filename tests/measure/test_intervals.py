@@ -1,4 +1,4 @@
-"""Intervals against SciPy and naive loops, and their speed. Their coverage is benched: tests/bench/test_coverage.py."""
+"""Intervals compared with SciPy and naive loops, and their speed. tests/bench/test_coverage.py measures their coverage."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tasks import Scores, Statistic
 from tasks.metrics.labels import COEFFICIENTS
 
 Array = np.ndarray[Any, Any]
-Kind = Any  # a Statistic's kind, as parametrize hands it over
+Kind = Any  # a Statistic's kind, which parametrize gives as a plain string
 
 
 def scores_of(kind: Kind, *columns: Array, groups: Array | None = None) -> Scores:
@@ -44,22 +44,25 @@ def test_a_mean_has_scipys_interval() -> None:
 @pytest.mark.parametrize(("right", "count"), [(0, 9), (9, 9), (250, 277), (1, 2), (33_000, 40_430)])
 def test_a_share_of_independent_examples_has_wilsons_interval(right: int, count: int) -> None:
     theirs = stats.binomtest(right, count).proportion_ci(0.95, "wilson")
-    found = ends(scores_of("mean", np.arange(count) < right))
-    assert found == pytest.approx((100 * theirs.low, 100 * theirs.high), abs=1e-9)
+    interval = ends(scores_of("mean", np.arange(count) < right))
+    assert interval == pytest.approx((100 * theirs.low, 100 * theirs.high), abs=1e-9)
 
 
 def naive(measure: Callable[[Array, Array], float], x: Array, y: Array, groups: Array | None, times: int) -> Array:
-    """Examples, or whole groups, drawn and put together one resample after another."""
+    """Draws examples, or whole groups, one resample after another."""
     rng = np.random.default_rng(7)
-    of = [np.flatnonzero(groups == one) for one in np.unique(groups)] if groups is not None else np.arange(len(x))
+    units = (
+        [np.flatnonzero(groups == group) for group in np.unique(groups)] if groups is not None else np.arange(len(x))
+    )
+    count = len(units)
     draws = []
     for _ in range(times):
-        chosen = rng.integers(0, len(of), len(of))
-        rows = np.concatenate([of[one] for one in chosen]) if groups is not None else chosen
+        chosen = rng.integers(0, count, count)
+        rows = np.concatenate([units[unit] for unit in chosen]) if groups is not None else chosen
         draws.append(100 * measure(x[rows], y[rows]))
-    wider = stats.norm.cdf((len(of) / (len(of) - 1)) ** 0.5 * stats.t.ppf(0.975, len(of) - 1))  # Hesterberg 2015
-    ends_of: Array = np.quantile(draws, [1 - wider, wider])
-    return ends_of
+    wider = stats.norm.cdf((count / (count - 1)) ** 0.5 * stats.t.ppf(0.975, count - 1))  # Hesterberg 2015
+    interval: Array = np.quantile(draws, [1 - wider, wider])
+    return interval
 
 
 MEASURES: dict[str, Callable[[Array, Array], float]] = {
@@ -88,9 +91,9 @@ def test_every_metric_equals_a_loop(kind: Kind, clustered: bool) -> None:
         predicted = np.where(rng.random(size) < 0.7, label, rng.integers(0, classes, size))
     columns = (predicted,) if kind == "mean" else (predicted, label)
     given = groups if clustered else None
-    found = ends(scores_of(kind, *columns, groups=given), resamples=4000)
+    interval = ends(scores_of(kind, *columns, groups=given), resamples=4000)
     expected = naive(MEASURES[kind], predicted, label, given, 600)
-    assert found == pytest.approx(tuple(expected), abs=0.15 * (expected[1] - expected[0]))
+    assert interval == pytest.approx(tuple(expected), abs=0.15 * (expected[1] - expected[0]))
 
 
 def test_articles_make_an_interval_far_wider_than_questions() -> None:
@@ -103,11 +106,11 @@ def test_articles_make_an_interval_far_wider_than_questions() -> None:
 
 
 def test_a_mean_over_few_articles_has_students_interval() -> None:
-    """Ten articles of one size: the ends are those of a t interval over the articles' means."""
+    """Ten articles of equal size: the ends are those of a t interval over the articles' means."""
     articles = np.random.default_rng(8).normal(0.5, 0.1, 10)
     theirs = stats.t.interval(0.95, 9, articles.mean(), stats.sem(articles))
-    found = ends(scores_of("mean", np.repeat(articles, 20), groups=np.repeat(np.arange(10), 20)))
-    assert found == pytest.approx((100 * theirs[0], 100 * theirs[1]), abs=0.06 * 100 * (theirs[1] - theirs[0]))
+    interval = ends(scores_of("mean", np.repeat(articles, 20), groups=np.repeat(np.arange(10), 20)))
+    assert interval == pytest.approx((100 * theirs[0], 100 * theirs[1]), abs=0.06 * 100 * (theirs[1] - theirs[0]))
 
 
 def test_squads_size_takes_less_than_two_seconds() -> None:
@@ -136,7 +139,7 @@ def test_squads_size_takes_less_than_two_seconds() -> None:
         (Scores({"m": 1.0}, {}, {}), "not defined"),
     ],
 )
-def test_where_there_is_no_interval_the_reason_is_said(scores: Scores, why: str) -> None:
+def test_where_there_is_no_interval_the_reason_is_given(scores: Scores, why: str) -> None:
     figure = intervals(scores)["m"]
     assert figure.low is None
     assert figure.high is None

@@ -1,4 +1,4 @@
-"""Memory that is there, from made-up kernel files."""
+"""Available memory, from made-up kernel files."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ V2, V1 = "sys/fs/cgroup", "sys/fs/cgroup/memory/docker/x"
         ),
     ],
 )
-def test_what_is_there_is_what_the_machine_and_its_containers_leave(
+def test_available_memory_is_what_the_machine_and_its_containers_leave(
     tmp_path: Path, files: dict[str, str], expected: int | None
 ) -> None:
-    """File caches that nobody reads are given back; a group further out may grant less."""
+    """The kernel gives back the cache of files; an outer group may grant less."""
     assert available_bytes(kernel_files(tmp_path, files)) == expected

@@ -1,4 +1,4 @@
-"""Comparisons against SciPy, hand-computed values and naive loops."""
+"""Comparisons, checked with SciPy, hand-computed values and naive loops."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ def scores_of(kind: Any, *columns: Array, groups: Array | None = None) -> Scores
 
 
 def compare(mine: Scores, theirs: Scores, **options: Any) -> paired.PairedTest:
-    (found,) = paired.differences([mine, theirs], "m", [(0, 1)], **options)
-    return found
+    (test,) = paired.differences([mine, theirs], "m", [(0, 1)], **options)
+    return test
 
 
 @pytest.mark.parametrize(("b", "c"), [(0, 0), (1, 0), (5, 0), (3, 9), (9, 3), (40, 41), (300, 200)])
-def test_mcnemar_is_the_binomial_test_of_the_discordant(b: int, c: int) -> None:
+def test_mcnemar_is_the_binomial_test_of_discordant_examples(b: int, c: int) -> None:
     expected = stats.binomtest(b, b + c, 0.5).pvalue if b + c else 1.0
     assert paired.mcnemar(b, c) == pytest.approx(expected, rel=1e-12)
 
 
 def test_agresti_and_mins_interval_by_hand() -> None:
-    """Approval of 1,600 people asked twice, 150 and 86 of whom changed their minds (Agresti 2002, table 10.1)."""
+    """1,600 people rated twice; 150 and 86 of them changed their minds (Agresti 2002, table 10.1)."""
     low, high = paired.agresti_min(150, 86, 1600)
     middle, half = 64 / 1602, 1.959964 * (237 - 64**2 / 1602) ** 0.5 / 1602
     assert (low, high) == pytest.approx((middle - half, middle + half), rel=1e-6)
@@ -46,36 +46,36 @@ def test_agresti_and_mins_interval_by_hand() -> None:
 def test_right_or_wrong_takes_the_exact_test() -> None:
     mine, theirs = np.ones(200), np.ones(200)
     mine[:4], theirs[10:20] = 0, 0
-    found = compare(scores_of("mean", mine), scores_of("mean", theirs))
-    assert found.value == pytest.approx(3.0)
-    assert found.p == pytest.approx(stats.binomtest(4, 14).pvalue)
-    assert "McNemar" in found.method
-    assert found.low is not None and found.high is not None and found.low < 3.0 < found.high
+    test = compare(scores_of("mean", mine), scores_of("mean", theirs))
+    assert test.value == pytest.approx(3.0)
+    assert test.p == pytest.approx(stats.binomtest(4, 14).pvalue)
+    assert "McNemar" in test.method
+    assert test.low is not None and test.high is not None and test.low < 3.0 < test.high
 
 
 def test_a_difference_of_means_has_the_paired_t_test() -> None:
     rng = np.random.default_rng(1)
     theirs = rng.random(300)
     mine = theirs + rng.normal(0.01, 0.1, 300)
-    found = compare(scores_of("mean", mine), scores_of("mean", theirs), resamples=20_000)
+    test = compare(scores_of("mean", mine), scores_of("mean", theirs), resamples=20_000)
     expected = stats.ttest_rel(mine, theirs)
     theirs_interval = expected.confidence_interval()
-    assert found.p == pytest.approx(expected.pvalue, rel=0.1)
+    assert test.p == pytest.approx(expected.pvalue, rel=0.1)
     assert 0.001 < expected.pvalue < 0.5
-    assert (found.low, found.high) == pytest.approx((100 * theirs_interval.low, 100 * theirs_interval.high), abs=0.03)
+    assert (test.low, test.high) == pytest.approx((100 * theirs_interval.low, 100 * theirs_interval.high), abs=0.03)
 
 
 def test_articles_are_the_unit_where_there_are_any() -> None:
-    """Twenty articles of one size: the t test over articles' means, whatever the number of questions."""
+    """Twenty articles of equal size: the t test over articles' means, whatever the number of questions."""
     rng = np.random.default_rng(2)
     groups = np.repeat(np.arange(20), 50)
     theirs = (rng.random(1000) < 0.7).astype(float)
     shift = rng.normal(0.02, 0.05, 20)
     mine = np.clip(theirs + shift[groups], -1, 2)
-    found = compare(scores_of("mean", mine, groups=groups), scores_of("mean", theirs, groups=groups), resamples=20_000)
+    test = compare(scores_of("mean", mine, groups=groups), scores_of("mean", theirs, groups=groups), resamples=20_000)
     expected = stats.ttest_1samp(shift, 0)
-    assert found.p == pytest.approx(expected.pvalue, rel=0.15)
-    assert "20 articles" in found.method
+    assert test.p == pytest.approx(expected.pvalue, rel=0.15)
+    assert "20 articles" in test.method
 
 
 @pytest.mark.parametrize("kind", ["f1", "matthews_correlation", "pearson", "spearman"])
@@ -89,43 +89,43 @@ def test_the_standard_error_equals_a_loop(kind: Any) -> None:
         label = (rng.random(size) < 0.4).astype(float)
         mine, theirs = (np.where(rng.random(size) < right, label, 1 - label) for right in (0.85, 0.8))
     measure: Any = {
-        "f1": lambda one, true: f1_score(true, one),
-        "matthews_correlation": lambda one, true: matthews_corrcoef(true, one),
-        "pearson": lambda one, true: stats.pearsonr(one, true).statistic,
-        "spearman": lambda one, true: stats.spearmanr(one, true).statistic,
+        "f1": lambda predicted, label: f1_score(label, predicted),
+        "matthews_correlation": lambda predicted, label: matthews_corrcoef(label, predicted),
+        "pearson": lambda predicted, label: stats.pearsonr(predicted, label).statistic,
+        "spearman": lambda predicted, label: stats.spearmanr(predicted, label).statistic,
     }[kind]
-    found = compare(scores_of(kind, mine, label), scores_of(kind, theirs, label))
+    test = compare(scores_of(kind, mine, label), scores_of(kind, theirs, label))
     draws = [rng.integers(0, size, size) for _ in range(500)]
     error = 100 * np.std([measure(mine[rows], label[rows]) - measure(theirs[rows], label[rows]) for rows in draws])
     freedom = int(np.sum(mine != theirs)) - 1
-    assert found.value == pytest.approx(100 * (measure(mine, label) - measure(theirs, label)))
-    assert found.low is not None and found.high is not None
-    assert (found.high - found.low) / 2 == pytest.approx(stats.t.ppf(0.975, freedom) * error, rel=0.1)
-    assert found.p == pytest.approx(2 * stats.t.sf(abs(found.value) / error, freedom), abs=0.05)
+    assert test.value == pytest.approx(100 * (measure(mine, label) - measure(theirs, label)))
+    assert test.low is not None and test.high is not None
+    assert (test.high - test.low) / 2 == pytest.approx(stats.t.ppf(0.975, freedom) * error, rel=0.1)
+    assert test.p == pytest.approx(2 * stats.t.sf(abs(test.value) / error, freedom), abs=0.05)
 
 
 def test_five_examples_that_differ_are_five_observations() -> None:
-    """All five the same way: the exact test says 0.0625, and a bootstrap that counts a thousand examples would say 0.025."""
+    """All five differ in the same direction: the exact test gives 0.0625, a bootstrap over a thousand examples 0.025."""
     label = np.arange(1000) % 2.0
     mine, theirs = label.copy(), label.copy()
     theirs[:5] = 1 - theirs[:5]
-    found = compare(scores_of("f1", mine, label), scores_of("f1", theirs, label))
-    assert found.p is not None and 0.05 < found.p < 0.15
+    test = compare(scores_of("f1", mine, label), scores_of("f1", theirs, label))
+    assert test.p is not None and 0.05 < test.p < 0.15
 
 
 def test_equal_predictions_are_no_difference() -> None:
     label = np.arange(100) % 2.0
-    one = scores_of("f1", label, label)
-    found = compare(one, one)
-    assert (found.value, found.low, found.p) == (0.0, None, None)
-    assert "no test: they differ on 0 of 100" in found.method
+    scores = scores_of("f1", label, label)
+    test = compare(scores, scores)
+    assert (test.value, test.low, test.p) == (0.0, None, None)
+    assert "no test: they differ on 0 of 100" in test.method
 
 
-def test_other_examples_are_refused() -> None:
-    one = scores_of("mean", np.ones(5))
-    other = Scores(one.metrics, {**one.per_example, "id": np.array(list("abcde"))}, one.statistics)
+def test_scores_of_other_examples_are_refused() -> None:
+    scores = scores_of("mean", np.ones(5))
+    other = Scores(scores.metrics, {**scores.per_example, "id": np.array(list("abcde"))}, scores.statistics)
     with pytest.raises(ValueError, match="not of the same examples"):
-        compare(one, other)
+        compare(scores, other)
 
 
 def test_holm_by_hand() -> None:
@@ -134,38 +134,41 @@ def test_holm_by_hand() -> None:
     assert paired.holm([]) == []
 
 
-def test_ratios_by_turns_have_the_paired_t_interval() -> None:
+def test_ratios_of_interleaved_rounds_have_the_paired_t_interval() -> None:
     mine, theirs = [110.0, 120.0, 100.0, 115.0, 108.0], [50.0, 56.0, 47.0, 52.0, 50.0]
-    found = paired.ratio(mine, theirs, by_turns=True)
+    test = paired.ratio(mine, theirs, interleaved=True)
     expected = stats.ttest_rel(np.log(mine), np.log(theirs))
     interval = expected.confidence_interval()
-    assert found.value == pytest.approx(stats.gmean(mine) / stats.gmean(theirs))
-    assert (found.low, found.high) == pytest.approx((np.exp(interval.low), np.exp(interval.high)))
-    assert found.p == pytest.approx(expected.pvalue)
+    assert test.value == pytest.approx(stats.gmean(mine) / stats.gmean(theirs))
+    assert (test.low, test.high) == pytest.approx((np.exp(interval.low), np.exp(interval.high)))
+    assert test.p == pytest.approx(expected.pvalue)
 
 
-def test_rounds_that_did_not_take_turns_are_not_tested() -> None:
-    """What is common to a run's rounds is in all of them: with a run effect of 3% Welch's test called 36% of 1,000 equal
-    pairs different."""
-    for mine, theirs, by_turns in (([110.0, 120.0], [50.0, 56.0], False), ([110.0, 120.0, 100.0], [50.0, 56.0], True)):
-        found = paired.ratio(mine, theirs, by_turns=by_turns)
-        assert found.value == pytest.approx(stats.gmean(mine) / stats.gmean(theirs))
-        assert (found.low, found.high, found.p) == (None, None, None)
-        assert "did not take turns" in found.method
+def test_rounds_that_were_not_interleaved_are_not_tested() -> None:
+    """The rounds of a run share the run's own effect: with an effect of 3%, Welch's test called 36% of 1,000 equal pairs
+    different."""
+    for mine, theirs, interleaved in (
+        ([110.0, 120.0], [50.0, 56.0], False),
+        ([110.0, 120.0, 100.0], [50.0, 56.0], True),
+    ):
+        test = paired.ratio(mine, theirs, interleaved=interleaved)
+        assert test.value == pytest.approx(stats.gmean(mine) / stats.gmean(theirs))
+        assert (test.low, test.high, test.p) == (None, None, None)
+        assert "not interleaved" in test.method
 
 
 def test_a_single_round_has_a_ratio_and_no_interval() -> None:
-    found = paired.ratio([30.0], [20.0], by_turns=True)
-    assert found.value == pytest.approx(1.5)
-    assert (found.low, found.p) == (None, None)
+    test = paired.ratio([30.0], [20.0], interleaved=True)
+    assert test.value == pytest.approx(1.5)
+    assert (test.low, test.p) == (None, None)
 
 
-def test_a_drift_of_the_machine_cancels_between_rounds_that_took_turns() -> None:
+def test_a_drift_of_the_machine_cancels_between_interleaved_rounds() -> None:
     drift = np.array([1.0, 0.9, 0.8, 0.7, 0.6])
     noise = np.array([1.001, 0.999, 1.0, 1.0005, 0.9995])
     mine, theirs = list(103 * drift * noise), list(100 * drift)
-    by_turns = paired.ratio(mine, theirs, by_turns=True)
-    assert by_turns.p is not None and by_turns.p < 0.001
+    test = paired.ratio(mine, theirs, interleaved=True)
+    assert test.p is not None and test.p < 0.001
     assert stats.ttest_ind(np.log(mine), np.log(theirs), equal_var=False).pvalue > 0.5
 
 
@@ -175,12 +178,12 @@ def test_rank_ranges_by_hand() -> None:
     assert paired.rank_ranges(3, []) == [(1, 3)] * 3
 
 
-def test_who_is_told_apart_is_decided_after_correction() -> None:
+def test_significance_is_decided_after_correction() -> None:
     pairs = paired.all_pairs(3)
-    found = [paired.PairedTest(2.0, p=0.001), paired.PairedTest(-1.0, p=0.02), paired.PairedTest(-3.0, p=0.04)]
-    assert paired.told_apart(pairs, found, even=0.0) == [(0, 1), (2, 0), (2, 1)]
-    found[1] = paired.PairedTest(-1.0, p=0.03)  # 2 x 0.03 is no longer below 0.05, and what follows falls with it
-    assert paired.told_apart(pairs, found, even=0.0) == [(0, 1)]
+    tests = [paired.PairedTest(2.0, p=0.001), paired.PairedTest(-1.0, p=0.02), paired.PairedTest(-3.0, p=0.04)]
+    assert paired.significant_pairs(pairs, tests, tie=0.0) == [(0, 1), (2, 0), (2, 1)]
+    tests[1] = paired.PairedTest(-1.0, p=0.03)  # 2 x 0.03 is no longer below 0.05, and so is what follows
+    assert paired.significant_pairs(pairs, tests, tie=0.0) == [(0, 1)]
 
 
 @pytest.mark.parametrize(
@@ -191,5 +194,5 @@ def test_mlperfs_published_results(f1: float, bound: float) -> None:
     assert paired.bound_held(f1, 90.874) == bound
 
 
-def test_no_share_of_a_baseline_that_has_learnt_nothing() -> None:
+def test_there_is_no_share_of_a_baseline_at_zero() -> None:
     assert paired.bound_held(10.0, 0.0) is None

@@ -1,4 +1,4 @@
-"""LoadGen around a session that is busy for a known time: what it says agrees with the session's own clock."""
+"""LoadGen on a session that is busy for a known time: its results agree with the session's own clock."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from backends import Batch
 from harness.measure.samples import Samples, make_samples
 from harness.measure.scenarios import run_scenario, summarise
-from harness.measure.steady import warm_up, warm_up_on
+from harness.measure.steady import warm_up, warm_up_session
 from harness.measure.validity import findings
 from harness.records.speed_schema import Speed, SpeedRound
 from harness.suite.measure import Measure
@@ -29,31 +29,31 @@ def samples_of(load: str, count: int = 64) -> Samples:
     return make_samples(make_features(), load=load, max_length=50, count=count, seed=1)
 
 
-def test_single_stream_is_what_the_session_saw() -> None:
+def test_single_stream_agrees_with_the_session() -> None:
     session = InMemorySession(seconds_a_call=0.001, seconds_a_token=1e-4)
-    found = run_scenario(session, samples_of("real"), scenario="single_stream", batch_size=1, **OPTIONS)
-    began, ended = times_of(session, found.queries)
-    agrees_with_the_clock(found, session, found.queries)
+    speed_round = run_scenario(session, samples_of("real"), scenario="single_stream", batch_size=1, **OPTIONS)
+    began, ended = times_of(session, speed_round.queries)
+    agrees_with_the_clock(speed_round, session, speed_round.queries)
     seconds = ended[-1] - began[0]
-    assert found.mean_ms is not None
-    assert 0.999 * 1000 * (ended - began).mean() <= found.mean_ms <= 1.1 * 1000 * seconds / found.queries
-    assert found.p99_ms is not None
-    assert found.p90_ms is not None
-    assert found.p50_ms is not None
-    assert found.p50_ms <= found.p90_ms <= found.p99_ms
+    assert speed_round.mean_ms is not None
+    assert 0.999 * 1000 * (ended - began).mean() <= speed_round.mean_ms <= 1.1 * 1000 * seconds / speed_round.queries
+    assert speed_round.p99_ms is not None
+    assert speed_round.p90_ms is not None
+    assert speed_round.p50_ms is not None
+    assert speed_round.p50_ms <= speed_round.p90_ms <= speed_round.p99_ms
     assert (
-        0.9 * found.queries / seconds < found.qps < 1.1 * found.queries / seconds
-    )  # LoadGen leaves the last query out
-    assert found.duration_seconds >= 0.4
-    assert found.queries >= 20
-    assert found.loadgen["result_validity"] == "VALID"
+        0.9 * speed_round.queries / seconds < speed_round.qps < 1.1 * speed_round.queries / seconds
+    )  # LoadGen does not count the last query
+    assert speed_round.duration_seconds >= 0.4
+    assert speed_round.queries >= 20
+    assert speed_round.loadgen["result_validity"] == "VALID"
     assert {rows for rows, _ in session.shapes} == {1}
     assert {width for _, width in session.shapes} <= set(map(int, make_features().lengths))
     assert len(set(session.shapes)) > 5
 
 
 def test_a_gpu_sees_every_length_before_the_clock_starts() -> None:
-    """On a processor the warm-up's own choice of lengths is enough."""
+    """On a CPU the lengths that warm-up chooses are enough."""
     samples = samples_of("real")
     session = InMemorySession(seconds_a_call=0.002)
     run_scenario(session, samples, scenario="single_stream", batch_size=1, device="cuda", **OPTIONS)
@@ -62,7 +62,7 @@ def test_a_gpu_sees_every_length_before_the_clock_starts() -> None:
 
 
 def test_a_gpu_sees_every_length_of_a_batch_with_padding_and_without() -> None:
-    """An engine may have another kernel for a batch whose mask says nothing."""
+    """An engine may use another kernel for a batch without padding."""
     masks: list[Array] = []
 
     class Session(InMemorySession):
@@ -73,24 +73,24 @@ def test_a_gpu_sees_every_length_of_a_batch_with_padding_and_without() -> None:
     samples = samples_of("real")
     run_scenario(Session(), samples, scenario="offline", batch_size=4, device="cuda", **OPTIONS)
     lengths = set(samples.widths)
-    began = masks[: 2 * len(lengths) - 1]
+    first_masks = masks[: 2 * len(lengths) - 1]
     for padded in (False, True):
-        seen = {mask.shape for mask in began if bool((mask == 0).any()) is padded}
+        seen = {mask.shape for mask in first_masks if bool((mask == 0).any()) is padded}
         assert seen == {(4, width) for width in lengths if not padded or width > min(lengths)}
 
 
 def test_offline_counts_samples_in_whole_batches_sorted_by_length() -> None:
     session = InMemorySession(seconds_a_token=2e-5)
-    found = run_scenario(session, samples_of("real"), scenario="offline", batch_size=8, **OPTIONS)
-    calls = found.queries // 8
+    speed_round = run_scenario(session, samples_of("real"), scenario="offline", batch_size=8, **OPTIONS)
+    calls = speed_round.queries // 8
     began, ended = times_of(session, calls)
-    assert found.queries == 8 * calls
+    assert speed_round.queries == 8 * calls
     assert session.shapes[-calls:] == sorted(session.shapes[-calls:], reverse=True)
     assert {rows for rows, _ in session.shapes} == {8}
-    rate = found.queries / (ended[-1] - began[0])
-    assert 0.9 * rate < found.qps < 1.001 * rate
-    assert found.loadgen["result_validity"] == "VALID"
-    assert found.duration_seconds >= 0.4
+    rate = speed_round.queries / (ended[-1] - began[0])
+    assert 0.9 * rate < speed_round.qps < 1.001 * rate
+    assert speed_round.loadgen["result_validity"] == "VALID"
+    assert speed_round.duration_seconds >= 0.4
 
 
 def test_fixed_load_is_padded_to_max_length() -> None:
@@ -129,33 +129,33 @@ def median_latency(session: InMemorySession, samples: Samples, queries: int) -> 
 
 
 def test_loadgens_own_cost_is_small() -> None:
-    """In alternation with a plain loop. Medians, and the quietest of some trials: what others do on the machine only adds.
-    tests/bench holds a quiet machine to 20 microseconds."""
+    """Compared with a plain loop, alternately. Medians, and the best of several trials, since other processes only add time.
+    tests/bench asks for 20 microseconds on a quiet machine."""
     samples, session = samples_of("fixed"), InMemorySession(seconds_a_call=0.001)
     options = OPTIONS | {"min_duration": 0.2, "max_warmup": 0.2}
     costs: list[float] = []
     gaps: list[float] = []
     while len(costs) < 3 or (max(min(costs), min(gaps)) > 100 and len(costs) < 15):
         plain = median_latency(session, samples, 100)
-        found = run_scenario(session, samples, scenario="single_stream", batch_size=1, **options)
-        began, ended = times_of(session, found.queries)
-        assert found.p50_ms is not None
-        costs.append(1000 * (found.p50_ms - plain))
+        speed_round = run_scenario(session, samples, scenario="single_stream", batch_size=1, **options)
+        began, ended = times_of(session, speed_round.queries)
+        assert speed_round.p50_ms is not None
+        costs.append(1000 * (speed_round.p50_ms - plain))
         gaps.append(1e6 * float(np.median(began[1:] - ended[:-1])))
     assert min(costs) <= 100
     assert min(gaps) <= 100
 
 
-def test_a_slow_session_is_cut_off_and_found_out() -> None:
+def test_a_slow_session_is_cut_off_and_invalid() -> None:
     session = InMemorySession(seconds_a_call=0.2)
     options = OPTIONS | {"min_duration": 0.1, "max_warmup": 0.1}
     for scenario, fewest in (("single_stream", 1), ("offline", 4)):
         start = time.perf_counter()
-        found = run_scenario(session, samples_of("fixed", 4), scenario=scenario, batch_size=4, **options)
+        speed_round = run_scenario(session, samples_of("fixed", 4), scenario=scenario, batch_size=4, **options)
         assert time.perf_counter() - start < 10
-        assert fewest <= found.queries < 20 or scenario == "offline"
-        told = findings([as_speed(found)], NOWHERE, Measure(min_queries=1000, min_duration=0.1))
-        assert [one.rule for one in told if one.rule != "disturbed"] == [
+        assert fewest <= speed_round.queries < 20 or scenario == "offline"
+        failed = findings([as_speed(speed_round)], NOWHERE, Measure(min_queries=1000, min_duration=0.1))
+        assert [finding.rule for finding in failed if finding.rule != "disturbed"] == [
             "too_few_rounds",
             "too_few_queries",
             "not_steady",
@@ -163,7 +163,7 @@ def test_a_slow_session_is_cut_off_and_found_out() -> None:
 
 
 @pytest.mark.parametrize("scenario", ["single_stream", "offline"])
-def test_what_fails_inside_loadgen_comes_out(scenario: str) -> None:
+def test_exceptions_inside_loadgen_are_raised(scenario: str) -> None:
     class Broken(InMemorySession):
         def run(self, batch: Batch) -> Array:
             if len(self.shapes) > 1200:
@@ -179,8 +179,10 @@ def test_what_fails_inside_loadgen_comes_out(scenario: str) -> None:
 def test_an_audit_file_of_the_current_folder_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "audit.config").write_text("*.*.mode = 2\n*.*.min_query_count = 1\n")
     monkeypatch.chdir(tmp_path)
-    found = run_scenario(InMemorySession(0.001), samples_of("real"), scenario="single_stream", batch_size=1, **OPTIONS)
-    assert found.loadgen["effective_min_query_count"] == 20
+    speed_round = run_scenario(
+        InMemorySession(0.001), samples_of("real"), scenario="single_stream", batch_size=1, **OPTIONS
+    )
+    assert speed_round.loadgen["effective_min_query_count"] == 20
     assert [path.name for path in tmp_path.iterdir()] == ["audit.config"]
 
 
@@ -190,9 +192,9 @@ def test_offline_grows_its_query_when_warm_up_saw_a_slower_session() -> None:
             self.seconds_a_call = 0.01 if len(self.shapes) < 130 else 0.002
             return super().run(batch)
 
-    found = run_scenario(Quicker(), samples_of("fixed"), scenario="offline", batch_size=1, **OPTIONS)
-    assert found.duration_seconds >= 0.4
-    assert found.loadgen["result_min_duration_met"]
+    speed_round = run_scenario(Quicker(), samples_of("fixed"), scenario="offline", batch_size=1, **OPTIONS)
+    assert speed_round.duration_seconds >= 0.4
+    assert speed_round.loadgen["result_min_duration_met"]
 
 
 def test_warm_up_ends_when_steady() -> None:
@@ -206,35 +208,35 @@ def test_warm_up_ends_when_steady() -> None:
             pass
         return 2
 
-    spent, why, rate = warm_up(getting_faster, 30.0)
-    assert why.startswith("steady")
+    warm = warm_up(getting_faster, 30.0)
+    assert warm.ended.startswith("steady")
     assert calls[-1] < 0.006
-    assert 4 * 0.15 < sum(calls) <= spent < 30
-    assert 0.4 * 2 / 0.005 < rate < 1.02 * 2 / 0.005  # others may share the processor: then a call takes longer
+    assert 4 * 0.15 < sum(calls) <= warm.seconds < 30
+    assert 0.4 * 2 / 0.005 < warm.rate < 1.02 * 2 / 0.005  # calls take longer where others share the processor
 
 
-def test_warm_up_gives_up_at_its_cap_and_says_so() -> None:
+def test_warm_up_ends_at_its_limit_and_gives_the_reason() -> None:
     delays = [0.01 if number // 2 % 2 else 0.3 for number in range(1000)]
 
     def unsteady() -> int:
         time.sleep(delays.pop())
         return 1
 
-    spent, why, _ = warm_up(unsteady, 2.5)
-    assert 2.5 <= spent < 4
-    assert why == "not steady within 2.5 s"
-    assert "too few to judge" in warm_up(unsteady, 0.4)[1]
+    warm = warm_up(unsteady, 2.5)
+    assert 2.5 <= warm.seconds < 4
+    assert warm.ended == "not steady within 2.5 s"
+    assert "too few to judge" in warm_up(unsteady, 0.4).ended
 
 
-def test_a_window_is_never_longer_than_an_eighth_of_the_cap() -> None:
-    """A full call takes 0.64 s, so that three would pass the cap: the windows are of 4 of its 16 rows."""
+def test_a_window_is_never_longer_than_an_eighth_of_the_limit() -> None:
+    """A full call takes 0.64 s, so three would exceed the limit: the windows have 4 of its 16 rows."""
     session = InMemorySession(seconds_a_token=0.001)
     work = [{name: np.ones((16, 40), np.int64) for name in ("input_ids", "attention_mask", "token_type_ids")}] * 3
-    _, _, rate = warm_up_on(session, work, 1.3)
+    warm = warm_up_session(session, work, 1.3)
     assert session.shapes[:2] == [(16, 40)] * 2
     assert set(session.shapes[2:]) == {(4, 40)}
     assert len(session.shapes) - 2 >= 4
-    assert 10 < rate < 1.02 * 25  # others may share the processor: then a call takes longer
+    assert 10 < warm.rate < 1.02 * 25  # calls take longer where others share the processor
 
 
 def as_speed(*rounds: SpeedRound) -> Speed:
@@ -277,9 +279,9 @@ NOWHERE: dict[str, Any] = {"claimed": "memory", "detail": []}
 UNSTEADY, TOO_FEW = "not steady within 20 s", "cut off after 3 windows, too few to judge, within 20 s"
 
 
-def test_an_engine_without_numbers_is_found() -> None:
-    """Its examples count as wrong: without this a figure would stand that nothing explains."""
-    from harness.measure.validity import unanswered
+def test_an_engine_that_returns_no_numbers_is_invalid() -> None:
+    """Its examples count as wrong, so the record must say why its accuracy is low."""
+    from harness.measure.validity import no_answer
     from harness.report.comparability import has_valid_accuracy
     from tests.records.records import make_record
 
@@ -287,11 +289,11 @@ def test_an_engine_without_numbers_is_found() -> None:
         {"split": "validation_matched", "missing": 0, "examples": 10},
         {"split": "validation_mismatched", "missing": 3, "examples": 1200},
     ]
-    (one,) = unanswered(splits)
-    assert (one.rule, one.measured) == ("no_answer", "for 3 of 1,200 examples, which count as wrong")
-    assert one.what.startswith("validation_mismatched: ")
+    (finding,) = no_answer(splits)
+    assert (finding.rule, finding.measured) == ("no_answer", "for 3 of 1,200 examples, which count as wrong")
+    assert finding.what.startswith("validation_mismatched: ")
     assert has_valid_accuracy(make_record())
-    assert not has_valid_accuracy(make_record(status="invalid", reason=one.what, findings=[one]))
+    assert not has_valid_accuracy(make_record(status="invalid", reason=finding.what, findings=[finding]))
 
 
 @pytest.mark.parametrize(
@@ -310,7 +312,7 @@ def test_an_engine_without_numbers_is_found() -> None:
         ([a_round(20, warmup_ended=UNSTEADY), a_round(20, warmup_ended=UNSTEADY), a_round(20)], HERE, ["not_steady"]),
     ],
 )
-def test_rules_find_what_they_are_for(rounds: list[SpeedRound], placement: dict[str, Any], rules: list[str]) -> None:
-    told = findings([as_speed(*rounds)], placement, Measure(min_queries=64))
-    assert [one.rule for one in told] == rules
-    assert all(one.what and one.measured and one.bound and one.remedy for one in told)
+def test_each_rule_finds_its_fault(rounds: list[SpeedRound], placement: dict[str, Any], rules: list[str]) -> None:
+    failed = findings([as_speed(*rounds)], placement, Measure(min_queries=64))
+    assert [finding.rule for finding in failed] == rules
+    assert all(finding.what and finding.measured and finding.bound and finding.remedy for finding in failed)

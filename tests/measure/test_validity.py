@@ -1,4 +1,4 @@
-"""Each rule on rounds made up for it."""
+"""Each validity rule, on rounds that are made up for it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.records.speed_schema import Conditions, GpuConditions, Probe, Speed
 from harness.suite.measure import Measure, Profile
 
 PLACEMENT: dict[str, Any] = {"claimed": "memory", "detail": []}
-ODD: dict[str, float] = {}
+NOT_THROTTLED: dict[str, float] = {}
 
 
 def conditions(seconds: float = 2.0, other: float = 0.0, steal: float = 0.0, **more: Any) -> Conditions:
@@ -29,7 +29,7 @@ def conditions(seconds: float = 2.0, other: float = 0.0, steal: float = 0.0, **m
     )
 
 
-def gpu(processes: int | None = 1, throttled: dict[str, float] = ODD) -> GpuConditions:
+def gpu(processes: int | None = 1, throttled: dict[str, float] = NOT_THROTTLED) -> GpuConditions:
     return GpuConditions(
         sm_mhz=None,
         memory_mhz=None,
@@ -41,12 +41,12 @@ def gpu(processes: int | None = 1, throttled: dict[str, float] = ODD) -> GpuCond
     )
 
 
-def speed(*found: Conditions | None, qps: float = 20.0, **changes: Any) -> Speed:
+def speed(*conditions_of_rounds: Conditions | None, qps: float = 20.0, **changes: Any) -> Speed:
     rounds = [
         SpeedRound(
-            qps=qps, queries=100, duration_seconds=1, warmup_seconds=0, warmup_ended="steady", conditions=one
+            qps=qps, queries=100, duration_seconds=1, warmup_seconds=0, warmup_ended="steady", conditions=of_round
         ).model_copy(update=changes)
-        for one in found
+        for of_round in conditions_of_rounds
     ]
     figures: dict[str, Any] = {**summarise(rounds)}
     return Speed(
@@ -65,13 +65,16 @@ def speed(*found: Conditions | None, qps: float = 20.0, **changes: Any) -> Speed
 @pytest.mark.parametrize(
     ("rounds", "rules"),
     [
-        ([None] * 3, []),  # records of before conditions were kept
+        ([None] * 3, []),  # records that are older than conditions
         ([conditions()] * 3, []),
         ([conditions(other=4.9)] * 3, []),
         ([conditions(other=5.1)] * 3, ["disturbed"]),
-        ([conditions(other=24.0)] + [conditions()] * 4, []),  # one round of five: its interval says it
+        ([conditions(other=24.0)] + [conditions()] * 4, []),  # one round of five only widens the interval
         ([conditions(other=26.0)] + [conditions()] * 4, ["disturbed"]),
-        ([conditions(seconds=0.2, other=90.0)] + [conditions(seconds=9.9)] * 2, []),  # each as long as it took
+        (
+            [conditions(seconds=0.2, other=90.0)] + [conditions(seconds=9.9)] * 2,
+            [],
+        ),  # rounds are weighted by their durations
         ([conditions(steal=6.0)] * 3, ["disturbed"]),
         ([conditions(gpu=gpu(1))] * 3, []),
         ([conditions(gpu=gpu(None))] * 3, []),
@@ -84,28 +87,28 @@ def speed(*found: Conditions | None, qps: float = 20.0, **changes: Any) -> Speed
     ],
 )
 def test_conditions_make_a_cell_invalid(rounds: list[Conditions | None], rules: list[str]) -> None:
-    told = findings([speed(*rounds)], PLACEMENT, Measure(min_queries=64))
-    assert [one.rule for one in told] == rules
-    assert all(one.what and one.measured and one.bound and one.remedy for one in told)
+    failed = findings([speed(*rounds)], PLACEMENT, Measure(min_queries=64))
+    assert [finding.rule for finding in failed] == rules
+    assert all(finding.what and finding.measured and finding.bound and finding.remedy for finding in failed)
 
 
 def test_a_bound_that_no_rate_held() -> None:
     probe = Probe(qps=5.0, p99_ms=12.5, queries=300, held=False, confirming=False)
-    (told,) = findings([speed(*[conditions()] * 3, qps=0.0, search=[probe])], PLACEMENT, Measure())
-    assert (told.rule, told.bound) == ("bound_not_held", "10 ms")
-    assert "12.5 ms" in told.measured and "short tests" in told.measured
+    (finding,) = findings([speed(*[conditions()] * 3, qps=0.0, search=[probe])], PLACEMENT, Measure())
+    assert (finding.rule, finding.bound) == ("bound_not_held", "10 ms")
+    assert "12.5 ms" in finding.measured and "short tests" in finding.measured
     late = probe.model_copy(update={"p99_ms": 14.0, "confirming": True})
     held = probe.model_copy(update={"p99_ms": 9.0, "held": True})
-    (told,) = findings([speed(*[conditions()] * 3, qps=0.0, search=[held, late])], PLACEMENT, Measure())
-    assert told.measured == "3 of 3 rounds; p99 14.0 ms at best in whole tests"
+    (finding,) = findings([speed(*[conditions()] * 3, qps=0.0, search=[held, late])], PLACEMENT, Measure())
+    assert finding.measured == "3 of 3 rounds; p99 14.0 ms at best in whole tests"
 
 
 def test_mlperf_asks_for_loadgens_own_number_of_queries() -> None:
-    asked = {"effective_min_sample_count": 662}
-    few = speed(*[conditions()] * 5, loadgen=asked).model_copy(update={"profile": "mlperf"})
-    (told,) = findings([few], PLACEMENT, Measure(profile="mlperf"))
-    assert (told.rule, told.bound) == ("too_few_queries", "at least 662")
-    enough = speed(*[conditions()] * 5, loadgen=asked, queries=662).model_copy(update={"profile": "mlperf"})
+    log = {"effective_min_sample_count": 662}
+    few = speed(*[conditions()] * 5, loadgen=log).model_copy(update={"profile": "mlperf"})
+    (finding,) = findings([few], PLACEMENT, Measure(profile="mlperf"))
+    assert (finding.rule, finding.bound) == ("too_few_queries", "at least 662")
+    enough = speed(*[conditions()] * 5, loadgen=log, queries=662).model_copy(update={"profile": "mlperf"})
     assert findings([enough], PLACEMENT, Measure(profile="mlperf")) == []
 
 
@@ -119,9 +122,9 @@ def test_mlperf_asks_for_loadgens_own_number_of_queries() -> None:
     ],
 )
 def test_rounds_are_counted_once_a_cell(profile: Profile, rounds: int, bound: str | None) -> None:
-    one = speed(*[conditions()] * rounds).model_copy(update={"profile": profile})
-    told = findings([one, one], PLACEMENT, Measure(profile=profile))
-    assert [(found.rule, found.measured, found.bound) for found in told] == (
+    figures = speed(*[conditions()] * rounds).model_copy(update={"profile": profile})
+    failed = findings([figures, figures], PLACEMENT, Measure(profile=profile))
+    assert [(finding.rule, finding.measured, finding.bound) for finding in failed] == (
         [("too_few_rounds", str(rounds), bound)] if bound else []
     )
 
@@ -134,16 +137,17 @@ def test_noise_is_of_the_main_figure(scenario: str, main: str) -> None:
     """By hand: (310 - 100) / 170 = 123.5%; (120 - 100) / 107 is below the bound."""
     for name in ("qps", "p50_ms", "p90_ms", "p99_ms"):
         for last, noisy in ((310.0, name == main), (120.0, False)):
-            one = speed(*[conditions()] * 3, qps=100.0, p50_ms=100.0, p90_ms=100.0, p99_ms=100.0)
-            rounds = [*one.rounds[:2], one.rounds[2].model_copy(update={name: last})]
-            told = findings([one.model_copy(update={"scenario": scenario, "rounds": rounds})], PLACEMENT, Measure())
-            assert [found.rule for found in told] == (["noisy"] if noisy else [])
-            assert not noisy or told[0].measured.startswith("123.5% of ")
+            even = speed(*[conditions()] * 3, qps=100.0, p50_ms=100.0, p90_ms=100.0, p99_ms=100.0)
+            rounds = [*even.rounds[:2], even.rounds[2].model_copy(update={name: last})]
+            uneven = even.model_copy(update={"scenario": scenario, "rounds": rounds})
+            failed = findings([uneven], PLACEMENT, Measure())
+            assert [finding.rule for finding in failed] == (["noisy"] if noisy else [])
+            assert not noisy or failed[0].measured.startswith("123.5% of ")
 
 
 def test_energy_is_a_figure_a_query_over_rounds() -> None:
     """By hand: 200 and 300 joules over 100 queries each."""
-    found = summarise(speed(conditions(energy_joules=200.0), conditions(energy_joules=300.0)).rounds)
-    assert found["joules_a_query"] is not None
-    assert found["joules_a_query"].value == pytest.approx(2.5)
+    figures = summarise(speed(conditions(energy_joules=200.0), conditions(energy_joules=300.0)).rounds)
+    assert figures["joules_a_query"] is not None
+    assert figures["joules_a_query"].value == pytest.approx(2.5)
     assert summarise(speed(conditions(energy_joules=200.0), conditions()).rounds)["joules_a_query"] is None

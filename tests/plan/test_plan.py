@@ -17,7 +17,7 @@ from harness.errors import QuantboardError
 from harness.machine.digests import file_hash
 from harness.plan.plan import Plan, make_plan
 from harness.plan.spec import Cell
-from harness.run.executor import of_one_table
+from harness.run.executor import group_by_table
 from harness.suite.load import load_suite
 from harness.suite.measure import Measure
 from tasks import DataIdentity, DataRef, SplitIdentity
@@ -64,7 +64,7 @@ def one(plan: Plan, model: str = "base", task: str = "squad_v1", index: int = 0,
 
 def test_models_of_one_task_and_seed_take_turns(make: Make) -> None:
     """In the plan a model's seeds follow each other: two models of one seed do not."""
-    groups = of_one_table(make().cells)
+    groups = group_by_table(make().cells)
     assert [{(cell.task, cell.seed) for cell in group} for group in groups] == [
         {(task, seed)} for task in make().suite.tasks for seed in (1, 2)
     ]

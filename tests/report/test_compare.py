@@ -224,7 +224,7 @@ def test_rounds_of_another_run_or_of_other_conditions_are_neither_tested_nor_ran
     assert found["on_gpu"].speed_rank is None and found["on_gpu"].ratios == {}
     later = found["later"].ratios["offline", "real", 16, "qps"]
     assert later.value == pytest.approx(2.0, rel=0.01)
-    assert (later.low, later.p, later.method) == (None, None, "not tested: the rounds did not take turns")
+    assert (later.low, later.p, later.method) == (None, None, "not tested: the rounds were not interleaved")
     assert found["narrow"].ratios == {}
 
 

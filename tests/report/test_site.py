@@ -152,7 +152,7 @@ def test_a_speed_up_says_which_of_its_two_figures_is_invalid(base: str, mine: st
     found = shown(
         "speed-up", record(base, key="base", baseline=True), record(mine, key="int8", qps=100.0, label="int8")
     )
-    assert found["int8"].note.endswith(said or "not tested: the rounds did not take turns")
+    assert found["int8"].note.endswith(said or "not tested: the rounds were not interleaved")
 
 
 def test_a_record_without_conditions_says_that_they_are_not_known(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A process that answers every question with the next of the answers in its job file, and then ends badly."""
+"""A process that answers questions with the answers in its job file, one after the other, and then ends with exit code 3."""
 
 from __future__ import annotations
 

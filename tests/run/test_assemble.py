@@ -1,40 +1,37 @@
-"""Where a run's records go."""
+"""Parts of a record, from made-up results of a cell's processes."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from harness.machine.hardware import describe
-from harness.plan.plan import make_plan
-from harness.run.context import new_run
-from harness.suite.load import load_suite
-from tasks import DataIdentity, DataRef
-from tests.tasks.raw_files import GLUE
+from harness.plan.spec import CheckpointSpec
+from harness.run.assemble import cold_start_seconds, selected_on
+from tasks import DataRef, Shape
 
 
-def test_what_ran_on_the_sample_lies_apart_though_another_task_had_real_data(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("QUANTBOARD_CACHE", str(tmp_path / "cache"))
-    suite = load_suite("minilm_glue")
-    file, text, _ = GLUE["glue/rte"]
-    for split in ("train", "dev"):
-        (tmp_path / "glue" / file.format(split)).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "glue" / file.format(split)).write_text(text)
-    data = {task: DataRef("sample") for task in suite.tasks} | {"glue/rte": DataRef("raw", str(tmp_path))}
-    run = new_run(
-        suite.name, suite.title, command="", machine=describe(), identities={}, say=print, show_progress=False
-    )
-    run = replace(run, results=tmp_path)
-    plan = make_plan(
-        suite, data=data, identities={}, machine=describe(), tasks=["glue/rte", "glue/sst2"], backends=["torch_fp32"]
-    )
-    assert [run.file(cell).relative_to(tmp_path).parent.as_posix() for cell in plan.cells] == [
-        "sample/minilm_glue",
-        "minilm_glue",
-    ]
-    saved = {"glue/rte": DataIdentity("saved", "sample", {})}
-    assert replace(run, identities=saved).file(plan.cells[0]).parent == tmp_path / "sample" / "minilm_glue"
+@pytest.mark.parametrize(
+    ("starts", "median"), [([], None), ([3.0], 3.0), ([20.0, 1.0, 2.0], 2.0), ([20.0, 1.0, 5.0, 2.0], 3.5)]
+)
+def test_cold_start_is_the_median_of_rounds(starts: list[float], median: float | None) -> None:
+    assert cold_start_seconds([{"cold_start_seconds": value} for value in starts]) == median
+
+
+def test_what_published_weights_were_selected_on_is_unknown() -> None:
+    load = CheckpointSpec("m", "squad_v1", "load", "hub:a/b", 0, Shape(50), DataRef("sample"))
+    trained = replace(load, recipe="finetune")
+    expected = {
+        "published": (load, "unknown: weights as published"),
+        "its ranges": (
+            replace(load, recipe="ptq", parent=load),
+            "unknown: weights as published; ranges calibrated on training examples",
+        ),
+        "trained here": (trained, "nothing; last step of training"),
+        "its ranges, trained here": (
+            replace(load, recipe="ptq", parent=trained),
+            "nothing; ranges calibrated on training examples",
+        ),
+    }
+    for name, (spec, words) in expected.items():
+        assert selected_on(spec) == words, name

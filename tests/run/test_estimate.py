@@ -1,4 +1,4 @@
-"""What a run says beforehand: against durations computed by hand."""
+"""Estimated durations, compared with ones computed by hand."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["make"]
 RATE = 1e6
 
 
-def of_tiny(tokens: int) -> float:
-    """FLOPs of a forward pass: two layers 128 wide, 512 inside; a multiplication and an addition a weight."""
+def tiny_flops(tokens: int) -> float:
+    """Of a forward pass through two layers, 128 wide and 512 inside: a multiplication and an addition a weight."""
     return 2 * 2 * (tokens * (4 * 128**2 + 2 * 128 * 512) + 2 * tokens**2 * 128)
 
 
-def said(make: Make, monkeypatch: pytest.MonkeyPatch, cache: Path, *, gpu: bool = False) -> list[str]:
+def estimates(make: Make, monkeypatch: pytest.MonkeyPatch, cache: Path, *, gpu: bool = False) -> list[str]:
     monkeypatch.setattr(estimate, "_flops_per_second", lambda: RATE)
     plan = make()
     cells = [cell for cell in plan.cells if cell.model == "tiny" and cell.backend == "torch_fp32" and cell.seed == 1]
@@ -34,25 +34,26 @@ def minutes(line: str) -> float:
     return float(number) * {"s": 1 / 60, "min": 1, "h": 60}[unit]
 
 
-def test_true_lengths_of_each_task(make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    squad, _, cola, _, whole = said(make, monkeypatch, tmp_path)
-    by_hand = {"squad_v1": 9 * 3 * 3 * of_tiny(176), "glue/cola": 9 * 10 * 3 * of_tiny(11)}
+def test_typical_lengths_of_each_task(make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    squad, _, cola, _, whole = estimates(make, monkeypatch, tmp_path)
+    by_hand = {"squad_v1": 9 * 3 * 3 * tiny_flops(176), "glue/cola": 9 * 10 * 3 * tiny_flops(11)}
     for line, task in ((squad, "squad_v1"), (cola, "glue/cola")):
         assert f"finetune tiny on {task}, seed 1" in line
         assert minutes(line) * 60 == pytest.approx(5 + by_hand[task] / RATE, rel=0.05)
     assert "in all" in whole
 
 
-def test_a_checkpoint_that_is_there_costs_nothing(make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_checkpoint_in_the_cache_costs_nothing(make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     cell = next(cell for cell in make().cells if cell.model == "tiny" and cell.task == "glue/cola")
     folder_of(cell.checkpoint, tmp_path).mkdir(parents=True)
-    lines = said(make, monkeypatch, tmp_path)
+    lines = estimates(make, monkeypatch, tmp_path)
     assert [line for line in lines if "finetune" in line] == [lines[0]] and "squad_v1" in lines[0]
 
 
-def test_a_gpu_trains_what_a_processor_runs(make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The cells here are of the processor; who trains is the machine's business."""
-    squad, on_cpu, *_ = said(make, monkeypatch, tmp_path)
-    faster, still_on_cpu, *_ = said(make, monkeypatch, tmp_path, gpu=True)
+def test_a_gpu_trains_checkpoints_of_cells_on_the_cpu(
+    make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    squad, on_cpu, *_ = estimates(make, monkeypatch, tmp_path)
+    faster, still_on_cpu, *_ = estimates(make, monkeypatch, tmp_path, gpu=True)
     assert minutes(faster) < minutes(squad) / 2
     assert still_on_cpu == on_cpu

@@ -1,4 +1,4 @@
-"""A cell runs again from its record alone: no suite file is there any more."""
+"""A cell runs again from its record alone, after its suite file was deleted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from harness.errors import QuantboardError
 from harness.plan.spec import folder_of
 from harness.records import store
-from harness.run.rerun import _cell, _check_reading, _check_splits
+from harness.run.rerun import check_inputs, check_splits, planned_cell
 from tasks import DataRef
 from tests.checkpoints.test_corpus import on_text
 from tests.records.records import make_record
@@ -20,7 +20,7 @@ from tests.run.test_run import Checkout
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("run")
-def test_a_record_is_all_that_it_takes(tmp_path: Path) -> None:
+def test_a_record_is_enough_to_run_its_cell_again(tmp_path: Path) -> None:
     checkout = Checkout(tmp_path / "checkout")
     ended = checkout.run("run", "small", "--backend", "onnxruntime_int8_dynamic")
     assert ended.returncode == 0, ended.stderr
@@ -40,50 +40,48 @@ def test_a_record_is_all_that_it_takes(tmp_path: Path) -> None:
     assert [part["metrics"] for part in new["accuracy"]] == [part["metrics"] for part in old["accuracy"]]
     (against,) = printed["against"]
     assert against["differences"]["f1"]["value"] == 0
-    assert {one["figure"] for one in against["ratios"]} >= {"qps", "p90_ms"}
+    assert {ratio["figure"] for ratio in against["ratios"]} >= {"qps", "p90_ms"}
 
 
 def test_settings_of_another_version_are_one_line() -> None:
-    entry = make_record(settings={"limit": None, "unheard_of": 1}, commit="0123456789abcdef")
+    record = make_record(settings={"limit": None, "unheard_of": 1}, commit="0123456789abcdef")
     with pytest.raises(QuantboardError, match="check out commit 0123456789ab"):
-        _cell(entry, DataRef("sample"), None)
+        planned_cell(record, DataRef("sample"), None)
 
 
-def test_what_a_stage_reads_is_asked_for_before_it_is_made_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """And not where the cache has what was made of it."""
+def test_inputs_of_a_stage_are_checked_before_it_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But not where the cache has the result."""
     monkeypatch.setenv("QUANTBOARD_CACHE", str(tmp_path))
-    entry = make_record()
-    general = on_text(identity={"corpus": "of then"}, distill={"stage": "general"})
+    record = make_record()
+    general = on_text(identity={"corpus": "older"}, distill={"stage": "general"})
     augmented = sample_spec(distill={"stage": "prediction", "augment": {"glove": "glove.txt"}}, parent=general)
-    with pytest.raises(QuantboardError, match=r"run-k: its general stage read other text \(of then\) than is here"):
-        _check_reading(augmented, entry)
+    with pytest.raises(QuantboardError, match=r"run-k: its general stage read other text \(older\) than this data has"):
+        check_inputs(augmented, record)
     folder_of(general, tmp_path).mkdir(parents=True)
-    with pytest.raises(QuantboardError, match="a file of word vectors, and no record holds where it lies"):
-        _check_reading(augmented, entry)
+    with pytest.raises(QuantboardError, match="a file of word vectors, and records do not say where"):
+        check_inputs(augmented, record)
     folder_of(augmented, tmp_path).mkdir()
-    _check_reading(augmented, entry)
+    check_inputs(augmented, record)
 
 
-def test_data_with_a_split_that_the_record_had_not_is_one_line() -> None:
-    """MNLI's mismatched part, say, before the whole cell is measured for nothing."""
-    _check_splits(make_record(), ["validation"])
+def test_data_with_another_split_is_one_line() -> None:
+    """For example MNLI's mismatched part; the message comes before the cell is measured in vain."""
+    check_splits(make_record(), ["validation"])
     with pytest.raises(
-        QuantboardError, match="run-k: the data has other, which the record's had not; give a --data DIR"
+        QuantboardError, match="run-k: the data has other, which the record's data did not have; give a --data DIR"
     ):
-        _check_splits(make_record(), ["validation", "other"])
-    _check_splits(make_record(status="failed", accuracy=[]), ["validation", "other"])
+        check_splits(make_record(), ["validation", "other"])
+    check_splits(make_record(status="failed", accuracy=[]), ["validation", "other"])
 
 
 def test_a_model_from_a_folder_needs_the_folder(tmp_path: Path) -> None:
     path = Path(__file__).parents[1] / "records" / "data" / "record_schema_1.json"
-    entry = store.parse(json.loads(path.read_text()))
-    settings = json.loads(json.dumps(entry.settings))
+    record = store.parse(json.loads(path.read_text()))
+    settings = json.loads(json.dumps(record.settings))
     settings["checkpoint"]["parent"]["source"] = settings["checkpoint"]["source"] = "my-model"
-    changed = entry.model_copy(update={"settings": settings})
+    changed = record.model_copy(update={"settings": settings})
     with pytest.raises(QuantboardError, match="came from a folder 'my-model'; name that folder with --source"):
-        _cell(changed, DataRef("sample"), None)
+        planned_cell(changed, DataRef("sample"), None)
     with pytest.raises(QuantboardError, match=r"there is no model\.safetensors"):
-        _cell(changed, DataRef("sample"), tmp_path)
-    assert _cell(entry, DataRef("sample"), None).label == "onnxruntime_int8"
+        planned_cell(changed, DataRef("sample"), tmp_path)
+    assert planned_cell(record, DataRef("sample"), None).label == "onnxruntime_int8"

@@ -1,4 +1,4 @@
-"""The whole way on the sample, with a very small model: plan, train, calibrate, engines, records, resume, site."""
+"""All steps on the sample, with a very small model: plan, train, calibrate, engines, records, resume, site."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ batch_size = 16
 
 
 class Checkout:
-    """A folder that the command line takes for a checkout, with a cache of its own."""
+    """A folder that the command line treats as a checkout, with a cache of its own."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -117,7 +117,7 @@ def first(checkout: Checkout) -> dict[str, dict[str, Any]]:
     printed = json.loads(ended.stdout)
     assert "SAMPLE DATA" in ended.stderr
     assert sorted(map(json.dumps, printed)) == sorted(map(json.dumps, checkout.records()))
-    return {entry["label"]: entry for entry in printed}
+    return {record["label"]: record for record in printed}
 
 
 @pytest.mark.slow
@@ -133,17 +133,17 @@ def test_every_backend_leaves_a_record(first: dict[str, dict[str, Any]]) -> None
     assert first["tensorrt_fp16"]["status"] == "skipped"
     assert first["tensorrt_fp16"]["remedy"]
     for label in list(first)[:-1]:
-        entry = first[label]
-        assert entry["status"] in ("ok", "invalid"), entry["reason"]
-        figure = entry["accuracy"][0]["metrics"]["f1"]
+        record = first[label]
+        assert record["status"] in ("ok", "invalid"), record["reason"]
+        figure = record["accuracy"][0]["metrics"]["f1"]
         assert figure["low"] <= figure["value"] <= figure["high"]
-        assert entry["data"]["label"] == "sample"
-        assert entry["checkpoint"]["stand_in"]
+        assert record["data"]["label"] == "sample"
+        assert record["checkpoint"]["stand_in"]
 
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("run")
-def test_engines_that_are_the_same_model_agree(first: dict[str, dict[str, Any]]) -> None:
+def test_engines_with_the_same_ranges_agree(first: dict[str, dict[str, Any]]) -> None:
     """The simulation and ONNX Runtime's static INT8 share their ranges, so they give the same answers."""
     simulated, engine = (
         first[label]["accuracy"][0]["metrics"]["f1"]["value"] for label in ("fake_quant_w8a8", "onnxruntime_int8")
@@ -169,10 +169,8 @@ def test_the_same_command_runs_nothing_twice(checkout: Checkout, first: dict[str
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("run")
-def test_a_killed_run_loses_the_running_process_alone(
-    tmp_path: Path, checkout: Checkout, first: dict[str, Any]
-) -> None:
-    """kill -9 in the second speed round; its children die with it, and the same command runs what is missing, nothing else."""
+def test_a_killed_run_loses_only_the_running_process(tmp_path: Path, checkout: Checkout, first: dict[str, Any]) -> None:
+    """kill -9 in the second speed round: its children die with it, and the same command runs only what is missing."""
     other = Checkout(tmp_path / "other")
     shutil.copytree(checkout.cache, other.cache)
     process = subprocess.Popen(
@@ -184,21 +182,24 @@ def test_a_killed_run_loses_the_running_process_alone(
     process.send_signal(signal.SIGKILL)
     process.wait()
     recorded, kept = other.records(), sorted(path.relative_to(cells) for path in cells.glob("*/[ar]*.json"))
-    assert [entry["label"] for entry in recorded] == ["fake_quant_w8a8", "tensorrt_fp16"]
+    assert [record["label"] for record in recorded] == ["fake_quant_w8a8", "tensorrt_fp16"]
     assert len(kept) >= 3 + 3 + 1  # accuracy and the first round of three engines, and a second round
     ended = other.run("run", "small")
     assert ended.returncode == 0, ended.stderr
-    assert ended.stderr.count("kept from before") == len(kept)
+    assert ended.stderr.count("kept from an interrupted run") == len(kept)
     assert other.records()[: len(recorded)] == recorded
-    assert sorted(entry["label"] for entry in other.records()) == sorted(first)
+    assert sorted(record["label"] for record in other.records()) == sorted(first)
     assert not list(cells.iterdir())
 
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("run")
-def test_rounds_of_cells_take_turns(checkout: Checkout, first: dict[str, dict[str, Any]]) -> None:
+def test_speed_rounds_of_cells_alternate(checkout: Checkout, first: dict[str, dict[str, Any]]) -> None:
     starts = sorted(
-        (one["started"], label) for label, entry in first.items() for one in entry["speed"][:1] for one in one["rounds"]
+        (speed_round["started"], label)
+        for label, record in first.items()
+        for speed in record["speed"][:1]
+        for speed_round in speed["rounds"]
     )
     engines = ["torch_fp32", "onnxruntime_int8", "onnxruntime_int8_dynamic"]
     assert [label for _, label in starts] == [*engines, *reversed(engines)]
@@ -206,10 +207,12 @@ def test_rounds_of_cells_take_turns(checkout: Checkout, first: dict[str, dict[st
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("run")
-def test_the_same_work_is_run_by_turns(first: dict[str, dict[str, Any]]) -> None:
+def test_the_same_work_is_run_interleaved(first: dict[str, dict[str, Any]]) -> None:
     """After each of two rounds, single samples and the largest batch: of the three engines, not of the simulation."""
     engines = ["torch_fp32", "onnxruntime_int8", "onnxruntime_int8_dynamic"]
-    assert [label for label, entry in first.items() if entry["turns"]] == [label for label in first if label in engines]
+    assert [label for label, record in first.items() if record["turns"]] == [
+        label for label in first if label in engines
+    ]
     work = []
     for label in engines:
         parts = first[label]["turns"]
@@ -217,35 +220,36 @@ def test_the_same_work_is_run_by_turns(first: dict[str, dict[str, Any]]) -> None
             ("real", 1, 2),
             ("real", 8, 2),
         ]
-        assert all(one["seconds"] > 0 for part in parts for one in part["rounds"])
-        work.append([{**one, "seconds": 0} for part in parts for one in part["rounds"]])
+        rounds = [turn_round for part in parts for turn_round in part["rounds"]]
+        assert all(turn_round["seconds"] > 0 for turn_round in rounds)
+        work.append([{**turn_round, "seconds": 0} for turn_round in rounds])
     assert work[0] == work[1] == work[2]
-    assert len({one["together"] for one in work[0]}) == 2
+    assert len({turn_round["together"] for turn_round in work[0]}) == 2
 
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("run")
-def test_what_went_on_while_measuring_is_recorded(first: dict[str, dict[str, Any]]) -> None:
+def test_conditions_and_cold_start_are_recorded(first: dict[str, dict[str, Any]]) -> None:
     for label in ("torch_fp32", "onnxruntime_int8"):
-        entry = first[label]
-        parts = [one[name]["value"] for one in [entry["cold_start"]] for name in one]
+        record = first[label]
+        parts = [figure["value"] for figure in record["cold_start"].values()]
         assert all(part > 0 for part in parts)
-        assert sum(parts) < 3 * entry["cold_start_seconds"]
-        for speed in entry["speed"]:
+        assert sum(parts) < 3 * record["cold_start_seconds"]
+        for speed in record["speed"]:
             assert speed["profile"] == "quick"
             assert speed["energy_source"]
-            for one in speed["rounds"]:
-                found = one["conditions"]
-                assert found["own_cpu_percent"] > 0
-                # LoadGen's duration holds what it does itself, too, which takes long where others keep the processors busy
-                assert 0.1 < found["ended_seconds"] - found["began_seconds"] < 60
-                assert found["runner_cpu_percent"] < 5  # tests/bench holds it to 1 over longer rounds
-                assert found["threads"] == entry["settings"]["measure"]["threads"]
+            for speed_round in speed["rounds"]:
+                conditions = speed_round["conditions"]
+                assert conditions["own_cpu_percent"] > 0
+                # LoadGen's duration includes its own work, which takes long where other processes use the processors
+                assert 0.1 < conditions["ended_seconds"] - conditions["began_seconds"] < 60
+                assert conditions["runner_cpu_percent"] < 5  # tests/bench asks for 1 over longer rounds
+                assert conditions["threads"] == record["settings"]["measure"]["threads"]
 
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("run")
-def test_the_site_shows_every_row_as_sample(checkout: Checkout, first: dict[str, dict[str, Any]]) -> None:
+def test_the_site_marks_every_row_as_sample(checkout: Checkout, first: dict[str, dict[str, Any]]) -> None:
     ended = checkout.run("site")
     assert ended.returncode == 0, ended.stderr
     page = (checkout.folder / "_site" / "suite-small-sample.html").read_text().replace("<wbr>", "")
@@ -258,7 +262,7 @@ def test_the_site_shows_every_row_as_sample(checkout: Checkout, first: dict[str,
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("run")
-def test_another_seed_has_accuracy_alone(tmp_path: Path) -> None:
+def test_another_seed_has_only_accuracy(tmp_path: Path) -> None:
     other = Checkout(tmp_path / "other")
     (other.folder / "suites" / "small.toml").write_text(SUITE.replace("seeds = [1]", "seeds = [1, 2]"))
     ended = other.run("run", "small", "--seed", "2", "--backend", "torch_fp32", "--backend", "fake_quant_w8a8")
@@ -277,7 +281,7 @@ def test_demanded_real_data_is_never_replaced_by_the_sample(tmp_path: Path) -> N
     text = (folder.folder / "suites" / "small.toml").read_text().replace('data = "sample"\n', "")
     (folder.folder / "suites" / "small.toml").write_text(text)
     ended = folder.run("run", "small", "--data", "real", "--json")
-    entries = json.loads(ended.stdout)
-    assert {entry["status"] for entry in entries} == {"skipped"}
-    assert all("real data" in entry["reason"] for entry in entries if "tensorrt" not in entry["label"])
+    records = json.loads(ended.stdout)
+    assert {record["status"] for record in records} == {"skipped"}
+    assert all("real data" in record["reason"] for record in records if "tensorrt" not in record["label"])
     assert not (folder.folder / "results" / "sample").exists()

@@ -1,4 +1,4 @@
-"""The way of tests/run/test_run.py where an NVIDIA GPU is: training and engines find it by themselves."""
+"""The steps of tests/run/test_run.py on a machine with an NVIDIA GPU: training and engines find it by themselves."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def test_training_and_engines_take_the_gpu(tmp_path: Path) -> None:
     checkout = Checkout(tmp_path / "checkout")
     ended = checkout.run("run", "small")
     assert ended.returncode == 0, ended.stderr
-    records = {entry["label"]: entry for entry in checkout.records()}
+    records = {record["label"]: record for record in checkout.records()}
     plain = records["torch_fp32"]
     assert plain["device"] == "cuda"
     assert plain["checkpoint"]["train_device"] == "cuda"

@@ -1,0 +1,100 @@
+"""Which cells are run: finished ones are not, and no cell is run by two processes at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import harness.run.executor
+import harness.run.group
+from harness.errors import QuantboardError
+from harness.plan.spec import Cell
+from harness.records import store
+from harness.run.context import Run, work_folder
+from harness.run.executor import execute, locked_cells
+from tests.records.records import make_record
+
+ROOT = Path(__file__).parents[2]
+HOLD = """
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from harness.run.executor import locked_cells
+with locked_cells([SimpleNamespace(key=sys.argv[2])], Path(sys.argv[1])):
+    print("holds", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_cell_belongs_to_one_process_until_it_ends(tmp_path: Path, cell: Cell) -> None:
+    cache = tmp_path / "cache"
+    hold, environment = [sys.executable, "-c", HOLD, str(cache)], {**os.environ, "PYTHONPATH": str(ROOT)}
+    other = subprocess.Popen([*hold, cell.key], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+    try:
+        assert other.stdout
+        assert other.stdout.readline() == b"holds\n"
+        with (
+            pytest.raises(
+                QuantboardError, match=r"another run on this machine is measuring .* / seed \d+; wait for it"
+            ),
+            locked_cells([replace(cell, key="another"), cell], cache),
+        ):
+            pytest.fail("a cell of another process was locked")
+        free = subprocess.run([*hold, "another"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=environment)
+        assert free.stdout == b"holds\n"
+        other.send_signal(signal.SIGKILL)
+        other.wait()
+        with locked_cells([cell], cache):
+            pass
+    finally:
+        other.kill()
+        other.communicate()
+
+
+@pytest.mark.parametrize(("flags", "finished"), [(["avx2"], True), (None, True), (["avx2", "avx512_vnni"], False)])
+def test_a_record_made_with_other_instructions_does_not_finish_a_cell(
+    cell: Cell, run: Run, monkeypatch: pytest.MonkeyPatch, flags: list[str] | None, finished: bool
+) -> None:
+    """They change how integer products round and how fast they are, though the processor's name may be the same."""
+    old = make_record(key=cell.key, machine={} if flags is None else {"flags": flags})
+    started: list[Cell] = []
+
+    def start_cell(cell: Cell, run: Run, until: Any) -> Any:
+        started.append(cell)
+        return old
+
+    monkeypatch.setattr(harness.run.group, "start_cell", start_cell)
+    monkeypatch.setattr(store, "append", lambda path, record: None)
+    assert list(execute([cell], run, {cell.key: old}, fresh=False, until=None)) == [old]
+    assert started == ([] if finished else [cell])
+
+
+def test_cells_are_locked_before_anything_of_them_is_touched(
+    cell: Cell, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Finished and blocked cells need no lock."""
+
+    def refuse(cells: Iterable[Cell], cache: Path) -> AbstractContextManager[None]:
+        wanted.append([cell.key for cell in cells])
+        raise QuantboardError("another run")
+
+    wanted: list[list[str]] = []
+    monkeypatch.setattr(harness.run.executor, "locked_cells", refuse)
+    work_folder(cell, run).mkdir(parents=True)
+    old = make_record(key=cell.key, machine={"flags": ["avx2"]})
+    todo, blocked = replace(cell, key="todo"), replace(cell, key="blocked", blocked=("no GPU", "get one"))
+    with pytest.raises(QuantboardError, match="another run"):
+        list(execute([cell, todo, blocked], run, {cell.key: old}, fresh=False, until=None))
+    with pytest.raises(QuantboardError, match="another run"):
+        list(execute([cell], run, {cell.key: old}, fresh=True, until=None))
+    assert wanted == [["todo"], [cell.key]]
+    assert work_folder(cell, run).exists()
