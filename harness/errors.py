@@ -95,17 +95,17 @@ def did_you_mean(word: str, known: Iterable[str], intro: str = "known:") -> str:
     return f"; {intro} {', '.join(names[:MOST_NAMES])}{more}" if names else ""
 
 
-Where = tuple[str | int, ...]
-"""Keys and list positions from the top of the file."""
+KeyPath = tuple[str | int, ...]
+"""Keys and list positions that lead from the top of a file to a value."""
 
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
-def key_path(where: Where) -> str:
+def key_path(keys: KeyPath) -> str:
     """A key path as users write it: `models.bert.task."glue/cola".train`, `backends[1].name`."""
     text = ""
-    for part in where:
+    for part in keys:
         if isinstance(part, int):
             text += f"[{part}]"
             continue

@@ -11,8 +11,8 @@ from harness.plan.data import Blocked, TaskData
 from harness.plan.resolve import ResolvedModel, resolve_model
 from harness.plan.sources import HEADS, corpus_identity, depth_of, look_up, ranges_of, sizes_of
 from harness.plan.spec import CORPUS, CheckpointSpec
-from harness.suite.raw import model_named
-from harness.suite.train import no_uniform_map
+from harness.suite.parsed import referenced_model
+from harness.suite.train import depth_mismatch
 from tasks import Shape
 
 
@@ -50,7 +50,7 @@ def _begin(
     task_data: TaskData, way: ResolvedModel, seed: int
 ) -> tuple[str, dict[str, str], CheckpointSpec | None, Blocked]:
     """Where a model's weights come from: source, its identity, the checkpoint it is made from, why it cannot be had."""
-    if parent_name := model_named(way.source):
+    if parent_name := referenced_model(way.source):
         parent, blocked = checkpoint_spec(task_data, parent_name, seed)
         return way.source, {}, parent, blocked
     blocked = None
@@ -68,7 +68,7 @@ def _begin(
 def _student(task_data: TaskData, way: ResolvedModel, model: str, seed: int) -> tuple[CheckpointSpec, Blocked]:
     """Recipe `distill`: a checkpoint a stage, each made from the one before. The general one knows no task and no
     seed but the suite's first, so that all tasks and seeds share it."""
-    name, first_seed = model_named(way.teacher) or "", task_data.suite.seeds[0]
+    name, first_seed = referenced_model(way.teacher) or "", task_data.suite.seeds[0]
     teacher, blocked = checkpoint_spec(task_data, name, seed)
     source, identity, parent, missing = _begin(task_data, way, seed)
     blocked = blocked or missing
@@ -225,12 +225,12 @@ def _no_map(way: ResolvedModel, student: CheckpointSpec, teacher: CheckpointSpec
         first = first.parent
     whole = depth_of(first.parent or replace(first, distill=None))
     if way.layers and whole and whole % way.layers:
-        return no_uniform_map(student.model, way.layers, whole, "its source's")
+        return depth_mismatch(student.model, way.layers, whole, "its source's")
     if not {"general", "intermediate"} & set(way.stages):
         return None
     mine, theirs = way.layers or depth_of(student), depth_of(teacher)
     if mine and theirs and theirs % mine:
-        return no_uniform_map(student.model, mine, theirs)
+        return depth_mismatch(student.model, mine, theirs)
     heads, wanted = (sizes_of(one).get(HEADS) for one in (student, teacher))
     if heads and wanted and heads != wanted:
         return (

@@ -13,9 +13,9 @@ from harness.plan.checkpoint_specs import calibrated, checkpoint_spec
 from harness.plan.data import Blocked, TaskData
 from harness.plan.keys import cell_key
 from harness.plan.spec import CORPUS, Cell, CheckpointSpec
-from harness.suite.checks import misfit
+from harness.suite.backend_checks import why_unsupported
 from harness.suite.measure import Measure, mlperf_settings
-from harness.suite.raw import model_named
+from harness.suite.parsed import referenced_model
 from harness.suite.tables import BackendEntry, Suite
 from tasks import DataIdentity, DataRef
 
@@ -111,7 +111,7 @@ def _cell(
     scheme, label, checkpoint = entry.scheme, suite.labels[index], base
     if scheme and base.brings_ranges:
         scheme, label = base.scheme, entry.label or entry.name
-        if wrong := misfit(backend, base.scheme or ""):
+        if wrong := why_unsupported(backend, base.scheme or ""):
             blocked = blocked or (f"{model}: {wrong}", "train a model with a scheme that it takes")
     elif scheme:
         checkpoint = calibrated(task_data, base, scheme, seed)
@@ -167,8 +167,8 @@ def _ancestor(task_data: TaskData, model: str) -> str | None:
     """The model whose cell on the baseline backend a model is compared with, where that is another."""
     table = task_data.suite.models[model]
     if table.recipe == "qat":
-        return model_named(table.source)
-    teacher = model_named(table.teacher) if table.recipe == "distill" else None
+        return referenced_model(table.source)
+    teacher = referenced_model(table.teacher) if table.recipe == "distill" else None
     return (
         (_ancestor(task_data, teacher) if task_data.suite.models[teacher].recipe == "qat" else teacher)
         if teacher

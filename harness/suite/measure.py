@@ -1,3 +1,5 @@
+"""How speed is measured: the settings of a cell, and those of MLPerf Inference."""
+
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
@@ -8,27 +10,29 @@ Profile = Literal["quick", "mlperf"]
 
 
 MLPERF_ROUNDS = 5
+"""The default of profile `mlperf`; ours, MLPerf has no rounds."""
 
 
 MLPERF_SECONDS = 600.0
-"""min_duration of every scenario in the mlperf.conf that LoadGen holds."""
+"""min_duration of every scenario, by LoadGen's mlperf.conf."""
 
 
 MLPERF_STREAMS = 8
-"""Samples of a query of multi_stream, there."""
+"""Samples per query of scenario multi_stream, by LoadGen's mlperf.conf."""
 
 
 MLPERF_LATENCY_MS = 130.0
-"""Bound of the server scenario's p99 for BERT, there."""
+"""Bound on the 99th percentile of latency in scenario server for BERT, by LoadGen's mlperf.conf."""
 
 
 @dataclass(frozen=True)
 class Measure:
-    """How speed is measured. Durations in seconds; `rounds` are fresh processes, 0 where speed is not measured. loads: `fixed`
-    (every sample padded to max_length) and `real` (the task's own lengths). scenarios: MLPerf Inference's names.
+    """How speed is measured. Durations are in seconds.
 
-    profile `quick`: the durations and counts below. `mlperf`: those of the mlperf.conf that LoadGen holds, for BERT;
-    rounds, loads and batch sizes stay ours. Neither is verified by MLCommons.
+    scenarios: by their names in MLPerf Inference. loads: `fixed` (every sample is padded to max_length) and `real` (the task's
+    own lengths). rounds: fresh processes that repeat the measurement; 0: speed is not measured.
+    profile `quick`: the durations and counts below; `mlperf`: those of LoadGen's mlperf.conf for BERT, while rounds, loads and
+    batch sizes stay ours. MLCommons verifies neither.
     """
 
     scenarios: tuple[str, ...] = ("single_stream", "offline")
@@ -38,15 +42,15 @@ class Measure:
     min_queries: int = 64
     max_warmup: float = 20.0
     threads: int = 0
-    """Threads of every engine; 0 means all physical cores this process may use."""
+    """Of every engine; 0: all physical cores that this process may use."""
     min_accuracy: float = 0.99
     profile: Profile = "quick"
     server_latency_ms: float | None = None
-    """What `server` has to hold with its 99th percentile."""
+    """Bound on the 99th percentile of latency in scenario `server`."""
 
     def sizes(self, scenario: str, batch_sizes: Sequence[int]) -> tuple[int, ...]:
-        """The batch sizes at which a scenario is measured, of those of a cell. multi_stream asks for so many samples a query,
-        eight with MLPerf's settings; offline is measured at each; server may form batches up to the largest."""
+        """The batch sizes at which a scenario is measured, of those of a cell. multi_stream: the samples per query, eight in
+        profile `mlperf`; server: the largest batch that may be formed; offline: all sizes."""
         if scenario == "single_stream":
             return (1,)
         if scenario == "server":
@@ -57,15 +61,15 @@ class Measure:
         return tuple(batch_sizes)
 
     def turns(self, batch_sizes: Sequence[int]) -> tuple[tuple[str, int], ...]:
-        """Under which load and at which batch sizes a cell takes turns with others: what tables show, which is single samples
-        and the largest batch at real lengths (at full length, where that is all that is asked for)."""
+        """(load, batch size) of the interleaved measurements, which tables show: the smallest and the largest batch at real
+        lengths (at full length where the suite asks for that load alone)."""
         sizes = {size for name in self.scenarios for size in self.sizes(name, batch_sizes)}
         load = "real" if "real" in self.loads else self.loads[0]
         return tuple((load, size) for size in sorted({min(sizes), max(sizes)})) if sizes else ()
 
     def in_key(self) -> dict[str, Any]:
-        """What decides how a cell is measured. The badge's bound does not; a setting that came later counts only where it is
-        not at its default, so that it leaves the keys of earlier records alone."""
+        """The settings that are part of a cell's key: all but the badge's bound. Settings that are younger than the first records
+        count only where they are not at their default, so that they leave older keys alone."""
         if not self.rounds:
             return {"rounds": 0, "threads": self.threads, "profile": self.profile}
         content = asdict(self)
@@ -77,13 +81,13 @@ class Measure:
 
 
 def mlperf_settings(settings: Mapping[str, Any], given: Collection[str]) -> dict[str, Any]:
-    """What stands in the place of a default: MLPerf's bound of the server scenario, and profile `mlperf`'s duration. Its counts
-    LoadGen itself takes from its mlperf.conf."""
-    found: dict[str, Any] = {}
+    """Values that replace defaults: MLPerf's latency bound of scenario server, and the duration and rounds of profile `mlperf`.
+    LoadGen itself takes that profile's counts from its mlperf.conf. given: names of the settings that the suite file has."""
+    replaced: dict[str, Any] = {}
     if "server" in settings["scenarios"] and settings["server_latency_ms"] is None:
-        found["server_latency_ms"] = MLPERF_LATENCY_MS
+        replaced["server_latency_ms"] = MLPERF_LATENCY_MS
     if settings["profile"] == "mlperf":
-        found["min_duration"] = MLPERF_SECONDS
+        replaced["min_duration"] = MLPERF_SECONDS
         if "rounds" not in given:
-            found["rounds"] = MLPERF_ROUNDS
-    return found
+            replaced["rounds"] = MLPERF_ROUNDS
+    return replaced

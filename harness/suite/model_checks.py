@@ -1,4 +1,4 @@
-"""What a suite file says of its models, checked for sense: sources, recipes, teachers, circles, settings of training."""
+"""Checks of a suite's models: sources, recipes, teachers, stages, training settings, and circles of models."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pydantic import ValidationError
 
 from backends.fake_quant.schemes import scheme_names
-from harness.errors import Where, did_you_mean
+from harness.errors import KeyPath, did_you_mean
+from harness.suite.parsed import TomlTable, is_integer, is_task, referenced_model, strings, subtables, table
 from harness.suite.problems import Problem, from_pydantic, shown
-from harness.suite.raw import Raw, is_number, is_task, model_named, table, tables, texts
-from harness.suite.train import STAGES, TrainSettings
+from harness.suite.train import STAGES, TrainSettings, fitting_depths
 from tasks import task_facts, task_names
 
 SOURCES = ("hub", "package", "model", "scratch")
@@ -20,295 +20,317 @@ SOURCES = ("hub", "package", "model", "scratch")
 QUESTIONS_ONLY = ("doc_stride", "max_query_length")
 
 
-_HUB = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]*/)?[A-Za-z0-9][A-Za-z0-9._-]*")
+NO_AUGMENT = "changes the model's distill.augment table, but there is none"
+
+
+_MOVES_ANSWERS = "augmentation replaces words, which would shift the positions of answers"
+_TRAINS_NOTHING = "recipe 'load' does not train; delete this table, or set recipe = 'finetune'"
+
+
+_MODEL_ID = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]*/)?[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 _PACKAGE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-_NEEDS = {
-    "finetune": {"train": "learning_rate and epochs"},
-    "qat": {"scheme": "the quantizers that it trains", "train": "learning_rate and epochs"},
+_REQUIRED = {
+    "finetune": {"train": "at least learning_rate and epochs"},
+    "qat": {"scheme": "the name of the scheme to train with", "train": "at least learning_rate and epochs"},
     "distill": {
-        "teacher": "model:NAME, the model that the student is made like",
-        "train": "learning_rate and epochs",
-        "distill": f"a table that names its stages: {', '.join(STAGES)}",
+        "teacher": "'model:NAME', a model of this suite",
+        "train": "at least learning_rate and epochs",
+        "distill": f"a table of stages: {', '.join(STAGES)}",
     },
 }
 
 
-_ONLY = {
+_RECIPE_OF = {
     "teacher": ("distill", "has no teacher"),
     "distill": ("distill", "has no stages"),
-    "calibration": ("qat", "has no ranges to begin with"),
+    "calibration": ("qat", "is not calibrated"),
 }
 
 
-def check_models(data: Raw) -> Iterator[Problem]:
-    """Every problem of sense in the models of a parsed file."""
-    for name, model in tables(data.get("models")):
+def check_models(data: TomlTable) -> Iterator[Problem]:
+    """Every problem of a parsed file's models that its tables alone do not show."""
+    for name, model in subtables(data.get("models")):
         yield from _model(data, name, model)
     yield from _circles(data)
 
 
-def task_of_suite(data: Raw, name: str) -> str | None:
-    """What is wrong with a task's name away from `tasks`."""
+def check_task(data: TomlTable, name: str) -> str | None:
+    """What is wrong with a task's name anywhere but in `tasks`."""
     if not is_task(name):
         return f"unknown task {shown(name)}{did_you_mean(name, task_names())}"
-    tasks = texts(data.get("tasks"))
-    if tasks and name not in tasks and all(map(is_task, tasks)):  # else the mistake may well be there
+    tasks = strings(data.get("tasks"))
+    if tasks and name not in tasks and all(map(is_task, tasks)):  # with an unknown task, that one may be the mistake
         return f"'{name}' is not one of this suite's tasks; add it to tasks, or delete this"
     return None
 
 
-def _model(data: Raw, name: str, model: Raw) -> Iterator[Problem]:
-    here: Where = ("models", name)
+def _model(data: TomlTable, name: str, model: TomlTable) -> Iterator[Problem]:
+    at: KeyPath = ("models", name)
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", name):
-        yield here, "a model's name is made of small letters, digits, '.', '_', '-': it goes into file names"
-    source, recipe = model.get("source"), model.get("recipe")
+        yield (
+            at,
+            "a model name may hold lower-case letters, digits, '.', '_' and '-' only; rename the model",
+        )
+    source, recipe, scheme = (model.get(key) for key in ("source", "recipe", "scheme"))
     if isinstance(source, str) and (wrong := _source(data, source)):
-        yield (*here, "source"), wrong
-    yield from _recipe(data, model, here)
-    scheme = model.get("scheme")
+        yield (*at, "source"), wrong
+    yield from _recipe(data, model, at)
     if isinstance(scheme, str) and recipe not in ("load", "finetune", "distill") and scheme not in scheme_names():
-        yield (*here, "scheme"), f"unknown scheme {shown(scheme)}{did_you_mean(scheme, scheme_names())}"
-    yield from check_architecture(model.get("architecture"), (*here, "architecture"))
+        yield (*at, "scheme"), f"unknown scheme {shown(scheme)}{did_you_mean(scheme, scheme_names())}"
+    yield from check_architecture(model.get("architecture"), (*at, "architecture"))
     if source == "scratch" and "architecture" not in model:
-        yield (*here, "architecture"), "is missing: source 'scratch' needs the sizes of the model"
+        yield (*at, "architecture"), "is missing; source 'scratch' needs the sizes of the model"
     if isinstance(source, str) and source != "scratch" and "architecture" in model:
-        yield (*here, "architecture"), f"only source 'scratch' takes sizes; {shown(source)} brings its own"
-    yield from _stages(data, model, here)
-    yield from check_overrides(data, model, here, trains=recipe != "load", stages=recipe == "distill")
+        yield (
+            (*at, "architecture"),
+            f"only source 'scratch' needs sizes, {shown(source)} has its own; delete this table",
+        )
+    yield from _stages(data, model, at)
+    yield from check_overrides(data, model, at, trains=recipe != "load", distills=recipe == "distill")
 
 
-def _recipe(data: Raw, model: Raw, here: Where) -> Iterator[Problem]:
-    """Keys that a recipe needs, and those that it has no use for."""
+def _recipe(data: TomlTable, model: TomlTable, at: KeyPath) -> Iterator[Problem]:
+    """Keys that the recipe needs, keys that it does not use, and what it is made from."""
     source, recipe = model.get("source"), model.get("recipe")
     if recipe not in ("load", "finetune", "qat", "distill"):
         return
     if recipe == "load":
         if "train" in model:
-            yield (*here, "train"), "recipe 'load' trains nothing; delete it, or set recipe = 'finetune'"
-        if source == "scratch" or model_named(source) is not None:
+            yield (*at, "train"), _TRAINS_NOTHING
+        if source == "scratch" or referenced_model(source) is not None:
             yield (
-                (*here, "recipe"),
-                f"'load' uses weights as they are, which {shown(source)} has none of; use 'finetune'",
+                (*at, "recipe"),
+                f"'load' needs a source with finished weights, which {shown(source)} is not; use 'finetune'",
             )
-    for key, what in _NEEDS.get(recipe, {}).items():
+    for key, needed in _REQUIRED.get(recipe, {}).items():
         if key not in model:
-            if key == "train":
-                yield (*here, key), f"is missing: recipe '{recipe}' needs at least {what}"
-            else:
-                yield (*here, key), f"is missing: recipe '{recipe}' needs {what}"
+            yield (*at, key), f"is missing; recipe '{recipe}' needs {needed}"
     if recipe != "qat" and "scheme" in model:
         yield (
-            (*here, "scheme"),
-            f"recipe '{recipe}' does not train quantizers; a post-training scheme belongs to a [[backends]] entry",
+            (*at, "scheme"),
+            f"recipe '{recipe}' does not train quantizers; delete this key, or move it to a [[backends]] entry",
         )
-    for key, (of, why) in _ONLY.items():
-        if key in model and recipe != of:
-            yield (*here, key), f"recipe '{recipe}' {why}; delete it, or set recipe = '{of}'"
-    models = dict(tables(data.get("models")))
+    for key, (user, why) in _RECIPE_OF.items():
+        if key in model and recipe != user:
+            yield (*at, key), f"recipe '{recipe}' {why}; delete this key, or set recipe = '{user}'"
+    models = dict(subtables(data.get("models")))
     if recipe == "qat" and isinstance(source, str):
-        parent = models.get(model_named(source) or "")
-        if model_named(source) is None:
+        parent = models.get(referenced_model(source) or "")
+        if referenced_model(source) is None:
             yield (
-                (*here, "source"),
+                (*at, "source"),
                 f"'qat' starts from an FP32 model of this suite; write model:NAME, not {shown(source)}",
             )
         elif parent is not None and parent.get("recipe") == "qat":
-            yield (*here, "source"), f"{shown(source)} has quantizers of its own; name the FP32 model it was made from"
+            yield (*at, "source"), f"{shown(source)} has quantizers already; name the FP32 model that it is made from"
     if recipe == "distill" and isinstance(teacher := model.get("teacher"), str):
-        wanted = model_named(teacher)
-        if wanted is None:
-            yield (*here, "teacher"), f"must be model:NAME of this suite, not {shown(teacher)}"
-        elif wanted not in models:
-            yield (*here, "teacher"), f"unknown model {shown(wanted)}{did_you_mean(wanted, models)}"
+        name = referenced_model(teacher)
+        if name is None:
+            yield (*at, "teacher"), f"must be 'model:NAME', a model of this suite, not {shown(teacher)}"
+        elif name not in models:
+            yield (*at, "teacher"), f"unknown model {shown(name)}{did_you_mean(name, models)}"
 
 
-def _stages(data: Raw, model: Raw, here: Where) -> Iterator[Problem]:
-    """Of recipe `distill`: the settings that each stage ends up with."""
-    if model.get("recipe") != "distill" or not isinstance(given := model.get("distill"), dict):
+def _stages(data: TomlTable, model: TomlTable, at_model: KeyPath) -> Iterator[Problem]:
+    """The stages of recipe `distill`, with the settings that result for each."""
+    if model.get("recipe") != "distill" or not isinstance(distill := model.get("distill"), dict):
         return
-    at, base = (*here, "distill"), table(model.get("train"))
-    if not any(isinstance(given.get(stage), dict) for stage in STAGES):
-        yield at, f"names no stage; a table for one or more of {', '.join(STAGES)}, empty where train says all"
-    elif not any(isinstance(given.get(stage), dict) for stage in ("prediction", "labels")):
-        yield at, "no stage trains the head that answers; add prediction, or labels for one without a teacher"
-    if "temperature" in given and not isinstance(given.get("prediction"), dict):
-        yield (*at, "temperature"), "is of stage 'prediction' alone, which is not there; delete it"
-    for stage in STAGES:
-        if isinstance(changes := given.get(stage), dict):
-            yield from check_train(base, changes, (*at, stage))
-    if "layers" in given and model.get("source") == "scratch":
+    at, train = (*at_model, "distill"), table(model.get("train"))
+    stages = {stage: distill[stage] for stage in STAGES if isinstance(distill.get(stage), dict)}
+    if not stages:
+        yield at, f"has no stage; add a table, which may be empty, for one or more of {', '.join(STAGES)}"
+    elif "prediction" not in stages and "labels" not in stages:
+        yield at, "no stage trains the output layer; add stage prediction, or stage labels to train without a teacher"
+    if "temperature" in distill and "prediction" not in stages:
+        yield (*at, "temperature"), "only stage 'prediction' uses it; delete this key, or add that stage"
+    for stage, changes in stages.items():
+        yield from check_train(train, changes, (*at, stage))
+    if "layers" in distill and model.get("source") == "scratch":
         yield (
             (*at, "layers"),
-            "keeps layers of a source that has weights; for 'scratch' give architecture.num_hidden_layers",
+            "selects layers of a source with weights; for source 'scratch' set architecture.num_hidden_layers instead",
         )
-    augment = table(given.get("augment"))
-    if isinstance(words := augment.get("masked_lm"), str):
-        if model_named(words) is not None or words == "scratch":
-            yield (*at, "augment", "masked_lm"), f"must be hub:ID, package:NAME/FOLDER or a folder, not {shown(words)}"
-        elif wrong := _source(data, words):
-            yield (*at, "augment", "masked_lm"), wrong
+    yield from _augment(data, table(distill.get("augment")), "labels" in stages, (*at, "augment"))
+    yield from _layers(data, model, at_model)
+
+
+def _augment(data: TomlTable, augment: TomlTable, has_labels_stage: bool, at: KeyPath) -> Iterator[Problem]:
+    if isinstance(source := augment.get("masked_lm"), str):
+        if referenced_model(source) is not None or source == "scratch":
+            yield (*at, "masked_lm"), f"must be hub:ID, package:NAME/FOLDER or a folder, not {shown(source)}"
+        elif wrong := _source(data, source):
+            yield (*at, "masked_lm"), wrong
     if isinstance(path := augment.get("glove"), str) and (wrong := _below(path)):
-        yield (*at, "augment", "glove"), wrong
+        yield (*at, "glove"), wrong
     if isinstance(changes := augment.get("train"), dict):
-        yield from check_train({}, changes, (*at, "augment", "train"))
-    if augment and isinstance(given.get("labels"), dict):
-        yield (
-            (*at, "augment"),
-            "makes up examples for a teacher to answer, which stage 'labels' has not; delete one of them",
-        )
-    facts = [task_facts(task) for task in texts(data.get("tasks"))]
-    if augment and facts and all(one and one.kind == "question_answering" for one in facts):
-        yield (*at, "augment"), "exchanges words, which would move answers, and all tasks are questions; delete it"
-    yield from _layers(data, model, here)
+        yield from check_train({}, changes, (*at, "train"))
+    if augment and has_labels_stage:
+        yield at, "augmentation needs a teacher to label new examples, and stage 'labels' has none; delete one of them"
+    facts = [task_facts(task) for task in strings(data.get("tasks"))]
+    if augment and facts and all(known and known.kind == "question_answering" for known in facts):
+        yield at, f"{_MOVES_ANSWERS}, and all tasks are question answering; delete this table"
 
 
-def _layers(data: Raw, model: Raw, here: Where) -> Iterator[Problem]:
-    """Where the file says how deep student and teacher are: of what else is deeper the recipe tells it."""
+def _layers(data: TomlTable, model: TomlTable, at: KeyPath) -> Iterator[Problem]:
+    """Student and teacher must have depths that fit, where the file gives both; the plan checks all others."""
     if not {"general", "intermediate"} & set(table(model.get("distill"))):
         return
-    models, sample = dict(tables(data.get("models"))), table(data.get("sample"))
-    teacher = model_named(model.get("teacher")) or ""
-    stand_ins = table(sample.get("models"))
-    depths: list[tuple[Where, object, object]] = [
-        ((*here, "architecture", "num_hidden_layers"), _depth(model), _depth(table(models.get(teacher)))),
+    models, sample = dict(subtables(data.get("models"))), table(data.get("sample"))
+    stand_ins, common = table(sample.get("models")), table(sample.get("model")).get("num_hidden_layers")
+    name, teacher = str(at[-1]), referenced_model(model.get("teacher")) or ""
+    depths: list[tuple[KeyPath, object, object]] = [
+        (at, _depth(model), _depth(table(models.get(teacher)))),
         (
-            ("sample", "models", here[-1], "architecture", "num_hidden_layers"),
-            _depth(table(stand_ins.get(str(here[-1]))), sample),
-            _depth(table(stand_ins.get(teacher)), sample),
+            ("sample", "models", name),
+            _depth(table(stand_ins.get(name)), common),
+            _depth(table(stand_ins.get(teacher)), common),
         ),
     ]
-    for place, mine, theirs in depths:
-        if is_number(mine) and is_number(theirs) and mine > 0 and theirs % mine:
-            yield place, f"{shown(mine)} layers do not divide the teacher's {shown(theirs)}: no uniform map fits"
+    for owner, own, teachers in depths:
+        if is_integer(own) and is_integer(teachers) and own > 0 and teachers > 0 and teachers % own:
+            yield (
+                (*owner, "architecture", "num_hidden_layers"),
+                f"{shown(own)} layers do not divide the teacher's {shown(teachers)} evenly; use {fitting_depths(teachers)}",
+            )
 
 
-def _depth(model: Raw, sample: Raw | None = None) -> object:
-    own = table(model.get("architecture"))
-    return (own or table((sample or {}).get("model"))).get("num_hidden_layers")
+def _depth(model: TomlTable, default: object = None) -> object:
+    architecture = table(model.get("architecture"))
+    return architecture.get("num_hidden_layers") if architecture else default
 
 
-def _source(data: Raw, source: str) -> str | None:
-    kind, colon, rest = source.partition(":")
+def _source(data: TomlTable, source: str) -> str | None:
+    """What is wrong with a source."""
+    kind, colon, name = source.partition(":")
     if kind == "scratch":
-        return "'scratch' takes nothing after it" if colon else None
+        return "write 'scratch' alone, with nothing after it" if colon else None
     if not colon:
         return _below(source)
     if kind == "hub":
-        fits = _HUB.fullmatch(rest) and len(rest) <= 96 and ".." not in rest and "--" not in rest
-        return None if fits else f"not the id of a model on the hub: {shown(rest)}; write hub:OWNER/NAME"
+        valid = _MODEL_ID.fullmatch(name) and len(name) <= 96 and ".." not in name and "--" not in name
+        return None if valid else f"{shown(name)} is not a model id; write hub:OWNER/NAME"
     if kind == "package":
-        package, _, folder = rest.partition("/")
-        clean = all(part and part not in (".", "..") for part in folder.split("/")) and "\\" not in folder
-        if _PACKAGE.fullmatch(package) and clean and folder.isprintable():
+        package, _, folder = name.partition("/")
+        inside = all(part and part not in (".", "..") for part in folder.split("/")) and "\\" not in folder
+        if _PACKAGE.fullmatch(package) and inside and folder.isprintable():
             return None
-        return f"not a folder of a package: {shown(rest)}; write package:NAME/FOLDER, without '..'"
+        return f"{shown(name)} is not a folder of a package; write package:NAME/FOLDER, without '..'"
     if kind == "model":
-        models = [name for name, _ in tables(data.get("models"))]
-        return None if rest in models else f"unknown model {shown(rest)}{did_you_mean(rest, models)}"
+        models = dict(subtables(data.get("models")))
+        return None if name in models else f"unknown model {shown(name)}{did_you_mean(name, models)}"
     return f"unknown kind of source '{kind[:40]}:'{did_you_mean(kind, SOURCES)}"
 
 
 def _below(path: str) -> str | None:
+    """What is wrong with the path of a file or folder, which must lie below the suite file's folder."""
     if path.startswith(("/", "~")) or "\\" in path or ".." in path.split("/") or not path.isprintable():
-        return f"a folder must lie below the suite file's own, without '..': {shown(path)}"
+        return f"{shown(path)} is not below the suite file's folder; write a relative path without '..'"
     return None
 
 
-def check_architecture(value: object, here: Where) -> Iterator[Problem]:
+def check_architecture(value: object, at: KeyPath) -> Iterator[Problem]:
     sizes = table(value)
     hidden, heads = sizes.get("hidden_size"), sizes.get("num_attention_heads")
-    if is_number(hidden) and is_number(heads) and heads > 0 and hidden % heads:
-        yield (*here, "hidden_size"), f"{shown(hidden)} is not a multiple of num_attention_heads, {shown(heads)}"
+    if is_integer(hidden) and is_integer(heads) and heads > 0 and hidden % heads:
+        yield (
+            (*at, "hidden_size"),
+            f"{shown(hidden)} is not a multiple of num_attention_heads ({shown(heads)}); change one of them",
+        )
 
 
-def check_overrides(data: Raw, model: Raw, here: Where, *, trains: bool, stages: bool = False) -> Iterator[Problem]:
-    """Of a model or of the stand-in, by task."""
-    for name, override in tables(model.get("task")):
-        at = (*here, "task", name)
-        if wrong := task_of_suite(data, name):
+def check_overrides(
+    data: TomlTable, owner: TomlTable, at_owner: KeyPath, *, trains: bool, distills: bool = False
+) -> Iterator[Problem]:
+    """The `task` tables of a model or of the sample; trains, distills: whether its recipe does."""
+    distill = table(owner.get("distill"))
+    for name, override in subtables(owner.get("task")):
+        at = (*at_owner, "task", name)
+        if wrong := check_task(data, name):
             yield at, wrong
         facts = task_facts(name)
-        if facts and facts.kind != "question_answering":
-            for key in QUESTIONS_ONLY:
-                if key in table(override.get("shape")):
-                    yield (*at, "shape", key), f"only question answering has it; '{name}' does not: delete it"
+        questions = facts is None or facts.kind == "question_answering"
+        for key in QUESTIONS_ONLY:
+            if key in table(override.get("shape")) and not questions:
+                yield (
+                    (*at, "shape", key),
+                    f"only question answering uses it, and '{name}' is another kind of task; delete this key",
+                )
         if isinstance(train := override.get("train"), dict):
             if not trains:
-                yield (*at, "train"), "recipe 'load' trains nothing; delete it, or set recipe = 'finetune'"
-            yield from check_train(table(model.get("train")), train, (*at, "train"))
-        given = table(model.get("distill"))
-        if override.get("augment") and not (stages and given.get("augment")):
-            yield (*at, "augment"), "the model makes up no examples: it has no distill.augment; delete this"
-        elif override.get("augment") and facts and facts.kind == "question_answering":
-            yield (*at, "augment"), "exchanges words, which would move answers; delete it"
-        if isinstance(changes := override.get("distill"), dict):
-            for stage, own in tables(changes):
-                place = (*at, "distill", stage)
-                if not stages:
-                    yield (*at, "distill"), "only recipe 'distill' has stages; delete it"
-                    break
-                if stage in STAGES and stage not in given:
-                    yield place, "the model does not run this stage; name it in its distill table, or delete this"
-                elif stage in STAGES:
-                    yield from check_train({**table(model.get("train")), **table(given[stage])}, own, place)
+                yield (*at, "train"), _TRAINS_NOTHING
+            yield from check_train(table(owner.get("train")), train, (*at, "train"))
+        if override.get("augment") and not (distills and distill.get("augment")):
+            yield (*at, "augment"), f"{NO_AUGMENT}; delete this table"
+        elif override.get("augment") and facts and questions:
+            yield (*at, "augment"), f"{_MOVES_ANSWERS}; delete this table"
+        if not distills and isinstance(override.get("distill"), dict) and override["distill"]:
+            yield (*at, "distill"), "only recipe 'distill' has stages; delete this table"
+            continue
+        for stage, changes in subtables(override.get("distill")):
+            at_stage = (*at, "distill", stage)
+            if stage in STAGES and stage not in distill:
+                yield at_stage, "the model has no such stage; add it to the model's distill table, or delete this table"
+            elif stage in STAGES:
+                yield from check_train({**table(owner.get("train")), **table(distill[stage])}, changes, at_stage)
 
 
-def check_train(base: Raw, override: Raw, at: Where) -> Iterator[Problem]:
-    """What an override makes of the settings; what is wrong without it was told where it stands."""
+def check_train(base: TomlTable, override: TomlTable, at: KeyPath) -> Iterator[Problem]:
+    """Problems of the settings that result from an override, but for those that `base` has without it."""
     try:
         TrainSettings.model_validate({**base, **override})
     except ValidationError as error:
         known: set[Problem] = set()
         try:
             TrainSettings.model_validate(base)
-        except ValidationError as before:
-            known = set(from_pydantic(before, TrainSettings, at))
+        except ValidationError as base_error:
+            known = set(from_pydantic(base_error, TrainSettings, at))
         for problem in from_pydantic(error, TrainSettings, at):
-            told = len(problem[0]) > len(at) and problem[0][len(at)] not in override
-            if problem not in known and not told:
+            of_base = len(problem[0]) > len(at) and problem[0][len(at)] not in override
+            if problem not in known and not of_base:
                 yield problem
 
 
-def _circles(data: Raw) -> Iterator[Problem]:
-    """Models that are made from each other, a line for each circle."""
-    models = dict(tables(data.get("models")))
+def _circles(data: TomlTable) -> Iterator[Problem]:
+    """Models that are made from each other, one problem for each circle."""
+    models = dict(subtables(data.get("models")))
     made_from: dict[str, list[tuple[str, str]]] = {
         name: [
             (key, target)
             for key in ("source", "teacher")
-            if (target := model_named(model.get(key))) is not None and target in models
+            if (target := referenced_model(model.get(key))) is not None and target in models
         ]
         for name, model in models.items()
     }
     done: set[str] = set()
     for start in models:
-        way: list[str] = []
+        path: list[str] = []
         pending: list[tuple[str, Iterator[tuple[str, str]]]] = []
         if start not in done:
-            way.append(start)
+            path.append(start)
             pending.append((start, iter(made_from[start])))
-        while pending:  # no recursion: a file may hold a chain of thousands
-            name, edges = pending[-1]
-            for _, target in edges:
-                if target in way:
-                    circle = way[way.index(target) :]
-                    words = " -> ".join([*(f"'{one[:40]}'" for one in circle[:8]), f"'{target[:40]}'"])
-                    yield ("models", circle[0], _edge(made_from, circle)), f"models go in a circle: {words}"
+        while pending:  # a loop, since a file may hold a chain of thousands of models, too long for recursion
+            name, references = pending[-1]
+            for _, target in references:
+                if target in path:
+                    circle = path[path.index(target) :]
+                    names = " -> ".join([*(f"'{model[:40]}'" for model in circle[:8]), f"'{target[:40]}'"])
+                    key = _key_of_reference(made_from, circle)
+                    yield ("models", circle[0], key), f"models form a circle: {names}; name another model here"
                 elif target not in done:
-                    way.append(target)
+                    path.append(target)
                     pending.append((target, iter(made_from[target])))
                     break
             else:
                 pending.pop()
-                way.pop()
+                path.pop()
                 done.add(name)
 
 
-def _edge(made_from: dict[str, list[tuple[str, str]]], circle: list[str]) -> str:
-    """The key by which a circle's first model is made from its second."""
-    following = circle[1] if len(circle) > 1 else circle[0]
-    return next(key for key, target in made_from[circle[0]] if target == following)
+def _key_of_reference(made_from: dict[str, list[tuple[str, str]]], circle: list[str]) -> str:
+    """The key by which a circle's first model names its second."""
+    second = circle[1] if len(circle) > 1 else circle[0]
+    return next(key for key, target in made_from[circle[0]] if target == second)

@@ -1,44 +1,44 @@
+"""The JSON schema of a suite file, for editors: `python -m harness.suite.schema` writes `suites/schema.json`."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
 from harness.machine import paths
-from harness.suite.tables import (
-    Suite,
-)
+from harness.suite.tables import Suite
 from harness.suite.train import STAGES
 
 
 def schema() -> dict[str, Any]:
-    """JSON Schema of a suite file, for editors. Names complete but do not bind: installed packages may add some."""
+    """The JSON schema. Editors complete names of tasks, backends and schemes but accept others, which packages may add."""
     from backends import backend_names
     from backends.fake_quant.schemes import scheme_names
     from tasks import task_names
 
-    found = Suite.model_json_schema()
-    forms = found["$defs"]
-    forms["BackendEntry"]["additionalProperties"] = True
-    settings = {"properties": forms["TrainSettings"]["properties"], "additionalProperties": False}
-    for form in ("TaskOverride", "StandIn"):
-        forms[form]["properties"]["train"] |= settings
+    suite = Suite.model_json_schema()
+    tables = suite["$defs"]
+    tables["BackendEntry"]["additionalProperties"] = True
+    settings = {"properties": tables["TrainSettings"]["properties"], "additionalProperties": False}
+    for name in ("TaskOverride", "StandIn"):
+        tables[name]["properties"]["train"] |= settings
     for stage in STAGES:
-        forms["Distill"]["properties"][stage]["anyOf"][0] |= settings
+        tables["Distill"]["properties"][stage]["anyOf"][0] |= settings
     tasks, backends, schemes = ({"enum": names} for names in (task_names(), backend_names(), scheme_names()))
-    entry = forms["BackendEntry"]["properties"]
+    entry = tables["BackendEntry"]["properties"]
     entry["name"] = _or_any(entry["name"], backends)
     entry["scheme"] = _or_any(entry["scheme"], schemes)
-    forms["Model"]["properties"]["scheme"] = _or_any(forms["Model"]["properties"]["scheme"], schemes)
-    forms["Reference"]["properties"]["task"] = _or_any(forms["Reference"]["properties"]["task"], tasks)
-    top = found["properties"]
+    tables["Model"]["properties"]["scheme"] = _or_any(tables["Model"]["properties"]["scheme"], schemes)
+    tables["Reference"]["properties"]["task"] = _or_any(tables["Reference"]["properties"]["task"], tasks)
+    top = suite["properties"]
     top["baseline"] = _or_any(top["baseline"], backends)
     top["tasks"]["items"] = _or_any(top["tasks"]["items"], tasks)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **suite}
 
 
-def _or_any(form: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {key: form[key] for key in ("title", "description") if key in form}
-    return {**kept, "anyOf": [dict(names), {"type": "string"}]}
+def _or_any(field: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
+    texts = {key: field[key] for key in ("title", "description") if key in field}
+    return {**texts, "anyOf": [dict(names), {"type": "string"}]}
 
 
 def main() -> None:

@@ -74,7 +74,7 @@ def test_any_uniform_map(student: int, teacher: int, layers: tuple[int, ...]) ->
     assert layer_map("s", student, teacher) == layers
 
 
-def test_no_uniform_map_is_one_line() -> None:
+def test_a_depth_mismatch_is_one_line() -> None:
     with pytest.raises(CheckpointError) as caught:
         layer_map("tiny", 5, 12)
     assert str(caught.value) == (

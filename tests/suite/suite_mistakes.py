@@ -1,4 +1,4 @@
-"""A good suite file, and mistakes in it: what is replaced, by what, and the line that tells of it."""
+"""A good suite file, and mistakes in it: what is replaced, by what, and the line that reports it."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ epochs = 3
 TRAIN = "train = { learning_rate = 1e-4, epochs = 1 }"
 CASES = {
     "unknown task": ('"glue/cola"]', '"glue/colla"]', "tasks[1]: unknown task 'glue/colla'; did you mean 'glue/cola'?"),
-    "task twice": ('"glue/cola"]', '"glue/cola", "squad_v1"]', "tasks[2]: 'squad_v1' is there twice; delete one"),
+    "task twice": ('"glue/cola"]', '"glue/cola", "squad_v1"]', "tasks[2]: 'squad_v1' is listed twice; delete one"),
     "no task": ('["squad_v1", "glue/cola"]', "[]", "tasks: must not be empty"),
     "baseline elsewhere": (
         'baseline = "torch_fp32"',
@@ -80,22 +80,21 @@ CASES = {
     "baseline of two rows": (
         'baseline = "torch_fp32"',
         'baseline = "onnxruntime_int8"',
-        "baseline: 2 entries of [[backends]] are 'onnxruntime_int8'; name one by its label: torch_fp32, "
-        "onnxruntime_int8 (engine_int8), onnxruntime_int8 (engine_int8_asymmetric), TensorRT INT8",
+        "baseline: 2 entries of [[backends]] are named 'onnxruntime_int8'; use the label of one: torch_fp32, onnxruntime_int8 (engine_int8), onnxruntime_int8 (engine_int8_asymmetric), TensorRT INT8",
     ),
     "negative seed": ("[1, 2]", "[-1, 2]", "seeds[0]: must be at least 0, not -1"),
     "true is no seed": ("[1, 2]", "[true, 2]", "seeds[0]: must be a whole number, not true"),
     "a half seed": ("[1, 2]", "[1.5, 2]", "seeds[0]: must be a whole number, not 1.5"),
-    "seed twice": ("[1, 2]", "[2, 2]", "seeds[1]: 2 is there twice; delete one"),
+    "seed twice": ("[1, 2]", "[2, 2]", "seeds[1]: 2 is listed twice; delete one"),
     "model's name": (
         "[models.base]",
         '[models."../base"]',
-        "models.\"../base\": a model's name is made of small letters, digits, '.', '_', '-': it goes into file names",
+        "models.\"../base\": a model name may hold lower-case letters, digits, '.', '_' and '-' only; rename the model",
     ),
     "hub id": (
         "hub:owner/name",
         "hub:owner/name?trust_remote_code=true",
-        "models.base.source: not the id of a model on the hub: 'owner/name?trust_remote_code=true'; write hub:OWNER/NAME",
+        "models.base.source: 'owner/name?trust_remote_code=true' is not a model id; write hub:OWNER/NAME",
     ),
     "trusted code": (
         'recipe = "load"',
@@ -105,22 +104,22 @@ CASES = {
     "package that climbs": (
         "hub:owner/name",
         "package:json/../email",
-        "models.base.source: not a folder of a package: 'json/../email'; write package:NAME/FOLDER, without '..'",
+        "models.base.source: 'json/../email' is not a folder of a package; write package:NAME/FOLDER, without '..'",
     ),
     "package's absolute folder": (
         "hub:owner/name",
         "package:json//etc",
-        "models.base.source: not a folder of a package: 'json//etc'; write package:NAME/FOLDER, without '..'",
+        "models.base.source: 'json//etc' is not a folder of a package; write package:NAME/FOLDER, without '..'",
     ),
     "folder that climbs": (
         "hub:owner/name",
         "../models/x",
-        "models.base.source: a folder must lie below the suite file's own, without '..': '../models/x'",
+        "models.base.source: '../models/x' is not below the suite file's folder; write a relative path without '..'",
     ),
     "absolute folder": (
         "hub:owner/name",
         "/etc",
-        "models.base.source: a folder must lie below the suite file's own, without '..': '/etc'",
+        "models.base.source: '/etc' is not below the suite file's folder; write a relative path without '..'",
     ),
     "kind of source": (
         "hub:owner/name",
@@ -133,16 +132,20 @@ CASES = {
         "model:large",
         "models.again.source: unknown model 'large'; known: base, tiny, again",
     ),
-    "model of itself": ("model:tiny", "model:again", "models.again.source: models go in a circle: 'again' -> 'again'"),
+    "model of itself": (
+        "model:tiny",
+        "model:again",
+        "models.again.source: models form a circle: 'again' -> 'again'; name another model here",
+    ),
     "load trains": (
         'recipe = "load"',
         f'recipe = "load"\n{TRAIN}',
-        "models.base.train: recipe 'load' trains nothing; delete it, or set recipe = 'finetune'",
+        "models.base.train: recipe 'load' does not train; delete this table, or set recipe = 'finetune'",
     ),
     "finetune of nothing": (
         TRAIN,
         "",
-        "models.again.train: is missing: recipe 'finetune' needs at least learning_rate and epochs",
+        "models.again.train: is missing; recipe 'finetune' needs at least learning_rate and epochs",
     ),
     "recipe": (
         'recipe = "load"',
@@ -152,22 +155,22 @@ CASES = {
     "scheme of a loaded model": (
         'recipe = "load"',
         'recipe = "load"\nscheme = "engine_int8"',
-        "models.base.scheme: recipe 'load' does not train quantizers; a post-training scheme belongs to a [[backends]] entry",
+        "models.base.scheme: recipe 'load' does not train quantizers; delete this key, or move it to a [[backends]] entry",
     ),
     "random weights as they are": (
         'source = "hub:owner/name"',
         'source = "model:tiny"',
-        "models.base.recipe: 'load' uses weights as they are, which 'model:tiny' has none of; use 'finetune'",
+        "models.base.recipe: 'load' needs a source with finished weights, which 'model:tiny' is not; use 'finetune'",
     ),
     "sizes of a hub model": (
         'recipe = "load"',
         'recipe = "load"\narchitecture = { num_hidden_layers = 1, hidden_size = 8, num_attention_heads = 1, intermediate_size = 8 }',
-        "models.base.architecture: only source 'scratch' takes sizes; 'hub:owner/name' brings its own",
+        "models.base.architecture: only source 'scratch' needs sizes, 'hub:owner/name' has its own; delete this table",
     ),
     "heads": (
         "hidden_size = 128",
         "hidden_size = 127",
-        "models.tiny.architecture.hidden_size: 127 is not a multiple of num_attention_heads, 2",
+        "models.tiny.architecture.hidden_size: 127 is not a multiple of num_attention_heads (2); change one of them",
     ),
     "learning rate": (
         "learning_rate = 1e-3",
@@ -197,7 +200,7 @@ CASES = {
     "stride of a sentence": (
         "shape = { max_length = 64 }",
         "shape = { max_length = 64, doc_stride = 8 }",
-        "models.tiny.task.\"glue/cola\".shape.doc_stride: only question answering has it; 'glue/cola' does not: delete it",
+        "models.tiny.task.\"glue/cola\".shape.doc_stride: only question answering uses it, and 'glue/cola' is another kind of task; delete this key",
     ),
     "task of another suite": (
         '[models.tiny.task."glue/cola"]',
@@ -207,17 +210,17 @@ CASES = {
     "stride as long as the window": (
         "doc_stride = 128",
         "doc_stride = 384",
-        "shape.doc_stride: 384 must be below max_length, 384: windows must overlap",
+        "shape.doc_stride: 384 must be below max_length (384), so that windows overlap; lower it",
     ),
     "default stride": (
         "max_length = 384\ndoc_stride = 128",
         "max_length = 100",
-        "shape.doc_stride: 128 (the default) must be below max_length, 100: windows must overlap",
+        "shape.doc_stride: 128 (the default) must be below max_length (100), so that windows overlap; lower it",
     ),
     "question fills the window": (
         "doc_stride = 128",
         "doc_stride = 128\nmax_query_length = 381",
-        "shape.max_query_length: 381 and 3 special tokens leave no room for context in max_length, 384",
+        "shape.max_query_length: 381 and 3 special tokens leave no room for context in max_length (384); lower it",
     ),
     "negative batch": ("[1, 32]", "[1, -32]", "shape.batch_sizes[1]: must be at least 1, not -32"),
     "padding": (
@@ -228,7 +231,7 @@ CASES = {
     "no shape": (
         "max_length = 384\n",
         "",
-        "shape.max_length: is missing (tokens of a sequence, special tokens included)",
+        "shape.max_length: is missing; add it (tokens of a sequence, special tokens included)",
     ),
     "unknown backend": (
         'name = "tensorrt_int8"',
@@ -238,12 +241,12 @@ CASES = {
     "backend without a scheme": (
         'name = "tensorrt_int8"\nscheme = "engine_int8"',
         'name = "tensorrt_int8"',
-        "backends[3].scheme: is missing: 'tensorrt_int8' quantizes with a scheme; known: engine_int8, q8bert",
+        "backends[3].scheme: is missing; 'tensorrt_int8' needs one of engine_int8, q8bert",
     ),
     "scheme without quantization": (
         'name = "torch_fp32"',
         'name = "torch_fp32"\nscheme = "engine_int8"',
-        "backends[0].scheme: 'torch_fp32' does not quantize; delete it",
+        "backends[0].scheme: 'torch_fp32' does not quantize; delete this key",
     ),
     "unknown scheme": (
         'scheme = "engine_int8"\nlabel',
@@ -258,18 +261,17 @@ CASES = {
     "scheme of no engine": (
         'scheme = "engine_int8"\nlabel',
         'scheme = "vitis_pof2"\nlabel',
-        "backends[3].scheme: no engine computes 'vitis_pof2' (it rounds ties up, where engines round them to even), and"
-        " 'tensorrt_int8' takes what engines do: engine_int8, q8bert",
+        "backends[3].scheme: 'tensorrt_int8' cannot run 'vitis_pof2', which can only be simulated (it rounds ties up, where engines round them to even); use one of engine_int8, q8bert",
     ),
     "same row": (
         'scheme = "engine_int8_asymmetric"',
         'scheme = "engine_int8"',
-        "backends[2]: 'onnxruntime_int8' with the same scheme and options is there twice; delete one",
+        "backends[2]: 'onnxruntime_int8' with the same scheme and options is listed twice; delete one",
     ),
     "same label": (
         'label = "TensorRT INT8"',
         'label = "torch_fp32"',
-        "backends[3].label: two entries are called 'torch_fp32'; give this one a label of its own",
+        "backends[3].label: another entry already has the label 'torch_fp32'; set a different one here",
     ),
     "scenario": (
         "rounds = 5",
@@ -279,17 +281,17 @@ CASES = {
     "MLPerf's durations": (
         "rounds = 5",
         'profile = "mlperf"\nmin_duration = 3.0',
-        "measure.min_duration: profile 'mlperf' takes MLPerf's own; delete it, or set profile = 'quick'",
+        "measure.min_duration: profile 'mlperf' uses MLPerf's own value; delete this key, or set profile = 'quick'",
     ),
     "MLPerf on the sample": (
         "[sample]",
         '[sample.measure]\nprofile = "mlperf"\n[sample]',
-        "sample.measure.profile: the sample is always measured with 'quick'; delete it",
+        "sample.measure.profile: the sample is always measured with 'quick'; delete this key",
     ),
     "a bound for nobody": (
         "rounds = 5",
         "server_latency_ms = 10.0",
-        "measure.server_latency_ms: only 'server' has a bound; add it to scenarios, or delete this",
+        "measure.server_latency_ms: only scenario 'server' has a latency bound; add it to scenarios, or delete this key",
     ),
     "rounds": ("rounds = 5", "rounds = 0", "measure.rounds: must be at least 1, not 0"),
     "infinite": ("f1 = 88.2", "f1 = inf", "references[0].metrics.f1: must be a finite number, not inf"),
@@ -297,7 +299,7 @@ CASES = {
     "sample's stride": (
         "doc_stride = 64",
         "doc_stride = 128",
-        "sample.doc_stride: 128 must be below max_length, 128: windows must overlap",
+        "sample.doc_stride: 128 must be below max_length (128), so that windows overlap; lower it",
     ),
     "table for a list": ("[1, 32]", "{}", "shape.batch_sizes: must be a list, not a table"),
     "date": ("max_length = 384", "max_length = 2020-01-01", "shape.max_length: must be a whole number, not 2020-01-01"),

@@ -32,21 +32,21 @@ values = st.recursive(
 )
 
 
-def places(value: Any, here: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Where something in the file could be changed."""
+def places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The key paths of all values in the file."""
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [here, *(place for key, entry in inner for place in places(entry, (*here, key)))]
+    return [at, *(place for key, content in inner for place in places(content, (*at, key)))]
 
 
-def at(value: Any, place: tuple[Any, ...]) -> Any:
+def value_at(value: Any, place: tuple[Any, ...]) -> Any:
     for part in place:
         value = value[part]
     return value
 
 
 def changed(content: Any, place: tuple[Any, ...], draw: st.DataObject) -> None:
-    """One change: a value replaced, taken away, or put beside."""
-    content = at(content, place[:-1])
+    """Replace, delete or add one value."""
+    content = value_at(content, place[:-1])
     what = draw.draw(st.sampled_from(["replace", "delete", "add"]))
     if what == "replace" or not isinstance(content, dict):
         content[place[-1]] = draw.draw(values)
@@ -57,7 +57,7 @@ def changed(content: Any, place: tuple[Any, ...], draw: st.DataObject) -> None:
 
 
 def toml(value: Any) -> str:
-    """TOML text of a value; tables inline, which says the same."""
+    """A value as TOML, with inline tables."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
@@ -85,12 +85,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("suites")
 
 
-many = settings(
+many_examples = settings(
     max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
 )
 
 
-@many
+@many_examples
 @given(draw=st.data())
 def test_any_change_ends_in_a_suite_or_in_lines(folder: Path, draw: st.DataObject) -> None:
     content = copy.deepcopy(CONTENT)
@@ -98,32 +98,34 @@ def test_any_change_ends_in_a_suite_or_in_lines(folder: Path, draw: st.DataObjec
         changed(content, draw.draw(st.sampled_from([place for place in places(content) if place])), draw)
     text = "".join(f"{toml(key)} = {toml(value)}\n" for key, value in content.items())
     assert tomllib.loads(text).keys() == content.keys()
-    found = outcome(text.encode(), folder)
-    if isinstance(found, tuple):
-        assert found
-        assert all(line.isprintable() and "one.toml: " in line for line in found)
-        assert len(set(found)) == len(found)
+    result = outcome(text.encode(), folder)
+    if isinstance(result, tuple):
+        assert result
+        assert all(line.isprintable() and "one.toml: " in line for line in result)
+        assert len(set(result)) == len(result)
 
 
-@many
+@many_examples
 @given(draw=st.data())
 def test_any_damage_to_the_text_ends_in_a_suite_or_in_lines(folder: Path, draw: st.DataObject) -> None:
     text = GOOD.encode()
     at = draw.draw(st.integers(0, len(text)))
     rest = draw.draw(st.integers(at, min(len(text), at + 40)))
-    found = outcome(text[:at] + draw.draw(st.binary(max_size=20)) + text[rest:], folder)
-    assert found if isinstance(found, tuple) else found.tasks
+    result = outcome(text[:at] + draw.draw(st.binary(max_size=20)) + text[rest:], folder)
+    assert result if isinstance(result, tuple) else result.tasks
 
 
 NAMED_FREELY = [("models",), ("references", 0, "metrics"), ("models", "tiny", "task")]
-TABLES = [place for place in places(CONTENT) if isinstance(at(CONTENT, place), dict) and place not in NAMED_FREELY]
+TABLES = [
+    place for place in places(CONTENT) if isinstance(value_at(CONTENT, place), dict) and place not in NAMED_FREELY
+]
 
 
-@many
+@many_examples
 @given(place=st.sampled_from(TABLES), key=st.from_regex(re.compile(r"zz_[a-z]{1,8}", re.ASCII), fullmatch=True))
-def test_an_unknown_key_is_told_where_it_stands(folder: Path, place: tuple[Any, ...], key: str) -> None:
+def test_an_unknown_key_is_reported_where_it_is(folder: Path, place: tuple[Any, ...], key: str) -> None:
     content = copy.deepcopy(CONTENT)
-    at(content, place)[key] = 1
-    found = outcome("".join(f"{toml(name)} = {toml(value)}\n" for name, value in content.items()).encode(), folder)
-    assert isinstance(found, tuple)
-    assert any(f": {key_path((*place, key))}: unknown key" in line for line in found)
+    value_at(content, place)[key] = 1
+    result = outcome("".join(f"{toml(name)} = {toml(value)}\n" for name, value in content.items()).encode(), folder)
+    assert isinstance(result, tuple)
+    assert any(f": {key_path((*place, key))}: unknown key" in line for line in result)

@@ -18,7 +18,7 @@ from torch.nn.functional import log_softmax, mse_loss
 from harness.checkpoints.training.cpu import attention_scores, drop, register_attention
 from harness.checkpoints.training.loop import Loss
 from harness.errors import CheckpointError
-from harness.suite.train import no_uniform_map
+from harness.suite.train import depth_mismatch
 from tasks import Task
 
 ATTENTION = "quantboard_scores"
@@ -36,7 +36,7 @@ def layer_map(model: str, student: int, teacher: int, whose: str = "the teacher'
     """g(1) ... g(M) for a student of `student` layers and a teacher of `teacher`; layers count from 1. model, whose: for the
     message. Raises CheckpointError where `student` does not divide `teacher`."""
     if teacher % student:
-        reason, remedy = no_uniform_map(model, student, teacher, whose)
+        reason, remedy = depth_mismatch(model, student, teacher, whose)
         raise CheckpointError(f"{reason}; {remedy}")
     return tuple(m * (teacher // student) for m in range(1, student + 1))
 

@@ -1,0 +1,44 @@
+"""Reading a parsed suite file that may be malformed: a value of the wrong type counts as absent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeGuard
+
+from tasks import task_facts, task_names
+
+TomlTable = Mapping[str, Any]
+
+
+def table(value: object) -> TomlTable:
+    return value if isinstance(value, dict) else {}
+
+
+def subtables(value: object) -> list[tuple[str, TomlTable]]:
+    """The values of a table that are tables, with their keys."""
+    return [(key, content) for key, content in table(value).items() if isinstance(content, dict)]
+
+
+def table_array(value: object) -> list[tuple[int, TomlTable]]:
+    """The tables of an array, with their positions."""
+    values = value if isinstance(value, list) else []
+    return [(index, content) for index, content in enumerate(values) if isinstance(content, dict)]
+
+
+def strings(value: object) -> list[str]:
+    return [text for text in value if isinstance(text, str)] if isinstance(value, list) else []
+
+
+def is_integer(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_task(name: str) -> bool:
+    return (
+        task_facts(name) is not None or name in task_names()
+    )  # the second reads the metadata of all installed packages
+
+
+def referenced_model(value: object) -> str | None:
+    """NAME of `model:NAME`; None for anything else."""
+    return value.removeprefix("model:") if isinstance(value, str) and value.startswith("model:") else None
