@@ -13,7 +13,7 @@ from harness.checkpoints.training.devices import prepare_training
 from harness.checkpoints.training.states import state_folder
 from harness.errors import CheckpointError
 from harness.plan.spec import CheckpointSpec, folder_of
-from harness.suite.train import TrainSettings
+from harness.suite.train import TrainSettings, head_mismatch
 from tasks import Features, Task
 from tasks.tokens import load_tokenizer
 
@@ -171,10 +171,8 @@ class _Stage:
         student_config, heads = encoder.config, teacher_config.num_attention_heads
         layers = layer_map(self.spec.model, student_config.num_hidden_layers, teacher_config.num_hidden_layers)
         if student_config.num_attention_heads != heads:
-            raise CheckpointError(
-                f"{self.spec.model}: it has {student_config.num_attention_heads} attention heads and its teacher {heads},"
-                f" whose scores are compared one by one; give it {heads}"
-            )
+            reason, remedy = head_mismatch(self.spec.model, student_config.num_attention_heads, heads)
+            raise CheckpointError(f"{reason}; {remedy}")
         attention = _scores_attention()
         teacher = build_model(
             BertModel, self.teacher, teacher_config, 0, self.device, attention=attention, add_pooling_layer=False

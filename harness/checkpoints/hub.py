@@ -7,14 +7,11 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 
 from harness.errors import CheckpointError, SourceUnavailable
 from harness.plan.data import hub_sources
-from harness.plan.sources import (
-    KEPT,
-)
+from harness.plan.sources import LAST_FETCHED, not_installed, package_folder
 from harness.suite.tables import Suite
 
 TOKENIZERS = ("tokenizer.json", "vocab.txt")
@@ -55,12 +52,10 @@ def find_source(source: str, revision: str | None = None) -> Path:
 def _from_package(name: str) -> Path:
     """A folder inside an installed package, which is not imported."""
     package, _, folder = name.partition("/")
-    found = find_spec(package)
-    if found is None or not found.submodule_search_locations:
-        raise SourceUnavailable(
-            f"package:{name}: package {package} is not installed", f"python -m pip install {package.replace('_', '-')}"
-        )
-    root = Path(next(iter(found.submodule_search_locations))).resolve()
+    installed = package_folder(package)
+    if installed is None:
+        raise SourceUnavailable(*not_installed(f"package:{name}", package))
+    root = installed.resolve()
     path = (root / folder).resolve()
     if not path.is_relative_to(root):
         raise CheckpointError(f"package:{name}: '{folder}' leaves the package")
@@ -72,7 +67,7 @@ def _from_hub(name: str, revision: str | None) -> Path:
     with contextlib.suppress(OSError):  # without it a plan without a network asks for the hub
         refs = path.parent.parent / "refs"
         refs.mkdir(exist_ok=True)
-        (refs / KEPT).write_text(path.name)
+        (refs / LAST_FETCHED).write_text(path.name)
     return path
 
 

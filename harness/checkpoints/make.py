@@ -21,7 +21,7 @@ from harness.checkpoints.recipes import run_recipe, task_of
 from harness.checkpoints.training import states
 from harness.errors import CheckpointError, QuantboardError, SourceUnavailable, cache_fault
 from harness.machine.processes import INTERRUPTED, USER_FAULT
-from harness.plan.sources import corpus_identity, look_up, ranges_of, words_of
+from harness.plan.sources import corpus_identity, glove_identity, look_up, ranges_of
 from harness.plan.spec import CheckpointSpec, folder_of
 
 
@@ -105,11 +105,11 @@ def check_inputs_unchanged(spec: CheckpointSpec) -> None:
     if "corpus" in planned:
         found |= corpus_identity(spec.data)[0]
     if "glove" in planned:
-        found["glove"] = words_of(spec)
+        found["glove"] = glove_identity(spec)
     if "config" in planned and (source := look_up(spec.source, Path(), hub=False)).blocked is None:
         found |= source.identity
     if "ranges" in planned:
-        found |= {"ranges": "gone"} | ranges_of(spec.source)[1]
+        found |= {"ranges": "absent"} | ranges_of(spec.source)[1]
     changed = [name for name, value in found.items() if planned.get(name, value) != value]
     if changed:
         raise CheckpointError(

@@ -1,180 +1,55 @@
-"""Which checkpoints a model of a suite needs on a task, and why one cannot be had task_data."""
+"""Which checkpoints a model of a suite needs for a task, and why one of them cannot be made."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness.machine.digests import file_hash
-from harness.plan.data import Blocked, TaskData
+from harness.plan.data import TaskData
 from harness.plan.resolve import ResolvedModel, resolve_model
 from harness.plan.sources import HEADS, corpus_identity, depth_of, look_up, ranges_of, sizes_of
-from harness.plan.spec import CORPUS, CheckpointSpec
+from harness.plan.spec import CORPUS, Blocked, CheckpointSpec
 from harness.suite.parsed import referenced_model
-from harness.suite.train import depth_mismatch
+from harness.suite.train import depth_mismatch, head_mismatch
 from tasks import Shape
 
 
 def checkpoint_spec(task_data: TaskData, model: str, seed: int) -> tuple[CheckpointSpec, Blocked]:
-    """A model's own checkpoint, before any post-training quantization, and why it cannot be had task_data."""
-    way = resolve_model(task_data.suite, model, task_data.task, task_data.on_sample)
-    if way.recipe == "distill":
-        return _student(task_data, way, model, seed)
-    source, identity, parent, blocked = _begin(task_data, way, seed)
-    trains = way.recipe != "load"
-    qat = way.recipe == "qat"
-    brought = None
-    if not trains:
-        brought, ranges, unread = ranges_of(source)
-        identity, blocked = identity | ranges, blocked or unread
+    """A model's own checkpoint, before any post-training quantization, and why it cannot be made."""
+    resolved = resolve_model(task_data.suite, model, task_data.task, task_data.on_sample)
+    if resolved.recipe == "distill":
+        return _student(task_data, resolved, model, seed)
+    start = _start(task_data, resolved, seed)
+    blocked, identity, scheme, calibration = start.blocked, start.identity, None, None
+    if resolved.recipe == "load":
+        scheme, ranges, unreadable = ranges_of(start.source)
+        identity, blocked = identity | ranges, blocked or unreadable
+    else:
+        identity = identity | task_data.train_identity
+    if resolved.recipe == "qat":
+        scheme, calibration = resolved.scheme, _calibration(task_data, model)
     spec = CheckpointSpec(
         model=model,
         task=task_data.task,
-        recipe=way.recipe,
-        source=source,
-        seed=seed if trains else 0,
-        shape=way.shape,
+        recipe=resolved.recipe,
+        source=start.source,
+        seed=0 if resolved.recipe == "load" else seed,
+        shape=resolved.shape,
         data=task_data.data,
-        architecture=way.architecture,
-        train=way.train if trains else None,
-        scheme=way.scheme if qat else brought,
-        calibration=_calibration(task_data, model) if qat else None,
-        parent=parent,
-        identity=identity | (_split_identity(task_data) if trains else {}),
+        architecture=resolved.architecture,
+        train=resolved.train,
+        scheme=scheme,
+        calibration=calibration,
+        parent=start.parent,
+        identity=identity,
     )
     return spec, blocked
 
 
-def _begin(
-    task_data: TaskData, way: ResolvedModel, seed: int
-) -> tuple[str, dict[str, str], CheckpointSpec | None, Blocked]:
-    """Where a model's weights come from: source, its identity, the checkpoint it is made from, why it cannot be had."""
-    if parent_name := referenced_model(way.source):
-        parent, blocked = checkpoint_spec(task_data, parent_name, seed)
-        return way.source, {}, parent, blocked
-    blocked = None
-    if task_data.on_sample and not task_data.suite.sample and way.source != "scratch":
-        blocked = (
-            "the suite names no model that stands in on the sample",
-            "add a [sample] table, or give --data DIR",
-        )
-    if way.source == "scratch":
-        return way.source, {}, None, blocked
-    found = look_up(way.source, task_data.suite.folder, hub=task_data.hub, revision=task_data.revisions.get(way.source))
-    return found.source, found.identity, None, blocked or found.blocked
-
-
-def _student(task_data: TaskData, way: ResolvedModel, model: str, seed: int) -> tuple[CheckpointSpec, Blocked]:
-    """Recipe `distill`: a checkpoint a stage, each made from the one before. The general one knows no task and no
-    seed but the suite's first, so that all tasks and seeds share it."""
-    name, first_seed = referenced_model(way.teacher) or "", task_data.suite.seeds[0]
-    teacher, blocked = checkpoint_spec(task_data, name, seed)
-    source, identity, parent, missing = _begin(task_data, way, seed)
-    blocked = blocked or missing
-    masked_lm, words = None, dict[str, str]()
-    if way.augment:
-        masked_lm, words, missing = _masked_lm(task_data, way)
-        blocked = blocked or missing
-    spec = parent
-    for stage, train in way.stages.items():
-        first = spec is parent
-        begun = CheckpointSpec(
-            model=model,
-            task=task_data.task,
-            recipe="distill",
-            source=source,
-            seed=seed,
-            shape=way.shape,
-            data=task_data.data,
-            architecture=way.architecture if first else None,
-            train=train,
-            parent=spec,
-            identity=identity if first else {},
-            teacher=teacher,
-            distill={"stage": stage} | ({"layers": way.layers} if first and way.layers else {}),
-        )
-        if stage == "general":
-            corpus, missing = corpus_identity(task_data.data)
-            blocked = blocked or missing
-            spec = replace(
-                begun,
-                task=CORPUS,
-                seed=first_seed,
-                shape=Shape(way.common_length),
-                teacher=_pretrained(checkpoint_spec(task_data, name, first_seed)[0]),
-                identity={**(begun.identity or {}), **corpus},
-            )
-        else:
-            spec = replace(
-                begun,
-                identity={**(begun.identity or {}), **words, **_split_identity(task_data)},
-                distill={**(begun.distill or {}), **_on_task(task_data, way, stage)},
-                masked_lm=masked_lm,
-            )
-    assert spec is not None
-    return spec, blocked or _no_map(way, spec, teacher)
-
-
-def _on_task(task_data: TaskData, way: ResolvedModel, stage: str) -> dict[str, Any]:
-    """What a stage on the task has beside its training settings."""
-    found: dict[str, Any] = {"temperature": way.temperature} if stage == "prediction" else {}
-    if way.augment:
-        found["augment"] = {name: value for name, value in way.augment.items() if name not in ("masked_lm", "train")}
-        if glove := way.augment.get("glove"):
-            found["augment"]["glove"] = str((task_data.suite.folder / str(glove)).resolve())
-    return found
-
-
-def _masked_lm(task_data: TaskData, way: ResolvedModel) -> tuple[CheckpointSpec, dict[str, str], Blocked]:
-    """The model that proposes words, the identity of a file of vectors, and why one of them cannot be had."""
-    augment = way.augment or {}
-    source, identity, blocked = "scratch", dict[str, str](), None
-    if not (task_data.on_sample and task_data.suite.sample):
-        name = str(augment["masked_lm"])
-        found = look_up(name, task_data.suite.folder, hub=task_data.hub, revision=task_data.revisions.get(name))
-        source, identity, blocked = found.source, found.identity, found.blocked
-    words: dict[str, str] = {}
-    if augment.get("glove"):
-        path = task_data.suite.folder / str(augment["glove"])
-        if path.is_file():
-            words["glove"] = file_hash(path)
-        else:
-            blocked = blocked or (
-                f"{augment['glove']}: there is no such file",
-                "download GloVe vectors, or delete the key",
-            )
-    train = augment.get("train")
-    if train:
-        corpus, missing = corpus_identity(task_data.data)
-        identity, blocked = identity | corpus, blocked or missing
-    spec = CheckpointSpec(
-        model="masked-lm",
-        task=CORPUS,
-        recipe="masked_lm" if train else "pretrained",
-        source=source,
-        seed=task_data.suite.seeds[0] if train else 0,
-        shape=Shape(way.common_length),
-        data=task_data.data,
-        architecture=way.augment_architecture if source == "scratch" else None,
-        train=train,
-        identity=identity,
-    )
-    return spec, words, blocked
-
-
-def _calibration(task_data: TaskData, model: str | None = None) -> dict[str, int]:
-    """Of a QAT model, which may have its own; else of post-training ranges."""
-    settings = task_data.suite.calibration.model_dump()
-    if model and (own := task_data.suite.models[model].calibration):
-        settings |= own.model_dump(exclude_unset=True)
-    if task_data.on_sample and task_data.suite.sample:
-        settings |= task_data.suite.sample.calibration.model_dump(exclude_unset=True)
-    return settings
-
-
 def calibrated(task_data: TaskData, base: CheckpointSpec, scheme: str, seed: int) -> CheckpointSpec:
-    """Post-training ranges on top of a checkpoint."""
+    """A checkpoint with ranges for a post-training scheme."""
     return replace(
         base,
         recipe="ptq",
@@ -187,19 +62,147 @@ def calibrated(task_data: TaskData, base: CheckpointSpec, scheme: str, seed: int
         teacher=None,
         distill=None,
         masked_lm=None,
-        identity=_split_identity(task_data),
+        identity=task_data.train_identity,
     )
 
 
-def _split_identity(task_data: TaskData) -> dict[str, str]:
-    """What training and calibration read."""
-    if task_data.identity is None:
-        return {"data": "unknown"}
-    return {name: split.sha256 for name, split in task_data.identity.splits.items() if name == "train"}
+def _calibration(task_data: TaskData, model: str | None = None) -> dict[str, int]:
+    """Settings of calibration: those of a QAT model, or of post-training schemes."""
+    suite = task_data.suite
+    settings = suite.calibration.model_dump()
+    if model and (own := suite.models[model].calibration):
+        settings |= own.model_dump(exclude_unset=True)
+    if task_data.on_sample and suite.sample:
+        settings |= suite.sample.calibration.model_dump(exclude_unset=True)
+    return settings
 
 
-def _pretrained(teacher: CheckpointSpec) -> CheckpointSpec:
-    """A teacher before it learned its task; where it was never anything else (random weights), itself."""
+@dataclass(frozen=True)
+class _Start:
+    """What a model is made from: a source with its identity, and for `model:NAME` the checkpoint of that model."""
+
+    source: str
+    identity: dict[str, str] = field(default_factory=dict)
+    parent: CheckpointSpec | None = None
+    blocked: Blocked = None
+
+
+def _start(task_data: TaskData, resolved: ResolvedModel, seed: int) -> _Start:
+    if name := referenced_model(resolved.source):
+        parent, blocked = checkpoint_spec(task_data, name, seed)
+        return _Start(resolved.source, parent=parent, blocked=blocked)
+    if resolved.source == "scratch":
+        return _Start(resolved.source)
+    blocked = None
+    if task_data.on_sample and not task_data.suite.sample:
+        blocked = "the suite names no stand-in model for sample data", "add a [sample] table, or give --data DIR"
+    source, identity, missing = _look_up(task_data, resolved.source)
+    return _Start(source, identity, blocked=blocked or missing)
+
+
+def _look_up(task_data: TaskData, name: str) -> tuple[str, dict[str, str], Blocked]:
+    revision = task_data.revisions.get(name)
+    source = look_up(name, task_data.suite.folder, hub=task_data.hub, revision=revision)
+    return source.source, source.identity, source.blocked
+
+
+def _student(task_data: TaskData, resolved: ResolvedModel, model: str, seed: int) -> tuple[CheckpointSpec, Blocked]:
+    """Recipe `distill`: a checkpoint for each stage, made from the one before. The general stage knows no task and has the
+    suite's first seed, so that all tasks and seeds share it."""
+    teacher_name, first_seed = referenced_model(resolved.teacher) or "", task_data.suite.seeds[0]
+    teacher, blocked = checkpoint_spec(task_data, teacher_name, seed)
+    start = _start(task_data, resolved, seed)
+    blocked = blocked or start.blocked
+    masked_lm, glove = None, dict[str, str]()
+    if resolved.augment:
+        masked_lm, glove, missing = _masked_lm(task_data, resolved)
+        blocked = blocked or missing
+    spec = start.parent
+    for stage, train in resolved.stages.items():
+        first = spec is start.parent
+        identity = start.identity if first else {}
+        common = CheckpointSpec(
+            model=model,
+            task=task_data.task,
+            recipe="distill",
+            source=start.source,
+            seed=seed,
+            shape=resolved.shape,
+            data=task_data.data,
+            architecture=resolved.architecture if first else None,
+            train=train,
+            parent=spec,
+            teacher=teacher,
+            distill={"stage": stage} | ({"layers": resolved.layers} if first and resolved.layers else {}),
+        )
+        if stage == "general":
+            corpus, missing = corpus_identity(task_data.data)
+            blocked = blocked or missing
+            spec = replace(
+                common,
+                task=CORPUS,
+                seed=first_seed,
+                shape=Shape(resolved.common_length),
+                teacher=_as_pretrained(checkpoint_spec(task_data, teacher_name, first_seed)[0]),
+                identity={**identity, **corpus},
+            )
+        else:
+            spec = replace(
+                common,
+                identity={**identity, **glove, **task_data.train_identity},
+                distill={**(common.distill or {}), **_task_stage_settings(task_data, resolved, stage)},
+                masked_lm=masked_lm,
+            )
+    assert spec is not None
+    return spec, blocked or _student_mismatch(resolved, spec, teacher)
+
+
+def _task_stage_settings(task_data: TaskData, resolved: ResolvedModel, stage: str) -> dict[str, Any]:
+    """What a stage on the task needs beside its training settings."""
+    settings: dict[str, Any] = {"temperature": resolved.temperature} if stage == "prediction" else {}
+    if resolved.augment:
+        augment = {name: value for name, value in resolved.augment.items() if name not in ("masked_lm", "train")}
+        if glove := augment.get("glove"):
+            augment["glove"] = str((task_data.suite.folder / str(glove)).resolve())
+        settings["augment"] = augment
+    return settings
+
+
+def _masked_lm(task_data: TaskData, resolved: ResolvedModel) -> tuple[CheckpointSpec, dict[str, str], Blocked]:
+    """The model that proposes words for augmentation, the identity of the file of word vectors, and why one of the two is
+    missing."""
+    augment = resolved.augment or {}
+    source, identity, blocked = "scratch", dict[str, str](), None
+    if not (task_data.on_sample and task_data.suite.sample):
+        source, identity, blocked = _look_up(task_data, str(augment["masked_lm"]))
+    glove: dict[str, str] = {}
+    if augment.get("glove"):
+        path = task_data.suite.folder / str(augment["glove"])
+        if path.is_file():
+            glove["glove"] = file_hash(path)
+        else:
+            blocked = blocked or (f"{augment['glove']}: no such file", "download GloVe vectors, or delete key glove")
+    train = augment.get("train")
+    if train:
+        corpus, missing = corpus_identity(task_data.data)
+        identity, blocked = identity | corpus, blocked or missing
+    spec = CheckpointSpec(
+        model="masked-lm",
+        task=CORPUS,
+        recipe="masked_lm" if train else "pretrained",
+        source=source,
+        seed=task_data.suite.seeds[0] if train else 0,
+        shape=Shape(resolved.common_length),
+        data=task_data.data,
+        architecture=resolved.augment_architecture if source == "scratch" else None,
+        train=train,
+        identity=identity,
+    )
+    return spec, glove, blocked
+
+
+def _as_pretrained(teacher: CheckpointSpec) -> CheckpointSpec:
+    """A teacher before it was fine-tuned on its task; a teacher that started from random weights as it is."""
     root = teacher
     while root.parent:
         root = root.parent
@@ -213,32 +216,29 @@ def _pretrained(teacher: CheckpointSpec) -> CheckpointSpec:
         seed=0,
         shape=Shape(0),
         data=root.data,
-        identity=_of_weights(root.identity),
+        identity=_without_data(root.identity),
     )
 
 
-def _no_map(way: ResolvedModel, student: CheckpointSpec, teacher: CheckpointSpec) -> Blocked:
-    """That no uniform map leads from the student's layers to the teacher's, or from its source's layers to those that it keeps,
-    and that attention heads are not as many, where all this is known already."""
+def _without_data(identity: Mapping[str, str] | None) -> dict[str, str]:
+    return {name: value for name, value in (identity or {}).items() if name not in ("train", "data")}
+
+
+def _student_mismatch(resolved: ResolvedModel, student: CheckpointSpec, teacher: CheckpointSpec) -> Blocked:
+    """Why a student's layers or heads do not fit those of its teacher, or the layers that it keeps those of its source, as far
+    as these numbers are known before anything is downloaded or trained."""
     first = student
     while first.parent and first.parent.distill and first.parent.model == student.model:
         first = first.parent
-    whole = depth_of(first.parent or replace(first, distill=None))
-    if way.layers and whole and whole % way.layers:
-        return depth_mismatch(student.model, way.layers, whole, "its source's")
-    if not {"general", "intermediate"} & set(way.stages):
+    source_depth = depth_of(first.parent or replace(first, distill=None))
+    if resolved.layers and source_depth and source_depth % resolved.layers:
+        return depth_mismatch(student.model, resolved.layers, source_depth, "its source's")
+    if not {"general", "intermediate"} & set(resolved.stages):
         return None
-    mine, theirs = way.layers or depth_of(student), depth_of(teacher)
-    if mine and theirs and theirs % mine:
-        return depth_mismatch(student.model, mine, theirs)
-    heads, wanted = (sizes_of(one).get(HEADS) for one in (student, teacher))
-    if heads and wanted and heads != wanted:
-        return (
-            f"{student.model}: it has {heads} attention heads and its teacher {wanted}, whose scores are compared one by one",
-            f"give it {wanted}",
-        )
+    depth, teacher_depth = resolved.layers or depth_of(student), depth_of(teacher)
+    if depth and teacher_depth and teacher_depth % depth:
+        return depth_mismatch(student.model, depth, teacher_depth)
+    heads, teacher_heads = sizes_of(student).get(HEADS), sizes_of(teacher).get(HEADS)
+    if heads and teacher_heads and heads != teacher_heads:
+        return head_mismatch(student.model, heads, teacher_heads)
     return None
-
-
-def _of_weights(identity: Mapping[str, str] | None) -> dict[str, str]:
-    return {name: value for name, value in (identity or {}).items() if name not in ("train", "data")}

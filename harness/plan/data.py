@@ -1,4 +1,4 @@
-"""Where each task's rows come from, and what identifies them."""
+"""Where the rows of each task come from, and what identifies them."""
 
 from __future__ import annotations
 
@@ -6,43 +6,60 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from harness.plan.spec import Blocked
 from harness.suite.tables import Suite
 from tasks import DataIdentity, DataRef, TaskError, data_identity, open_task
 
 DataOrReason = DataRef | tuple[str, str]
-"""A task's data, or why it cannot be had here and the remedy."""
+"""A task's data, or (reason, remedy) where there is none."""
 
 
 def find_data(
     suite: Suite, option: str | None, hub: Callable[[], bool], tasks: Sequence[str] = ()
 ) -> dict[str, DataOrReason]:
-    """Where each task's rows come from (tasks: the suite's that are asked for; default all). A broken or missing folder that the user named is an error, not a fall-back."""
+    """Where the rows of each task come from.
+
+    option: of --data. hub: asks whether the hub answers; called at most once, and only where the answer matters. tasks: those
+    that are wanted; default: all of the suite. Raises TaskError for a folder in `option` that is missing or broken.
+    """
     from tasks.sources import resolve
 
     option = option or suite.data
-    needs_hub = option in (None, "real")
-    reachable = hub() if needs_hub else False
+    reachable = hub() if option in (None, "real") else False
     return {task: resolve(task, option, reachable) for task in suite.tasks if not tasks or task in tasks}
 
 
-def identities(found: Mapping[str, DataOrReason]) -> dict[str, DataIdentity]:
-    return {task: data_identity(task, ref) for task, ref in found.items() if isinstance(ref, DataRef)}
+def find_task_data(task: str, option: str | None) -> DataRef:
+    """Where the rows of one task come from; asks the hub where `option` (of --data) needs it. Raises TaskError where there are
+    none."""
+    from tasks.sources import hub_reachable, resolve
+
+    data = resolve(task, option, hub_reachable() if option in (None, "real") else False)
+    if not isinstance(data, DataRef):
+        raise TaskError(f"{task}: {data[0]}; {data[1]}")
+    return data
+
+
+def identities(data: Mapping[str, DataOrReason]) -> dict[str, DataIdentity]:
+    """What identifies the rows of each task that has data."""
+    return {task: data_identity(task, ref) for task, ref in data.items() if isinstance(ref, DataRef)}
 
 
 def hub_sources(suite: Suite) -> list[str]:
-    """The models of the hub that a suite starts from, those that propose words among them."""
+    """The hub models that a suite starts from, including the masked language models of augmentation."""
     sources = [model.source for model in suite.models.values()]
-    sources += [one.distill.augment.masked_lm for one in suite.models.values() if one.distill and one.distill.augment]
+    stages = [model.distill for model in suite.models.values() if model.distill]
+    sources += [distill.augment.masked_lm for distill in stages if distill.augment]
     return list(dict.fromkeys(source for source in sources if source.startswith("hub:")))
-
-
-Blocked = tuple[str, str] | None
-"""(reason, remedy) of what cannot run here."""
 
 
 @dataclass(frozen=True)
 class TaskData:
-    """A task of a suite with the data that it has here. `missing`: why it has none."""
+    """A task of a suite with its data on this machine.
+
+    identity: None where it is not known yet. missing: why there is no data. hub: whether the hub answers. revisions: of hub
+    models, by source, as far as the hub was asked.
+    """
 
     suite: Suite
     task: str
@@ -54,18 +71,16 @@ class TaskData:
 
     @cached_property
     def version(self) -> int:
+        """The version of the task, which is part of every cell's key."""
         return open_task(self.task, self.data).version
 
     @property
     def on_sample(self) -> bool:
         return self.data.kind == "sample"
 
-
-def find_task_data(task: str, option: str | None) -> DataRef:
-    """The data of one task, the hub asked where `option` leaves it to the hub. Raises TaskError where there is none."""
-    from tasks.sources import hub_reachable, resolve
-
-    found = resolve(task, option, hub_reachable() if option in (None, "real") else False)
-    if not isinstance(found, DataRef):
-        raise TaskError(f"{task}: {found[0]}; {found[1]}")
-    return found
+    @property
+    def train_identity(self) -> dict[str, str]:
+        """What identifies the rows that training and calibration read."""
+        if self.identity is None:
+            return {"data": "unknown"}
+        return {name: split.sha256 for name, split in self.identity.splits.items() if name == "train"}

@@ -1,4 +1,4 @@
-"""What makes a cell the same cell: its content key."""
+"""The content key of a cell: cells with equal keys are the same measurement."""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ from tasks import DataIdentity
 
 
 def cell_key(cell: Cell, backend: Backend, machine: Machine, identity: DataIdentity | None, task_version: int) -> str:
-    """Suite, model and label belong to it: a record is found again by the row it stands in. Where the data lies, and the
-    badge's bound, do not; of the data it holds what is evaluated, the checkpoint's key holds the rest."""
+    """The key of a cell. It contains the names of suite, model and label, so that a record belongs to one row. It leaves out the
+    badge's bound and where the data lies; of the data it has the splits that are evaluated, and the checkpoint's key has the
+    rest."""
     settings = asdict(cell)
     for name in ("checkpoint", "data", "key", "blocked", "ancestor"):
         del settings[name]
     settings["measure"] = cell.measure.in_key()
     libraries = software(backend.distributions)
     libraries.pop("python", None)
+    splits = None
+    if identity:
+        splits = {name: split.sha256 for name, split in identity.splits.items() if name != "train"}
     return digest(
         {
             "cell": settings,
@@ -28,9 +32,7 @@ def cell_key(cell: Cell, backend: Backend, machine: Machine, identity: DataIdent
             "task": task_version,
             "backend": backend.version,
             "libraries": libraries,
-            "data": {name: one.sha256 for name, one in identity.splits.items() if name != "train"}
-            if identity
-            else None,
+            "data": splits,
             "machine": machine_identity(machine),
             "measure": MEASURE_VERSION,
         }
@@ -38,7 +40,7 @@ def cell_key(cell: Cell, backend: Backend, machine: Machine, identity: DataIdent
 
 
 def machine_identity(machine: Machine) -> str:
-    """What makes two machines the same to a record: processor, cores, and the GPU that cells run on, by its name: equal boards
-    are as equal as equal processors, so that a record is found again when another of them is free."""
+    """What a machine is to a key: its processor, its number of cores, and the model of the GPU that cells run on. Two boards of
+    one model count as the same, as two processors do."""
     gpus = [gpu.name for gpu in machine.gpus[:1]]
     return ", ".join([machine.cpu, machine.cpu_model, f"{machine.cores} cores", *gpus])

@@ -1,5 +1,5 @@
-"""How a model of a suite is made for one task, all overrides applied: on real data as the suite says, on the sample by its
-stand-in."""
+"""How a model of a suite is made for one task, with all overrides applied: on real data as the suite says, on the sample with
+its stand-in."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from tasks import Shape, task_facts
 
 @dataclass(frozen=True)
 class ResolvedModel:
-    """train: settings in full, None for recipe `load`. stages: of recipe `distill` by name, each in full. common_length:
-    tokens of a sequence where no task is involved. augment: None for question answering, whose answers it would move.
-    augment_architecture: of a masked LM with random weights."""
+    """train: all settings with their defaults, None for recipe `load`. stages: of recipe `distill`, by name, each with all
+    settings. common_length: max_length where no task is involved. augment: None for question answering, since it would shift
+    answers. augment_architecture: of a masked language model with random weights."""
 
     recipe: str
     source: str
@@ -34,24 +34,24 @@ class ResolvedModel:
 
 
 def resolve_model(suite: Suite, name: str, task: str, on_sample: bool) -> ResolvedModel:
-    """On the sample a root model (and any that is fine-tuned) is the stand-in, trained from random weights; QAT models and
-    students are made of stand-ins as the suite makes them of the models."""
+    """How a suite makes the model `name` for a task. On the sample, models that are loaded or fine-tuned are replaced by a
+    stand-in with random weights, and QAT models and students are made from stand-ins."""
     model, sample = suite.models[name], suite.sample
     if on_sample and sample:
         return _on_sample(model, sample, sample.models.get(name, StandIn()), task)
     override = model.task.get(task)
-    own = override.distill if override else {}
+    train = _merged(model.train, override.train if override else {})
     stages = {}
     if model.recipe == "distill" and model.distill:
+        own: Mapping[str, dict[str, Any]] = override.distill if override else {}  # type: ignore[assignment]
         common = _merged(model.train, {})  # the general stage is the same for all tasks
-        base = _merged(model.train, override.train if override else {})
         stages = {
-            stage: _full((common if stage == "general" else base) | changes | own.get(stage, {}))  # type: ignore[call-overload]
+            stage: _complete((common if stage == "general" else train) | changes | own.get(stage, {}))
             for stage, changes in model.distill.stages.items()
         }
     augment = _augment(model, task)
     if augment and "train" in augment:
-        augment["train"] = _full(augment["train"])
+        augment["train"] = _complete(augment["train"])
     return ResolvedModel(
         recipe=model.recipe,
         source=model.source,
@@ -60,7 +60,7 @@ def resolve_model(suite: Suite, name: str, task: str, on_sample: bool) -> Resolv
         teacher=model.teacher,
         scheme=model.scheme,
         architecture=_sizes(model.architecture),
-        train=_full(_merged(model.train, override.train if override else {})) if model.recipe != "load" else None,
+        train=_complete(train) if model.recipe != "load" else None,
         stages=stages,
         layers=model.distill.layers if model.distill else None,
         temperature=model.distill.temperature if model.distill else 1.0,
@@ -70,24 +70,26 @@ def resolve_model(suite: Suite, name: str, task: str, on_sample: bool) -> Resolv
 
 def _on_sample(model: Model, sample: Sample, own: StandIn, task: str) -> ResolvedModel:
     override = sample.task.get(task)
-    base = _merged(sample.train, override.train if override else {}) | own.train
+    train = _merged(sample.train, override.train if override else {}) | own.train
     shape = _shape(sample, override)
     if model.recipe == "qat":
-        return ResolvedModel("qat", model.source, shape, sample.max_length, scheme=model.scheme, train=_full(base))
+        return ResolvedModel("qat", model.source, shape, sample.max_length, scheme=model.scheme, train=_complete(train))
     sizes = _sizes(own.architecture or sample.model)
     if model.recipe != "distill" or not model.distill:
-        return ResolvedModel("finetune", "scratch", shape, sample.max_length, architecture=sizes, train=_full(base))
+        return ResolvedModel(
+            "finetune", "scratch", shape, sample.max_length, architecture=sizes, train=_complete(train)
+        )
     changes: Mapping[str, dict[str, Any]] = own.distill  # type: ignore[assignment]
     common = _merged(sample.train, {}) | own.train
     stages = {
-        stage: _full((common if stage == "general" else base) | changes.get(stage, {}))
+        stage: _complete((common if stage == "general" else train) | changes.get(stage, {}))
         for stage in model.distill.stages
     }
     augment = _augment(model, task)
     if augment:
         augment |= changes.get("augment", {})
         augment.pop("glove", None)
-        augment["train"] = _full(_merged(sample.train, augment.get("train", {})))
+        augment["train"] = _complete(_merged(sample.train, augment.get("train", {})))
     return ResolvedModel(
         recipe="distill",
         source="scratch",
@@ -111,10 +113,12 @@ def _augment(model: Model, task: str) -> dict[str, Any] | None:
 
 
 def _merged(train: TrainSettings | None, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that a suite file gives, with changes."""
     return {**(train.model_dump(exclude_unset=True) if train else {}), **changes}
 
 
-def _full(settings: Mapping[str, Any]) -> dict[str, Any]:
+def _complete(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """All training settings, with the defaults of those that are not given."""
     return TrainSettings.model_validate(dict(settings)).model_dump()
 
 

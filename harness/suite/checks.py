@@ -111,11 +111,11 @@ def _shapes(data: TomlTable) -> Iterator[Problem]:
     questions = [name for name, known in facts.items() if known is None or known.kind == "question_answering"]
     common, sample = table(data.get("shape")), table(data.get("sample"))
     if tasks and not questions:
-        for owner, settings in (("shape", common), ("sample", sample)):
+        for name, settings in (("shape", common), ("sample", sample)):
             for key in QUESTIONS_ONLY:
                 if key in settings:
                     yield (
-                        (owner, key),
+                        (name, key),
                         "only question answering uses it, and no task of the suite is of that kind; delete this key",
                     )
     owners: list[tuple[KeyPath, TomlTable, KeyPath, TomlTable]] = [

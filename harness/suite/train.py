@@ -135,6 +135,14 @@ def depth_mismatch(model: str, student: int, teacher: int, whose: str = "the tea
     return reason, f"give the student {fitting_depths(teacher)} layers"
 
 
+def head_mismatch(model: str, student: int, teacher: int) -> tuple[str, str]:
+    """(reason, remedy) where a student has not as many attention heads as its teacher."""
+    reason = (
+        f"{model}: it has {student} attention heads and its teacher {teacher}, but scores are compared head by head"
+    )
+    return reason, f"give the student {teacher} heads"
+
+
 def in_key(train: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that are part of a checkpoint's key: those that change its weights and are not at their default. So a new
     setting leaves old keys alone, and a changed default needs a new version in RECIPE_VERSIONS."""

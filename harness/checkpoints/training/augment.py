@@ -26,7 +26,7 @@ from harness.checkpoints.training.loop import autocast, native_precision
 from harness.checkpoints.training.masked_lm import MaskedLM, mask_id
 from harness.errors import CheckpointError
 from harness.machine.digests import digest
-from harness.plan.sources import same_as_planned, words_of
+from harness.plan.sources import check_unchanged, glove_identity
 from harness.plan.spec import CheckpointSpec, folder_of
 from tasks import Features
 from tasks.tokens import bare, load_tokenizer, token_ids
@@ -95,7 +95,7 @@ def augmented(features: Features, spec: CheckpointSpec, tokenizer: Tokenizer, ca
                     seen.add(new_ids.tobytes())
                     yield new_ids, new_types, number
         if glove:
-            same_as_planned(spec, "glove", words_of(spec))
+            check_unchanged(spec, "glove", glove_identity(spec))
 
     with process_group().main_process_first():
         folder = write_sequences(cache / "augmented" / digest(augmented_key), rows, max_length)

@@ -14,7 +14,7 @@ from filelock import FileLock
 from harness.checkpoints.training.devices import process_group
 from harness.errors import CheckpointError
 from harness.machine.digests import digest, file_hash
-from harness.plan.sources import corpus_files, corpus_identity, same_as_planned
+from harness.plan.sources import check_unchanged, corpus_files, corpus_identity
 from harness.plan.spec import CheckpointSpec
 from tasks import DataRef, Features
 from tasks.tokens import bare, special_ids, token_ids
@@ -58,7 +58,7 @@ def text_features(spec: CheckpointSpec, tokenizer: Tokenizer, cache: Path) -> Fe
             head = np.concatenate([[special.cls], first, [special.sep]])
             tail = np.concatenate([second, [special.sep]]) if len(second) else second
             yield np.concatenate([head, tail]), np.repeat([0, 1], [len(head), len(tail)]), 0
-        same_as_planned(spec, "corpus", corpus_identity(spec.data)[0]["corpus"])
+        check_unchanged(spec, "corpus", corpus_identity(spec.data)[0]["corpus"])
 
     with process_group().main_process_first():
         folder = write_sequences(cache / "corpus" / key, rows, max_length)
