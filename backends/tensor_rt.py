@@ -63,7 +63,7 @@ class TensorRT:
         if not machine.get("gpus"):
             return Availability(
                 False,
-                "no NVIDIA GPU that a driver answers for",
+                "no NVIDIA GPU found",
                 "run it on a machine with one (`nvidia-smi` must list it)",
             )
         if not installed("tensorrt", machine):

@@ -133,7 +133,7 @@ def test_ranges_that_changed_since_the_plan_are_told(cache: Path, tmp_path: Path
 
 def test_ranges_without_a_known_scheme_are_told_while_planning(cache: Path, tmp_path: Path) -> None:
     bad = shutil.copytree(ensure(ptq(sample_spec()), cache), tmp_path / "bad")
-    for content, why in (("{}", "it names no scheme"), ('{"scheme": {"name": "int9"}}', "int9")):
+    for content, why in (("{}", "names no scheme"), ('{"scheme": {"name": "int9"}}', "int9")):
         (bad / "ranges.json").write_text(content)
         scheme, _, blocked = ranges_of(str(bad))
         assert scheme is None

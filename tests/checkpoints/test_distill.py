@@ -78,8 +78,8 @@ def test_a_depth_mismatch_is_one_line() -> None:
     with pytest.raises(CheckpointError) as caught:
         layer_map("tiny", 5, 12)
     assert str(caught.value) == (
-        "tiny: its 5 layers do not divide the teacher's 12, so no uniform map of layers fits;"
-        " give the student one of 1, 2, 3, 4, 6, 12 layers"
+        "tiny: its 5 layers do not divide the teacher's 12 evenly, so layers have no uniform mapping;"
+        " give the student 1, 2, 3, 4, 6 or 12 layers"
     )
 
 

@@ -210,12 +210,12 @@ def test_a_teacher_that_does_not_fit_is_one_line(cache: Path, tmp_path: Path) ->
     fails(
         stage("intermediate", None, architecture={**SIZES, "num_hidden_layers": 3}),
         cache,
-        "student: its 3 layers do not divide the teacher's 2, so no uniform map of layers fits; give the student one of 1, 2 layers",
+        "student: its 3 layers do not divide the teacher's 2 evenly, so layers have no uniform mapping; give the student 1 or 2 layers",
     )
     fails(
         stage("intermediate", None, architecture={**SIZES, "num_attention_heads": 4}),
         cache,
-        "student: it has 4 attention heads and its teacher 2, whose scores are compared one by one; give it 2",
+        "student: it has 4 attention heads and its teacher 2, but scores are compared head by head; give the student 2 heads",
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.measure.memory import available_bytes
-from tests.machine.test_machine import kernel_files
+from tests.machine.machines import write_files
 
 MEMINFO = {"proc/meminfo": "MemTotal:  64 kB\nMemAvailable:   60 kB\n"}
 V2, V1 = "sys/fs/cgroup", "sys/fs/cgroup/memory/docker/x"
@@ -45,4 +45,4 @@ def test_available_memory_is_what_the_machine_and_its_containers_leave(
     tmp_path: Path, files: dict[str, str], expected: int | None
 ) -> None:
     """The kernel gives back the cache of files; an outer group may grant less."""
-    assert available_bytes(kernel_files(tmp_path, files)) == expected
+    assert available_bytes(write_files(tmp_path, files)) == expected

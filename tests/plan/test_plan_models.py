@@ -1,4 +1,4 @@
-"""Plans of models that are made of others: a QAT model's and a student's chain of checkpoints, and what their keys depend on."""
+"""Plans of models that are made from others: the checkpoints of QAT models and students, and what their keys depend on."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from harness.plan.spec import Cell
 from tasks import DataRef
 from tasks.sample import SAMPLE_VERSION
 from tests.machine.machines import GPU_MACHINE
-from tests.plan.test_plan import REAL, SAMPLE, Make, make, one
+from tests.plan.test_plan import REAL, SAMPLE, Make, find_cell, make
 from tests.suite.test_suite_models import MADE
 
 __all__ = ["make"]  # the fixture
 
-MADE_OF = ("[shape]\n", MADE)
+MADE_FROM_OTHERS = ("[shape]\n", MADE)
 FROM_HUB = (
     'source = "scratch"\nrecipe = "finetune"\narchitecture = {',
     'source = "hub:owner/bert"\nrecipe = "finetune"\n#',
@@ -37,22 +37,21 @@ def with_text(tmp_path: Path) -> dict[str, DataRef]:
     return {name: DataRef("raw", str(tmp_path)) for name in REAL}
 
 
-def test_keys_of_what_came_before_are_kept(make: Make) -> None:
-    """As planned before there were QAT and students. Trainings of hours hang on them: a change must be meant, and then
-    raises a recipe's version."""
-    plan = make(MADE_OF)
-    keys = [one(plan, model).checkpoint.key for model in ("base", "tiny", "again")]
+def test_keys_from_before_qat_and_distillation_are_kept(make: Make) -> None:
+    """Trainings of hours depend on them: a change must be intended, and then raises a recipe's version."""
+    plan = make(MADE_FROM_OTHERS)
+    keys = [find_cell(plan, model).checkpoint.key for model in ("base", "tiny", "again")]
     assert keys == ["5c4b47611b8d4fe8", "54b34e5774948ed5", "d3fae1e54fdddb7c"]
-    assert one(plan, "tiny", index=1).checkpoint.key == "8f94e4131efa28d8"
+    assert find_cell(plan, "tiny", index=1).checkpoint.key == "8f94e4131efa28d8"
 
 
-def test_a_qat_model_brings_its_ranges(make: Make) -> None:
-    plan = make(MADE_OF)
-    fp32, static, tensorrt = (one(plan, "small", seed=2, index=index) for index in range(3))
+def test_a_qat_model_has_its_own_ranges(make: Make) -> None:
+    plan = make(MADE_FROM_OTHERS)
+    fp32, static, tensorrt = (find_cell(plan, "small", seed=2, index=index) for index in range(3))
     spec = static.checkpoint
     assert (spec.recipe, spec.scheme, spec.source, spec.seed) == ("qat", "engine_int8", "model:tiny", 2)
     assert spec.calibration == {"samples": 128, "batch_size": 16}
-    assert spec.parent == one(plan, "tiny", seed=2).checkpoint
+    assert spec.parent == find_cell(plan, "tiny", seed=2).checkpoint
     assert fp32.checkpoint == spec == tensorrt.checkpoint
     assert (static.scheme, static.ancestor, fp32.ancestor, fp32.scheme) == ("engine_int8", "tiny", "tiny", None)
     # two entries of onnxruntime_int8 differ by a scheme that does not count here
@@ -61,29 +60,33 @@ def test_a_qat_model_brings_its_ranges(make: Make) -> None:
         "onnxruntime_int8",
         "TensorRT INT8",
     ]
-    other = make((MADE_OF[0], MADE.replace("engine_int8", "q8bert")))
-    assert one(other, "small", seed=2).checkpoint.key != spec.key
+    other = make((MADE_FROM_OTHERS[0], MADE.replace("engine_int8", "q8bert")))
+    assert find_cell(other, "small", seed=2).checkpoint.key != spec.key
 
 
 def test_an_engine_that_cannot_compute_a_trained_scheme_is_blocked(make: Make) -> None:
-    plan = make((MADE_OF[0], MADE.replace('scheme = "engine_int8"', 'scheme = "vitis_pof2"')), machine=GPU_MACHINE)
-    assert one(plan, "small").blocked is None
-    blocked = one(plan, "small", index=1).blocked
+    plan = make(
+        (MADE_FROM_OTHERS[0], MADE.replace('scheme = "engine_int8"', 'scheme = "vitis_pof2"')), machine=GPU_MACHINE
+    )
+    assert find_cell(plan, "small").blocked is None
+    blocked = find_cell(plan, "small", index=1).blocked
     assert blocked is not None
-    assert blocked[0].startswith("small: no engine computes 'vitis_pof2' (it rounds ties up")
+    assert blocked[0].startswith(
+        "small: 'onnxruntime_int8' cannot run 'vitis_pof2', which can only be simulated (it rounds ties up"
+    )
 
 
 def test_a_scheme_that_computes_padding_pads_its_cells_alone(make: Make) -> None:
-    plan = make((MADE_OF[0], MADE.replace('scheme = "engine_int8"', 'scheme = "aimet_w8a8"')))
-    assert one(plan, "small", index=1).padding == "max_length"
-    assert one(plan, "small", index=1).pads
-    assert not one(plan, "small").pads
-    assert one(plan, "small").padding == "longest"
+    plan = make((MADE_FROM_OTHERS[0], MADE.replace('scheme = "engine_int8"', 'scheme = "aimet_w8a8"')))
+    assert find_cell(plan, "small", index=1).padding == "max_length"
+    assert find_cell(plan, "small", index=1).pads
+    assert not find_cell(plan, "small").pads
+    assert find_cell(plan, "small").padding == "longest"
 
 
 def test_a_student_is_a_chain_of_stages(make: Make, with_text: dict[str, DataRef]) -> None:
-    plan = make(MADE_OF, FROM_HUB, data=with_text)
-    cell = one(plan, "student", "glue/cola", seed=2)
+    plan = make(MADE_FROM_OTHERS, FROM_HUB, data=with_text)
+    cell = find_cell(plan, "student", "glue/cola", seed=2)
     assert (cell.blocked, cell.ancestor) == (None, "tiny")
     prediction = cell.checkpoint
     intermediate = prediction.parent
@@ -99,10 +102,10 @@ def test_a_student_is_a_chain_of_stages(make: Make, with_text: dict[str, DataRef
     ]
     # the text knows no task: one general stage for all tasks and seeds
     assert (general.task, general.seed, general.shape.max_length) == ("corpus", 1, 384)
-    assert general.key == one(plan, "student", "squad_v1", seed=1).checkpoint.parent.parent.key  # type: ignore[union-attr]
+    assert general.key == find_cell(plan, "student", "squad_v1", seed=1).checkpoint.parent.parent.key  # type: ignore[union-attr]
     assert set(general.identity or {}) == {"corpus"}
     assert general.masked_lm is None
-    assert intermediate.teacher == prediction.teacher == one(plan, "tiny", "glue/cola", seed=2).checkpoint
+    assert intermediate.teacher == prediction.teacher == find_cell(plan, "tiny", "glue/cola", seed=2).checkpoint
     assert (intermediate.shape.max_length, intermediate.seed) == (384, 2)
     assert [(spec.train or {})["epochs"] for spec in chain] == [3, 50, 3]
     assert [(spec.train or {})["learning_rate"] for spec in chain] == [5e-5, 5e-5, 3e-5]
@@ -115,7 +118,7 @@ def test_a_student_is_a_chain_of_stages(make: Make, with_text: dict[str, DataRef
     assert (prediction.distill or {})["augment"] == {"copies": 20, "probability": 0.4, "candidates": 15}
     assert prediction.needs == (intermediate, prediction.teacher, words)
     assert len({spec.key for spec in (*chain, words)}) == 4
-    question = one(plan, "student", "squad_v1").checkpoint
+    question = find_cell(plan, "student", "squad_v1").checkpoint
     assert question.masked_lm is None
     assert "augment" not in (question.distill or {})
 
@@ -124,17 +127,17 @@ def test_a_task_may_have_its_own_number_of_new_examples(make: Make) -> None:
     table = "[models.student.distill.prediction]"
     own = MADE.replace(table, f'[models.student.task."glue/cola".augment]\ncopies = 30\n{table}')
     assert own != MADE
-    spec = one(make((MADE_OF[0], own), FROM_HUB), "student", "glue/cola").checkpoint
+    spec = find_cell(make((MADE_FROM_OTHERS[0], own), FROM_HUB), "student", "glue/cola").checkpoint
     assert (spec.distill or {})["augment"] == {"copies": 30, "probability": 0.4, "candidates": 15}
 
 
 def test_the_general_stage_is_the_same_whatever_a_task_changes(make: Make, with_text: dict[str, DataRef]) -> None:
     table = "[models.student.distill.general]"
     own = MADE.replace(table, f'[models.student.task."glue/cola".train]\nepochs = 50\n{table}')
-    plan = make((MADE_OF[0], own), FROM_HUB, data=with_text)
+    plan = make((MADE_FROM_OTHERS[0], own), FROM_HUB, data=with_text)
     general = []
     for task in ("glue/cola", "squad_v1"):
-        prediction = one(plan, "student", task).checkpoint
+        prediction = find_cell(plan, "student", task).checkpoint
         assert prediction.parent is not None and prediction.parent.parent is not None
         assert (prediction.train or {})["epochs"] == (50 if task == "glue/cola" else 3)
         general.append(prediction.parent.parent.key)
@@ -158,34 +161,36 @@ CHANGES: dict[str, tuple[tuple[str, str], tuple[bool, bool, bool]]] = {
 def test_a_stages_key_changes_with_it_and_with_what_it_is_made_from(
     make: Make, with_text: dict[str, DataRef], change: str
 ) -> None:
-    found = []
+    keys = []
     for changes in ([], [CHANGES[change][0]]):
-        prediction = one(make(MADE_OF, FROM_HUB, *changes, data=with_text), "student", "glue/cola").checkpoint
+        prediction = find_cell(
+            make(MADE_FROM_OTHERS, FROM_HUB, *changes, data=with_text), "student", "glue/cola"
+        ).checkpoint
         assert prediction.parent is not None
         general = prediction.parent.parent
         assert general is not None
         assert general.teacher is not None
         assert (general.teacher.recipe, general.teacher.source) == ("pretrained", "hub:owner/bert")
-        found.append([general.key, prediction.parent.key, prediction.key])
-    assert tuple(one != other for one, other in zip(*found, strict=True)) == CHANGES[change][1]
+        keys.append([general.key, prediction.parent.key, prediction.key])
+    assert tuple(before != after for before, after in zip(*keys, strict=True)) == CHANGES[change][1]
 
 
 def test_a_student_without_text_is_blocked(make: Make) -> None:
-    assert one(make(MADE_OF), "student", "glue/cola").blocked == (
+    assert find_cell(make(MADE_FROM_OTHERS), "student", "glue/cola").blocked == (
         "there is no text corpus on the hub",
         "save the tasks with `quantboard data SUITE DIR`, put plain text (*.txt, a blank line between documents) into"
         " DIR/corpus and give --data DIR",
     )
-    without = (MADE_OF[0], MADE.replace("[models.student.distill.general]\n", ""))
-    assert one(make(without), "student", "glue/cola").blocked is None
+    without = (MADE_FROM_OTHERS[0], MADE.replace("[models.student.distill.general]\n", ""))
+    assert find_cell(make(without), "student", "glue/cola").blocked is None
     vectors = ('hub:owner/words"', 'hub:owner/words"\nglove = "glove.txt"')
-    assert one(make(without, vectors), "student", "glue/cola").blocked == (
-        "glove.txt: there is no such file",
-        "download GloVe vectors, or delete the key",
+    assert find_cell(make(without, vectors), "student", "glue/cola").blocked == (
+        "glove.txt: no such file",
+        "download GloVe vectors, or delete key glove",
     )
 
 
-def test_a_teacher_that_no_uniform_map_fits_is_told_before_it_is_trained(make: Make, tmp_path: Path) -> None:
+def test_a_teacher_with_layers_that_do_not_fit_is_reported_before_it_is_trained(make: Make, tmp_path: Path) -> None:
     folder = tmp_path / "bert"
     folder.mkdir()
     sizes = {"num_hidden_layers": 5, "hidden_size": 8, "intermediate_size": 8}
@@ -193,7 +198,7 @@ def test_a_teacher_that_no_uniform_map_fits_is_told_before_it_is_trained(make: M
     (folder / "model.safetensors").write_bytes(b"")
     student = MADE.replace('source = "scratch"', 'source = "bert"').replace("architecture = {", "#")
     student = student.replace("temperature = 2.0", "layers = 2").replace("[models.student.distill.general]\n", "")
-    seven = student.replace('source = "bert"', 'source = "deep"')
+    deeper = student.replace('source = "bert"', 'source = "deep"')
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "config.json").write_text(
         json.dumps(sizes | {"num_hidden_layers": 6, "num_attention_heads": 4})
@@ -202,26 +207,31 @@ def test_a_teacher_that_no_uniform_map_fits_is_told_before_it_is_trained(make: M
     teacher = (FROM_HUB[0], FROM_HUB[1].replace("hub:owner/bert", "bert"))
 
     def blocked(student: str) -> tuple[str, str] | None:
-        return one(make((MADE_OF[0], student), teacher), "student", "glue/cola").blocked
+        return find_cell(make((MADE_FROM_OTHERS[0], student), teacher), "student", "glue/cola").blocked
 
     assert blocked(student) == (
-        "student: its 2 layers do not divide its source's 5, so no uniform map of layers fits",
-        "give the student one of 1, 5 layers",
+        "student: its 2 layers do not divide its source's 5 evenly, so layers have no uniform mapping",
+        "give the student 1 or 5 layers",
     )
-    assert blocked(seven) == (
-        "student: its 2 layers do not divide the teacher's 5, so no uniform map of layers fits",
-        "give the student one of 1, 5 layers",
+    assert blocked(deeper) == (
+        "student: its 2 layers do not divide the teacher's 5 evenly, so layers have no uniform mapping",
+        "give the student 1 or 5 layers",
     )
-    assert blocked(seven.replace("layers = 2", "layers = 1")) is None
+    assert blocked(deeper.replace("layers = 2", "layers = 1")) is None
     (folder / "config.json").write_text(json.dumps(sizes | {"num_attention_heads": 2}))
-    assert blocked(seven.replace("layers = 2", "layers = 1")) == (
-        "student: it has 4 attention heads and its teacher 2, whose scores are compared one by one",
-        "give it 2",
+    assert blocked(deeper.replace("layers = 2", "layers = 1")) == (
+        "student: it has 4 attention heads and its teacher 2, but scores are compared head by head",
+        "give the student 2 heads",
     )
-    assert one(make((MADE_OF[0], student.replace("layers = 2", "")), teacher), "student", "glue/cola").blocked is None
+    assert (
+        find_cell(
+            make((MADE_FROM_OTHERS[0], student.replace("layers = 2", "")), teacher), "student", "glue/cola"
+        ).blocked
+        is None
+    )
 
 
-def test_on_the_sample_students_are_made_of_stand_ins(make: Make) -> None:
+def test_on_the_sample_students_are_made_from_stand_ins(make: Make) -> None:
     own = """[sample.models.student]
 architecture = { num_hidden_layers = 1, hidden_size = 64, num_attention_heads = 2, intermediate_size = 128 }
 train = { batch_size = 32 }
@@ -229,8 +239,8 @@ distill = { general = { max_steps = 9 }, augment = { copies = 2, train = { max_s
 [sample.models.small]
 train = { learning_rate = 1e-5 }
 [sample.train]"""
-    plan = make(MADE_OF, ("[sample.train]", own), data=SAMPLE, tasks=["squad_v1"], hub=False)
-    spec = one(plan, "student", "squad_v1").checkpoint
+    plan = make(MADE_FROM_OTHERS, ("[sample.train]", own), data=SAMPLE, tasks=["squad_v1"], hub=False)
+    spec = find_cell(plan, "student", "squad_v1").checkpoint
     assert spec.parent is not None
     general = spec.parent.parent
     assert general is not None
@@ -239,19 +249,19 @@ train = { learning_rate = 1e-5 }
         {"corpus": f"sample {SAMPLE_VERSION}"},
         128,
     )
-    assert general.teacher == spec.teacher == one(plan, "tiny").checkpoint
+    assert general.teacher == spec.teacher == find_cell(plan, "tiny").checkpoint
     assert (general.architecture or {})["hidden_size"] == 64
-    assert [((one.train or {})["max_steps"], (one.train or {})["batch_size"]) for one in (general, spec)] == [
+    assert [((spec.train or {})["max_steps"], (spec.train or {})["batch_size"]) for spec in (general, spec)] == [
         (9, 32),
         (None, 32),
     ]
-    small = one(plan, "small").checkpoint
+    small = find_cell(plan, "small").checkpoint
     assert (small.recipe, small.scheme, (small.train or {})["learning_rate"]) == ("qat", "engine_int8", 1e-5)
-    assert small.parent == one(plan, "tiny").checkpoint
+    assert small.parent == find_cell(plan, "tiny").checkpoint
 
 
 def test_a_chain_survives_json(make: Make) -> None:
-    for cell in make(MADE_OF).cells:
+    for cell in make(MADE_FROM_OTHERS).cells:
         again = Cell.from_json(json.loads(json.dumps(cell.to_json())))
         assert again == cell
         assert again.checkpoint.key == cell.checkpoint.key
