@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 Batch = Mapping[str, "np.ndarray[Any, Any]"]
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+"""What a batch holds, each (batch, length) int64."""
 Device = Literal["cpu", "cuda"]
 Precision = Literal["fp32", "fp16"]
 Quantize = Literal["none", "u8", "s8", "dynamic"]
@@ -31,6 +33,14 @@ class Settings:
     threads: int
     cache: Path
     options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def check_length(settings: Settings, positions: int) -> None:
+    """Raises BackendError where sequences may be longer than a model has positions."""
+    if settings.max_length > positions:
+        raise BackendError(
+            f"max_length {settings.max_length} is more than the model's {positions} positions; lower shape.max_length"
+        )
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,22 @@ from typing import Any, Literal
 
 import numpy as np
 
-from backends.base import Availability, BackendError, Batch, Device, Placement, Precision, Quantize, Settings, installed
-from backends.bert import Architecture, read_architecture
+from backends.architecture import Architecture
+from backends.base import (
+    INPUTS,
+    Availability,
+    BackendError,
+    Batch,
+    Device,
+    Placement,
+    Precision,
+    Quantize,
+    Settings,
+    check_length,
+    installed,
+)
+from backends.checkpoint import read_architecture
 
-_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
@@ -51,10 +63,7 @@ class OnnxRuntime:
 
     def prepare(self, checkpoint: Path, settings: Settings, device: Device) -> OnnxRuntimeSession:
         architecture = read_architecture(checkpoint)
-        if settings.max_length > architecture.positions:
-            raise BackendError(
-                f"max_length {settings.max_length} is more than the model's {architecture.positions} positions"
-            )
+        check_length(settings, architecture.positions)
         from backends.export import export_cached
 
         precision, quantize = self.graph
@@ -115,7 +124,7 @@ class OnnxRuntimeSession:
         return session
 
     def run(self, batch: Batch) -> np.ndarray[Any, Any]:
-        logits: np.ndarray[Any, Any] = self._session.run(["logits"], {name: batch[name] for name in _INPUTS})[0]
+        logits: np.ndarray[Any, Any] = self._session.run(["logits"], {name: batch[name] for name in INPUTS})[0]
         return logits
 
     def placement(self) -> Placement:

@@ -24,8 +24,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from backends.architecture import PROJECTION
 from backends.base import BackendError
-from backends.bert import read_architecture
+from backends.checkpoint import read_architecture
 from backends.fake_quant.schemes import Quantizer, Scheme
 from backends.fake_quant.tensors import source, tensor_names
 
@@ -94,7 +95,7 @@ def blank_range(name: str, scheme: Scheme) -> TensorRange:
     quantizer = scheme.weights if role == "weight" else scheme.activations
     if role == "bias" and isinstance(scheme.biases, Quantizer):
         quantizer = scheme.biases
-    if name.startswith("embeddings.") and role == "weight":
+    if role == "weight" and name.startswith("embeddings.") and not name.startswith(PROJECTION):
         quantizer = replace(quantizer, granularity="per_tensor")  # a channel of a table would be one token
     axis = 0 if quantizer.granularity == "per_channel" else None
     return TensorRange(role, np.ones(1, np.float32), np.zeros(1, np.int32), axis, quantizer)
@@ -153,7 +154,7 @@ def _expected(folder: Path) -> Callable[[Scheme], dict[str, int]]:
     linears = architecture.linears()
 
     def expected(scheme: Scheme) -> dict[str, int]:
-        names = tensor_names(architecture.layers, architecture.head, scheme)
+        names = tensor_names(architecture, scheme)
         return {name: linears.get(name.removesuffix(".weight"), (1, 1))[0] for name in names}
 
     return expected

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from backends.base import (
+    INPUTS,
     Availability,
     BackendError,
     Batch,
@@ -34,7 +35,7 @@ from backends.base import (
     Settings,
     installed,
 )
-from backends.bert import read_architecture
+from backends.checkpoint import read_architecture
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 WORKSPACE_BYTES = 4 << 30
 ENGINE_VERSION = "1"
 """Raised with the version of the backends where `build` makes another engine of the same graph."""
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 OUTPUT = "logits"
 
 

@@ -11,15 +11,24 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from backends.base import Availability, BackendError, Batch, Device, Placement, Precision, Quantize, Settings, installed
-from backends.bert import Architecture, read_architecture
+from backends.architecture import Architecture
+from backends.base import (
+    Availability,
+    BackendError,
+    Batch,
+    Device,
+    Placement,
+    Precision,
+    Quantize,
+    Settings,
+    check_length,
+    installed,
+)
+from backends.checkpoint import WEIGHTS, read_architecture
+from backends.torch_models import load_model, no_plan_for_every_shape
 
 if TYPE_CHECKING:
     import torch
-
-_HEADS = {"question_answering": "AutoModelForQuestionAnswering", "classification": "AutoModelForSequenceClassification"}
-_UNUSED = ("pooler.", "embeddings.position_ids", "cls.")
-"""Parts of a published checkpoint that a task's head does not use (pooler, pretraining heads)."""
 
 
 @dataclass(frozen=True)
@@ -62,53 +71,15 @@ class TorchEager:
         import torch
 
         architecture = read_architecture(checkpoint)
-        if settings.max_length > architecture.positions:
-            raise BackendError(
-                f"max_length {settings.max_length} is more than the model's {architecture.positions} positions"
-            )
+        check_length(settings, architecture.positions)
         if device == "cuda" and not torch.cuda.is_available():
             raise BackendError("PyTorch finds no usable CUDA device; install a CUDA build of torch or run on the CPU")
         torch.set_num_threads(settings.threads)
         if device == "cuda":
             no_plan_for_every_shape()
         model = load_model(checkpoint, architecture).to(device=device, dtype=getattr(torch, self.dtype))
-        size = (checkpoint / "model.safetensors").stat().st_size
+        size = (checkpoint / WEIGHTS).stat().st_size
         return TorchSession(model, architecture, settings.max_length, size)
-
-
-def no_plan_for_every_shape() -> None:
-    """Leave cuDNN's attention out, for the whole process. PyTorch prefers it for half-precision values on some GPUs, but it
-    builds a plan for each new batch size and length, which takes longer than many batches of texts of changing lengths."""
-    import torch
-
-    torch.backends.cuda.enable_cudnn_sdp(False)
-
-
-def load_model(checkpoint: Path, architecture: Architecture) -> torch.nn.Module:
-    """The checkpoint's model at float32, in evaluation mode. Raises BackendError unless all weights came from the folder."""
-    import transformers
-
-    factory = getattr(transformers, _HEADS[architecture.head])
-    try:
-        model, loading = factory.from_pretrained(
-            checkpoint, dtype="float32", attn_implementation="sdpa", local_files_only=True,
-            use_safetensors=True, trust_remote_code=False, output_loading_info=True,
-        )  # fmt: skip
-    except (OSError, RuntimeError, ValueError) as error:
-        raise BackendError(f"{checkpoint}: transformers cannot load it ({str(error).splitlines()[0]})") from None
-    missing = sorted(loading["missing_keys"])
-    unexpected = sorted(key for key in loading["unexpected_keys"] if not key.removeprefix("bert.").startswith(_UNUSED))
-    if missing or unexpected or loading.get("mismatched_keys"):
-        what = (
-            f"lacks {missing[0]}"
-            if missing
-            else f"holds {unexpected[0]}, which it does not use"
-            if unexpected
-            else "has wrong sizes"
-        )
-        raise BackendError(f"{checkpoint}: the model {what}; the folder holds another model than its config.json says")
-    module: torch.nn.Module = model.eval()
-    return module
 
 
 class TorchSession:
@@ -126,7 +97,7 @@ class TorchSession:
         import torch
 
         with torch.inference_mode():
-            inputs = {name: self._to_device(torch.from_numpy(batch[name])) for name in _INPUTS}
+            inputs = {name: self._to_device(torch.from_numpy(batch[name])) for name in self._architecture.inputs}
             outputs = self.model(**inputs)
             if self._architecture.head == "question_answering":
                 logits = torch.stack((outputs.start_logits, outputs.end_logits), dim=-1)
@@ -155,8 +126,6 @@ class TorchSession:
     def close(self) -> None:
         del self.model
 
-
-_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 TORCH_FP32 = TorchEager("torch_fp32", "float32")
 TORCH_BF16 = TorchEager("torch_bf16", "bfloat16", relative_cost=0.5)

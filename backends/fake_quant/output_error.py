@@ -21,7 +21,7 @@ from backends.fake_quant.estimators import Histogram, grid
 from backends.fake_quant.observe import Observer, Tokens, feed
 from backends.fake_quant.quantizers import FakeQuantize
 from backends.fake_quant.schemes import Scheme
-from backends.fake_quant.simulate import encoder_of
+from backends.fake_quant.simulate import module_of
 from backends.ranges import TensorRange, blank_range
 
 CLIPS = tuple(0.88**step for step in range(20))
@@ -63,7 +63,8 @@ def least_output_error(
 
 def _reader(model: nn.Module, name: str) -> nn.Module:
     """What reads a tensor as its first argument: the whole self-attention for query's input, else the linear layer itself."""
-    return encoder_of(model).get_submodule(name.removesuffix(".input").removesuffix(".query"))
+    module: nn.Module = module_of(model, name.removesuffix(".input").removesuffix(".query"))
+    return module
 
 
 def _candidates(name: str, histogram: Histogram, scheme: Scheme) -> list[TensorRange]:

@@ -1,7 +1,7 @@
 """The torch model of a checkpoint with quantizers at the tensors that a scheme names.
 
-The same places serve to watch tensors (calibration), to simulate integers (inference) and to train ranges: what stands there
-is up to the caller. Parameters keep their names; what is added has `quantize_` in its path.
+The same places serve to watch tensors (calibration), to simulate integers (inference) and to train ranges: the caller chooses
+what is put there. Parameters keep their names; what is added has `quantize_` in its path.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from backends.bert import Head
+from backends.architecture import Architecture
+from backends.base import BackendError
 from backends.fake_quant.quantizers import FakeQuantize
 from backends.fake_quant.schemes import Scheme
-from backends.fake_quant.tensors import EMBEDDINGS, source, tensor_names, weight_names
+from backends.fake_quant.tensors import source, tensor_names, weight_names
 from backends.ranges import Ranges
+from backends.torch_models import find_module, module_path, read_model_architecture
 
 T = TypeVar("T", bound=nn.Module)
 Quantizers = Mapping[str, nn.Module]
@@ -26,20 +28,9 @@ ATTENTION = "quantboard_operators"
 """Name of `attention` in transformers' registry."""
 
 
-def encoder_of(model: nn.Module) -> nn.Module:
-    encoder: nn.Module = getattr(model, "bert", model)
-    return encoder
-
-
-def shape_of(model: nn.Module) -> tuple[int, Head]:
-    """Layers and head, by which the tensors of a model are named."""
-    layers: Any = encoder_of(model).get_submodule("encoder.layer")
-    return len(layers), "question_answering" if hasattr(model, "qa_outputs") else "classification"
-
-
 def names_of(model: nn.Module, scheme: Scheme) -> list[str]:
     """Every tensor of the model that the scheme gives a range."""
-    return tensor_names(*shape_of(model), scheme)
+    return tensor_names(read_model_architecture(model), scheme)
 
 
 def parameter_of(model: nn.Module, name: str) -> nn.Parameter | None:
@@ -47,13 +38,18 @@ def parameter_of(model: nn.Module, name: str) -> nn.Parameter | None:
     path, _, kind = name.rpartition(".")
     if kind not in ("weight", "bias"):
         return None
-    parameter: nn.Parameter = getattr(_owner(model, path).get_submodule(path), kind)
+    parameter: nn.Parameter = getattr(module_of(model, path), kind)
     return parameter
 
 
-def _owner(model: nn.Module, path: str) -> nn.Module:
-    """Heads lie beside the encoder model, all else in it."""
-    return model if path.startswith(("qa_outputs", "classifier")) else encoder_of(model)
+def module_of(model: nn.Module, name: str) -> Any:
+    """The module of that canonical name. Raises BackendError where the model's family has none."""
+    module = find_module(model, name)
+    if module is None:
+        raise BackendError(
+            f"{type(model).__name__} has no module for '{name}'; its family in backends/families must name one"
+        )
+    return module
 
 
 class FakeQuantLinear(nn.Module):
@@ -114,29 +110,34 @@ class FakeQuantEmbedding(nn.Module):
 
 
 class Embeddings(nn.Module):
-    """BERT's sum of three tables, with quantizers after each sum."""
+    """The sum of the embedding tables, with quantizers after each addition. Keeps the names of the children of `plain`, the
+    family's own module. attributes: of each child that is called here, its name in it by its canonical name."""
 
-    word_embeddings: nn.Module
-    position_embeddings: nn.Module
-    token_type_embeddings: nn.Module
-    LayerNorm: nn.Module
-    dropout: nn.Module
-
-    def __init__(self, plain: nn.Module, quantizers: Quantizers) -> None:
+    def __init__(
+        self, plain: nn.Module, architecture: Architecture, attributes: Mapping[str, str], quantizers: Quantizers
+    ) -> None:
         super().__init__()
-        for name in ("word_embeddings", "position_embeddings", "token_type_embeddings", "LayerNorm", "dropout"):
-            setattr(self, name, plain.get_submodule(name))
+        for name, child in plain.named_children():
+            setattr(self, name, child)
+        self._attributes = dict(attributes)
+        self._first_position, self._types = architecture.first_position, architecture.types
         self.quantize_words_and_types = _at(quantizers, "embeddings.words_and_types.output")
         self.quantize_sum = _at(quantizers, "embeddings.sum.output")
 
-    def forward(self, input_ids: torch.Tensor, token_type_ids: torch.Tensor, **_: Any) -> torch.Tensor:
-        positions = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
-        total = self.quantize_words_and_types(
-            self.word_embeddings(input_ids) + self.token_type_embeddings(token_type_ids)
-        )
-        total = self.quantize_sum(total + self.position_embeddings(positions))
-        states: torch.Tensor = self.dropout(self.LayerNorm(total))
+    def forward(
+        self, input_ids: torch.Tensor, token_type_ids: torch.Tensor | None = None, *_: Any, **__: Any
+    ) -> torch.Tensor:
+        total = self._child("word_embeddings")(input_ids)
+        if self._types:
+            types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
+            total = self.quantize_words_and_types(total + self._child("token_type_embeddings")(types))
+        positions = torch.arange(input_ids.shape[1], device=input_ids.device)[None] + self._first_position
+        total = self.quantize_sum(total + self._child("position_embeddings")(positions))
+        states: torch.Tensor = self._child("dropout")(self._child("LayerNorm")(total))
         return states
+
+    def _child(self, name: str) -> Any:
+        return getattr(self, self._attributes[name])
 
 
 def attention(
@@ -164,24 +165,39 @@ def attention(
 def install(model: nn.Module, scheme: Scheme, quantizers: Quantizers) -> Callable[[], None]:
     """Put quantizers into a model, in place; calling what is returned takes them out again."""
     put = _Installation(model, quantizers)
-    layers, head = shape_of(model)
+    architecture = read_model_architecture(model)
     if scheme.embeddings:
-        for table in EMBEDDINGS:
+        for table in architecture.tables():
             put.replace(table, FakeQuantEmbedding(put.module(table), table, quantizers))
     if scheme.tensors == "op_outputs":
-        put.replace("embeddings", Embeddings(put.module("embeddings"), quantizers))
-        put.after("embeddings.LayerNorm", "embeddings", "LayerNorm", "embeddings.LayerNorm.output")
+        _install_embeddings(put, architecture)
         put.undo.append(_use_attention(model))
-    for layer in range(layers):
+    for layer in range(architecture.layers):
         _install_layer(put, scheme, f"encoder.layer.{layer}")
-    for name in weight_names(layers, head, scheme):
+    for name in weight_names(architecture, scheme):
         twin = FakeQuantLinear(put.module(name), name, quantizers, shared_input=".self." in name)
         if scheme.biases == "int32" and f"{name}.weight" in quantizers:
             twin.quantize_bias = IntegerBias(quantizers[f"{name}.weight"], quantizers[source(f"{name}.input")])
         put.replace(name, twin)
-    if head == "classification" and scheme.tensors == "op_outputs":
-        put.after("pooler", "pooler", "tanh", "pooler.tanh.output")
+    if architecture.pooler and scheme.tensors == "op_outputs":
+        _install_pooler(put, architecture.pooler)
     return put.take_out
+
+
+def _install_embeddings(put: _Installation, architecture: Architecture) -> None:
+    children = [*architecture.tables(), "embeddings.LayerNorm", "embeddings.dropout"]
+    attributes = {name.rpartition(".")[2]: put.path(name).rpartition(".")[2] for name in children}
+    put.replace("embeddings", Embeddings(put.module("embeddings"), architecture, attributes, put.quantizers))
+    put.after("embeddings.LayerNorm", "embeddings", "LayerNorm", "embeddings.LayerNorm.output")
+
+
+def _install_pooler(put: _Installation, activation: str) -> None:
+    """After the pooler; where no module puts out its activation, before the layer that reads it."""
+    name = f"pooler.{activation}.output"
+    if put.has("pooler"):
+        put.after("pooler", "pooler", activation, name)
+    else:
+        put.before("classifier", "classifier", activation, name)
 
 
 def _install_layer(put: _Installation, scheme: Scheme, at: str) -> None:
@@ -206,13 +222,23 @@ class _Installation:
         self.undo: list[Callable[[], None]] = []
         self._model = model
 
-    def module(self, path: str) -> Any:
-        return _owner(self._model, path).get_submodule(path)
+    def has(self, name: str) -> bool:
+        """Whether the family has a module of that canonical name."""
+        return find_module(self._model, name) is not None
 
-    def replace(self, path: str, twin: nn.Module) -> None:
-        parent, _, attribute = path.rpartition(".")
-        owner = _owner(self._model, path).get_submodule(parent)
-        plain = getattr(owner, attribute)
+    def module(self, name: str) -> Any:
+        return module_of(self._model, name)
+
+    def path(self, name: str) -> str:
+        """Where the module of that canonical name lies in the model."""
+        path = module_path(self._model, name)
+        assert path is not None, name
+        return path
+
+    def replace(self, name: str, twin: nn.Module) -> None:
+        plain = self.module(name)
+        parent, _, attribute = self.path(name).rpartition(".")
+        owner = self._model.get_submodule(parent)
         setattr(owner, attribute, twin)
         self.undo.append(lambda: setattr(owner, attribute, plain))
 

@@ -39,7 +39,7 @@ def load_config(spec: CheckpointSpec, source: Path | None) -> Any:
     from transformers import AutoConfig, BertConfig
 
     from backends import BackendError
-    from backends.bert import read_config
+    from backends.checkpoint import read_config
 
     if source is None:
         from tasks.sample import sample_vocabulary
@@ -113,7 +113,7 @@ def write_tokenizer(spec: CheckpointSpec, source: Path | None, config: Any, outp
 
 def copy_model(source: Path, output: Path) -> None:
     """Copy the weights unchanged, and write a configuration that transformers' Auto classes can read."""
-    from backends.bert import read_config
+    from backends.checkpoint import read_config
 
     shutil.copyfile(source / "model.safetensors", output / "model.safetensors")
     (output / "config.json").write_text(json.dumps(read_config(source), indent=2))

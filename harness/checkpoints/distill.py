@@ -26,7 +26,7 @@ STAGE_FIELDS = ("train_seconds", "train_device", "train_windows", "train_steps",
 
 def pretrained(spec: CheckpointSpec, cache: Path, output: Path) -> dict[str, Any]:
     """Recipe `pretrained`: the source as it is, whatever its head."""
-    from backends.bert import check_finite
+    from backends.checkpoint import check_finite
 
     source = source_folder(spec, cache)
     assert source is not None, "recipe 'pretrained' needs pretrained weights"

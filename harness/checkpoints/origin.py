@@ -96,7 +96,7 @@ def parameters_of(folder: Path) -> int:
     """What a task's model computes with: a file that was loaded may hold more, an unused pooler or another head."""
     from math import prod
 
-    from backends.bert import read_architecture
+    from backends.checkpoint import read_architecture
 
     return sum(prod(shape) for shape in read_architecture(folder).tensors().values())
 
@@ -198,13 +198,13 @@ def _text(origin: dict[str, Any], checkpoints: Path) -> dict[str, Any]:
 
 
 def _quantization(folder: Path) -> Quantization:
-    from backends.bert import read_architecture
+    from backends.checkpoint import read_architecture
     from backends.fake_quant.tensors import coverage, source
     from backends.ranges import read_ranges
     from harness.records.schema import Quantization
 
     ranges, architecture = read_ranges(folder), read_architecture(folder)
-    quantized, tensors = coverage(architecture.layers, architecture.head, ranges.scheme)
+    quantized, tensors = coverage(architecture, ranges.scheme)
     noise = {name: value for name, value in ranges.calibration.get("sqnr_db", {}).items() if name == source(name)}
     return Quantization(
         tensors=tensors,

@@ -84,7 +84,7 @@ def _check_fits_task(spec: CheckpointSpec, source: Path, task: Task) -> None:
     import numpy as np
 
     from backends import BackendError
-    from backends.bert import Weights, read_architecture
+    from backends.checkpoint import Weights, read_architecture
     from tasks import TaskError
 
     try:

@@ -32,7 +32,7 @@ MINILM = {
 
 
 def make_checkpoint(folder: Path, *, labels: int | None = None, **sizes: Any) -> Path:
-    """A folder as `save_pretrained` writes it. Weights are enlarged so that layers differ and rounding shows."""
+    """A folder as `save_pretrained` writes it."""
     torch.manual_seed(0)
     config = BertConfig(
         **{
@@ -47,15 +47,19 @@ def make_checkpoint(folder: Path, *, labels: int | None = None, **sizes: Any) ->
         }
     )
     model: Any = (BertForSequenceClassification if labels else BertForQuestionAnswering)(config)
-    model.train(False)
+    enlarge_weights(model.train(False))
+    model.save_pretrained(folder)
+    return folder
+
+
+def enlarge_weights(model: torch.nn.Module) -> None:
+    """So that layers differ and rounding shows."""
     with torch.no_grad():
         for index, (name, value) in enumerate(model.named_parameters()):
             if value.ndim == 2 and "embeddings" not in name:
                 value.mul_(2.0 + index % 5)
             elif value.ndim == 1:
                 value.add_(0.05 * torch.randn_like(value))
-    model.save_pretrained(folder)
-    return folder
 
 
 def make_batch(seed: int, rows: int = 4, length: int = LENGTH) -> dict[str, np.ndarray[Any, Any]]:

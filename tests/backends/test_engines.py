@@ -175,7 +175,7 @@ def test_static_int8_without_ranges_says_what_to_do(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"model_type": "roberta"}, "only 'bert' encoders"),
+        ({"model_type": "roberta"}, "model_type is 'roberta'; known model families: bert"),
         ({"position_embedding_type": "relative_key"}, "only 'absolute'"),
         ({"num_attention_heads": 5}, "5"),
         ({"hidden_size": 128}, "64"),

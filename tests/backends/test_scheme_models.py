@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from backends import BackendError, Settings, get_backend
-from backends.bert import read_architecture
+from backends.checkpoint import read_architecture
 from backends.fake_quant.calibrate import calibrate, calibrate_model, noise_of
 from backends.fake_quant.estimators import find_grid
 from backends.fake_quant.schemes import Quantizer, Scheme, get_scheme, scheme_names
@@ -20,7 +20,7 @@ from backends.fake_quant.simulate import install, names_of, parameter_of, simula
 from backends.fake_quant.tensors import coverage, source, tensor_names
 from backends.fake_quant.training import Learned, trained_quantizer
 from backends.ranges import Ranges, read_ranges, write_ranges
-from backends.torch_eager import load_model
+from backends.torch_models import load_model
 from tests.backends.checkpoints import LENGTH, add_ranges, make_batch, make_checkpoint
 from tests.backends.rounded_bert import RoundedBert
 
@@ -366,7 +366,7 @@ def test_a_bias_of_zeros_has_a_range(tmp_path: Path) -> None:
     assert tensors["qa_outputs.bias"].scale[0] == tensors["qa_outputs.weight"].scale[0]
 
 
-def test_the_share_of_tensors_by_hand() -> None:
+def test_the_share_of_tensors_by_hand(tmp_path: Path) -> None:
     """One layer with a classifier: 3 tables, 8 weights, 8 biases, 3 LayerNorms' gains and biases; 3 operators of the embeddings,
     3 projections, 5 of attention, 3 after it, 2 and 3 of the feed-forward part, 3 of the head."""
     tensors = 3 + 8 + 8 + 6 + (3 + 3 + 5 + 3 + 2 + 3 + 3)
@@ -376,9 +376,10 @@ def test_the_share_of_tensors_by_hand() -> None:
         "aimet_w8a8": 3 + 8 + 22,
         "vitis_pof2": 3 + 8 + 8 + 21,
     }
+    architecture = read_architecture(make_checkpoint(tmp_path, labels=2, num_hidden_layers=1))
     for name, quantized in by_scheme.items():
-        assert coverage(1, "classification", get_scheme(name)) == (quantized, tensors)
-    names = tensor_names(1, "classification", get_scheme("aimet_w8a8"))
+        assert coverage(architecture, get_scheme(name)) == (quantized, tensors)
+    names = tensor_names(architecture, get_scheme("aimet_w8a8"))
     assert len(names) == len(set(names)) == 33
     assert "encoder.layer.0.attention.mask.output" in names
-    assert "encoder.layer.0.attention.mask.output" not in tensor_names(1, "classification", get_scheme("vitis_pof2"))
+    assert "encoder.layer.0.attention.mask.output" not in tensor_names(architecture, get_scheme("vitis_pof2"))

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from backends.base import BackendError
-from backends.bert import check_finite, read_architecture
-from backends.torch_eager import no_plan_for_every_shape
+from backends.checkpoint import check_finite, read_architecture
+from backends.torch_models import no_plan_for_every_shape
 from harness.checkpoints.labels import class_columns, label_names
 from harness.checkpoints.origin import read_origin
 from harness.checkpoints.training.cpu import register_attention, replace_dropout

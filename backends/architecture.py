@@ -1,0 +1,105 @@
+"""The sizes of an encoder, and the canonical names of its parts, in which all modules but `backends.families` speak.
+
+Canonical names are BERT's own in transformers, without its leading component: `embeddings.word_embeddings`,
+`encoder.layer.0.attention.self.query`, `pooler.dense`, `classifier`, `qa_outputs`. A tensor is its module's name and `.weight`
+or `.bias`. `ranges.json` and exported graphs use these names, whatever the family of the model. Imports in milliseconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Activation = Literal["gelu", "gelu_tanh", "relu", "tanh"]
+Head = Literal["question_answering", "classification"]
+
+LINEARS = (
+    "attention.self.query",
+    "attention.self.key",
+    "attention.self.value",
+    "attention.output.dense",
+    "intermediate.dense",
+    "output.dense",
+)
+"""A layer's linear layers, in order of execution."""
+PROJECTION = "embeddings.projection"
+"""The linear layer from the width of the tables to that of the encoder, in families where the two differ."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """Sizes of an encoder and its head.
+
+    embedding: width of the tables; where it is not `hidden`, a linear layer (PROJECTION) follows the embeddings.
+    positions: tokens of the longest sequence. first_position: row of the position table that the first token takes.
+    types: rows of the token type table; without one 0, and with a single one token_type_ids are not read.
+    pooler: activation of the linear layer that a classifier has before its last one; None without such a layer.
+    labels: outputs of the head; 2 (start, end) for question answering.
+    """
+
+    layers: int
+    hidden: int
+    heads: int
+    intermediate: int
+    vocabulary: int
+    embedding: int
+    positions: int
+    first_position: int
+    types: int
+    epsilon: float
+    activation: Activation
+    head: Head
+    pooler: Activation | None
+    labels: int
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the inputs that the model reads."""
+        return ("input_ids", "attention_mask", *(["token_type_ids"] if self.types > 1 else []))
+
+    def linear_macs(self, name: str, length: int) -> int:
+        """Multiply-accumulates of one linear layer for one sequence of `length` tokens; `name` as in `linears`.
+
+        The pooler and a classifier see the first token only."""
+        rows, columns = self.linears()[name]
+        return rows * columns * (1 if name in ("pooler.dense", "classifier") else length)
+
+    def total_macs(self, length: int) -> int:
+        """Multiply-accumulates of all matrix products for one sequence: linear layers, attention products, the head.
+
+        For the encoder this is layers * (12 H^2 S + 2 S^2 H) when the intermediate size is 4 H.
+        """
+        linears = sum(self.linear_macs(name, length) for name in self.linears())
+        return linears + self.layers * 2 * length * length * self.hidden
+
+    def tables(self) -> list[str]:
+        """The embedding tables."""
+        kinds = ["word", "position", *(["token_type"] if self.types else [])]
+        return [f"embeddings.{kind}_embeddings" for kind in kinds]
+
+    def linears(self) -> dict[str, tuple[int, int]]:
+        """Path of every linear layer -> (outputs, inputs), in order of execution; head included."""
+        hidden, wide = self.hidden, self.intermediate
+        linears = {PROJECTION: (hidden, self.embedding)} if self.embedding != hidden else {}
+        shapes = [(hidden, hidden)] * 4 + [(wide, hidden), (hidden, wide)]
+        for layer in range(self.layers):
+            linears |= {f"encoder.layer.{layer}.{name}": shape for name, shape in zip(LINEARS, shapes, strict=True)}
+        if self.head == "question_answering":
+            return linears | {"qa_outputs": (self.labels, hidden)}
+        pooler = {"pooler.dense": (hidden, hidden)} if self.pooler else {}
+        return linears | pooler | {"classifier": (self.labels, hidden)}
+
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        """Name -> shape of every tensor that the architecture needs."""
+        rows = (self.vocabulary, self.positions + self.first_position, self.types)
+        shapes: dict[str, tuple[int, ...]] = {
+            f"{table}.weight": (count, self.embedding) for table, count in zip(self.tables(), rows, strict=False)
+        }
+        norms = {"embeddings.LayerNorm": self.embedding}
+        for layer in range(self.layers):
+            norms |= {f"encoder.layer.{layer}.{part}.LayerNorm": self.hidden for part in ("attention.output", "output")}
+        for name, width in norms.items():
+            shapes |= {f"{name}.weight": (width,), f"{name}.bias": (width,)}
+        for name, shape in self.linears().items():
+            shapes |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
+        return shapes

@@ -1,0 +1,212 @@
+"""A checkpoint folder as its files describe it: the encoder's architecture, and its weights as NumPy arrays by canonical name.
+
+Imports no engine, so that an engine's process holds that engine only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backends.architecture import Activation, Architecture, Head
+from backends.base import BackendError
+from backends.families import Family, family_names, get_family, untyped_family
+
+Array = np.ndarray[Any, Any]
+WEIGHTS = "model.safetensors"
+
+_ACTIVATIONS: Mapping[str, Activation] = {
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+}
+_HEADS: tuple[Head, ...] = ("question_answering", "classification")
+
+
+def read_config(checkpoint: Path) -> dict[str, Any]:
+    """A folder's config.json. A `model_type` that it lacks is added where its other keys tell the family. Raises BackendError."""
+    path = checkpoint / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise BackendError(f"{path}: cannot be read ({error}); name a Hugging Face model folder") from None
+    if not isinstance(config, dict):
+        raise BackendError(f"{path}: holds no JSON object; name a Hugging Face model folder")
+    if "model_type" in config:
+        return config
+    try:
+        return config | {"model_type": untyped_family(config).model_type}
+    except BackendError as error:
+        raise BackendError(f"{path}: {error}") from None
+
+
+def read_family(checkpoint: Path) -> Family:
+    """The family of a checkpoint folder. Raises BackendError for one that is not known here."""
+    return _family(checkpoint / "config.json", read_config(checkpoint))
+
+
+def _family(path: Path, config: Mapping[str, Any]) -> Family:
+    model_type = config["model_type"]
+    if model_type not in family_names():
+        known = ", ".join(family_names())
+        raise BackendError(f"{path}: model_type is {model_type!r}; known model families: {known}")
+    return get_family(model_type)
+
+
+def read_architecture(checkpoint: Path) -> Architecture:
+    """The architecture of a checkpoint folder. Raises BackendError for anything but an encoder of a known family with absolute
+    positions and a head for question answering or sequence classification."""
+    path, config = checkpoint / "config.json", read_config(checkpoint)
+    family = _family(path, config)
+    head = _named_head(config, family) or _stored_head(checkpoint, family)
+    try:
+        return architecture_of(config, family, head)
+    except BackendError as error:
+        raise BackendError(f"{path}: {error}") from None
+
+
+def architecture_of(config: Mapping[str, Any], family: Family, head: Head) -> Architecture:
+    """The architecture that a configuration describes. Raises BackendError, naming the key, for one that is not supported."""
+    for key in ("is_decoder", "add_cross_attention"):
+        if config.get(key):
+            raise BackendError(f"{key} is true; only encoders are supported")
+    if config.get("position_embedding_type", "absolute") != "absolute":
+        raise BackendError(
+            f"position_embedding_type is {config['position_embedding_type']!r}; only 'absolute' is supported"
+        )
+    activation = _value(config, family, "hidden_act")
+    if activation not in _ACTIVATIONS:
+        key = family.key("hidden_act")
+        raise BackendError(f"{key} is {activation!r}; supported: {', '.join(_ACTIVATIONS)}")
+    hidden, heads = _size(config, family, "hidden_size"), _size(config, family, "num_attention_heads")
+    if hidden % heads:
+        raise BackendError(
+            f"{family.key('hidden_size')} {hidden} is no multiple of {family.key('num_attention_heads')} {heads}"
+        )
+    epsilon = _value(config, family, "layer_norm_eps")
+    if not isinstance(epsilon, (int, float)) or not 0 < epsilon < 1:
+        raise BackendError(f"{family.key('layer_norm_eps')} is {epsilon!r}; it must be a small positive number")
+    labels = len(config["id2label"]) if isinstance(config.get("id2label"), dict) else config.get("num_labels", 2)
+    if head == "question_answering" and labels != 2:
+        raise BackendError(f"a question answering head has 2 outputs (start, end), not {labels}")
+    first = _size(config, family, "pad_token_id", least=0) + 1 if family.positions_after_padding else 0
+    has_width = family.key("embedding_size") in config or "embedding_size" in family.defaults
+    return Architecture(
+        layers=_size(config, family, "num_hidden_layers"),
+        hidden=hidden,
+        heads=heads,
+        intermediate=_size(config, family, "intermediate_size"),
+        vocabulary=_size(config, family, "vocab_size"),
+        embedding=_size(config, family, "embedding_size") if has_width else hidden,
+        positions=_size(config, family, "max_position_embeddings", least=first + 1) - first,
+        first_position=first,
+        types=_size(config, family, "type_vocab_size", least=0 if family.defaults.get("type_vocab_size") == 0 else 1),
+        epsilon=float(epsilon),
+        activation=_ACTIVATIONS[activation],
+        head=head,
+        pooler=family.pooler if head == "classification" else None,
+        labels=labels,
+    )
+
+
+def _value(config: Mapping[str, Any], family: Family, size: str) -> Any:
+    return config.get(family.key(size), family.defaults.get(size))
+
+
+def _size(config: Mapping[str, Any], family: Family, size: str, *, least: int = 1) -> int:
+    value = _value(config, family, size)
+    if type(value) is not int or value < least:
+        what = "a positive integer" if least == 1 else f"an integer of at least {least}"
+        raise BackendError(f"{family.key(size)} is {value!r}; it must be {what}")
+    return value
+
+
+def _named_head(config: Mapping[str, Any], family: Family) -> Head | None:
+    names = config.get("architectures")
+    for name in names if isinstance(names, list) else []:
+        for head in _HEADS:
+            if name == family.classes[head]:
+                return head
+    return None
+
+
+def _stored_head(checkpoint: Path, family: Family) -> Head:
+    """By the weights: published models often keep the name of their parent's class."""
+    stored = {family.canonical(name) for name in _open(checkpoint / WEIGHTS).keys()}  # noqa: SIM118 (it is no mapping)
+    if "qa_outputs.weight" in stored:
+        return "question_answering"
+    if {"classifier.weight", *(["pooler.dense.weight"] if family.pooler else [])} <= stored:
+        return "classification"
+    raise BackendError(
+        f"{checkpoint}: the model has no head for question answering or sequence classification; fine-tune it first"
+    )
+
+
+def _open(path: Path) -> Any:
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise BackendError(f"{path} is missing; save the model in one safetensors file")
+    try:
+        return safe_open(path, framework="np")
+    except (OSError, SafetensorError) as error:
+        raise BackendError(f"{path}: cannot be read ({error}); save the model again") from None
+
+
+class Weights:
+    """The tensors of a checkpoint folder as float32 arrays by canonical name, read one at a time (a large model is never held
+    twice). Tensors stored as float16 or bfloat16 are up-cast. Raises BackendError for tensors that are missing, of another
+    shape than the configuration says, or not finite.
+    """
+
+    def __init__(self, checkpoint: Path, architecture: Architecture) -> None:
+        family = read_family(checkpoint)
+        self._path = checkpoint / WEIGHTS
+        self._file = _open(self._path)
+        self._shapes = architecture.tensors()
+        self._stored = {family.canonical(name): name for name in self._file.keys()}  # noqa: SIM118 (it is no mapping)
+        for name, shape in self._shapes.items():
+            if name not in self._stored:
+                raise BackendError(
+                    f"{self._path}: tensor '{name}' is missing; the folder holds another model than config.json says"
+                )
+            stored_shape = tuple(self._file.get_slice(self._stored[name]).get_shape())
+            if stored_shape != shape:
+                raise BackendError(
+                    f"{self._path}: tensor '{name}' is {list(stored_shape)}, but config.json asks for {list(shape)}"
+                )
+
+    def __getitem__(self, name: str) -> Array:
+        values: Array = self._file.get_tensor(self._stored[name])
+        if values.dtype.name not in ("float32", "float16", "bfloat16", "float64"):
+            raise BackendError(
+                f"{self._path}: tensor '{name}' is stored as {values.dtype.name}; store it as a float type"
+            )
+        return _finite(self._path, name, values)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._shapes)
+
+
+def check_finite(checkpoint: Path) -> None:
+    """Read every float tensor of a folder once, whatever its head. Raises BackendError for one that is not finite."""
+    path = checkpoint / WEIGHTS
+    file = _open(path)
+    for name in file.keys():  # noqa: SIM118 (it is no mapping)
+        if file.get_slice(name).get_dtype() in ("F64", "F32", "F16", "BF16"):
+            _finite(path, name, file.get_tensor(name))
+
+
+def _finite(path: Path, name: str, values: Array) -> Array:
+    """As float32. What is too large for it becomes infinite."""
+    with np.errstate(over="ignore"):
+        values = np.asarray(values, dtype=np.float32)
+    if not np.isfinite(values).all():
+        raise BackendError(f"{path}: tensor '{name}' holds values that are not finite; train or export the model again")
+    return values

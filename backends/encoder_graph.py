@@ -1,0 +1,132 @@
+"""The graph of an encoder from its inputs to logits, in the classic form that engines' attention fusions match: reshape with
+known head sizes, transpose, scaled product, additive mask, softmax. Every node is named after its module."""
+
+from __future__ import annotations
+
+from onnx import TensorProto
+
+from backends.architecture import PROJECTION, Architecture
+from backends.base import Precision, Quantize
+from backends.checkpoint import Weights
+from backends.quantized_graph import QuantizedGraph
+from backends.ranges import Ranges
+
+_MASKED = -10000.0
+"""Added to the scores of padding. Its exponential is 0 beside any real score, and padding alone stays finite."""
+
+
+class EncoderGraph(QuantizedGraph):
+    """The graph of one checkpoint: `build` once, then `graph` holds it."""
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        weights: Weights,
+        precision: Precision,
+        quantize: Quantize,
+        ranges: Ranges | None,
+    ) -> None:
+        super().__init__(weights, precision, quantize, ranges)
+        self._arch = architecture
+        mask = ranges.scheme.mask if ranges else None
+        self._masked = _MASKED if mask is None else mask
+
+    def build(self) -> None:
+        mask = self._mask()
+        states = self._embeddings()
+        for layer in range(self._arch.layers):
+            states = self._layer(f"encoder.layer.{layer}", states, mask)
+        self._head(states)
+
+    def _mask(self) -> str:
+        """(batch, 1, 1, sequence): 0 for tokens, the scheme's or a large negative number for padding."""
+        graph = self.graph
+        mask = graph.op("Unsqueeze", "mask.heads", "attention_mask", self.integers("one", [1]))
+        mask = graph.op("Unsqueeze", "mask.queries", mask, self.integers("two", [2]))
+        mask = graph.op("Cast", "mask.cast", mask, to=TensorProto.FLOAT)
+        mask = graph.op("Sub", "mask.padding", self.scalar("mask.one", 1.0), mask)
+        return graph.op("Mul", "mask.additive", mask, self.scalar("mask.masked", self._masked))
+
+    def _embeddings(self) -> str:
+        graph = self.graph
+        total = self.table_rows(
+            "embeddings.word_embeddings.weight",
+            lambda table: graph.op("Gather", "embeddings.words", table, "input_ids"),
+        )
+        types = self._types() if self._arch.types else None
+        positions = self._positions()
+        if types:
+            total = self.add("embeddings.words_and_types", total, types)
+        states = self._norm("embeddings.LayerNorm", self.add("embeddings.sum", total, positions))
+        return self.linear(PROJECTION, states) if PROJECTION in self._arch.linears() else states
+
+    def _types(self) -> str:
+        """The rows of token_type_ids; the only row, for every token, where the model does not read them."""
+        return self.table_rows(
+            "embeddings.token_type_embeddings.weight",
+            lambda table: (
+                self.graph.op("Gather", "embeddings.types", table, "token_type_ids") if self._arch.types > 1 else table
+            ),
+        )
+
+    def _positions(self) -> str:
+        """As many rows as a sequence has tokens. Padding gets rows, too; nothing reads them."""
+        graph, first = self.graph, self._arch.first_position
+        length = graph.op("Shape", "embeddings.length", "input_ids", start=1, end=2)
+
+        def pick(table: str) -> str:
+            axis = self.integers("zero", [0])
+            start = self.integers("embeddings.first_position", [first]) if first else axis
+            stop = graph.op("Add", "embeddings.end", length, start) if first else length
+            return graph.op("Slice", "embeddings.positions", table, start, stop, axis)
+
+        return self.table_rows("embeddings.position_embeddings.weight", pick)
+
+    def _layer(self, name: str, states: str, mask: str) -> str:
+        attended = self._attention(f"{name}.attention", states, mask)
+        attended = self.linear(f"{name}.attention.output.dense", attended)
+        attended = self.add(f"{name}.attention.output.residual", attended, states)
+        attended = self._norm(f"{name}.attention.output.LayerNorm", attended)
+        wide = self.linear(f"{name}.intermediate.dense", attended)
+        wide = self.activation(f"{name}.intermediate.activation", self._arch.activation, wide)
+        narrow = self.linear(f"{name}.output.dense", wide)
+        narrow = self.add(f"{name}.output.residual", narrow, attended)
+        return self._norm(f"{name}.output.LayerNorm", narrow)
+
+    def _attention(self, name: str, states: str, mask: str) -> str:
+        graph = self.graph
+        size = self._arch.hidden // self._arch.heads
+        split = self.integers("attention.split", [0, 0, self._arch.heads, size])
+
+        def heads(part: str, order: list[int]) -> str:
+            projected = self.linear(f"{name}.self.{part}", states)
+            apart = graph.op("Reshape", f"{name}.self.{part}.split", projected, split)
+            return graph.op("Transpose", f"{name}.self.{part}.transpose", apart, perm=order)
+
+        query, key, value = heads("query", [0, 2, 1, 3]), heads("key", [0, 2, 3, 1]), heads("value", [0, 2, 1, 3])
+        scores = self.rounded(f"{name}.scores", graph.op("MatMul", f"{name}.scores", query, key))
+        root = self.scalar("attention.root", size**0.5, self.dtype)
+        scores = self.rounded(f"{name}.scale", graph.op("Div", f"{name}.scale", scores, root))
+        scores = self.add(f"{name}.mask", self.full(f"{name}.mask", scores), mask)
+        shares = self.narrow(f"{name}.softmax", graph.op("Softmax", f"{name}.softmax", scores, axis=-1))
+        shares = self.rounded(f"{name}.softmax", shares)
+        context = self.rounded(f"{name}.context", graph.op("MatMul", f"{name}.context", shares, value))
+        context = graph.op("Transpose", f"{name}.context.transpose", context, perm=[0, 2, 1, 3])
+        return graph.op(
+            "Reshape", f"{name}.context.join", context, self.integers("attention.join", [0, 0, self._arch.hidden])
+        )
+
+    def _head(self, states: str) -> None:
+        graph = self.graph
+        if self._arch.head == "question_answering":
+            logits = self.linear("qa_outputs", states)
+        else:
+            pooled = graph.op("Gather", "pooler.first", states, self.integers("zero.scalar", 0), axis=1)
+            if kind := self._arch.pooler:
+                pooled = self.activation(f"pooler.{kind}", kind, self.linear("pooler.dense", pooled))
+            logits = self.linear("classifier", pooled)
+        self.full("logits", logits)
+        graph.nodes[-1].output[0] = "logits"
+
+    def _norm(self, name: str, values: str) -> str:
+        return self.layer_norm(name, values, self._arch.epsilon)

@@ -1,0 +1,42 @@
+"""Model families by `model_type`. A new family is one file and one line here, or an installed package's `quantboard.families`
+entry point."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from backends.base import BackendError
+from backends.families.base import Family, Part
+from backends.registry import Registry
+
+__all__ = ["DEFAULT_FAMILY", "FAMILIES", "Family", "Part", "family_names", "get_family", "untyped_family"]
+
+FAMILIES = Registry(
+    "model family",
+    "quantboard.families",
+    {
+        "bert": "backends.families.bert:BERT",
+    },
+)
+DEFAULT_FAMILY = "bert"
+"""Of models that start from random weights, which a suite describes by sizes alone."""
+
+
+def family_names() -> list[str]:
+    """The `model_type` of every family; imports none."""
+    return FAMILIES.names()
+
+
+def get_family(model_type: str) -> Family:
+    """The family of that `model_type`. Raises BackendError for an unknown one."""
+    family: Family = FAMILIES.get(model_type)
+    return family
+
+
+def untyped_family(config: Mapping[str, Any]) -> Family:
+    """The family of a configuration without `model_type`. Raises BackendError where none has such ones."""
+    for name in family_names():
+        if get_family(name).is_untyped(config):
+            return get_family(name)
+    raise BackendError(f"has no model_type; add the one of its family: {', '.join(family_names())}")

@@ -1,0 +1,222 @@
+"""The operators that an encoder's graph is built from, each with its quantizers: linear layers, look-ups, sums, activations.
+
+`ranges.json` says which tensors are on a grid. ONNX says it by pairs of QuantizeLinear and DequantizeLinear (Q/DQ), which
+engines fuse with the operators around them into integer ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from onnx import TensorProto, helper
+
+from backends.architecture import Activation
+from backends.base import Precision, Quantize
+from backends.checkpoint import Weights
+from backends.graph import GraphBuilder
+from backends.ranges import Ranges, TensorRange, integer_bias
+
+Array = np.ndarray[Any, Any]
+
+
+class QuantizedGraph:
+    """A graph builder that knows a checkpoint's weights and ranges; nodes are named after the tensors that they compute."""
+
+    def __init__(self, weights: Weights, precision: Precision, quantize: Quantize, ranges: Ranges | None) -> None:
+        self.graph = GraphBuilder()
+        self.quantized: list[str] = []
+        """Linear layers with integer weights."""
+        self._weights = weights
+        self._half = precision == "fp16"
+        self._quantize = quantize
+        self._ranges: Mapping[str, TensorRange] = ranges.tensors if ranges else {}
+        self._integer_biases = ranges is not None and ranges.scheme.biases == "int32"
+        self._shared: dict[tuple[str, bytes], str] = {}
+        """Quantized tensors by (tensor, grid): query, key and value read the same one."""
+
+    def linear(self, name: str, values: str) -> str:
+        """values (..., inputs) -> (..., outputs). ONNX has weights as (inputs, outputs), PyTorch transposed."""
+        if self._quantize == "dynamic" and name.startswith("encoder."):
+            product = self._dynamic_product(name, values)
+        elif f"{name}.weight" in self._ranges:
+            product = self._static_product(name, values)
+        else:
+            weight = self.graph.constant(f"{name}.weight", self._weights[f"{name}.weight"].T.astype(self.dtype))
+            product = self.graph.op("MatMul", f"{name}.product", values, weight)
+        return self.add(name, product, self._bias(name))
+
+    def table_rows(self, name: str, pick: Callable[[str], str]) -> str:
+        """Rows of a table, by an operator that `pick` adds. Picked from its integers where it has any, but for TensorRT, which
+        dequantizes constants only."""
+        if name not in self._ranges:
+            return pick(self._weight(name))
+        tensor = self._ranges[name]
+        codes = self.graph.constant(f"{name}.codes", tensor.quantize(self._weights[name]))
+        if self._quantize == "s8":
+            return pick(self._dequantized(name, codes, tensor))
+        return self._dequantized(name, pick(codes), tensor)
+
+    def add(self, name: str, left: str, right: str) -> str:
+        return self.rounded(name, self.graph.op("Add", name, left, right))
+
+    def rounded(self, name: str, values: str) -> str:
+        """What an operator puts out, on its grid where the scheme gives it one."""
+        return self._on_grid(f"{name}.output", values) if f"{name}.output" in self._ranges else values
+
+    def layer_norm(self, name: str, values: str, epsilon: float) -> str:
+        scale, bias = (
+            self.graph.constant(f"{name}.{part}", self._weights[f"{name}.{part}"]) for part in ("weight", "bias")
+        )
+        values = self.full(name, values)
+        out = self.graph.op("LayerNormalization", name, values, scale, bias, axis=-1, epsilon=epsilon)
+        return self.rounded(name, self.narrow(name, out))
+
+    def activation(self, name: str, kind: Activation, values: str) -> str:
+        """GELU as the error function has it (the cheaper tanh form only where the model was trained with it), ReLU, or tanh."""
+        if kind in ("relu", "tanh"):
+            return self.rounded(name, self.graph.op("Relu" if kind == "relu" else "Tanh", name, values))
+        gelu = self._gelu if kind == "gelu" else self._gelu_tanh
+        return self.rounded(name, self.narrow(name, gelu(name, self.full(name, values))))
+
+    def _gelu(self, name: str, values: str) -> str:
+        graph = self.graph
+        half, one = self.scalar("half", 0.5), self.scalar("one.float", 1.0)
+        inner = graph.op("Div", f"{name}.scaled", values, self.scalar("root_two", 2**0.5))
+        inner = graph.op("Erf", f"{name}.erf", inner)
+        inner = graph.op("Add", f"{name}.shifted", inner, one)
+        inner = graph.op("Mul", f"{name}.product", values, inner)
+        return graph.op("Mul", name, inner, half)
+
+    def _gelu_tanh(self, name: str, values: str) -> str:
+        graph = self.graph
+        half, one = self.scalar("half", 0.5), self.scalar("one.float", 1.0)
+        cube = graph.op("Mul", f"{name}.square", values, values)
+        cube = graph.op("Mul", f"{name}.cube", values, cube)
+        cube = graph.op("Mul", f"{name}.cubic", cube, self.scalar("gelu.cubic", 0.044715))
+        inner = graph.op("Add", f"{name}.sum", values, cube)
+        inner = graph.op("Mul", f"{name}.scaled", inner, self.scalar("gelu.root", (2 / np.pi) ** 0.5))
+        inner = graph.op("Tanh", f"{name}.tanh", inner)
+        inner = graph.op("Add", f"{name}.shifted", inner, one)
+        inner = graph.op("Mul", f"{name}.product", values, inner)
+        return graph.op("Mul", name, inner, half)
+
+    def _bias(self, name: str) -> str:
+        """A linear layer's: float, int32 at the scale of its products, or on the grid of its own range. TensorRT adds biases in
+        float and gets the values that their integers stand for."""
+        bias = self._weights[f"{name}.bias"]
+        if tensor := self._ranges.get(f"{name}.bias"):
+            codes = tensor.quantize(bias)
+            if self._quantize == "s8":
+                return self.graph.constant(f"{name}.bias", tensor.dequantize(codes).astype(self.dtype))
+            return self._dequantized(f"{name}.bias", self.graph.constant(f"{name}.bias.codes", codes), tensor)
+        return self._integer_bias(name) if self._integer_biases else self._weight(f"{name}.bias")
+
+    def _integer_bias(self, name: str) -> str:
+        codes, scale = integer_bias(
+            self._weights[f"{name}.bias"], self._ranges[f"{name}.weight"], self._ranges[f"{name}.input"]
+        )
+        if self._quantize == "s8":
+            return self.graph.constant(f"{name}.bias", (codes * scale).astype(self.dtype))
+        return self.graph.op(
+            "DequantizeLinear",
+            f"{name}.bias.dequantize",
+            self.graph.constant(f"{name}.bias.codes", codes),
+            self.graph.constant(f"{name}.bias.scale", scale.reshape(-1 if len(scale) > 1 else ()).astype(self.dtype)),
+            axis=0,
+        )
+
+    def _static_product(self, name: str, values: str) -> str:
+        """Q and DQ of the input, unless it is an operator's output that has them, DQ of an integer weight, and the product
+        that engines turn into an integer one."""
+        graph, weight = self.graph, self._ranges[f"{name}.weight"]
+        self.quantized.append(name)
+        codes = graph.constant(f"{name}.weight.codes", weight.quantize(self._weights[f"{name}.weight"]).T)
+        dequantized = self._dequantized(f"{name}.weight", codes, weight)
+        if f"{name}.input" in self._ranges:
+            values = self._on_grid(f"{name}.input", values)
+        return graph.op("MatMul", f"{name}.product", values, dequantized)
+
+    def _dynamic_product(self, name: str, values: str) -> str:
+        """An integer product of a weight scaled by max-abs per output channel and an input scaled by what it holds at run time."""
+        graph = self.graph
+        self.quantized.append(name)
+        weight = self._weights[f"{name}.weight"]
+        largest = np.abs(weight).max(axis=1)
+        scale = np.where(largest > 0, largest, 1).astype(np.float32) / np.float32(127)
+        codes = np.clip(np.rint(weight / scale[:, None]), -127, 127).astype(np.int8).T
+        if (values, b"") not in self._shared:
+            outputs = [f"{name}.input.{part}" for part in ("codes", "scale", "zero_point")]
+            graph.nodes.append(
+                helper.make_node("DynamicQuantizeLinear", [values], outputs, name=f"{name}.input.quantize")
+            )
+            self._shared[values, b""] = f"{name}.input"
+        source = self._shared[values, b""]
+        product = graph.op(
+            "MatMulInteger",
+            f"{name}.product",
+            f"{source}.codes",
+            graph.constant(f"{name}.weight.codes", codes),
+            f"{source}.zero_point",
+            graph.constant(f"{name}.weight.zero_point", np.zeros(len(scale), np.int8)),
+        )
+        product = graph.op("Cast", f"{name}.cast", product, to=TensorProto.FLOAT)
+        weight_scale = graph.constant(f"{name}.weight.scale", scale)
+        return graph.op(
+            "Mul", f"{name}.scaled", product, graph.op("Mul", f"{name}.scale", f"{source}.scale", weight_scale)
+        )
+
+    def _dequantized(self, name: str, codes: str, tensor: TensorRange) -> str:
+        """What int8 codes of a constant stand for; the channels of a weight are its second axis here."""
+        scale, zero = tensor.scale, tensor.zero_point.astype(np.int8)
+        if tensor.axis is None:
+            scale, zero = scale.reshape(()), zero.reshape(())
+        return self.graph.op(
+            "DequantizeLinear",
+            f"{name}.dequantize",
+            codes,
+            self.graph.constant(f"{name}.scale", scale.astype(self.dtype)),
+            self.graph.constant(f"{name}.zero_point", zero),
+            axis=1,
+        )
+
+    def _on_grid(self, name: str, values: str) -> str:
+        """A tensor rounded to the grid of that name; made once where several layers read it on the same grid."""
+        graph, tensor = self.graph, self._ranges[name]
+        grid = (values, tensor.scale.tobytes() + tensor.zero_point.tobytes())
+        if grid in self._shared:
+            return self._shared[grid]
+        scale = tensor.scale.reshape(()).astype(self.dtype)
+        signed = int(tensor.zero_point[0])
+        if tensor.low > -128:  # ONNX's grid has more codes
+            ends = [np.array((code - signed) * tensor.scale[0], self.dtype) for code in (tensor.low, tensor.high)]
+            low, high = (graph.constant(f"{name}.{end}", at) for end, at in zip(("low", "high"), ends, strict=True))
+            values = graph.op("Clip", f"{name}.clip", values, low, high)
+        zero = np.array(signed + 128, np.uint8) if self._quantize == "u8" else np.array(signed, np.int8)
+        parts = graph.constant(f"{name}.scale", scale), graph.constant(f"{name}.zero_point", zero)
+        codes = graph.op("QuantizeLinear", f"{name}.quantize", values, *parts)
+        self._shared[grid] = graph.op("DequantizeLinear", f"{name}.dequantize", codes, *parts)
+        return self._shared[grid]
+
+    @property
+    def dtype(self) -> type[np.floating[Any]]:
+        """Of the graph's tensors."""
+        return np.float16 if self._half else np.float32
+
+    def full(self, name: str, values: str) -> str:
+        """float32, for what overflows or loses too much in float16."""
+        return self.graph.op("Cast", f"{name}.to_float32", values, to=TensorProto.FLOAT) if self._half else values
+
+    def narrow(self, name: str, values: str) -> str:
+        """Back to the graph's own type."""
+        return self.graph.op("Cast", f"{name}.to_float16", values, to=TensorProto.FLOAT16) if self._half else values
+
+    def scalar(self, name: str, value: float, kind: type[np.floating[Any]] = np.float32) -> str:
+        return self.graph.constant(name, np.array(value, kind))
+
+    def integers(self, name: str, values: Any) -> str:
+        return self.graph.constant(name, np.array(values, np.int64))
+
+    def _weight(self, name: str) -> str:
+        return self.graph.constant(name, self._weights[name].astype(self.dtype))

@@ -1,0 +1,40 @@
+"""Objects by name: ours, and those that installed packages offer as entry points."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from backends.base import BackendError
+
+
+@dataclass(frozen=True)
+class Registry:
+    """kind: what the objects are, for messages. group: of the entry points. ours: name -> `module:attribute`, imported on demand."""
+
+    kind: str
+    group: str
+    ours: dict[str, str]
+
+    @cached_property
+    def _installed(self) -> dict[str, str]:
+        """Of installed packages. Cached: looking through all of them takes 10 ms."""
+        return {point.name: point.value for point in entry_points(group=self.group)}
+
+    def names(self) -> list[str]:
+        """Imports none of them."""
+        return [*self.ours, *self._installed]
+
+    def get(self, name: str) -> Any:
+        """Raises BackendError for an unknown name, with the nearest known one."""
+        target = self.ours.get(name) or self._installed.get(name)
+        if target is None:
+            near = difflib.get_close_matches(name, self.names(), 1)
+            hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(self.names())}"
+            raise BackendError(f"unknown {self.kind} '{name}'; {hint}")
+        module, _, attribute = target.partition(":")
+        return getattr(import_module(module), attribute)

@@ -1,0 +1,90 @@
+"""A checkpoint as a model of transformers in PyTorch, and the parts of such a model by canonical name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from backends.architecture import Architecture
+from backends.base import BackendError
+from backends.checkpoint import architecture_of, read_family
+from backends.families import Family, Part, get_family
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+AUTO_CLASSES: Mapping[Part, str] = {
+    "question_answering": "AutoModelForQuestionAnswering",
+    "classification": "AutoModelForSequenceClassification",
+    "masked_lm": "AutoModelForMaskedLM",
+    "encoder": "AutoModel",
+}
+
+
+def auto_class(part: Part) -> Any:
+    """transformers' Auto class of a part: its `from_config` and `from_pretrained` make a model of any family."""
+    import transformers
+
+    return getattr(transformers, AUTO_CLASSES[part])
+
+
+def family_of(model: nn.Module) -> Family:
+    """The family of a model of transformers. Raises BackendError for one that is not known here."""
+    config: Any = model.config
+    return get_family(config.model_type)
+
+
+def read_model_architecture(model: nn.Module) -> Architecture:
+    """The architecture of a model with a task's head, from its class and its configuration."""
+    family, config = family_of(model), model.config
+    name = type(model).__name__
+    head = "question_answering" if name == family.classes["question_answering"] else "classification"
+    return architecture_of(config.to_dict(), family, head)  # type: ignore[operator, union-attr, arg-type]
+
+
+def find_module(model: nn.Module, name: str) -> nn.Module | None:
+    """The module of that canonical name, in a model with a head or in an encoder alone. None where the family has none."""
+    path = module_path(model, name)
+    return None if path is None else model.get_submodule(path)
+
+
+def module_path(model: nn.Module, name: str) -> str | None:
+    """The path, in this model, of the module of that canonical name."""
+    family = family_of(model)
+    path = family.path(name)
+    return path if path is None or hasattr(model, family.prefix) else path.removeprefix(f"{family.prefix}.")
+
+
+def no_plan_for_every_shape() -> None:
+    """Leave cuDNN's attention out, for the whole process. PyTorch prefers it for half-precision values on some GPUs, but it
+    builds a plan for each new batch size and length, which takes longer than many batches of texts of changing lengths."""
+    import torch
+
+    torch.backends.cuda.enable_cudnn_sdp(False)
+
+
+def load_model(checkpoint: Path, architecture: Architecture) -> torch.nn.Module:
+    """The checkpoint's model at float32, in evaluation mode. Raises BackendError unless all weights came from the folder."""
+    family = read_family(checkpoint)
+    try:
+        model, loading = auto_class(architecture.head).from_pretrained(
+            checkpoint, dtype="float32", attn_implementation="sdpa", local_files_only=True,
+            use_safetensors=True, trust_remote_code=False, output_loading_info=True,
+        )  # fmt: skip
+    except (OSError, RuntimeError, ValueError) as error:
+        raise BackendError(f"{checkpoint}: transformers cannot load it ({str(error).splitlines()[0]})") from None
+    missing = sorted(loading["missing_keys"])
+    unexpected = sorted(key for key in loading["unexpected_keys"] if not family.may_be_unused(key))
+    fault = ""
+    if missing:
+        fault = f"lacks {missing[0]}"
+    elif unexpected:
+        fault = f"holds {unexpected[0]}, which it does not use"
+    elif loading.get("mismatched_keys"):
+        fault = "has wrong sizes"
+    if fault:
+        raise BackendError(f"{checkpoint}: the model {fault}; the folder holds another model than its config.json says")
+    module: torch.nn.Module = model.eval()
+    return module

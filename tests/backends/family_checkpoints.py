@@ -1,0 +1,76 @@
+"""Small checkpoints with random weights of the families in `other_families`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertModel,
+    BertPreTrainedModel,
+    DistilBertConfig,
+    ElectraConfig,
+    RobertaConfig,
+)
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from backends.families import Family
+from backends.torch_models import auto_class
+from tests.backends.checkpoints import enlarge_weights
+
+
+class BareConfig(BertConfig):  # type: ignore[no-untyped-call]
+    model_type = "bare"
+
+
+class BareForSequenceClassification(BertPreTrainedModel):  # type: ignore[no-untyped-call]
+    """The first token's state and one linear layer."""
+
+    config_class = BareConfig
+    base_model_prefix = "body"
+
+    def __init__(self, config: BareConfig) -> None:
+        super().__init__(config)
+        self.body = BertModel(config, add_pooling_layer=False)
+        self.last = nn.Linear(config.hidden_size, config.num_labels or 0)
+        self.post_init()  # type: ignore[no-untyped-call]
+
+    def forward(self, **inputs: torch.Tensor) -> SequenceClassifierOutput:
+        return SequenceClassifierOutput(logits=self.last(self.body(**inputs).last_hidden_state[:, 0]))
+
+
+AutoConfig.register("bare", BareConfig)
+AutoModelForSequenceClassification.register(BareConfig, BareForSequenceClassification)
+
+_BERT_SIZES: dict[str, Any] = {
+    "vocab_size": 300,
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 128,
+    "max_position_embeddings": 128,
+}
+_CONFIGS: dict[str, Any] = {
+    "distilbert": lambda: DistilBertConfig(
+        vocab_size=300, dim=64, n_layers=2, n_heads=4, hidden_dim=128, max_position_embeddings=128
+    ),
+    "roberta": lambda: RobertaConfig(**_BERT_SIZES, type_vocab_size=1, pad_token_id=1),
+    "electra": lambda: ElectraConfig(**_BERT_SIZES, embedding_size=32),
+    "bare": lambda: BareConfig(**_BERT_SIZES),
+}
+
+
+def make_family_checkpoint(folder: Path, family: Family, labels: int | None) -> Path:
+    """A folder as `save_pretrained` writes it. labels: None for question answering."""
+    torch.manual_seed(0)
+    config = _CONFIGS[family.model_type]()
+    config.num_labels = labels or 2
+    model: Any = auto_class("classification" if labels else "question_answering").from_config(config)
+    enlarge_weights(model.train(False))
+    model.save_pretrained(folder)
+    return folder
