@@ -9,7 +9,7 @@
                  "encoder.layer.0.attention.self.query.input":
                    {"role": "activation", ..., "axis": null, "scale": [s], "zero_point": [0]}}}
 
-A tensor is named as `backends.fake_quant.tensors` says: by its module's path inside the encoder model (no leading
+A tensor is named as `backends.tensor_names` says: by its module's path inside the encoder model (no leading
 `bert.`) and `.weight`, `.bias`, `.input` or `.output`. Zero points lie on the signed grid. Query, key and value of a layer
 read the same tensor: three entries with equal values. NumPy only.
 """
@@ -27,8 +27,8 @@ import numpy as np
 from backends.architecture import PROJECTION
 from backends.base import BackendError
 from backends.checkpoint import read_architecture
-from backends.fake_quant.schemes import Quantizer, Scheme
-from backends.fake_quant.tensors import source, tensor_names
+from backends.schemes import Quantizer, Scheme
+from backends.tensor_names import source, tensor_names
 
 FILE_NAME = "ranges.json"
 _FORMAT = 1

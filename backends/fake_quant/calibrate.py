@@ -15,10 +15,10 @@ from backends.checkpoint import read_architecture
 from backends.fake_quant.estimators import Histogram, find_grid, grid, most_common, moving_average, squared_error
 from backends.fake_quant.observe import Observer, check_observed, observe
 from backends.fake_quant.output_error import least_output_error
-from backends.fake_quant.schemes import Scheme, get_scheme
 from backends.fake_quant.simulate import names_of, parameter_of
-from backends.fake_quant.tensors import source
 from backends.ranges import Ranges, TensorRange, blank_range
+from backends.schemes import Scheme, get_scheme
+from backends.tensor_names import source
 from backends.torch_models import load_model
 
 Array = np.ndarray[Any, Any]

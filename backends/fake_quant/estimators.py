@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from backends.fake_quant.schemes import Quantizer
+from backends.schemes import Quantizer
 
 Array = np.ndarray[Any, Any]
 BINS = 1 << 16

@@ -9,8 +9,8 @@ from torch import nn
 
 from backends.base import BackendError, Batch, Device
 from backends.fake_quant.estimators import Histogram, batch_scale
-from backends.fake_quant.schemes import Quantizer, Scheme
 from backends.fake_quant.simulate import blank_quantizers, install
+from backends.schemes import Quantizer, Scheme
 from backends.torch_models import read_model_architecture
 
 

@@ -20,9 +20,9 @@ from backends.base import Batch, Device
 from backends.fake_quant.estimators import Histogram, grid
 from backends.fake_quant.observe import Observer, Tokens, feed
 from backends.fake_quant.quantizers import FakeQuantize
-from backends.fake_quant.schemes import Scheme
 from backends.fake_quant.simulate import module_of
 from backends.ranges import TensorRange, blank_range
+from backends.schemes import Scheme
 
 CLIPS = tuple(0.88**step for step in range(20))
 """Candidate ranges as shares of the largest magnitude seen, down to 0.088."""

@@ -16,9 +16,9 @@ from torch import nn
 from backends.architecture import Architecture
 from backends.base import BackendError
 from backends.fake_quant.quantizers import FakeQuantize
-from backends.fake_quant.schemes import Scheme
-from backends.fake_quant.tensors import source, tensor_names, weight_names
 from backends.ranges import Ranges
+from backends.schemes import Scheme
+from backends.tensor_names import source, tensor_names, weight_names
 from backends.torch_models import find_module, module_path, read_model_architecture
 
 T = TypeVar("T", bound=nn.Module)

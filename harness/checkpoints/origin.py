@@ -199,8 +199,8 @@ def _text(origin: dict[str, Any], checkpoints: Path) -> dict[str, Any]:
 
 def _quantization(folder: Path) -> Quantization:
     from backends.checkpoint import read_architecture
-    from backends.fake_quant.tensors import coverage, source
     from backends.ranges import read_ranges
+    from backends.tensor_names import coverage, source
     from harness.records.schema import Quantization
 
     ranges, architecture = read_ranges(folder), read_architecture(folder)

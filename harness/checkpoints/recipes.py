@@ -168,8 +168,8 @@ def ptq(spec: CheckpointSpec, task: Task, cache: Path, output: Path) -> dict[str
 
     from backends import Device
     from backends.fake_quant.calibrate import calibrate
-    from backends.fake_quant.schemes import get_scheme
     from backends.ranges import write_ranges
+    from backends.schemes import get_scheme
     from harness.checkpoints.training.calibration import calibration_batches
     from harness.machine.hardware import cores
 

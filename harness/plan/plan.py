@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from backends import get_backend
-from backends.fake_quant.schemes import get_scheme
+from backends.schemes import get_scheme
 from harness.errors import QuantboardError, did_you_mean
 from harness.machine.hardware import Machine
 from harness.plan.checkpoint_specs import calibrated, checkpoint_spec

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from backends import BackendError
-from backends.fake_quant.schemes import get_scheme
+from backends.schemes import get_scheme
 from harness.errors import CheckpointError
 from harness.machine.digests import digest, file_hash, read_text
 from harness.plan.spec import Blocked, CheckpointSpec

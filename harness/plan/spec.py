@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from backends.fake_quant.schemes import get_scheme
+from backends.schemes import get_scheme
 from harness.machine.digests import digest
 from harness.suite.measure import Measure
 from harness.suite.train import in_key

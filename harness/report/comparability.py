@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from backends.fake_quant.schemes import get_scheme, scheme_names
+from backends.schemes import get_scheme, scheme_names
 from harness.records.schema import Record
 from harness.records.speed_schema import Speed
 from harness.suite.train import TrainSettings, in_key

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from backends import Backend, BackendError, backend_names, get_backend
-from backends.fake_quant.schemes import get_scheme, scheme_names
+from backends.schemes import get_scheme, scheme_names
 from harness.errors import KeyPath, did_you_mean
 from harness.suite.parsed import TomlTable, is_integer, table_array
 from harness.suite.problems import Problem, shown

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from pydantic import ValidationError
 
-from backends.fake_quant.schemes import scheme_names
+from backends.schemes import scheme_names
 from harness.errors import KeyPath, did_you_mean
 from harness.suite.parsed import TomlTable, is_integer, is_task, referenced_model, strings, subtables, table
 from harness.suite.problems import Problem, from_pydantic, shown

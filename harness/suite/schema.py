@@ -13,7 +13,7 @@ from harness.suite.train import STAGES
 def schema() -> dict[str, Any]:
     """The JSON schema. Editors complete names of tasks, backends and schemes but accept others, which packages may add."""
     from backends import backend_names
-    from backends.fake_quant.schemes import scheme_names
+    from backends.schemes import scheme_names
     from tasks import task_names
 
     suite = Suite.model_json_schema()

@@ -11,9 +11,9 @@ from scipy.stats import entropy
 
 from backends.fake_quant.estimators import BINS, Histogram, find_grid, least_divergence, most_common, moving_average
 from backends.fake_quant.quantizers import BLOCK, FakeQuantize
-from backends.fake_quant.schemes import Estimator, Quantizer
 from backends.fake_quant.simulate import FakeQuantLinear
 from backends.ranges import TensorRange
+from backends.schemes import Estimator, Quantizer
 
 Array = np.ndarray[Any, Any]
 

@@ -17,8 +17,8 @@ from transformers import BertForQuestionAnswering
 from backends import BackendError, Settings, get_backend
 from backends.fake_quant.calibrate import calibrate, calibrate_model
 from backends.fake_quant.output_error import CLIPS
-from backends.fake_quant.schemes import Quantizer, Scheme, get_scheme
 from backends.ranges import read_ranges, write_ranges
+from backends.schemes import Quantizer, Scheme, get_scheme
 from tests.backends.checkpoints import LENGTH, make_batch, make_checkpoint
 
 Array = np.ndarray[Any, Any]

@@ -18,11 +18,11 @@ import backends
 from backends import BackendError, Settings, get_backend
 from backends.checkpoint import read_architecture
 from backends.fake_quant.calibrate import calibrate_model
-from backends.fake_quant.schemes import get_scheme
 from backends.fake_quant.simulate import install, names_of, parameter_of
-from backends.fake_quant.tensors import source
 from backends.fake_quant.training import trained_quantizer
 from backends.families import FAMILIES, get_family
+from backends.schemes import get_scheme
+from backends.tensor_names import source
 from backends.torch_models import auto_class, load_model
 from tests.backends.checkpoints import LENGTH, add_ranges, make_batch
 from tests.backends.family_checkpoints import make_family_checkpoint

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from backends import BackendError
-from backends.fake_quant.schemes import Quantizer, get_scheme
 from backends.ranges import Ranges, TensorRange, read_ranges, write_ranges
+from backends.schemes import Quantizer, get_scheme
 from tests.backends.checkpoints import add_ranges, make_checkpoint
 
 QUERY = "encoder.layer.0.attention.self.query"

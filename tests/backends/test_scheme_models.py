@@ -15,11 +15,11 @@ from backends import BackendError, Settings, get_backend
 from backends.checkpoint import read_architecture
 from backends.fake_quant.calibrate import calibrate, calibrate_model, noise_of
 from backends.fake_quant.estimators import find_grid
-from backends.fake_quant.schemes import Quantizer, Scheme, get_scheme, scheme_names
 from backends.fake_quant.simulate import install, names_of, parameter_of, simulate
-from backends.fake_quant.tensors import coverage, source, tensor_names
 from backends.fake_quant.training import Learned, trained_quantizer
 from backends.ranges import Ranges, read_ranges, write_ranges
+from backends.schemes import Quantizer, Scheme, get_scheme, scheme_names
+from backends.tensor_names import coverage, source, tensor_names
 from backends.torch_models import load_model
 from tests.backends.checkpoints import LENGTH, add_ranges, make_batch, make_checkpoint
 from tests.backends.rounded_bert import RoundedBert

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from backends import BackendError
-from backends.fake_quant.schemes import Quantizer, Scheme, get_scheme, scheme_names
+from backends.schemes import Quantizer, Scheme, get_scheme, scheme_names
 from harness.machine.digests import digest
 from harness.plan.spec import SCHEME_VERSIONS
 
@@ -146,9 +146,7 @@ def test_a_broken_scheme_object(change: dict[str, Any]) -> None:
 
 
 def test_importing_it_imports_no_array_library() -> None:
-    program = (
-        "import sys, backends.fake_quant.schemes; print({'numpy', 'torch', 'transformers', 'onnx'} & set(sys.modules))"
-    )
+    program = "import sys, backends.schemes; print({'numpy', 'torch', 'transformers', 'onnx'} & set(sys.modules))"
     root = Path(__file__).resolve().parents[2]
     found = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "set()"

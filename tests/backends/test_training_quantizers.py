@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from backends.fake_quant.quantizers import BLOCK, FakeQuantize
-from backends.fake_quant.schemes import Quantizer
 from backends.fake_quant.training import (
     RANGE_RATE,
     THRESHOLD_RATE,
@@ -22,6 +21,7 @@ from backends.fake_quant.training import (
     _backward_by_blocks,
 )
 from backends.ranges import TensorRange
+from backends.schemes import Quantizer
 
 BLOCKS = 2 * BLOCK * torch.get_num_threads() + 7
 

@@ -13,10 +13,10 @@ import torch
 
 from backends.checkpoint import read_architecture
 from backends.fake_quant.calibrate import calibrate_model
-from backends.fake_quant.schemes import get_scheme, scheme_names
 from backends.fake_quant.simulate import install, names_of, parameter_of
-from backends.fake_quant.tensors import source
 from backends.fake_quant.training import trained_quantizer
+from backends.schemes import get_scheme, scheme_names
+from backends.tensor_names import source
 from backends.torch_models import load_model
 from harness.checkpoints.training.cpu import prepare_process, register_attention, replace_dropout
 from harness.checkpoints.training.loop import autocast, native_precision

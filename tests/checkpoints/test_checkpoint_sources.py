@@ -223,7 +223,7 @@ def test_what_may_be_no_bert_must_say_that_it_is(copy: Path, tmp_path: Path, rec
     else:
         del config[lacking]
     (copy / "config.json").write_text(json.dumps(config))
-    line = 'has no model_type; where it is a BERT encoder, add "model_type": "bert"'
+    line = "has no model_type; add the one of its family: bert"
     fails(sample_spec(recipe=recipe, source=str(copy)), tmp_path, f"tiny: {copy}", "config.json", line)
 
 

@@ -18,9 +18,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForQuestionAnswering, BertConfig, BertForSequenceClassification
 
 from backends import Settings, get_backend
-from backends.fake_quant.schemes import Quantizer
 from backends.fake_quant.training import THRESHOLD_RATE, Learned
 from backends.ranges import TensorRange, read_ranges, write_ranges
+from backends.schemes import Quantizer
 from harness.checkpoints.make import ensure
 from harness.checkpoints.origin import describe
 from harness.checkpoints.training import finetune, qat

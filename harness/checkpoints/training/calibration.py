@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backends.fake_quant.schemes import Scheme
+from backends.schemes import Scheme
 from harness.plan.spec import CheckpointSpec
 from tasks import Features, Task
 

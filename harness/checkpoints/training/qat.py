@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from backends.base import BackendError, Device
 from backends.fake_quant.calibrate import calibrate_model, noise_of
-from backends.fake_quant.schemes import Scheme, get_scheme
 from backends.fake_quant.simulate import install, names_of, parameter_of
-from backends.fake_quant.tensors import source
 from backends.fake_quant.training import TrainedQuantizer, trained_quantizer
 from backends.ranges import Ranges, TensorRange, check_range
+from backends.schemes import Scheme, get_scheme
+from backends.tensor_names import source
 from harness.checkpoints.training.calibration import calibration_batches, padded_length
 from harness.checkpoints.training.finetune import (
     build_model,

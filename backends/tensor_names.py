@@ -9,7 +9,7 @@ names of their own, the exported graph's: `embeddings.words_and_types`, `embeddi
 from __future__ import annotations
 
 from backends.architecture import PROJECTION, Architecture
-from backends.fake_quant.schemes import Quantizer, Scheme
+from backends.schemes import Quantizer, Scheme
 
 
 def weight_names(architecture: Architecture, scheme: Scheme) -> list[str]:
