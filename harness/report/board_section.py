@@ -109,8 +109,8 @@ def _speed_profile(board: Board) -> str:
     first = [row.record.speed[0] for row in board.rows if row.record.speed]
     profiles = dict.fromkeys(speed.profile for speed in first)
     rounds = sorted({len(speed.rounds) for speed in first})
-    counts = " or ".join(map(str, rounds))
-    return f"profile {' and '.join(profiles)}, {counts} rounds, unverified by MLCommons" if first else ""
+    counts = f"{' or '.join(map(str, rounds))} round{'' if rounds == [1] else 's'}"
+    return f"profile {' and '.join(profiles)}, {counts}, unverified by MLCommons" if first else ""
 
 
 def _is_early(record: Record) -> bool:

@@ -138,7 +138,7 @@ def _accuracy_section(part: Accuracy) -> AccuracySection:
         split=part.split,
         table=Table(
             f"Accuracy, {part.split}",
-            (*text_columns("metric"), Column("value", "%"), *text_columns("interval")),
+            (*text_columns("metric"), Column("value", "%"), *text_columns("how the interval was made")),
             tuple((Value(name), formatted(figure), Value(figure.method)) for name, figure in part.metrics.items()),
         ),
         examples=f"{part.examples:,} of {part.examples_of_split:,} examples"
