@@ -6,6 +6,7 @@ import difflib
 from functools import cache
 from importlib.metadata import entry_points
 from pkgutil import resolve_name
+from typing import TYPE_CHECKING
 
 from tasks.base import (
     DataIdentity,
@@ -21,6 +22,9 @@ from tasks.base import (
     TaskFacts,
 )
 from tasks.definitions import DEFINITIONS
+
+if TYPE_CHECKING:
+    from tasks.declared import DeclaredRows
 
 __all__ = [
     "DataIdentity", "DataRef", "Features", "Scores", "Shape", "SplitIdentity", "Statistic", "Task", "TaskError", "TaskFacts",
@@ -60,6 +64,10 @@ def short_name(name: str) -> str:
 
 def open_task(name: str, data: DataRef) -> Task:
     """The task with its data. Raises TaskError for an unknown name or unreadable data."""
+    if data.kind == "declared":
+        declared = _declared_rows(data)
+        own: Task = resolve_name(_CODE[declared.definition.kind])(declared.definition, declared)
+        return own
     if name in DEFINITIONS:
         from tasks.sources import open_rows
 
@@ -76,8 +84,16 @@ def open_task(name: str, data: DataRef) -> Task:
 
 def data_identity(name: str, data: DataRef) -> DataIdentity:
     """What a task's data consists of. Does not import the code of a task that has a definition: plans need no NumPy."""
+    if data.kind == "declared":
+        return _declared_rows(data).identity
     if name in DEFINITIONS:
         from tasks.sources import open_rows
 
         return open_rows(name, data).identity
     return open_task(name, data).identity
+
+
+def _declared_rows(data: DataRef) -> DeclaredRows:
+    from tasks.declared import Declaration, DeclaredRows
+
+    return DeclaredRows(Declaration.from_json(data.location))

@@ -169,6 +169,12 @@ def _features(folder: Path) -> dict[str, Any]:
     return features
 
 
+def class_names(folder: Path) -> dict[str, list[str]]:
+    """The names of the classes of every column of class numbers, in the order of the numbers. Raises TaskError."""
+    features = {name: feature for name, feature in _features(folder).items() if isinstance(feature, dict)}
+    return {name: feature["names"] for name, feature in features.items() if isinstance(feature.get("names"), list)}
+
+
 def _json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -173,14 +173,18 @@ class SequenceClassification:
 
     def _by_name(self, name: str) -> str | None:
         """The class with this name, whatever the case and the separators; where the files number the classes, also by number."""
-        plain = re.sub(r"[\s_-]+", "_", name.strip().lower())
+        plain = _plain(name)
         if self._definition.raw.class_numbers and plain in map(str, range(len(self.labels))):
             return self.labels[int(plain)]
         names = self._definition.classes.items()
-        return next((label for label, others in names if plain == label or plain in others), None)
+        return next((label for label, others in names if plain == _plain(label) or plain in others), None)
 
     def _targets(self, examples: Sequence[Row], score_type: type[np.floating[Any]]) -> np.ndarray[Any, Any]:
         return np.array([row["label"] for row in examples], score_type if self.kind == "regression" else np.int64)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]+", "_", name.strip().lower())
 
 
 def longest_first(first: int, second: int, room: int) -> tuple[int, int]:

@@ -136,6 +136,10 @@ def _sufficient(kind: str, columns: Sequence[Array]) -> tuple[Array, Callable[[A
         predicted, label = columns[0] == 1, columns[1] == 1
         rows = np.stack([predicted & label, predicted, label], 1)
         return rows, lambda sums: _ratio(2 * sums[:, 0], sums[:, 1] + sums[:, 2])
+    if kind == "macro_f1":
+        classes = np.union1d(*columns)[None, :]
+        predicted, label = (column[:, None] == classes for column in columns)
+        return np.concatenate([predicted & label, predicted, label], 1), _macro_f1
     if kind == "matthews_correlation":
         predicted, label = columns
         classes = np.union1d(predicted, label)
@@ -177,6 +181,12 @@ def _matthews(classes: int, sums: Array) -> Array:
     claimed, true = matrix.sum(2), matrix.sum(1)
     spread = (total**2 - (claimed**2).sum(1)) * (total**2 - (true**2).sum(1))
     return _ratio(right * total - (claimed * true).sum(1), np.sqrt(spread))
+
+
+def _macro_f1(sums: Array) -> Array:
+    """Mean over the classes that are predicted or true in a resample; sums hold, for each class, right, predicted and true."""
+    right, predicted, true = np.split(sums, 3, axis=1)
+    return _ratio(_ratio(2 * right, predicted + true).sum(1), ((predicted + true) > 0).sum(1).astype(np.float64))
 
 
 def _pearson(sums: Array) -> Array:

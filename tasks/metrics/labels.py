@@ -28,6 +28,12 @@ def f1(predicted: Column, label: Column) -> float:
     return 2 * true_positives / positives if positives else 0.0
 
 
+def macro_f1(predicted: Column, label: Column) -> float:
+    """Mean of the F1 of each class that is predicted or true, as scikit-learn's `f1_score(average="macro")`."""
+    scores = [f1(predicted == name, label == name) for name in np.union1d(predicted, label)]
+    return float(np.mean(scores)) if scores else 0.0
+
+
 def matthews_correlation(predicted: Column, label: Column) -> float:
     """Matthews correlation of two columns of classes (Gorodkin 2004 for more than two classes)."""
     classes = np.union1d(predicted, label)
@@ -47,6 +53,7 @@ def spearman(predicted: Column, label: Column) -> float:
 COEFFICIENTS = {
     "accuracy": accuracy,
     "f1": f1,
+    "macro_f1": macro_f1,
     "matthews_correlation": matthews_correlation,
     "pearson": pearson,
     "spearman": spearman,

@@ -1,0 +1,226 @@
+"""A task of a user's own: what a suite file says of it, its definition, and its rows.
+
+The rows have the columns `text`, `text_pair` (of a pair) and `label`, whatever the files call them. A class is known by its
+name. Labels that are numbers (0, 1, ...) are the places of the names in `labels`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from tasks.base import DataIdentity, Kind, SplitIdentity, TaskError, TaskFacts
+from tasks.definitions import TRAIN, Definition, OfficialSplit, RawFiles
+from tasks.rows import Row, check_text, row_digest
+from tasks.tables import Values, column_names, read_table
+
+DeclaredKind = Literal["classification", "pair", "regression"]
+KINDS: dict[DeclaredKind, Kind] = {
+    "classification": "classification",
+    "pair": "classification",
+    "regression": "regression",
+}
+"""What a suite may call a task, and the kind of head that it needs. A `pair` is a classification of two texts."""
+METRICS: dict[Kind, tuple[str, ...]] = {
+    "classification": ("accuracy", "macro_f1", "matthews_correlation", "f1"),
+    "regression": ("pearson", "spearman"),
+}
+"""What may be asked of each kind; `f1` is that of the second of two classes. The first three, or both, are the default."""
+LABEL = "own data"
+"""What pages say of such data: there is no official version that it could be compared with."""
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """A task as declared. data: the file of each split (`train`, `validation`), as an absolute path. text, text_pair, label:
+    names of columns. labels: the names of the classes in the order of their numbers; empty: the values that the label column
+    has, sorted. metrics: the first one ranks; empty: the kind's default. skip_bad_rows: leave out rows that cannot be used,
+    and count them, instead of refusing the file."""
+
+    name: str
+    kind: DeclaredKind
+    data: Mapping[str, str]
+    text: str
+    label: str
+    text_pair: str | None = None
+    labels: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
+    skip_bad_rows: bool = False
+
+    @property
+    def facts(self) -> TaskFacts:
+        """What a suite is checked against; reads no file."""
+        kind = KINDS[self.kind]
+        return TaskFacts(kind, self.metrics or METRICS[kind][:3], short=self.name, eval_splits=self.eval_splits)
+
+    @property
+    def eval_splits(self) -> tuple[str, ...]:
+        return tuple(split for split in self.data if split != TRAIN)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @staticmethod
+    def from_json(text: str) -> Declaration:
+        values = json.loads(text)
+        return Declaration(**values | {name: tuple(values[name]) for name in ("labels", "metrics")})
+
+
+class DeclaredRows:
+    """The rows of a declared task. Every method raises TaskError, with file and row, for what cannot be used."""
+
+    def __init__(self, declaration: Declaration) -> None:
+        self._declaration = declaration
+        self._read: dict[str, list[Row]] = {}
+        self.skipped: dict[str, int] = {}
+        """How many rows of each split that was read were left out."""
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return tuple(self._declaration.data)
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes; none for regression."""
+        declared = self._declaration
+        if KINDS[declared.kind] == "regression":
+            return ()
+        if declared.labels:
+            return declared.labels
+        values = {
+            value for split in self.splits for _, row in self._table(split) if (value := _label(row[declared.label]))
+        }
+        if len(values) < 2:
+            raise TaskError(
+                f"{self._path(self.splits[0])}: column '{declared.label}' has {len(values)} different labels, and a"
+                " classification needs two; name the right column"
+            )
+        return tuple(
+            sorted(values, key=lambda value: (not value.isdigit(), int(value) if value.isdigit() else 0, value))
+        )
+
+    @cached_property
+    def definition(self) -> Definition:
+        """What the code of the task's kind works by."""
+        declared = self._declaration
+        kind = KINDS[declared.kind]
+        return Definition(
+            name=declared.name,
+            kind=kind,
+            metrics=declared.facts.metrics,
+            primary_metric=declared.facts.metrics[0],
+            texts=("text", "text_pair") if declared.text_pair else ("text",),
+            splits={split: OfficialSplit(0) for split in self.splits},
+            raw=RawFiles(folder="", names={}),
+            hub=("", None),
+            classes=dict.fromkeys(self.classes, ()),
+            score_range=self._score_range if kind == "regression" else (0.0, 1.0),
+        )
+
+    @cached_property
+    def identity(self) -> DataIdentity:
+        """Hashes hold what the declaration makes of the files, not where they are: an equal copy elsewhere is equal data."""
+        declared = self._declaration
+        settings = json.dumps([declared.kind, declared.facts.metrics, self.classes])
+        splits = {}
+        for split in self.splits:
+            rows = self.rows(split)
+            content = hashlib.sha256(f"{settings}\n{row_digest(self.definition, rows)}".encode()).hexdigest()
+            skipped = f", {self.skipped[split]:,} rows left out" if self.skipped.get(split) else ""
+            splits[split] = SplitIdentity(len(rows), None, content, f"{LABEL}{skipped}")
+        return DataIdentity("declared", LABEL, splits)
+
+    def rows(self, split: str) -> list[Row]:
+        """The rows of a split in file order: `text`, `text_pair` (of a pair), `label` (class number or score) and `idx`."""
+        if split not in self._declaration.data:
+            raise TaskError(
+                f"{self._declaration.name}: no split '{split}' is declared; found: {', '.join(self.splits)}"
+            )
+        if split not in self._read:
+            self._read[split] = list(self._usable(split))
+        return self._read[split]
+
+    @cached_property
+    def _score_range(self) -> tuple[float, float]:
+        """The lowest and the highest score of all splits; a missing prediction is scored as the farther end."""
+        scores = [row["label"] for split in self.splits for row in self.rows(split)]
+        return min(scores), max(scores)
+
+    def _path(self, split: str) -> Path:
+        return Path(self._declaration.data[split])
+
+    def _table(self, split: str) -> list[tuple[str, Values]]:
+        declared, path = self._declaration, self._path(split)
+        table = read_table(path)
+        columns = column_names(table)
+        for key, column in (("text", declared.text), ("text_pair", declared.text_pair), ("label", declared.label)):
+            if column is not None and column not in columns:
+                raise TaskError(f"{path}: has no column '{column}' ({key}); its columns are {', '.join(columns)[:300]}")
+        return table
+
+    def _usable(self, split: str) -> list[Row]:
+        path, rows = self._path(split), []
+        self.skipped[split] = 0
+        for place, values in self._table(split):
+            try:
+                rows.append(self._row(values, f"{path}: {place}") | {"idx": len(rows)})
+            except TaskError as error:
+                if not self._declaration.skip_bad_rows:
+                    raise TaskError(f"{error}, or leave such rows out with skip_bad_rows") from None
+                self.skipped[split] += 1
+        if not rows:
+            raise TaskError(f"{path}: none of its {self.skipped[split]:,} rows can be used; check the columns")
+        return rows
+
+    def _row(self, values: Values, where: str) -> Row:
+        declared = self._declaration
+        row: Row = {}
+        for name, column in (("text", declared.text), ("text_pair", declared.text_pair)):
+            if column is None:
+                continue
+            value = values.get(column)
+            if not isinstance(value, str):
+                raise TaskError(f"{where}: '{column}' is {_shown(value)}, not text; correct the row")
+            check_text(value, f"{where}: '{column}'")
+            row[name] = value
+        value = values.get(declared.label)
+        row["label"] = (
+            self._class(value, where) if KINDS[declared.kind] == "classification" else self._score(value, where)
+        )
+        return row
+
+    def _class(self, value: Any, where: str) -> int:
+        label = _label(value)
+        if label in self.classes:
+            return self.classes.index(label)
+        if label.isdigit() and int(label) < len(self.classes) and not any(name.isdigit() for name in self.classes):
+            return int(label)
+        raise TaskError(
+            f"{where}: unknown label {_shown(value)}; it is none of {', '.join(self.classes)[:200]}; correct it"
+        )
+
+    def _score(self, value: Any, where: str) -> float:
+        try:
+            score = float(value) if not isinstance(value, bool) else math.nan
+        except (TypeError, ValueError):
+            score = math.nan
+        if not math.isfinite(score):
+            raise TaskError(f"{where}: '{self._declaration.label}' is {_shown(value)}, not a number; correct it")
+        return score
+
+
+def _label(value: Any) -> str:
+    """A label as text, as a class is known by: `1`, `1.0` and `"1"` are one class."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return "" if value is None else str(value).strip()
+
+
+def _shown(value: Any) -> str:
+    return "missing" if value is None or value == "" else repr(value)[:40]
