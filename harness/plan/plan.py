@@ -60,8 +60,8 @@ def make_plan(
     for task in suite.tasks:
         if tasks and task not in tasks:
             continue
-        found = data[task]
-        ref, missing = (found, None) if isinstance(found, DataRef) else (DataRef("hub"), found)
+        ref_or_reason = data[task]
+        ref, missing = (ref_or_reason, None) if isinstance(ref_or_reason, DataRef) else (DataRef("hub"), ref_or_reason)
         task_data = TaskData(suite, task, ref, identities.get(task), missing, hub, revisions or {})
         for model in suite.models:
             if models and model not in models:

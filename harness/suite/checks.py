@@ -73,13 +73,13 @@ def _measure(data: TomlTable) -> Iterator[Problem]:
         yield ("sample", "measure", "profile"), "the sample is always measured with 'quick'; delete this key"
     scenarios = strings(measure.get("scenarios"))
     sample_scenarios = strings(on_sample.get("scenarios", measure.get("scenarios")))
-    for owner, asked, smallest in (
+    for owner, names, smallest in (
         ("shape", scenarios, MLPERF_STREAMS if mlperf else 2),
         ("sample", sample_scenarios, 2),
     ):
         sizes = table(data.get(owner)).get("batch_sizes")
         known = [size for size in sizes if is_integer(size)] if isinstance(sizes, list) else []
-        if "multi_stream" in asked and known and max(known) < smallest:
+        if "multi_stream" in names and known and max(known) < smallest:
             yield (
                 (owner, "batch_sizes"),
                 f"scenario 'multi_stream' needs a batch size of at least {smallest}; add one",
@@ -88,8 +88,8 @@ def _measure(data: TomlTable) -> Iterator[Problem]:
         (("measure",), measure, scenarios),
         (("sample", "measure"), on_sample, sample_scenarios),
     ]
-    for keys, settings, asked in tables:
-        if "server_latency_ms" in settings and "server" not in asked:
+    for keys, settings, names in tables:
+        if "server_latency_ms" in settings and "server" not in names:
             yield (
                 (*keys, "server_latency_ms"),
                 "only scenario 'server' has a latency bound; add it to scenarios, or delete this key",

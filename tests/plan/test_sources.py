@@ -1,4 +1,4 @@
-"""The hub's answer to which revision a model stands at, asked with the real client."""
+"""What is known of a model's source: the revision that the hub reports to its real client, sizes, and ranges."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ print(hub_revision("hub:owner/name"), time.monotonic() - start)
 """
 
 
-def asked(hub: LoopbackHub, home: Path) -> tuple[str, float]:
+def ask_revision(hub: LoopbackHub, home: Path) -> tuple[str, float]:
     out = subprocess.run(
         [sys.executable, "-c", CODE], cwd=ROOT, env=hub.environment(home), capture_output=True, text=True, check=True
     )
@@ -38,13 +38,13 @@ def models(tmp_path: Path) -> Path:
     return tmp_path / "root"
 
 
-def test_the_hub_says_which_revision_a_model_stands_at(models: Path, tmp_path: Path) -> None:
+def test_the_hub_reports_the_revision_of_a_model(models: Path, tmp_path: Path) -> None:
     with LoopbackHub(models) as hub:
-        assert asked(hub, tmp_path / "home")[0] == commit(models / "models" / "owner" / "name")
+        assert ask_revision(hub, tmp_path / "home")[0] == commit(models / "models" / "owner" / "name")
 
 
 def test_a_hub_models_sizes_are_known_before_anything_is_trained(models: Path, tmp_path: Path) -> None:
-    """A teacher that is too deep for its student is told by the plan, not after hours of its fine-tuning."""
+    """The plan reports a teacher that is too deep for its student, not the training after hours of fine-tuning the teacher."""
     sizes = {"num_hidden_layers": 5, "hidden_size": 64, "intermediate_size": 128}
     (models / "models" / "owner" / "name" / "config.json").write_text(json.dumps(sizes))
     code = (
@@ -54,14 +54,14 @@ def test_a_hub_models_sizes_are_known_before_anything_is_trained(models: Path, t
         "print(sizes_of(spec)); hub_revision('hub:owner/name'); print(sizes_of(spec))"
     )
     with LoopbackHub(models) as hub:
-        given = {"cwd": ROOT, "env": hub.environment(tmp_path / "home"), "capture_output": True, "text": True}
-        out = subprocess.run([sys.executable, "-c", code], check=True, **given)  # type: ignore[call-overload]
+        options = {"cwd": ROOT, "env": hub.environment(tmp_path / "home"), "capture_output": True, "text": True}
+        out = subprocess.run([sys.executable, "-c", code], check=True, **options)  # type: ignore[call-overload]
         assert not [line for line in hub.requests if "safetensors" in line]
     assert out.stdout.splitlines() == ["{}", str(sizes)]
 
 
-def test_ranges_in_a_copy_from_the_hub_are_not_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are not downloaded: what lies there is of something else."""
+def test_ranges_in_a_copy_from_the_hub_are_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are not downloaded, so a file there does not belong to the model."""
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     folder = tmp_path / "models--owner--name" / "snapshots" / "abc"
     folder.mkdir(parents=True)
@@ -71,16 +71,16 @@ def test_ranges_in_a_copy_from_the_hub_are_not_looked_at(tmp_path: Path, monkeyp
     assert ranges_of("hub:owner/name") == (None, {}, None)
 
 
-def test_an_offer_that_the_hub_does_not_tell_of_is_not_waited_for(models: Path, tmp_path: Path) -> None:
+def test_a_hub_that_is_silent_about_conversions_is_not_waited_for(models: Path, tmp_path: Path) -> None:
     with LoopbackHub(models, [Fault("discussions", silent=True)]) as hub:
-        revision, seconds = asked(hub, tmp_path / "home")
+        revision, seconds = ask_revision(hub, tmp_path / "home")
     assert revision == commit(models / "models" / "owner" / "name")
     assert seconds < 14
 
 
 @pytest.mark.parametrize("fault", [Fault("api", status=401), Fault("api", status=500), Fault("api", silent=True)])
-def test_a_hub_that_does_not_say_is_left_alone_within_seconds(models: Path, tmp_path: Path, fault: Fault) -> None:
+def test_a_hub_that_does_not_answer_is_given_up_within_seconds(models: Path, tmp_path: Path, fault: Fault) -> None:
     with LoopbackHub(models, [fault]) as hub:
-        revision, seconds = asked(hub, tmp_path / "home")
+        revision, seconds = ask_revision(hub, tmp_path / "home")
     assert revision == "None"
     assert seconds < 10
