@@ -127,7 +127,7 @@ def _corpus_remarks(board: Board) -> Iterable[str]:
         else ""
     )
     for identity, models in board.corpora.items():
-        known = (one.corpus for one in checkpoints if one.corpus.get("identity") == identity)
+        known = (made.corpus for made in checkpoints if made.corpus.get("identity") == identity)
         corpus = next(known, None)
         if corpus is None:
             what = f"a text that its records only identify ({identity})"

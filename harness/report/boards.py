@@ -1,4 +1,4 @@
-"""Records to boards: the rows that may stand in one table, compared with one another. Derived from records alone."""
+"""Records to boards: rows that may share a table, compared with one another. Derived from records alone."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Board:
-    """Rows that may stand side by side: one suite, task, machine and data, and the same examples evaluated.
+    """Rows that may be compared: one suite, task, machine and data, and the same examples evaluated.
 
     limit: examples that `--limit` left of the evaluation set. split_sizes: of splits that are not official.
     unmeasured: failed and skipped cells. engines: by record id, cells with integer products compared with their own engine

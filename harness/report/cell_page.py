@@ -63,7 +63,7 @@ class QuantizationSection:
 
 @dataclass(frozen=True)
 class CellPage:
-    """notices: what one must know before reading the figures. findings: (rule, text). fields: every leaf of the record."""
+    """notices: what a reader must know before the figures. findings: (rule, text). fields: every leaf of the record."""
 
     label: str
     cell: str
@@ -115,8 +115,8 @@ def cell_page(record: Record, boards: Sequence[Board], uncommitted: AbstractSet[
         interleaved=interleaved_table(record.turns) if record.turns else None,
         cold_start=cold_start_table(record),
         findings=tuple(
-            (one.rule, f"{one.what} (measured {one.measured}, bound {one.bound}). {one.remedy}")
-            for one in record.findings
+            (finding.rule, f"{finding.what} (measured {finding.measured}, bound {finding.bound}). {finding.remedy}")
+            for finding in record.findings
         ),
         placement=tuple(_placement(record)),
         quantization=_quantization_section(record),

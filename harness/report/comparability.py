@@ -122,10 +122,10 @@ def has_valid_accuracy(record: Record) -> bool:
     return record.measured and all(finding.rule not in about_accuracy for finding in record.findings)
 
 
-def retrained_between(one: Record, other: Record) -> bool:
+def retrained_between(record: Record, other: Record) -> bool:
     """Whether both descend from a checkpoint with the same settings but different weights: it was trained again in between,
     and chance in training is part of what distinguishes the two cells. False for records without a lineage."""
-    mine, theirs = _lineage(one), _lineage(other)
+    mine, theirs = _lineage(record), _lineage(other)
     return any(theirs.get(key, weights) != weights for key, weights in mine.items())
 
 
@@ -143,15 +143,15 @@ def why_incomparable(record: Record, base: Record) -> str:
 OTHER_TRAINING, TRAINING_UNKNOWN = "other training", "training not known"
 
 
-def training_caveat(one: Record, other: Record) -> str:
+def training_caveat(record: Record, other: Record) -> str:
     """What a difference between two cells may include beside what distinguishes them: 'two trainings', 'training not known'."""
-    if retrained_between(one, other):
+    if retrained_between(record, other):
         return "two trainings"
-    models = [{record.model, str(record.settings.get("ancestor") or record.model)} for record in (one, other)]
-    if one.seed != other.seed or not models[0] & models[1]:
+    models = [{side.model, str(side.settings.get("ancestor") or side.model)} for side in (record, other)]
+    if record.seed != other.seed or not models[0] & models[1]:
         return ""
-    known = [bool(_lineage(record)) for record in (one, other)]
-    machines_differ = machine_of(one) != machine_of(other)
+    known = [bool(_lineage(side)) for side in (record, other)]
+    machines_differ = machine_of(record) != machine_of(other)
     return TRAINING_UNKNOWN if any(known) != all(known) or (machines_differ and not any(known)) else ""
 
 

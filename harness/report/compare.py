@@ -1,4 +1,4 @@
-"""What can only be said of cells side by side: differences to baselines, ratios of speed, ranks, spread over seeds.
+"""What follows from several cells together: differences to baselines, ratios of speed, ranks, spread over seeds.
 
 Everything is derived from records and their per-example scores; nothing here changes a record.
 """

@@ -295,7 +295,7 @@ def title(pairs: Sequence[Pair]) -> str:
 
 
 def notes(pairs: Sequence[Pair]) -> list[str]:
-    """What one must know to read the table."""
+    """What a reader must know to understand the table."""
     lines = ["Differences are A less B in points, ratios A over B; p is Holm-corrected over the pairs of a figure."]
     if any(pair.ratios for pair in pairs):
         lines.append("For samples a second more is better, for milliseconds less.")

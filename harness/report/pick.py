@@ -2,7 +2,7 @@
 
 Of the methods within the limits the fastest wins, together with those within 5% of it that a paired test cannot tell from
 it. Of these the one that keeps most accuracy is the pick, then the one that is simplest to make. A test alone would tie
-everything on a noisy machine, and 5% alone would part what the measurement cannot.
+everything on a noisy machine, and 5% alone would separate what the measurement cannot.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ CLOSE = 0.95
 
 @dataclass(frozen=True)
 class Limits:
-    """What a method must hold. keep: share of the baseline's accuracy, 0 to 1. sure: the lower end of the share's 95% interval
-    must hold it, not the share itself. Milliseconds of one query; MiB of what the engine loads, and of peak memory."""
+    """What a method must meet. keep: share of the baseline's accuracy, 0 to 1. sure: the lower end of the share's 95% interval
+    must meet it, not the share itself. Milliseconds of one query; MiB of what the engine loads, and of peak memory."""
 
     keep: float = 0.99
     sure: bool = False
@@ -55,7 +55,7 @@ class Method:
 
 @dataclass(frozen=True)
 class Pick:
-    """ship: None where no method holds the limits. tied: as fast as the pick, as far as can be told; the pick is not among
+    """ship: None where no method meets the limits. tied: as fast as the pick, as far as can be told; the pick is not among
     them. surely: the method to ship where the limit on accuracy must hold with 95% certainty, where that is another one
     (None: there is none); asked only where `close_call`. outside: for each method that does not fit, why. loosen: what
     would make a method fit where none does."""
@@ -70,7 +70,7 @@ class Pick:
 
 def pick(methods: Sequence[Method], limits: Limits, p_of_speed: Callable[[Method, Method], float | None]) -> Pick:
     """The method to ship. p_of_speed: two-sided p that two methods are equally fast, from interleaved rounds; None where no
-    test was made, which leaves them untold."""
+    test was made, which counts as a tie."""
     outside = tuple((method, why) for method in methods if (why := _why_outside(method, limits)))
     inside = [method for method in methods if not _why_outside(method, limits)]
     if not inside:
@@ -108,7 +108,7 @@ def _kept(method: Method) -> float:
 
 
 def _why_outside(method: Method, limits: Limits) -> str:
-    """Why a method does not hold the limits; nothing where it does."""
+    """Why a method does not meet the limits; empty where it does."""
     if method.speed_up is None:
         return "no speed was measured"
     if method.kept is None:

@@ -1,4 +1,4 @@
-"""Records with per-example scores beside them, made up for tests of what compares them."""
+"""Made-up records with stored per-example scores, for tests of comparisons."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def add(
     )
     fields: dict[str, Any] = {"task": "glue/rte", "label": key, "accuracy": [part]}
     if qps:
-        fields["speed"] = [with_rounds(one, qps) for one in make_record().speed if one.scenario == "offline"]
+        fields["speed"] = [with_rounds(part, qps) for part in make_record().speed if part.scenario == "offline"]
     if turns:
         fields["turns"] = [turns if isinstance(turns, Turns) else interleaved(turns)]
     record = make_record(key=key, **(fields | changes))
@@ -63,7 +63,7 @@ def add(
 
 
 def with_rounds(speed: Any, qps: tuple[float, ...], hour: int = 0) -> Any:
-    """A round a minute, from the hour on: those of equal hours took turns."""
+    """A round a minute, from the hour on: rounds of equal hours alternate."""
     starts = [f"2026-01-01T{hour:02}:{minute:02}:00.000+00:00" for minute in range(len(qps))]
     rounds = [
         speed.rounds[0].model_copy(update={"qps": value, "started": started})

@@ -39,7 +39,7 @@ def made(key: str, dirty: bool = False, **lineage: str) -> Checkpoint:
     return Checkpoint(**(MADE | {"key": key}), lineage=lineage, made_by={"dirty": dirty})
 
 
-def test_what_comes_of_a_model_from_uncommitted_changes_is_marked(tmp_path: Path) -> None:
+def test_descendants_of_a_model_from_uncommitted_changes_are_marked(tmp_path: Path) -> None:
     """The same key with other weights is another training."""
     records = [
         make_record(key="parent", checkpoint=made("p", dirty=True, p="one")),
@@ -52,9 +52,9 @@ def test_what_comes_of_a_model_from_uncommitted_changes_is_marked(tmp_path: Path
     page = shown(site)
     assert page.count("ancestor from uncommitted changes") == 1
     assert page.count("model from uncommitted changes") == 1
-    told = "A model that its own was made from, or taught by, was made in a checkout with uncommitted changes."
-    assert told in text_of(site / "cell-run-child.html")
-    assert told not in text_of(site / "cell-run-clean.html")
+    notice = "A model that its own was made from, or taught by, was made in a checkout with uncommitted changes."
+    assert notice in text_of(site / "cell-run-child.html")
+    assert notice not in text_of(site / "cell-run-clean.html")
 
 
 def test_a_chart_distinguishes_devices_and_seeds() -> None:
@@ -73,7 +73,7 @@ def test_another_device_is_why_there_is_no_speed_up(tmp_path: Path) -> None:
 
 def test_a_cell_without_throughput_is_not_called_left_out_of_the_chart(tmp_path: Path) -> None:
     plain = make_record()
-    alone = [one for one in plain.speed if one.scenario == "single_stream"]
+    alone = [part for part in plain.speed if part.scenario == "single_stream"]
     records = [make_record(key="a", speed=alone), make_record(key="b", label="int8", speed=alone)]
     assert "Left out" not in shown(build(tmp_path / "alone", *records))
     differ = Finding(rule="noisy", what="offline, real lengths, batch 16: rounds differ", measured="20%", bound="5%", remedy="r")  # fmt: skip
@@ -92,11 +92,11 @@ def test_a_finding_about_all_of_a_cell_marks_every_figure_of_speed(about_all: bo
 
 
 def test_padded_speed_says_so(tmp_path: Path) -> None:
-    """Of a scheme that computes padding, beside a baseline at real lengths."""
+    """Of a scheme that computes padding, compared with a baseline at real lengths."""
     padded = make_record(key="b", label="int8", scheme="aimet_w8a8", turns=[interleaved((1.0, 1.1, 1.0))])
     records = [make_record(key="a", baseline=True, turns=[interleaved((1.0, 1.0, 1.0))]), padded]
     site = build(tmp_path, *records)
-    row = next(one for one in make_boards(records)[0].rows if one.record.label == "int8")
+    row = next(board for board in make_boards(records)[0].rows if board.record.label == "int8")
     assert sum("padded to 384" in value.note for value in row.values) == 4  # not of the fixed length
     assert any("×" in value.text and "; padded; " in value.note for value in row.values)
     assert "padded to 384" not in "".join(value.note for value in make_boards(records[:1])[0].rows[0].values)
@@ -125,7 +125,7 @@ def test_two_seeds_have_no_standard_deviation(tmp_path: Path) -> None:
     assert "two seeds: no claim" not in page(3)
 
 
-def test_a_part_of_the_evaluation_set_is_counted_apart(tmp_path: Path) -> None:
+def test_a_part_of_the_evaluation_set_is_counted_separately(tmp_path: Path) -> None:
     site = build(tmp_path, make_record(key="a"), of_a_part(10, key="b", label="int8", speed=[]))
     index = text_of(site / "index.html")
     assert "1 accuracy 1 accuracy on a part of the evaluation set 1 speed" in index
@@ -151,8 +151,8 @@ def test_macro_averages_of_several_machines_say_which(tmp_path: Path) -> None:
     assert "machine" not in head(*macro_rows("fast"))
 
 
-def test_what_rounding_did_stands_with_the_tensors_it_hurts(tmp_path: Path) -> None:
-    """A trained row below 99% whose rounding gained: the loss was the training's."""
+def test_the_rounding_part_is_shown_with_the_tensors_it_hurts(tmp_path: Path) -> None:
+    """A QAT row below 99% whose rounding gained: the training lost."""
     quantization = Quantization(tensors=10, quantized=5, share=0.5, worst={"a.weight": 3.0}, notes=[])
     checkpoint = Checkpoint(**(MADE | {"recipe": "qat"}), quantization=quantization, scheme="engine_int8")
     trained: dict[str, Any] = {

@@ -65,7 +65,7 @@ def of_weights(key: str, **lineage: str) -> Checkpoint:
         ({}, "training not known"),
     ],
 )
-def test_accuracy_is_compared_with_a_baseline_of_the_same_weights_alone(
+def test_accuracy_is_compared_only_with_a_baseline_of_the_same_weights(
     tmp_path: Path, kept: dict[str, str], why: str
 ) -> None:
     results, out = tmp_path / "results", tmp_path / "site"
@@ -83,32 +83,44 @@ def test_accuracy_is_compared_with_a_baseline_of_the_same_weights_alone(
         )
     add(results, "kin", answers(300, 40), qps=FAST, checkpoint=of_weights("k", f="new", k="w"))
     found = compared(results)
-    one = found["int8-1"]
-    assert (one.why_incomparable, "accuracy" in one.differences, one.share is None) == (why, not why, bool(why))
+    comparison = found["int8-1"]
+    assert (comparison.why_incomparable, "accuracy" in comparison.differences, comparison.share is None) == (
+        why,
+        not why,
+        bool(why),
+    )
     assert {name: other.ranked for name, other in found.items() if name != "int8-2"} == dict.fromkeys(
         ("fp32", "kin"), 2 if why else 3
     ) | {"int8-1": 0 if why else 3}
     assert found["kin"].corrected == pytest.approx((1 if why else 2) * stats.binomtest(0, 20).pvalue)
-    assert one.ratios.keys() == found["kin"].ratios.keys() != set()
+    assert comparison.ratios.keys() == found["kin"].ratios.keys() != set()
     render(results, out)
     suite, cell = next(out.glob("suite-*.html")).read_text(), (out / "cell-run-int8-1.html").read_text()
     assert (suite.count(f">{why}</td>") > 1) if why else ("training</td>" not in suite)
     assert ("accuracy is not compared" in cell) == bool(why)
 
 
-def test_records_of_before_lineages_are_compared_as_they_were(tmp_path: Path) -> None:
+def test_records_without_lineages_are_compared(tmp_path: Path) -> None:
     add(tmp_path, "fp32", answers(300, 20), baseline=True, checkpoint=of_weights("f"))
     add(tmp_path, "int8", answers(300, 40), checkpoint=of_weights("p"))
     assert "accuracy" in compared(tmp_path)["int8"].differences
 
 
-def test_cells_that_cannot_be_told_apart_share_ranks(tmp_path: Path) -> None:
+def test_cells_that_cannot_be_distinguished_share_ranks(tmp_path: Path) -> None:
     add(tmp_path, "fp32", answers(300, 20), baseline=True, qps=SLOW)
     add(tmp_path, "good", answers(300, 22), qps=FAST)
     add(tmp_path, "bad", answers(300, 60), qps=FAST)
     found = compared(tmp_path)
-    assert {key: one.rank for key, one in found.items()} == {"fp32": (1, 2), "good": (1, 2), "bad": (3, 3)}
-    assert {key: one.speed_rank for key, one in found.items()} == {"fp32": (3, 3), "good": (1, 2), "bad": (1, 2)}
+    assert {key: comparison.rank for key, comparison in found.items()} == {
+        "fp32": (1, 2),
+        "good": (1, 2),
+        "bad": (3, 3),
+    }
+    assert {key: comparison.speed_rank for key, comparison in found.items()} == {
+        "fp32": (3, 3),
+        "good": (1, 2),
+        "bad": (1, 2),
+    }
 
 
 def finding(rule: Any) -> Finding:
@@ -140,13 +152,13 @@ def test_int8_is_also_compared_with_its_own_engine_in_floating_point(tmp_path: P
     add(tmp_path, "own", answers(300, 22), backend="torch_int8", label="own", flops=products(0.9))
     read = list(store.read(tmp_path))
     (board,) = boards.make_boards([record for _, record in read], ScoreStore(read))
-    found = {name.removeprefix("run-"): one for name, one in board.engines.items()}
+    found = {name.removeprefix("run-"): comparison for name, comparison in board.engines.items()}
     assert set(found) == {
         "int8"
     }  # own: the baseline is its engine in floating point; student: its own weights are not there
     assert found["int8"].base is not None and found["int8"].base.key == "ort"
-    one = found["int8"].ratios["offline", "real", 16, "qps"]
-    assert one.value == pytest.approx(1.25, rel=1e-3)
+    ratio = found["int8"].ratios["offline", "real", 16, "qps"]
+    assert ratio.value == pytest.approx(1.25, rel=1e-3)
     assert found["int8"].differences["accuracy"].value == pytest.approx(-100 * 18 / 300)
     assert found["int8"].corrected == pytest.approx(stats.binomtest(0, 18).pvalue)
     out = tmp_path / "site"
@@ -158,50 +170,60 @@ def test_int8_is_also_compared_with_its_own_engine_in_floating_point(tmp_path: P
     assert "the same engine in floating point" not in (out / "cell-run-ort.html").read_text()
 
 
-def test_an_invalid_cell_is_compared_and_what_the_finding_is_about_is_not_ranked(tmp_path: Path) -> None:
+def test_an_invalid_cell_is_compared_but_its_invalid_figure_is_not_ranked(tmp_path: Path) -> None:
     add(tmp_path, "fp32", answers(300, 20), baseline=True, qps=SLOW)
     add(tmp_path, "a", answers(300, 25), qps=FAST)
     for name, rule in (("unsure", "noisy"), ("elsewhere", "wrong_provider")):
         add(tmp_path, name, answers(300, 25), qps=FAST, status="invalid", reason=rule, findings=[finding(rule)])
     found = compared(tmp_path)
-    assert {name: one.ranked for name, one in found.items()} == {"fp32": 3, "a": 3, "unsure": 3, "elsewhere": 0}
-    assert {name: one.speed_ranked for name, one in found.items()} == {"fp32": 2, "a": 2, "unsure": 0, "elsewhere": 0}
+    assert {name: comparison.ranked for name, comparison in found.items()} == {
+        "fp32": 3,
+        "a": 3,
+        "unsure": 3,
+        "elsewhere": 0,
+    }
+    assert {name: comparison.speed_ranked for name, comparison in found.items()} == {
+        "fp32": 2,
+        "a": 2,
+        "unsure": 0,
+        "elsewhere": 0,
+    }
     assert found["elsewhere"].differences["accuracy"].p is not None
 
 
-def test_speed_is_compared_under_equal_conditions_alone(tmp_path: Path) -> None:
+def test_speed_is_compared_under_equal_conditions_only(tmp_path: Path) -> None:
     add(tmp_path, "fp32", answers(300, 20), baseline=True, qps=SLOW)
     add(tmp_path, "int8", answers(300, 20), qps=FAST)
     found = compared(tmp_path)["int8"]
     assert set(found.ratios) == {("offline", "real", 16, "qps"), ("offline", "fixed", 16, "qps")}
-    one = found.ratios["offline", "real", 16, "qps"]
-    assert one.value == pytest.approx(2.0, rel=0.01)
-    assert one.low is not None and one.high is not None and 1.9 < one.low < 2.0 < one.high < 2.1
-    assert "one after the other" in one.method
+    ratio = found.ratios["offline", "real", 16, "qps"]
+    assert ratio.value == pytest.approx(2.0, rel=0.01)
+    assert ratio.low is not None and ratio.high is not None and 1.9 < ratio.low < 2.0 < ratio.high < 2.1
+    assert "one after the other" in ratio.method
 
 
-def test_rounds_belong_together_only_where_they_took_turns() -> None:
-    """A drift cancels between the n-th rounds of both alone: else their scatter is no pair's."""
-    (plain,) = (one for one in make_record().speed if (one.scenario, one.load) == ("offline", "real"))
+def test_rounds_are_paired_only_where_they_alternated() -> None:
+    """Only between rounds next to each other does a drift of the machine cancel."""
+    (plain,) = (part for part in make_record().speed if (part.scenario, part.load) == ("offline", "real"))
     mine = make_record(key="a"), with_rounds(plain, FAST)
     assert rounds_alternate(mine, (make_record(key="b"), with_rounds(plain, SLOW)))
     kept = with_rounds(plain, SLOW, hour=1)
     assert not rounds_alternate(mine, (make_record(key="b"), kept))
     for changes in ({"seed": 2}, {"run_id": "other"}, {"task": "glue/cola"}):
         assert not rounds_alternate(mine, (make_record(key="b", **changes), with_rounds(plain, SLOW)))
-    assert all(one.run_id == "" for one in mine[1].rounds)
+    assert all(round_.run_id == "" for round_ in mine[1].rounds)
     *first, last = mine[1].rounds
     resumed = plain.model_copy(
         update={"rounds": [*first, last.model_copy(update={"run_id": "after the first was killed"})]}
     )
     assert not rounds_alternate(mine, (make_record(key="b"), resumed))
-    older = [one.model_copy(update={"started": ""}) for one in mine[1].rounds]
+    older = [round_.model_copy(update={"started": ""}) for round_ in mine[1].rounds]
     assert not rounds_alternate(mine, (make_record(key="b"), plain.model_copy(update={"rounds": older})))
 
 
 def test_a_rate_that_one_round_did_not_find_makes_no_pair_of_other_rounds() -> None:
     """Of (0, 30, 60) and (25, 50, 0) only the second rounds can be compared: 30 to 50, not 30 to 25 and 60 to 50."""
-    (plain,) = (one for one in make_record().speed if (one.scenario, one.load) == ("offline", "real"))
+    (plain,) = (part for part in make_record().speed if (part.scenario, part.load) == ("offline", "real"))
     server = plain.model_copy(update={"scenario": "server"})
     mine = make_record(key="a", speed=[with_rounds(server, (0.0, 30.0, 60.0))])
     base = make_record(key="b", speed=[with_rounds(server, (25.0, 50.0, 0.0))])
@@ -260,16 +282,16 @@ def test_seeds_have_a_spread_of_their_own(tmp_path: Path) -> None:
         add(tmp_path, f"int8-{seed}", answers(300, wrong), seed=seed, label="int8")
     found = list(store.read(tmp_path))
     (board,) = boards.make_boards([record for _, record in found], ScoreStore(found))
-    line = next(one for one in board.seeds if one.label == "int8")
+    line = next(spread for spread in board.seeds if spread.label == "int8")
     assert line.seeds == (1, 2, 3)
     assert line.values == pytest.approx((100 * 274 / 300, 100 * 277 / 300, 100 * 280 / 300))
     assert line.deviation == pytest.approx(1.0)
     assert line.points == pytest.approx((-2.0, -1.0, 0.0))
 
 
-def test_a_spread_is_of_seeds_alone(tmp_path: Path) -> None:
-    """Not of other data, other settings or another device. What the program keeps while training is no setting of it, nor is
-    where the data lie, nor a default that is written out."""
+def test_a_spread_is_over_seeds_only(tmp_path: Path) -> None:
+    """Not over other data, settings or devices. The place of the data, checkpoints kept while training, and a default that is
+    written out are no settings."""
 
     def made(seed: int, **changes: Any) -> dict[str, Any]:
         spec = {"seed": seed, "parent": {"seed": seed, "identity": {"train": "a"}, "train": {"epochs": 1}} | changes}

@@ -21,7 +21,7 @@ from tests.records.records import make_record
 from tests.report.stored_scores import add, answers, interleaved
 
 BASE, TWICE = (1.0, 1.5, 0.9, 1.2), (0.5, 0.76, 0.44, 0.61)
-"""Seconds: the machine wanders by half, the ratio hardly."""
+"""Seconds: the machine's speed varies by half, the ratio hardly."""
 
 
 def compared(folder: Path) -> dict[str, Comparison]:
@@ -37,25 +37,25 @@ def noisy() -> dict[str, Any]:
 
 
 def test_the_speed_up_is_the_paired_t_interval_of_the_same_work(tmp_path: Path) -> None:
-    """Shown also where each cell's own figure of speed is invalid, and beside it the ratio of those as it was."""
+    """It is shown even where each cell's own speed figure is invalid, together with the ratio of those figures."""
     add(tmp_path, "fp32", answers(300, 20), baseline=True, qps=(10.0, 11.0), turns=BASE, **noisy())
     add(tmp_path, "int8", answers(300, 20), qps=(30.0, 33.0), turns=TWICE, **noisy())
     found = compared(tmp_path)["int8"]
     assert found.speed_up == ("interleaved", "real", 16, "samples/s")
-    one = found.ratios["interleaved", "real", 16, "samples/s"]
+    ratio = found.ratios["interleaved", "real", 16, "samples/s"]
     logs = [math.log(base / mine) for base, mine in zip(BASE, TWICE, strict=True)]
     test = stats.ttest_1samp(logs, 0.0)
     low, high = test.confidence_interval(0.95)
-    assert one.value == pytest.approx(math.exp(sum(logs) / 4))
-    assert one.low == pytest.approx(math.exp(low))
-    assert one.high == pytest.approx(math.exp(high))
-    assert one.p == pytest.approx(test.pvalue)
+    assert ratio.value == pytest.approx(math.exp(sum(logs) / 4))
+    assert ratio.low == pytest.approx(math.exp(low))
+    assert ratio.high == pytest.approx(math.exp(high))
+    assert ratio.p == pytest.approx(test.pvalue)
     assert found.ratios["offline", "real", 16, "qps"].value == pytest.approx(3.0)
     shown = speed_up_value(make_record(), found, found.speed_up)
     assert shown.text == "2.00×" and shown.note == "batch 16; Holm p < 0.001, interleaved"
 
 
-def test_what_ran_elsewhere_than_claimed_has_no_speed_up(tmp_path: Path) -> None:
+def test_a_cell_that_ran_elsewhere_than_claimed_has_no_speed_up(tmp_path: Path) -> None:
     add(tmp_path, "fp32", answers(300, 20), baseline=True, qps=(10.0, 11.0), turns=BASE)
     elsewhere = Finding(rule="wrong_provider", what="w", measured="CPU", bound="GPU", remedy="r")
     wrong: dict[str, Any] = {"status": "invalid", "reason": "w", "findings": [elsewhere]}
@@ -92,9 +92,9 @@ def test_other_work_has_no_ratio(changes: dict[str, Any]) -> None:
         ({"quota_throttled_percent": 1.2}, "a quota held back 1.2%"),
     ],
 )
-def test_disturbed_turns_are_not_tested(tmp_path: Path, what: dict[str, float], said: str) -> None:
-    """What takes processors away may fall on long calls more than on short ones. The ratio of QPS, of rounds that were apart
-    and that may have been disturbed, too, does not take its place."""
+def test_disturbed_rounds_are_not_tested(tmp_path: Path, what: dict[str, float], said: str) -> None:
+    """A disturbance may delay long calls more than short ones. The ratio of QPS, whose rounds may have been disturbed as well,
+    does not replace it."""
     for name, seconds, qps, more in (
         ("fp32", BASE, (10.0, 11.0), {"baseline": True}),
         ("int8", TWICE, (30.0, 33.0), {}),
@@ -102,8 +102,8 @@ def test_disturbed_turns_are_not_tested(tmp_path: Path, what: dict[str, float], 
         changed: dict[str, Any] = more
         add(tmp_path, name, answers(300, 20), qps=qps, turns=interleaved(seconds, **what), **changed)
     found = compared(tmp_path)["int8"]
-    one = found.ratios["interleaved", "real", 16, "samples/s"]
-    assert one.p is None and one.low is None and said in one.method
+    ratio = found.ratios["interleaved", "real", 16, "samples/s"]
+    assert ratio.p is None and ratio.low is None and said in ratio.method
     assert found.ratios["offline", "real", 16, "qps"].p is not None
     assert found.speed_up == ("interleaved", "real", 16, "samples/s")
     shown = speed_up_value(make_record(), found, found.speed_up)
@@ -146,9 +146,9 @@ def test_rounds_of_another_turn_are_left_out() -> None:
     whole = interleaved((*TWICE[:3], 99.0))
     rounds = [*whole.rounds[:3], whole.rounds[3].model_copy(update={"together": "another"})]
     mine = make_record(key="int8", turns=[whole.model_copy(update={"rounds": rounds})])
-    one = interleaved_ratio((mine, mine.turns[0]), base)
-    assert one is not None and "3 interleaved rounds" in one.method
-    assert one.value == pytest.approx((1.0 / 0.5 * 1.5 / 0.76 * 0.9 / 0.44) ** (1 / 3))
+    ratio = interleaved_ratio((mine, mine.turns[0]), base)
+    assert ratio is not None and "3 interleaved rounds" in ratio.method
+    assert ratio.value == pytest.approx((1.0 / 0.5 * 1.5 / 0.76 * 0.9 / 0.44) ** (1 / 3))
 
 
 def test_ranks_are_by_turns_where_cells_took_them(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_ranks_are_by_turns_where_cells_took_them(tmp_path: Path) -> None:
     add(tmp_path, "int8", answers(300, 20), qps=(20.0, 28.0, 18.0, 24.0), turns=TWICE, **noisy())
     add(tmp_path, "same", answers(300, 20), qps=(20.0, 27.0, 19.0, 24.0), turns=(0.51, 0.75, 0.45, 0.6))
     add(tmp_path, "alone", answers(300, 20), qps=(90.0, 91.0, 92.0, 90.0))
-    ranks = {name: one.speed_rank for name, one in compared(tmp_path).items()}
+    ranks = {name: comparison.speed_rank for name, comparison in compared(tmp_path).items()}
     assert ranks == {"fp32": (3, 3), "int8": (1, 2), "same": (1, 2), "alone": None}
 
 
@@ -166,7 +166,7 @@ def test_the_largest_set_is_ranked(tmp_path: Path) -> None:
     add(tmp_path, "fp32", answers(300, 20), baseline=True, qps=(10.0, 10.1, 9.9), turns=BASE)
     add(tmp_path, "a", answers(300, 20), qps=(20.0, 20.1, 20.0), turns=TWICE)
     add(tmp_path, "b", answers(300, 20), qps=(30.0, 30.2, 30.1))
-    ranks = {name: one.speed_rank for name, one in compared(tmp_path).items()}
+    ranks = {name: comparison.speed_rank for name, comparison in compared(tmp_path).items()}
     assert ranks == {"fp32": (3, 3), "a": (2, 2), "b": (1, 1)}
 
 
@@ -176,6 +176,6 @@ def test_compare_shows_what_the_ratio_is_of(tmp_path: Path) -> None:
     add(tmp_path, "int8", answers(300, 20), turns=(0.5, 0.5))
     records = list(store.read(tmp_path))
     (pair,) = pair_up([record for _, record in records], "int8", "fp32", [], ScoreStore(records))
-    found = next(one for one in to_json(pair)["ratios"] if one["scenario"] == "interleaved")
+    found = next(ratio for ratio in to_json(pair)["ratios"] if ratio["scenario"] == "interleaved")
     assert (found["a"], found["b"], found["value"]) == pytest.approx((64.0, 32.0, 2.0))
     assert any("samples/s, interleaved, batch 16" in row for row in rows([pair]))

@@ -76,10 +76,10 @@ def test_a_task_without_an_interval_leaves_the_mean_without_one() -> None:
     cola = records[0].model_copy(
         update={"accuracy": [records[0].accuracy[0].model_copy(update={"metrics": {"matthews_correlation": bare}})]}
     )
-    (one,) = macro_averages([cola, *records[1:]])
-    assert one.figure is not None and (one.figure.low, one.figure.high) == (None, None)
-    assert one.figure.value == pytest.approx(MEAN - 50 / 8)
-    assert "(no interval)" in macro_line(one)
+    (average,) = macro_averages([cola, *records[1:]])
+    assert average.figure is not None and (average.figure.low, average.figure.high) == (None, None)
+    assert average.figure.value == pytest.approx(MEAN - 50 / 8)
+    assert "(no interval)" in macro_line(average)
 
 
 def test_the_published_mean_of_aimet_is_such_a_mean() -> None:
@@ -163,10 +163,13 @@ def test_the_newest_official_evaluation_is_taken_whatever_else_there_is() -> Non
 def test_the_samples_files_are_the_sample_and_stand_apart() -> None:
     real = [glue_record(task) for task in METRICS]
     copied = [glue_record(task, label="sample", model="other") for task in METRICS]
-    assert [(one.model, one.sample) for one in macro_averages([*real, *copied])] == [("tiny", False), ("other", True)]
+    assert [(average.model, average.sample) for average in macro_averages([*real, *copied])] == [
+        ("tiny", False),
+        ("other", True),
+    ]
 
 
 def test_devices_have_averages_of_their_own() -> None:
     records = [glue_record(task, device=device) for device in ("cpu", "cuda") for task in METRICS]
-    assert [one.label for one in macro_averages(records)] == ["torch_fp32 (cpu)", "torch_fp32 (cuda)"]
-    assert [one.label for one in macro_averages(records[:8])] == ["torch_fp32"]
+    assert [average.label for average in macro_averages(records)] == ["torch_fp32 (cpu)", "torch_fp32 (cuda)"]
+    assert [average.label for average in macro_averages(records[:8])] == ["torch_fp32"]

@@ -39,15 +39,15 @@ def test_labels_are_paired_by_task_and_seed(results: Path, capsys: Any) -> None:
     code, out, _ = call(capsys, results, "int8", "torch_fp32", "--json")
     assert code == 0
     found = json.loads(out)
-    assert [(one["a"]["record_id"], one["b"]["record_id"]) for one in found] == [
+    assert [(difference["a"]["record_id"], difference["b"]["record_id"]) for difference in found] == [
         ("run-int8-1", "run-fp32-1"),
         ("run-int8-2", "run-fp32-2"),
     ]
-    one = found[0]["differences"]["accuracy"]
-    assert one["value"] == pytest.approx(-100 * 20 / 300)
-    assert one["p"] == pytest.approx(stats.binomtest(0, 20).pvalue)
-    assert one["p_holm"] == pytest.approx(2 * stats.binomtest(0, 20).pvalue)
-    ratio = next(one for one in found[0]["ratios"] if one["load"] == "real")
+    difference = found[0]["differences"]["accuracy"]
+    assert difference["value"] == pytest.approx(-100 * 20 / 300)
+    assert difference["p"] == pytest.approx(stats.binomtest(0, 20).pvalue)
+    assert difference["p_holm"] == pytest.approx(2 * stats.binomtest(0, 20).pvalue)
+    ratio = next(ratio for ratio in found[0]["ratios"] if ratio["load"] == "real")
     assert ratio["value"] == pytest.approx(2, rel=0.01)
     assert (ratio["a"], ratio["b"]) == (pytest.approx(100), pytest.approx(np.mean(SLOW)))
 
@@ -116,7 +116,7 @@ def test_of_several_schemes_the_same_one_is_meant(tmp_path: Path, capsys: Any) -
 
     def labels(*names: str) -> list[tuple[str, str]]:
         return [
-            (one["a"]["label"], one["b"]["label"]) for one in json.loads(call(capsys, tmp_path, *names, "--json")[1])
+            (pair["a"]["label"], pair["b"]["label"]) for pair in json.loads(call(capsys, tmp_path, *names, "--json")[1])
         ]
 
     assert labels("sim", "engine") == [("sim (engine_int8)", "engine (engine_int8)")]
@@ -148,7 +148,7 @@ def test_what_ran_elsewhere_has_no_ratio_and_says_so(results: Path, capsys: Any)
 
 def test_record_ids_are_taken_as_they_are(results: Path, capsys: Any) -> None:
     _, out, _ = call(capsys, results, "run-int8-2", "run-fp32-1", "--json")
-    assert [(one["a"]["seed"], one["b"]["seed"]) for one in json.loads(out)] == [(2, 1)]
+    assert [(pair["a"]["seed"], pair["b"]["seed"]) for pair in json.loads(out)] == [(2, 1)]
 
 
 def test_markdown_is_a_table_with_its_notes(results: Path, capsys: Any) -> None:

@@ -25,7 +25,7 @@ def of(recipe: str) -> Checkpoint:
 
 
 def rows() -> list[Record]:
-    """In points: rounding after training costs 1; training on brings half a point, and rounding then costs 0.7."""
+    """In points: quantizing the parent after training costs 1; further training gains 0.5, and rounding then costs 0.7."""
     child: dict[str, Any] = {
         "model": "trained",
         "settings": {"limit": None, "ancestor": "tiny"},
@@ -43,13 +43,13 @@ def rows() -> list[Record]:
 
 def test_the_whole_is_the_sum_of_training_and_rounding(tmp_path: Path) -> None:
     (board,) = make_boards(rows())
-    (one,) = board.qat
-    assert (one.model, one.label, one.scheme, one.seed) == ("trained", "int8", "engine_int8", 1)
-    assert one.parent_ptq is not None and one.training is not None and one.rounding is not None
-    assert one.parent_ptq.value == pytest.approx(-1.0)
-    assert one.total.value == pytest.approx(-0.2)
-    assert one.training.value == pytest.approx(0.5)
-    assert one.rounding.value == pytest.approx(-0.7)
+    (parts,) = board.qat
+    assert (parts.model, parts.label, parts.scheme, parts.seed) == ("trained", "int8", "engine_int8", 1)
+    assert parts.parent_ptq is not None and parts.training is not None and parts.rounding is not None
+    assert parts.parent_ptq.value == pytest.approx(-1.0)
+    assert parts.total.value == pytest.approx(-0.2)
+    assert parts.training.value == pytest.approx(0.5)
+    assert parts.rounding.value == pytest.approx(-0.7)
     page = text_of(build(tmp_path, *rows()) / "suite-squad.html")
     assert "int8 trained engine_int8 1 -1.00 -0.20 +0.50 -0.70 " in page
 
@@ -58,12 +58,12 @@ def test_the_whole_is_the_sum_of_training_and_rounding(tmp_path: Path) -> None:
     ("missing", "left"), [("ptq", "no row -0.20 +0.50 -0.70"), ("folded", "-1.00 -0.20 no row no row")]
 )
 def test_a_part_without_its_row_is_not_made_up(tmp_path: Path, missing: str, left: str) -> None:
-    site = build(tmp_path, *(one for one in rows() if one.key != missing))
+    site = build(tmp_path, *(record for record in rows() if record.key != missing))
     assert f"int8 trained engine_int8 1 {left} " in text_of(site / "suite-squad.html")
 
 
-def test_a_model_that_was_only_trained_on_is_the_control(tmp_path: Path) -> None:
-    """Of the same parent by its weights; without a trained row there is nothing to control."""
+def test_a_model_that_was_only_trained_further_is_the_control(tmp_path: Path) -> None:
+    """It has the same parent by its weights. Without a row of a QAT model there is no control."""
 
     def control(weights: str) -> Record:
         settings = {"limit": None, "checkpoint": {"recipe": "finetune", "parent": {"model": "tiny"}}}
@@ -74,75 +74,80 @@ def test_a_model_that_was_only_trained_on_is_the_control(tmp_path: Path) -> None
 
     lineage = {"finetune": "1", "ptq": "1", "qat": "2"}
     known = [
-        one.model_copy(update={"checkpoint": one.checkpoint.model_copy(update={"lineage": lineage})})
-        for one in rows()
-        if one.checkpoint
+        record.model_copy(update={"checkpoint": record.checkpoint.model_copy(update={"lineage": lineage})})
+        for record in rows()
+        if record.checkpoint
     ]
     (board,) = make_boards([*known, control("1")])
-    _, one = board.qat
-    assert (one.model, one.label, one.scheme, one.parent_ptq, one.rounding) == ("longer", "torch_fp32", "", None, None)
-    assert one.training is not None
-    assert one.total.value == one.training.value == pytest.approx(-1.2)
+    _, control_parts = board.qat
+    assert (control_parts.model, control_parts.label, control_parts.scheme) == ("longer", "torch_fp32", "")
+    assert (control_parts.parent_ptq, control_parts.rounding) == (None, None)
+    assert control_parts.training is not None
+    assert control_parts.total.value == control_parts.training.value == pytest.approx(-1.2)
     page = text_of(build(tmp_path, *known, control("1")) / "suite-squad.html")
     assert re.search(r"torch_ ?fp32 longer none: further training only 1 -1.20 -1.20 ", page)
     (board,) = make_boards([*known, control("another training")])
-    assert [one.model for one in board.qat] == ["trained"]
+    assert [parts.model for parts in board.qat] == ["trained"]
     (board,) = make_boards([known[0], control("1")])
     assert board.qat == ()
 
 
 def test_weights_of_another_training_are_no_part() -> None:
-    """Trained anew between the two rows: what tells them apart is not rounding alone."""
+    """The model was trained again between the two rows, so rounding is not their only difference."""
 
-    def made(one: Record, weights: str) -> Record:
-        lineage = {"finetune": "parent"} | ({} if one.model == "tiny" else {"qat": weights})
-        assert one.checkpoint is not None
-        return one.model_copy(update={"checkpoint": one.checkpoint.model_copy(update={"lineage": lineage})})
+    def made(record: Record, weights: str) -> Record:
+        lineage = {"finetune": "parent"} | ({} if record.model == "tiny" else {"qat": weights})
+        assert record.checkpoint is not None
+        return record.model_copy(update={"checkpoint": record.checkpoint.model_copy(update={"lineage": lineage})})
 
     for weights, there in (("trained", True), ("trained anew", False)):
-        records = [made(one, weights if one.key == "folded" else "trained") for one in rows()]
+        records = [made(record, weights if record.key == "folded" else "trained") for record in rows()]
         (board,) = make_boards(records)
-        (one,) = board.qat
-        assert one.total.value == pytest.approx(-0.2)
-        assert (one.training is not None, one.rounding is not None) == (there, there)
+        (parts,) = board.qat
+        assert parts.total.value == pytest.approx(-0.2)
+        assert (parts.training is not None, parts.rounding is not None) == (there, there)
 
 
 def test_other_seeds_and_tasks_are_no_parts() -> None:
-    changed = [one.model_copy(update={"seed": 2}) if one.key == "folded" else one for one in rows() if one.key != "ptq"]
+    changed = [
+        record.model_copy(update={"seed": 2}) if record.key == "folded" else record
+        for record in rows()
+        if record.key != "ptq"
+    ]
     (board,) = make_boards([*changed, cell("base2", 80.0, baseline=True, seed=2)])
-    (one,) = board.qat
-    assert one.parent_ptq is None and one.training is None and one.rounding is None
+    (parts,) = board.qat
+    assert parts.parent_ptq is None and parts.training is None and parts.rounding is None
 
 
 @pytest.mark.parametrize("which", ["ptq", "qat"])
 def test_what_computed_something_else_is_no_part(which: str) -> None:
     finding = Finding(rule="wrong_provider", what="w", measured="m", bound="b", remedy="r")
     marked = [
-        one.model_copy(update={"findings": [finding], "status": "invalid"}) if one.key == which else one
-        for one in rows()
+        record.model_copy(update={"findings": [finding], "status": "invalid"}) if record.key == which else record
+        for record in rows()
     ]
     (board,) = make_boards(marked)
     if which == "qat":
         assert board.qat == ()
     else:
-        (one,) = board.qat
-        assert one.parent_ptq is None
+        (parts,) = board.qat
+        assert parts.parent_ptq is None
 
 
 def test_parts_are_of_one_device() -> None:
     def on(device: str, of: float) -> list[Record]:
         changed = {"device": device, "record_id": f"{device}"}
         return [
-            one.model_copy(
+            record.model_copy(
                 update=changed
-                | {"record_id": f"{device}-{one.key}"}
-                | ({"accuracy": cell("x", 70.0 + of).accuracy} if one.key == "folded" else {})
+                | {"record_id": f"{device}-{record.key}"}
+                | ({"accuracy": cell("x", 70.0 + of).accuracy} if record.key == "folded" else {})
             )
-            for one in rows()
+            for record in rows()
         ]
 
     (board,) = make_boards([*on("cpu", 0.0), *on("cuda", 9.0)])
     assert len(board.qat) == 2
-    for one in board.qat:
-        assert one.training is not None and one.rounding is not None
-        assert one.total.value == pytest.approx(one.training.value + one.rounding.value)
+    for parts in board.qat:
+        assert parts.training is not None and parts.rounding is not None
+        assert parts.total.value == pytest.approx(parts.training.value + parts.rounding.value)

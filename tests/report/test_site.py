@@ -1,4 +1,4 @@
-"""Pages are built from records alone, escape what they show, and keep apart what may not be compared."""
+"""Pages are made from records alone, escape what they show, and separate what may not be compared."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_other_examples_have_a_board_of_their_own() -> None:
     ]
 
 
-def test_a_measurement_on_other_examples_replaces_none() -> None:
+def test_a_measurement_on_other_examples_replaces_nothing() -> None:
     whole = make_record(key="a", finished="2026-01-01T00:00:00+00:00")
     part = of_a_part(100, key="b", finished="2026-01-02T00:00:00+00:00")
     more = of_a_part(500, key="c", finished="2026-01-03T00:00:00+00:00")
@@ -82,7 +82,7 @@ def test_a_limit_that_left_all_examples_is_none() -> None:
     assert (len(board.rows), len(board.unmeasured)) == (1, 1)
 
 
-def test_what_could_not_run_gives_way_to_a_measurement_on_any_device() -> None:
+def test_a_skipped_cell_is_replaced_by_a_measurement_on_any_device() -> None:
     skipped = make_record(key="a", status="skipped", accuracy=[], speed=[])
     measured = [
         make_record(key=device, device=device, finished="2026-01-02T00:00:00+00:00") for device in ("cpu", "cuda")
@@ -114,7 +114,7 @@ def test_a_board_says_what_each_of_its_rows_was_trained_on() -> None:
 
 def shown(column: str, *records: Record) -> dict[str, tables.Value]:
     (board,) = boards.make_boards(list(records))
-    place = [one.name for one in board.columns].index(column)
+    place = [column.name for column in board.columns].index(column)
     return {row.record.key: row.values[place] for row in board.rows}
 
 
@@ -141,7 +141,7 @@ def test_the_badge_is_of_the_share_that_the_suite_asks_for(asked: float, note: s
     ],
 )
 def test_a_speed_up_says_which_of_its_two_figures_is_invalid(base: str, mine: str, said: str) -> None:
-    """Those that it is made of, not others of the same cells."""
+    """Those that the ratio uses, not others of the same cells."""
 
     def record(finding: str, **parts: Any) -> Record:
         if not finding:
@@ -172,7 +172,7 @@ def test_the_difference_is_to_the_baseline_of_the_same_model_and_seed() -> None:
         make_record(key="c", f1=78.5, label="int8", backend="onnxruntime_int8"),
     ]
     (board,) = boards.make_boards(records)
-    column = [one.name for one in board.columns].index("difference")
+    column = [column.name for column in board.columns].index("difference")
     shown = {row.record.key: row.values[column].text for row in board.rows}
     assert shown == {"a": "baseline", "b": "baseline", "c": "-1.50"}
 
@@ -198,7 +198,7 @@ def test_what_a_record_says_is_escaped(tmp_path: Path) -> None:
         assert page.read_text().count("<script>") == 1
 
 
-def test_a_charts_dark_twin_has_none_of_the_light_colours() -> None:
+def test_a_dark_chart_has_none_of_the_light_colours() -> None:
     shown = [Point("a", 10.0, 9.0, 11.0, 80.0, 79.0, 81.0), Point("b", 20.0, 19.0, 21.0, 79.0, 78.0, 80.0)]
     pages = accuracy_against_qps(shown, "f1", ["a", "b"])
     light, dark = (base64.b64decode(pages[name].partition(",")[2]).decode() for name in ("light", "dark"))
@@ -234,11 +234,13 @@ def test_a_row_below_its_bound_names_the_tensors_that_lose_most(tmp_path: Path) 
         make_record(key="plain", f1=79.0, label="without", checkpoint=checkpoint),
     )
     page = (site / "suite-squad.html").read_text()
-    told = page.partition("Below 99% of the baseline")[2].partition("</ul>")[0]
-    assert ">lossy</a>" in told and ">good</a>" not in told
-    assert ">without</a>" not in told and "without those quantizers" in (site / "cell-run-plain.html").read_text()
+    section = page.partition("Below 99% of the baseline")[2].partition("</ul>")[0]
+    assert ">lossy</a>" in section and ">good</a>" not in section
+    assert ">without</a>" not in section and "without those quantizers" in (site / "cell-run-plain.html").read_text()
     assert "without those quantizers" not in (site / "cell-run-bad.html").read_text()
-    assert "171 of 203 tensors" in told and "<code>layer.0.output</code> 8.2 dB" in told and "layer.4" not in told
+    assert (
+        "171 of 203 tensors" in section and "<code>layer.0.output</code> 8.2 dB" in section and "layer.4" not in section
+    )
 
 
 def test_links_between_pages_lead_somewhere(tmp_path: Path) -> None:
@@ -268,7 +270,7 @@ def test_every_field_of_a_record_is_on_its_page(tmp_path: Path) -> None:
     assert str(100 / 3) in text
 
 
-def test_somebody_elses_folder_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     for _ in range(2):
@@ -304,7 +306,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("\udcff", "suites/squad.toml: line 1: is not UTF-8"),
     ],
 )
-def test_a_broken_suite_file_is_told_and_leaves_nothing_behind(
+def test_a_broken_suite_file_ends_in_one_line_and_leaves_nothing_behind(
     checkout: Path, capsys: Any, text: str, said: str
 ) -> None:
     (checkout / "suites" / "squad.toml").write_text(text, errors="surrogateescape")
@@ -360,7 +362,7 @@ def test_a_site_is_kept_where_it_would_be_made_of_the_same(checkout: Path) -> No
     assert not made_anew()
 
 
-def test_a_training_subset_takes_nothing_from_the_evaluation(tmp_path: Path) -> None:
+def test_a_training_subset_does_not_make_the_evaluation_a_subset(tmp_path: Path) -> None:
     splits = {
         "train": SplitData(rows=5, official_rows=10, sha256="2", label="subset (5 of 10)"),
         "validation": SplitData(rows=10, official_rows=10, sha256="0", label="official"),

@@ -1,4 +1,4 @@
-"""What a page says beside its figures: what is missing_cells, other weights, turns, notes; and of what family a p is."""
+"""What pages say beside their figures: missing cells, other weights, interleaved rounds, notes, and the family of a p."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def text_of(page: Path) -> str:
 def test_a_page_lists_missing_cells_and_those_of_other_machines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Sample records count for nothing on the page of real ones."""
+    """Sample records do not count on the page of real ones."""
     home = tmp_path / "home"
     (home / "suites").mkdir(parents=True)
     (home / "suites" / "squad.toml").write_text(SUITE)
@@ -95,9 +95,9 @@ OTHERS = "tiny (seed 1): the weights differ from those of the same name in a tab
 def test_other_weights_of_the_same_name_are_mentioned(
     tmp_path: Path, lineages: tuple[dict[str, str], ...], changes: dict[str, Any], expected: bool
 ) -> None:
-    one, other = (Checkpoint(**MADE, lineage=lineage) for lineage in lineages)
-    first = make_record(key="a", machine=on("a"), checkpoint=one)
-    site = build(tmp_path, first, make_record(key="b", machine=on("b"), checkpoint=other, **changes))
+    earlier, later = (Checkpoint(**MADE, lineage=lineage) for lineage in lineages)
+    first = make_record(key="a", machine=on("a"), checkpoint=earlier)
+    site = build(tmp_path, first, make_record(key="b", machine=on("b"), checkpoint=later, **changes))
     assert (OTHERS in text_of(site / "suite-squad.html")) == expected
 
 
@@ -105,7 +105,7 @@ def test_boards_of_one_task_are_sorted_newest_first() -> None:
     days = {"a": "2026-01-02", "b": "2026-01-03", "c": "2026-01-01"}
     records = [make_record(key=cpu, machine=on(cpu), finished=f"{day}T00:00:00+00:00") for cpu, day in days.items()]
     old = make_record(key="d", task="glue/rte", machine=on("b"), finished="2025-01-01T00:00:00+00:00")
-    assert [(one.task, one.machine[0]) for one in make_boards([*records, old])] == [
+    assert [(board.task, board.machine[0]) for board in make_boards([*records, old])] == [
         ("glue/rte", "b"),
         ("squad_v1", "b"),
         ("squad_v1", "a"),
@@ -155,8 +155,8 @@ def test_a_cell_page_shows_its_interleaved_rounds(tmp_path: Path) -> None:
     worst = [*turns.rounds[:-1], turns.rounds[-1].model_copy(update={"steal_percent": 12.0})]
     site = build(tmp_path, make_record(key="a", turns=[turns.model_copy(update={"rounds": worst})]))
     shown = text_of(site / "cell-run-a.html").partition("The interleaved ratios come from these")[2]
-    one = turns.rounds[0]
-    assert f"real 16 2 {one.batches} {one.passes} {2 * one.samples} 1.0, 1.0 7.0, 12.0" in shown
+    round_ = turns.rounds[0]
+    assert f"real 16 2 {round_.batches} {round_.passes} {2 * round_.samples} 1.0, 1.0 7.0, 12.0" in shown
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_a_cell_page_shows_its_interleaved_rounds(tmp_path: Path) -> None:
         ("too few rounds", ["1 speed invalid"], 4),
     ],
 )
-def test_the_index_counts_speeds_apart_and_a_cell_marks_its_figures(
+def test_the_index_counts_speeds_separately_and_a_cell_marks_its_figures(
     tmp_path: Path, what: str, speeds: list[str], marks: int
 ) -> None:
     found = Finding(rule="noisy", what=what, measured="40%", bound="25%", remedy="")
@@ -201,8 +201,8 @@ def test_p_is_corrected_where_it_says_so(tmp_path: Path) -> None:
     (board,) = make_boards(list(records.values()), ScoreStore(found))
     place = {column.name: number for number, column in enumerate(board.columns)}
     notes = {row.record.key: {name: row.values[at].note for name, at in place.items()} for row in board.rows}
-    one = {key: comparisons[records[key].record_id] for key in "abc"}
-    raw = [one[key].differences["accuracy"].p for key in "abc"]
+    compared = {key: comparisons[records[key].record_id] for key in "abc"}
+    raw = [compared[key].differences["accuracy"].p for key in "abc"]
     for key, before, after in zip("abc", raw, holm(raw), strict=True):
         assert before is not None and after is not None
         assert (
@@ -213,7 +213,7 @@ def test_p_is_corrected_where_it_says_so(tmp_path: Path) -> None:
         assert comparison.differences.rows[0][2].text in (f"p = {before:.3f}", f"p = {before:.2f}", "p < 0.001")
     assert any(after != before for before, after in zip(raw, holm(raw), strict=True))
     load = ("interleaved", "real", 16, "samples/s")
-    speed = [one[key].ratios[load].p for key in "abc"]
+    speed = [compared[key].ratios[load].p for key in "abc"]
     for key, before, after in zip("abc", speed, holm(speed), strict=True):
         assert before is not None and after is not None
         words = f"p = {after:.3f}" if after < 0.1 else f"p = {after:.2f}"
@@ -226,15 +226,15 @@ def test_p_is_corrected_where_it_says_so(tmp_path: Path) -> None:
 
 
 def test_seeds_are_sorted_and_deviations_are_of_values_and_of_differences() -> None:
-    """A baseline that wanders with the seed, and a cell that follows it but for what is its own."""
+    """A baseline that varies with the seed, and a cell that follows it with a variation of its own."""
     base, own = {44: 70.0, 42: 80.0, 43: 75.0}, {44: -1.0, 42: 0.5, 43: 0.0}
     records: list[Record] = []
     for seed, value in base.items():
         records.append(make_record(key=f"b{seed}", seed=seed, f1=value, baseline=True))
         records.append(make_record(key=f"i{seed}", seed=seed, f1=value + own[seed], label="int8"))
     lines = {
-        one.label: one
-        for one in seed_spreads(records, "validation", compare_board(records, "validation", ScoreStore()))
+        spread.label: spread
+        for spread in seed_spreads(records, "validation", compare_board(records, "validation", ScoreStore()))
     }
     assert lines["int8"].seeds == (42, 43, 44)
     assert lines["int8"].points == pytest.approx((-1.0, 0.0, 0.5))
@@ -243,22 +243,22 @@ def test_seeds_are_sorted_and_deviations_are_of_values_and_of_differences() -> N
 
 
 def test_a_backend_has_one_colour_in_all_charts_of_a_page() -> None:
-    """Whatever other points there are, rules have left out, or models stand on a board."""
+    """Whatever other points, left-out rows or models the page has."""
     alone = accuracy_against_qps([Point("b", 20.0, 19.0, 21.0, 79.0, 78.0, 80.0)], "f1", ["a", "b"])
     svg = base64.b64decode(alone["light"].partition(",")[2]).decode()
     assert LIGHT.series[1] in svg and LIGHT.series[0] not in svg
-    one = make_boards([make_record(key="a", machine=on("a")), make_record(key="b", model="big", machine=on("a"))])
+    first = make_boards([make_record(key="a", machine=on("a")), make_record(key="b", model="big", machine=on("a"))])
     other = make_boards(
         [make_record(key="c", machine=on("b")), make_record(key="d", label="x", speed=[], machine=on("b"))]
     )
-    assert curve_labels([*one, *other]) == {
+    assert curve_labels([*first, *other]) == {
         ("big", "torch_fp32", "cpu", 1): "big torch_fp32",
         ("tiny", "torch_fp32", "cpu", 1): "tiny torch_fp32",
     }
     assert curve_labels(other) == {("tiny", "torch_fp32", "cpu", 1): "torch_fp32"}
 
 
-def test_an_engine_that_ran_something_else_has_no_speed_up_over_itself(tmp_path: Path) -> None:
+def test_a_cell_that_ran_something_else_has_no_speed_up_over_its_engine(tmp_path: Path) -> None:
     wrong = Finding(rule="wrong_provider", what="w", measured="CPU", bound="GPU", remedy="r")
     for name, backend, int8, more in (
         ("plain", "onnxruntime_fp32", 0.0, {}),
