@@ -1,13 +1,14 @@
-"""What can end a command early.
+"""The errors that end a command with a message, and the phrases that messages share.
 
-    QuantboardError          a fault of the user's input or of this machine: printed as one line, exit code 2
-      SuiteError             a suite file with problems: every one of them, a line each
-      CheckpointError        a source that cannot be had, or a recipe that cannot be followed: its cells are failed or skipped
-        SourceUnavailable    the source is not reachable here (no network, no package): its cells are skipped, with the remedy
-        WorkerFailed         one of several processes of a training ended badly
+    QuantboardError          wrong input or a fault of this machine: printed as one line, exit code 2
+      SuiteError             a suite file with problems: one line for each
+      CheckpointError        a checkpoint that cannot be made: its cells fail
+        SourceUnavailable    its source cannot be reached here (no network, no package): its cells are skipped
+        WorkerFailed         one of several training processes failed
       RecordError            a results file that cannot be read or written
 
-`tasks.TaskError` and `backends.BackendError` are the same kind of thing in their rooms. Anything else is a bug and ends in a traceback.
+`tasks.TaskError` and `backends.BackendError` are their counterparts in those packages. Anything else is a bug and ends in a
+traceback.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from pathlib import Path
 
 
 class QuantboardError(Exception):
-    """One clear line: what is wrong, where, and the remedy."""
+    """One clear line: what is wrong, where, and a fix."""
 
 
 class SuiteError(QuantboardError):
-    """All problems of one suite file; `problems` has a line each: `FILE: key.path: what is wrong; did you mean ...`."""
+    """All problems of one suite file. Each line of `problems` reads `FILE: key.path: what is wrong; did you mean ...`."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("\n".join(problems))
@@ -47,7 +48,7 @@ class SourceUnavailable(CheckpointError):
 
 
 class WorkerFailed(CheckpointError):
-    """A process of a training ended badly; `log` has the last lines that it wrote, where it wrote to a file of its own."""
+    """A training process failed. log: its last lines, where it wrote to a file of its own."""
 
     def __init__(self, reason: str, log: Sequence[str]) -> None:
         super().__init__(reason)
@@ -115,7 +116,7 @@ def key_path(keys: KeyPath) -> str:
 
 
 def printable(text: str) -> str:
-    """The same with line breaks, control characters and lone surrogates written as escapes."""
+    """The text with line breaks, control characters and lone surrogates written as escapes."""
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode() for char in text
     )

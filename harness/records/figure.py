@@ -1,4 +1,4 @@
-"""What the parts of a record are built of."""
+"""What the parts of a record share: strict validation, and figures with intervals."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Part(BaseModel):
+    """Unknown fields, wrong types, infinities and NaN are errors."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
@@ -21,7 +23,7 @@ class Figure(Part):
 
     @model_validator(mode="after")
     def _has_both_ends(self) -> Self:
-        """Pages print both where there is one."""
+        """Pages print both ends."""
         if (self.low is None) != (self.high is None):
             raise ValueError("an interval needs both low and high")
         return self

@@ -1,7 +1,7 @@
-"""What a cell leaves behind: one JSON object, versioned, that can be read without any of our code.
+"""The record of a cell: one versioned JSON object, readable without our code.
 
-A run appends its records to one file, a line each, synced before the next cell starts. Per-example scores lie beside it
-in compressed NPZ files without objects. Units are in the names: `_seconds`, `_bytes`, `_ms` (milliseconds), `_percent`.
+A run appends its records to one file, a line each, and syncs it before the next cell starts. Per-example scores lie beside
+it in compressed NPZ files without pickled objects. Units are in the names: `_seconds`, `_bytes`, `_ms` (milliseconds), `_percent`.
 Figures are unrounded.
 """
 
@@ -17,9 +17,7 @@ from harness.records.speed_schema import ColdStart, Speed, Turns
 
 SCHEMA_VERSION = 1
 
-
 Status = Literal["ok", "invalid", "failed", "skipped"]
-
 
 Rule = Literal[
     "wrong_provider",
@@ -57,26 +55,26 @@ class Data(Part):
     label: str = Field(description="official, subset (n of N), substitute or sample")
     splits: dict[str, SplitData]
     origin: str = Field("", description="repository and revision, for data from the hub")
-    missing: list[str] = Field(default_factory=list, description="splits of the data set that are not there")
+    missing: list[str] = Field(default_factory=list, description="splits of the data set that were not found")
 
 
 class Quantization(Part):
-    """The ranges that a checkpoint holds."""
+    """The quantization ranges that a checkpoint holds."""
 
-    tensors: int = Field(description="tables, weights and biases, and what each operator computes")
+    tensors: int = Field(description="embedding tables, weights, biases and outputs of operators")
     quantized: int = Field(description="how many of them the scheme rounds")
     share: float = Field(description="quantized over tensors, 0 to 1")
     worst: dict[str, float] = Field(
-        description="the tensors that rounding disturbs most, with signal to quantization noise in decibels"
+        description="the tensors that rounding changes most, with their signal to quantization noise ratio in decibels"
     )
-    notes: list[str] = Field(default_factory=list, description="remarks of calibration or training")
+    notes: list[str] = Field(default_factory=list, description="remarks from calibration or training")
 
 
 class Checkpoint(Part):
     key: str
     recipe: str
     source: str
-    stand_in: bool = Field(False, description="a small stand-in of the sample took the place of the suite's model")
+    stand_in: bool = Field(False, description="the sample's small stand-in replaced the suite's model")
     architecture: dict[str, int] = Field(
         description="num_hidden_layers, hidden_size, num_attention_heads, intermediate_size, vocab_size"
     )
@@ -90,28 +88,29 @@ class Checkpoint(Part):
     )
     train_device: str | None = None
     train_devices: int | None = Field(
-        None, description="that shared each batch, which may be fewer than settings ask for; None in earlier records"
+        None,
+        description="devices that shared each batch, perhaps fewer than the settings allow; None in earlier records",
     )
     train_threads: int | None = Field(
-        None, description="of each of its processes, of the last where it was resumed; None in earlier records"
+        None, description="threads of each training process, after the last resume; None in earlier records"
     )
     train_precision: str | None = Field(
-        None, description="fp32, bf16 or fp16, as it was; None when loaded, and in earlier records"
+        None, description="the precision used: fp32, bf16 or fp16; None when loaded, and in earlier records"
     )
     train_examples: int | None = None
     stages: list[dict[str, Any]] = Field(
         default_factory=list,
-        description="of a distilled student, in order: stage, sequences, made-up ones too, steps, seconds",
+        description="of a distilled student, in order: stage, sequences (augmented ones included), steps, seconds",
     )
     corpus: dict[str, Any] = Field(
         default_factory=dict,
-        description="of a student's general stage: label, files (SHA-256 by name), bytes, sequences; empty in earlier records",
+        description="text of a student's general stage: label, files (SHA-256 by name), bytes, sequences; empty in earlier records",
     )
     calibration_seconds: float | None = None
     parent: str | None = None
     lineage: dict[str, str] = Field(
         default_factory=dict,
-        description="SHA-256 of its weights, and of all checkpoints that it was made from or taught by, by their keys; empty in earlier records",
+        description="SHA-256 by checkpoint key: of its own weights, its ancestors' and its teachers'; empty in earlier records",
     )
     made_by: dict[str, Any] = Field(default_factory=dict, description="software and machine that made it")
 
@@ -122,43 +121,46 @@ class Accuracy(Part):
     primary: str
     examples: int
     examples_of_split: int
-    whole: bool = Field(description="False when --limit evaluated a seeded part: never ranked with the whole")
+    whole: bool = Field(
+        description="False when --limit evaluated a random part, which is never ranked with whole evaluations"
+    )
     missing: int = Field(0, description="examples without a prediction, counted as wrong")
     selected_on: str = Field(
-        "nothing", description="what choices (epochs, ranges) were made on; never the evaluation split"
+        "nothing", description="the data that choices (epochs, ranges) were made on; never the evaluation split"
     )
     padding: str = Field(description="longest (of each batch) or max_length")
     batch_formation: str = Field(description="how batches were formed; dynamic quantization depends on it")
-    forward_seconds: float = Field(description="time in the session's run alone, whole split")
-    tokens: int = Field(description="tokens fed, padding included")
+    forward_seconds: float = Field(description="time inside the session's run, for the whole split")
+    tokens: int = Field(description="tokens given to the engine, padding included")
     scores_file: str | None = Field(None, description="NPZ beside the record with predictions and per-example scores")
 
     @model_validator(mode="after")
     def _has_its_primary(self) -> Self:
-        """Charts and ranks are of it."""
+        """Charts and ranks show the primary metric."""
         if self.primary not in self.metrics:
             raise ValueError(f"metrics has no '{self.primary}', which primary names")
         return self
 
 
 class Flops(Part):
-    """Of one sequence at sequence_length; 2 x multiply-accumulates of all matrix products, attention and head included."""
+    """Operations for one sequence of sequence_length: 2 x multiply-accumulates of all matrix products, attention and head
+    included."""
 
     sequence_length: int
     total: int
     encoder: int
     head: int
     int8_share: float = Field(
-        description="share of the MACs that ran as integer products, 0 to 1, by the engine's placement"
+        description="share of the multiply-accumulates that ran as integer products, 0 to 1, by the engine's placement"
     )
-    cross_check: str = Field(description="what an independent counter says, and where it is known to be wrong")
+    cross_check: str = Field(description="the count of an independent counter, and where that is known to be wrong")
 
 
 class Memory(Part):
     peak_rss_bytes: int = Field(description="peak resident memory of the cell's own process, speed rounds included")
     import_rss_bytes: int = Field(description="resident memory before the checkpoint was loaded")
     peak_device_bytes: int | None = None
-    device_source: str = Field("", description="how peak_device_bytes was found")
+    device_source: str = Field("", description="what peak_device_bytes was read from")
 
 
 class PlacementRecord(Part):
@@ -166,7 +168,9 @@ class PlacementRecord(Part):
     nodes: dict[str, int]
     int8_macs: int
     total_macs: int
-    detail: list[list[str]] = Field(default_factory=list, description="(name, operator, provider or kernel) a node")
+    detail: list[list[str]] = Field(
+        default_factory=list, description="(name, operator, provider or kernel) of each node"
+    )
     notes: list[str] = Field(default_factory=list)
 
 
@@ -175,12 +179,12 @@ class Record(Part):
     record_id: str
     key: str = Field(description="content key of the cell: settings, checkpoint, data, libraries, machine")
     run_id: str
-    finished: str = Field(description="UTC, ISO 8601: when it had been measured")
+    finished: str = Field(description="UTC, ISO 8601: when the measurement ended")
     rescored: str | None = Field(
-        None, description="UTC, ISO 8601: when its accuracy was scored again, in a copy that is otherwise as it was"
+        None, description="UTC, ISO 8601: when its accuracy was scored again; the rest of the copy is unchanged"
     )
     status: Status
-    reason: str = Field("", description="why it failed or was skipped; empty when ok")
+    reason: str = Field("", description="why it is invalid, failed or was skipped; empty when ok")
     remedy: str = ""
     log_tail: list[str] = Field(default_factory=list, description="last lines of a failed cell's log")
     suite: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
@@ -194,7 +198,7 @@ class Record(Part):
     baseline: bool = False
     device: str
     simulated: bool = Field(False, description="a simulation: carries no speed figure")
-    settings: dict[str, Any] = Field(description="the whole cell as it was planned")
+    settings: dict[str, Any] = Field(description="the whole planned cell")
     command: str = Field(description="the command that repeats it")
     commit: str | None = None
     dirty: bool | None = Field(
@@ -204,18 +208,20 @@ class Record(Part):
     software: dict[str, str]
     data: Data | None = None
     checkpoint: Checkpoint | None = None
-    accuracy: list[Accuracy] = Field(default_factory=list, description="one an evaluated split")
+    accuracy: list[Accuracy] = Field(default_factory=list, description="one for each evaluated split")
     flops: Flops | None = None
     speed: list[Speed] = Field(default_factory=list)
-    turns: list[Turns] = Field(default_factory=list, description="one a load and batch size")
+    turns: list[Turns] = Field(
+        default_factory=list, description="interleaved rounds, one entry for each load and batch size"
+    )
     memory: Memory | None = None
     placement: PlacementRecord | None = None
     artifact_bytes: int | None = Field(None, description="what the engine loads: ONNX file, engine plan or weights")
     build_seconds: float | None = Field(
-        None, description="export and engine build, None when it came from the cache or nothing is built"
+        None, description="time of export and engine build; None when it came from the cache or nothing is built"
     )
     cold_start_seconds: float | None = Field(
-        None, description="process start to first answer without build_seconds, median of rounds"
+        None, description="from process start to first answer, without build_seconds; median of the rounds"
     )
     cold_start: ColdStart | None = None
     findings: list[Finding] = Field(default_factory=list)

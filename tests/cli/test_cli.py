@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from backends import backend_names
 from harness.cli.main import parser
 from harness.cli.suites import RunOptions, command, plan_offline, run_options
 from harness.cli.terminal import print_plan
@@ -31,7 +32,7 @@ def quantboard(*words: str, cwd: Path = ROOT, cache: Path | None = None) -> subp
 
 
 @pytest.mark.parametrize("words", [("--help",), ("validate", "squad_int8"), ("plan", "squad_int8", "--data", "sample")])
-def test_they_answer_at_once_without_an_engine(words: tuple[str, ...], tmp_path: Path) -> None:
+def test_light_verbs_answer_at_once_without_an_engine(words: tuple[str, ...], tmp_path: Path) -> None:
     """Processor time, since the machine may be busy with other tests: 0.5 s on a fast one, twice that on a slow one."""
     quantboard(*words, cache=tmp_path)  # writes bytecode and hashes
     spent = []
@@ -50,7 +51,7 @@ def test_they_answer_at_once_without_an_engine(words: tuple[str, ...], tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (("validate", "squad_int9"), "did you mean 'squad_int8'"),
         (("validate", "no/such/file.toml"), "no such file"),
@@ -62,30 +63,30 @@ def test_they_answer_at_once_without_an_engine(words: tuple[str, ...], tmp_path:
         (("score", "squad_v1", "no-such.json", "--data", "sample"), "no-such.json"),
     ],
 )
-def test_a_mistake_is_one_line(words: tuple[str, ...], told: str, tmp_path: Path) -> None:
+def test_a_mistake_is_one_line(words: tuple[str, ...], message: str, tmp_path: Path) -> None:
     ended = quantboard(*words, cache=tmp_path)
     assert ended.returncode == 2
-    assert told in ended.stderr
+    assert message in ended.stderr
     assert "Traceback" not in ended.stderr
     assert len(ended.stderr.strip().splitlines()) == 1
     assert ended.stdout == ""
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (("run", "squad_int8", "--limit", "few"), "'few' is not a whole number"),
         (("flops", "--layers", "0"), "must be at least 1"),
         (("plan", "squad_int8", "--data", ""), "is empty; name a folder"),
     ],
 )
-def test_a_wrong_option_is_named(words: tuple[str, ...], told: str, tmp_path: Path) -> None:
+def test_a_wrong_option_is_named(words: tuple[str, ...], message: str, tmp_path: Path) -> None:
     ended = quantboard(*words, cache=tmp_path)
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr.splitlines()[-1].endswith(told)
+    assert ended.stderr.splitlines()[-1].endswith(message)
 
 
-def test_data_is_neither_the_sample_unasked_nor_written_over(tmp_path: Path) -> None:
+def test_data_writes_the_sample_only_when_asked_and_overwrites_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "out"
     ended = quantboard("data", "squad_int8", str(folder), cache=tmp_path)
     assert ended.returncode == 2 and "--data sample" in ended.stderr
@@ -115,7 +116,7 @@ def test_data_takes_the_corpus_along_where_a_stage_reads_it(tmp_path: Path) -> N
     assert not [cell["blocked"] for cell in json.loads(planned.stdout)["cells"] if cell["blocked"]]
 
 
-def test_of_chosen_tasks_alone_data_is_asked_for(tmp_path: Path) -> None:
+def test_only_the_data_of_chosen_tasks_is_needed(tmp_path: Path) -> None:
     file, text, _ = GLUE["glue/rte"]
     for split in ("train", "dev"):
         path = tmp_path / "given" / "glue" / file.format(split)
@@ -206,9 +207,9 @@ def test_assumed_hardware_plans_every_cell(suite: str, count: int) -> None:
 
 def test_the_plan_says_how_models_are_made(capsys: pytest.CaptureFixture[str]) -> None:
     print_plan(plan_offline(RunOptions("tinybert", tasks=("glue/mrpc",)), ("gpu", "hub")))
-    said = " ".join(capsys.readouterr().out.split())
-    assert "distill prediction │ learning rate 3e-05, epochs 3.0, batch size 32, warmup ratio 0.1" in said
-    assert "augment copies 30" in said
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "distill prediction │ learning rate 3e-05, epochs 3.0, batch size 32, warmup ratio 0.1" in printed
+    assert "augment copies 30" in printed
 
 
 def test_score_prints_percent_with_intervals(tmp_path: Path) -> None:
@@ -219,12 +220,14 @@ def test_score_prints_percent_with_intervals(tmp_path: Path) -> None:
     for key in list(right)[: len(right) // 4]:
         right[key] = "nothing of the kind"
     (tmp_path / "p.json").write_text(json.dumps(right))
-    found = json.loads(quantboard("score", "squad_v1", str(tmp_path / "p.json"), "--data", "sample").stdout)
+    scored = json.loads(quantboard("score", "squad_v1", str(tmp_path / "p.json"), "--data", "sample").stdout)
     wrong = len(right) // 4
-    assert found["n"] == len(rows)
-    assert found["missing"] == 0
-    assert found["exact_match"] == pytest.approx(100 * (1 - wrong / len(rows)))
-    assert found["intervals"]["exact_match"]["low"] < found["exact_match"] < found["intervals"]["exact_match"]["high"]
+    assert scored["n"] == len(rows)
+    assert scored["missing"] == 0
+    assert scored["exact_match"] == pytest.approx(100 * (1 - wrong / len(rows)))
+    assert (
+        scored["intervals"]["exact_match"]["low"] < scored["exact_match"] < scored["intervals"]["exact_match"]["high"]
+    )
 
 
 def test_score_of_glue_from_a_list_in_row_order(tmp_path: Path) -> None:
@@ -234,21 +237,33 @@ def test_score_of_glue_from_a_list_in_row_order(tmp_path: Path) -> None:
         file = tmp_path / "p.json"
         file.write_text(json.dumps(values))
         done = quantboard("score", task, str(file), "--data", "sample", *words, cache=tmp_path)
-        found: dict[str, Any] = json.loads(done.stdout) if done.returncode == 0 else {"error": done.stderr}
-        return found
+        result: dict[str, Any] = json.loads(done.stdout) if done.returncode == 0 else {"error": done.stderr}
+        return result
 
     labels = [row["label"] for row in sample_rows("glue/mrpc", "validation")]
-    found = scored("glue/mrpc", [1] * len(labels))
+    result = scored("glue/mrpc", [1] * len(labels))
     share = sum(labels) / len(labels)
-    assert found["accuracy"] == pytest.approx(100 * share)
-    assert found["f1"] == pytest.approx(100 * 2 * share / (1 + share))
+    assert result["accuracy"] == pytest.approx(100 * share)
+    assert result["f1"] == pytest.approx(100 * 2 * share / (1 + share))
     scores = [row["label"] for row in sample_rows("glue/stsb", "validation")]
-    found = scored("glue/stsb", [5 - value for value in scores])
-    assert (found["pearson"], found["spearman"]) == (pytest.approx(-100), pytest.approx(-100))
+    result = scored("glue/stsb", [5 - value for value in scores])
+    assert (result["pearson"], result["spearman"]) == (pytest.approx(-100), pytest.approx(-100))
     names = ("entailment", "neutral", "contradiction")
     other = [names[row["label"]] for row in sample_rows("glue/mnli", "validation_mismatched")]
-    found = scored("glue/mnli", list(other), "--split", "validation_mismatched")
-    assert (found["accuracy"], found["split"], found["data"]) == (100.0, "validation_mismatched", "sample")
+    result = scored("glue/mnli", list(other), "--split", "validation_mismatched")
+    assert (result["accuracy"], result["split"], result["data"]) == (100.0, "validation_mismatched", "sample")
     assert scored("glue/mnli", list(other))["accuracy"] < 60
-    told = scored("glue/rte", [0], "--split", "test")["error"]
-    assert told == "glue/rte: no evaluation split 'test'; it has validation\n"
+    message = scored("glue/rte", [0], "--split", "test")["error"]
+    assert message == "glue/rte: no evaluation split 'test'; it has validation\n"
+
+
+def test_the_doctor_names_every_backend_and_what_it_needs(tmp_path: Path) -> None:
+    diagnosis = json.loads(quantboard("doctor", "--json", cache=tmp_path).stdout)
+    assert set(diagnosis) == {"machine", "backends", "hub", "cache", "commit", "dirty"}
+    assert diagnosis["hub"]["reachable"] is False and "--data DIR" in diagnosis["hub"]["remedy"]
+    assert diagnosis["cache"] == diagnosis["cache"] | {"folder": str(tmp_path), "writable": True}
+    assert set(diagnosis["backends"]) == set(backend_names())
+    printed = quantboard("doctor", cache=tmp_path).stdout
+    for name, state in diagnosis["backends"].items():
+        (line,) = (line for line in printed.splitlines() if line.split()[0] == name)
+        assert (f"runs on {state['device']}" if state["available"] else state["remedy"]) in line

@@ -1,4 +1,4 @@
-"""Records are appended whole, survive a kill, and are refused when they are not what they say."""
+"""Records are appended whole, survive a kill, and are refused where they break the schema."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from harness.records.schema import Record
 from tests.records.records import make_record
 
 
-def test_what_is_appended_is_read_back_unrounded(tmp_path: Path) -> None:
+def test_records_are_read_back_unrounded(tmp_path: Path) -> None:
     file = tmp_path / "suite" / "run.jsonl"
     first, second = make_record(key="a", f1=100 / 3), make_record(key="b")
     store.append(file, first)
     store.append(file, second)
-    assert [entry for _, entry in store.read(tmp_path)] == [first, second]
+    assert [record for _, record in store.read(tmp_path)] == [first, second]
     assert json.loads(file.read_text().splitlines()[0])["accuracy"][0]["metrics"]["f1"]["value"] == 100 / 3
 
 
@@ -32,7 +32,7 @@ def cuts(text: str) -> list[int]:
     return [1, 12, 16, 200, text.index("}") + 1, text.rindex("}", 0, -1) + 1, len(text) - 1]
 
 
-def test_a_line_cut_short_by_a_kill_loses_itself_alone_wherever_it_was_cut(tmp_path: Path) -> None:
+def test_an_incomplete_last_line_is_skipped_and_replaced_wherever_it_was_cut(tmp_path: Path) -> None:
     cut = make_record(key="cut", label="é" * 50).model_dump_json()
     within_a_letter = cut.encode().index("é".encode()) + 1
     for at in [*cuts(cut), within_a_letter]:
@@ -40,30 +40,30 @@ def test_a_line_cut_short_by_a_kill_loses_itself_alone_wherever_it_was_cut(tmp_p
         store.append(file, make_record(key="a"))
         with file.open("ab") as out:
             out.write(cut.encode()[:at])
-        assert [entry.key for _, entry in store.read(file.parent)] == ["a"], at
+        assert [record.key for _, record in store.read(file.parent)] == ["a"], at
         store.append(file, make_record(key="b"))
-        assert [entry.key for _, entry in store.read(file.parent)] == ["a", "b"], at
+        assert [record.key for _, record in store.read(file.parent)] == ["a", "b"], at
         assert file.read_bytes().count(b"\n") == 2
 
 
-def test_a_first_line_cut_short_leaves_an_empty_file(tmp_path: Path) -> None:
+def test_an_incomplete_first_line_counts_as_an_empty_file(tmp_path: Path) -> None:
     file = tmp_path / "run.jsonl"
     file.write_text('{"schema_ver')
     assert list(store.read(tmp_path)) == []
     store.append(file, make_record(key="b"))
-    assert [entry.key for _, entry in store.read(tmp_path)] == ["b"]
+    assert [record.key for _, record in store.read(tmp_path)] == ["b"]
 
 
 def test_a_whole_last_line_without_its_newline_is_kept(tmp_path: Path) -> None:
     file = tmp_path / "run.jsonl"
     file.write_text(make_record(key="a").model_dump_json())
-    assert [entry.key for _, entry in store.read(tmp_path)] == ["a"]
+    assert [record.key for _, record in store.read(tmp_path)] == ["a"]
     store.append(file, make_record(key="b"))
-    assert [entry.key for _, entry in store.read(tmp_path)] == ["a", "b"]
+    assert [record.key for _, record in store.read(tmp_path)] == ["a", "b"]
 
 
 @pytest.mark.parametrize("at", cuts(make_record().model_dump_json()))
-def test_a_cut_line_that_is_not_the_last_is_an_error(tmp_path: Path, at: int) -> None:
+def test_an_incomplete_line_before_the_last_is_an_error(tmp_path: Path, at: int) -> None:
     text = make_record().model_dump_json()
     (tmp_path / "run.jsonl").write_text(f"{text}\n{text[:at]}\n{text}\n")
     with pytest.raises(RecordError) as caught:
@@ -72,7 +72,7 @@ def test_a_cut_line_that_is_not_the_last_is_an_error(tmp_path: Path, at: int) ->
     assert str(caught.value) == line
 
 
-def test_a_last_line_that_never_was_a_record_is_an_error_and_stays(tmp_path: Path) -> None:
+def test_a_last_line_that_is_no_record_is_an_error_and_stays(tmp_path: Path) -> None:
     file = tmp_path / "run.jsonl"
     file.write_text("somebody's notes")
     with pytest.raises(RecordError, match="line 1: not a JSON object"):
@@ -90,7 +90,7 @@ def a_dangling_link(path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [a_folder, a_dangling_link])
-def test_what_is_no_file_is_one_line(tmp_path: Path, make: Callable[[Path], None], capsys: Any) -> None:
+def test_a_path_that_is_no_file_is_one_message(tmp_path: Path, make: Callable[[Path], None], capsys: Any) -> None:
     make(tmp_path / "x.jsonl")
     assert main(["compare", "a", "b", "--results", str(tmp_path)]) == 2
     line = f"{tmp_path / 'x.jsonl'}: not a file (a folder, or a broken link); move it out of the results folder or rename it"
@@ -98,7 +98,7 @@ def test_what_is_no_file_is_one_line(tmp_path: Path, make: Callable[[Path], None
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "problem"),
     [
         ("[1,2]", "the line: Input should be an object: not a record of schema version 1"),
         ("[" * 100_000, "nested too deeply for a record"),
@@ -107,14 +107,14 @@ def test_what_is_no_file_is_one_line(tmp_path: Path, make: Callable[[Path], None
         ('{"a\\nb": 1}', None),
     ],
 )
-def test_what_is_wrong_with_a_line_is_one_line_with_a_remedy(tmp_path: Path, line: str, said: str | None) -> None:
+def test_a_broken_line_is_one_message_with_a_fix(tmp_path: Path, line: str, problem: str | None) -> None:
     (tmp_path / "run.jsonl").write_text(line + "\n")
     with pytest.raises(RecordError) as caught:
         list(store.read(tmp_path))
-    told = str(caught.value)
-    assert told.startswith(f"{tmp_path / 'run.jsonl'}: line 1: {said or ''}")
-    assert told.endswith("; restore the file from git or delete the line")
-    assert "\n" not in told
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path / 'run.jsonl'}: line 1: {problem or ''}")
+    assert message.endswith("; restore the file from git or delete the line")
+    assert "\n" not in message
 
 
 def without_rounds(value: dict[str, Any]) -> None:
@@ -147,10 +147,10 @@ MALFORMED: dict[str, tuple[dict[str, Any] | Callable[[dict[str, Any]], None], st
 
 @pytest.mark.parametrize("case", MALFORMED)
 @pytest.mark.parametrize("words", [("site",), ("compare", "a", "b")])
-def test_what_pages_and_comparisons_could_not_read_is_refused(
+def test_records_that_pages_and_comparisons_could_not_read_are_refused(
     tmp_path: Path, capsys: Any, case: str, words: tuple[str, ...]
 ) -> None:
-    change, said = MALFORMED[case]
+    change, problem = MALFORMED[case]
     value = json.loads(make_record().model_dump_json())
     value.update(change) if isinstance(change, dict) else change(value)
     (tmp_path / "results").mkdir()
@@ -158,12 +158,12 @@ def test_what_pages_and_comparisons_could_not_read_is_refused(
     more = ("--out", str(tmp_path / "out")) if words[0] == "site" else ()
     assert main([*words, "--results", str(tmp_path / "results"), *more]) == 2
     printed = capsys.readouterr()
-    assert printed.err.startswith(f"{tmp_path / 'results' / 'run.jsonl'}: line 1: {said}")
+    assert printed.err.startswith(f"{tmp_path / 'results' / 'run.jsonl'}: line 1: {problem}")
     assert printed.err.endswith("; restore the file from git or delete the line\n")
     assert printed.err.count("\n") == 1
 
 
-def test_what_nobody_reads_may_be_anything() -> None:
+def test_free_parts_may_hold_anything_that_nobody_reads() -> None:
     value = json.loads(make_record().model_dump_json())
     value["settings"] = {"unheard_of": [1], "measure": {"other": {}}}
     value["machine"] = {"gpus": None, "rack": 7}
@@ -171,7 +171,7 @@ def test_what_nobody_reads_may_be_anything() -> None:
 
 
 @pytest.mark.parametrize("line", ["not json", '{"schema_version": 99}', '{"schema_version": 1, "key": "a"}', "[]"])
-def test_a_broken_line_is_named(tmp_path: Path, line: str) -> None:
+def test_a_message_names_file_and_line(tmp_path: Path, line: str) -> None:
     file = tmp_path / "run.jsonl"
     store.append(file, make_record())
     with file.open("a") as out:
@@ -187,7 +187,23 @@ def test_a_figure_is_a_finite_number() -> None:
         Record.model_validate_json(make_record().model_dump_json().replace('"status":"ok"', '"status":"fine"'))
 
 
-def test_an_unwritable_place_is_one_line(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_is_one_message(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RecordError, match="cannot write the record"):
         store.append(tmp_path / "file" / "run.jsonl", make_record())
+
+
+def test_the_newest_measured_record_of_a_key_wins_over_newer_failures() -> None:
+    def record(record_id: str, day: int, status: str, key: str = "a") -> Record:
+        return make_record(key=key, record_id=record_id, finished=f"2026-01-0{day}T00:00:00+00:00", status=status)
+
+    records = [
+        record("failed later", 4, "failed"),
+        record("old", 1, "ok"),
+        record("invalid", 3, "invalid"),
+        record("skipped", 1, "skipped", "b"),
+        record("failed", 2, "failed", "b"),
+    ]
+    newest = store.newest_by_key(records)
+    assert {key: record.record_id for key, record in newest.items()} == {"a": "invalid", "b": "failed"}
+    assert [record.measured for record in records] == [False, True, True, False, False]
