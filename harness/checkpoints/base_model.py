@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.checkpoints.hub import find_source, one_line
-from harness.checkpoints.origin import root
+from harness.checkpoints.origin import root_spec
 from harness.errors import CheckpointError
 from harness.plan.spec import CheckpointSpec, folder_of
 from tasks.tokens import load_tokenizer
@@ -59,16 +59,16 @@ def load_config(spec: CheckpointSpec, source: Path | None) -> Any:
             config = config_class.from_pretrained(source, trust_remote_code=False, local_files_only=True)
         except BackendError as error:
             reason = str(error).removeprefix(f"{source / 'config.json'}: ")
-            raise CheckpointError(f"{spec.model}: {root(spec).source}: config.json {reason}") from None
+            raise CheckpointError(f"{spec.model}: {root_spec(spec).source}: config.json {reason}") from None
         except Exception as error:  # transformers raises many kinds of exception for a value of a wrong type
             raise CheckpointError(
-                f"{spec.model}: {root(spec).source}: config.json cannot be read ({one_line(error)}); save the model again"
+                f"{spec.model}: {root_spec(spec).source}: config.json cannot be read ({one_line(error)}); save the model again"
             ) from None
     positions = getattr(config, "max_position_embeddings", spec.shape.max_length)
     if spec.shape.max_length > positions:
         raise CheckpointError(
             f"{spec.model}: shape.max_length {spec.shape.max_length} is more than the {positions} positions of"
-            f" {root(spec).source}; lower shape.max_length to {positions} or name another source"
+            f" {root_spec(spec).source}; lower shape.max_length to {positions} or name another source"
         )
     return config
 
@@ -94,18 +94,18 @@ def write_tokenizer(spec: CheckpointSpec, source: Path | None, config: Any, outp
             )
         except Exception as error:  # the tokenizers library raises plain Exception for a broken file
             raise CheckpointError(
-                f"{spec.model}: {root(spec).source}: tokenizer.json or vocab.txt cannot be read ({one_line(error)});"
+                f"{spec.model}: {root_spec(spec).source}: tokenizer.json or vocab.txt cannot be read ({one_line(error)});"
                 " save the tokenizer again"
             ) from None
         tokenizer.save_pretrained(output)
     if not (output / "tokenizer.json").is_file():
         raise CheckpointError(
-            f"{spec.model}: {root(spec).source}: there is no fast tokenizer; save one as tokenizer.json"
+            f"{spec.model}: {root_spec(spec).source}: there is no fast tokenizer; save one as tokenizer.json"
         )
     fast = load_tokenizer(output)
     if fast.get_vocab_size() > config.vocab_size:
         raise CheckpointError(
-            f"{spec.model}: {root(spec).source}: the tokenizer has {fast.get_vocab_size():,} tokens, but the model only"
+            f"{spec.model}: {root_spec(spec).source}: the tokenizer has {fast.get_vocab_size():,} tokens, but the model only"
             f" {config.vocab_size:,}; use the model's own tokenizer"
         )
     return fast

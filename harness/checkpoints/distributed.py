@@ -1,3 +1,5 @@
+"""A recipe in several processes on this machine, one for each device; the first of them writes the checkpoint."""
+
 from __future__ import annotations
 
 import json
@@ -14,29 +16,30 @@ from typing import Any
 
 import torch
 
+from harness.checkpoints import recipes
 from harness.checkpoints.training.devices import make_accelerator
-from harness.errors import CheckpointError, QuantboardError, SourceUnavailable, WorkerFailed
+from harness.checkpoints.training.loop import delayed_interrupt
+from harness.errors import CheckpointError, QuantboardError, SourceUnavailable, WorkerFailed, cache_fault
 from harness.machine.processes import USER_FAULT, describe_exit, die_with_parent, tail
 from harness.plan.spec import CheckpointSpec
 
 
-def count(spec: CheckpointSpec) -> int:
-    """Processes that a checkpoint is trained by here: no more than there are GPUs, if there are any."""
+def process_count(spec: CheckpointSpec) -> int:
+    """The number of processes that train the checkpoint: as many as `train.devices`, but no more than there are GPUs where the
+    machine has some."""
     wanted = int((spec.train or {}).get("devices", 1))
-    here = torch.cuda.device_count()
-    return min(wanted, here) if here else wanted
+    gpus = torch.cuda.device_count()
+    return min(wanted, gpus) if gpus else wanted
 
 
-def follow(spec: CheckpointSpec, cache: Path, part: Path, size: int) -> dict[str, Any]:
-    """Follow a recipe in `size` processes; the first of them writes into `part`. Returns what origin.json says of it.
+def run_recipe(spec: CheckpointSpec, cache: Path, output: Path, size: int) -> dict[str, Any]:
+    """Run a recipe in `size` processes; the first writes into the folder `output`. Returns what origin.json says of it.
 
-    Raises CheckpointError for a fault of the user's in one of them; WorkerFailed, as soon as one of them ended badly: the
-    others are ended too. KeyboardInterrupt after they have saved a state.
+    When one process fails the others are ended. Raises CheckpointError for a user's fault, WorkerFailed where a process was
+    killed, and KeyboardInterrupt after the processes have saved a state.
     """
     from accelerate.utils import PrepareForLaunch, patch_environment
     from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
-
-    from harness.checkpoints.training.loop import delayed_interrupt
 
     on_gpus = torch.cuda.is_available()
     environment = {
@@ -49,27 +52,27 @@ def follow(spec: CheckpointSpec, cache: Path, part: Path, size: int) -> dict[str
     }
     with tempfile.TemporaryDirectory(prefix="quantboard-") as name, delayed_interrupt() as interrupted:
         folder = Path(name)
-        job = {"spec": asdict(spec), "cache": str(cache), "part": str(part)}
+        job = {"spec": asdict(spec), "cache": str(cache), "part": str(output)}
         (folder / "job.json").write_text(json.dumps(job))
-        work = PrepareForLaunch(_work, distributed_type="MULTI_GPU" if on_gpus else "MULTI_CPU")
+        worker = PrepareForLaunch(_worker, distributed_type="MULTI_GPU" if on_gpus else "MULTI_CPU")
         with patch_environment(**environment):
-            started: Any = start_processes(  # type: ignore[no-untyped-call]
-                work, (name,), size, join=False, daemon=True, start_method="spawn"
+            context: Any = start_processes(  # type: ignore[no-untyped-call]
+                worker, (name,), size, join=False, daemon=True, start_method="spawn"
             )
-        told = False
+        forwarded = False
         try:
-            while not started.join(timeout=1.0):
-                if interrupted() and not told:
-                    told = True
-                    for number in started.pids():
+            while not context.join(timeout=1.0):
+                if interrupted() and not forwarded:
+                    forwarded = True
+                    for pid in context.pids():
                         with suppress(ProcessLookupError):
-                            os.kill(number, signal.SIGINT)
+                            os.kill(pid, signal.SIGINT)
         except (ProcessExitedException, ProcessRaisedException) as error:
-            if interrupted():  # while they were about to end: no fault of theirs
+            if interrupted():  # the processes were ending because of it: no failure
                 raise KeyboardInterrupt from None
-            codes = [process.exitcode for process in started.processes]
-            if fault := _fault(folder, spec, codes):
-                raise fault from None
+            exit_codes = [process.exitcode for process in context.processes]
+            if failure := _failure(folder, spec, exit_codes):
+                raise failure from None
             raise error
         if interrupted():
             raise KeyboardInterrupt
@@ -77,56 +80,55 @@ def follow(spec: CheckpointSpec, cache: Path, part: Path, size: int) -> dict[str
     return facts
 
 
-def _fault(folder: Path, spec: CheckpointSpec, codes: Sequence[int | None]) -> CheckpointError | None:
-    """Why processes ended badly; None for an error of ours in one of them. The one that was killed comes first: the others
-    may have fallen over its absence before they were ended."""
-    told = next(iter(sorted(folder.glob("fault-*.json"))), None)
-    if told:
-        words = json.loads(told.read_text())
-        return SourceUnavailable(*words) if len(words) == 2 else CheckpointError(*words)
-    for rank, code in enumerate(codes):
+def _failure(folder: Path, spec: CheckpointSpec, exit_codes: Sequence[int | None]) -> CheckpointError | None:
+    """Why processes failed: a user's fault, else a process that was killed, since others may have failed only because it was
+    missing. None for a bug."""
+    fault = next(iter(sorted(folder.glob("fault-*.json"))), None)
+    if fault:
+        message = json.loads(fault.read_text())
+        return SourceUnavailable(*message) if len(message) == 2 else CheckpointError(*message)
+    for rank, code in enumerate(exit_codes):
         if code is not None and code < 0 and code != -signal.SIGTERM:
-            what = f"{spec.model}: training on device {rank + 1} of {len(codes)}: {describe_exit(code)}"
-            return WorkerFailed(what, tail(folder / f"log-{rank}"))
+            reason = f"{spec.model}: training on device {rank + 1} of {len(exit_codes)}: {describe_exit(code)}"
+            return WorkerFailed(reason, tail(folder / f"log-{rank}"))
     return None
 
 
 def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
-def _work(name: str) -> None:
-    """One of the processes. What the first says goes where the parent's words go; the others' to files of their own."""
+def _worker(name: str) -> None:
+    """One of the processes; `name`: the folder of the job. The first prints where its parent prints, the others into log files
+    in that folder."""
     from safetensors import SafetensorError
 
     from backends import BackendError
-    from harness.checkpoints.recipes import run_recipe
-    from harness.errors import cache_fault
     from tasks import TaskError
 
     die_with_parent()
-    os.setpgid(0, 0)  # Ctrl-C comes by way of the parent, once
+    os.setpgid(0, 0)  # the parent forwards Ctrl-C, once; the terminal must not send it as well
     folder, rank = Path(name), int(os.environ["RANK"])
     job = json.loads((folder / "job.json").read_text())
-    part = Path(job["part"])
+    output = Path(job["part"])
     if rank:
         with (folder / f"log-{rank}").open("wb") as log:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
-        part = folder / f"part-{rank}"
-        part.mkdir()
+        output = folder / f"part-{rank}"
+        output.mkdir()
     make_accelerator()
     try:
         try:
-            facts = run_recipe(CheckpointSpec.from_json(job["spec"]), Path(job["cache"]), part)
+            facts = recipes.run_recipe(CheckpointSpec.from_json(job["spec"]), Path(job["cache"]), output)
         except (OSError, SafetensorError) as error:
             raise cache_fault(error, Path(job["cache"])) or error from None
     except (QuantboardError, TaskError, BackendError) as error:
-        words = [error.reason, error.remedy] if isinstance(error, SourceUnavailable) else [str(error)]
+        message = [error.reason, error.remedy] if isinstance(error, SourceUnavailable) else [str(error)]
         file = folder / f"fault-{rank}.json"
-        file.with_suffix(".part").write_text(json.dumps(words))
+        file.with_suffix(".part").write_text(json.dumps(message))
         file.with_suffix(".part").replace(file)
         sys.exit(USER_FAULT)
     if rank == 0:

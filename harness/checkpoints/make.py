@@ -1,8 +1,9 @@
-"""Source + recipe -> Checkpoint: made once, under a lock, in a process of its own; immutable and content-addressed.
+"""Make a checkpoint: once, under a lock, in a process of its own.
 
-`python -m harness.checkpoints.make JOB.json` makes one; JOB holds a CheckpointSpec as `spec` and the cache's folder as `cache`. A
-checkpoint is a plain Hugging Face folder (config.json, model.safetensors, tokenizer files), with `ranges.json` where it was
-calibrated, and `origin.json`: where it came from and how it was made.
+`python -m harness.checkpoints.make JOB.json` makes one; JOB.json holds a CheckpointSpec as `spec` and the folder of the cache as
+`cache`. A checkpoint is immutable and its folder is named by its key. It is a plain Hugging Face folder (config.json,
+model.safetensors, tokenizer files), with `ranges.json` where it has quantization ranges, and `origin.json`, which says what it
+was made from and how.
 """
 
 from __future__ import annotations
@@ -16,137 +17,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.checkpoints.origin import origin, parent_weights, stale_parent
+from harness.checkpoints.origin import build_origin, parent_weights, stale_parent
 from harness.checkpoints.recipes import run_recipe, task_of
-from harness.checkpoints.training import states
+from harness.checkpoints.training.states import state_folder
 from harness.errors import CheckpointError, QuantboardError, SourceUnavailable, cache_fault
 from harness.machine.processes import INTERRUPTED, USER_FAULT
 from harness.plan.sources import corpus_identity, glove_identity, look_up, ranges_of
 from harness.plan.spec import CheckpointSpec, folder_of
 
 
-def ensure(spec: CheckpointSpec, cache: Path) -> Path:
-    """The checkpoint's folder, made now if it is not there, its parents too. A second process that wants the same one waits for
-    the first.
-
-    Raises CheckpointError (SourceUnavailable is one), TaskError, BackendError; KeyboardInterrupt after training saved its state.
-    """
-    from safetensors import SafetensorError
-
-    target = folder_of(spec, cache)
-    if why := stale_parent(spec, target.parent):
-        raise CheckpointError("; ".join(why))
-    if target.is_dir():
-        return target
-    for one in spec.needs:
-        ensure(one, cache)
-    try:
-        _make_once(spec, cache, target)
-    except (OSError, SafetensorError) as error:
-        if (fault := cache_fault(error, target.parent)) is None:
-            raise
-        raise fault from None
-    return target
-
-
-def _make_once(spec: CheckpointSpec, cache: Path, target: Path) -> None:
-    from filelock import FileLock, Timeout
-
-    target.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(f"{target}.lock")
-    try:
-        lock.acquire(timeout=0.1)
-    except Timeout:
-        _say(f"waits for another process that makes {spec.model} on {spec.task}")
-        lock.acquire()
-    try:
-        if not target.is_dir():
-            _make(spec, cache, target)
-    finally:
-        lock.release()
-
-
-def _make(spec: CheckpointSpec, cache: Path, target: Path) -> None:
-    """Under the lock: whole and on the disk before it has its name."""
-    for left in target.parent.glob(f".part-{spec.key}-*"):  # of a process that was killed
-        shutil.rmtree(left, ignore_errors=True)
-    part = target.with_name(f".part-{spec.key}-{os.getpid()}")
-    check_inputs_unchanged(spec)
-    before = parent_weights(spec, target.parent)
-    part.mkdir()
-    try:
-        facts = _follow(spec, cache, part)
-        check_inputs_unchanged(spec)
-        if (
-            not all((target.parent / one.key).is_dir() for one in spec.needs)
-            or parent_weights(spec, target.parent) != before
-        ):
-            raise CheckpointError(
-                f"{spec.model} on {spec.task}: a checkpoint that it is made from was replaced meanwhile; run it again"
-            )
-        facts |= origin(spec, task_of(spec), part, before)
-        (part / "origin.json").write_text(json.dumps(facts, indent=1, allow_nan=False))
-        for file in part.iterdir():
-            _sync(file)
-        part.rename(target)
-        _sync(target.parent)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-    shutil.rmtree(states.state_folder(spec, cache), ignore_errors=True)
-
-
-def check_inputs_unchanged(spec: CheckpointSpec) -> None:
-    """Raises CheckpointError where training data, corpus, word vectors or the source's files are not (any more) those that the
-    key, and records, name: what is made of others must not go by it."""
-    planned, found = spec.identity or {}, dict[str, str]()
-    task = task_of(spec) if "train" in planned else None
-    if task and "train" in task.identity.splits:
-        found["train"] = task.identity.splits["train"].sha256
-    if "corpus" in planned:
-        found |= corpus_identity(spec.data)[0]
-    if "glove" in planned:
-        found["glove"] = glove_identity(spec)
-    if "config" in planned and (source := look_up(spec.source, Path(), hub=False)).blocked is None:
-        found |= source.identity
-    if "ranges" in planned:
-        found |= {"ranges": "absent"} | ranges_of(spec.source)[1]
-    changed = [name for name, value in found.items() if planned.get(name, value) != value]
-    if changed:
-        raise CheckpointError(
-            f"{spec.model} on {spec.task}: {', '.join(changed)}: other content than when this was planned; run it again"
-        )
-
-
-def _follow(spec: CheckpointSpec, cache: Path, part: Path) -> dict[str, Any]:
-    """The recipe, into `part`; returns what origin.json says of it."""
-    wanted = 1 if spec.recipe == "ptq" else (spec.train or {}).get("devices", 1)
-    if wanted > 1:
-        from harness.checkpoints import distributed
-
-        size = distributed.count(spec)
-        if size < wanted:
-            _say(
-                f"{spec.model}: {wanted} devices asked for, {size} here: the same batches, a larger part of each on one"
-            )
-        if size > 1:
-            return distributed.follow(spec, cache, part, size)
-    return run_recipe(spec, cache, part)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
 def main(arguments: Sequence[str]) -> int:
-    """Progress goes to stderr; the last line on stdout is JSON: folder and seconds, or error, remedy and kind."""
+    """Progress goes to stderr. The last line on stdout is JSON: `folder` and `seconds`, or `kind`, `error` and `remedy`."""
     from backends import BackendError
     from harness.machine.processes import die_with_parent
     from tasks import TaskError
@@ -168,6 +49,128 @@ def main(arguments: Sequence[str]) -> int:
         return INTERRUPTED
     print(json.dumps({"folder": str(folder), "seconds": time.monotonic() - start}))
     return 0
+
+
+def ensure(spec: CheckpointSpec, cache: Path) -> Path:
+    """The checkpoint's folder. It is made now where it does not exist, after the checkpoints that it needs. A second process
+    that wants the same one waits for the first.
+
+    Raises CheckpointError (SourceUnavailable is one), TaskError, BackendError, and KeyboardInterrupt after a training has saved
+    its state.
+    """
+    from safetensors import SafetensorError
+
+    target = folder_of(spec, cache)
+    if stale := stale_parent(spec, target.parent):
+        raise CheckpointError("; ".join(stale))
+    if target.is_dir():
+        return target
+    for needed in spec.needs:
+        ensure(needed, cache)
+    try:
+        _make_once(spec, cache, target)
+    except (OSError, SafetensorError) as error:
+        if (fault := cache_fault(error, target.parent)) is None:
+            raise
+        raise fault from None
+    return target
+
+
+def _make_once(spec: CheckpointSpec, cache: Path, target: Path) -> None:
+    from filelock import FileLock, Timeout
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(f"{target}.lock")
+    try:
+        lock.acquire(timeout=0.1)
+    except Timeout:
+        _log(f"waits for another process that makes {spec.model} on {spec.task}")
+        lock.acquire()
+    try:
+        if not target.is_dir():
+            _make(spec, cache, target)
+    finally:
+        lock.release()
+
+
+def _make(spec: CheckpointSpec, cache: Path, target: Path) -> None:
+    """Make the checkpoint while its lock is held. Its folder gets its name after all of it is on the disk."""
+    for leftover in target.parent.glob(f".part-{spec.key}-*"):  # of a process that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
+    part = target.with_name(f".part-{spec.key}-{os.getpid()}")
+    check_inputs_unchanged(spec)
+    weights_before = parent_weights(spec, target.parent)
+    part.mkdir()
+    try:
+        facts = _run_recipe(spec, cache, part)
+        check_inputs_unchanged(spec)
+        missing = [needed for needed in spec.needs if not (target.parent / needed.key).is_dir()]
+        if missing or parent_weights(spec, target.parent) != weights_before:
+            raise CheckpointError(
+                f"{spec.model} on {spec.task}: a checkpoint that it is made from was replaced in the meantime; run the same"
+                " command again"
+            )
+        facts |= build_origin(spec, task_of(spec), part, weights_before)
+        (part / "origin.json").write_text(json.dumps(facts, indent=1, allow_nan=False))
+        for file in part.iterdir():
+            _sync(file)
+        part.rename(target)
+        _sync(target.parent)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    shutil.rmtree(state_folder(spec, cache), ignore_errors=True)
+
+
+def check_inputs_unchanged(spec: CheckpointSpec) -> None:
+    """Raises CheckpointError where the training data, the corpus, the word vectors or the source's files have changed since the
+    plan. The checkpoint's key and its records name the planned ones."""
+    planned, current = spec.identity or {}, dict[str, str]()
+    task = task_of(spec) if "train" in planned else None
+    if task and "train" in task.identity.splits:
+        current["train"] = task.identity.splits["train"].sha256
+    if "corpus" in planned:
+        current |= corpus_identity(spec.data)[0]
+    if "glove" in planned:
+        current["glove"] = glove_identity(spec)
+    if "config" in planned and (source := look_up(spec.source, Path(), hub=False)).blocked is None:
+        current |= source.identity
+    if "ranges" in planned:
+        current |= {"ranges": "absent"} | ranges_of(spec.source)[1]
+    changed = [name for name, value in current.items() if planned.get(name, value) != value]
+    if changed:
+        raise CheckpointError(
+            f"{spec.model} on {spec.task}: {', '.join(changed)}: the content has changed since the plan was made; run the same"
+            " command again"
+        )
+
+
+def _run_recipe(spec: CheckpointSpec, cache: Path, output: Path) -> dict[str, Any]:
+    """Run the recipe, in several processes where the training settings ask for it and the machine has the devices."""
+    wanted = 1 if spec.recipe == "ptq" else (spec.train or {}).get("devices", 1)
+    if wanted > 1:
+        from harness.checkpoints import distributed
+
+        size = distributed.process_count(spec)
+        if size < wanted:
+            _log(
+                f"{spec.model}: train.devices is {wanted}, this machine has {size}: batches stay the same, each device"
+                " computes more of them"
+            )
+        if size > 1:
+            return distributed.run_recipe(spec, cache, output, size)
+    return run_recipe(spec, cache, output)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _log(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""origin.json: what made a checkpoint, and a checkpoint as a record keeps it."""
+"""origin.json, which says what a checkpoint was made from and how; and the part of it that records keep."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +15,7 @@ from tasks import Task
 if TYPE_CHECKING:
     from harness.records.schema import Checkpoint, Quantization
 
-
 SIZES = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size", "vocab_size")
-
 
 TRAINING_FIELDS = (
     "train_seconds",
@@ -31,21 +30,48 @@ TRAINING_FIELDS = (
     "stages",
     "corpus",
 )
-"""What origin.json says of a training; a checkpoint that only adds ranges inherits it."""
+"""What origin.json says of a training. A checkpoint that only adds ranges takes it over from its parent."""
 
+RECORDED_FIELDS = (
+    "key",
+    "recipe",
+    "source",
+    "stand_in",
+    "architecture",
+    "parameters",
+    "weights_bytes",
+    "scheme",
+    "parent",
+    "made_by",
+)
+"""What a record takes over from every origin.json."""
+
+RECORDED_TRAINING_FIELDS = (
+    "train_seconds",
+    "train_device",
+    "train_devices",
+    "train_threads",
+    "train_precision",
+    "train_examples",
+    "calibration_seconds",
+)
+"""What a record takes over where the checkpoint was trained or calibrated."""
 
 MADE_WITH = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
-"""Distributions whose versions are kept with a checkpoint."""
+"""Distributions whose versions origin.json holds."""
+
+WORST_TENSORS = 8
+"""How many of the worst quantized tensors a record names."""
 
 
-WORST = 8
-"""Tensors that a record names as the worst quantized."""
+def build_origin(
+    spec: CheckpointSpec, task: Task | None, folder: Path, parents: Mapping[str, str] | None
+) -> dict[str, Any]:
+    """The content of origin.json, without that of the training. It holds no path of this machine.
 
-
-def origin(spec: CheckpointSpec, task: Task | None, folder: Path, before: Mapping[str, str] | None) -> dict[str, Any]:
-    """What made the checkpoint; names no folder of the machine. before: `parent_weights` of what it was made from."""
-    from math import prod
-
+    task: None for a checkpoint on plain text. folder: holds the other files of the checkpoint. parents: what `parent_weights`
+    returned before the checkpoint was made.
+    """
     from safetensors import safe_open
 
     from harness.machine import hardware, software
@@ -53,7 +79,7 @@ def origin(spec: CheckpointSpec, task: Task | None, folder: Path, before: Mappin
     config = json.loads((folder / "config.json").read_text())
     weights = folder / "model.safetensors"
     if task:
-        parameters = parameters_of(folder)
+        parameters = parameter_count(folder)
     else:
         with safe_open(weights, framework="np") as stored:
             parameters = sum(prod(stored.get_slice(name).get_shape()) for name in stored.keys())  # noqa: SIM118 (no dict)
@@ -61,14 +87,15 @@ def origin(spec: CheckpointSpec, task: Task | None, folder: Path, before: Mappin
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     machine = hardware.describe().as_dict()
     commit, dirty = software.commit()
+    source = root_spec(spec).source
     return {
         "format": 1,
         "key": spec.key,
         "model": spec.model,
         "task": spec.task,
-        "source": "a local folder" if root(spec).source.startswith("/") else root(spec).source,
+        "source": "a local folder" if source.startswith("/") else source,
         "recipe": spec.recipe,
-        "stand_in": root(spec).source == "scratch" and spec.data.kind == "sample",
+        "stand_in": source == "scratch" and spec.data.kind == "sample",
         "scheme": spec.scheme,
         "seed": spec.seed,
         "settings": _settings(spec),
@@ -82,7 +109,7 @@ def origin(spec: CheckpointSpec, task: Task | None, folder: Path, before: Mappin
         "parameters": parameters,
         "weights_bytes": weights.stat().st_size,
         "weights_sha256": sha256,
-        "lineage": {spec.key: sha256} | dict(before) if before is not None else {},
+        "lineage": {spec.key: sha256} | dict(parents) if parents is not None else {},
         "made_by": {
             "software": software.software(MADE_WITH),
             "machine": {name: machine[name] for name in ("cpu", "cores", "flags", "gpus")},
@@ -92,106 +119,103 @@ def origin(spec: CheckpointSpec, task: Task | None, folder: Path, before: Mappin
     }
 
 
-def parameters_of(folder: Path) -> int:
-    """What a task's model computes with: a file that was loaded may hold more, an unused pooler or another head."""
-    from math import prod
+def _settings(spec: CheckpointSpec) -> dict[str, Any]:
+    """The settings of training, calibration and distillation in one table, as a record shows them."""
+    tables: list[Any] = [{} if spec.recipe == "ptq" else spec.train, spec.calibration, spec.distill]
+    settings = {name: value for table in tables for name, value in (table or {}).items()}
+    if augment := settings.get("augment"):
+        settings["augment"] = {name: Path(value).name if name == "glove" else value for name, value in augment.items()}
+    return settings | {"seed": spec.seed}
 
+
+def root_spec(spec: CheckpointSpec) -> CheckpointSpec:
+    """The first of the chain of parents: its source is where the weights come from."""
+    return root_spec(spec.parent) if spec.parent else spec
+
+
+def parameter_count(folder: Path) -> int:
+    """The parameters that a task's model computes with. A loaded file may hold more: an unused pooler, or another head."""
     from backends.checkpoint import read_architecture
 
     return sum(prod(shape) for shape in read_architecture(folder).tensors().values())
 
 
-def parent_weights(spec: CheckpointSpec, checkpoints: Path) -> dict[str, str] | None:
-    """Weights (SHA-256), by checkpoint keys, of all that it is made from or taught by; None where that of one of them is not
-    known. A checkpoint that is trained anew keeps its key, not its weights, and what was made from the old ones is no kin of
-    the new."""
-    before = [lineage_of(read_origin(checkpoints / one.key)) for one in spec.needs]
-    return {key: value for one in before for key, value in one.items()} if all(before) else None
+def read_origin(folder: Path) -> dict[str, Any]:
+    """The origin.json of a checkpoint's folder."""
+    origin: dict[str, Any] = json.loads((folder / "origin.json").read_text())
+    return origin
 
 
 def lineage_of(origin: dict[str, Any]) -> dict[str, str]:
-    """Of a checkpoint of before lineages were kept its own weights, if it was made from no other; else nothing."""
-    alone = not origin.get("parent") and not origin.get("teacher")
-    kept: dict[str, str] = origin.get("lineage") or ({origin["key"]: origin["weights_sha256"]} if alone else {})
-    return kept
+    """SHA-256 of the weights, by key, of a checkpoint and of all that it was made from or taught by.
+
+    Early versions kept no lineage. Then it is known, and not empty, only for a checkpoint that was made from no other.
+    """
+    is_first = not origin.get("parent") and not origin.get("teacher")
+    lineage: dict[str, str] = origin.get("lineage") or ({origin["key"]: origin["weights_sha256"]} if is_first else {})
+    return lineage
 
 
-def read_origin(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "origin.json").read_text())
-    return found
+def parent_weights(spec: CheckpointSpec, checkpoints: Path) -> dict[str, str] | None:
+    """SHA-256 of the weights, by key, of all checkpoints that this one is made from or taught by; None where one is not known.
+    A checkpoint that is trained again keeps its key but gets other weights, and children of the old weights are stale."""
+    lineages = [lineage_of(read_origin(checkpoints / needed.key)) for needed in spec.needs]
+    return {key: weights for lineage in lineages for key, weights in lineage.items()} if all(lineages) else None
 
 
 def stale_parent(spec: CheckpointSpec, checkpoints: Path) -> tuple[str, str] | None:
-    """What to say, and the remedy, of a checkpoint that is there but comes of another training of one that is there too."""
+    """(reason, remedy) where the checkpoint exists, but one that it was made from has been trained again since."""
     folder = checkpoints / spec.key
-    kept = lineage_of(read_origin(folder)) if folder.is_dir() else {}
-    for key, weights in kept.items():
-        there = read_origin(checkpoints / key) if (checkpoints / key).is_dir() else {"weights_sha256": weights}
-        if there["weights_sha256"] != weights:
+    lineage = lineage_of(read_origin(folder)) if folder.is_dir() else {}
+    for key, weights in lineage.items():
+        parent = read_origin(checkpoints / key) if (checkpoints / key).is_dir() else {"weights_sha256": weights}
+        if parent["weights_sha256"] != weights:
             return (
-                f"checkpoint {spec.model} ({spec.recipe}) comes of another training of {there['model']} than the one that is there",
-                f"delete {folder} and it is made anew",
+                f"checkpoint {spec.model} ({spec.recipe}) was made from {parent['model']}, which has been trained again since",
+                f"delete {folder}; the next run makes it again",
             )
     return None
 
 
-def content(folder: Path) -> str:
-    """What tells a checkpoint from another of its key: its weights, and its ranges where it has some."""
+def content_digest(folder: Path) -> str:
+    """What tells checkpoints of the same key apart: the SHA-256 of the weights, and of the ranges where there are some."""
     ranges = folder / "ranges.json"
-    of_ranges = hashlib.sha256(ranges.read_bytes()).hexdigest() if ranges.is_file() else ""
-    return f"{read_origin(folder)['weights_sha256']} {of_ranges}"
+    ranges_sha256 = hashlib.sha256(ranges.read_bytes()).hexdigest() if ranges.is_file() else ""
+    return f"{read_origin(folder)['weights_sha256']} {ranges_sha256}"
 
 
-def _settings(spec: CheckpointSpec) -> dict[str, Any]:
-    """Of making it, as one table: a record shows them so."""
-    parts: list[Any] = [{} if spec.recipe == "ptq" else spec.train, spec.calibration, spec.distill]
-    found = {name: value for part in parts for name, value in (part or {}).items()}
-    if augment := found.get("augment"):
-        found["augment"] = {name: Path(value).name if name == "glove" else value for name, value in augment.items()}
-    return found | {"seed": spec.seed}
-
-
-def root(spec: CheckpointSpec) -> CheckpointSpec:
-    return root(spec.parent) if spec.parent else spec
-
-
-def describe(folder: Path) -> Checkpoint:
-    """A checkpoint folder as a record keeps it."""
+def describe_checkpoint(folder: Path) -> Checkpoint:
+    """The part of a record that describes a checkpoint, from its folder."""
     from harness.records.schema import Checkpoint
 
     origin = read_origin(folder)
-    lineage, parent = lineage_of(origin), folder.parent / str(origin.get("parent"))
-    if not lineage and origin["recipe"] == "ptq" and (parent / "origin.json").is_file():  # of before lineages were kept
-        above = read_origin(parent)
-        if above["weights_sha256"] == origin["weights_sha256"] and (older := lineage_of(above)):
-            lineage = {origin["key"]: origin["weights_sha256"]} | older
-    same = (
-        "key", "recipe", "source", "stand_in", "architecture", "parameters", "weights_bytes", "scheme", "parent", "made_by"
-    )  # fmt: skip
-    of_making = (
-        "train_seconds",
-        "train_device",
-        "train_devices",
-        "train_threads",
-        "train_precision",
-        "train_examples",
-        "calibration_seconds",
-    )
-    values: dict[str, Any] = {name: origin[name] for name in same} | {name: origin.get(name) for name in of_making}
-    if origin["task"] != CORPUS:  # older caches counted all that a loaded file holds
-        values["parameters"] = parameters_of(folder)
+    fields: dict[str, Any] = {name: origin[name] for name in RECORDED_FIELDS}
+    fields |= {name: origin.get(name) for name in RECORDED_TRAINING_FIELDS}
+    if origin["task"] != CORPUS:  # early versions counted every tensor of a loaded file
+        fields["parameters"] = parameter_count(folder)
     return Checkpoint(
-        **values,
-        lineage=lineage,
+        **fields,
+        lineage=_recorded_lineage(origin, folder.parent),
         quantization=_quantization(folder) if (folder / "ranges.json").is_file() else None,
         train=origin["settings"],
         stages=origin.get("stages", []),
-        corpus=_text(origin, folder.parent),
+        corpus=_corpus(origin, folder.parent),
     )
 
 
-def _text(origin: dict[str, Any], checkpoints: Path) -> dict[str, Any]:
-    """What the general stage read: its own, or that of the model which this one was made from, as long as the cache has it."""
+def _recorded_lineage(origin: dict[str, Any], checkpoints: Path) -> dict[str, str]:
+    """The checkpoint's lineage. Where an early version kept none, that of its parent serves if only ranges were added."""
+    lineage, parent = lineage_of(origin), checkpoints / str(origin.get("parent"))
+    if not lineage and origin["recipe"] == "ptq" and (parent / "origin.json").is_file():
+        parent_origin = read_origin(parent)
+        same_weights = parent_origin["weights_sha256"] == origin["weights_sha256"]
+        if same_weights and (parent_lineage := lineage_of(parent_origin)):
+            return {origin["key"]: origin["weights_sha256"]} | parent_lineage
+    return lineage
+
+
+def _corpus(origin: dict[str, Any], checkpoints: Path) -> dict[str, Any]:
+    """The text that the checkpoint, or the nearest of its parents that are in the cache, was trained on."""
     while not origin.get("corpus") and (checkpoints / str(origin.get("parent")) / "origin.json").is_file():
         origin = read_origin(checkpoints / str(origin["parent"]))
     return origin.get("corpus") or {}
@@ -206,10 +230,11 @@ def _quantization(folder: Path) -> Quantization:
     ranges, architecture = read_ranges(folder), read_architecture(folder)
     quantized, tensors = coverage(architecture, ranges.scheme)
     noise = {name: value for name, value in ranges.calibration.get("sqnr_db", {}).items() if name == source(name)}
+    worst = sorted(noise, key=lambda name: noise[name])[:WORST_TENSORS]
     return Quantization(
         tensors=tensors,
         quantized=quantized,
         share=quantized / tensors,
-        worst={name: noise[name] for name in sorted(noise, key=lambda name: noise[name])[:WORST]},
+        worst={name: noise[name] for name in worst},
         notes=list(ranges.calibration.get("notes", [])),
     )

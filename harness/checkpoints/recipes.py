@@ -15,7 +15,7 @@ from typing import Any
 from harness.checkpoints import distill
 from harness.checkpoints.base_model import copy_model, load_config, source_folder, write_tokenizer
 from harness.checkpoints.labels import label_names
-from harness.checkpoints.origin import TRAINING_FIELDS, root
+from harness.checkpoints.origin import TRAINING_FIELDS, root_spec
 from harness.checkpoints.training.devices import prepare_training
 from harness.checkpoints.training.states import state_folder
 from harness.errors import CheckpointError
@@ -104,7 +104,7 @@ def _check_fits_task(spec: CheckpointSpec, source: Path, task: Task) -> None:
     except (BackendError, TaskError) as error:
         reason = str(error).removesuffix("; fine-tune it first")
         raise CheckpointError(
-            f"{spec.model}: {root(spec).source} does not fit {spec.task}: {reason}; fine-tune it (recipe = 'finetune')"
+            f"{spec.model}: {root_spec(spec).source} does not fit {spec.task}: {reason}; fine-tune it (recipe = 'finetune')"
             f" or load a model that was fine-tuned on {spec.task}"
         ) from None
 
@@ -133,7 +133,7 @@ def finetune(spec: CheckpointSpec, task: Task, cache: Path, output: Path) -> dic
         configure_for_task(config, task, settings, output)
     except BackendError as error:
         reason = str(error).removeprefix(f"{output / 'config.json'}: ")
-        raise CheckpointError(f"{spec.model}: {root(spec).source}: {reason}") from None
+        raise CheckpointError(f"{spec.model}: {root_spec(spec).source}: {reason}") from None
     model, facts = finetune_model(source, config, task, tokenizer, spec, settings, state_folder(spec, cache), device)
     model.save_pretrained(output, max_shard_size="1TB")
     return facts

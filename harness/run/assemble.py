@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from backends import get_backend
-from harness.checkpoints.origin import describe, root
+from harness.checkpoints.origin import describe_checkpoint, root_spec
 from harness.machine.software import code_digest, software
 from harness.measure.flops import encoder_flops
 from harness.measure.intervals import intervals
@@ -38,7 +38,7 @@ def measured_record(results: CellResults, run: Run, until: Until | None) -> Reco
     if until is None:
         scores_file = f"scores/{run.run_id}-{cell.key}.npz"
         copy_scores(scores, run.record_file(cell).parent / scores_file)
-    checkpoint = describe(folder_of(cell.checkpoint, run.cache))
+    checkpoint = describe_checkpoint(folder_of(cell.checkpoint, run.cache))
     speed = speeds(cell, rounds)
     failed = [*no_answer(accuracy["splits"]), *findings(speed, accuracy["placement"], cell.measure)]
     dirty, code_notes = code_state(run)
@@ -149,7 +149,7 @@ def accuracies(accuracy: Mapping[str, Any], scores: Path, scores_file: str | Non
 
 def selected_on(spec: CheckpointSpec) -> str:
     """What the weights and ranges of a checkpoint were selected on, as far as it is known here."""
-    weights = "unknown: weights as published" if root(spec).recipe == "load" else "nothing"
+    weights = "unknown: weights as published" if root_spec(spec).recipe == "load" else "nothing"
     if spec.recipe == "load":
         return weights
     return f"{weights}; {'ranges calibrated on training examples' if spec.recipe == 'ptq' else 'last step of training'}"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from backends import get_backend
-from harness.checkpoints.origin import content, stale_parent
+from harness.checkpoints.origin import content_digest, stale_parent
 from harness.errors import MOVE_CACHE, disk_fault
 from harness.machine.digests import digest
 from harness.machine.processes import USER_FAULT, ProcessResult, run_module
@@ -125,7 +125,7 @@ def drop_stale_results(cell: Cell, run: Run) -> None:
     stamp = folder / "code.json"
     # Some virtual machines get memory as they use it.
     machine = {name: value for name, value in run.machine.as_dict().items() if name != "memory_bytes"}
-    weights = content(folder_of(cell.checkpoint, run.cache))
+    weights = content_digest(folder_of(cell.checkpoint, run.cache))
     state = {"commit": run.commit, "code": run.code, "machine": digest(machine), "checkpoint": weights}
     if run.dirty or read_kept(stamp) != state:
         shutil.rmtree(folder, ignore_errors=True)

@@ -24,7 +24,7 @@ from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 from backends.ranges import read_ranges
 from harness.checkpoints import make
 from harness.checkpoints.make import ensure, main
-from harness.checkpoints.origin import describe
+from harness.checkpoints.origin import describe_checkpoint
 from harness.checkpoints.training.loop import native_precision
 from harness.errors import CheckpointError
 from harness.plan.spec import CheckpointSpec, folder_of
@@ -67,7 +67,7 @@ def test_the_origin_says_what_was_done(trained: Path) -> None:
     assert [step for step, _ in origin["loss_curve"]] == [1, 2, 3]
     assert origin["data"] == {"train": "sample", "validation": "sample"}
     assert origin["key"] == trained.name == sample_spec().key
-    described = describe(trained)
+    described = describe_checkpoint(trained)
     assert (described.recipe, described.source, described.stand_in) == ("finetune", "scratch", True)
     assert described.train_threads == origin["train_threads"] >= 1
     assert described.train_devices == 1
@@ -100,7 +100,7 @@ def test_nothing_half_made_has_the_name(tmp_path: Path, monkeypatch: pytest.Monk
     left.mkdir(parents=True)
     (left / "model.safetensors").write_text("of a process that was killed")
     with monkeypatch.context() as patch:
-        patch.setattr(make, "origin", crash)
+        patch.setattr(make, "build_origin", crash)
         with pytest.raises(RuntimeError):
             ensure(spec, tmp_path)
     assert not folder_of(spec, tmp_path).exists()
@@ -183,7 +183,7 @@ def test_calibration_adds_ranges_to_the_same_weights(trained: Path, cache: Path)
     ranges = read_ranges(folder)
     assert ranges.scheme.name == "engine_int8"
     assert ranges.calibration["samples"] >= 6
-    described, parent = describe(folder), describe(trained)
+    described, parent = describe_checkpoint(folder), describe_checkpoint(trained)
     assert (described.scheme, described.parent) == ("engine_int8", parent.key)
     assert described.lineage == {trained.name: sha256_of(trained), folder.name: sha256_of(trained)}
     assert parent.lineage == {trained.name: sha256_of(trained)}
@@ -203,20 +203,20 @@ def test_what_was_made_of_another_training_is_not_used(trained: Path, tmp_path: 
     origin = cache / "checkpoints" / trained.name / "origin.json"
     new = {"weights_sha256": "of another training", "lineage": {trained.name: "of another training"}}
     origin.write_text(json.dumps(json.loads(origin.read_text()) | new))
-    line = rf"tiny \(ptq\) comes of another training of tiny than .*; delete {folder} and"
+    line = rf"tiny \(ptq\) was made from tiny, which has been trained again since; delete {folder}; the next"
     with pytest.raises(CheckpointError, match=line):
         ensure(child, cache)
     run: Any = SimpleNamespace(cache=cache, failed_checkpoints={})
     missing = ensure_checkpoint(child, run)
     assert missing is not None and (missing.status, str(folder) in missing.remedy) == ("failed", True)
     shutil.rmtree(folder)
-    assert describe(ensure(child, cache)).lineage.keys() == {child.key, trained.name}
+    assert describe_checkpoint(ensure(child, cache)).lineage.keys() == {child.key, trained.name}
 
 
 def test_a_parent_that_is_replaced_while_a_checkpoint_is_made_is_told(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cache, follow = tmp_path / "cache", vars(make)["_follow"]
+    cache, follow = tmp_path / "cache", vars(make)["_run_recipe"]
     parent = Path(shutil.copytree(trained, cache / "checkpoints" / trained.name))
     content = json.loads((parent / "origin.json").read_text())
     new = {name: {trained.name: "new"} if name == "lineage" else value for name, value in content.items()}
@@ -226,9 +226,9 @@ def test_a_parent_that_is_replaced_while_a_checkpoint_is_made_is_told(
         (parent / "origin.json").write_text(json.dumps(new))
         return facts
 
-    monkeypatch.setattr(make, "_follow", replaced)
+    monkeypatch.setattr(make, "_run_recipe", replaced)
     with pytest.raises(
-        CheckpointError, match="tiny on squad_v1: a checkpoint that it is made from was replaced meanwhile"
+        CheckpointError, match="tiny on squad_v1: a checkpoint that it is made from was replaced in the meantime"
     ):
         ensure(ptq(sample_spec()), cache)
     assert not folder_of(ptq(sample_spec()), cache).exists()
@@ -242,11 +242,11 @@ def test_of_what_was_made_before_lineages_that_of_a_calibration_is_found(trained
     origin = json.loads((folder / "origin.json").read_text())
     kept = origin.pop("lineage")
     (folder / "origin.json").write_text(json.dumps(origin))
-    assert describe(folder).lineage == kept != {}
+    assert describe_checkpoint(folder).lineage == kept != {}
     (folder / "origin.json").write_text(json.dumps(origin | {"recipe": "qat"}))
-    assert describe(folder).lineage == {}
+    assert describe_checkpoint(folder).lineage == {}
     (folder / "origin.json").write_text(json.dumps(origin | {"weights_sha256": "others"}))
-    assert describe(folder).lineage == {}
+    assert describe_checkpoint(folder).lineage == {}
 
 
 def test_of_a_parent_of_before_lineages_nothing_is_known(trained: Path, tmp_path: Path) -> None:
@@ -255,9 +255,13 @@ def test_of_a_parent_of_before_lineages_nothing_is_known(trained: Path, tmp_path
     content = json.loads(parent.read_text())
     del content["lineage"]
     parent.write_text(json.dumps(content))
-    assert describe(parent.parent).lineage == {trained.name: sha256_of(trained)}  # it was made of no other
+    assert describe_checkpoint(parent.parent).lineage == {trained.name: sha256_of(trained)}  # it was made of no other
     parent.write_text(json.dumps(content | {"parent": "of before"}))
-    assert describe(parent.parent).lineage == describe(ensure(ptq(sample_spec()), cache)).lineage == {}
+    assert (
+        describe_checkpoint(parent.parent).lineage
+        == describe_checkpoint(ensure(ptq(sample_spec()), cache)).lineage
+        == {}
+    )
 
 
 def test_calibration_follows_its_seed_and_reads_train_alone(

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForQuestionAnswering, RobertaConfi
 from backends.base import BackendError
 from harness.checkpoints import make
 from harness.checkpoints.make import ensure
-from harness.checkpoints.origin import describe
+from harness.checkpoints.origin import describe_checkpoint
 from harness.checkpoints.training import finetune
 from harness.errors import CheckpointError, SourceUnavailable
 from harness.plan.sources import ranges_of
@@ -45,7 +45,7 @@ def test_load_keeps_the_weights_bit_for_bit(trained: Path, tmp_path: Path) -> No
     loaded = ensure(loads(trained), tmp_path)
     assert (loaded / "model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()
     assert not (loaded / "model.safetensors").samefile(trained / "model.safetensors")
-    described = describe(loaded)
+    described = describe_checkpoint(loaded)
     assert (described.recipe, described.source, described.train_seconds) == ("load", "a local folder", None)
     assert str(trained) not in (loaded / "origin.json").read_text()
     load_tokenizer(loaded)
@@ -55,7 +55,9 @@ def test_tensors_that_nothing_uses_are_no_parameters(copy: Path, tmp_path: Path)
     weights = load_file(copy / "model.safetensors")
     save_file(weights | {"bert.pooler.dense.weight": torch.zeros(16, 16)}, copy / "model.safetensors")
     (copy / "origin.json").unlink()
-    assert describe(ensure(loads(copy), tmp_path)).parameters == sum(value.numel() for value in weights.values())
+    assert describe_checkpoint(ensure(loads(copy), tmp_path)).parameters == sum(
+        value.numel() for value in weights.values()
+    )
 
 
 def test_random_weights_can_be_loaded(tmp_path: Path) -> None:
@@ -102,7 +104,7 @@ def test_ranges_that_lie_with_the_weights_are_loaded_too(trained: Path, cache: P
     assert spec.brings_ranges and not loads(trained).brings_ranges
     folder = ensure(spec, tmp_path / "cache")
     assert (folder / "ranges.json").read_bytes() == (made / "ranges.json").read_bytes()
-    quantization = describe(folder).quantization
+    quantization = describe_checkpoint(folder).quantization
     assert quantization is not None and quantization.quantized > 0
 
 
@@ -128,7 +130,7 @@ def test_ranges_that_changed_since_the_plan_are_told(cache: Path, tmp_path: Path
     (made / "ranges.json").unlink()
     if not gone:
         (made / "ranges.json").write_text(content + " ")
-    fails(spec, tmp_path, "ranges: other content than when this was planned; run it again")
+    fails(spec, tmp_path, "ranges: the content has changed since the plan was made; run the same command again")
 
 
 def test_ranges_without_a_known_scheme_are_told_while_planning(cache: Path, tmp_path: Path) -> None:
@@ -267,7 +269,7 @@ def test_a_new_head_has_the_tasks_classes(
     weights = load_file(folder / "model.safetensors")
     assert weights["classifier.weight"].shape == (len(names), 16)
     assert {value.dtype for value in weights.values()} == {torch.float32}
-    assert describe(folder).architecture["num_labels"] == len(names)
+    assert describe_checkpoint(folder).architecture["num_labels"] == len(names)
 
 
 def test_training_starts_from_the_pretrained_weights(encoder: Path, tmp_path: Path) -> None:
@@ -337,6 +339,6 @@ def test_a_disk_that_fills_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, f
             raise OSError(28, "No space left on device")
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr(make, "origin", origin)
+    monkeypatch.setattr(make, "build_origin", origin)
     fails(sample_spec(), tmp_path, "No space left on device; free some space or move the cache with QUANTBOARD_CACHE")
     assert not list((tmp_path / "cache" / "checkpoints").glob(".part*"))

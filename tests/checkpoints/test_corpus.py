@@ -380,12 +380,12 @@ def test_words_of_several_pieces_have_neighbours(cache: Path, tmp_path: Path) ->
     file.write_text("verymadeupword 1 0\nmuseum 1 0.1\n")
     for identity in (spec.identity, {"glove": "another"}):
         changed = replace(spec, identity=identity)
-        with pytest.raises(CheckpointError, match="glove: other content"):
+        with pytest.raises(CheckpointError, match="glove: the content has changed"):
             check_inputs_unchanged(changed)
     with pytest.raises(CheckpointError, match="tiny: glove: changed while it was read"):
         augmented(features(), replace(spec, identity={"glove": "another"}), TOKENIZER, cache, "cpu")
     file.unlink()
-    with pytest.raises(CheckpointError, match="glove: other content"):
+    with pytest.raises(CheckpointError, match="glove: the content has changed"):
         check_inputs_unchanged(spec)
 
 

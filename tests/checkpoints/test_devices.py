@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 
 from backends.ranges import read_ranges
 from harness.checkpoints.make import ensure
-from harness.checkpoints.origin import describe
+from harness.checkpoints.origin import describe_checkpoint
 from harness.checkpoints.training.devices import ProcessGroup
 from harness.errors import SourceUnavailable
 from harness.machine.processes import ProcessResult
@@ -95,7 +95,7 @@ def test_two_processes_give_the_result_of_one(tmp_path: Path) -> None:
     assert one.name == two.name
     origins = [json.loads((folder / "origin.json").read_text()) for folder in (one, two)]
     assert [origin["train_devices"] for origin in origins] == [1, 2]
-    assert describe(two).train_devices == 2
+    assert describe_checkpoint(two).train_devices == 2
     assert [origin["train_steps"] for origin in origins] == [6, 6]
     for (step, loss), (other_step, other) in zip(*(origin["loss_curve"] for origin in origins), strict=True):
         assert step == other_step

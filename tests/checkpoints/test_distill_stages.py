@@ -17,7 +17,7 @@ from safetensors import safe_open
 from transformers import AutoModel, AutoModelForQuestionAnswering
 
 from harness.checkpoints.make import ensure
-from harness.checkpoints.origin import describe
+from harness.checkpoints.origin import describe_checkpoint
 from harness.checkpoints.training import distill_losses
 from harness.checkpoints.training.distill_losses import intermediate_loss
 from harness.errors import CheckpointError
@@ -75,9 +75,9 @@ def test_every_stage_is_a_checkpoint_and_keeps_no_projection(whole: dict[str, Pa
         assert origin["teacher"] == TEACHER.key
         assert origin["train_seconds"] == sum(one["train_seconds"] for one in origin["stages"])
     assert [one["stage"] for one in origin["stages"]] == ["general", "intermediate", "prediction"]
-    described = describe(whole["prediction"])
+    described = describe_checkpoint(whole["prediction"])
     assert (described.stand_in, described.architecture["hidden_size"]) == (True, 8)
-    assert described.parameters < describe(folder_of(TEACHER, cache)).parameters
+    assert described.parameters < describe_checkpoint(folder_of(TEACHER, cache)).parameters
     assert [one["stage"] for one in described.stages] == ["general", "intermediate", "prediction"]
     assert described.corpus["label"] == "sample"
     assert described.corpus["sequences"] == described.stages[0]["train_windows"] > 0
@@ -91,12 +91,12 @@ def test_every_stage_is_a_checkpoint_and_keeps_no_projection(whole: dict[str, Pa
 
 def test_what_is_made_of_a_student_names_its_text(whole: dict[str, Path], cache: Path) -> None:
     student = stage("prediction", stage("intermediate", stage("general")))
-    text = describe(whole["prediction"]).corpus
+    text = describe_checkpoint(whole["prediction"]).corpus
     assert text["label"] == "sample"
     trained = ensure(trained_from(student), cache)
-    assert describe(trained).corpus == text
-    assert describe(ensure(ptq(student, teacher=None, distill=None), cache)).corpus == text
-    assert describe(folder_of(TEACHER, cache)).corpus == {}
+    assert describe_checkpoint(trained).corpus == text
+    assert describe_checkpoint(ensure(ptq(student, teacher=None, distill=None), cache)).corpus == text
+    assert describe_checkpoint(folder_of(TEACHER, cache)).corpus == {}
 
 
 def test_plain_transformers_loads_every_stage(whole: dict[str, Path]) -> None:

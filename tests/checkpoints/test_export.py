@@ -19,7 +19,7 @@ from backends.tensor_rt import TensorRT
 from harness.checkpoints.export import export as write
 from harness.checkpoints.export import find_checkpoint
 from harness.checkpoints.make import ensure
-from harness.checkpoints.origin import describe
+from harness.checkpoints.origin import describe_checkpoint
 from harness.cli.main import main, parser
 from harness.errors import QuantboardError
 from harness.plan.spec import CheckpointSpec
@@ -42,7 +42,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("tensorrt_int8", STATIC, {}),
     )
     for backend, spec, more in rows:
-        checkpoint = describe(ensure(spec, folder / "cache"))
+        checkpoint = describe_checkpoint(ensure(spec, folder / "cache"))
         entry = make_record(key=backend, backend=backend, label=backend, checkpoint=checkpoint, **more)
         store.append(folder / "results" / "squad" / "run.jsonl", entry)
     return folder
@@ -120,7 +120,7 @@ def test_a_quantized_cell_brings_its_ranges(
 )
 def test_a_cells_graph_is_the_one_that_its_engine_is_given(place: Path, tmp_path: Path, name: str) -> None:
     checkpoint = place / "cache" / "checkpoints" / STATIC.key
-    entry = make_record(key=name, backend=name, label=name, checkpoint=describe(checkpoint))
+    entry = make_record(key=name, backend=name, label=name, checkpoint=describe_checkpoint(checkpoint))
     write(checkpoint, entry, f"tiny/{name}", "onnx", tmp_path / "out")
     backend, settings = get_backend(name), Settings(96, 4, 1, tmp_path / "engines")
     if isinstance(backend, TensorRT):
@@ -135,7 +135,9 @@ def test_a_cells_graph_is_the_one_that_its_engine_is_given(place: Path, tmp_path
 def test_what_pytorch_ran_in_float_is_exported_in_float(place: Path, tmp_path: Path) -> None:
     """A QAT model brings ranges, which torch_fp32 does not look at."""
     checkpoint = place / "cache" / "checkpoints" / STATIC.key
-    entry = make_record(key="float", backend="torch_fp32", label="torch_fp32", checkpoint=describe(checkpoint))
+    entry = make_record(
+        key="float", backend="torch_fp32", label="torch_fp32", checkpoint=describe_checkpoint(checkpoint)
+    )
     quantizers = {}
     for name in ("tiny/torch_fp32", entry.record_id, "torch_fp32", "tiny"):
         out = tmp_path / name.replace("/", "-")
@@ -148,7 +150,9 @@ def test_what_pytorch_ran_in_float_is_exported_in_float(place: Path, tmp_path: P
 
 def test_a_bfloat16_cell_has_no_onnx_file(place: Path, tmp_path: Path) -> None:
     checkpoint = place / "cache" / "checkpoints" / SPEC.key
-    entry = make_record(key="half", backend="torch_bf16", label="torch_bf16", checkpoint=describe(checkpoint))
+    entry = make_record(
+        key="half", backend="torch_bf16", label="torch_bf16", checkpoint=describe_checkpoint(checkpoint)
+    )
     with pytest.raises(QuantboardError) as caught:
         write(checkpoint, entry, "tiny/torch_bf16", "onnx", tmp_path / "out")
     assert str(caught.value) == (
@@ -161,7 +165,9 @@ def test_a_bfloat16_cell_has_no_onnx_file(place: Path, tmp_path: Path) -> None:
 
 def test_a_scheme_that_no_engine_computes_is_told_before_anything_is_written(place: Path, tmp_path: Path) -> None:
     checkpoint = ensure(ptq(SPEC, scheme="vitis_pof2"), place / "cache")
-    entry = make_record(key="vitis", backend="fake_quant_w8a8", label="vitis", checkpoint=describe(checkpoint))
+    entry = make_record(
+        key="vitis", backend="fake_quant_w8a8", label="vitis", checkpoint=describe_checkpoint(checkpoint)
+    )
     with pytest.raises(QuantboardError) as caught:
         write(checkpoint, entry, "tiny/vitis", "onnx", tmp_path / "out")
     assert str(caught.value).startswith(
@@ -174,7 +180,7 @@ def test_a_scheme_that_no_engine_computes_is_told_before_anything_is_written(pla
 def test_a_refused_graph_leaves_no_folder(place: Path, tmp_path: Path) -> None:
     """An asymmetric scheme and an engine of symmetric ones, which no suite can pair."""
     checkpoint = ensure(ptq(SPEC, scheme="engine_int8_asymmetric"), place / "cache")
-    entry = make_record(key="skew", backend="tensorrt_int8", label="skew", checkpoint=describe(checkpoint))
+    entry = make_record(key="skew", backend="tensorrt_int8", label="skew", checkpoint=describe_checkpoint(checkpoint))
     with pytest.raises(BackendError, match="asymmetric"):
         write(checkpoint, entry, "tiny/skew", "onnx", tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -225,7 +231,9 @@ def test_a_cell_that_was_not_measured_has_no_checkpoint(tmp_path: Path, capsys: 
 
 def test_a_name_of_several_checkpoints_asks_for_more(place: Path) -> None:
     entries = [entry for _, entry in store.read(place / "results")]
-    other = make_record(key="rte", task="glue/rte", checkpoint=describe(place / "cache" / "checkpoints" / STATIC.key))
+    other = make_record(
+        key="rte", task="glue/rte", checkpoint=describe_checkpoint(place / "cache" / "checkpoints" / STATIC.key)
+    )
     with pytest.raises(QuantboardError) as caught:
         find_checkpoint([*entries, other], "tiny/torch_fp32", [], place / "cache")
     assert str(caught.value) == (
@@ -242,7 +250,7 @@ def test_a_name_of_several_checkpoints_asks_for_more(place: Path) -> None:
 
 
 def test_weights_that_a_record_did_not_run_are_not_exported(place: Path) -> None:
-    kept = describe(place / "cache" / "checkpoints" / STATIC.key)
+    kept = describe_checkpoint(place / "cache" / "checkpoints" / STATIC.key)
     entry = make_record(key="old", checkpoint=kept)
     assert find_checkpoint([entry], "run-old", [], place / "cache")[1] is entry
     entry = make_record(

@@ -22,7 +22,7 @@ from backends.fake_quant.training import THRESHOLD_RATE, Learned
 from backends.ranges import TensorRange, read_ranges, write_ranges
 from backends.schemes import Quantizer
 from harness.checkpoints.make import ensure
-from harness.checkpoints.origin import describe
+from harness.checkpoints.origin import describe_checkpoint
 from harness.checkpoints.training import finetune, qat
 from harness.checkpoints.training import loop as training_loop
 from harness.checkpoints.training.loop import Loss, model_loss
@@ -86,7 +86,7 @@ def test_what_it_leaves_is_a_plain_checkpoint_with_ranges(cache: Path, tmp_path:
     session = get_backend("fake_quant_w8a8").prepare(folder, Settings(96, 2, 1, tmp_path), "cpu")
     assert np.isfinite(session.run(batch())).all()
 
-    described = describe(folder)
+    described = describe_checkpoint(folder)
     assert (described.recipe, described.scheme, described.parent) == ("qat", scheme, SPEC.key)
     assert described.train["max_steps"] == 4
     assert described.train["samples"] == 8
@@ -139,7 +139,7 @@ def test_it_starts_where_post_training_quantization_ends(cache: Path, tmp_path: 
     ranges = read_ranges(posted).tensors
     for name, tensor in read_ranges(trained).tensors.items():
         assert np.allclose(tensor.scale, ranges[name].scale, rtol=1e-5)
-    assert describe(posted).quantization is not None
+    assert describe_checkpoint(posted).quantization is not None
 
 
 class Stop(Exception):

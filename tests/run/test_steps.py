@@ -38,12 +38,12 @@ def test_a_checkpoint_of_other_content_is_not_made(tmp_path: Path) -> None:
     spec = sample_spec(source=str(source), identity=hashes)
     check_inputs_unchanged(spec)
     for name in hashes:
-        with pytest.raises(CheckpointError, match=rf"tiny on squad_v1: {name}: other content than when"):
+        with pytest.raises(CheckpointError, match=rf"tiny on squad_v1: {name}: the content has changed since the plan"):
             check_inputs_unchanged(replace(spec, identity=hashes | {name: "older"}))
     (source / "tokenizer_config.json").write_text('{"do_lower_case": false}')
-    with pytest.raises(CheckpointError, match=r"tokenizer_config\.json: other content"):
+    with pytest.raises(CheckpointError, match=r"tokenizer_config\.json: the content has changed"):
         check_inputs_unchanged(spec)
-    with pytest.raises(CheckpointError, match="train: other content"):
+    with pytest.raises(CheckpointError, match="train: the content has changed"):
         ensure(sample_spec(train=train(max_steps=1), identity={"train": "older"}), tmp_path / "cache")
 
 
