@@ -14,12 +14,10 @@ from typing import Any
 import pytest
 
 from harness.errors import QuantboardError
-from harness.machine.digests import file_hash
 from harness.plan.plan import Plan, make_plan
 from harness.plan.spec import Cell
 from harness.run.executor import group_by_table
 from harness.suite.load import load_suite
-from harness.suite.measure import Measure
 from tasks import DataIdentity, DataRef, SplitIdentity
 from tests.machine.machines import GPU_MACHINE, MACHINE
 from tests.suite.suite_mistakes import GOOD
@@ -266,96 +264,10 @@ def test_without_a_stand_in_a_real_model_does_not_run_on_the_sample(make: Make) 
     assert find_cell(plan, "again").blocked is None
 
 
-def test_a_hub_model_is_blocked_unless_the_hub_or_its_cache_has_it(make: Make, tmp_path: Path) -> None:
-    blocked = find_cell(make(hub=False)).blocked
-    assert blocked == ("hub:owner/name: the hub does not answer", "go online, or set HF_ENDPOINT to a mirror")
-    assert find_cell(make(hub=False), index=1).blocked == blocked
-    assert find_cell(make(hub=False), "tiny").blocked is None
-    assert find_cell(make()).checkpoint.identity == {"revision": "unresolved"}
-    folder = tmp_path / "hf" / "hub" / "models--owner--name"
-    (folder / "refs").mkdir(parents=True)
-    (folder / "refs" / "main").write_text("abc123\n")
-    assert find_cell(make(hub=False)).blocked == blocked  # the reference alone is no copy
-    (folder / "snapshots" / "abc123").mkdir(parents=True)
-    (folder / "snapshots" / "abc123" / "model.safetensors").write_bytes(b"")
-    cell = find_cell(make(hub=False))
-    assert cell.blocked is None
-    assert cell.checkpoint.identity == {"revision": "abc123"}
-    (folder / "refs" / "quantboard").write_text("0ld")  # fetched last, for example by `rerun` of an older record
-    assert find_cell(make(hub=False)).checkpoint.identity == {"revision": "abc123"}
-    (folder / "refs" / "main").write_text("newer, not copied")
-    assert find_cell(make(hub=False)).checkpoint.identity == {"revision": "0ld"}
-
-
 def test_task_without_data_is_blocked(make: Make) -> None:
     plan = make(data={**REAL, "glue/cola": ("no data for glue/cola", "give --data DIR")})
     assert find_cell(plan, "tiny", "glue/cola").blocked == ("no data for glue/cola", "give --data DIR")
     assert find_cell(plan, "tiny").blocked is None
-
-
-def test_a_local_folder_is_known_by_its_content(make: Make, tmp_path: Path) -> None:
-    change = ("hub:owner/name", "models/mine")
-    blocked = find_cell(make(change)).blocked
-    assert blocked is not None
-    assert "model.safetensors" in blocked[0]
-    folder = tmp_path / "models" / "mine"
-    folder.mkdir(parents=True)
-    for name in ("config.json", "model.safetensors", "vocab.txt"):
-        (folder / name).write_text("one")
-    cell = find_cell(make(change))
-    assert cell.blocked is None
-    assert cell.checkpoint.source == str(folder)
-    keys = {cell.checkpoint.key}
-    for name in ("config.json", "model.safetensors", "vocab.txt"):
-        (folder / name).write_text(f"two {name}")
-        keys.add(find_cell(make(change)).checkpoint.key)
-    assert len(keys) == 4
-    moved = tmp_path / "models" / "moved"
-    folder.rename(moved)
-    assert find_cell(make(("hub:owner/name", "models/moved"))).checkpoint.key in keys
-
-
-def test_a_loaded_model_has_its_own_ranges(make: Make, tmp_path: Path) -> None:
-    """No entry's scheme calibrates it, and weights with other ranges are another checkpoint."""
-    change = ("hub:owner/name", "models/mine")
-    folder = tmp_path / "models" / "mine"
-    folder.mkdir(parents=True)
-    for name in ("config.json", "model.safetensors", "vocab.txt"):
-        (folder / name).write_text("one")
-    before = find_cell(make(change), index=1)
-    assert (before.checkpoint.recipe, before.scheme) == ("ptq", "engine_int8")
-    (folder / "ranges.json").write_text(json.dumps({"scheme": {"name": "q8bert"}}))
-    plain, quantized = (find_cell(make(change), index=index) for index in range(2))
-    assert plain.checkpoint == quantized.checkpoint
-    assert (quantized.checkpoint.recipe, quantized.scheme, plain.scheme) == ("load", "q8bert", None)
-    (folder / "ranges.json").write_text(json.dumps({"scheme": {"name": "q8bert"}, "tensors": {}}))
-    assert find_cell(make(change)).checkpoint.key != plain.checkpoint.key
-    (folder / "ranges.json").write_text("{")
-    blocked = find_cell(make(change)).blocked
-    assert blocked is not None and "ranges.json: names no scheme" in blocked[0]
-
-
-def test_a_missing_package_is_reported_with_how_to_install_it(make: Make) -> None:
-    assert find_cell(make(("hub:owner/name", "package:no_such_package_x/model"))).blocked == (
-        "package:no_such_package_x/model: package no_such_package_x is not installed",
-        "python -m pip install no-such-package-x",
-    )
-    blocked = find_cell(make(("hub:owner/name", "package:json/model"))).blocked
-    assert blocked is not None
-    assert blocked[0] == "package:json/model: there is no model.safetensors"
-
-
-def test_a_file_is_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("QUANTBOARD_CACHE", str(tmp_path / "cache"))
-    file = tmp_path / "weights"
-    file.write_bytes(b"abc")
-    known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # of FIPS 180-4's example
-    assert file_hash(file) == known
-    (kept,) = (tmp_path / "cache" / "hashes").iterdir()
-    kept.write_text("from the cache")
-    assert file_hash(file) == "from the cache"
-    file.write_bytes(b"abcd")
-    assert file_hash(file) != known
 
 
 def test_a_gpu_backend_needs_a_gpu(make: Make) -> None:
@@ -367,15 +279,6 @@ def test_a_gpu_backend_needs_a_gpu(make: Make) -> None:
     expected = "cpu" if version("torch").endswith("+cpu") else "cuda"
     assert find_cell(with_gpu, "tiny").device == expected
     assert find_cell(with_gpu, "tiny").key != find_cell(make(), "tiny").key
-
-
-def test_younger_measure_settings_leave_older_keys_alone() -> None:
-    """What went into the keys of the first records."""
-    assert set(Measure().in_key()) == {
-        "scenarios", "loads", "rounds", "min_duration", "min_queries", "max_warmup", "threads",
-    }  # fmt: skip
-    assert Measure(profile="mlperf").in_key()["profile"] == "mlperf"
-    assert Measure(server_latency_ms=5.0).in_key()["server_latency_ms"] == 5.0
 
 
 def test_a_profile_brings_mlperfs_durations_and_bound_and_five_rounds(make: Make) -> None:
@@ -391,15 +294,6 @@ def test_a_profile_brings_mlperfs_durations_and_bound_and_five_rounds(make: Make
 def test_the_sample_is_always_measured_quickly(make: Make) -> None:
     found = find_cell(make(("rounds = 5", 'profile = "mlperf"'), data=SAMPLE, hub=False, tasks=["squad_v1"])).measure
     assert (found.profile, found.min_duration, found.rounds) == ("quick", 2.0, 3)
-
-
-def test_sizes_of_each_scenario() -> None:
-    sizes = (1, 8, 32)
-    assert Measure().sizes("single_stream", sizes) == (1,)
-    assert Measure().sizes("multi_stream", sizes) == (8, 32)
-    assert Measure(profile="mlperf").sizes("multi_stream", sizes) == (8,)
-    assert Measure().sizes("offline", sizes) == sizes
-    assert Measure().sizes("server", sizes) == (32,)
 
 
 def test_every_field_of_a_cell_is_in_its_key_or_changes_no_result(make: Make) -> None:
