@@ -52,11 +52,6 @@ class Architecture:
     pooler: Activation | None
     labels: int
 
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """Names of the inputs that the model reads."""
-        return ("input_ids", "attention_mask", *(["token_type_ids"] if self.types > 1 else []))
-
     def linear_macs(self, name: str, length: int) -> int:
         """Multiply-accumulates of one linear layer for one sequence of `length` tokens; `name` as in `linears`.
 

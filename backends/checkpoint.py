@@ -95,7 +95,6 @@ def architecture_of(config: Mapping[str, Any], family: Family, head: Head) -> Ar
     labels = len(config["id2label"]) if isinstance(config.get("id2label"), dict) else config.get("num_labels", 2)
     if head == "question_answering" and labels != 2:
         raise BackendError(f"a question answering head has 2 outputs (start, end), not {labels}")
-    first = _size(config, family, "pad_token_id", least=0) + 1 if family.positions_after_padding else 0
     has_width = family.key("embedding_size") in config or "embedding_size" in family.defaults
     return Architecture(
         layers=_size(config, family, "num_hidden_layers"),
@@ -104,8 +103,8 @@ def architecture_of(config: Mapping[str, Any], family: Family, head: Head) -> Ar
         intermediate=_size(config, family, "intermediate_size"),
         vocabulary=_size(config, family, "vocab_size"),
         embedding=_size(config, family, "embedding_size") if has_width else hidden,
-        positions=_size(config, family, "max_position_embeddings", least=first + 1) - first,
-        first_position=first,
+        positions=longest_sequence(config, family),
+        first_position=_first_position(config, family),
         types=_size(config, family, "type_vocab_size", least=0 if family.defaults.get("type_vocab_size") == 0 else 1),
         epsilon=float(epsilon),
         activation=_ACTIVATIONS[activation],
@@ -113,6 +112,16 @@ def architecture_of(config: Mapping[str, Any], family: Family, head: Head) -> Ar
         pooler=family.pooler if head == "classification" else None,
         labels=labels,
     )
+
+
+def longest_sequence(config: Mapping[str, Any], family: Family) -> int:
+    """Tokens of the longest sequence that a model takes. Raises BackendError, naming the key."""
+    first = _first_position(config, family)
+    return _size(config, family, "max_position_embeddings", least=first + 1) - first
+
+
+def _first_position(config: Mapping[str, Any], family: Family) -> int:
+    return _size(config, family, "pad_token_id", least=0) + 1 if family.positions_after_padding else 0
 
 
 def _value(config: Mapping[str, Any], family: Family, size: str) -> Any:

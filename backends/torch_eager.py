@@ -13,6 +13,7 @@ import numpy as np
 
 from backends.architecture import Architecture
 from backends.base import (
+    INPUTS,
     Availability,
     BackendError,
     Batch,
@@ -97,7 +98,7 @@ class TorchSession:
         import torch
 
         with torch.inference_mode():
-            inputs = {name: self._to_device(torch.from_numpy(batch[name])) for name in self._architecture.inputs}
+            inputs = {name: self._to_device(torch.from_numpy(batch[name])) for name in INPUTS}
             outputs = self.model(**inputs)
             if self._architecture.head == "question_answering":
                 logits = torch.stack((outputs.start_logits, outputs.end_logits), dim=-1)

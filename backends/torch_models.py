@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backends.architecture import Architecture
+from backends.architecture import Architecture, Head
 from backends.base import BackendError
 from backends.checkpoint import architecture_of, read_family
 from backends.families import Family, Part, get_family
@@ -30,6 +30,18 @@ def auto_class(part: Part) -> Any:
     return getattr(transformers, AUTO_CLASSES[part])
 
 
+def config_class(family: Family) -> Any:
+    """transformers' class of a family's configurations."""
+    from transformers import AutoConfig
+
+    return type(AutoConfig.for_model(family.model_type))
+
+
+def new_config(family: Family, sizes: Mapping[str, Any]) -> Any:
+    """A configuration of a family with these sizes, by canonical name."""
+    return config_class(family)(**{family.key(name): value for name, value in sizes.items()})
+
+
 def family_of(model: nn.Module) -> Family:
     """The family of a model of transformers. Raises BackendError for one that is not known here."""
     config: Any = model.config
@@ -40,18 +52,36 @@ def read_model_architecture(model: nn.Module) -> Architecture:
     """The architecture of a model with a task's head, from its class and its configuration."""
     family, config = family_of(model), model.config
     name = type(model).__name__
-    head = "question_answering" if name == family.classes["question_answering"] else "classification"
-    return architecture_of(config.to_dict(), family, head)  # type: ignore[operator, union-attr, arg-type]
+    head: Head = "question_answering" if name == family.classes["question_answering"] else "classification"
+    return architecture_of(config.to_dict(), family, head)  # type: ignore[operator, union-attr]
 
 
-def find_module(model: nn.Module, name: str) -> nn.Module | None:
-    """The module of that canonical name, in a model with a head or in an encoder alone. None where the family has none."""
+def take_all_inputs(model: nn.Module) -> None:
+    """Let a model be called with `token_type_ids` where its family has no use for them: they are then left out."""
+    config: Any = model.config
+    family = family_of(model)
+    if (config.to_dict().get(family.key("type_vocab_size"), family.defaults.get("type_vocab_size")) or 0) > 1:
+        return
+    base: Any = model.base_model
+    for module in {model, base}:
+        module.register_forward_pre_hook(_without_token_types, with_kwargs=True)
+
+
+def _without_token_types(_: nn.Module, arguments: Any, keywords: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    return arguments, {name: value for name, value in keywords.items() if name != "token_type_ids"}
+
+
+def find_module(model: nn.Module, name: str) -> Any:
+    """The module of that canonical name, in a model with a head or in an encoder alone. None where there is none."""
     path = module_path(model, name)
-    return None if path is None else model.get_submodule(path)
+    try:
+        return None if path is None else model.get_submodule(path)
+    except AttributeError:
+        return None
 
 
 def module_path(model: nn.Module, name: str) -> str | None:
-    """The path, in this model, of the module of that canonical name."""
+    """The path, in this model, of the module of that canonical name. None where the family has none."""
     family = family_of(model)
     path = family.path(name)
     return path if path is None or hasattr(model, family.prefix) else path.removeprefix(f"{family.prefix}.")
@@ -87,4 +117,5 @@ def load_model(checkpoint: Path, architecture: Architecture) -> torch.nn.Module:
     if fault:
         raise BackendError(f"{checkpoint}: the model {fault}; the folder holds another model than its config.json says")
     module: torch.nn.Module = model.eval()
+    take_all_inputs(module)
     return module

@@ -11,7 +11,6 @@ from backends.base import BackendError, Batch, Device
 from backends.fake_quant.estimators import Histogram, batch_scale
 from backends.fake_quant.simulate import blank_quantizers, install
 from backends.schemes import Quantizer, Scheme
-from backends.torch_models import read_model_architecture
 
 
 class Tokens:
@@ -73,10 +72,9 @@ def feed(model: nn.Module, batches: Iterable[Batch], tokens: Tokens, device: Dev
     """Run all batches without gradients. Returns what was seen: samples, batches, tokens (padding excluded). Raises
     BackendError when that is nothing."""
     seen = {"samples": 0, "batches": 0, "tokens": 0}
-    inputs = read_model_architecture(model).inputs
     with torch.inference_mode():
         for batch in batches:
-            tensors = {name: torch.from_numpy(batch[name]).to(device) for name in inputs}
+            tensors = {name: torch.from_numpy(values).to(device) for name, values in batch.items()}
             tokens.begin(tensors["attention_mask"])
             model(**tensors)
             seen["samples"] += len(tokens.mask)

@@ -45,6 +45,8 @@ class Family:
     """Modules beside the encoder that turn its states into logits of words, in the order in which they are called."""
     unused: tuple[str, ...] = ()
     """Beginnings of tensor names, without the encoder's own prefix, that a checkpoint may hold and a task's model leaves out."""
+    dropouts: tuple[str, ...] = ()
+    """Keys in config.json of dropout rates: all that a training sets."""
     encoder_arguments: Mapping[str, Any] = field(default_factory=dict)
     """For the constructor of transformers' encoder, so that it has no pooler."""
     untyped_keys: frozenset[str] = frozenset()

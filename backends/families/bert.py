@@ -33,6 +33,7 @@ BERT = Family(
     pooler="tanh",
     masked_lm=("cls",),
     unused=("pooler.", "embeddings.position_ids", "cls."),
+    dropouts=("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"),
     encoder_arguments={"add_pooling_layer": False},
     untyped_keys=frozenset({"hidden_size", "num_hidden_layers", "type_vocab_size"}),
 )

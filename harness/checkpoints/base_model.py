@@ -36,10 +36,10 @@ def load_config(spec: CheckpointSpec, source: Path | None) -> Any:
     Raises CheckpointError where the configuration cannot be read, has too few positions for the shape, or where random
     weights are to be fine-tuned on real data.
     """
-    from transformers import AutoConfig, BertConfig
-
     from backends import BackendError
-    from backends.checkpoint import read_config
+    from backends.checkpoint import longest_sequence, read_family
+    from backends.families import DEFAULT_FAMILY, get_family
+    from backends.torch_models import config_class, new_config
 
     if source is None:
         from tasks.sample import sample_vocabulary
@@ -49,14 +49,15 @@ def load_config(spec: CheckpointSpec, source: Path | None) -> Any:
                 f"{spec.model}: source 'scratch' has the sample's vocabulary, which holds few words of real data;"
                 " start from a pretrained encoder (hub:ID, package:NAME/FOLDER or a folder)"
             )
-        sizes: dict[str, Any] = dict(spec.architecture or {})
-        config: Any = BertConfig(
-            vocab_size=len(sample_vocabulary()), max_position_embeddings=max(512, spec.shape.max_length), **sizes
-        )
+        family = get_family(DEFAULT_FAMILY)
+        vocabulary, positions = len(sample_vocabulary()), max(512, spec.shape.max_length)
+        sizes = {"vocab_size": vocabulary, "max_position_embeddings": positions, **(spec.architecture or {})}
+        config = new_config(family, sizes)
     else:
         try:
-            config_class: Any = BertConfig if read_config(source)["model_type"] == "bert" else AutoConfig
-            config = config_class.from_pretrained(source, trust_remote_code=False, local_files_only=True)
+            family = read_family(source)
+            config = config_class(family).from_pretrained(source, trust_remote_code=False, local_files_only=True)
+            positions = longest_sequence(config.to_dict(), family)
         except BackendError as error:
             reason = str(error).removeprefix(f"{source / 'config.json'}: ")
             raise CheckpointError(f"{spec.model}: {root_spec(spec).source}: config.json {reason}") from None
@@ -64,7 +65,6 @@ def load_config(spec: CheckpointSpec, source: Path | None) -> Any:
             raise CheckpointError(
                 f"{spec.model}: {root_spec(spec).source}: config.json cannot be read ({one_line(error)}); save the model again"
             ) from None
-    positions = getattr(config, "max_position_embeddings", spec.shape.max_length)
     if spec.shape.max_length > positions:
         raise CheckpointError(
             f"{spec.model}: shape.max_length {spec.shape.max_length} is more than the {positions} positions of"
@@ -80,11 +80,10 @@ def write_tokenizer(spec: CheckpointSpec, source: Path | None, config: Any, outp
     Raises CheckpointError where there is no fast tokenizer, or where it has more tokens than the model.
     """
     if source is None:
-        from tasks.sample import sample_tokenizer
+        from tasks.sample import TOKENIZER_CONFIG, sample_tokenizer
 
         sample_tokenizer().save(str(output / "tokenizer.json"))
-        tokenizer_config = {"tokenizer_class": "BertTokenizerFast", "do_lower_case": True}
-        (output / "tokenizer_config.json").write_text(json.dumps(tokenizer_config))
+        (output / "tokenizer_config.json").write_text(json.dumps(TOKENIZER_CONFIG))
     else:
         from transformers import AutoTokenizer
 

@@ -38,8 +38,7 @@ def pretrained(spec: CheckpointSpec, cache: Path, output: Path) -> dict[str, Any
 
 def masked_lm(spec: CheckpointSpec, cache: Path, output: Path) -> dict[str, Any]:
     """Recipe `masked_lm`: a source, or random weights, trained to predict masked tokens of the text corpus."""
-    from transformers import BertForMaskedLM
-
+    from backends.families import get_family
     from harness.checkpoints.training.corpus import describe_corpus, text_features
     from harness.checkpoints.training.finetune import build_model, set_dropout, train_model
     from harness.checkpoints.training.masked_lm import MaskedLM, masked_lm_loss
@@ -48,11 +47,11 @@ def masked_lm(spec: CheckpointSpec, cache: Path, output: Path) -> dict[str, Any]
     device = prepare_training()
     settings = TrainSettings.model_validate(dict(spec.train or {}))
     config = load_config(spec, source)
-    config.architectures = ["BertForMaskedLM"]
+    config.architectures = [get_family(config.model_type).classes["masked_lm"]]
     set_dropout(config, settings)
     tokenizer = write_tokenizer(spec, source, config, output)
     features = text_features(spec, tokenizer, cache)
-    model = build_model(BertForMaskedLM, source, config, spec.seed, device, head_prefixes=("cls.",))
+    model = build_model("masked_lm", source, config, spec.seed, device)
     loss = masked_lm_loss(tokenizer)
     facts = train_model(MaskedLM(model), features, spec, settings, state_folder(spec, cache), device, loss)
     model.cpu().save_pretrained(output, max_shard_size="1TB")
@@ -62,21 +61,18 @@ def masked_lm(spec: CheckpointSpec, cache: Path, output: Path) -> dict[str, Any]
 def distill_on_text(spec: CheckpointSpec, cache: Path, output: Path) -> dict[str, Any]:
     """Recipe `distill`, stage `general`: an encoder without a head learns on the text corpus from the pretrained
     teacher."""
-    from transformers import BertModel
-
+    from backends.families import get_family
     from harness.checkpoints.training.corpus import describe_corpus, text_features
     from harness.checkpoints.training.finetune import build_model, set_dropout
 
     stage = _Stage(spec, cache)
     config = stage.config
-    config.architectures = ["BertModel"]
+    config.architectures = [get_family(config.model_type).classes["encoder"]]
     set_dropout(config, stage.settings)
     tokenizer = stage.write_tokenizer(output)
     features = text_features(spec, tokenizer, cache)
     attention = _scores_attention()
-    model = build_model(
-        BertModel, stage.source, config, spec.seed, stage.device, attention=attention, add_pooling_layer=False
-    )
+    model = build_model("encoder", stage.source, config, spec.seed, stage.device, attention=attention)
     keep_layers(spec, model)
     facts = stage.train_intermediate(model, features)
     model.cpu().save_pretrained(output, max_shard_size="1TB")
@@ -90,7 +86,7 @@ def distill_on_task(spec: CheckpointSpec, task: Task, cache: Path, output: Path)
     from harness.checkpoints.training.finetune import (
         build_model,
         configure_for_task,
-        model_class,
+        head_of,
         training_features,
     )
 
@@ -105,7 +101,7 @@ def distill_on_task(spec: CheckpointSpec, task: Task, cache: Path, output: Path)
     if spec.masked_lm and task.kind != "question_answering":
         features = augmented(features, spec, tokenizer, cache, stage.device)
     attention = _scores_attention() if stage.name == "intermediate" else None
-    model = build_model(model_class(task), stage.source, stage.config, spec.seed, stage.device, attention=attention)
+    model = build_model(head_of(task), stage.source, stage.config, spec.seed, stage.device, attention=attention)
     keep_layers(spec, model)
     if stage.name == "intermediate":
         facts = stage.train_intermediate(model.base_model, features)
@@ -135,9 +131,11 @@ class _Stage:
         """A student of random weights takes over its teacher's vocabulary, positions and activation."""
         if self.source is not None:
             return load_config(self.spec, self.source)
-        from transformers import BertConfig
+        from backends.families import get_family
+        from backends.torch_models import new_config
 
         teacher_config = load_config(self.spec, self.teacher)
+        family = get_family(teacher_config.model_type)
         inherited = (
             "vocab_size",
             "max_position_embeddings",
@@ -146,8 +144,9 @@ class _Stage:
             "layer_norm_eps",
             "pad_token_id",
         )
-        values: dict[str, Any] = {name: getattr(teacher_config, name) for name in inherited}
-        return BertConfig(**values | dict(self.spec.architecture or {}))
+        teacher_values = teacher_config.to_dict()
+        sizes = {name: teacher_values[family.key(name)] for name in inherited if family.key(name) in teacher_values}
+        return new_config(family, sizes | dict(self.spec.architecture or {}))
 
     def write_tokenizer(self, output: Path) -> Tokenizer:
         tokenizer = write_tokenizer(self.spec, self.source or self.teacher, self.config, output)
@@ -162,7 +161,7 @@ class _Stage:
         """Train an encoder towards its teacher's attention scores and hidden states. The projection of the hidden states
         is dropped afterwards."""
         import torch
-        from transformers import AutoConfig, BertModel
+        from transformers import AutoConfig
 
         from harness.checkpoints.training.distill_losses import StudentWithProjection, intermediate_loss, layer_map
         from harness.checkpoints.training.finetune import build_model
@@ -174,9 +173,7 @@ class _Stage:
             reason, remedy = head_mismatch(self.spec.model, student_config.num_attention_heads, heads)
             raise CheckpointError(f"{reason}; {remedy}")
         attention = _scores_attention()
-        teacher = build_model(
-            BertModel, self.teacher, teacher_config, 0, self.device, attention=attention, add_pooling_layer=False
-        )
+        teacher = build_model("encoder", self.teacher, teacher_config, 0, self.device, attention=attention)
         torch.manual_seed(self.spec.seed)  # building the teacher set another seed; the projection starts at random
         student = StudentWithProjection(encoder, teacher_config.hidden_size, layers)
         return self.train(student, features, intermediate_loss(_frozen(teacher, self.device)))
@@ -186,10 +183,10 @@ class _Stage:
         from transformers import AutoConfig
 
         from harness.checkpoints.training.distill_losses import prediction_loss
-        from harness.checkpoints.training.finetune import build_model, model_class
+        from harness.checkpoints.training.finetune import build_model, head_of
 
         teacher_config = AutoConfig.from_pretrained(self.teacher, local_files_only=True)
-        teacher = build_model(model_class(task), self.teacher, teacher_config, 0, self.device)
+        teacher = build_model(head_of(task), self.teacher, teacher_config, 0, self.device)
         temperature = float((self.spec.distill or {}).get("temperature", 1.0))
         columns = class_columns(self.teacher, task)
         loss = prediction_loss(_frozen(teacher, self.device), task, columns, temperature)
@@ -207,13 +204,14 @@ def keep_layers(spec: CheckpointSpec, model: Any) -> None:
     that many layers would be mapped to."""
     from torch import nn
 
+    from backends.torch_models import find_module, module_path
     from harness.checkpoints.training.distill_losses import layer_map
 
     if kept := (spec.distill or {}).get("layers"):
-        encoder = model.base_model.encoder
-        encoder.layer = nn.ModuleList(
-            encoder.layer[number - 1] for number in layer_map(spec.model, kept, len(encoder.layer), "its source's")
-        )
+        layers = find_module(model, "encoder.layer")
+        numbers = layer_map(spec.model, kept, len(layers), "its source's")
+        owner, _, attribute = (module_path(model, "encoder.layer") or "").rpartition(".")
+        setattr(model.get_submodule(owner), attribute, nn.ModuleList(layers[number - 1] for number in numbers))
         model.config.num_hidden_layers = kept
 
 

@@ -74,9 +74,11 @@ def build_origin(
     """
     from safetensors import safe_open
 
+    from backends.families import get_family
     from harness.machine import hardware, software
 
     config = json.loads((folder / "config.json").read_text())
+    family = get_family(config["model_type"])
     weights = folder / "model.safetensors"
     if task:
         parameters = parameter_count(folder)
@@ -104,7 +106,7 @@ def build_origin(
         "identity": dict(spec.identity or {}),
         "parent": spec.parent.key if spec.parent else None,
         "teacher": spec.teacher.key if spec.teacher else None,
-        "architecture": {name: config[name] for name in SIZES if name in config}
+        "architecture": {name: config[family.key(name)] for name in SIZES if family.key(name) in config}
         | ({"num_labels": len(task.labels)} if task and task.labels else {}),
         "parameters": parameters,
         "weights_bytes": weights.stat().st_size,

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from backends import BackendError
+from backends.families import DEFAULT_FAMILY, family_names, get_family
 from backends.schemes import get_scheme
 from harness.errors import CheckpointError
 from harness.machine.digests import digest, file_hash, read_text
@@ -159,9 +160,11 @@ def _sizes_in(source: str) -> dict[str, int]:
         return {}
     try:
         config = json.loads((folder / "config.json").read_text())
-        sizes = {name: int(config[name]) for name in SIZES}
-        return sizes | ({HEADS: int(config[HEADS])} if HEADS in config else {})
-    except (OSError, ValueError, KeyError, TypeError):
+        model_type = config.get("model_type")
+        key = get_family(model_type if model_type in family_names() else DEFAULT_FAMILY).key
+        sizes = {name: int(config[key(name)]) for name in SIZES}
+        return sizes | ({HEADS: int(config[key(HEADS)])} if key(HEADS) in config else {})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 
 

@@ -20,10 +20,22 @@ from tasks.sample.vocabulary import tokenizer, vocabulary
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-__all__ = ["SAMPLE_SEED", "SAMPLE_VERSION", "sample_corpus", "sample_rows", "sample_tokenizer", "sample_vocabulary"]
+__all__ = [
+    "SAMPLE_SEED",
+    "SAMPLE_VERSION",
+    "TOKENIZER_CONFIG",
+    "sample_corpus",
+    "sample_rows",
+    "sample_tokenizer",
+    "sample_vocabulary",
+]
 
 SAMPLE_VERSION = 2
 """Raised on purpose whenever a generated row or a piece of the vocabulary changes."""
+
+
+TOKENIZER_CONFIG = {"tokenizer_class": "BertTokenizerFast", "do_lower_case": True}
+"""What transformers' tokenizer_config.json says of `sample_tokenizer`."""
 
 
 def sample_rows(name: str, split: str) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ DISTILBERT = Family(
     },
     modules={
         "embeddings": "distilbert.embeddings",
+        "encoder.layer": "distilbert.transformer.layer",
         f"{_LAYER}.attention.self": f"{_DISTILBERT_LAYER}.attention",
         f"{_LAYER}.attention.self.query": f"{_DISTILBERT_LAYER}.attention.q_lin",
         f"{_LAYER}.attention.self.key": f"{_DISTILBERT_LAYER}.attention.k_lin",
@@ -41,6 +42,7 @@ DISTILBERT = Family(
     },
     defaults={"type_vocab_size": 0, "layer_norm_eps": 1e-12},
     pooler="relu",
+    dropouts=("dropout", "attention_dropout", "seq_classif_dropout", "qa_dropout"),
     masked_lm=("vocab_transform", "activation", "vocab_layer_norm", "vocab_projector"),
     unused=("vocab_",),
 )

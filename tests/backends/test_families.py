@@ -136,8 +136,7 @@ def test_quantizers_for_training_go_in_and_out(checkpoint: Path, scheme: str) ->
     called = set[str]()
     for name, quantizer in quantizers.items():
         quantizer.register_forward_hook(lambda *_, name=name: called.add(name))
-    batch = {name: torch.from_numpy(values) for name, values in make_batch(3).items()}
-    model(**{name: batch[name] for name in read_architecture(checkpoint).inputs})
+    model(**{name: torch.from_numpy(values) for name, values in make_batch(3).items()})
     assert called == set(quantizers)
     take_out()
     assert list(model.state_dict()) == before
@@ -201,3 +200,18 @@ def test_a_family_of_an_installed_package(tmp_path: Path) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": path}
     )
     assert done.stdout == "4 3\n"
+
+
+def test_only_its_own_file_names_bert() -> None:
+    """What BERT calls its classes and its encoder, in code: everybody else speaks canonical names."""
+    root = Path(backends.__file__).parent.parent
+    files = [file for wing in ("backends", "harness") for file in sorted((root / wing).rglob("*.py"))]
+    naming = [
+        str(file.relative_to(root))
+        for file in files
+        if any(
+            word in file.read_text(encoding="utf-8")
+            for word in ("BertFor", "BertModel", "BertConfig", '"bert.', "bert.encoder")
+        )
+    ]
+    assert naming == ["backends/families/bert.py"]

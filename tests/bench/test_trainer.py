@@ -96,7 +96,7 @@ def by_us(features: Features, folder: Path, precision: str) -> float:
         warmup_ratio=0.1,
         precision=precision,  # type: ignore[arg-type]
     )
-    model = build_model(BertForSequenceClassification, None, config(), 0, "cpu")
+    model = build_model("classification", None, config(), 0, "cpu")
     started = time.perf_counter()
     train(model, features, settings, seed=0, states=folder, device="cpu", log=lambda line: None)
     return time.perf_counter() - started

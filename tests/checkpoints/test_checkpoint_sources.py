@@ -310,7 +310,11 @@ def test_an_architecture_that_no_backend_runs_is_not_trained(
     folder = Path(shutil.copytree(encoder, tmp_path / "mine"))
     RobertaConfig(vocab_size=5000).save_pretrained(folder)
     monkeypatch.setattr(finetune, "train", None)
-    fails(sample_spec(source=str(folder)), tmp_path, f"tiny: {folder}: model_type is 'roberta'")
+    fails(
+        sample_spec(source=str(folder)),
+        tmp_path,
+        f"tiny: {folder}: config.json model_type is 'roberta'; known model families: bert",
+    )
 
 
 def test_a_tokenizer_of_another_model(encoder: Path, tmp_path: Path) -> None:

@@ -105,7 +105,8 @@ def test_what_it_leaves_is_a_plain_checkpoint_with_ranges(cache: Path, tmp_path:
 @pytest.mark.parametrize("scheme", ["engine_int8", "q8bert"])
 def test_the_engine_runs_what_training_left(cache: Path, tmp_path: Path, scheme: str) -> None:
     """Trained weights and ranges in ONNX Runtime against the simulation: a hundredth of what quantization moves the logits by,
-    and far more with the ranges of layers' inputs swapped."""
+    and far more with the ranges of layers' inputs swapped. Medians, as float32 rounding may put a single token on the other
+    side of a tie."""
     made = ensure(trained_from(SPEC, scheme), cache)
 
     def logits(name: str, folder: Path) -> np.ndarray[Any, Any]:
@@ -115,16 +116,16 @@ def test_the_engine_runs_what_training_left(cache: Path, tmp_path: Path, scheme:
         return found
 
     simulated = logits("fake_quant_w8a8", made)
-    moved = np.abs(simulated - logits("torch_fp32", made)).mean()
+    moved = np.median(np.abs(simulated - logits("torch_fp32", made)))
     assert moved > 1e-5
-    assert np.abs(logits("onnxruntime_int8", made) - simulated).mean() < moved / 100
+    assert np.median(np.abs(logits("onnxruntime_int8", made) - simulated)) < moved / 100
     wrong = Path(shutil.copytree(made, tmp_path / "wrong"))
     ranges = read_ranges(made)
     swapped = dict(ranges.tensors)
     for name, other in (("intermediate", "output"), ("output", "intermediate")):
         swapped[f"encoder.layer.0.{name}.dense.input"] = ranges.tensors[f"encoder.layer.0.{other}.dense.input"]
     write_ranges(wrong, replace(ranges, tensors=swapped))
-    assert np.abs(logits("onnxruntime_int8", wrong) - simulated).mean() > moved / 10
+    assert np.median(np.abs(logits("onnxruntime_int8", wrong) - simulated)) > moved / 10
 
 
 def test_it_starts_where_post_training_quantization_ends(cache: Path, tmp_path: Path) -> None:

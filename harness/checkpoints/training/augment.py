@@ -173,7 +173,7 @@ def candidates(
 
 def load_masked_lm(folder: Path, tokenizer: Tokenizer, device: str) -> MaskedLM:
     """The masked language model of a checkpoint, on `device`. Raises CheckpointError as `augmented` does."""
-    from transformers import AutoConfig, BertForMaskedLM
+    from transformers import AutoConfig
 
     from harness.checkpoints.training.finetune import build_model
 
@@ -181,7 +181,7 @@ def load_masked_lm(folder: Path, tokenizer: Tokenizer, device: str) -> MaskedLM:
         raise CheckpointError("augment.masked_lm: its vocabulary is not the student's; name a model with the same one")
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     try:
-        model = build_model(BertForMaskedLM, folder, config, 0, device, attention="sdpa", head_prefixes=())
+        model = build_model("masked_lm", folder, config, 0, device, attention="sdpa", new_head=False)
     except CheckpointError:
         raise CheckpointError(
             "augment.masked_lm: it has no head that predicts masked tokens; name a masked language model, or give"

@@ -15,6 +15,8 @@ from torch import nn
 from torch.nn.functional import dropout as plain_dropout
 from torch.nn.functional import log_softmax, mse_loss
 
+from backends.base import INPUTS
+from backends.torch_models import find_module
 from harness.checkpoints.training.cpu import attention_scores, drop, register_attention
 from harness.checkpoints.training.loop import Loss
 from harness.errors import CheckpointError
@@ -26,8 +28,6 @@ ATTENTION = "quantboard_scores"
 
 PADDING_SCORE = -100.0
 """Attention scores up to this value belong to padding and count as 0 in student and teacher, as in the authors' code."""
-
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 Batch = dict[str, torch.Tensor]
 
@@ -42,7 +42,7 @@ def layer_map(model: str, student: int, teacher: int, whose: str = "the teacher'
 
 
 def intermediate_loss(teacher: nn.Module) -> Loss:
-    """The loss of a `StudentWithProjection`; `teacher` is a BertModel that was loaded with the attention `ATTENTION`."""
+    """The loss of a `StudentWithProjection`; `teacher` is an encoder that was loaded with the attention `ATTENTION`."""
 
     def loss(model: nn.Module, batch: Batch) -> torch.Tensor:
         inputs = _inputs(batch)
@@ -118,7 +118,7 @@ class StudentWithProjection(nn.Module):
             else:
                 self.projection.weight.normal_(0.0, 0.02)
             self.projection.bias.zero_()
-        if (pooler := getattr(encoder, "pooler", None)) is not None:
+        if (pooler := find_module(encoder, "pooler")) is not None:
             pooler.requires_grad_(False)  # the loss does not depend on it
 
     def forward(self, inputs: Batch, teacher: EncoderStates) -> torch.Tensor:
@@ -148,9 +148,9 @@ def hidden_loss(
 
 
 def run_encoder(encoder: nn.Module, inputs: Batch) -> EncoderStates:
-    """Run a BertModel that was loaded with the attention `ATTENTION`."""
+    """Run an encoder that was loaded with the attention `ATTENTION`."""
     hidden = encoder(**inputs, output_hidden_states=True).hidden_states
-    layers = [layer.attention.self for layer in encoder.encoder.layer]  # type: ignore[union-attr]
+    layers = [find_module(encoder, f"encoder.layer.{layer}.attention.self") for layer in range(len(hidden) - 1)]
     return EncoderStates([layer.__dict__.pop("scores") for layer in layers], hidden)
 
 

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from backends.architecture import Head
 from backends.base import BackendError
 from backends.checkpoint import check_finite, read_architecture
-from backends.torch_models import no_plan_for_every_shape
+from backends.families import Family, Part, get_family
+from backends.torch_models import auto_class, find_module, no_plan_for_every_shape, take_all_inputs
 from harness.checkpoints.labels import class_columns, label_names
 from harness.checkpoints.origin import read_origin
 from harness.checkpoints.training.cpu import register_attention, replace_dropout
@@ -29,8 +31,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-HEAD_PREFIXES = ("qa_outputs.", "classifier.", "bert.pooler.")
-"""Tensors whose names start with one of these may be missing in the source: training then starts with new ones."""
+HEAD_MODULES = ("qa_outputs", "classifier", "pooler", "pooler.dense")
+"""Canonical names of the modules whose tensors may be missing in the source: training then starts with new ones."""
 
 
 def finetune_model(
@@ -49,7 +51,7 @@ def finetune_model(
     resumes from. Raises CheckpointError, TaskError.
     """
     features, examples = training_features(task, tokenizer, spec)
-    model = build_model(model_class(task), source, config, spec.seed, device)
+    model = build_model(head_of(task), source, config, spec.seed, device)
     if source is not None:
         with suppress(TaskError):  # the source has other classes: its head is only a starting point
             if len(label_names(source, task)) == len(task.labels):
@@ -70,39 +72,41 @@ def training_features(task: Task, tokenizer: Tokenizer, spec: CheckpointSpec) ->
 
 
 def build_model(
-    transformers_class: Any,
+    part: Part,
     source: Path | None,
     config: Any,
     seed: int,
     device: str,
     *,
     attention: str | None = None,
-    head_prefixes: tuple[str, ...] = HEAD_PREFIXES,
-    **options: Any,
+    new_head: bool = True,
 ) -> PreTrainedModel:
-    """A model of a class of transformers, to be trained on `device` ("cpu" or "cuda"), in FP32 on the CPU.
+    """A model with the head `part`, or an encoder alone, to be trained on `device` ("cpu" or "cuda"), in FP32 on the CPU.
 
     source: folder of the weights; None for random ones. seed: of new weights. attention: its name in transformers'
-    registry; default: the fastest on the device. head_prefixes: as HEAD_PREFIXES. options: for the model's constructor.
-    Raises CheckpointError.
+    registry; default: the fastest on the device. new_head: whether the source may lack the head's weights. Raises
+    CheckpointError.
     """
     torch.manual_seed(seed)
     default_attention = register_attention() if device == "cpu" else "sdpa"
     if device != "cpu":
         no_plan_for_every_shape()
-    options |= {"attn_implementation": attention or default_attention, "dtype": torch.float32}
+    options = {"attn_implementation": attention or default_attention, "dtype": torch.float32}
+    if part == "encoder":
+        options |= get_family(config.model_type).encoder_arguments
     model: PreTrainedModel = (
-        transformers_class._from_config(config, **options)
+        auto_class(part).from_config(config, trust_remote_code=False, **options)
         if source is None
-        else _load_pretrained(transformers_class, source, config, head_prefixes, options)
+        else _load_pretrained(part, source, config, new_head, options)
     )
+    take_all_inputs(model)
     if device == "cpu":
         replace_dropout(model)
     return model
 
 
 def _load_pretrained(
-    transformers_class: Any, source: Path, config: Any, head_prefixes: tuple[str, ...], options: Mapping[str, Any]
+    part: Part, source: Path, config: Any, new_head: bool, options: Mapping[str, Any]
 ) -> PreTrainedModel:
     """A pretrained encoder with its own head where that fits, else with a new one.
 
@@ -113,12 +117,14 @@ def _load_pretrained(
         check_finite(source)
     except BackendError as error:
         raise CheckpointError(str(error)) from None
-    loaded: tuple[PreTrainedModel, Any] = transformers_class.from_pretrained(
-        source, config=config, output_loading_info=True, ignore_mismatched_sizes=True, local_files_only=True, **options
-    )
+    loaded: tuple[PreTrainedModel, Any] = auto_class(part).from_pretrained(
+        source, config=config, output_loading_info=True, ignore_mismatched_sizes=True, local_files_only=True,
+        trust_remote_code=False, **options,
+    )  # fmt: skip
     model, report = loaded
     new_tensors = [*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])]
-    missing = sorted(name for name in new_tensors if not name.startswith(head_prefixes))
+    head = _head_prefixes(part, get_family(config.model_type)) if new_head else ()
+    missing = sorted(name for name in new_tensors if not name.startswith(head))
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise CheckpointError(
@@ -128,13 +134,19 @@ def _load_pretrained(
     return model
 
 
+def _head_prefixes(part: Part, family: Family) -> tuple[str, ...]:
+    """How the names of a head's tensors start."""
+    paths = family.masked_lm if part == "masked_lm" else [family.path(name) for name in HEAD_MODULES]
+    return tuple(f"{path}." for path in paths if path)
+
+
 def reorder_classes(model: PreTrainedModel, task: Task, source: Path) -> None:
     """Put a classifier's outputs into the task's order. A published model may number its classes differently; they are
     matched by name. Raises TaskError where the classes are not the task's."""
     order = list(class_columns(source, task))
     if not order:
         return
-    head: Any = model.get_submodule("classifier")
+    head = find_module(model, "classifier")
     with torch.no_grad():
         head.weight.copy_(head.weight[order].clone())
         head.bias.copy_(head.bias[order].clone())
@@ -214,7 +226,7 @@ def configure_for_task(config: Any, task: Task, settings: TrainSettings, output:
 
 def set_head(config: Any, task: Task) -> None:
     """Set the task's head and classes in a configuration."""
-    config.architectures = [model_class(task).__name__]
+    config.architectures = [get_family(config.model_type).classes[head_of(task)]]
     if task.kind == "question_answering":
         config.num_labels = 2  # start and end; a source that was a classifier has another number
     else:
@@ -225,19 +237,17 @@ def set_head(config: Any, task: Task) -> None:
 
 def set_dropout(config: Any, settings: TrainSettings) -> None:
     if settings.dropout is not None:
-        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
+        for name in get_family(config.model_type).dropouts:
             setattr(config, name, settings.dropout)
 
 
 def random_model(config: Any, task: Task, seed: int) -> PreTrainedModel:
     """A model of random weights with the task's head."""
     torch.manual_seed(seed)
-    model: PreTrainedModel = model_class(task)._from_config(config, dtype=torch.float32)
+    model: PreTrainedModel = auto_class(head_of(task)).from_config(config, trust_remote_code=False, dtype=torch.float32)
     return model
 
 
-def model_class(task: Task) -> Any:
-    """transformers' class with the task's head."""
-    from transformers import BertForQuestionAnswering, BertForSequenceClassification
-
-    return BertForQuestionAnswering if task.kind == "question_answering" else BertForSequenceClassification
+def head_of(task: Task) -> Head:
+    """The head that a task's model has."""
+    return "question_answering" if task.kind == "question_answering" else "classification"

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from backends.torch_models import family_of
 from harness.checkpoints.training.loop import Loss
 from tasks import TaskError
 from tasks.tokens import special_ids
@@ -22,7 +23,7 @@ MASKED_SHARE = 0.15
 
 
 class MaskedLM(nn.Module):
-    """A BertForMaskedLM that computes logits at the chosen positions only: a row of logits is as long as the vocabulary."""
+    """A masked language model that computes logits at the chosen positions only: a row of logits is as long as the vocabulary."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
@@ -30,10 +31,11 @@ class MaskedLM(nn.Module):
 
     def forward(self, inputs: dict[str, torch.Tensor], chosen: torch.Tensor) -> torch.Tensor:
         """chosen: (batch, length) bool with n true values. Returns logits, (n, vocabulary)."""
-        hidden = self.model.base_model(**inputs).last_hidden_state
-        model: Any = self.model
-        logits: torch.Tensor = model.cls(hidden[chosen])
-        return logits
+        base: Any = self.model.base_model
+        values: torch.Tensor = base(**inputs).last_hidden_state[chosen]
+        for name in family_of(self.model).masked_lm:
+            values = self.model.get_submodule(name)(values)
+        return values
 
 
 def masked_lm_loss(tokenizer: Tokenizer) -> Loss:

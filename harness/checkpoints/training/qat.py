@@ -25,7 +25,7 @@ from backends.tensor_names import source
 from harness.checkpoints.training.calibration import calibration_batches, padded_length
 from harness.checkpoints.training.finetune import (
     build_model,
-    model_class,
+    head_of,
     reorder_classes,
     train_model,
     training_features,
@@ -63,7 +63,7 @@ def train_quantized(
     scheme = get_scheme(spec.scheme or "")
     features, examples = training_features(task, tokenizer, spec)
     batches = list(calibration_batches(spec, scheme, task, tokenizer))
-    model = build_model(model_class(task), parent, config, spec.seed, device)
+    model = build_model(head_of(task), parent, config, spec.seed, device)
     reorder_classes(model, task, parent)
 
     start = time.monotonic()

@@ -1,0 +1,124 @@
+"""Every recipe on a model of another family than BERT, which is registered here and needs no change anywhere else."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    DistilBertConfig,
+    DistilBertForMaskedLM,
+)
+
+from backends import Settings, get_backend
+from backends.families import FAMILIES
+from harness.checkpoints.make import ensure
+from harness.checkpoints.origin import describe
+from harness.plan.sources import sizes_of
+from harness.plan.spec import CORPUS, CheckpointSpec
+from tasks import Shape
+from tasks.sample import SAMPLE_VERSION, sample_tokenizer
+from tests.checkpoints.test_qat import trained_from
+from tests.run.small import SIZES, cache, own_cache, ptq, sample_spec, train
+
+__all__ = ["cache", "own_cache"]  # fixtures
+CORPUS_FIELDS: dict[str, Any] = {
+    "task": CORPUS, "shape": Shape(48), "identity": {"corpus": f"sample {SAMPLE_VERSION}"}
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def registered() -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(FAMILIES.ours, "distilbert", "tests.backends.other_families:DISTILBERT")
+        yield
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("distilbert")
+    torch.manual_seed(0)
+    vocabulary = sample_tokenizer().get_vocab_size()
+    config = DistilBertConfig(vocab_size=vocabulary, dim=16, n_layers=2, n_heads=2, hidden_dim=32)
+    model: Any = DistilBertForMaskedLM(config)
+    model.save_pretrained(folder)
+    sample_tokenizer().save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "DistilBertTokenizerFast"}')
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def finetuned(source: str) -> CheckpointSpec:
+    return sample_spec(task="glue/sst2", source=source, architecture=None, train=train(max_steps=2, dropout=0.2))
+
+
+def logits(name: str, folder: Path, cache: Path) -> Any:
+    ids = np.random.default_rng(0).integers(5, 200, (2, 24))
+    batch = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+    return get_backend(name).prepare(folder, Settings(24, 2, 1, cache), "cpu").run(batch)
+
+
+def test_fine_tuned_it_is_a_plain_checkpoint_that_engines_run(
+    finetuned: CheckpointSpec, cache: Path, tmp_path: Path
+) -> None:
+    folder = ensure(finetuned, cache)
+    _, loading = AutoModelForSequenceClassification.from_pretrained(folder, output_loading_info=True)
+    assert not [names for names in loading.values() if names]
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["model_type"], config["dropout"]) == ("distilbert", 0.2)
+    wanted = {**SIZES, "num_hidden_layers": 2}
+    assert describe(folder).architecture.items() >= wanted.items()
+    assert sizes_of(finetuned) == wanted
+    engine, eager = (logits(name, folder, tmp_path) for name in ("onnxruntime_fp32", "torch_fp32"))
+    assert np.abs(engine - eager).max() < 1e-5
+
+
+@pytest.mark.parametrize("recipe", ["ptq", "qat"])
+def test_quantized_it_runs_on_integers(finetuned: CheckpointSpec, cache: Path, tmp_path: Path, recipe: str) -> None:
+    ensure(finetuned, cache)
+    folder = ensure(ptq(finetuned) if recipe == "ptq" else trained_from(finetuned, "q8bert"), cache)
+    engine, simulated = (logits(name, folder, tmp_path) for name in ("onnxruntime_int8", "fake_quant_w8a8"))
+    assert np.abs(engine - simulated).max() < 1e-3
+
+
+def test_it_learns_to_predict_masked_tokens(source: str, cache: Path) -> None:
+    spec = sample_spec(recipe="masked_lm", source=source, architecture=None, train=train(max_steps=2), **CORPUS_FIELDS)
+    folder = ensure(spec, cache)
+    _, loading = AutoModelForMaskedLM.from_pretrained(folder, output_loading_info=True)
+    assert not [names for names in loading.values() if names]
+
+
+def test_it_is_distilled_in_every_stage(finetuned: CheckpointSpec, cache: Path) -> None:
+    ensure(finetuned, cache)
+    spec: CheckpointSpec | None = None
+    for name in ("general", "intermediate", "prediction"):
+        spec = sample_spec(
+            model="student",
+            recipe="distill",
+            architecture=None if spec else {**SIZES, "hidden_size": 8},
+            parent=spec,
+            teacher=finetuned,
+            distill={"stage": name},
+            **(CORPUS_FIELDS if name == "general" else {"task": "glue/sst2"}),
+        )
+        folder = ensure(spec, cache)
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["model_type"], config["dim"], config["n_layers"]) == ("distilbert", 8, 1)
+    assert [stage["stage"] for stage in describe(folder).stages] == ["general", "intermediate", "prediction"]
+
+
+def test_a_student_may_keep_layers_of_it(finetuned: CheckpointSpec, cache: Path) -> None:
+    ensure(finetuned, cache)
+    spec = replace(
+        finetuned, model="student", recipe="distill", teacher=finetuned, distill={"stage": "prediction", "layers": 1}
+    )
+    folder = ensure(spec, cache)
+    assert json.loads((folder / "config.json").read_text())["n_layers"] == 1
+    assert describe(folder).architecture["num_hidden_layers"] == 1
