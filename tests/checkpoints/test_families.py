@@ -20,7 +20,7 @@ from transformers import (
 from backends import Settings, get_backend
 from backends.families import FAMILIES
 from harness.checkpoints.make import ensure
-from harness.checkpoints.origin import describe
+from harness.checkpoints.origin import describe_checkpoint
 from harness.plan.sources import sizes_of
 from harness.plan.spec import CORPUS, CheckpointSpec
 from tasks import Shape
@@ -74,7 +74,7 @@ def test_fine_tuned_it_is_a_plain_checkpoint_that_engines_run(
     config = json.loads((folder / "config.json").read_text())
     assert (config["model_type"], config["dropout"]) == ("distilbert", 0.2)
     wanted = {**SIZES, "num_hidden_layers": 2}
-    assert describe(folder).architecture.items() >= wanted.items()
+    assert describe_checkpoint(folder).architecture.items() >= wanted.items()
     assert sizes_of(finetuned) == wanted
     engine, eager = (logits(name, folder, tmp_path) for name in ("onnxruntime_fp32", "torch_fp32"))
     assert np.abs(engine - eager).max() < 1e-5
@@ -111,7 +111,7 @@ def test_it_is_distilled_in_every_stage(finetuned: CheckpointSpec, cache: Path) 
         folder = ensure(spec, cache)
     config = json.loads((folder / "config.json").read_text())
     assert (config["model_type"], config["dim"], config["n_layers"]) == ("distilbert", 8, 1)
-    assert [stage["stage"] for stage in describe(folder).stages] == ["general", "intermediate", "prediction"]
+    assert [stage["stage"] for stage in describe_checkpoint(folder).stages] == ["general", "intermediate", "prediction"]
 
 
 def test_a_student_may_keep_layers_of_it(finetuned: CheckpointSpec, cache: Path) -> None:
@@ -121,4 +121,4 @@ def test_a_student_may_keep_layers_of_it(finetuned: CheckpointSpec, cache: Path)
     )
     folder = ensure(spec, cache)
     assert json.loads((folder / "config.json").read_text())["n_layers"] == 1
-    assert describe(folder).architecture["num_hidden_layers"] == 1
+    assert describe_checkpoint(folder).architecture["num_hidden_layers"] == 1
