@@ -140,24 +140,44 @@ def accuracy(job: Job) -> dict[str, Any]:
 
 
 def speed(job: Job) -> dict[str, Any]:
-    """One speed round, in a fresh process. Cold start ends with the first answer, to one sequence of max_length at batch 1. The
-    time that the engine takes to build what is not in the cache is a figure of its own.
+    """One speed round, in a fresh process.
 
-    All cells of a table draw the same sequences in a round and others in the next, so that the interval over rounds covers
-    the draw as well.
+    Cold start ends with the first answer, to one sequence of max_length at batch 1. It leaves out the time that the engine
+    takes to build what is not in the cache, which is a figure of its own.
     """
-    cell, measure = job.cell, job.cell.measure
-    seed = cell.seed + job.number
+    cell = job.cell
     running = time.time()
     session, facts = prepare(job)
     loaded = time.time()
-    longest = cell.shape.max_length
-    ids = np.zeros((1, longest), np.int64)
+    ids = np.zeros((1, cell.shape.max_length), np.int64)
     session.run({"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": ids.copy()})
     answered = time.time()
+    rounds = _run_scenarios(job, session)
+    peak = device_peak_bytes() if cell.device == "cuda" else None  # read before the engine frees its memory
+    session.close()
+    cold_start = {
+        "process_seconds": running - job.started,
+        "load_seconds": loaded - running - (facts["build_seconds"] or 0.0),
+        "first_query_seconds": answered - loaded,
+    }
+    return facts | {
+        "started": datetime.fromtimestamp(job.started, UTC).isoformat(timespec="milliseconds"),
+        "rounds": rounds,
+        "cold_start_seconds": sum(cold_start.values()),
+        "cold_start": cold_start,
+        "peak_rss_bytes": peak_rss_bytes(),
+        "peak_device_bytes": peak,
+    }
+
+
+def _run_scenarios(job: Job, session: Session) -> list[dict[str, Any]]:
+    """Every scenario under every load. All cells of a table draw the same sequences in a round and others in the next, so that
+    the interval over rounds covers the draw as well."""
     from harness.measure.samples import make_samples
     from harness.measure.scenarios import run_scenario
 
+    cell, measure, seed = job.cell, job.cell.measure, job.cell.seed + job.number
+    longest = cell.shape.max_length
     features = read_samples(job.samples)
     rounds: list[dict[str, Any]] = []
     for load in measure.loads:
@@ -180,30 +200,9 @@ def speed(job: Job) -> dict[str, Any]:
                     threads=job.threads,
                     device=cell.device,
                 )
-                rounds.append(
-                    {
-                        "scenario": scenario,
-                        "load": load,
-                        "batch_size": size,
-                        "sequence_length": longest,
-                        "round": speed_round.model_dump(),
-                    }
-                )
-    peak = device_peak_bytes() if cell.device == "cuda" else None  # read before the engine frees its memory
-    session.close()
-    cold_start = {
-        "process_seconds": running - job.started,
-        "load_seconds": loaded - running - (facts["build_seconds"] or 0.0),
-        "first_query_seconds": answered - loaded,
-    }
-    return facts | {
-        "started": datetime.fromtimestamp(job.started, UTC).isoformat(timespec="milliseconds"),
-        "rounds": rounds,
-        "cold_start_seconds": sum(cold_start.values()),
-        "cold_start": cold_start,
-        "peak_rss_bytes": peak_rss_bytes(),
-        "peak_device_bytes": peak,
-    }
+                conditions = {"scenario": scenario, "load": load, "batch_size": size, "sequence_length": longest}
+                rounds.append({**conditions, "round": speed_round.model_dump()})
+    return rounds
 
 
 def turns(job: Job) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def estimate(
     todo = [cell for cell in plan.cells if not cell.blocked and (fresh or not _finished(previous.get(cell.key)))]
     if not todo:
         return
-    rate = _flops_per_second()
+    rate = flops_per_second()
     total, made = 0.0, set()
     for cell in todo:
         identity = identities.get(cell.task)
@@ -60,7 +60,7 @@ def estimate(
             seconds = _checkpoint_seconds(spec, identity, rate * GPU_GAIN if gpu else rate)
             total += seconds
             yield f"about {_words(seconds)}: {spec.recipe} {spec.model} on {spec.task}, seed {spec.seed}"
-        seconds = _cell_seconds(cell, identity, rate)
+        seconds = cell_seconds(cell, identity, rate)
         total += seconds
         yield f"about {_words(seconds)}: {cell.model} / {cell.task} / {cell.label} / seed {cell.seed}"
     yield f"about {_words(total)} in all, estimated from the speed of a matrix product on this machine"
@@ -96,7 +96,7 @@ def _sequences(spec: CheckpointSpec, identity: DataIdentity | None) -> float:
     return float(steps * train.get("batch_size", 16) if steps else rows * train.get("epochs", 3))
 
 
-def _cell_seconds(cell: Cell, identity: DataIdentity | None, rate: float) -> float:
+def cell_seconds(cell: Cell, identity: DataIdentity | None, rate: float) -> float:
     """Accuracy and, unless it is a simulation, all speed rounds."""
     backend = get_backend(cell.backend)
     splits = identity.splits.items() if identity else ()
@@ -134,7 +134,7 @@ def _forward_flops(spec: CheckpointSpec, *, padded: bool = False) -> float:
     return float(count.total)
 
 
-def _flops_per_second() -> float:
+def flops_per_second() -> float:
     """Of a float32 matrix product of a linear layer's size, the best of five; other layers slow a model down by two fifths."""
     a, b = np.ones((512, 768), np.float32), np.ones((768, 768), np.float32)
     seconds = []

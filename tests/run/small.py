@@ -1,4 +1,4 @@
-"""Very small checkpoints on the sample, and what to spoil of them."""
+"""Very small checkpoints on the sample, and functions that damage them."""
 
 from __future__ import annotations
 
@@ -78,13 +78,13 @@ def trained(cache: Path) -> Path:
 
 @pytest.fixture
 def copy(trained: Path, tmp_path: Path) -> Path:
-    """The trained model as a folder of the user's, to be spoilt."""
+    """A copy of the trained model, as a user's own folder, to be damaged."""
     return Path(shutil.copytree(trained, tmp_path / "mine"))
 
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A pretrained encoder without a head, as its authors publish one: weights in half precision."""
+    """A pretrained encoder without a head, with weights in half precision, as authors publish them."""
     folder = tmp_path_factory.mktemp("encoder")
     torch.manual_seed(0)
     config = BertConfig(vocab_size=sample_tokenizer().get_vocab_size(), max_position_embeddings=128, **SIZES)
@@ -111,14 +111,14 @@ def fails(spec: CheckpointSpec, folder: Path, *words: str) -> None:
 
 
 def glue(folder: Path) -> Path:
-    """Two of GLUE's classic files, a few rows each."""
+    """The raw files of two GLUE tasks, with a few rows each."""
     sst = folder / "data" / "glue" / "SST-2"
     sts = folder / "data" / "glue" / "STS-B"
     for path in (sst, sts):
         path.mkdir(parents=True, exist_ok=True)
-    rows = [f"a {'fine' if at % 2 else 'dull'} film number {at}\t{at % 2}" for at in range(40)]
+    rows = [f"a {'fine' if row % 2 else 'dull'} film number {row}\t{row % 2}" for row in range(40)]
     columns = "index\tgenre\tfilename\tyear\told_index\tsource1\tsource2\tsentence1\tsentence2\tscore"
-    pairs = [f"{at}\tg\tf\ty\t0\ts\ts\tA film.\tA film {at}.\t{at % 6}.000" for at in range(40)]
+    pairs = [f"{row}\tg\tf\ty\t0\ts\ts\tA film.\tA film {row}.\t{row % 6}.000" for row in range(40)]
     for split in ("train", "dev"):
         (sst / f"{split}.tsv").write_text("\n".join(["sentence\tlabel", *rows]) + "\n")
         (sts / f"{split}.tsv").write_text("\n".join([columns, *pairs]) + "\n")

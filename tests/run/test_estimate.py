@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -21,7 +22,7 @@ def tiny_flops(tokens: int) -> float:
 
 
 def estimates(make: Make, monkeypatch: pytest.MonkeyPatch, cache: Path, *, gpu: bool = False) -> list[str]:
-    monkeypatch.setattr(estimate, "_flops_per_second", lambda: RATE)
+    monkeypatch.setattr(estimate, "flops_per_second", lambda: RATE)
     plan = make()
     cells = [cell for cell in plan.cells if cell.model == "tiny" and cell.backend == "torch_fp32" and cell.seed == 1]
     assert len(cells) == 2
@@ -57,3 +58,13 @@ def test_a_gpu_trains_checkpoints_of_cells_on_the_cpu(
     faster, still_on_cpu, *_ = estimates(make, monkeypatch, tmp_path, gpu=True)
     assert minutes(faster) < minutes(squad) / 2
     assert still_on_cpu == on_cpu
+
+
+def test_a_backend_without_a_relative_cost_counts_as_fp32(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Backends of installed packages may be older than the attribute."""
+    cell = next(cell for cell in make().cells if cell.backend == "torch_fp32" and cell.task == "squad_v1")
+    fp32 = estimate.cell_seconds(cell, None, RATE)
+    monkeypatch.setattr(estimate, "get_backend", lambda name: SimpleNamespace(simulated=False))
+    assert estimate.cell_seconds(cell, None, RATE) == fp32
+    monkeypatch.setattr(estimate, "get_backend", lambda name: SimpleNamespace(simulated=False, relative_cost=2.0))
+    assert estimate.cell_seconds(cell, None, RATE) > 1.5 * fp32
