@@ -1,4 +1,4 @@
-"""A checkpoint of a suite as a folder of its own, that plain transformers or ONNX Runtime loads."""
+"""Export a checkpoint as a folder that transformers or ONNX Runtime loads."""
 
 from __future__ import annotations
 
@@ -17,143 +17,155 @@ from harness.records.store import names_of, select
 Format = Literal["onnx", "safetensors"]
 
 
-_ABOUT = ("config.json", "ranges.json", "origin.json")
-
-
 def find_checkpoint(
     records: Sequence[Record], name: str, tasks: Sequence[str], cache: Path
 ) -> tuple[Path, Record | None]:
-    """The folder of a checkpoint, and a record that it belongs to; None where no cell of it was recorded.
+    """The folder of a checkpoint in the cache, and a record of a cell that ran it; None where it has no record.
 
-    name: as `compare` takes it. A record id or MODEL/LABEL means what that cell ran, post-training ranges with it; a
-    model's name means the model before. Where no record has that name it is that of a model in the cache (`run --until
-    train` records nothing), or a checkpoint's key. Raises QuantboardError where it means several or none, or one that is not
-    there.
+    name: a record id, MODEL/LABEL, a model or a checkpoint's key. A record id or MODEL/LABEL gives what that cell ran, with its
+    post-training ranges; a model gives its weights without them. A model that was trained but not recorded (`run --until
+    train`) is found in the cache. tasks: where there are some, only theirs count.
+
+    Raises QuantboardError where there is no such checkpoint, or more than one.
     """
-    if not any(name in (one.record_id, *names_of(one)) for one in records) and (
-        unrecorded := _unrecorded(name, tasks, cache)
-    ):
+    recorded = any(name in (record.record_id, *names_of(record)) for record in records)
+    if not recorded and (unrecorded := _find_in_cache(name, tasks, cache)):
         return unrecorded, None
     for task in tasks:
-        if task not in {entry.task for entry in records}:
-            raise QuantboardError(
-                f"--task: no record of '{task}'; there are {', '.join(sorted({e.task for e in records}))}"
-            )
-    asked = [entry for entry in records if not tasks or entry.task in tasks]
-    usable, lacking = [one for one in asked if one.checkpoint], [one for one in asked if not one.checkpoint]
-    found: dict[str, Record] = {}
-    for entry in select(usable, name, lacking=lacking, what="checkpoint"):
-        assert entry.checkpoint is not None
-        own, below = entry.checkpoint.key, entry.checkpoint.parent
-        before = entry.checkpoint.recipe == "ptq" and name == entry.model
-        found.setdefault(below if before and below else own, entry)
-    if len(found) > 1:
-        each = ", ".join(f"{e.record_id} ({e.model} / {e.task} / {e.label} / seed {e.seed})" for e in found.values())
-        raise QuantboardError(
-            f"'{name}' is {len(found)} checkpoints: {each}; name one of these records, or give --task"
+        if task not in {record.task for record in records}:
+            known = ", ".join(sorted({record.task for record in records}))
+            raise QuantboardError(f"--task: no record of '{task}'; there are {known}")
+    of_tasks = [record for record in records if not tasks or record.task in tasks]
+    usable = [record for record in of_tasks if record.checkpoint]
+    unusable = [record for record in of_tasks if not record.checkpoint]
+    record_of: dict[str, Record] = {}  # by the key of the checkpoint
+    for record in select(usable, name, lacking=unusable, what="checkpoint"):
+        assert record.checkpoint is not None
+        without_ranges = (
+            record.checkpoint.parent if record.checkpoint.recipe == "ptq" and name == record.model else None
         )
-    ((key, entry),) = found.items()
+        record_of.setdefault(without_ranges or record.checkpoint.key, record)
+    if len(record_of) > 1:
+        each = ", ".join(
+            f"{record.record_id} ({record.model} / {record.task} / {record.label} / seed {record.seed})"
+            for record in record_of.values()
+        )
+        raise QuantboardError(
+            f"'{name}' is {len(record_of)} checkpoints: {each}; name one of these records, or give --task"
+        )
+    ((key, record),) = record_of.items()
     folder = cache / "checkpoints" / key
     if not folder.is_dir():
-        raise QuantboardError(f"{entry.record_id}: its checkpoint is not in the cache; make it again: {_again(entry)}")
-    assert entry.checkpoint is not None
-    weights = read_origin(folder)["weights_sha256"]
-    if entry.checkpoint.lineage.get(key, weights) != weights:
         raise QuantboardError(
-            f"{entry.record_id}: its checkpoint was trained anew since: what is in the cache is not what it ran; run the cell again with --fresh"
+            f"{record.record_id}: its checkpoint is not in the cache; make it again: {_make_command(record)}"
         )
-    return folder, entry
+    assert record.checkpoint is not None
+    weights = read_origin(folder)["weights_sha256"]
+    if record.checkpoint.lineage.get(key, weights) != weights:
+        raise QuantboardError(
+            f"{record.record_id}: its checkpoint has been trained again since, so the cache holds other weights; run the cell"
+            " again with --fresh"
+        )
+    return folder, record
 
 
-def _unrecorded(name: str, tasks: Sequence[str], cache: Path) -> Path | None:
-    found: dict[Path, dict[str, Any]] = {}
+def _find_in_cache(name: str, tasks: Sequence[str], cache: Path) -> Path | None:
+    """The folder of the checkpoint that has this model name or this key."""
+    origins: dict[Path, dict[str, Any]] = {}
     for file in sorted((cache / "checkpoints").glob("*/origin.json")):
         origin = read_origin(file.parent)
-        as_model = origin["model"] == name and origin["recipe"] not in ("ptq", "pretrained")
-        if (as_model and (not tasks or origin["task"] in tasks)) or file.parent.name == name:
-            found[file.parent] = origin
-    if len(found) > 1:
+        is_model = origin["model"] == name and origin["recipe"] not in ("ptq", "pretrained")
+        if (is_model and (not tasks or origin["task"] in tasks)) or file.parent.name == name:
+            origins[file.parent] = origin
+    if len(origins) > 1:
         each = ", ".join(
-            f"{folder.name} ({one['recipe']}, {one['task']}, seed {one['seed']})" for folder, one in found.items()
+            f"{folder.name} ({origin['recipe']}, {origin['task']}, seed {origin['seed']})"
+            for folder, origin in origins.items()
         )
-        raise QuantboardError(f"'{name}' is {len(found)} checkpoints in the cache: {each}; name one of these keys")
-    return next(iter(found), None)
+        raise QuantboardError(f"'{name}' is {len(origins)} checkpoints in the cache: {each}; name one of these keys")
+    return next(iter(origins), None)
 
 
-def _again(entry: Record) -> str:
-    """The command that makes a record's checkpoint and no more, where it can stop there: `rerun` goes to the end."""
-    return f"{entry.command} --until quantize" if entry.command.startswith("quantboard run ") else entry.command
+def _make_command(record: Record) -> str:
+    """The command that makes a record's checkpoint. `run` can stop there, `rerun` cannot."""
+    until = " --until quantize" if record.command.startswith("quantboard run ") else ""
+    return record.command + until
 
 
-def export(checkpoint: Path, entry: Record | None, name: str, form: Format, target: Path) -> list[Path]:
+def export(checkpoint: Path, record: Record | None, name: str, form: Format, target: Path) -> list[Path]:
     """Write a checkpoint into the new or empty folder `target`; returns the files. name: by which it was found.
 
-    safetensors: a Hugging Face model folder; weights as they were trained, with `ranges.json`, which says how they and what
-    they meet are rounded, where there is one. onnx: `model.onnx`. Of a cell it is the graph that its engine was given (of
-    PyTorch, which is given none, the same computation): tensors in its precision, its quantizers, dynamic ones too. Of a
-    model's name it is FP32, with Q/DQ where the checkpoint brings ranges. Q/DQ carry exactly those ranges, which lie beside
-    them. Raises QuantboardError, BackendError.
+    safetensors: a Hugging Face model folder with the weights as they were trained, and `ranges.json` where there is one.
+
+    onnx: `model.onnx`. For a cell it is the graph that the cell's engine ran, in its precision and with its quantizers; for a
+    PyTorch cell, whose engine runs no graph, it computes the same. For a model it is FP32, with Q/DQ nodes where the checkpoint
+    has ranges. Q/DQ nodes hold exactly the ranges in `ranges.json`, which lies beside the graph.
+
+    Raises QuantboardError, BackendError.
     """
     from backends.export import export_onnx
 
     quantize: Quantize = "none"
     if form == "onnx":
-        precision, quantize = _graph(checkpoint, entry, name)
-        _check_engine(checkpoint, entry, name, quantize)
-    there = target.exists()
+        precision, quantize = _graph_kind(checkpoint, record, name)
+        _check_engine(checkpoint, record, name, quantize)
+    existed = target.exists()
     try:
         target.mkdir(parents=True, exist_ok=True)
         if any(target.iterdir()):
             raise QuantboardError(f"{target}: is not empty; name a new folder")
-        if form == "onnx":  # first: it may refuse, and is written whole or not at all
+        if form == "onnx":  # before the other files: where it fails, the folder stays empty
             export_onnx(checkpoint, target / "model.onnx", precision=precision, quantize=quantize)
-        about = _ABOUT if form == "safetensors" or quantize in ("u8", "s8") else ("config.json", "origin.json")
-        names = (*about, *TOKENIZER_FILES, *(("model.safetensors",) if form == "safetensors" else ()))
+        names = ["config.json", "origin.json", *TOKENIZER_FILES]
+        if form == "safetensors":
+            names.append("model.safetensors")
+        if form == "safetensors" or quantize in ("u8", "s8"):
+            names.append("ranges.json")
         for file in names:
             if (checkpoint / file).is_file():
                 shutil.copyfile(checkpoint / file, target / file)
     except OSError as error:
         raise QuantboardError(f"{target}: cannot be written: {error.strerror}; name another folder") from None
     except BackendError:
-        if not there:
+        if not existed:
             target.rmdir()
         raise
     return sorted(target.iterdir())
 
 
 def computes_padding(checkpoint: Path) -> bool:
-    """A checkpoint whose ranges are of a scheme in which padding takes part."""
+    """Whether the checkpoint has ranges of a scheme in which padding takes part."""
     from backends.ranges import read_ranges
 
     return (checkpoint / "ranges.json").is_file() and read_ranges(checkpoint).scheme.computes_padding
 
 
-def _check_engine(checkpoint: Path, entry: Record | None, name: str, quantize: Quantize) -> None:
-    """Raises QuantboardError for ranges of a scheme that no engine, and so no ONNX file, computes."""
+def _graph_kind(checkpoint: Path, record: Record | None, name: str) -> tuple[Precision, Quantize]:
+    """Precision and quantization of the ONNX graph, as `export` describes them."""
+    has_ranges = (checkpoint / "ranges.json").is_file()
+    if record is None:
+        return "fp32", "u8" if has_ranges else "none"
+    backend = get_backend(record.backend)
+    if name == record.model:
+        return "fp32", ("s8" if backend.symmetric_only else "u8") if has_ranges else "none"
+    if backend.graph is None:
+        raise QuantboardError(
+            f"{record.record_id}: {record.backend} cannot be exported to ONNX; export '{record.model}' or a record of another"
+            " backend, or use --format safetensors"
+        )
+    return backend.graph
+
+
+def _check_engine(checkpoint: Path, record: Record | None, name: str, quantize: Quantize) -> None:
+    """Raises QuantboardError for ranges of a scheme that only the simulation computes: an ONNX graph cannot."""
     from backends.ranges import read_ranges
 
     if quantize not in ("u8", "s8"):
         return
     scheme = read_ranges(checkpoint).scheme
     if scheme.simulation_only:
-        plain = f", or '{entry.model}/torch_fp32': the weights without quantizers" if entry else ""
+        unquantized = f", or export '{record.model}/torch_fp32', the weights without quantizers" if record else ""
         raise QuantboardError(
-            f"{name}: its ranges are of '{scheme.name}', which no engine computes ({scheme.simulation_only}); take --format"
-            f" safetensors, whose ranges.json has them{plain}"
+            f"{name}: no engine computes its scheme '{scheme.name}' ({scheme.simulation_only}); use --format safetensors,"
+            f" which keeps the ranges in ranges.json{unquantized}"
         )
-
-
-def _graph(checkpoint: Path, entry: Record | None, name: str) -> tuple[Precision, Quantize]:
-    """Of what a cell ran, or of a model's name."""
-    ranges = (checkpoint / "ranges.json").is_file()
-    if entry is None:
-        return "fp32", "u8" if ranges else "none"
-    backend = get_backend(entry.backend)
-    if name == entry.model:
-        return "fp32", ("s8" if backend.symmetric_only else "u8") if ranges else "none"
-    if backend.graph is None:
-        raise QuantboardError(
-            f"{entry.record_id}: ONNX files are not written as {entry.backend} computes; export '{entry.model}',"
-            " a record of another backend, or --format safetensors"
-        )
-    return backend.graph

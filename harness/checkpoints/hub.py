@@ -1,5 +1,7 @@
-"""From a model's source to a folder with its configuration, tokenizer and weights. Weights are safetensors or nothing: the hub's
-pickled files are never fetched."""
+"""From a model's source to a folder with its configuration, tokenizer and weights; all requests to the hub are made here.
+
+Weights are loaded from safetensors only: pickled files are never downloaded.
+"""
 
 from __future__ import annotations
 
@@ -15,20 +17,24 @@ from harness.plan.sources import LAST_FETCHED, not_installed, package_folder
 from harness.suite.tables import Suite
 
 TOKENIZERS = ("tokenizer.json", "vocab.txt")
-
+"""A source must have at least one of these."""
 
 FILES = ("config.json", "model.safetensors", *TOKENIZERS, "tokenizer_config.json", "special_tokens_map.json")
-
+"""What is downloaded of a repository."""
 
 CONVERTER = "SFconvertbot"
-"""The hub's own account that offers safetensors, as a pull request, to repositories that hold pickled weights only."""
+"""The hub's own account, which offers a safetensors copy as a pull request to repositories with pickled weights only."""
+
+TIMEOUT = 5.0
+"""Seconds that a request to the hub may take while a plan is made."""
 
 
 def find_source(source: str, revision: str | None = None) -> Path:
-    """The folder of `hub:ID` (at the commit `revision`, else where its `main` stands), `package:NAME/FOLDER` or an absolute
-    folder.
+    """The folder of a source: `hub:ID`, `package:NAME/FOLDER` or an absolute folder. revision: the commit of a model on the
+    hub; default: its `main`.
 
-    Raises SourceUnavailable when it cannot be had here, CheckpointError when it holds no model that we can read.
+    Raises SourceUnavailable where this machine cannot get it, and CheckpointError where it is no model in safetensors with a
+    tokenizer.
     """
     kind, _, name = source.partition(":")
     if kind == "hub":
@@ -58,23 +64,23 @@ def _from_package(name: str) -> Path:
     root = installed.resolve()
     path = (root / folder).resolve()
     if not path.is_relative_to(root):
-        raise CheckpointError(f"package:{name}: '{folder}' leaves the package")
+        raise CheckpointError(f"package:{name}: '{folder}' is outside the package; name a folder inside it")
     return path
 
 
 def _from_hub(name: str, revision: str | None) -> Path:
-    path = _weights_from_hub(name, revision)
-    with contextlib.suppress(OSError):  # without it a plan without a network asks for the hub
+    path = _download_weights(name, revision)
+    with contextlib.suppress(OSError):  # a plan without network reads it, and works without it, too
         refs = path.parent.parent / "refs"
         refs.mkdir(exist_ok=True)
         (refs / LAST_FETCHED).write_text(path.name)
     return path
 
 
-def _weights_from_hub(name: str, revision: str | None) -> Path:
+def _download_weights(name: str, revision: str | None) -> Path:
     path = _download(name, revision)
-    if not (path / "model.safetensors").is_file() and (offer := conversion(name)):
-        converted = _download(name, offer)
+    if not (path / "model.safetensors").is_file() and (conversion := converted_revision(name)):
+        converted = _download(name, conversion)
         if (converted / "model.safetensors").is_file():
             return converted
     if not (path / "model.safetensors").is_file():
@@ -91,74 +97,78 @@ def _download(name: str, revision: str | None) -> Path:
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=[*FILES], etag_timeout=5))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=[*FILES], etag_timeout=TIMEOUT))
     except GatedRepoError:
         reason, remedy = "its owner must grant access", "accept its terms on the hub and set HF_TOKEN"
     except RepositoryNotFoundError:
-        reason, remedy = "the hub has no such model, or not for you", "check the id; for a private one set HF_TOKEN"
+        reason = "the hub has no such model, or you may not read it"
+        remedy = "check the id; for a private model set HF_TOKEN"
     except LocalEntryNotFoundError as error:
         cause = error.__cause__
-        told = f" ({one_line(cause)})" if isinstance(cause, HfHubHTTPError) else ""
-        reason, remedy = f"the hub does not answer{told}", "go online, or set HF_ENDPOINT to a mirror"
-    except Exception as error:  # the client's transport has its own exceptions, others with each of its major versions
+        answer = f" ({one_line(cause)})" if isinstance(cause, HfHubHTTPError) else ""
+        reason, remedy = f"the hub does not answer{answer}", "go online, or set HF_ENDPOINT to a mirror"
+    except Exception as error:  # exceptions of the client's transport, which change with its major versions
         if isinstance(error, OSError) and error.errno:
-            raise  # the disk, which the caller knows to explain
-        reason, remedy = f"the download failed ({one_line(error)})", "try again: what has arrived is kept"
+            raise  # a full disk: the caller explains it
+        reason, remedy = f"the download failed ({one_line(error)})", "try again: finished files are kept"
     raise SourceUnavailable(f"hub:{name}: {reason}", remedy)
 
 
-def conversion(name: str) -> str | None:
-    """The revision at which the hub's own bot added safetensors; without an answer, one that is already in the local cache."""
+def converted_revision(name: str) -> str | None:
+    """The revision at which CONVERTER added safetensors to a repository. Where the hub does not answer: one that is in the
+    local cache. None where there is none."""
     from huggingface_hub import HfApi
     from huggingface_hub.constants import HF_HUB_CACHE
 
     try:
-        offers = HfApi().get_repo_discussions(name, author=CONVERTER, discussion_type="pull_request")
-        return next((str(offer.git_reference) for offer in offers if "safetensors" in offer.title), None)
-    except Exception:  # as above; the caller says what is missing
+        requests = HfApi().get_repo_discussions(name, author=CONVERTER, discussion_type="pull_request")
+        return next((str(request.git_reference) for request in requests if "safetensors" in request.title), None)
+    except Exception:  # whatever the client raises: the caller then says that safetensors are missing
         refs = Path(HF_HUB_CACHE) / f"models--{name.replace('/', '--')}" / "refs" / "refs" / "pr"
         return next((f"refs/pr/{ref.name}" for ref in sorted(refs.glob("*"))), None)
 
 
-def one_line(error: BaseException | None) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+def hub_revisions(suite: Suite) -> dict[str, str]:
+    """The commit of each of the suite's models on the hub, by source, as far as the hub answers. Commits are part of the
+    checkpoints' keys, so this is called before anything is downloaded."""
+    revisions = {source: hub_revision(source) for source in hub_sources(suite)}
+    return {source: revision for source, revision in revisions.items() if revision}
 
 
 def hub_revision(source: str) -> str | None:
-    """The commit whose files are taken of `hub:ID`: that of `main`, or, where it has no safetensors, of the hub's own offer of
-    some; None when the hub does not say within 5 s. Uses the network, also for the configuration, whose sizes a plan checks
-    before anything is trained."""
+    """The commit that is downloaded for `hub:ID`: that of `main`, or of the safetensors conversion where `main` has none. None
+    where the hub does not answer within 5 s. It also downloads the configuration, since a plan checks the model's sizes."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from huggingface_hub import HfApi, hf_hub_download
 
     name = source.removeprefix("hub:")
     try:
-        found = HfApi().model_info(name, timeout=5)
-        has = any(one.rfilename == "model.safetensors" for one in found.siblings or ())
-        if not has and (offer := _within(5, lambda: conversion(name))):
+        info = HfApi().model_info(name, timeout=TIMEOUT)
+        has_weights = any(file.rfilename == "model.safetensors" for file in info.siblings or ())
+        if not has_weights and (conversion := _answer_in_time(lambda: converted_revision(name))):
             with contextlib.suppress(Exception):
-                found = HfApi().model_info(name, revision=offer, timeout=5)
-        _within(5, lambda: hf_hub_download(name, "config.json", revision=found.sha))
-        return found.sha
-    except Exception:  # its download will say what is wrong, in the words of the record
+                info = HfApi().model_info(name, revision=conversion, timeout=TIMEOUT)
+        _answer_in_time(lambda: hf_hub_download(name, "config.json", revision=info.sha))
+        return info.sha
+    except Exception:  # the download reports what is wrong, and a record keeps that
         return None
 
 
-def _within(seconds: float, ask: Callable[[], str | None]) -> str | None:
-    """What the network answers in that time; None where it does not, or badly. The client has calls without a limit."""
+def _answer_in_time(request: Callable[[], str | None]) -> str | None:
+    """What the request returns within TIMEOUT; None where it takes longer or fails. Some of the client's calls have no time-out
+    of their own."""
     answers: list[str | None] = []
 
     def run() -> None:
         with contextlib.suppress(Exception):
-            answers.append(ask())
+            answers.append(request())
 
-    waiting = threading.Thread(target=run, daemon=True)
-    waiting.start()
-    waiting.join(seconds)
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(TIMEOUT)
     return answers[0] if answers else None
 
 
-def hub_revisions(suite: Suite) -> dict[str, str]:
-    """What the hub holds of the suite's models now, asked before anything is downloaded: it is part of their keys."""
-    found = {source: hub_revision(source) for source in hub_sources(suite)}
-    return {source: revision for source, revision in found.items() if revision}
+def one_line(error: BaseException | None) -> str:
+    """An exception's message on one line, at most 200 characters; its type where it has no message."""
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,4 +1,4 @@
-"""`quantboard export`: what it writes is loaded by plain transformers and ONNX Runtime, and computes what the checkpoint did."""
+"""`quantboard export`: plain transformers and ONNX Runtime load what it writes, and compute what the checkpoint computes."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     for backend, spec, more in rows:
         checkpoint = describe_checkpoint(ensure(spec, folder / "cache"))
-        entry = make_record(key=backend, backend=backend, label=backend, checkpoint=checkpoint, **more)
-        store.append(folder / "results" / "squad" / "run.jsonl", entry)
+        record = make_record(key=backend, backend=backend, label=backend, checkpoint=checkpoint, **more)
+        store.append(folder / "results" / "squad" / "run.jsonl", record)
     return folder
 
 
@@ -73,9 +73,9 @@ def reference(place: Path) -> np.ndarray[Any, Any]:
     return torch.stack([out.start_logits, out.end_logits], -1).numpy()
 
 
-def test_safetensors_are_loaded_by_plain_transformers(place: Path, export: Any, tmp_path: Path) -> None:
+def test_plain_transformers_loads_safetensors(place: Path, export: Any, tmp_path: Path) -> None:
     assert export("tiny", "--format", "safetensors", str(tmp_path / "out")) == 0
-    assert not (tmp_path / "out" / "ranges.json").exists()  # a model's name means the model before any quantization
+    assert not (tmp_path / "out" / "ranges.json").exists()  # a model's name stands for its weights before quantization
     model, report = AutoModelForQuestionAnswering.from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not report["missing_keys"] and not report["unexpected_keys"]
     given = {name: torch.from_numpy(values) for name, values in inputs(tmp_path / "out").items()}
@@ -83,7 +83,7 @@ def test_safetensors_are_loaded_by_plain_transformers(place: Path, export: Any, 
         assert np.array_equal(model.eval()(**given).start_logits.numpy(), reference(place)[..., 0])
 
 
-def test_onnx_is_run_by_plain_onnx_runtime(place: Path, export: Any, tmp_path: Path) -> None:
+def test_plain_onnx_runtime_runs_onnx(place: Path, export: Any, tmp_path: Path) -> None:
     out = tmp_path / "new" / "out"
     assert export("tiny", "--format", "onnx", str(out)) == 0
     session = onnxruntime.InferenceSession(out / "model.onnx", providers=["CPUExecutionProvider"])
@@ -96,15 +96,15 @@ def test_onnx_is_run_by_plain_onnx_runtime(place: Path, export: Any, tmp_path: P
 @pytest.mark.parametrize(
     ("cell", "grid"), [("tiny/onnxruntime_int8", onnx.TensorProto.UINT8), ("tiny/tensorrt_int8", onnx.TensorProto.INT8)]
 )
-def test_a_quantized_cell_brings_its_ranges(
+def test_a_quantized_cell_is_exported_with_its_ranges(
     place: Path, export: Any, tmp_path: Path, cell: str, grid: int, capsys: Any
 ) -> None:
     assert export(cell, "--format", "onnx", str(tmp_path / "out"), "--json") == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["checkpoint"] == STATIC.key
-    assert sorted(told["files"]) == sorted(map(str, (tmp_path / "out").iterdir()))
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["checkpoint"] == STATIC.key
+    assert sorted(printed["files"]) == sorted(map(str, (tmp_path / "out").iterdir()))
     graph = onnx.load(tmp_path / "out" / "model.onnx").graph
-    types = {one.name: one.data_type for one in graph.initializer}
+    types = {initializer.name: initializer.data_type for initializer in graph.initializer}
     activations = [node for node in graph.node if node.op_type == "QuantizeLinear"]
     assert activations
     assert {types[node.input[2]] for node in activations} == {grid}
@@ -118,10 +118,10 @@ def test_a_quantized_cell_brings_its_ranges(
     "name",
     ["onnxruntime_fp32", "onnxruntime_int8", "onnxruntime_int8_dynamic", "tensorrt_fp16", "tensorrt_int8"],
 )
-def test_a_cells_graph_is_the_one_that_its_engine_is_given(place: Path, tmp_path: Path, name: str) -> None:
+def test_a_cell_is_exported_as_the_graph_that_its_engine_ran(place: Path, tmp_path: Path, name: str) -> None:
     checkpoint = place / "cache" / "checkpoints" / STATIC.key
-    entry = make_record(key=name, backend=name, label=name, checkpoint=describe_checkpoint(checkpoint))
-    write(checkpoint, entry, f"tiny/{name}", "onnx", tmp_path / "out")
+    record = make_record(key=name, backend=name, label=name, checkpoint=describe_checkpoint(checkpoint))
+    write(checkpoint, record, f"tiny/{name}", "onnx", tmp_path / "out")
     backend, settings = get_backend(name), Settings(96, 4, 1, tmp_path / "engines")
     if isinstance(backend, TensorRT):
         given = tensor_rt.export(backend, checkpoint, settings)
@@ -132,61 +132,61 @@ def test_a_cells_graph_is_the_one_that_its_engine_is_given(place: Path, tmp_path
     assert (tmp_path / "out" / "ranges.json").exists() == name.endswith("_int8")
 
 
-def test_what_pytorch_ran_in_float_is_exported_in_float(place: Path, tmp_path: Path) -> None:
-    """A QAT model brings ranges, which torch_fp32 does not look at."""
+def test_a_float_cell_of_pytorch_is_exported_in_float(place: Path, tmp_path: Path) -> None:
+    """A QAT checkpoint has ranges, which torch_fp32 ignores."""
     checkpoint = place / "cache" / "checkpoints" / STATIC.key
-    entry = make_record(
+    record = make_record(
         key="float", backend="torch_fp32", label="torch_fp32", checkpoint=describe_checkpoint(checkpoint)
     )
     quantizers = {}
-    for name in ("tiny/torch_fp32", entry.record_id, "torch_fp32", "tiny"):
+    for name in ("tiny/torch_fp32", record.record_id, "torch_fp32", "tiny"):
         out = tmp_path / name.replace("/", "-")
-        write(checkpoint, entry, name, "onnx", out)
+        write(checkpoint, record, name, "onnx", out)
         quantizers[name] = sum("QuantizeLinear" in node.op_type for node in onnx.load(out / "model.onnx").graph.node)
         assert (out / "ranges.json").exists() == (name == "tiny")
-    assert quantizers.pop("tiny") > 0  # the model as it was trained
+    assert quantizers.pop("tiny") > 0  # with the checkpoint's ranges
     assert set(quantizers.values()) == {0}
 
 
-def test_a_bfloat16_cell_has_no_onnx_file(place: Path, tmp_path: Path) -> None:
+def test_a_bfloat16_cell_cannot_be_exported_to_onnx(place: Path, tmp_path: Path) -> None:
     checkpoint = place / "cache" / "checkpoints" / SPEC.key
-    entry = make_record(
+    record = make_record(
         key="half", backend="torch_bf16", label="torch_bf16", checkpoint=describe_checkpoint(checkpoint)
     )
     with pytest.raises(QuantboardError) as caught:
-        write(checkpoint, entry, "tiny/torch_bf16", "onnx", tmp_path / "out")
+        write(checkpoint, record, "tiny/torch_bf16", "onnx", tmp_path / "out")
     assert str(caught.value) == (
-        "run-half: ONNX files are not written as torch_bf16 computes; export 'tiny', a record of another backend, or"
+        "run-half: torch_bf16 cannot be exported to ONNX; export 'tiny' or a record of another backend, or use"
         " --format safetensors"
     )
     assert not (tmp_path / "out").exists()
-    assert write(checkpoint, entry, "tiny/torch_bf16", "safetensors", tmp_path / "out")
+    assert write(checkpoint, record, "tiny/torch_bf16", "safetensors", tmp_path / "out")
 
 
-def test_a_scheme_that_no_engine_computes_is_told_before_anything_is_written(place: Path, tmp_path: Path) -> None:
+def test_a_scheme_that_no_engine_computes_is_refused_before_anything_is_written(place: Path, tmp_path: Path) -> None:
     checkpoint = ensure(ptq(SPEC, scheme="vitis_pof2"), place / "cache")
-    entry = make_record(
+    record = make_record(
         key="vitis", backend="fake_quant_w8a8", label="vitis", checkpoint=describe_checkpoint(checkpoint)
     )
     with pytest.raises(QuantboardError) as caught:
-        write(checkpoint, entry, "tiny/vitis", "onnx", tmp_path / "out")
-    assert str(caught.value).startswith(
-        "tiny/vitis: its ranges are of 'vitis_pof2', which no engine computes (it rounds"
-    )
+        write(checkpoint, record, "tiny/vitis", "onnx", tmp_path / "out")
+    assert str(caught.value).startswith("tiny/vitis: no engine computes its scheme 'vitis_pof2' (it rounds")
     assert not (tmp_path / "out").exists()
-    assert tmp_path / "out" / "ranges.json" in write(checkpoint, entry, "tiny/vitis", "safetensors", tmp_path / "out")
+    assert tmp_path / "out" / "ranges.json" in write(checkpoint, record, "tiny/vitis", "safetensors", tmp_path / "out")
 
 
 def test_a_refused_graph_leaves_no_folder(place: Path, tmp_path: Path) -> None:
-    """An asymmetric scheme and an engine of symmetric ones, which no suite can pair."""
+    """An asymmetric scheme on an engine that computes symmetric ones only; no suite can pair them."""
     checkpoint = ensure(ptq(SPEC, scheme="engine_int8_asymmetric"), place / "cache")
-    entry = make_record(key="skew", backend="tensorrt_int8", label="skew", checkpoint=describe_checkpoint(checkpoint))
+    record = make_record(key="skew", backend="tensorrt_int8", label="skew", checkpoint=describe_checkpoint(checkpoint))
     with pytest.raises(BackendError, match="asymmetric"):
-        write(checkpoint, entry, "tiny/skew", "onnx", tmp_path / "out")
+        write(checkpoint, record, "tiny/skew", "onnx", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_what_cannot_be_exported_is_one_line(place: Path, export: Any, tmp_path: Path, capsys: Any) -> None:
+def test_a_name_or_folder_that_cannot_be_used_is_one_line(
+    place: Path, export: Any, tmp_path: Path, capsys: Any
+) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine").write_text("")
     for words, line in (
@@ -209,58 +209,60 @@ def test_what_cannot_be_exported_is_one_line(place: Path, export: Any, tmp_path:
         ("quantboard rerun run-k --data DIR", "quantboard rerun run-k --data DIR"),
     ],
 )
-def test_a_checkpoint_that_is_gone_is_made_by_a_command_that_there_is(tmp_path: Path, command: str, again: str) -> None:
+def test_the_command_that_makes_a_missing_checkpoint_exists(tmp_path: Path, command: str, again: str) -> None:
     sizes = {"num_hidden_layers": 1}
     checkpoint = Checkpoint(key="c", recipe="load", source="s", architecture=sizes, parameters=1, weights_bytes=4)
-    entry = make_record(command=command, checkpoint=checkpoint)
+    record = make_record(command=command, checkpoint=checkpoint)
     with pytest.raises(QuantboardError) as caught:
-        find_checkpoint([entry], "run-k", [], tmp_path)
+        find_checkpoint([record], "run-k", [], tmp_path)
     assert str(caught.value) == f"run-k: its checkpoint is not in the cache; make it again: {again}"
     parser().parse_args(again.split()[1:])
 
 
 @pytest.mark.parametrize("name", ["run-no", "none", "tiny/none"])
 def test_a_cell_that_was_not_measured_has_no_checkpoint(tmp_path: Path, capsys: Any, name: str) -> None:
-    entry = make_record(
+    record = make_record(
         key="no", label="none", accuracy=[], speed=[], status="skipped", reason="no GPU", remedy="use one that has"
     )
-    store.append(tmp_path / "run.jsonl", entry)
+    store.append(tmp_path / "run.jsonl", record)
     assert main(["export", name, "--format", "onnx", str(tmp_path / "out"), "--results", str(tmp_path)]) == 2
     assert capsys.readouterr().err == "run-no is skipped (no GPU) and has no checkpoint; use one that has\n"
 
 
-def test_a_name_of_several_checkpoints_asks_for_more(place: Path) -> None:
-    entries = [entry for _, entry in store.read(place / "results")]
+def test_a_name_of_several_checkpoints_is_refused(place: Path) -> None:
+    records = [record for _, record in store.read(place / "results")]
     other = make_record(
         key="rte", task="glue/rte", checkpoint=describe_checkpoint(place / "cache" / "checkpoints" / STATIC.key)
     )
     with pytest.raises(QuantboardError) as caught:
-        find_checkpoint([*entries, other], "tiny/torch_fp32", [], place / "cache")
+        find_checkpoint([*records, other], "tiny/torch_fp32", [], place / "cache")
     assert str(caught.value) == (
         "'tiny/torch_fp32' is 2 checkpoints: run-torch_fp32 (tiny / squad_v1 / torch_fp32 / seed 1),"
         " run-rte (tiny / glue/rte / torch_fp32 / seed 1); name one of these records, or give --task"
     )
-    assert find_checkpoint([*entries, other], "tiny/torch_fp32", ["glue/rte"], place / "cache")[1] is other
-    gone = find_checkpoint(entries, "tiny", [], place / "cache")[1]
-    assert gone is not None
+    assert find_checkpoint([*records, other], "tiny/torch_fp32", ["glue/rte"], place / "cache")[1] is other
+    of_model = find_checkpoint(records, "tiny", [], place / "cache")[1]
+    assert of_model is not None
     with pytest.raises(
         QuantboardError, match="its checkpoint is not in the cache; make it again: quantboard run squad"
     ):
-        find_checkpoint([gone], "tiny", [], place / "elsewhere")
+        find_checkpoint([of_model], "tiny", [], place / "elsewhere")
 
 
 def test_weights_that_a_record_did_not_run_are_not_exported(place: Path) -> None:
     kept = describe_checkpoint(place / "cache" / "checkpoints" / STATIC.key)
-    entry = make_record(key="old", checkpoint=kept)
-    assert find_checkpoint([entry], "run-old", [], place / "cache")[1] is entry
-    entry = make_record(
+    record = make_record(key="old", checkpoint=kept)
+    assert find_checkpoint([record], "run-old", [], place / "cache")[1] is record
+    record = make_record(
         key="old", checkpoint=kept.model_copy(update={"lineage": dict.fromkeys(kept.lineage, "others")})
     )
-    with pytest.raises(QuantboardError, match="run-old: its checkpoint was trained anew since: what is in the cache"):
-        find_checkpoint([entry], "run-old", [], place / "cache")
+    with pytest.raises(
+        QuantboardError, match="run-old: its checkpoint has been trained again since, so the cache holds other weights"
+    ):
+        find_checkpoint([record], "run-old", [], place / "cache")
 
 
-def test_what_was_trained_and_not_recorded_is_exported_by_its_name_or_key(
+def test_an_unrecorded_checkpoint_is_exported_by_its_model_or_key(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.setenv("QUANTBOARD_CACHE", str(place / "cache"))
@@ -270,9 +272,9 @@ def test_what_was_trained_and_not_recorded_is_exported_by_its_name_or_key(
         return main([*words, "--results", str(tmp_path / "nothing")])
 
     assert call("tiny") == call(STATIC.key) == call("tiny", "safetensors") == 0
-    plain, rounded = (tmp_path / f"{name}-onnx" for name in ("tiny", STATIC.key))
-    assert ((plain / "ranges.json").exists(), (rounded / "ranges.json").exists()) == (False, True)
-    kinds = {node.op_type for node in onnx.load(rounded / "model.onnx").graph.node}
+    plain, quantized = (tmp_path / f"{name}-onnx" for name in ("tiny", STATIC.key))
+    assert ((plain / "ranges.json").exists(), (quantized / "ranges.json").exists()) == (False, True)
+    kinds = {node.op_type for node in onnx.load(quantized / "model.onnx").graph.node}
     assert "QuantizeLinear" in kinds
     assert not {"QuantizeLinear"} & {node.op_type for node in onnx.load(plain / "model.onnx").graph.node}
     capsys.readouterr()
@@ -280,6 +282,6 @@ def test_what_was_trained_and_not_recorded_is_exported_by_its_name_or_key(
     assert capsys.readouterr().err == "no record is called 'another'; there are no records yet\n"
     ensure(replace(SPEC, seed=SPEC.seed + 1), place / "cache")
     assert call("tiny", "safetensors") == 2
-    told = capsys.readouterr().err
+    printed = capsys.readouterr().err
     for words in ("'tiny' is 2 checkpoints in the cache: ", SPEC.key, "name one of these keys"):
-        assert words in told
+        assert words in printed

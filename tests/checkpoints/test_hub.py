@@ -31,7 +31,7 @@ except SourceUnavailable as error:
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """A repository with everything that repositories hold; what we want is the weights, 200 kB, and three small files."""
+    """A repository as on the hub, with 200 kB of weights; only four of its files are wanted."""
     folder = tmp_path / "root" / "models" / "owner" / "name"
     folder.mkdir(parents=True)
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "README.md", "flax_model.msgpack"):
@@ -48,8 +48,8 @@ def fetch(hub: LoopbackHub, home: Path, **environment: str) -> dict[str, Any]:
         cwd=ROOT, env=hub.environment(home) | environment, capture_output=True, text=True, check=True, timeout=90,
     )  # fmt: skip
     assert "Traceback" not in out.stderr
-    found: dict[str, Any] = json.loads(out.stdout.splitlines()[-1])
-    return found
+    result: dict[str, Any] = json.loads(out.stdout.splitlines()[-1])
+    return result
 
 
 def root(model: Path) -> Path:
@@ -58,15 +58,15 @@ def root(model: Path) -> Path:
 
 def test_only_configuration_tokenizer_and_safetensors_are_fetched(model: Path, tmp_path: Path) -> None:
     with LoopbackHub(root(model)) as hub:
-        found = fetch(hub, tmp_path / "home")
-    assert found["files"] == ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
-    assert (Path(found["folder"]) / "model.safetensors").stat().st_size == 200_000
-    wanted = [line for line in hub.requests if "/resolve/" in line]
-    assert wanted
-    assert not [line for line in wanted if line.endswith((".bin", ".py", ".msgpack", ".md"))]
+        result = fetch(hub, tmp_path / "home")
+    assert result["files"] == ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
+    assert (Path(result["folder"]) / "model.safetensors").stat().st_size == 200_000
+    downloads = [line for line in hub.requests if "/resolve/" in line]
+    assert downloads
+    assert not [line for line in downloads if line.endswith((".bin", ".py", ".msgpack", ".md"))]
 
 
-def test_what_was_fetched_serves_without_the_hub(model: Path, tmp_path: Path) -> None:
+def test_a_downloaded_model_needs_no_hub(model: Path, tmp_path: Path) -> None:
     with LoopbackHub(root(model)) as hub:
         before = fetch(hub, tmp_path / "home")
     assert fetch(hub, tmp_path / "home") == before  # the server is gone
@@ -79,10 +79,8 @@ def test_the_commit_that_was_planned_is_fetched(model: Path, tmp_path: Path) -> 
     assert "files" in fetch(hub, tmp_path / "home", REVISION=commit(model))
 
 
-def test_a_plan_without_the_hub_takes_the_commit_that_was_fetched(
-    model: Path, tmp_path: Path, monkeypatch: Any
-) -> None:
-    """The hub's client notes no `main` where a commit is asked for."""
+def test_a_plan_without_the_hub_uses_the_downloaded_commit(model: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """The hub's client keeps no `main` where a commit is downloaded by its hash."""
     with LoopbackHub(root(model)) as hub:
         fetch(hub, tmp_path / "home", REVISION=commit(model))
         environment = hub.environment(tmp_path / "home")
@@ -90,44 +88,44 @@ def test_a_plan_without_the_hub_takes_the_commit_that_was_fetched(
         monkeypatch.delenv(name, raising=False)
         if name in environment:
             monkeypatch.setenv(name, environment[name])
-    found = look_up("hub:owner/name", tmp_path, hub=False)
-    assert (found.blocked, found.identity) == (None, {"revision": commit(model)})
+    source = look_up("hub:owner/name", tmp_path, hub=False)
+    assert (source.blocked, source.identity) == (None, {"revision": commit(model)})
 
 
 def test_no_such_model(model: Path, tmp_path: Path) -> None:
     shutil.rmtree(model)
     with LoopbackHub(root(model)) as hub:
-        found = fetch(hub, tmp_path / "home")
-    assert found["reason"] == "hub:owner/name: the hub has no such model, or not for you"
-    assert "HF_TOKEN" in found["remedy"]
+        result = fetch(hub, tmp_path / "home")
+    assert result["reason"] == "hub:owner/name: the hub has no such model, or you may not read it"
+    assert "HF_TOKEN" in result["remedy"]
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 500, 503])
 def test_a_hub_that_refuses(model: Path, tmp_path: Path, status: int) -> None:
     with LoopbackHub(root(model), [Fault("/api/models/", status=status)]) as hub:
-        found = fetch(hub, tmp_path / "home")
-    assert found["reason"].startswith("hub:owner/name: ")
-    assert "\n" not in found["reason"]
+        result = fetch(hub, tmp_path / "home")
+    assert result["reason"].startswith("hub:owner/name: ")
+    assert "\n" not in result["reason"]
     if status in (403, 500, 503):
-        assert str(status) in found["reason"]
+        assert str(status) in result["reason"]
 
 
-def test_nobody_there(model: Path, tmp_path: Path) -> None:
+def test_a_hub_that_is_not_reachable(model: Path, tmp_path: Path) -> None:
     with LoopbackHub(root(model)) as hub:
         pass
     begin = time.monotonic()
-    found = fetch(hub, tmp_path / "home")
-    assert found["reason"].startswith("hub:owner/name: the hub does not answer")
-    assert "HF_ENDPOINT" in found["remedy"]
+    result = fetch(hub, tmp_path / "home")
+    assert result["reason"].startswith("hub:owner/name: the hub does not answer")
+    assert "HF_ENDPOINT" in result["remedy"]
     assert time.monotonic() - begin < 60
 
 
-def test_a_download_that_is_cut_off_goes_on_where_it_was(model: Path, tmp_path: Path) -> None:
+def test_an_interrupted_download_is_tried_again(model: Path, tmp_path: Path) -> None:
     cut = Fault(r"resolve/.*model\.safetensors", cut=120_000)
     with LoopbackHub(root(model), [cut]) as hub:
-        found = fetch(hub, tmp_path / "home", HF_HUB_DOWNLOAD_TIMEOUT="2")
-        assert found["reason"].startswith("hub:owner/name: the download failed (")
-        assert found["remedy"] == "try again: what has arrived is kept"
+        result = fetch(hub, tmp_path / "home", HF_HUB_DOWNLOAD_TIMEOUT="2")
+        assert result["reason"].startswith("hub:owner/name: the download failed (")
+        assert result["remedy"] == "try again: finished files are kept"
         assert not list((tmp_path / "home").rglob("snapshots/*/model.safetensors"))
         hub.faults.clear()
         hub.requests.clear()
@@ -137,15 +135,15 @@ def test_a_download_that_is_cut_off_goes_on_where_it_was(model: Path, tmp_path: 
 def test_pickled_weights_are_not_loaded(model: Path, tmp_path: Path) -> None:
     (model / "model.safetensors").unlink()
     with LoopbackHub(root(model)) as hub:
-        found = fetch(hub, tmp_path / "home")
-    assert found["reason"] == "hub:owner/name: has no model.safetensors, and pickled weights are not loaded"
-    assert "save_pretrained" in found["remedy"]
+        result = fetch(hub, tmp_path / "home")
+    assert result["reason"] == "hub:owner/name: has no model.safetensors, and pickled weights are not loaded"
+    assert "save_pretrained" in result["remedy"]
     assert any("/discussions" in line and "SFconvertbot" in line for line in hub.requests)
     assert not [line for line in hub.requests if line.endswith(".bin")]
 
 
-def test_the_hubs_own_conversion_is_taken(model: Path, tmp_path: Path) -> None:
-    """As for many older repositories: the hub's bot offers safetensors as pull request 7, somebody else other ones as 6."""
+def test_the_hubs_safetensors_conversion_is_used(model: Path, tmp_path: Path) -> None:
+    """As for many older repositories: the hub's bot offers safetensors in pull request 7, somebody else in 6."""
     converted = Path(shutil.copytree(model, model.parent / "converted"))
     (model / "model.safetensors").unlink()
     (converted / "model.safetensors").write_bytes(bytes(1234))
@@ -165,24 +163,24 @@ def test_the_hubs_own_conversion_is_taken(model: Path, tmp_path: Path) -> None:
             def _route(self, path: str, body: str, fault: Fault | None) -> None:
                 if path.endswith("/discussions"):
                     author = parse_qs(urlsplit(self.path).query).get("author", [""])[0]
-                    asked = [offer for offer in offers if offer["author"]["name"] == author]  # type: ignore[index]
-                    self._json({"discussions": asked, "count": len(asked), "start": 0})
+                    by_author = [offer for offer in offers if offer["author"]["name"] == author]  # type: ignore[index]
+                    self._json({"discussions": by_author, "count": len(by_author), "start": 0})
                     return
                 if "refs/pr/7" in path or commit(converted) in path:
                     path = path.replace("refs/pr/7", "main").replace("owner/name", "owner/converted")
                 super()._route(path, body, fault)
 
         hub._server.RequestHandlerClass = Handler
-        found = fetch(hub, tmp_path / "home")
+        result = fetch(hub, tmp_path / "home")
         code = "from harness.checkpoints.hub import hub_revision; print(hub_revision('hub:owner/name'))"
         given = {"cwd": ROOT, "env": hub.environment(tmp_path / "other"), "capture_output": True, "text": True}
         revision = subprocess.run([sys.executable, "-c", code], check=True, **given).stdout.strip()  # type: ignore[call-overload]
-        assert revision == commit(converted)  # which is what a plan's key then names
-    assert (Path(found["folder"]) / "model.safetensors").stat().st_size == 1234
-    assert fetch(hub, tmp_path / "home") == found  # the server is gone
+        assert revision == commit(converted)  # part of a plan's keys
+    assert (Path(result["folder"]) / "model.safetensors").stat().st_size == 1234
+    assert fetch(hub, tmp_path / "home") == result  # the server is gone
 
 
-def test_a_disk_without_room_is_not_blamed_on_the_hub(model: Path, tmp_path: Path) -> None:
+def test_a_full_disk_is_not_a_fault_of_the_hub(model: Path, tmp_path: Path) -> None:
     code = CODE.replace(
         "try:",
         "import huggingface_hub\n"
