@@ -1,6 +1,6 @@
 """Backends by name. A new backend is one file and one line here, or an installed package's `quantboard.backends` entry point.
 
-The modules named here import their engine only inside `prepare`, so that listing them costs nothing."""
+The modules named here import their engine only inside `prepare`, so that listing them is cheap."""
 
 from __future__ import annotations
 
@@ -45,6 +45,6 @@ def backend_names() -> list[str]:
 
 
 def get_backend(name: str) -> Backend:
-    """The backend of that name. Raises BackendError with a suggestion for an unknown one."""
+    """The backend of that name. Raises BackendError for an unknown name, with the nearest known one."""
     backend: Backend = BACKENDS.get(name)
     return backend

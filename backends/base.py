@@ -1,4 +1,5 @@
-"""What every engine offers: is it here, load this checkpoint, run this batch. A backend knows no suite, task or record."""
+"""The contract of backends: say whether the engine is available, load a checkpoint, run a batch. A backend knows no suite, task
+or record."""
 
 from __future__ import annotations
 
@@ -20,13 +21,13 @@ Quantize = Literal["none", "u8", "s8", "dynamic"]
 
 
 class BackendError(Exception):
-    """A checkpoint, scheme or setting that an engine cannot take; its text is one line that says what and the remedy."""
+    """A checkpoint, scheme or setting that an engine cannot use. Its text is one line: what is wrong, and how to fix it."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """max_length in tokens; max_batch sequences; threads for the engine's own pool (intra-op; inter-op is always 1).
-    cache: where an engine may keep what it builds (ONNX files, TensorRT engines). options: a backend entry's own keys."""
+    """max_length: in tokens. max_batch: in sequences. threads: of the engine's own pool (intra-op; inter-op is always 1). cache:
+    folder for what an engine builds (ONNX files, TensorRT engines). options: the other keys of the `[[backends]]` entry."""
 
     max_length: int
     max_batch: int
@@ -36,7 +37,7 @@ class Settings:
 
 
 def check_length(settings: Settings, positions: int) -> None:
-    """Raises BackendError where sequences may be longer than a model has positions."""
+    """Raises BackendError if sequences may be longer than the model's position table allows."""
     if settings.max_length > positions:
         raise BackendError(
             f"max_length {settings.max_length} is more than the model's {positions} positions; lower shape.max_length"
@@ -45,7 +46,7 @@ def check_length(settings: Settings, positions: int) -> None:
 
 @dataclass(frozen=True)
 class Availability:
-    """Whether an engine can run on a machine, and on which device; when not, why, and what to do about it."""
+    """Whether an engine can run on a machine, and on which device. If not: the reason, and what to do about it."""
 
     available: bool
     reason: str = ""
@@ -54,7 +55,7 @@ class Availability:
 
 
 def installed(distribution: str, machine: Mapping[str, Any]) -> bool:
-    """Whether it is there, or `machine` is one that is assumed, with all that goes with a GPU (`plan --assume gpu`)."""
+    """Whether a distribution is installed. An assumed machine (`plan --assume gpu`) counts as having it."""
     if machine.get("assumed"):
         return True
     try:
@@ -66,12 +67,12 @@ def installed(distribution: str, machine: Mapping[str, Any]) -> bool:
 
 @dataclass(frozen=True)
 class Placement:
-    """What really ran where.
+    """What ran where, as the engine itself reports it.
 
-    nodes: how many graph nodes (or modules) each provider or kernel class ran, as the engine itself reports.
-    int8_macs, total_macs: multiply-accumulates of one sequence of max_length that ran as integer products, and all.
-    claimed: the provider that the backend stands for; a matrix product that `detail` has on another provider makes a cell invalid.
-    detail: one (name, operator, provider or kernel) a node, for the cell's page.
+    claimed: the provider that the backend promises; a matrix product on another provider makes a cell invalid.
+    nodes: number of graph nodes (or modules) of each provider or kernel class.
+    int8_macs, total_macs: multiply-accumulates of one sequence of max_length: those in integer products, and all of them.
+    detail: (name, operator, provider or kernel) of each node, for the cell's page.
     """
 
     claimed: str
@@ -88,12 +89,13 @@ class Session(Protocol):
     artifact_bytes: int
     """Size of what the engine loads: ONNX file, engine plan, or weights file."""
     build_seconds: float
-    """Export, optimization and engine build; 0 when it came from the cache (then `built` is False)."""
+    """Time of export, optimization and engine build; 0 where all came from the cache."""
     built: bool
+    """False where all came from the cache."""
 
     def run(self, batch: Batch) -> np.ndarray[Any, Any]:
-        """`input_ids`, `attention_mask`, `token_type_ids`, each (batch, length) int64 C-contiguous on the host, length <= max_length
-        -> float32 logits on the host: (batch, length, 2) for question answering, (batch, labels) else. Returns when they are there."""
+        """INPUTS, each (batch, length) int64, C-contiguous, on the host, length <= max_length -> float32 logits on the host:
+        (batch, length, 2) for question answering, otherwise (batch, labels). Returns when the logits are complete."""
 
     def placement(self) -> Placement: ...
 
@@ -103,26 +105,29 @@ class Session(Protocol):
 class Backend(Protocol):
     """An engine at a precision.
 
-    A backend may also have `relative_cost: float`, roughly the time of a forward pass on a CPU with VNNI, of which FP32's is 1
-    (the default). Only the estimate that is printed before a run reads it.
+    A backend may also have `relative_cost: float`: roughly the time of a forward pass on a CPU with VNNI, relative to FP32
+    (default 1). Only the estimate that is printed before a run reads it.
     """
 
     name: str
-    """ENGINE_PRECISION, the engine in one word: pages compare an engine's integer flavours with its floating-point one."""
+    """ENGINE_PRECISION, with the engine in one word: pages compare the integer backends of an engine with its floating-point
+    one."""
     version: int
-    """Raised on purpose when results or speed change: it is part of every cell's key."""
+    """Part of every cell's key. Raise it whenever results or speed change."""
     distributions: tuple[str, ...]
-    """Installed distributions whose versions belong to a cell's key (`torch`, `onnxruntime` ...), the first that is installed of `a|b`."""
+    """Distributions whose installed versions are part of a cell's key (`torch`, `onnxruntime` ...). `a|b` means the first that is
+    installed."""
     quantizes: Literal["no", "static", "dynamic"]
-    """static: needs a checkpoint with ranges (its own, or calibrated by a post-training scheme)."""
+    """static: needs a checkpoint with ranges, from QAT or from calibration with a post-training scheme."""
     simulated: bool
-    """True: its speed says nothing about any engine, so none is recorded."""
+    """True: no speed is recorded, since it says nothing about any engine."""
     symmetric_only: bool
-    """True: takes only symmetric activation schemes (TensorRT)."""
+    """True: supports symmetric activation schemes only (TensorRT)."""
     graph: tuple[Precision, Quantize] | None
-    """How `backends.export` writes what it computes, as its tensors' type and their quantizers; None where ONNX cannot say it."""
+    """How `backends.export` writes the graph that the backend computes: type of its tensors, and quantizers. None where ONNX
+    cannot express it."""
     options: Mapping[str, type]
-    """Keys that a `[[backends]]` entry may set beside name and scheme, with their types."""
+    """Keys, with their types, that a `[[backends]]` entry may set besides name and scheme."""
 
     def availability(self, machine: Mapping[str, Any]) -> Availability:
         """From package metadata and the machine description alone; imports no engine. `machine["gpus"]` lists NVIDIA GPUs."""

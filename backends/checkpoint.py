@@ -146,7 +146,7 @@ def _named_head(config: Mapping[str, Any], family: Family) -> Head | None:
 
 
 def _stored_head(checkpoint: Path, family: Family) -> Head:
-    """By the weights: published models often keep the name of their parent's class."""
+    """From the weights: published models often still name the class of the model that they were made from."""
     stored = {family.canonical(name) for name in _open(checkpoint / WEIGHTS).keys()}  # noqa: SIM118 (it is no mapping)
     if "qa_outputs.weight" in stored:
         return "question_answering"
@@ -183,12 +183,14 @@ class Weights:
         for name, shape in self._shapes.items():
             if name not in self._stored:
                 raise BackendError(
-                    f"{self._path}: tensor '{name}' is missing; the folder holds another model than config.json says"
+                    f"{self._path}: tensor '{name}' is missing: the folder holds another model than config.json describes; save both"
+                    " files from the same model"
                 )
             stored_shape = tuple(self._file.get_slice(self._stored[name]).get_shape())
             if stored_shape != shape:
                 raise BackendError(
-                    f"{self._path}: tensor '{name}' is {list(stored_shape)}, but config.json asks for {list(shape)}"
+                    f"{self._path}: tensor '{name}' is {list(stored_shape)}, but config.json asks for {list(shape)}; save both files"
+                    " from the same model"
                 )
 
     def __getitem__(self, name: str) -> Array:
@@ -213,7 +215,7 @@ def check_finite(checkpoint: Path) -> None:
 
 
 def _finite(path: Path, name: str, values: Array) -> Array:
-    """As float32. What is too large for it becomes infinite."""
+    """As float32. Raises BackendError for values that are not finite, or too large for float32."""
     with np.errstate(over="ignore"):
         values = np.asarray(values, dtype=np.float32)
     if not np.isfinite(values).all():

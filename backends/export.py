@@ -1,11 +1,11 @@
-"""Checkpoint folder -> ONNX file: the clean encoder graph that engines fuse, built operator by operator from the weights.
+"""Checkpoint folder -> ONNX file, built operator by operator from the weights.
 
-Exporters trace a framework's guards for masks and softmax into the graph (`Where`, `IsNaN`), which cost time and keep
-the engines' attention fusions from matching. `encoder_graph` builds the classic form that they were written for. No framework
-is imported.
+Exporters that trace a framework copy its guards for masks and softmax into the graph (`Where`, `IsNaN`). These cost time and
+keep the attention fusions of engines from matching. `encoder_graph` builds the form that the fusions were written for. No
+framework is imported.
 
-Inputs: `input_ids`, `attention_mask`, `token_type_ids`, int64 (batch, sequence), both free. Output: `logits`, float32,
-(batch, sequence, 2) for question answering, (batch, labels) else.
+Inputs: `input_ids`, `attention_mask`, `token_type_ids`, int64 (batch, sequence), both sizes free. Output: `logits`, float32:
+(batch, sequence, 2) for question answering, otherwise (batch, labels).
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from backends.encoder_graph import EncoderGraph
 from backends.ranges import FILE_NAME, Ranges, read_ranges
 
 EXPORT_VERSION = 2
-"""Raised on purpose when exported graphs change: part of the key under which backends keep them."""
+"""Part of the key under which exported graphs are cached. Raise it whenever exported graphs change."""
 
 _OPSET: Mapping[Precision, int] = {"fp32": 17, "fp16": 19}
-"""19 is the first in which Q/DQ take float16 scales."""
+"""Opset 19 is the first in which Q/DQ can have float16 scales."""
 
 
 @dataclass(frozen=True)
 class ExportInfo:
-    """What was written. nodes: of the graph as exported. quantized: names of the linear layers with integer weights."""
+    """What was written. nodes: number of nodes of the graph. quantized: names of the linear layers with integer weights."""
 
     path: Path
     nodes: int
@@ -50,15 +50,18 @@ def export_onnx(
 ) -> ExportInfo:
     """Write the ONNX model of a checkpoint folder to `target`, whole or not at all; equal checkpoints give equal bytes.
 
-    precision fp16: tensors are float16, but LayerNorm, softmax and GELU compute in float32, and logits are float32.
-    quantize u8, s8: Q/DQ around the inputs and weights of the layers that `ranges.json` names, with exactly its ranges; tables
-    and biases as integers where its scheme rounds them. u8 writes activations on the unsigned grid (zero point + 128), as
-    x86's products want them, s8 on the signed one, with nothing but what TensorRT takes (tables are dequantized before the
-    look-up, and biases, which it adds in float, are written as the values that their integers stand for). At fp16 scales are
-    rounded to float16, since a Q/DQ's scale has its tensor's type. dynamic: encoder weights to INT8 by max-abs per output
-    channel, inputs by their own range as they come (ONNX DynamicQuantizeLinear).
+    precision: with fp16, tensors are float16, but LayerNorm, softmax and GELU compute in float32, and logits are float32. Scales
+    are then rounded to float16, since the scale of a Q/DQ has the type of its tensor.
 
-    Raises BackendError for a checkpoint that this export cannot express, or when the file cannot be written.
+    quantize:
+    - u8, s8: the tensors that `ranges.json` names get Q/DQ with exactly its ranges; embedding tables and biases are stored as
+      integers where the scheme rounds them. u8 has activations on the unsigned grid (zero point + 128), which x86's integer
+      products need. s8 has them on the signed grid and uses only what TensorRT supports: tables are dequantized before the
+      look-up, and biases, which TensorRT adds in float, are stored as the values of their integers.
+    - dynamic: weights of the encoder's linear layers are INT8, scaled by max-abs per output channel; their inputs are quantized
+      at run time (ONNX DynamicQuantizeLinear).
+
+    Raises BackendError for a checkpoint that cannot be exported so, or if the file cannot be written.
     """
     architecture = read_architecture(checkpoint)
     weights = Weights(checkpoint, architecture)
@@ -80,17 +83,19 @@ def export_onnx(
 
 def _check_ranges(checkpoint: Path, ranges: Ranges, precision: Precision, quantize: Quantize) -> None:
     """Raises BackendError for ranges that this kind of graph cannot express."""
-    if why := ranges.scheme.simulation_only:
+    if reason := ranges.scheme.simulation_only:
         raise BackendError(
-            f"{checkpoint}: its ranges are of '{ranges.scheme.name}', which can only be simulated ({why}); run it on fake_quant_w8a8"
+            f"{checkpoint}: its ranges are of '{ranges.scheme.name}', which can only be simulated ({reason}); run it on"
+            " fake_quant_w8a8"
         )
     if precision == "fp16" and ranges.scheme.tensors == "op_outputs":
         raise BackendError(
-            f"{checkpoint}: its ranges are of every operator's output, some of which float16 cannot hold; take fp32"
+            f"{checkpoint}: float16 cannot hold all operators' outputs, which its ranges quantize; export it as fp32"
         )
     if quantize == "s8" and any(tensor.zero_point.any() for tensor in ranges.tensors.values()):
         raise BackendError(
-            f"{checkpoint}: its ranges are asymmetric; int8 without zero points needs a symmetric scheme"
+            f"{checkpoint}: its ranges are asymmetric, but INT8 without zero points is symmetric; calibrate or train it with a"
+            " symmetric scheme"
         )
 
 
@@ -107,16 +112,15 @@ def _write(target: Path, content: bytes) -> None:
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise BackendError(
-            f"{target}: cannot be written ({error.strerror}); free some space or name another cache"
+            f"{target}: cannot be written ({error.strerror}); free some space or name another folder"
         ) from None
 
 
 def export_cached(
     checkpoint: Path, cache: Path, *, precision: Precision = "fp32", quantize: Quantize = "none"
 ) -> tuple[Path, bool]:
-    """The ONNX file of a checkpoint, from the cache or made now under a lock, and whether it was made now.
-
-    It is kept by the content of the checkpoint, so equal ones share it. Raises BackendError.
+    """The ONNX file of a checkpoint, and whether it was made now. It is made once, under a lock, and cached under the hash of the
+    checkpoint's content, so that equal checkpoints share it. Raises BackendError.
     """
     from filelock import FileLock
 
@@ -131,7 +135,9 @@ def export_cached(
                 return path, False
             export_onnx(checkpoint, path, precision=precision, quantize=quantize)
     except OSError as error:
-        raise BackendError(f"{path.parent}: cannot be written ({error.strerror}); name another cache") from None
+        raise BackendError(
+            f"{path.parent}: cannot be written ({error.strerror}); free some space or move the cache"
+        ) from None
     return path, True
 
 
@@ -140,16 +146,14 @@ def _file_digest(path: Path) -> bytes:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").digest()
     except OSError as error:
-        remedy = (
-            "calibrate the checkpoint with a post-training scheme first"
-            if path.name == FILE_NAME
-            else "name a model folder"
+        fix = (
+            "calibrate the checkpoint with a post-training scheme" if path.name == FILE_NAME else "name a model folder"
         )
-        raise BackendError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
+        raise BackendError(f"{path}: cannot be read ({error.strerror}); {fix}") from None
 
 
 def product_macs(architecture: Architecture, length: int) -> dict[str, int]:
-    """Multiply-accumulates of every matrix product of the graph for one sequence of `length`, by node name."""
+    """Multiply-accumulates of every matrix product of the graph for one sequence of `length` tokens, by name of its node."""
     macs = {f"{name}.product": architecture.linear_macs(name, length) for name in architecture.linears()}
     attention = length * length * architecture.hidden
     for layer in range(architecture.layers):

@@ -1,4 +1,4 @@
-"""A small builder of ONNX graphs: operators by call, constants by name, equal constants stored once."""
+"""A small builder of ONNX graphs. Constants are stored by name, so that equal ones are stored once."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ Array = np.ndarray[Any, Any]
 
 
 class GraphBuilder:
-    """Nodes and initializers in order of their making, so that equal calls give equal bytes."""
+    """Nodes and initializers in the order in which they are added, so that equal calls give equal bytes."""
 
     def __init__(self) -> None:
         self.nodes: list[NodeProto] = []
         self.initializers: dict[str, TensorProto] = {}
 
     def op(self, operator: str, name: str, *inputs: str, **attributes: Any) -> str:
-        """Add a node with one output; returns the output's name. An empty input name is an input left out."""
+        """Add a node with one output; returns the output's name. An empty input name leaves that input out."""
         output = f"{name}:out"
         self.nodes.append(helper.make_node(operator, list(inputs), [output], name=name, **attributes))
         return output
 
     def constant(self, name: str, values: Array) -> str:
-        """Add an initializer; a second call with the same name must mean the same values."""
+        """Add an initializer; returns its name. A second call with the same name must have the same values."""
         if name not in self.initializers:
             self.initializers[name] = numpy_helper.from_array(np.asarray(values, order="C"), name)
         return name

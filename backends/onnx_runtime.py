@@ -1,7 +1,7 @@
-"""ONNX Runtime on the clean encoder graph: float32, static INT8 (the checkpoint's ranges) and dynamic INT8.
+"""ONNX Runtime on the graph of `backends.export`: float32, static INT8 (with the checkpoint's ranges) and dynamic INT8.
 
-What a checkpoint exports to is kept in the cache under the hash of its content, so a later process only loads it. The
-process imports ONNX Runtime and, when it has to export, onnx; never PyTorch.
+The exported graph is cached under the hash of the checkpoint's content, so a later process only loads it. The process imports
+ONNX Runtime and, if it has to export, onnx; never PyTorch.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 @dataclass(frozen=True)
 class OnnxRuntime:
-    """A backend of one flavour of the graph."""
+    """The backend for one kind of graph."""
 
     name: str
     graph: tuple[Precision, Quantize]
@@ -55,7 +55,7 @@ class OnnxRuntime:
         for name in ("onnxruntime-gpu", "onnxruntime"):
             if not installed(name, machine):
                 continue
-            # Its CUDA provider has hardly any integer kernels, so those flavours would fall back node by node.
+            # The CUDA provider has hardly any integer kernels: most nodes of an INT8 graph would run on the CPU.
             on_gpu = name == "onnxruntime-gpu" and machine.get("gpus") and self.graph[1] == "none"
             return Availability(True, device="cuda" if on_gpu else "cpu")
         package = "onnxruntime-gpu" if machine.get("gpus") else "onnxruntime"
@@ -90,7 +90,7 @@ class OnnxRuntimeSession:
         self._integer = integer
         self.artifact_bytes = path.stat().st_size
         if device == "cuda":
-            onnxruntime.preload_dlls()  # finds the CUDA libraries that pip installed beside it
+            onnxruntime.preload_dlls()  # finds CUDA libraries that were installed with pip
         self._session = self._open()
 
     def _open(self, profile: str | None = None) -> Any:
@@ -107,19 +107,21 @@ class OnnxRuntimeSession:
         if profile is not None:
             options.enable_profiling = True
             options.profile_file_prefix = profile
-            # Packed weights vanish from the profile, and with them the sizes of the products.
+            # Prepacked weights are missing from the profile, so the sizes of the products would be unknown.
             options.add_session_config_entry("session.disable_prepacking", "1")
         providers: list[Any] = ["CPUExecutionProvider"]
-        if self._claimed == "CUDAExecutionProvider":  # whose own choice is TF32, which has ten bits of fraction
+        if self._claimed == "CUDAExecutionProvider":  # its default is TF32, which keeps ten bits of the fraction
             providers.insert(0, (self._claimed, {"use_tf32": "0"}))
         try:
             session = onnxruntime.InferenceSession(str(self._path), options, providers=providers)
-        except Exception as error:  # the library's exceptions share no base but this
-            raise BackendError(f"ONNX Runtime cannot load {self._path.name}: {str(error).splitlines()[0]}") from None
-        if self._claimed not in session.get_providers():  # it falls back without a word
+        except Exception as error:  # the library's exceptions have no other common base
             raise BackendError(
-                f"{self._claimed} does not load: this ONNX Runtime has none, or misses its CUDA or cuDNN libraries; "
-                "install onnxruntime-gpu, and see onnxruntime.print_debug_info()"
+                f"{self._path}: ONNX Runtime cannot load it ({str(error).splitlines()[0]}); delete the file and run again"
+            ) from None
+        if self._claimed not in session.get_providers():  # ONNX Runtime falls back silently
+            raise BackendError(
+                f"{self._claimed} does not load: this ONNX Runtime was built without it, or CUDA or cuDNN libraries are"
+                " missing; install onnxruntime-gpu, and see onnxruntime.print_debug_info()"
             )
         return session
 
@@ -128,7 +130,7 @@ class OnnxRuntimeSession:
         return logits
 
     def placement(self) -> Placement:
-        """From ONNX Runtime's own profile of one run at max_length, in a session of its own."""
+        """From ONNX Runtime's profile of one run at max_length, in a separate session."""
         ids = np.zeros((1, self._settings.max_length), np.int64)
         with TemporaryDirectory() as folder:
             session = self._open(profile=f"{folder}/profile")
@@ -155,6 +157,8 @@ class OnnxRuntimeSession:
 
 @dataclass(frozen=True)
 class _Kernel:
+    """A kernel that ONNX Runtime's profile shows. int8_macs: multiply-accumulates in integer products."""
+
     name: str
     operator: str
     provider: str
@@ -181,17 +185,17 @@ _INTEGER_PRODUCTS = {
 
 
 def _integer_macs(operator: str, inputs: list[dict[str, list[int]]]) -> int:
-    """Multiply-accumulates that a kernel ran as integer products: rows of its first matrix by the elements of the second, of
-    which attention has one a head."""
+    """Multiply-accumulates of a kernel's integer products: rows of the first matrix times elements of the second. 0 for other
+    kernels."""
     if operator not in _INTEGER_PRODUCTS:
         return 0
-    shapes = [next(iter(entry.items())) for entry in inputs]
+    shapes = [next(iter(type_shape.items())) for type_shape in inputs]
     second = next(shape for kind, shape in shapes[1:] if kind in ("int8", "uint8") and len(shape) >= 2)
     return int(np.prod(shapes[0][1][:-1])) * int(np.prod(second[-2:]))
 
 
 def _may_saturate() -> bool:
-    """True on x86 processors without VNNI, whose unsigned by signed products add pairs in 16 bits."""
+    """True on x86 processors without VNNI: they add pairs of unsigned by signed products in 16 bits, which can saturate."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:

@@ -1,30 +1,29 @@
-"""`ranges.json` of a checkpoint: scale and zero point of every quantized tensor, strictly validated.
+"""`ranges.json` of a checkpoint: scale and zero point of every quantized tensor. Reading validates all of it.
 
     {"format": 1,
      "scheme": {"name": "engine_int8", "weights": {...}, "activations": {...}, "tensors": "encoder_linears"},
      "calibration": {"samples": 128, ...},
      "tensors": {"encoder.layer.0.attention.self.query.weight":
                    {"role": "weight", "bits": 8, "symmetric": true, "narrow": true, "rounding": "half_even", "axis": 0,
-                    "scale": [one an output channel], "zero_point": [0, ...]},
+                    "scale": [one per output channel], "zero_point": [0, ...]},
                  "encoder.layer.0.attention.self.query.input":
                    {"role": "activation", ..., "axis": null, "scale": [s], "zero_point": [0]}}}
 
-A tensor is named as `backends.tensor_names` says: by its module's path inside the encoder model (no leading
-`bert.`) and `.weight`, `.bias`, `.input` or `.output`. Zero points lie on the signed grid. Query, key and value of a layer
-read the same tensor: three entries with equal values. NumPy only.
+Tensors have the names of `backends.tensor_names`: a module's canonical name and `.weight`, `.bias`, `.input` or `.output`. Zero
+points lie on the signed grid. Query, key and value of a layer read the same tensor, so their three entries are equal. NumPy only.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from backends.architecture import PROJECTION
+from backends.architecture import PROJECTION, Architecture
 from backends.base import BackendError
 from backends.checkpoint import read_architecture
 from backends.schemes import Quantizer, Scheme
@@ -40,8 +39,11 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True, eq=False)
 class TensorRange:
-    """The grid of one tensor. scale: (channels,) float32, positive; zero_point: (channels,) int32 on the signed grid;
-    channels is 1 with axis None. low, high: ends of the integer grid."""
+    """The grid of one tensor.
+
+    scale: (channels,) float32, positive. zero_point: (channels,) int32 on the signed grid. axis: of the channels; None with one
+    scale for the whole tensor (channels is 1).
+    """
 
     role: Role
     scale: Array
@@ -51,17 +53,19 @@ class TensorRange:
 
     @property
     def low(self) -> int:
+        """Lowest code of the signed grid."""
         return self.quantizer.low
 
     @property
     def high(self) -> int:
+        """Highest code of the signed grid."""
         return self.quantizer.high
 
     def quantize(self, values: Array) -> Array:
         """float32 of any shape -> int8 codes on the signed grid, of the same shape.
 
-        In PyTorch's order of operations: a product with the float32 reciprocal of the scale, where ONNX divides.
-        Exporters take the codes of weights from here, so that every engine has the very integers of the simulation.
+        Values are multiplied by the float32 reciprocal of the scale, as PyTorch does; ONNX divides by the scale. Exporters take
+        the codes of weights from here, so that every engine has exactly the integers of the simulation.
         """
         shape = [1] * values.ndim
         if self.axis is not None:
@@ -72,7 +76,7 @@ class TensorRange:
         return codes
 
     def dequantize(self, codes: Array) -> Array:
-        """Codes on the signed grid -> the float32 values that they stand for."""
+        """Codes on the signed grid -> the float32 values that they represent, of the same shape."""
         shape = [1] * codes.ndim
         if self.axis is not None:
             shape[self.axis] = -1
@@ -81,7 +85,7 @@ class TensorRange:
 
 @dataclass(frozen=True, eq=False)
 class Ranges:
-    """What `ranges.json` holds. calibration: facts of how the ranges came to be (plain JSON values)."""
+    """What `ranges.json` holds. calibration: how the ranges were found, as plain JSON values."""
 
     scheme: Scheme
     tensors: Mapping[str, TensorRange]
@@ -89,20 +93,21 @@ class Ranges:
 
 
 def blank_range(name: str, scheme: Scheme) -> TensorRange:
-    """The grid that a scheme gives a tensor of this name, with scale 1 and zero point 0 until they are known."""
+    """The grid that a scheme gives a tensor of this name, with scale 1 and zero point 0, which calibration replaces."""
     kind = name.rpartition(".")[2]
     role: Role = "weight" if kind == "weight" else "bias" if kind == "bias" else "activation"
     quantizer = scheme.weights if role == "weight" else scheme.activations
     if role == "bias" and isinstance(scheme.biases, Quantizer):
         quantizer = scheme.biases
     if role == "weight" and name.startswith("embeddings.") and not name.startswith(PROJECTION):
-        quantizer = replace(quantizer, granularity="per_tensor")  # a channel of a table would be one token
+        quantizer = replace(quantizer, granularity="per_tensor")  # a channel of a table would be one token's row
     axis = 0 if quantizer.granularity == "per_channel" else None
     return TensorRange(role, np.ones(1, np.float32), np.zeros(1, np.int32), axis, quantizer)
 
 
 def integer_bias(bias: Array, weight: TensorRange, inputs: TensorRange) -> tuple[Array, Array]:
-    """A linear layer's bias (outputs,) as int32 codes, and the scale (outputs,) or (1,) of the products they are added to."""
+    """The bias of a linear layer (outputs,) -> its int32 codes, and the scale (outputs,) or (1,) of the products that they are
+    added to."""
     scale = weight.scale * inputs.scale
     codes = np.clip(np.rint(bias.astype(np.float32) / scale), -(2.0**31), 2.0**31 - 128)
     return codes.astype(np.int32), scale
@@ -128,11 +133,13 @@ def write_ranges(folder: Path, ranges: Ranges) -> Path:
         return partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise BackendError(f"{path}: cannot be written ({error.strerror}); free some space") from None
+        raise BackendError(
+            f"{path}: cannot be written ({error.strerror}); free some space or make the folder writable"
+        ) from None
 
 
 def read_ranges(folder: Path) -> Ranges:
-    """The ranges of a checkpoint folder, checked against its `config.json`. Raises BackendError naming the fault."""
+    """The ranges of a checkpoint folder, checked against its `config.json`. Raises BackendError naming what is wrong."""
     path = folder / FILE_NAME
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -142,43 +149,33 @@ def read_ranges(folder: Path) -> Ranges:
         ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise BackendError(f"{path}: cannot be read ({error}); calibrate the checkpoint again") from None
+    architecture = read_architecture(folder)
     try:
-        return _parse(value, _expected(folder))
+        return _parse(value, architecture)
     except BackendError as error:
         raise BackendError(f"{path}: {error}; calibrate the checkpoint again") from None
 
 
-def _expected(folder: Path) -> Callable[[Scheme], dict[str, int]]:
-    """Scheme -> name of each tensor that it quantizes in this checkpoint -> its channels (1 but for a linear's weight)."""
-    architecture = read_architecture(folder)
-    linears = architecture.linears()
-
-    def expected(scheme: Scheme) -> dict[str, int]:
-        names = tensor_names(architecture, scheme)
-        return {name: linears.get(name.removesuffix(".weight"), (1, 1))[0] for name in names}
-
-    return expected
-
-
-def _parse(value: Any, expected_of: Callable[[Scheme], dict[str, int]]) -> Ranges:
+def _parse(value: Any, architecture: Architecture) -> Ranges:
     if not isinstance(value, dict) or value.get("format") != _FORMAT:
         raise BackendError(f"not a ranges file of format {_FORMAT}")
     tensors, calibration = value.get("tensors"), value.get("calibration", {})
     if not isinstance(tensors, dict) or not isinstance(value.get("scheme"), dict) or not isinstance(calibration, dict):
         raise BackendError("'scheme', 'calibration' and 'tensors' must be objects")
     scheme = Scheme.from_json(value["scheme"])
-    expected = expected_of(scheme)
-    for name in (*tensors, *expected):
-        if name not in expected:
+    names = tensor_names(architecture, scheme)
+    for name in (*tensors, *names):
+        if name not in names:
             raise BackendError(f"unknown tensor '{name}'")
         if name not in tensors:
             raise BackendError(f"no range for '{name}'")
-    found = {name: _parse_tensor(name, tensors[name], channels, scheme) for name, channels in expected.items()}
-    for name, tensor in found.items():
+    outputs = {f"{name}.weight": shape[0] for name, shape in architecture.linears().items()}
+    ranges = {name: _parse_tensor(name, tensors[name], outputs.get(name, 1), scheme) for name in names}
+    for name, tensor in ranges.items():
         query = source(name)
-        if (*tensor.scale, *tensor.zero_point) != (*found[query].scale, *found[query].zero_point):
+        if (*tensor.scale, *tensor.zero_point) != (*ranges[query].scale, *ranges[query].zero_point):
             raise BackendError(f"'{name}' must equal '{query}': they are the same tensor")
-    return Ranges(scheme, found, calibration)
+    return Ranges(scheme, ranges, calibration)
 
 
 def _parse_tensor(name: str, value: Any, channels: int, scheme: Scheme) -> TensorRange:
@@ -189,9 +186,9 @@ def _parse_tensor(name: str, value: Any, channels: int, scheme: Scheme) -> Tenso
         if type(value[key]) is not type(expected) or value[key] != expected:
             raise BackendError(f"'{name}': {key} must be {json.dumps(expected)} by the file's scheme")
     length = channels if tensor.axis is not None else 1
-    for key, kinds in (("scale", (int, float)), ("zero_point", (int,))):
+    for key, types in (("scale", (int, float)), ("zero_point", (int,))):
         numbers = value[key]
-        if not isinstance(numbers, list) or len(numbers) != length or any(type(one) not in kinds for one in numbers):
+        if not isinstance(numbers, list) or len(numbers) != length or any(type(item) not in types for item in numbers):
             raise BackendError(f"'{name}': {key} must be a list of {length} numbers")
     try:
         with np.errstate(over="ignore", under="ignore"):
@@ -204,15 +201,15 @@ def _parse_tensor(name: str, value: Any, channels: int, scheme: Scheme) -> Tenso
 
 
 def _described(tensor: TensorRange) -> dict[str, Any]:
-    """The fields of a tensor's entry that follow from the scheme."""
+    """The fields of a tensor that follow from the scheme."""
     quantizer = tensor.quantizer
     described = {key: getattr(quantizer, key) for key in ("bits", "symmetric", "narrow", "rounding")}
     return {"role": tensor.role, **described, "axis": tensor.axis}
 
 
 def check_range(name: str, tensor: TensorRange) -> None:
-    """Raises BackendError for numbers that are no grid."""
-    # Below the smallest normal number the reciprocal overflows, and engines flush to zero.
+    """Raises BackendError for a scale or zero point that no grid can have."""
+    # Below the smallest normal number the reciprocal overflows, and engines round the scale to zero.
     tiny = np.finfo(np.float32).tiny
     if not (np.isfinite(tensor.scale).all() and (tensor.scale >= tiny).all()):
         raise BackendError(f"'{name}': scales must be positive and finite")

@@ -1,4 +1,4 @@
-"""Objects by name: ours, and those that installed packages offer as entry points."""
+"""Objects by name: our own, and those that installed packages offer as entry points."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from backends.base import BackendError
 
 @dataclass(frozen=True)
 class Registry:
-    """kind: what the objects are, for messages. group: of the entry points. ours: name -> `module:attribute`, imported on demand."""
+    """kind: what the objects are, for messages. group: of the entry points. ours: name -> `module:attribute`, imported when it is
+    asked for."""
 
     kind: str
     group: str
@@ -22,15 +23,15 @@ class Registry:
 
     @cached_property
     def _installed(self) -> dict[str, str]:
-        """Of installed packages. Cached: looking through all of them takes 10 ms."""
+        """name -> `module:attribute` of installed packages. Cached: searching all packages takes 10 ms."""
         return {point.name: point.value for point in entry_points(group=self.group)}
 
     def names(self) -> list[str]:
-        """Imports none of them."""
+        """All names; imports none of the objects."""
         return [*self.ours, *self._installed]
 
     def get(self, name: str) -> Any:
-        """Raises BackendError for an unknown name, with the nearest known one."""
+        """The object of that name. Raises BackendError for an unknown name, with the nearest known one."""
         target = self.ours.get(name) or self._installed.get(name)
         if target is None:
             near = difflib.get_close_matches(name, self.names(), 1)

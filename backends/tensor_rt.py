@@ -1,11 +1,11 @@
 """TensorRT 11 (and 10.13 onwards): strongly typed networks, INT8 by explicit Q/DQ, FP16 by FP16 tensors in the graph.
 
-The graph says every precision (backends.export): nothing is left to the builder but kernels. Two optimization profiles, one
-for batch 1 and one for larger batches, so that latency is not paid for with kernels chosen for throughput. Inputs and logits
-pass through pinned host buffers and one stream; a call returns when the logits are on the host.
+The graph of backends.export sets every precision; the builder chooses kernels only. There are two optimization profiles, for
+batch 1 and for larger batches, so that batch 1 does not get kernels that were chosen for throughput. Inputs and logits pass
+through pinned host buffers and one stream; a call returns when the logits are on the host.
 
-Nothing here has been executed on a TensorRT engine by this project yet: it is held against type stubs of the real 11.4 API,
-and the graphs it feeds are checked against TensorRT's rules and run in ONNX Runtime.
+This project has not run it on a TensorRT engine yet. It is type-checked against stubs of the real 11.4 API, and its graphs are
+checked against TensorRT's rules and run in ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ if TYPE_CHECKING:
 
 WORKSPACE_BYTES = 4 << 30
 ENGINE_VERSION = "1"
-"""Raised with the version of the backends where `build` makes another engine of the same graph."""
+"""Raise it, and the version of the backends, when `build` makes a different engine from the same graph."""
 OUTPUT = "logits"
 
 
 @dataclass(frozen=True)
 class TensorRT:
-    """The backend at one precision."""
+    """The backend for one precision."""
 
     name: str
     graph: tuple[Precision, Quantize]
@@ -62,9 +62,7 @@ class TensorRT:
     def availability(self, machine: Mapping[str, Any]) -> Availability:
         if not machine.get("gpus"):
             return Availability(
-                False,
-                "no NVIDIA GPU found",
-                "run it on a machine with one (`nvidia-smi` must list it)",
+                False, "no NVIDIA GPU found", "run it on a machine with one (`nvidia-smi` must list it)"
             )
         if not installed("tensorrt", machine):
             return Availability(
@@ -73,11 +71,11 @@ class TensorRT:
         return Availability(True, device="cuda")
 
     def prepare(self, checkpoint: Path, settings: Settings, device: Device) -> Session:
-        """Export, build or load the engine from the cache, make contexts and buffers. Raises BackendError."""
+        """Export the checkpoint, build the engine or load it from the cache, make contexts and buffers. Raises BackendError."""
         if device != "cuda":
             raise BackendError(f"{self.name}: runs on NVIDIA GPUs only, not on '{device}'")
         try:
-            import tensorrt  # noqa: F401  (its shared libraries may be missing though its metadata is there)
+            import tensorrt  # noqa: F401  (its shared libraries may be missing although it is installed)
             from cuda.bindings import runtime  # noqa: F401
         except (ImportError, OSError) as error:
             raise BackendError(
@@ -91,7 +89,7 @@ TENSORRT_INT8 = TensorRT("tensorrt_int8", ("fp16", "s8"), "static")
 
 
 class TensorRTSession:
-    """An engine with a context for each optimization profile. Not safe for use by several threads."""
+    """An engine with one context for each optimization profile. Not thread-safe."""
 
     def __init__(self, backend: TensorRT, checkpoint: Path, settings: Settings) -> None:
         import tensorrt as trt
@@ -128,7 +126,9 @@ class TensorRTSession:
     def _context(self, profile: int) -> trt.IExecutionContext:
         context = self._engine.create_execution_context()
         if context is None:
-            raise BackendError(f"{self._name}: no memory on the GPU for an execution context; use a smaller batch size")
+            raise BackendError(
+                f"{self._name}: the GPU has no memory left for an execution context; use a smaller batch size"
+            )
         context.set_optimization_profile_async(profile, self._buffers.stream)
         for name, buffer in self._buffers.device.items():
             context.set_tensor_address(name, buffer)
@@ -145,13 +145,13 @@ class TensorRTSession:
         return self._buffers.download(sizes(context.get_tensor_shape(OUTPUT)))
 
     def placement(self) -> Placement:
-        """Layers by the precision that the engine inspector says they were realised in."""
+        """Layers by precision, as the engine inspector reports them."""
         import tensorrt as trt
 
         from backends.export import product_macs
 
         text = self._engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
-        return realised(json.loads(text), product_macs(self._architecture, self._settings.max_length))
+        return placement_of(json.loads(text), product_macs(self._architecture, self._settings.max_length))
 
     def close(self) -> None:
         self._contexts.clear()
@@ -167,15 +167,15 @@ def export(backend: TensorRT, checkpoint: Path, settings: Settings) -> Path:
 
 
 def engine_key(onnx_file: Path, settings: Settings) -> str:
-    """An engine belongs to a graph, a TensorRT version, a GPU, its driver, and the profiles' largest shape."""
+    """Hash of what an engine depends on: the graph, the TensorRT version, the GPU, its driver, and the largest shape."""
     import tensorrt as trt
     from cuda.bindings import runtime as cuda
     from pynvml import nvmlInit, nvmlSystemGetDriverVersion
 
     nvmlInit()
-    error, properties = cuda.cudaGetDeviceProperties(0)  # the first that this process may use: NVML counts all
+    error, properties = cuda.cudaGetDeviceProperties(0)  # the first GPU visible to this process; NVML would count all
     if error != cuda.cudaError_t.cudaSuccess:
-        raise BackendError(f"CUDA does not describe its first GPU: {error}")
+        raise BackendError(f"CUDA cannot describe its first GPU: {error}; check that `nvidia-smi` lists it")
     gpu = properties.name.decode()
     graph = hashlib.sha256(onnx_file.read_bytes()).hexdigest()
     parts = [
@@ -191,17 +191,17 @@ def engine_key(onnx_file: Path, settings: Settings) -> str:
 
 
 def build(onnx_file: Path, settings: Settings, logger: trt.ILogger) -> bytes:
-    """A serialized engine. Raises BackendError with the parser's first complaint."""
+    """A serialized engine. Raises BackendError with the parser's first error."""
     import tensorrt as trt
 
     builder = trt.Builder(logger)
-    # Ignored by 11.x, whose networks are always strongly typed; 10.x needs it said.
+    # TensorRT 11 ignores the flag, since its networks are always strongly typed; 10.x needs it.
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(str(onnx_file)):
         error = parser.get_error(0)
         raise BackendError(
-            f"TensorRT {trt.__version__} does not take {onnx_file.name}: node {error.node()}: {error.desc()}"
+            f"{onnx_file}: TensorRT {trt.__version__} rejects node {error.node()}: {error.desc()}; try another TensorRT version"
         )
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)
@@ -214,14 +214,12 @@ def build(onnx_file: Path, settings: Settings, logger: trt.ILogger) -> bytes:
         config.add_optimization_profile(profile)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise BackendError(
-            f"TensorRT {trt.__version__} could not build an engine for {onnx_file.name}; its log says why"
-        )
+        raise BackendError(f"{onnx_file}: TensorRT {trt.__version__} could not build an engine; see its log above")
     return bytes(plan)
 
 
 def output_width(engine: trt.ICudaEngine, max_length: int) -> int:
-    """Most logits that one sequence yields; -1 stands for the sequence axis."""
+    """Largest number of logits of one sequence."""
     shape = sizes(engine.get_tensor_shape(OUTPUT))[1:]
     return int(np.prod([max_length if size < 0 else size for size in shape]))
 
@@ -232,7 +230,7 @@ def sizes(shape: trt.Dims) -> tuple[int, ...]:
 
 
 class Buffers:
-    """Pinned host and device memory of every input and the output at their largest, and the stream they are used on."""
+    """Pinned host memory and device memory for the largest inputs and output, and the stream that copies between them."""
 
     def __init__(self, batch: int, length: int, width: int) -> None:
         from cuda.bindings import runtime as cuda
@@ -282,20 +280,23 @@ class Buffers:
         self._checked(self._cuda.cudaStreamDestroy(self.stream))
 
 
-def realised(information: Mapping[str, Any], macs: Mapping[str, int]) -> Placement:
-    """A Placement from the inspector's JSON: a product counts as INT8 when the engine layer that contains its node reads Int8.
+def placement_of(information: Mapping[str, Any], macs: Mapping[str, int]) -> Placement:
+    """The placement that the inspector's JSON shows. A product counts as INT8 if the engine layer that contains its node reads
+    Int8. macs: multiply-accumulates of each product, by name of its ONNX node.
 
-    Engine layers name the ONNX nodes they were fused from in `Metadata` or, joined by ` + `, in `Name`;
-    `Inputs[].Format/Datatype` says what they read. A layer that only changes a format may name the node that it feeds.
+    An engine layer names the ONNX nodes it was fused from in `Metadata` or, joined by ` + `, in `Name`, and what it reads in
+    `Inputs[].Format/Datatype`. A layer that only changes a format may name the node that it feeds.
     """
     nodes: dict[str, int] = {}
     detail: list[tuple[str, str, str]] = []
     int8 = set[str]()
     for layer in information.get("Layers", []):
-        if isinstance(layer, str):  # built with less than detailed verbosity
+        if isinstance(layer, str):  # the engine was built without detailed verbosity
             layer = {"Name": layer}
-        reads = ["Int8" if "Int8" in entry.get("Format/Datatype", "") else "float" for entry in layer.get("Inputs", [])]
-        products = set() if layer.get("LayerType") == "Reformat" else _made_of(layer) & macs.keys()
+        reads = [
+            "Int8" if "Int8" in tensor.get("Format/Datatype", "") else "float" for tensor in layer.get("Inputs", [])
+        ]
+        products = set() if layer.get("LayerType") == "Reformat" else _fused_nodes(layer) & macs.keys()
         kind = "INT8" if "Int8" in reads and products else "FP16/FP32"
         if kind == "INT8":
             int8 |= products
@@ -304,7 +305,7 @@ def realised(information: Mapping[str, Any], macs: Mapping[str, int]) -> Placeme
     return Placement("TensorRT", nodes, sum(macs[name] for name in int8), sum(macs.values()), tuple(detail))
 
 
-def _made_of(layer: Mapping[str, Any]) -> set[str]:
+def _fused_nodes(layer: Mapping[str, Any]) -> set[str]:
     """The ONNX nodes that an engine layer was fused from."""
     return set(re.findall(r"\[ONNX Layer: ([^\]]+)\]", layer.get("Metadata", ""))) or set(
         layer.get("Name", "").split(" + ")

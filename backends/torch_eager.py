@@ -1,4 +1,4 @@
-"""PyTorch, eager, through the model classes of transformers: the baseline at float32, and the same at bfloat16."""
+"""PyTorch, eager, with the model classes of transformers: in float32, which is the baseline, and in bfloat16."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from backends.base import (
     installed,
 )
 from backends.checkpoint import WEIGHTS, read_architecture
-from backends.torch_models import load_model, no_plan_for_every_shape
+from backends.torch_models import disable_cudnn_attention, load_model
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TorchEager:
-    """A backend of its dtype. Weights and activations are both of it; logits come back as float32."""
+    """The backend for one dtype of weights and activations. Logits are float32."""
 
     name: str
     dtype: Literal["float32", "bfloat16"]
@@ -63,7 +63,7 @@ class TorchEager:
         ):
             return Availability(
                 False,
-                "this processor has no bfloat16 arithmetic: PyTorch would emulate it, some hundred times slower",
+                "this processor has no bfloat16 arithmetic: PyTorch would emulate it, about a hundred times slower",
                 "run it on a processor with AVX512-BF16 or AMX, or on a GPU",
             )
         return Availability(True, device="cuda" if usable else "cpu")
@@ -74,10 +74,10 @@ class TorchEager:
         architecture = read_architecture(checkpoint)
         check_length(settings, architecture.positions)
         if device == "cuda" and not torch.cuda.is_available():
-            raise BackendError("PyTorch finds no usable CUDA device; install a CUDA build of torch or run on the CPU")
+            raise BackendError("PyTorch finds no usable CUDA device; install a CUDA build of torch, or run on the CPU")
         torch.set_num_threads(settings.threads)
         if device == "cuda":
-            no_plan_for_every_shape()
+            disable_cudnn_attention()
         model = load_model(checkpoint, architecture).to(device=device, dtype=getattr(torch, self.dtype))
         size = (checkpoint / WEIGHTS).stat().st_size
         return TorchSession(model, architecture, settings.max_length, size)
@@ -112,20 +112,24 @@ class TorchSession:
         return values.pin_memory().to(self._device, non_blocking=True)
 
     def placement(self) -> Placement:
-        """Leaf modules by what they compute with: `cpu float32`, `cuda bfloat16` ...; attention runs in SDPA."""
-        claimed = f"{self._device.type} {str(next(self.model.parameters()).dtype).removeprefix('torch.')}"
+        """Leaf modules by device and dtype: `cpu float32`, `cuda bfloat16` ... Attention runs in SDPA."""
+        claimed = _provider(next(self.model.parameters()))
         detail = []
         for name, module in self.model.named_modules():
             if any(module.children()) or type(module).__name__ == "Dropout":
                 continue
-            own = next(module.parameters(), None)
-            where = claimed if own is None else f"{own.device.type} {str(own.dtype).removeprefix('torch.')}"
-            detail.append((name, type(module).__name__, where))
-        nodes = Counter(where for _, _, where in detail)
+            parameter = next(module.parameters(), None)
+            provider = claimed if parameter is None else _provider(parameter)
+            detail.append((name, type(module).__name__, provider))
+        nodes = Counter(provider for _, _, provider in detail)
         return Placement(claimed, dict(nodes), 0, self._architecture.total_macs(self._length), tuple(detail))
 
     def close(self) -> None:
         del self.model
+
+
+def _provider(parameter: torch.nn.Parameter) -> str:
+    return f"{parameter.device.type} {str(parameter.dtype).removeprefix('torch.')}"
 
 
 TORCH_FP32 = TorchEager("torch_fp32", "float32")

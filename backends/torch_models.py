@@ -87,16 +87,16 @@ def module_path(model: nn.Module, name: str) -> str | None:
     return path if path is None or hasattr(model, family.prefix) else path.removeprefix(f"{family.prefix}.")
 
 
-def no_plan_for_every_shape() -> None:
-    """Leave cuDNN's attention out, for the whole process. PyTorch prefers it for half-precision values on some GPUs, but it
-    builds a plan for each new batch size and length, which takes longer than many batches of texts of changing lengths."""
+def disable_cudnn_attention() -> None:
+    """Do not use cuDNN's attention in this process. PyTorch prefers it for half precision on some GPUs, but it builds a plan for
+    each new batch size and length, which costs more than it saves when lengths change from batch to batch."""
     import torch
 
     torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def load_model(checkpoint: Path, architecture: Architecture) -> torch.nn.Module:
-    """The checkpoint's model at float32, in evaluation mode. Raises BackendError unless all weights came from the folder."""
+    """The checkpoint's model in float32, in evaluation mode. Raises BackendError unless all its weights are in the folder."""
     family = read_family(checkpoint)
     try:
         model, loading = auto_class(architecture.head).from_pretrained(
@@ -104,7 +104,9 @@ def load_model(checkpoint: Path, architecture: Architecture) -> torch.nn.Module:
             use_safetensors=True, trust_remote_code=False, output_loading_info=True,
         )  # fmt: skip
     except (OSError, RuntimeError, ValueError) as error:
-        raise BackendError(f"{checkpoint}: transformers cannot load it ({str(error).splitlines()[0]})") from None
+        raise BackendError(
+            f"{checkpoint}: transformers cannot load it ({str(error).splitlines()[0]}); save the model again"
+        ) from None
     missing = sorted(loading["missing_keys"])
     unexpected = sorted(key for key in loading["unexpected_keys"] if not family.may_be_unused(key))
     fault = ""
@@ -115,7 +117,10 @@ def load_model(checkpoint: Path, architecture: Architecture) -> torch.nn.Module:
     elif loading.get("mismatched_keys"):
         fault = "has wrong sizes"
     if fault:
-        raise BackendError(f"{checkpoint}: the model {fault}; the folder holds another model than its config.json says")
+        raise BackendError(
+            f"{checkpoint}: the model {fault}: the folder holds another model than config.json describes; save both files from the"
+            " same model"
+        )
     module: torch.nn.Module = model.eval()
     take_all_inputs(module)
     return module

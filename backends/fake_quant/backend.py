@@ -1,5 +1,5 @@
-"""`fake_quant_w8a8`: integer arithmetic simulated in PyTorch with the ranges of a checkpoint. It says what accuracy the
-integers of an engine can reach, and nothing about speed."""
+"""`fake_quant_w8a8`: integer arithmetic simulated in PyTorch with the ranges of a checkpoint. It shows what accuracy an engine's
+integers can reach, and nothing about speed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FakeQuant:
-    """The backend; takes any scheme. See `backends.base.Backend`."""
+    """The backend; runs any scheme. See `backends.base.Backend`."""
 
     name: str = "fake_quant_w8a8"
     version: int = 1
@@ -35,7 +35,7 @@ class FakeQuant:
         return TORCH_FP32.availability(machine)
 
     def prepare(self, checkpoint: Path, settings: Settings, device: Device) -> FakeQuantSession:
-        """Raises BackendError when the folder has no valid `ranges.json`, and where `torch_fp32` does."""
+        """Raises BackendError if the folder has no valid `ranges.json`, and where `torch_fp32` does."""
         from backends.ranges import read_ranges
 
         ranges = read_ranges(checkpoint)
@@ -43,7 +43,7 @@ class FakeQuant:
 
 
 class FakeQuantSession:
-    """`torch_fp32`'s session with quantizers in its model: constants are rounded once, here, what is computed at run."""
+    """A session of `torch_fp32` with quantizers in its model. Weights are rounded once, here; computed tensors in each run."""
 
     built = False
     build_seconds = 0.0
@@ -60,20 +60,20 @@ class FakeQuantSession:
         return self._session.run(batch)
 
     def placement(self) -> Placement:
-        """As `torch_fp32`'s, without the quantizers themselves: no product ran on integers."""
+        """As that of `torch_fp32`, without the quantizers. No product ran on integers."""
         plain = self._session.placement()
         detail: dict[str, tuple[str, str, str]] = {}
-        for name, operator, where in plain.detail:
-            module, inside, quantizer = name.rpartition(".quantize_")
-            if not inside:
-                detail[name] = (name, operator, where)
-            elif quantizer == "weight":  # every FakeQuantLinear and FakeQuantEmbedding has that one
+        for name, operator, provider in plain.detail:
+            module, is_quantizer, quantizer = name.rpartition(".quantize_")
+            if not is_quantizer:
+                detail[name] = (name, operator, provider)
+            elif quantizer == "weight":  # of a FakeQuantLinear or FakeQuantEmbedding: stands for its module
                 kind = type(self._session.model.get_submodule(module)).__name__
                 detail[module] = (module, kind, plain.claimed)
         count = sum(operator == "FakeQuantLinear" for _, operator, _ in detail.values())
         note = f"{count} linear layers simulate integer products in float32 with the ranges of {self._scheme.name}"
-        if why := self._scheme.simulation_only:
-            note += f"; no engine runs this scheme: {why}"
+        if reason := self._scheme.simulation_only:
+            note += f"; no engine runs this scheme: {reason}"
         nodes = {plain.claimed: len(detail)}
         return replace(plain, nodes=nodes, detail=tuple(detail.values()), notes=(*plain.notes, note))
 

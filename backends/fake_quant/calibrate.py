@@ -1,4 +1,4 @@
-"""Post-training calibration: run the FP32 model on training examples, watch its tensors, choose their grids."""
+"""Post-training calibration: run the FP32 model on training examples, observe its tensors, choose their grids."""
 
 from __future__ import annotations
 
@@ -29,11 +29,10 @@ def calibrate(
 ) -> Ranges:
     """Ranges of a scheme for an FP32 checkpoint folder.
 
-    batches: as `Session.run` takes them, of training examples; tokens that attention_mask hides count in no range, unless the
-    scheme pads to the maximum. The result depends on the batches alone; `seed`, by which they were drawn, is noted.
-    `calibration` of the result says how much was seen and each tensor's signal-to-quantization-noise ratio in decibels.
-    Raises BackendError naming the tensor when a range is zero or not finite, and for an unknown scheme or a folder that is no
-    BERT checkpoint.
+    batches: of training examples, as `Session.run` takes them. Padding does not influence the ranges, unless the scheme computes
+    with it. seed: with which the batches were drawn; it is only recorded. `calibration` of the result holds the number of
+    samples, batches and tokens, and each tensor's signal-to-quantization-noise ratio in decibels. Raises BackendError for an
+    unknown scheme, for a folder without a checkpoint, and naming the tensor whose values are all zero or not finite.
     """
     scheme = get_scheme(scheme_name)
     model = load_model(checkpoint, read_architecture(checkpoint)).to(device)
@@ -44,50 +43,55 @@ def calibrate(
 def calibrate_model(
     model: nn.Module, batches: Sequence[Batch], scheme: Scheme, device: Device = "cpu"
 ) -> tuple[dict[str, TensorRange], dict[str, Any]]:
-    """The range of every tensor of a scheme, and facts: samples, batches, tokens, sqnr_db (decibels, by tensor)."""
+    """The range of every tensor of a scheme, and facts: samples, batches, tokens, sqnr_db (decibels, by tensor).
+
+    Raises BackendError as `calibrate` does.
+    """
     constants = _constants(model, scheme)
-    found, seen = observe(model, batches, scheme, device)
-    check_observed(found)
+    observers, counts = observe(model, batches, scheme, device)
+    check_observed(observers)
     if scheme.activations.estimator == "output_error":
-        computed = least_output_error(model, batches, found, scheme, device)
+        computed = least_output_error(model, batches, observers, scheme, device)
     else:
-        computed = {name: _from_observed(name, observer, scheme) for name, observer in found.items()}
+        computed = {name: _from_observed(name, observer, scheme) for name, observer in observers.items()}
     tensors: dict[str, TensorRange] = {}
     for name in names_of(model, scheme):
         if name in constants:
             tensors[name] = _from_constant(name, constants[name], scheme, tensors)
         else:
             tensors[name] = computed[source(name)]
-    return tensors, {**seen, "sqnr_db": _noise(constants, found, tensors)}
+    return tensors, {**counts, "sqnr_db": _noise(constants, observers, tensors)}
 
 
 def noise_of(
     model: nn.Module, batches: Sequence[Batch], ranges: Ranges, device: Device = "cpu"
 ) -> tuple[dict[str, float], dict[str, int]]:
-    """Each tensor's signal-to-quantization-noise ratio in decibels with ranges that are there already, and what was seen."""
-    found, seen = observe(model, batches, ranges.scheme, device)
-    check_observed(found)
-    return _noise(_constants(model, ranges.scheme), found, ranges.tensors), seen
+    """Each tensor's signal-to-quantization-noise ratio in decibels with given ranges; and the number of samples, batches and
+    tokens."""
+    observers, counts = observe(model, batches, ranges.scheme, device)
+    check_observed(observers)
+    return _noise(_constants(model, ranges.scheme), observers, ranges.tensors), counts
 
 
 def _constants(model: nn.Module, scheme: Scheme) -> dict[str, Array]:
-    """Weights and biases that the scheme names, one row for each range that they get."""
-    found: dict[str, Array] = {}
+    """Weights and biases that the scheme quantizes, one row for each scale."""
+    constants: dict[str, Array] = {}
     for name in names_of(model, scheme):
         if (parameter := parameter_of(model, name)) is None:
             continue
         values: Array = parameter.detach().float().cpu().numpy()
         if not np.isfinite(values).all():
             raise BackendError(f"'{name}' holds values that are not finite; train or load the checkpoint again")
-        found[name] = values if blank_range(name, scheme).axis == 0 else values.reshape(1, -1)
-    return found
+        constants[name] = values if blank_range(name, scheme).axis == 0 else values.reshape(1, -1)
+    return constants
 
 
-def _from_constant(name: str, values: Array, scheme: Scheme, before: Mapping[str, TensorRange]) -> TensorRange:
+def _from_constant(name: str, values: Array, scheme: Scheme, earlier: Mapping[str, TensorRange]) -> TensorRange:
+    """earlier: ranges of the tensors before this one; a bias follows its weight."""
     blank = blank_range(name, scheme)
     scale, zero_point = find_grid(values, np.ones(values.shape[1]), blank.quantizer)
-    if blank.role == "bias" and not scale.any():  # zeros are exact on any grid: the weight's will do
-        scale = before[f"{name.removesuffix('.bias')}.weight"].scale.max(keepdims=True)
+    if blank.role == "bias" and not scale.any():  # zeros are exact on any grid: take the weight's
+        scale = earlier[f"{name.removesuffix('.bias')}.weight"].scale.max(keepdims=True)
     return _range(name, blank, scale, zero_point)
 
 
@@ -102,7 +106,7 @@ def _from_observed(name: str, observer: Observer, scheme: Scheme) -> TensorRange
 
 
 def _range(name: str, blank: TensorRange, scale: Array, zero_point: Array) -> TensorRange:
-    # An output channel of zeros alone (pruned) is exact on any grid, but a tensor of zeros has no range.
+    # A channel of zeros (pruned) is exact on any grid, so it takes the largest scale. A tensor of zeros has no range.
     scale = np.where(scale > 0, scale, scale.max())
     if scale.min() < np.finfo(np.float32).tiny:
         raise BackendError(f"'{name}' is zero or too small to have a range; train or load the checkpoint again")
@@ -115,19 +119,19 @@ def _of_histogram(histogram: Histogram) -> tuple[Array, Array]:
 
 
 def _noise(
-    constants: Mapping[str, Array], found: Mapping[str, Observer], tensors: Mapping[str, TensorRange]
+    constants: Mapping[str, Array], observers: Mapping[str, Observer], tensors: Mapping[str, TensorRange]
 ) -> dict[str, float]:
     noise = {}
     for name, tensor in tensors.items():
         if name in constants:
             noise[name] = _decibels(constants[name], np.ones(constants[name].shape[1]), tensor)
         else:
-            noise[name] = _decibels(*_of_histogram(found[source(name)].histogram), tensor)
+            noise[name] = _decibels(*_of_histogram(observers[source(name)].histogram), tensor)
     return noise
 
 
 def _decibels(values: Array, counts: Array, tensor: TensorRange) -> float:
-    """Signal to quantization noise; 200 where there is no noise."""
+    """Signal-to-quantization-noise ratio; 200 where rounding changes nothing."""
     signal = float((values.astype(np.float64) ** 2 @ counts).sum())
     error = float(squared_error(values, counts, tensor.scale, tensor.zero_point, tensor.quantizer).sum())
     return round(float(10 * np.log10(signal / error)), 2) if error > 0 else 200.0

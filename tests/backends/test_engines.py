@@ -278,7 +278,7 @@ def test_tensorrt_is_unavailable_with_a_remedy() -> None:
 
 def test_int8_layers_of_an_engine_are_counted_from_what_they_read() -> None:
     """The inspector's JSON as its documentation shows it; no engine has produced this one."""
-    from backends.tensor_rt import realised
+    from backends.tensor_rt import placement_of
 
     layers = [
         {"Name": "encoder.layer.0.output.dense.product", "Inputs": [{"Format/Datatype": "Row major Int8 format"}]},
@@ -286,7 +286,7 @@ def test_int8_layers_of_an_engine_are_counted_from_what_they_read() -> None:
         {"Name": "encoder.layer.10.output.dense.product", "Inputs": [{"Format/Datatype": "Int8"}]},
     ]  # fmt: skip
     macs = {f"encoder.layer.{index}.output.dense.product": 10**index for index in (0, 1, 10)}
-    placement = realised({"Layers": layers}, macs)
+    placement = placement_of({"Layers": layers}, macs)
     assert placement.int8_macs == 1 + 10**10
     assert placement.total_macs == 11 + 10**10
     assert placement.nodes == {"INT8": 2, "FP16/FP32": 1}
@@ -294,7 +294,7 @@ def test_int8_layers_of_an_engine_are_counted_from_what_they_read() -> None:
 
 def test_a_product_is_counted_once_and_by_its_whole_name() -> None:
     """A change of format names what it feeds, a profile repeats its layers, and a longer name holds a shorter one."""
-    from backends.tensor_rt import realised
+    from backends.tensor_rt import placement_of
 
     int8 = [{"Format/Datatype": "Int8"}]
     layers = [
@@ -304,5 +304,5 @@ def test_a_product_is_counted_once_and_by_its_whole_name() -> None:
         {"Name": "b.context", "LayerType": "Gemm", "Inputs": [{"Format/Datatype": "Half"}]},
         {"Name": "b.context.transpose", "LayerType": "Shuffle", "Inputs": int8},
     ]  # fmt: skip
-    placement = realised({"Layers": layers}, {"a.product": 100, "b.context": 400})
+    placement = placement_of({"Layers": layers}, {"a.product": 100, "b.context": 400})
     assert (placement.int8_macs, placement.total_macs) == (100, 500)

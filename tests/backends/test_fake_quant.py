@@ -10,8 +10,8 @@ import torch
 from scipy.stats import entropy
 
 from backends.fake_quant.estimators import BINS, Histogram, find_grid, least_divergence, most_common, moving_average
+from backends.fake_quant.modules import FakeQuantLinear
 from backends.fake_quant.quantizers import BLOCK, FakeQuantize
-from backends.fake_quant.simulate import FakeQuantLinear
 from backends.ranges import TensorRange
 from backends.schemes import Estimator, Quantizer
 

@@ -15,7 +15,7 @@ from backends.architecture import Head
 from backends.base import BackendError
 from backends.checkpoint import check_finite, read_architecture
 from backends.families import Family, Part, get_family
-from backends.torch_models import auto_class, find_module, no_plan_for_every_shape, take_all_inputs
+from backends.torch_models import auto_class, disable_cudnn_attention, find_module, take_all_inputs
 from harness.checkpoints.labels import class_columns, label_names
 from harness.checkpoints.origin import read_origin
 from harness.checkpoints.training.cpu import register_attention, replace_dropout
@@ -90,7 +90,7 @@ def build_model(
     torch.manual_seed(seed)
     default_attention = register_attention() if device == "cpu" else "sdpa"
     if device != "cpu":
-        no_plan_for_every_shape()
+        disable_cudnn_attention()
     options = {"attn_implementation": attention or default_attention, "dtype": torch.float32}
     if part == "encoder":
         options |= get_family(config.model_type).encoder_arguments
