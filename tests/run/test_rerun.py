@@ -12,7 +12,7 @@ from harness.plan.spec import folder_of
 from harness.records import store
 from harness.run.rerun import check_inputs, check_splits, planned_cell
 from tasks import DataRef
-from tests.checkpoints.test_corpus import on_text
+from tests.checkpoints.texts import corpus_spec
 from tests.records.records import make_record
 from tests.run.small import sample_spec
 from tests.run.test_run import Checkout
@@ -53,7 +53,7 @@ def test_inputs_of_a_stage_are_checked_before_it_is_made_again(tmp_path: Path, m
     """But not where the cache has the result."""
     monkeypatch.setenv("QUANTBOARD_CACHE", str(tmp_path))
     record = make_record()
-    general = on_text(identity={"corpus": "older"}, distill={"stage": "general"})
+    general = corpus_spec(identity={"corpus": "older"}, distill={"stage": "general"})
     augmented = sample_spec(distill={"stage": "prediction", "augment": {"glove": "glove.txt"}}, parent=general)
     with pytest.raises(QuantboardError, match=r"run-k: its general stage read other text \(older\) than this data has"):
         check_inputs(augmented, record)
