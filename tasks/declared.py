@@ -165,7 +165,8 @@ class DeclaredRows:
         return table
 
     def _usable(self, split: str) -> list[Row]:
-        path, rows = self._path(split), []
+        path = self._path(split)
+        rows: list[Row] = []
         self.skipped[split] = 0
         for place, values in self._table(split):
             try:
