@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +21,7 @@ from tasks.rows import Row, check_text, row_digest
 from tasks.tables import Values, column_names, read_table
 
 DeclaredKind = Literal["classification", "pair", "regression"]
-KINDS: dict[DeclaredKind, Kind] = {
+KINDS: dict[str, Kind] = {
     "classification": "classification",
     "pair": "classification",
     "regression": "regression",
@@ -56,8 +56,9 @@ class Declaration:
     @property
     def facts(self) -> TaskFacts:
         """What a suite is checked against; reads no file."""
-        kind = KINDS[self.kind]
-        return TaskFacts(kind, self.metrics or METRICS[kind][:3], short=self.name, eval_splits=self.eval_splits)
+        facts = facts_of_kind(self.kind, self.metrics)
+        assert facts is not None, "the kind is one of KINDS"
+        return replace(facts, short=self.name, eval_splits=self.eval_splits)
 
     @property
     def eval_splits(self) -> tuple[str, ...]:
@@ -70,6 +71,14 @@ class Declaration:
     def from_json(text: str) -> Declaration:
         values = json.loads(text)
         return Declaration(**values | {name: tuple(values[name]) for name in ("labels", "metrics")})
+
+
+def facts_of_kind(kind: Any, metrics: Sequence[str] = ()) -> TaskFacts | None:
+    """What is known of a task from its declared kind and metrics; None for a kind that is none."""
+    if not isinstance(kind, str) or kind not in KINDS:
+        return None
+    head = KINDS[kind]
+    return TaskFacts(head, tuple(metrics) or METRICS[head][:3])
 
 
 class DeclaredRows:

@@ -25,8 +25,15 @@ def find_data(
     from tasks.sources import resolve
 
     option = option or suite.data
-    reachable = hub() if option in (None, "real") else False
-    return {task: resolve(task, option, reachable) for task in suite.tasks if not tasks or task in tasks}
+    wanted = [task for task in suite.tasks if not tasks or task in tasks]
+    asks_hub = option in (None, "real") and any(task not in suite.task for task in wanted)
+    reachable = hub() if asks_hub else False
+    return {
+        task: DataRef("declared", declaration.to_json())
+        if (declaration := suite.declaration(task))
+        else resolve(task, option, reachable)
+        for task in wanted
+    }
 
 
 def find_task_data(task: str, option: str | None) -> DataRef:

@@ -159,7 +159,9 @@ def _no_training_data(task_data: TaskData, spec: CheckpointSpec) -> Blocked:
         use = "calibrated" if spec.recipe == "ptq" else "trained"
         return (
             f"{task_data.task}: the data has no split 'train', which {spec.model} is {use} on",
-            "add its file to the folder of --data",
+            "name its file in the task's data"
+            if task_data.data.kind == "declared"
+            else "add its file to the folder of --data",
         )
     return next((blocked for needed in spec.needs if (blocked := _no_training_data(task_data, needed))), None)
 

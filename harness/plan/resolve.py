@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.suite.tables import Architecture, Model, Sample, ShapeTable, StandIn, Suite, TaskOverride
 from harness.suite.train import TrainSettings
-from tasks import Shape, task_facts
+from tasks import Shape
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def resolve_model(suite: Suite, name: str, task: str, on_sample: bool) -> Resolv
     stand-in with random weights, and QAT models and students are made from stand-ins."""
     model, sample = suite.models[name], suite.sample
     if on_sample and sample:
-        return _on_sample(model, sample, sample.models.get(name, StandIn()), task)
+        return _on_sample(suite, model, sample, sample.models.get(name, StandIn()), task)
     override = model.task.get(task)
     train = _merged(model.train, override.train if override else {})
     stages = {}
@@ -49,7 +49,7 @@ def resolve_model(suite: Suite, name: str, task: str, on_sample: bool) -> Resolv
             stage: _complete((common if stage == "general" else train) | changes | own.get(stage, {}))
             for stage, changes in model.distill.stages.items()
         }
-    augment = _augment(model, task)
+    augment = _augment(suite, model, task)
     if augment and "train" in augment:
         augment["train"] = _complete(augment["train"])
     return ResolvedModel(
@@ -68,7 +68,7 @@ def resolve_model(suite: Suite, name: str, task: str, on_sample: bool) -> Resolv
     )
 
 
-def _on_sample(model: Model, sample: Sample, own: StandIn, task: str) -> ResolvedModel:
+def _on_sample(suite: Suite, model: Model, sample: Sample, own: StandIn, task: str) -> ResolvedModel:
     override = sample.task.get(task)
     train = _merged(sample.train, override.train if override else {}) | own.train
     shape = _shape(sample, override)
@@ -85,7 +85,7 @@ def _on_sample(model: Model, sample: Sample, own: StandIn, task: str) -> Resolve
         stage: _complete((common if stage == "general" else train) | changes.get(stage, {}))
         for stage in model.distill.stages
     }
-    augment = _augment(model, task)
+    augment = _augment(suite, model, task)
     if augment:
         augment |= changes.get("augment", {})
         augment.pop("glove", None)
@@ -104,8 +104,8 @@ def _on_sample(model: Model, sample: Sample, own: StandIn, task: str) -> Resolve
     )
 
 
-def _augment(model: Model, task: str) -> dict[str, Any] | None:
-    facts = task_facts(task)
+def _augment(suite: Suite, model: Model, task: str) -> dict[str, Any] | None:
+    facts = suite.facts(task)
     if model.distill is None or model.distill.augment is None or (facts and facts.kind == "question_answering"):
         return None
     own = model.task[task].augment.model_dump(exclude_none=True) if task in model.task else {}

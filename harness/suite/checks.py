@@ -24,15 +24,27 @@ from harness.suite.model_checks import (
     check_task,
     check_train,
 )
-from harness.suite.parsed import TomlTable, is_integer, is_task, strings, subtables, table, table_array
+from harness.suite.parsed import (
+    TomlTable,
+    facts_of,
+    is_integer,
+    is_task,
+    known_tasks,
+    strings,
+    subtables,
+    table,
+    table_array,
+)
 from harness.suite.problems import Problem, from_pydantic, shown
+from harness.suite.task_checks import check_declared_tasks
 from harness.suite.train import STAGES, Augment
-from tasks import Shape, task_facts, task_names
+from tasks import Shape
 
 
 def check(data: TomlTable) -> Iterator[Problem]:
     """Every problem of a parsed file that its tables alone do not show."""
     yield from _tasks(data)
+    yield from check_declared_tasks(data)
     for keys in (("seeds",), ("shape", "batch_sizes"), ("sample", "batch_sizes")):
         yield from _duplicates(data, keys)
     for keys in (("measure",), ("sample", "measure")):
@@ -99,15 +111,15 @@ def _measure(data: TomlTable) -> Iterator[Problem]:
 def _tasks(data: TomlTable) -> Iterator[Problem]:
     tasks = data.get("tasks")
     for index, name in enumerate(tasks if isinstance(tasks, list) else ()):
-        if isinstance(name, str) and not is_task(name):
-            yield ("tasks", index), f"unknown task {shown(name)}{did_you_mean(name, task_names())}"
+        if isinstance(name, str) and not is_task(data, name):
+            yield ("tasks", index), f"unknown task {shown(name)}{did_you_mean(name, known_tasks(data))}"
     yield from _duplicates(data, ("tasks",))
 
 
 def _shapes(data: TomlTable) -> Iterator[Problem]:
     """Windows must fit, for every question answering task of every model and of the sample."""
     tasks = strings(data.get("tasks"))
-    facts = {name: task_facts(name) for name in tasks}
+    facts = {name: facts_of(data, name) for name in tasks}
     questions = [name for name, known in facts.items() if known is None or known.kind == "question_answering"]
     common, sample = table(data.get("shape")), table(data.get("sample"))
     if tasks and not questions:
@@ -166,7 +178,7 @@ def _references(data: TomlTable) -> Iterator[Problem]:
             continue
         if wrong := check_task(data, task):
             yield (*at, "task"), wrong
-        facts = task_facts(task)
+        facts = facts_of(data, task)
         for metric in table(reference.get("metrics")) if facts else ():
             if facts and metric not in facts.metrics:
                 yield (*at, "metrics", metric), f"'{task}' has no such metric{did_you_mean(metric, facts.metrics)}"

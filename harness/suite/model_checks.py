@@ -9,10 +9,19 @@ from pydantic import ValidationError
 
 from backends.schemes import scheme_names
 from harness.errors import KeyPath, did_you_mean
-from harness.suite.parsed import TomlTable, is_integer, is_task, referenced_model, strings, subtables, table
+from harness.suite.parsed import (
+    TomlTable,
+    facts_of,
+    is_integer,
+    is_task,
+    known_tasks,
+    referenced_model,
+    strings,
+    subtables,
+    table,
+)
 from harness.suite.problems import Problem, from_pydantic, shown
 from harness.suite.train import STAGES, TrainSettings, fitting_depths
-from tasks import task_facts, task_names
 
 SOURCES = ("hub", "package", "model", "scratch")
 
@@ -60,10 +69,12 @@ def check_models(data: TomlTable) -> Iterator[Problem]:
 
 def check_task(data: TomlTable, name: str) -> str | None:
     """What is wrong with a task's name anywhere but in `tasks`."""
-    if not is_task(name):
-        return f"unknown task {shown(name)}{did_you_mean(name, task_names())}"
+    if not is_task(data, name):
+        return f"unknown task {shown(name)}{did_you_mean(name, known_tasks(data))}"
     tasks = strings(data.get("tasks"))
-    if tasks and name not in tasks and all(map(is_task, tasks)):  # with an unknown task, that one may be the mistake
+    if (
+        tasks and name not in tasks and all(is_task(data, task) for task in tasks)
+    ):  # with an unknown task, that one may be the mistake
         return f"'{name}' is not one of this suite's tasks; add it to tasks, or delete this"
     return None
 
@@ -170,7 +181,7 @@ def _augment(data: TomlTable, augment: TomlTable, has_labels_stage: bool, at: Ke
         yield from check_train({}, changes, (*at, "train"))
     if augment and has_labels_stage:
         yield at, "augmentation needs a teacher to label new examples, and stage 'labels' has none; delete one of them"
-    facts = [task_facts(task) for task in strings(data.get("tasks"))]
+    facts = [facts_of(data, task) for task in strings(data.get("tasks"))]
     if augment and facts and all(known and known.kind == "question_answering" for known in facts):
         yield at, f"{_MOVES_ANSWERS}, and all tasks are question answering; delete this table"
 
@@ -251,7 +262,7 @@ def check_overrides(
         at = (*at_owner, "task", name)
         if wrong := check_task(data, name):
             yield at, wrong
-        facts = task_facts(name)
+        facts = facts_of(data, name)
         questions = facts is None or facts.kind == "question_answering"
         for key in QUESTIONS_ONLY:
             if key in table(override.get("shape")) and not questions:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeGuard
 
-from tasks import task_facts, task_names
+from tasks import TaskFacts, task_facts, task_names
 
 TomlTable = Mapping[str, Any]
 
@@ -33,10 +33,25 @@ def is_integer(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def is_task(name: str) -> bool:
-    return (
-        task_facts(name) is not None or name in task_names()
-    )  # the second reads the metadata of all installed packages
+def is_task(data: TomlTable, name: str) -> bool:
+    """Whether the file declares the task, or we know it."""
+    # the last condition reads the metadata of all installed packages
+    return name in table(data.get("task")) or task_facts(name) is not None or name in task_names()
+
+
+def known_tasks(data: TomlTable) -> list[str]:
+    return [*table(data.get("task")), *task_names()]
+
+
+def facts_of(data: TomlTable, name: str) -> TaskFacts | None:
+    """What is known of a task, whether the file declares it or not. None for an unknown task, for an installed package's, and
+    for one whose declared kind is none."""
+    declared = table(data.get("task"))
+    if name not in declared:
+        return task_facts(name)
+    from tasks.declared import facts_of_kind
+
+    return facts_of_kind(table(declared[name]).get("kind"), strings(table(declared[name]).get("metrics")))
 
 
 def referenced_model(value: object) -> str | None:

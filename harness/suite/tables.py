@@ -6,13 +6,16 @@ Nothing heavy is imported here. `python -m harness.suite.schema` writes `suites/
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, ConfigDict, Field, PrivateAttr
 
 from harness.suite.measure import Measure
 from harness.suite.train import Distill, Table, TrainSettings
-from tasks import Shape
+from tasks import Shape, TaskFacts, task_facts
+
+if TYPE_CHECKING:
+    from tasks.declared import Declaration
 
 T = TypeVar("T")
 
@@ -177,6 +180,34 @@ class Reference(Table):
     source: Text = Field(description="where it was published")
 
 
+class TaskFiles(Table):
+    """The files of a task of one's own: CSV, TSV, JSON, JSONL, Parquet, or a folder written by save_to_disk."""
+
+    train: Text | None = Field(
+        None, description="what models are trained and calibrated on; relative to the suite file"
+    )
+    validation: Text = Field(description="what accuracy is measured on; relative to the suite file")
+
+
+class DeclaredTask(Table):
+    """A task of one's own, to be named in `tasks`."""
+
+    kind: Literal["classification", "pair", "regression"] = Field(
+        description="classification: one of several classes for a text; pair: for two texts; regression: a number"
+    )
+    data: TaskFiles
+    text: Text = Field(description="the column of the text")
+    text_pair: Text | None = Field(None, description="the column of the second text, for kind = 'pair' or 'regression'")
+    label: Text = Field(description="the column of the class or the number")
+    labels: List[Text] = Field(
+        (), description="names of the classes by number; default: the values in the files, sorted"
+    )
+    metrics: List[Literal["accuracy", "macro_f1", "matthews_correlation", "f1", "pearson", "spearman"]] = Field(
+        (), description="the first one ranks; default: all of the kind"
+    )
+    skip_bad_rows: bool = Field(False, description="leave out rows that cannot be used, and count them")
+
+
 class StandIn(Table):
     """What is different for one model on sample data."""
 
@@ -222,6 +253,7 @@ class Suite(Table):
     calibration: Calibration = Calibration()
     references: List[Reference] = ()
     sample: Sample | None = None
+    task: dict[str, DeclaredTask] = Field({}, description="tasks of one's own, by name")
 
     _file: Path = PrivateAttr(Path())
 
@@ -234,6 +266,25 @@ class Suite(Table):
     def folder(self) -> Path:
         """The folder of the file, to which local folders of models are relative."""
         return self._file.parent
+
+    def facts(self, task: str) -> TaskFacts | None:
+        """What is known of a task of the suite; None for an installed package's."""
+        declared = self.declaration(task)
+        return declared.facts if declared else task_facts(task)
+
+    def declaration(self, task: str) -> Declaration | None:
+        """A task of the suite's own, with absolute paths; None for any other."""
+        if task not in self.task:
+            return None
+        from tasks.declared import Declaration
+
+        table = self.task[task]
+        files = table.data.model_dump(exclude_none=True)
+        return Declaration(
+            name=task,
+            data={split: str((self.folder / file).resolve()) for split, file in files.items()},
+            **table.model_dump(exclude={"data"}),
+        )
 
     @property
     def labels(self) -> tuple[str, ...]:

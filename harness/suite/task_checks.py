@@ -1,0 +1,49 @@
+"""Problems of the tasks that a suite file declares, which its tables alone do not show. Reads none of their files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from harness.errors import KeyPath
+from harness.suite.parsed import TomlTable, strings, subtables
+from harness.suite.problems import Problem, shown
+from tasks import task_names
+
+
+def check_declared_tasks(data: TomlTable) -> Iterator[Problem]:
+    """Every problem of the `task` tables."""
+    from tasks.declared import KINDS, METRICS
+
+    named = strings(data.get("tasks"))
+    for name, declared in subtables(data.get("task")):
+        at: KeyPath = ("task", name)
+        if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", name):
+            yield (
+                at,
+                "the name must start with a small letter or digit and hold only these and '.', '_', '-'; rename it",
+            )
+        elif name in task_names():
+            yield at, "a task of this name exists already; rename it"
+        elif named and name not in named:
+            yield at, "is not named in tasks; add it there, or delete this table"
+        kind = declared.get("kind")
+        if not isinstance(kind, str) or kind not in KINDS:
+            continue
+        if (kind == "pair") and "text_pair" not in declared:
+            yield (*at, "text_pair"), "kind 'pair' needs a second text; name its column"
+        if kind == "classification" and "text_pair" in declared:
+            yield (*at, "kind"), "a classification of two texts is kind 'pair'; change it, or delete text_pair"
+        labels = strings(declared.get("labels"))
+        if labels and KINDS[kind] == "regression":
+            yield (*at, "labels"), "kind 'regression' has no classes; delete this key"
+        elif len(labels) == 1:
+            yield (*at, "labels"), "a classification needs at least two classes; add the others"
+        elif len(set(labels)) < len(labels):
+            yield (*at, "labels"), "a class is named twice; delete one"
+        for index, metric in enumerate(strings(declared.get("metrics"))):
+            if metric not in METRICS[KINDS[kind]]:
+                known = ", ".join(METRICS[KINDS[kind]])
+                yield (*at, "metrics", index), f"{shown(metric)} is not a metric of kind '{kind}'; choose from {known}"
+        if "f1" in strings(declared.get("metrics")) and len(labels) != 2:
+            yield (*at, "metrics"), "'f1' is that of the second of two classes; name both in labels, or take 'macro_f1'"
