@@ -83,6 +83,7 @@ def test_the_simulation_does_not_depend_on_the_device(checkpoint: Path, tmp_path
     assert device in placement.claimed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", DEVICES)
 def test_calibration_finds_the_same_ranges(checkpoint: Path, device: Device) -> None:
     """Scales of a symmetric scheme; an estimator that searches may stop one step of its search away."""

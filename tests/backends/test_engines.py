@@ -77,6 +77,7 @@ def test_the_simulation_is_the_engine(checkpoint: Path, tmp_path: Path) -> None:
     assert np.abs(engine - simulated).max() < moved / 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fake_quant_w8a8", "onnxruntime_int8"])
 def test_shuffled_ranges_break_it(checkpoint: Path, tmp_path: Path, name: str) -> None:
     """The agreement above can fail: with the input ranges of layers swapped among them, it does."""

@@ -135,6 +135,7 @@ def shuffle(folder: Path, which: str) -> None:
     (folder / "ranges.json").write_text(json.dumps(value))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["engine_int8", "engine_int8_asymmetric"])
 def test_the_simulation_is_integer_arithmetic_and_shuffled_ranges_are_found_out(
     checkpoint: Path, tmp_path: Path, scheme: str
@@ -241,6 +242,7 @@ def test_outliers_are_clipped_somewhere_and_kept_elsewhere(checkpoint: Path) -> 
             assert np.array_equal(tensor.scale, by_extremes[name].scale)
 
 
+@pytest.mark.slow
 def test_weights_are_scaled_by_their_channels_largest_magnitude(checkpoint: Path) -> None:
     ranges = calibrate(checkpoint, batches(), "engine_int8", 1)
     weights = load_file(checkpoint / "model.safetensors")
@@ -249,6 +251,7 @@ def test_weights_are_scaled_by_their_channels_largest_magnitude(checkpoint: Path
             assert np.allclose(tensor.scale * 127, np.abs(weights[f"bert.{name}"]).max(1), rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["engine_int8", "engine_int8_asymmetric"])
 def test_padding_counts_in_no_range(checkpoint: Path, scheme: str) -> None:
     """Wider padding, filled with other tokens, changes neither counts nor ranges (beyond float32 rounding of the model)."""
@@ -267,6 +270,7 @@ def test_padding_counts_in_no_range(checkpoint: Path, scheme: str) -> None:
         assert (facts["samples"], facts["batches"], facts["tokens"], facts["seed"]) == (16, 4, tokens, 1)
 
 
+@pytest.mark.slow
 def test_calibration_repeats_itself_to_the_bit(checkpoint: Path, tmp_path: Path) -> None:
     files = [
         write_ranges(tmp_path, calibrate(checkpoint, iter(batches()), "engine_int8", 5)).read_bytes() for _ in "12"
@@ -274,6 +278,7 @@ def test_calibration_repeats_itself_to_the_bit(checkpoint: Path, tmp_path: Path)
     assert files[0] == files[1]
 
 
+@pytest.mark.slow
 def test_signal_to_noise_is_what_the_values_say(checkpoint: Path) -> None:
     model, seen, masks = reader_inputs(checkpoint)
     tensors, facts = calibrate_model(model, batches(), get_scheme("engine_int8"))
@@ -288,6 +293,7 @@ def test_signal_to_noise_is_what_the_values_say(checkpoint: Path) -> None:
     assert facts["sqnr_db"][name] == pytest.approx(10 * np.log10((weight**2).sum() / (wrong**2).sum()), abs=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tensor", "value", "told"),
     [
@@ -310,6 +316,7 @@ def test_broken_checkpoints_are_named(checkpoint: Path, tmp_path: Path, tensor: 
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.slow
 def test_a_pruned_output_channel_is_no_fault(checkpoint: Path, tmp_path: Path) -> None:
     weights = load_file(checkpoint / "model.safetensors")
     weights[f"bert.{LAYER}.output.dense.weight"][5] = 0
@@ -324,6 +331,7 @@ def test_no_batches_is_an_error(checkpoint: Path) -> None:
         calibrate(checkpoint, [], "engine_int8", 1)
 
 
+@pytest.mark.slow
 def test_the_session_says_what_it_is(checkpoint: Path, tmp_path: Path) -> None:
     folder = with_ranges(checkpoint, tmp_path / "model", "engine_int8_asymmetric")
     backend = get_backend("fake_quant_w8a8")

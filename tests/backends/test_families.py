@@ -98,6 +98,7 @@ def test_macs_are_what_pytorch_counts(checkpoint: Path) -> None:
     assert 2 * read_architecture(checkpoint).total_macs(LENGTH) == counter.get_total_flops()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["engine_int8", "q8bert", "aimet_w8a8"])
 def test_calibrated_it_runs_on_integers_as_it_is_simulated(checkpoint: Path, tmp_path: Path, scheme: str) -> None:
     folder = tmp_path / "model"
@@ -122,6 +123,7 @@ def test_calibrated_it_runs_on_integers_as_it_is_simulated(checkpoint: Path, tmp
     assert placement.int8_macs == (linear if scheme == "engine_int8" else total - attention)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["engine_int8", "vitis_pof2"])
 def test_quantizers_for_training_go_in_and_out(checkpoint: Path, scheme: str) -> None:
     model, chosen = load_model(checkpoint, read_architecture(checkpoint)), get_scheme(scheme)

@@ -75,6 +75,7 @@ def set_(name: str, **changes: Any) -> Callable[[dict[str, Any]], None]:
     return lambda value: value["tensors"][name].update(changes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [

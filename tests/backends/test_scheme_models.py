@@ -66,6 +66,7 @@ def shuffle(folder: Path, ending: str) -> None:
     (folder / "ranges.json").write_text(json.dumps(value))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("labels", [None, 3])
 @pytest.mark.parametrize("scheme", PUBLISHED)
 def test_the_simulation_is_the_scheme(tmp_path: Path, scheme: str, labels: int | None) -> None:
@@ -153,6 +154,7 @@ def unfused(folder: Path, batch: dict[str, Array], **precision: Any) -> Array:
     return shown(found, batch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("labels", [None, 3])
 def test_the_graph_of_aimets_scheme_is_its_simulation(tmp_path: Path, labels: int | None) -> None:
     """Every operator's output on its grid, the mask of -6, tables, heads."""
@@ -167,6 +169,7 @@ def test_the_graph_of_aimets_scheme_is_its_simulation(tmp_path: Path, labels: in
     assert np.abs(unfused(folder, batch, quantize="u8") - simulated).mean() > 10 * NEAR * moved
 
 
+@pytest.mark.slow
 def test_aimets_graph_holds_the_very_ranges(tmp_path: Path) -> None:
     import onnx
     from onnx import numpy_helper
@@ -203,6 +206,7 @@ def test_aimets_graph_holds_the_very_ranges(tmp_path: Path) -> None:
         export_onnx(folder, tmp_path / "tensorrt.onnx", quantize="s8")
 
 
+@pytest.mark.slow
 def test_biases_with_a_range_of_their_own_are_integers(tmp_path: Path) -> None:
     """Vitis's scheme but for its rounding of ties, which no engine has; for TensorRT the values that the integers stand for."""
     vitis = get_scheme("vitis_pof2")
@@ -217,6 +221,7 @@ def test_biases_with_a_range_of_their_own_are_integers(tmp_path: Path) -> None:
         assert np.abs(unfused(folder, batch, quantize=quantize) - simulated).mean() < NEAR * moved
 
 
+@pytest.mark.slow
 def test_what_can_only_be_simulated_is_not_exported(tmp_path: Path) -> None:
     folder = calibrated(tmp_path, "vitis_pof2")
     with pytest.raises(BackendError, match="'vitis_pof2', which can only be simulated") as raised:
@@ -224,6 +229,7 @@ def test_what_can_only_be_simulated_is_not_exported(tmp_path: Path) -> None:
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.slow
 def test_padding_leaks_through_a_mask_of_minus_six(tmp_path: Path) -> None:
     """So a scheme with such a mask asks for padding to one width: logits depend on it, where others' do not."""
     batch = make_batch(4)
@@ -238,6 +244,7 @@ def test_padding_leaks_through_a_mask_of_minus_six(tmp_path: Path) -> None:
     assert get_scheme("aimet_w8a8").padding == "max_length"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("labels", [None, 3])
 @pytest.mark.parametrize("scheme", scheme_names())
 def test_what_training_computes_is_what_its_ranges_say(tmp_path: Path, scheme: str, labels: int | None) -> None:
@@ -291,6 +298,7 @@ def test_what_training_computes_is_what_its_ranges_say(tmp_path: Path, scheme: s
     assert np.abs(found - shown(trained.numpy(), batch)).max() < 1e-5 * found.std()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["engine_int8", "aimet_w8a8"])
 def test_watching_a_model_leaves_it_as_it_was(tmp_path: Path, scheme: str) -> None:
     folder = make_checkpoint(tmp_path)
@@ -357,6 +365,7 @@ def test_all_tokens_count_where_padding_takes_part(tmp_path: Path) -> None:
     assert low < -6  # the sum with the mask of padding is in its range, or padding would be seen
 
 
+@pytest.mark.slow
 def test_a_bias_of_zeros_has_a_range(tmp_path: Path) -> None:
     folder = make_checkpoint(tmp_path)
     model: Any = load_model(folder, read_architecture(folder))

@@ -58,6 +58,7 @@ def probe(site: Path, page: str, header: str, width: int) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 @pytest.mark.parametrize("width", [1280, 390])
@@ -73,6 +74,7 @@ def test_the_table_sorts_and_fits(tmp_path: Path, width: int) -> None:
     assert found["wide"] <= 0  # the table scrolls in its own box, the page does not
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 def test_a_page_with_a_macro_average_sorts_every_table(tmp_path: Path) -> None:

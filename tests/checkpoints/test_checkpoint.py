@@ -38,6 +38,7 @@ from tests.run.small import ROOT, SIZES, cache, loads, own_cache, ptq, sample_sp
 __all__ = ["cache", "own_cache", "trained"]  # fixtures
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_a_folder_that_transformers_loads(trained: Path) -> None:
     names = {path.name for path in trained.iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "origin.json"} <= names
@@ -83,6 +84,7 @@ def test_a_made_checkpoint_is_not_made_again(trained: Path, cache: Path, monkeyp
     assert ensure(renamed, cache) == trained
 
 
+@pytest.mark.slow
 def test_seeds_decide_everything(trained: Path, tmp_path: Path) -> None:
     again = ensure(sample_spec(), tmp_path)
     assert (again / "model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()
@@ -91,6 +93,7 @@ def test_seeds_decide_everything(trained: Path, tmp_path: Path) -> None:
     assert (other / "model.safetensors").read_bytes() != (again / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_nothing_half_made_has_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def crash(*_: object) -> None:
         raise RuntimeError
@@ -123,6 +126,7 @@ def start(path: Path) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_two_processes_make_one_checkpoint_once(tmp_path: Path) -> None:
     path = job(tmp_path, sample_spec(train=train(max_steps=30)))
     both = [start(path), start(path)]
@@ -133,6 +137,7 @@ def test_two_processes_make_one_checkpoint_once(tmp_path: Path) -> None:
     assert ["waits for another process" in err for _, err in outputs].count(True) == 1
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_state_and_the_same_command_goes_on(tmp_path: Path) -> None:
     spec = sample_spec(train=train(max_steps=150, checkpoint_every=10))
     path, state = job(tmp_path, spec), tmp_path / "cache" / "checkpoints" / f".state-{spec.key}"
@@ -193,6 +198,7 @@ def test_calibration_adds_ranges_to_the_same_weights(trained: Path, cache: Path)
     assert not (trained / "ranges.json").exists()
 
 
+@pytest.mark.slow
 def test_what_was_made_of_another_training_is_not_used(trained: Path, tmp_path: Path) -> None:
     """The parent was made anew under the same key while what was made of the old one stayed."""
     cache = tmp_path / "cache"
@@ -264,6 +270,7 @@ def test_of_a_parent_of_before_lineages_nothing_is_known(trained: Path, tmp_path
     )
 
 
+@pytest.mark.slow
 def test_calibration_follows_its_seed_and_reads_train_alone(
     trained: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -295,6 +302,7 @@ def test_calibration_follows_its_seed_and_reads_train_alone(
     assert not np.array_equal(scales[0], scales[1])
 
 
+@pytest.mark.slow
 def test_a_child_makes_its_parent(tmp_path: Path) -> None:
     ensure(ptq(sample_spec()), tmp_path)
     assert folder_of(sample_spec(), tmp_path).is_dir()

@@ -41,6 +41,7 @@ from tests.run.small import (
 __all__ = ["cache", "copy", "encoder", "own_cache", "trained"]  # fixtures
 
 
+@pytest.mark.slow
 def test_load_keeps_the_weights_bit_for_bit(trained: Path, tmp_path: Path) -> None:
     loaded = ensure(loads(trained), tmp_path)
     assert (loaded / "model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()
@@ -192,6 +193,7 @@ def test_a_package_path_stays_in_its_package(tmp_path: Path) -> None:
     fails(loads("package:tokenizers/../transformers"), tmp_path, "is outside the package")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["load", "finetune", "pretrained"])
 def test_bert_needs_no_model_type(encoder: Path, tmp_path: Path, recipe: str) -> None:
     """The first repositories have none, nor a tokenizer's configuration: a vocabulary and sizes are all."""
@@ -229,6 +231,7 @@ def test_what_may_be_no_bert_must_say_that_it_is(copy: Path, tmp_path: Path, rec
     fails(sample_spec(recipe=recipe, source=str(copy)), tmp_path, f"tiny: {copy}", "config.json", line)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("recipe", ["load", "finetune", "pretrained"])
 def test_weights_that_are_not_finite_do_not_come_in(encoder: Path, tmp_path: Path, recipe: str, value: float) -> None:
@@ -280,6 +283,7 @@ def test_training_starts_from_the_pretrained_weights(encoder: Path, tmp_path: Pa
             assert torch.allclose(weights[f"bert.{name}"], value.float(), rtol=0, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_a_classifier_becomes_a_reader(encoder: Path, tmp_path: Path) -> None:
     """Heads of another size go; question answering has two outputs whatever number of classes the source had."""
     data = DataRef("raw", str(glue(tmp_path)))
@@ -334,6 +338,7 @@ def test_a_full_disk_is_told_before_training(tmp_path: Path, monkeypatch: pytest
     fails(sample_spec(), tmp_path, "training needs", "QUANTBOARD_CACHE")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["full", "full in safetensors"])
 def test_a_disk_that_fills_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     from safetensors import SafetensorError

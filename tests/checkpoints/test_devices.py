@@ -89,6 +89,7 @@ def test_a_batch_is_shared_whole_and_weighed() -> None:
 SETTINGS: dict[str, Any] = {"batch_size": 7, "max_steps": 6, "dropout": 0.0, "precision": "fp32", "learning_rate": 1e-3}
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_result_of_one(tmp_path: Path) -> None:
     one = ensure(sample_spec(train=train(**SETTINGS)), tmp_path / "one")
     two = ensure(sample_spec(train=train(**SETTINGS, devices=2)), tmp_path / "two")
@@ -105,6 +106,7 @@ def test_two_processes_give_the_result_of_one(tmp_path: Path) -> None:
     assert apart(one, two) < 1e-6
 
 
+@pytest.mark.slow
 def test_a_student_is_made_by_two_processes(tmp_path: Path) -> None:
     """The intermediate losses are means over padded batches: both processes must pad to the same width."""
     found = []
@@ -121,6 +123,7 @@ def test_a_student_is_made_by_two_processes(tmp_path: Path) -> None:
         assert loss == pytest.approx(other, rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["q8bert", "engine_int8"])
 def test_quantizers_are_trained_by_two_processes(tmp_path: Path, scheme: str) -> None:
     """Extremes are those of the whole batch, and what a range learns is the same however many processes share it."""
@@ -155,6 +158,7 @@ def begun(process: subprocess.Popen[str], state: Path) -> None:
 LONG = {**SETTINGS, "max_steps": 4000, "checkpoint_every": 5, "devices": 2}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_killed_worker_ends_the_checkpoint_as_failed(rank: int, tmp_path: Path) -> None:
     spec = sample_spec(train=train(**LONG))
@@ -200,6 +204,7 @@ def test_ctrl_c_leaves_one_state_that_both_go_on_from(tmp_path: Path) -> None:
     assert apart(resumed, whole) < 1e-6
 
 
+@pytest.mark.slow
 def test_a_fault_of_the_users_is_told_once(tmp_path: Path) -> None:
     with pytest.raises(SourceUnavailable) as caught:
         ensure(sample_spec(source=str(tmp_path / "nothing"), architecture=None, train=train(devices=2)), tmp_path)

@@ -64,6 +64,7 @@ def whole(cache: Path) -> dict[str, Path]:
     return made
 
 
+@pytest.mark.slow
 def test_every_stage_is_a_checkpoint_and_keeps_no_projection(whole: dict[str, Path], cache: Path) -> None:
     for name, folder in whole.items():
         with safe_open(folder / "model.safetensors", framework="np") as stored:
@@ -89,6 +90,7 @@ def test_every_stage_is_a_checkpoint_and_keeps_no_projection(whole: dict[str, Pa
     assert described.train_seconds == sum(one["train_seconds"] for one in described.stages)
 
 
+@pytest.mark.slow
 def test_what_is_made_of_a_student_names_its_text(whole: dict[str, Path], cache: Path) -> None:
     student = stage("prediction", stage("intermediate", stage("general")))
     text = describe_checkpoint(whole["prediction"]).corpus
@@ -120,6 +122,7 @@ def test_a_stage_begins_where_the_one_before_ended(whole: dict[str, Path]) -> No
         assert 0 < apart < 0.01
 
 
+@pytest.mark.slow
 def test_a_killed_stage_resumes_with_the_same_bits(
     cache: Path, whole: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,6 +163,7 @@ def test_a_stage_on_text_has_the_dropout_that_it_asks_for(cache: Path, whole: di
         assert (config["hidden_dropout_prob"], config["attention_probs_dropout_prob"]) == (dropout, dropout)
 
 
+@pytest.mark.slow
 def test_a_projection_begins_with_its_seeds_random_weights(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun = []
 
@@ -191,6 +195,7 @@ def test_a_student_may_keep_layers_of_a_model(cache: Path, tmp_path: Path) -> No
     )
 
 
+@pytest.mark.slow
 def test_the_same_student_without_a_teacher(cache: Path, whole: dict[str, Path]) -> None:
     """Stage `labels` is fine-tuning: the same bits as recipe `finetune` from the same weights."""
     general = stage("general")
@@ -206,6 +211,7 @@ def fails(spec: CheckpointSpec, cache: Path, line: str) -> None:
     assert not folder_of(spec, cache).exists()
 
 
+@pytest.mark.slow
 def test_a_teacher_that_does_not_fit_is_one_line(cache: Path, tmp_path: Path) -> None:
     fails(
         stage("intermediate", None, architecture={**SIZES, "num_hidden_layers": 3}),

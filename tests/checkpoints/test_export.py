@@ -73,6 +73,7 @@ def reference(place: Path) -> np.ndarray[Any, Any]:
     return torch.stack([out.start_logits, out.end_logits], -1).numpy()
 
 
+@pytest.mark.slow
 def test_plain_transformers_loads_safetensors(place: Path, export: Any, tmp_path: Path) -> None:
     assert export("tiny", "--format", "safetensors", str(tmp_path / "out")) == 0
     assert not (tmp_path / "out" / "ranges.json").exists()  # a model's name stands for its weights before quantization

@@ -66,12 +66,14 @@ def test_only_configuration_tokenizer_and_safetensors_are_fetched(model: Path, t
     assert not [line for line in downloads if line.endswith((".bin", ".py", ".msgpack", ".md"))]
 
 
+@pytest.mark.slow
 def test_a_downloaded_model_needs_no_hub(model: Path, tmp_path: Path) -> None:
     with LoopbackHub(root(model)) as hub:
         before = fetch(hub, tmp_path / "home")
     assert fetch(hub, tmp_path / "home") == before  # the server is gone
 
 
+@pytest.mark.slow
 def test_the_commit_that_was_planned_is_fetched(model: Path, tmp_path: Path) -> None:
     with LoopbackHub(root(model)) as hub:
         assert "files" in fetch(hub, tmp_path / "home", REVISION=commit(model))
@@ -79,6 +81,7 @@ def test_the_commit_that_was_planned_is_fetched(model: Path, tmp_path: Path) -> 
     assert "files" in fetch(hub, tmp_path / "home", REVISION=commit(model))
 
 
+@pytest.mark.slow
 def test_a_plan_without_the_hub_uses_the_downloaded_commit(model: Path, tmp_path: Path, monkeypatch: Any) -> None:
     """The hub's client keeps no `main` where a commit is downloaded by its hash."""
     with LoopbackHub(root(model)) as hub:
@@ -92,6 +95,7 @@ def test_a_plan_without_the_hub_uses_the_downloaded_commit(model: Path, tmp_path
     assert (source.blocked, source.identity) == (None, {"revision": commit(model)})
 
 
+@pytest.mark.slow
 def test_no_such_model(model: Path, tmp_path: Path) -> None:
     shutil.rmtree(model)
     with LoopbackHub(root(model)) as hub:
@@ -120,6 +124,7 @@ def test_a_hub_that_is_not_reachable(model: Path, tmp_path: Path) -> None:
     assert time.monotonic() - begin < 60
 
 
+@pytest.mark.slow
 def test_an_interrupted_download_is_tried_again(model: Path, tmp_path: Path) -> None:
     cut = Fault(r"resolve/.*model\.safetensors", cut=120_000)
     with LoopbackHub(root(model), [cut]) as hub:
@@ -142,6 +147,7 @@ def test_pickled_weights_are_not_loaded(model: Path, tmp_path: Path) -> None:
     assert not [line for line in hub.requests if line.endswith(".bin")]
 
 
+@pytest.mark.slow
 def test_the_hubs_safetensors_conversion_is_used(model: Path, tmp_path: Path) -> None:
     """As for many older repositories: the hub's bot offers safetensors in pull request 7, somebody else in 6."""
     converted = Path(shutil.copytree(model, model.parent / "converted"))

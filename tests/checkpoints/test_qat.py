@@ -68,6 +68,7 @@ def batch() -> dict[str, np.ndarray[Any, Any]]:
     return {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["engine_int8", "q8bert", "aimet_w8a8", "vitis_pof2"])
 def test_what_it_leaves_is_a_plain_checkpoint_with_ranges(cache: Path, tmp_path: Path, scheme: str) -> None:
     spec = trained_from(SPEC, scheme)
@@ -128,6 +129,7 @@ def test_the_engine_runs_what_training_left(cache: Path, tmp_path: Path, scheme:
     assert np.median(np.abs(logits("onnxruntime_int8", wrong) - simulated)) > moved / 10
 
 
+@pytest.mark.slow
 def test_it_starts_where_post_training_quantization_ends(cache: Path, tmp_path: Path) -> None:
     """At a vanishing rate weights and ranges are the parent's and its calibration's."""
     shutil.copytree(folder_of(SPEC, cache), folder_of(SPEC, tmp_path))
@@ -147,6 +149,7 @@ class Stop(Exception):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scheme", "how"), [("q8bert", "interrupt"), ("engine_int8", "crash"), ("aimet_w8a8", "crash")]
 )
@@ -185,6 +188,7 @@ def test_an_interrupted_one_ends_with_the_same_bits(
         assert (resumed / file).read_bytes() == (whole / file).read_bytes()
 
 
+@pytest.mark.slow
 def test_only_a_scheme_with_a_soft_mask_pads_to_the_maximum(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     widths: dict[str, set[int]] = {}
     loop = vars(finetune)["train"]

@@ -221,6 +221,7 @@ def test_too_high_a_rate_is_told(tmp_path: Path) -> None:
         run(tmp_path, learning_rate=1.0, max_grad_norm=0.0, loss=lambda made, batch: model_loss(made, batch) * 1e38)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_every_precision_learns(tmp_path: Path, precision: str) -> None:
     """A class told by the first word: fp16 with loss scaling (the first scale overflows: those steps are passed over)."""

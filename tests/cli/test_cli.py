@@ -99,6 +99,7 @@ def test_data_writes_the_sample_only_when_asked_and_overwrites_nothing(tmp_path:
     assert (folder / "squad_v1" / "notes.txt").exists()
 
 
+@pytest.mark.slow
 def test_data_takes_the_corpus_along_where_a_stage_reads_it(tmp_path: Path) -> None:
     """The written folder alone lets the student of minilm_distill be planned; minilm_glue reads no corpus."""
     given, corpus = tmp_path / "given", tmp_path / "given" / "corpus"
@@ -136,6 +137,7 @@ def test_a_cache_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.slow
 def test_a_plan_on_the_sample_says_so(tmp_path: Path) -> None:
     assert "SAMPLE DATA" in quantboard("plan", "squad_int8", "--data", "sample", cache=tmp_path).stdout
     planned = quantboard("plan", "squad_int8", "--assume", "hub", "--assume", "gpu", cache=tmp_path).stdout
@@ -145,6 +147,7 @@ def test_a_plan_on_the_sample_says_so(tmp_path: Path) -> None:
     assert "SAMPLE DATA" in planned
 
 
+@pytest.mark.slow
 def test_json_is_json_and_nothing_else(tmp_path: Path) -> None:
     plan = json.loads(quantboard("plan", "squad_int8", "--data", "sample", "--json", cache=tmp_path).stdout)
     assert plan["cells"][0]["backend"] == "torch_fp32"
@@ -230,6 +233,7 @@ def test_score_prints_percent_with_intervals(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_score_of_glue_from_a_list_in_row_order(tmp_path: Path) -> None:
     from tasks.sample import sample_rows
 

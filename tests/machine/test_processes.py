@@ -72,6 +72,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
     assert faults[1] < 0.1 * pages
 
 
+@pytest.mark.slow
 def test_a_process_that_hangs_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = module(tmp_path, "print('last words', flush=True)\nimport time; time.sleep(600)", monkeypatch)
     start = time.monotonic()

@@ -74,6 +74,7 @@ MEASURES: dict[str, Callable[[Array, Array], float]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clustered", [False, True])
 @pytest.mark.parametrize("kind", list(MEASURES))
 def test_every_metric_equals_a_loop(kind: Kind, clustered: bool) -> None:

@@ -78,6 +78,7 @@ def test_articles_are_the_unit_where_there_are_any() -> None:
     assert "20 articles" in test.method
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["f1", "matthews_correlation", "pearson", "spearman"])
 def test_the_standard_error_equals_a_loop(kind: Any) -> None:
     rng = np.random.default_rng(3)

@@ -61,6 +61,7 @@ def test_a_gpu_sees_every_length_before_the_clock_starts() -> None:
     assert session.shapes[: len(widths)] == [(1, width) for width in widths]
 
 
+@pytest.mark.slow
 def test_a_gpu_sees_every_length_of_a_batch_with_padding_and_without() -> None:
     """An engine may use another kernel for a batch without padding."""
     masks: list[Array] = []
@@ -93,6 +94,7 @@ def test_offline_counts_samples_in_whole_batches_sorted_by_length() -> None:
     assert speed_round.duration_seconds >= 0.4
 
 
+@pytest.mark.slow
 def test_fixed_load_is_padded_to_max_length() -> None:
     for scenario, rows in (("single_stream", 1), ("offline", 4)):
         session = InMemorySession(seconds_a_call=0.002)
@@ -128,6 +130,7 @@ def median_latency(session: InMemorySession, samples: Samples, queries: int) -> 
     return 1000 * statistics.median(times)
 
 
+@pytest.mark.slow
 def test_loadgens_own_cost_is_small() -> None:
     """Compared with a plain loop, alternately. Medians, and the best of several trials, since other processes only add time.
     tests/bench asks for 20 microseconds on a quiet machine."""
@@ -146,6 +149,7 @@ def test_loadgens_own_cost_is_small() -> None:
     assert min(gaps) <= 100
 
 
+@pytest.mark.slow
 def test_a_slow_session_is_cut_off_and_invalid() -> None:
     session = InMemorySession(seconds_a_call=0.2)
     options = OPTIONS | {"min_duration": 0.1, "max_warmup": 0.1}
@@ -162,6 +166,7 @@ def test_a_slow_session_is_cut_off_and_invalid() -> None:
         ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scenario", ["single_stream", "offline"])
 def test_exceptions_inside_loadgen_are_raised(scenario: str) -> None:
     class Broken(InMemorySession):
@@ -215,6 +220,7 @@ def test_warm_up_ends_when_steady() -> None:
     assert 0.4 * 2 / 0.005 < warm.rate < 1.02 * 2 / 0.005  # calls take longer where others share the processor
 
 
+@pytest.mark.slow
 def test_warm_up_ends_at_its_limit_and_gives_the_reason() -> None:
     delays = [0.01 if number // 2 % 2 else 0.3 for number in range(1000)]
 

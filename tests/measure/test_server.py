@@ -136,6 +136,7 @@ def m_d_1_wait(load: float, service: float) -> float:
     return service * (1 + load / (2 * (1 - load)))
 
 
+@pytest.mark.slow
 def test_arrivals_are_poisson_and_latency_holds_the_waiting() -> None:
     """One sample at a time, 2 ms each: at 50% load the mean latency is known. 1,500 samples and a busy machine allow between
     half and twice as much waiting."""
@@ -165,6 +166,7 @@ def test_arrivals_are_poisson_and_latency_holds_the_waiting() -> None:
     assert math.isclose(result.seconds, ended[-1] - began[0], rel_tol=0.05)
 
 
+@pytest.mark.slow
 def test_a_threads_first_call_is_no_query() -> None:
     """Some libraries set up a thread at its first call. Here that takes 0.3 s, which is in no query's latency."""
     samples = make_samples(make_features(), load="fixed", max_length=50, count=4, seed=1)
@@ -201,6 +203,7 @@ def test_an_exception_in_a_threads_first_call_is_raised() -> None:
         run_test(settings, samples, 2, call, "server", Counters.reader("cpu"), 1)
 
 
+@pytest.mark.slow
 def test_server_forms_batches_and_finds_a_rate_on_loadgen() -> None:
     """A call of up to 4 samples takes 5 ms: about 200 calls a second, and more samples where they share a call."""
     session = InMemorySession(seconds_a_call=0.005)

@@ -157,6 +157,7 @@ CHANGES: dict[str, tuple[tuple[str, str], tuple[bool, bool, bool]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_stages_key_changes_with_it_and_with_what_it_is_made_from(
     make: Make, with_text: dict[str, DataRef], change: str
@@ -190,6 +191,7 @@ def test_a_student_without_text_is_blocked(make: Make) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_teacher_with_layers_that_do_not_fit_is_reported_before_it_is_trained(make: Make, tmp_path: Path) -> None:
     folder = tmp_path / "bert"
     folder.mkdir()

@@ -95,6 +95,7 @@ def rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rounds:
     return Rounds(tmp_path, monkeypatch)
 
 
+@pytest.mark.slow
 def test_cells_draw_the_same_samples_in_a_round_and_others_in_the_next(rounds: Rounds) -> None:
     fast = rounds.tested(rounds.run(1))
     slow = rounds.tested(rounds.run(1, seconds_a_call=0.004))
@@ -104,6 +105,7 @@ def test_cells_draw_the_same_samples_in_a_round_and_others_in_the_next(rounds: R
     assert later[: len(slow)] != fast[: len(slow)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("load", ["real", "fixed"])
 @pytest.mark.parametrize("scenario", ["single_stream", "offline"])
 def test_mean_tokens_are_of_the_samples_that_were_run(rounds: Rounds, load: str, scenario: str) -> None:

@@ -56,6 +56,7 @@ def test_changed_examples_fail_the_cell(cell: Cell, run: Run) -> None:
     assert not work_folder(cell, run).exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [

@@ -40,6 +40,7 @@ def one_round(bench: Bench, slowed: dict[str, float], broken: str = "") -> tuple
 pytestmark = pytest.mark.xdist_group("turns")  # cells of one thread share a processor
 
 
+@pytest.mark.slow
 def test_a_session_four_times_as_slow_is_measured_as_slower(bench: Bench) -> None:
     """Single samples and the largest batch, the same work for both. The bounds allow for a busy machine, which interrupts long
     calls more often than short ones; `nox -s bench -- -k trials` has narrow bounds."""
@@ -54,6 +55,7 @@ def test_a_session_four_times_as_slow_is_measured_as_slower(bench: Bench) -> Non
     ]
 
 
+@pytest.mark.slow
 def test_a_process_that_is_lost_is_named_and_the_others_go_on(bench: Bench) -> None:
     results, lost = one_round(bench, {"a": 0.0, "broken": 0.0, "b": 0.0}, broken="broken")
     assert list(lost) == ["broken"] and "exit code" in lost["broken"]

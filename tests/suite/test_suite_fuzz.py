@@ -90,6 +90,7 @@ many_examples = settings(
 )
 
 
+@pytest.mark.slow
 @many_examples
 @given(draw=st.data())
 def test_any_change_ends_in_a_suite_or_in_lines(folder: Path, draw: st.DataObject) -> None:
@@ -121,6 +122,7 @@ TABLES = [
 ]
 
 
+@pytest.mark.slow
 @many_examples
 @given(place=st.sampled_from(TABLES), key=st.from_regex(re.compile(r"zz_[a-z]{1,8}", re.ASCII), fullmatch=True))
 def test_an_unknown_key_is_reported_where_it_is(folder: Path, place: tuple[Any, ...], key: str) -> None:

@@ -93,6 +93,7 @@ def served(repositories: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop
 # --- loading ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_squad_is_fetched_once_and_read_without_the_network(
     served: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +124,7 @@ def test_squad_is_fetched_once_and_read_without_the_network(
     assert [path.name for path in (tmp_path / "cache" / "hub").iterdir()] == ["squad_v1"]
 
 
+@pytest.mark.slow
 def test_glue_takes_its_configuration_and_leaves_the_test_split(served: LoopbackHub) -> None:
     source = open_rows("glue/mnli", DataRef("hub"))
     assert source.splits == ("train", "validation_matched", "validation_mismatched")
@@ -158,20 +160,24 @@ def test_no_access(served: LoopbackHub) -> None:
     assert "no such data set or no access (401); set HF_TOKEN to a token that may read it" in refused("squad_v1")
 
 
+@pytest.mark.slow
 def test_files_refused_where_the_repository_is_not(served: LoopbackHub) -> None:
     served.faults.append(Fault(r"\.parquet$", status=403))
     assert "no access (403); set HF_TOKEN" in refused("squad_v1")
 
 
+@pytest.mark.slow
 def test_a_download_cut_off(served: LoopbackHub) -> None:
     served.faults.append(Fault(r"train-.*\.parquet$", cut=100))
     assert "the download broke off" in refused("squad_v1")
 
 
+@pytest.mark.slow
 def test_a_missing_split(served: LoopbackHub) -> None:
     assert "no split 'validation'; found: train" in refused("glue/cola")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/api/datasets", r"train-.*\.parquet$"])
 def test_a_server_that_stops_answering(served: LoopbackHub, path: str) -> None:
     served.faults.append(Fault(path, silent=True))
@@ -180,6 +186,7 @@ def test_a_server_that_stops_answering(served: LoopbackHub, path: str) -> None:
     assert time.monotonic() - start < 15  # without our limit the client tries for minutes
 
 
+@pytest.mark.slow
 def test_broken_rows_name_their_place(repositories: Path, served: LoopbackHub) -> None:
     shifted = {**SQUAD_ROWS[1], "answers": {"text": ["1911"], "answer_start": [3]}}
     squad = repositories / "datasets" / "rajpurkar" / "squad" / "plain_text"
@@ -203,6 +210,7 @@ def test_the_probe_asks_once(served: LoopbackHub) -> None:
     assert served.requests == ["HEAD /"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [Fault("", silent=True), Fault("", dribble=0.5)])
 def test_the_probe_gives_up(repositories: Path, monkeypatch: pytest.MonkeyPatch, fault: Fault) -> None:
     with LoopbackHub(repositories, [fault]) as server:
@@ -211,6 +219,7 @@ def test_the_probe_gives_up(repositories: Path, monkeypatch: pytest.MonkeyPatch,
     assert seconds < 4
 
 
+@pytest.mark.slow
 def test_the_probe_gives_up_on_a_name_service_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     hold = threading.Event()
 

@@ -98,6 +98,7 @@ def test_targets_are_berts_where_answers_are_whole_words(row: dict[str, Any], sh
             assert chars == (begin, begin + len(row["answers"]["text"][0]))
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(st.lists(questions(), min_size=1, max_size=3), shapes, st.integers(0, 2**32), st.sampled_from([0.5, 1e-6]))
 def test_answers_are_berts(rows: list[dict[str, Any]], shape: Shape, seed: int, grid: float) -> None:

@@ -68,6 +68,7 @@ def rows_of(answers: list[list[str]], titles: list[str] | None = None) -> list[d
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.lists(st.tuples(st.lists(texts, min_size=1, max_size=4), st.none() | texts), min_size=1, max_size=12))
 @example([(["the"], ""), (["a"], "an"), (["king"], ""), ([""], "the"), (["."], "…")])

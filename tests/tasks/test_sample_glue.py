@@ -44,6 +44,7 @@ def test_rows_are_those_of_this_version() -> None:
     assert (SAMPLE_VERSION, state.hexdigest()[:16]) == (2, "d7641e92957f6c6b")
 
 
+@pytest.mark.slow
 def test_another_process_makes_the_same_rows() -> None:
     code = (
         "import hashlib, json; from tasks.definitions import DEFINITIONS; from tasks.sample import sample_rows\n"
@@ -245,6 +246,7 @@ def test_entailed_claims_are_about_what_the_premise_states() -> None:
 # --- a small model can learn them --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "epochs", "wanted"), [("glue/sst2", 1.5, 85.0), ("glue/qqp", 3.0, 72.0)])
 def test_a_small_model_learns(name: str, epochs: float, wanted: float, tmp_path: Path) -> None:
     import torch
