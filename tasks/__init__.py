@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import difflib
-from functools import cache
-from importlib.metadata import entry_points
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
@@ -22,6 +20,7 @@ from tasks.base import (
     TaskFacts,
 )
 from tasks.definitions import DEFINITIONS
+from tasks.installed import installed_tasks
 
 if TYPE_CHECKING:
     from tasks.declared import DeclaredRows
@@ -39,15 +38,9 @@ _CODE: dict[Kind, str] = {
 """The class of each kind of task; it takes a definition and the rows."""
 
 
-@cache
-def _installed() -> dict[str, str]:
-    """The tasks of installed packages: name to `module:function`. Cached, since looking through all packages takes 10 ms."""
-    return {point.name: point.value for point in entry_points(group="quantboard.tasks")}
-
-
 def task_names() -> list[str]:
     """All task names that a suite may use; imports no task."""
-    return [*DEFINITIONS, *(name for name in _installed() if name not in DEFINITIONS)]
+    return [*DEFINITIONS, *(name for name in installed_tasks() if name not in DEFINITIONS)]
 
 
 def task_facts(name: str) -> TaskFacts | None:
@@ -74,8 +67,8 @@ def open_task(name: str, data: DataRef) -> Task:
         definition = DEFINITIONS[name]
         task: Task = resolve_name(_CODE[definition.kind])(definition, open_rows(name, data))
         return task
-    if name in _installed():
-        installed: Task = resolve_name(_installed()[name])(name, data)
+    if name in installed_tasks():
+        installed: Task = resolve_name(installed_tasks()[name])(name, data)
         return installed
     near = difflib.get_close_matches(name, task_names(), 1)
     hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(task_names())}"

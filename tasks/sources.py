@@ -15,6 +15,7 @@ from tasks.base import DataIdentity, DataRef, TaskError
 from tasks.definitions import DEFINITIONS, definition_of
 from tasks.hub import fetch, fetched, hub_reachable, origin
 from tasks.identity import SplitContent, cached, declared_label, identity_of, is_official, label_of, split_content
+from tasks.installed import installed_tasks
 from tasks.raw import expected_files, raw_files, read_raw
 from tasks.rows import Row
 from tasks.saved import read_saved, saved_files, saved_folders, write_split_folders
@@ -124,9 +125,7 @@ def detect(name: str, folder: Path) -> DataRef:
 
 def _reads_its_own_data(name: str) -> bool:
     """Whether a task came with an installed package, which then reads the folder itself."""
-    from tasks import task_names
-
-    return name not in DEFINITIONS and name in task_names()
+    return name not in DEFINITIONS and name in installed_tasks()
 
 
 def _no_data(name: str, folder: Path) -> TaskError:
