@@ -1,7 +1,7 @@
-"""The small language of quantizer choices, and the named schemes that suites use. Imports in milliseconds.
+"""Quantizers, schemes (which tensors get which quantizer), and the named schemes that suites use. Imports in milliseconds.
 
-A quantizer maps a float x to an integer q = clamp(round(x / scale) + zero_point, low, high) and stands for
-(q - zero_point) * scale. Grids are signed (8 bits: -128..127); engines that want unsigned integers add 128 to both.
+A quantizer maps a float x to an integer code q = clamp(round(x / scale) + zero_point, low, high), which represents
+(q - zero_point) * scale. Grids are signed (8 bits: -128..127); engines with unsigned integers add 128 to codes and zero points.
 The vocabulary follows Nagel et al., "A White Paper on Neural Network Quantization" (arXiv 2106.08295).
 """
 
@@ -20,25 +20,29 @@ Estimator = Literal["min_max", "percentile", "mse", "output_error", "ema", "entr
 Training = Literal["learn", "follow"]
 Tensors = Literal["encoder_linears", "linears", "op_outputs"]
 Padding = Literal["longest", "max_length"]
-_OF_WEIGHTS = ("min_max", "percentile", "mse")
+_WEIGHT_ESTIMATORS = ("min_max", "percentile", "mse")
 
 
 @dataclass(frozen=True)
 class Quantizer:
     """How one kind of tensor becomes integers.
 
-    symmetric: zero point 0. narrow: the grid loses its lowest value (8 bits: -127..127), so that it is symmetric too.
-    granularity: one scale a tensor, or one an output channel (weights only). power_of_two: scales are powers of two.
-    rounding: of ties, to the even neighbour (every engine's way) or up (Vitis's fixed-point hardware).
-    estimator: how calibration finds the range. `min_max`: all that was seen. `percentile`: what `percentile` percent of
-    the values lie in. `mse`: least squared error of the values seen. For activations only: `output_error`, least relative
-    error, averaged over tokens, of the output of what reads the tensor; `ema`, the mean of the batches' extremes, and after
-    1 / (1 - `ema_decay`) batches a moving average of them; `entropy`, least Kullback-Leibler divergence of the rounded from
-    the original distribution (TensorRT's calibrator); `mode`, the power of two that `mse` finds in most batches (Vitis).
-    training: what quantization-aware training does with the range that calibration found. `learn`: gradients train it, as
-    LSQ does scales (arXiv 1902.08153), TQT the thresholds of powers of two (arXiv 1903.08066), AIMET both ends of an
-    asymmetric range. `follow`: a weight's is its minimum and maximum at every step, an activation's an `ema` over steps,
-    padding included, as in Q8BERT's own code; calibration leaves it out.
+    symmetric: the zero point is 0.
+    narrow: the grid has no lowest value (8 bits: -127..127), so that it is symmetric as well.
+    granularity: one scale per tensor, or one per output channel (weights only).
+    power_of_two: scales are powers of two.
+    rounding: of ties, to the even neighbour (as all engines do) or up (as Vitis's fixed-point hardware does).
+    estimator: how calibration finds the range.
+      `min_max`: all observed values. `percentile`: `percentile` percent of them. `mse`: the least squared error of the values.
+      For activations only: `output_error`: the least relative error of the output of the module that reads the tensor, averaged
+      over tokens. `ema`: the mean of the batches' extremes, and after 1 / (1 - `ema_decay`) batches a moving average of them.
+      `entropy`: the least Kullback-Leibler divergence between the original and the rounded distribution (TensorRT's calibrator).
+      `mode`: the power of two that `mse` finds in most batches (Vitis).
+    training: how quantization-aware training changes the calibrated range.
+      `learn`: by gradients: scales as in LSQ (arXiv 1902.08153), thresholds of powers of two as in TQT (arXiv 1903.08066), both
+      ends of an asymmetric range as in AIMET.
+      `follow`: the range of a weight is its minimum and maximum in every step, that of an activation a moving average over steps,
+      which includes padding as in Q8BERT's code (calibration does not).
     """
 
     bits: int = 8
@@ -60,13 +64,15 @@ class Quantizer:
             if getattr(self, name) not in get_args(choices):
                 raise BackendError(f"{name} must be one of {', '.join(get_args(choices))}, not '{getattr(self, name)}'")
         if self.narrow and not self.symmetric:
-            raise BackendError("a narrow grid is for symmetric quantizers; drop narrow or make it symmetric")
+            raise BackendError("a narrow grid is for symmetric quantizers only; remove narrow or set symmetric")
         if not 50 < self.percentile <= 100:
             raise BackendError(f"percentile must be above 50 and at most 100, not {self.percentile}")
         if not 0 <= self.ema_decay < 1:
             raise BackendError(f"ema_decay must be at least 0 and below 1, not {self.ema_decay}")
         if self.power_of_two and not self.symmetric:
-            raise BackendError("a power-of-two scale is for symmetric quantizers; make it symmetric")
+            raise BackendError(
+                "a power-of-two scale is for symmetric quantizers only; remove power_of_two or set symmetric"
+            )
         if self.estimator == "mode" and not self.power_of_two:
             raise BackendError("estimator mode counts powers of two; set power_of_two")
 
@@ -85,14 +91,14 @@ class Quantizer:
 class Scheme:
     """Which tensors are quantized, and how.
 
-    tensors `encoder_linears`: input and weight of every linear layer of the encoder. `linears`: those of the pooler and of
-    the head too. `op_outputs`: weights of all linear layers, and what each operator of the model puts out (a table's
-    look-up moves values and counts as none). What a scheme does not name stays float.
-    embeddings: the three tables too, each with one scale. biases: `int32` at the scale of the products they are added to
-    (so that they need no range), or a quantizer. mask: what is added to the attention scores of padding, instead of a
-    number so low that nothing is left of it; with it the scores' sum with the mask counts as an operator's output, which
-    else has no range that both it and an 8-bit grid could live with. padding: `max_length` where padding takes part in
-    what a model computes, as it does with a mask of -6.
+    tensors: `encoder_linears`: input and weight of every linear layer of the encoder. `linears`: the same, with those of the
+      pooler and the head. `op_outputs`: weights of all linear layers, and the output of every operator of the model (a table's
+      look-up only moves values, so it is none). All other tensors stay float.
+    embeddings: the embedding tables as well, each with one scale.
+    biases: `int32`, at the scale of the products that they are added to, so that they need no range; or a quantizer.
+    mask: number that is added to the attention scores of padding, instead of one so low that their softmax is 0. With it, the
+      sum of scores and mask is quantized as an operator's output; without it, no 8-bit grid could represent that sum.
+    padding: `max_length` if padding influences what a model computes, as it does with a mask of -6.
     """
 
     name: str
@@ -110,41 +116,45 @@ class Scheme:
             if getattr(self, key) not in get_args(kind):
                 raise BackendError(f"{at}{key} must be one of {', '.join(get_args(kind))}, not '{getattr(self, key)}'")
         if self.activations.granularity != "per_tensor":
-            raise BackendError(f"{at}activations can only be quantized per_tensor")
+            raise BackendError(f"{at}activations can only be quantized per_tensor; change their granularity")
         constants = [self.weights, *([self.biases] if isinstance(self.biases, Quantizer) else [])]
         for quantizer in constants:
-            if quantizer.estimator not in _OF_WEIGHTS:
-                raise BackendError(f"{at}{quantizer.estimator} is an estimator for activations only")
+            if quantizer.estimator not in _WEIGHT_ESTIMATORS:
+                raise BackendError(
+                    f"{at}{quantizer.estimator} is an estimator for activations only; for weights take one of {', '.join(_WEIGHT_ESTIMATORS)}"
+                )
             if not quantizer.symmetric:
-                raise BackendError(f"{at}weights and biases are symmetric")
+                raise BackendError(f"{at}weights and biases must be symmetric")
         if self.activations.estimator == "output_error" and self.tensors != "encoder_linears":
             raise BackendError(f"{at}output_error works with tensors = 'encoder_linears' only")
         if isinstance(self.biases, Quantizer) and self.biases.granularity != "per_tensor":
-            raise BackendError(f"{at}biases can only be quantized per_tensor")
+            raise BackendError(f"{at}biases can only be quantized per_tensor; change their granularity")
         if self.biases == "int32" and self.tensors == "op_outputs":
-            raise BackendError(f"{at}int32 biases need the inputs of linear layers quantized, not their outputs")
+            raise BackendError(
+                f"{at}int32 biases need quantized inputs of linear layers; op_outputs quantizes their outputs"
+            )
         if self.mask is not None and not (self.tensors == "op_outputs" and self.mask < 0):
-            raise BackendError(f"{at}a mask is a negative number for tensors = 'op_outputs'")
+            raise BackendError(f"{at}mask must be negative, and needs tensors = 'op_outputs'")
 
     @property
     def activation_symmetric(self) -> bool:
-        """True when engines that know no zero points (TensorRT) can take it."""
+        """True if engines without zero points (TensorRT) can run it."""
         return self.activations.symmetric
 
     @property
     def computes_padding(self) -> bool:
-        """Padding takes part in what a model computes, so that every sequence is padded to the maximum."""
+        """True if padding influences what a model computes, so that every sequence is padded to the maximum."""
         return self.padding == "max_length"
 
     @property
     def simulation_only(self) -> str:
-        """Why no engine computes what the scheme says, or nothing where engines do."""
+        """Why no engine can run the scheme; empty if engines can."""
         if {self.activations.rounding, self.weights.rounding} != {"half_even"}:
             return "it rounds ties up, where engines round them to even"
         return ""
 
     def to_json(self) -> dict[str, Any]:
-        """Without the choices that came later and are at their default: what was written before still says the same."""
+        """As JSON values. Fields that were added later are left out at their default, so that older files stay the same."""
         value = _without_defaults(asdict(self), self, ("embeddings", "biases", "mask", "padding"))
         for name in ("weights", "activations", "biases"):
             if isinstance(value.get(name), dict):
@@ -153,7 +163,7 @@ class Scheme:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Scheme:
-        """The scheme that `to_json` wrote. Raises BackendError for unknown keys and impossible values."""
+        """The scheme that `to_json` wrote. Raises BackendError for unknown keys and invalid values."""
         try:
             parts = {name: Quantizer(**value[name]) for name in ("weights", "activations")}
             if isinstance(value.get("biases"), Mapping):
@@ -165,15 +175,16 @@ class Scheme:
             raise BackendError(f"not a quantization scheme: {error}") from None
 
 
-def _without_defaults(value: dict[str, Any], of: Any, names: tuple[str, ...]) -> dict[str, Any]:
-    default = {field.name: field.default for field in fields(of)}
-    return {key: one for key, one in value.items() if key not in names or getattr(of, key) != default[key]}
+def _without_defaults(value: dict[str, Any], instance: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    """`value` without those of the named fields that have their default in `instance`."""
+    default = {field.name: field.default for field in fields(instance)}
+    return {key: item for key, item in value.items() if key not in names or getattr(instance, key) != default[key]}
 
 
-# Measured on MiniLM's six layers with windows of SQuAD's training text (signal-to-noise of the last hidden states, dB):
+# Measured on MiniLM's six layers with windows of SQuAD's training text (signal-to-noise ratio of the last hidden states, dB):
 # activations by min_max 12.7, percentile 99.99 8.8, 99.999 16.1, mse 12.2, output_error 18.1; asymmetric ones by min_max
-# 17.0, mse 16.0, output_error 19.8. The [CLS] token's outliers must be kept where attention reads them and cut before
-# the second feed-forward layer, which no rule on the values alone finds out. Weights: mse is no better than min_max.
+# 17.0, mse 16.0, output_error 19.8. Outliers of [CLS] must be kept where attention reads them and clipped before the second
+# feed-forward layer; the values alone do not show where. For weights, mse is no better than min_max.
 _WEIGHTS = Quantizer(narrow=True, granularity="per_channel")
 
 _SCHEMES = {
@@ -190,7 +201,7 @@ _SCHEMES = {
             embeddings=True,
             biases="int32",
         ),
-        # Bondarenko et al. (arXiv 2109.12948) and AIMET's model zoo. LayerNorm's gains stay float here.
+        # Bondarenko et al. (arXiv 2109.12948) and AIMET's model zoo. The weights of LayerNorm stay float here.
         Scheme(
             "aimet_w8a8",
             Quantizer(estimator="mse"),
@@ -200,7 +211,7 @@ _SCHEMES = {
             mask=-6.0,
             padding="max_length",
         ),
-        # Vitis AI's quantizer. Its tables say nothing of which tensors: here what its documents call activations.
+        # Vitis AI's quantizer. Its published tables do not say which tensors; these are what its documents call activations.
         Scheme(
             "vitis_pof2",
             Quantizer(power_of_two=True, estimator="mse"),
@@ -219,7 +230,7 @@ def scheme_names() -> list[str]:
 
 
 def get_scheme(name: str) -> Scheme:
-    """The scheme of that name. Raises BackendError with a suggestion for an unknown one."""
+    """The scheme of that name. Raises BackendError for an unknown name, with the nearest known one."""
     if name not in _SCHEMES:
         near = difflib.get_close_matches(name, _SCHEMES, 1)
         raise BackendError(

@@ -1,9 +1,12 @@
 """The tensors of an encoder that a scheme quantizes, by canonical name, in order of execution. Imports in milliseconds.
 
-A name is a module's and what of it is meant: `.weight`, `.bias`, `.input` or `.output`. Operators that are no modules have
-names of their own, the exported graph's: `embeddings.words_and_types`, `embeddings.sum`; in each layer's `attention` `scores`,
-`scale`, `mask` (the sum with it), `softmax`, `context` and `output.residual`; in each layer `intermediate.activation` and
-`output.residual`; `pooler.tanh`, or whatever the pooler's activation is.
+A name is a module's and one of `.weight`, `.bias`, `.input`, `.output`. Operators that are no modules have the names of their
+nodes in the exported graph:
+
+- `embeddings.words_and_types`, `embeddings.sum`
+- in `attention` of each layer `scores`, `scale`, `mask` (the sum of scores and mask), `softmax`, `context`, `output.residual`
+- in each layer `intermediate.activation`, `output.residual`
+- `pooler.tanh`, or the pooler's other activation
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from backends.schemes import Quantizer, Scheme
 
 
 def weight_names(architecture: Architecture, scheme: Scheme) -> list[str]:
-    """Linear layers whose weight is quantized."""
+    """The linear layers whose weight is quantized."""
     names = list(architecture.linears())
     return [name for name in names if name.startswith("encoder.") or scheme.tensors != "encoder_linears"]
 
@@ -53,8 +56,8 @@ def operator_names(architecture: Architecture, *, masked: bool) -> list[str]:
 
 
 def coverage(architecture: Architecture, scheme: Scheme) -> tuple[int, int]:
-    """How many of a model's tensors the scheme quantizes, and how many it has: tables, weights and biases of linear layers and of
-    LayerNorm, and what each operator computes. An input that a scheme rounds is some operator's output."""
+    """How many of a model's tensors the scheme quantizes, and how many there are: tables, weights and biases of linear layers and of
+    LayerNorm, and the outputs of operators. A quantized input counts as the operator's output that it is."""
     quantized = len({source(name) for name in tensor_names(architecture, scheme)})
     if scheme.biases == "int32":
         quantized += len(weight_names(architecture, scheme))
@@ -62,6 +65,6 @@ def coverage(architecture: Architecture, scheme: Scheme) -> tuple[int, int]:
 
 
 def source(name: str) -> str:
-    """The tensor that a linear layer's input is: query's for key and value, which read the same one."""
+    """The name under which a tensor is calibrated: query's input for the inputs of key and value, which are the same tensor."""
     layer, _, part = name.rpartition(".self.")
     return f"{layer}.self.query.input" if part in ("key.input", "value.input") else name

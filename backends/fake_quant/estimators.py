@@ -1,9 +1,9 @@
-"""From values seen to quantization ranges: streaming histograms, and the estimators that `schemes.Quantizer` names.
+"""Quantization ranges from observed values: streaming histograms, and the estimators that `schemes.Quantizer` names.
 
-An estimator works on `values` (rows, n) with `counts` (n,): each row gets a range of its own. A weight hands in its
-output channels and counts of one; an activation hands in one row, its histogram's bin centres and counts. Candidates are
-ranges clipped to [-t, t], whether the grid is symmetric or not. `ema` and `mode` look at each batch by itself.
-(`output_error` needs the model: see `output_error.py`.)
+An estimator gets `values` (rows, n) and `counts` (n,), and finds one range per row. For a weight the rows are its output channels
+and all counts are 1. For an activation there is one row: the centres of its histogram's bins, with their counts. Candidates are
+ranges clipped to [-t, t], for asymmetric grids too. `ema` and `mode` use values per batch. `output_error` needs the model and is
+in `output_error.py`.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ ENTROPY_BINS = 2048
 class Histogram:
     """Counts of a stream of values in bounded memory: BINS equal bins over [-limit, limit).
 
-    limit is a power of two. When a value falls outside, it doubles and neighbouring bins merge, so the counts are those
-    of one pass with the final limit. A bin is at most 1/16384 of the largest magnitude wide: several bins make a step
-    of an 8-bit grid even where clipping outliers leaves it a fiftieth of the range.
+    limit is a power of two. When a value is outside, limit doubles and neighbouring bins merge, so that the counts are those of
+    one pass with the final limit. A bin is at most 1/16384 of the largest magnitude wide: a step of an 8-bit grid has several
+    bins even if clipping outliers leaves a fiftieth of the range.
     """
 
     def __init__(self) -> None:
@@ -38,11 +38,11 @@ class Histogram:
         self.finite = True
 
     def add(self, values: torch.Tensor) -> tuple[float, float] | None:
-        """float32 values of any shape; returns their extremes. With a NaN or an infinity among them, `finite` becomes False
-        instead."""
+        """Count float32 values of any shape; returns the lowest and the highest. None for no values, and for values with a NaN or
+        an infinity among them, which are not counted and set `finite` to False."""
         if not values.numel():
             return None
-        lowest, highest = (float(one) for one in values.aminmax())
+        lowest, highest = (float(extreme) for extreme in values.aminmax())
         if not np.isfinite([lowest, highest]).all():
             self.finite = False
             return None
@@ -51,14 +51,14 @@ class Histogram:
             merged = torch.zeros_like(self.counts)
             merged[BINS // 4 : -BINS // 4] = self.counts.view(-1, 2).sum(1)
             self.counts, self.limit = merged, 2 * self.limit
-        # A power of two scales exactly, so that no value is counted in a neighbour's bin.
+        # Scaling by a power of two is exact, so that no value is counted in a neighbouring bin.
         bins = values.flatten().float().mul(BINS / 2 / self.limit).floor_().int().add_(BINS // 2)
         bins.clamp_(min=0)  # -limit itself is inside; nothing else is below 0
         self.counts += torch.bincount(bins, minlength=BINS).cpu()
         return lowest, highest
 
     def occupied(self) -> tuple[Array, Array]:
-        """Centres (n,), never beyond the extremes seen, and counts (n,) of the bins that hold values; both float64."""
+        """Centres (n,) and counts (n,) of the bins that are not empty, both float64. No centre is beyond the extremes."""
         counts = self.counts.numpy()
         (index,) = counts.nonzero()
         centres = (index + 0.5 - BINS / 2) * (2 * self.limit / BINS)
@@ -66,7 +66,7 @@ class Histogram:
 
 
 def grid(low: Array, high: Array, quantizer: Quantizer) -> tuple[Array, Array]:
-    """Scales (float32) and zero points (int32) of the grids that reach from low to high, zero always included."""
+    """Scales (float32) and zero points (int32) of the grids from low to high, always with zero. All have the shape of low."""
     low, high = np.minimum(low, 0), np.maximum(high, 0)
     if quantizer.symmetric:
         scale = np.maximum(-low, high) / quantizer.high
@@ -83,7 +83,7 @@ def grid(low: Array, high: Array, quantizer: Quantizer) -> tuple[Array, Array]:
 
 
 def squared_error(values: Array, counts: Array, scale: Array, zero_point: Array, quantizer: Quantizer) -> Array:
-    """(rows,) sum of squared differences between values and what their integers stand for; ties do not matter here."""
+    """(rows,) sum of squared differences between values and their rounded values; the rounding of ties does not matter."""
     scale, zero_point = scale[:, None].astype(values.dtype), zero_point[:, None]
     codes = np.rint(values / scale)
     np.clip(codes, quantizer.low - zero_point, quantizer.high - zero_point, out=codes)
@@ -95,8 +95,8 @@ def squared_error(values: Array, counts: Array, scale: Array, zero_point: Array,
 
 
 def find_grid(values: Array, counts: Array, quantizer: Quantizer) -> tuple[Array, Array]:
-    """values (rows, n), counts (n,) -> scale (rows,) float32 and zero point (rows,) int32 by the quantizer's estimator.
-    A row of zeros alone gets scale 0. Not for `ema`, `mode` and `output_error`."""
+    """values (rows, n), counts (n,) -> scale (rows,) float32 and zero point (rows,) int32, by the quantizer's estimator. A row of
+    zeros gets scale 0. Not for `ema`, `mode` and `output_error`."""
     low, high = _ESTIMATORS[quantizer.estimator](values, counts, quantizer)
     return grid(low, high, quantizer)
 
@@ -106,7 +106,7 @@ def _min_max(values: Array, counts: Array, quantizer: Quantizer) -> tuple[Array,
 
 
 def _percentile(values: Array, counts: Array, quantizer: Quantizer) -> tuple[Array, Array]:
-    """Symmetric: the percentile of the magnitudes. Asymmetric: half of what is cut is cut from each tail."""
+    """Symmetric: the percentile of the magnitudes. Asymmetric: each tail loses half of what is cut."""
     if quantizer.symmetric:
         high = _quantile(np.abs(values), counts, quantizer.percentile / 100)
         return -high, high
@@ -115,7 +115,7 @@ def _percentile(values: Array, counts: Array, quantizer: Quantizer) -> tuple[Arr
 
 
 def _quantile(values: Array, counts: Array, share: float) -> Array:
-    """(rows,) the smallest value that at least `share` of the row's counts do not exceed."""
+    """(rows,) the smallest value v such that at least `share` of the row's counts are of values <= v."""
     order = values.argsort(1)
     below = counts[order].cumsum(1)
     first = (below < share * counts.sum()).sum(1, keepdims=True).clip(max=values.shape[1] - 1)
@@ -123,8 +123,8 @@ def _quantile(values: Array, counts: Array, share: float) -> Array:
 
 
 def _mse(values: Array, counts: Array, quantizer: Quantizer) -> tuple[Array, Array]:
-    """Least squared error over clipped ranges, two percent a step (or each power of two), from all values down to their
-    root mean square."""
+    """The clipped range with the least squared error, of those from all values down to their root mean square in steps of 2% (or
+    from one power of two to the next)."""
     low, high = _min_max(values, counts, quantizer)
     root_mean_square = np.sqrt((values.astype(np.float64) ** 2 @ counts) / counts.sum())
     best, least = (low, high), np.full(low.shape, np.inf)
@@ -141,8 +141,8 @@ def _mse(values: Array, counts: Array, quantizer: Quantizer) -> tuple[Array, Arr
 
 
 def _entropy(values: Array, counts: Array, quantizer: Quantizer) -> tuple[Array, Array]:
-    """TensorRT's calibrator (Migacz, "8-bit Inference with TensorRT", GTC 2017; NVIDIA's pytorch-quantization): the clip of the
-    magnitudes that `least_divergence` finds in a histogram of 2048 bins."""
+    """TensorRT's calibrator (Migacz, "8-bit Inference with TensorRT", GTC 2017; NVIDIA's pytorch-quantization): the clipped range
+    that `least_divergence` finds in a histogram of the magnitudes with 2048 bins."""
     low, high = _min_max(values, counts, quantizer)
     ends = []
     for row in np.abs(values):
@@ -152,18 +152,19 @@ def _entropy(values: Array, counts: Array, quantizer: Quantizer) -> tuple[Array,
 
 
 def least_divergence(bins: Array, levels: int) -> int:
-    """How many bins of a histogram of magnitudes to keep: of all clipped histograms, the one whose distribution loses least
-    information, by Kullback-Leibler divergence, when its bins are merged into `levels`. Of equals the widest.
+    """How many bins of a histogram of magnitudes to keep: those whose distribution loses least information (Kullback-Leibler
+    divergence) when they are merged into `levels` bins. Of equals the widest.
 
-    Values in the first bin are exact on any grid, so it counts as its neighbour does."""
+    Values in the first bin are exact on any grid, so its count is replaced by its neighbour's."""
     bins = np.concatenate((bins[1:2], bins[1:])).astype(np.float64)
-    found = [_divergence(bins, kept, levels) for kept in range(levels, len(bins) + 1)]
-    return len(bins) - int(np.argmin(found[::-1]))
+    divergences = [_divergence(bins, kept, levels) for kept in range(levels, len(bins) + 1)]
+    return len(bins) - int(np.argmin(divergences[::-1]))
 
 
 def _divergence(bins: Array, kept: int, levels: int) -> float:
-    """Of the first `kept` bins, what lies above added to the last, from themselves spread evenly over each level's bins
-    that are not empty."""
+    """Divergence of two distributions over the first `kept` bins: the histogram, with all higher values in the last bin, and the
+    same merged into `levels` and spread again over each level's bins that are not empty. Infinite if the second has a zero where
+    the first has none."""
     inside = bins[:kept]
     filled = inside > 0
     level = np.arange(kept) * levels // kept
@@ -171,35 +172,37 @@ def _divergence(bins: Array, kept: int, levels: int) -> float:
     merged = share[level] * filled
     clipped = inside.copy()
     clipped[-1] += bins[kept:].sum()
-    there = clipped > 0
-    if (merged[there] == 0).any():
+    used = clipped > 0
+    if (merged[used] == 0).any():
         return np.inf
-    p, q = clipped[there] / clipped.sum(), merged[there] / merged.sum()
+    p, q = clipped[used] / clipped.sum(), merged[used] / merged.sum()
     return float((p * np.log(p / q)).sum())
 
 
 def moving_average(extremes: Sequence[tuple[float, float]], quantizer: Quantizer) -> tuple[Array, Array]:
-    """`ema`: (1,) low and high from each batch's, the mean of all so far moved towards each later one's. A symmetric grid
-    follows the largest magnitude. The weight of a batch is 1 / its number until that falls to 1 - `ema_decay`: a decay made
-    for a whole training would otherwise leave the first of a few batches nearly all there is."""
+    """`ema`: low (1,) and high (1,), moving averages of the batches' extremes; of a symmetric grid, of their largest magnitude.
+
+    The weight of batch number n is 1 / n, but at least 1 - `ema_decay`: first a plain mean, then a moving average. With a constant
+    weight, a decay that was chosen for a whole training would leave the average of a few batches near the first."""
     average: Array | None = None
     for number, (low, high) in enumerate(extremes, 1):
-        now = np.array([min(low, 0.0), max(high, 0.0)])
+        ends = np.array([min(low, 0.0), max(high, 0.0)])
         if quantizer.symmetric:
-            now = np.abs(now).max() * np.array([-1.0, 1.0])
-        average = now if average is None else average + max(1 / number, 1 - quantizer.ema_decay) * (now - average)
-    found = np.zeros(2) if average is None else average
-    return found[:1], found[1:]
+            ends = np.abs(ends).max() * np.array([-1.0, 1.0])
+        average = ends if average is None else average + max(1 / number, 1 - quantizer.ema_decay) * (ends - average)
+    if average is None:
+        average = np.zeros(2)
+    return average[:1], average[1:]
 
 
 def batch_scale(histogram: Histogram, quantizer: Quantizer) -> float:
-    """For `mode`: the power of two that suits one batch best, by squared error."""
+    """For `mode`: the power of two with the least squared error on one batch."""
     centres, counts = histogram.occupied()
     return float(find_grid(centres[None], counts, replace(quantizer, estimator="mse"))[0][0])
 
 
 def most_common(scales: Sequence[float]) -> float:
-    """`mode`; of equally common scales the largest, which clips least."""
+    """`mode`: the most common scale; of equally common ones the largest, which clips least."""
     counts = Counter(scales)
     return max(counts, key=lambda scale: (counts[scale], scale))
 

@@ -1,16 +1,18 @@
 """Quantizers whose ranges move while a model trains: learned by gradients, or following the values.
 
-Gradients: Esser et al., "Learned Step Size Quantization" (LSQ, arXiv 1902.08153) for a scale; Jain et al., "Trained
-Quantization Thresholds" (TQT, arXiv 1903.08066) for the logarithm of a power-of-two threshold; AIMET's trainable minimum and
-maximum for an asymmetric range. All three are the chain rule over what PyTorch's `_fake_quantize_learnable_*` operators
-compute, rounding taken for the identity: a value inside the grid passes its gradient on, a clamped one hands it to the
-range; the scale gets (rounded - value) / scale of a value inside and the end of the grid of a clamped one; the zero point
-gets -scale of each clamped one.
+Gradients are those of three sources: Esser et al., "Learned Step Size Quantization" (LSQ, arXiv 1902.08153) for a scale; Jain et
+al., "Trained Quantization Thresholds" (TQT, arXiv 1903.08066) for the logarithm of a power-of-two threshold; AIMET's trainable
+minimum and maximum for an asymmetric range. All three apply the chain rule to what PyTorch's `_fake_quantize_learnable_*`
+operators compute, with rounding treated as the identity:
 
-Adam moves a parameter by about the learning rate a step, however large its gradients are. Ranges are therefore learned
-relative to where calibration put them, in units that let them move about as far as LSQ's and TQT's own rates do while the
-weights learn at theirs. LSQ's factor of 1 / sqrt(values x end of the grid) is left out: it was made for SGD, and Adam divides
-it out. `range_parameters` need an epsilon below all their gradients, and no part in the weights' clipping or decay.
+- A value inside the grid passes its gradient on; a clamped value passes none.
+- The scale gets the gradient times (rounded - value) / scale of a value inside, and times the end of the grid of a clamped one.
+- The zero point gets the gradient times -scale of each clamped value.
+
+Adam moves a parameter by about the learning rate in each step, however large its gradients are. So ranges are learned relative to
+their calibrated values, in units with which they move about as far as with LSQ's and TQT's own learning rates while the weights
+learn with theirs. LSQ's factor of 1 / sqrt(values x end of the grid) is left out: it was chosen for SGD, and Adam cancels it.
+The optimizer of `range_parameters` needs an epsilon below all their gradients, and must not clip or decay them with the weights.
 """
 
 from __future__ import annotations
@@ -36,15 +38,15 @@ from backends.fake_quant.quantizers import (
 from backends.ranges import TensorRange
 
 RANGE_RATE = 50.0
-"""How far a range moves, relative to itself, for one unit of its parameter: at a learning rate of 2e-5 some 0.1% a step."""
+"""Relative change of a range for one unit of its parameter: about 0.1% in a step at a learning rate of 2e-5."""
 THRESHOLD_RATE = 250.0
-"""The same for the logarithm (base 2) of a power-of-two threshold: 0.5% of an octave a step."""
+"""Change of the logarithm (base 2) of a power-of-two threshold for one unit of its parameter: 0.005 in such a step."""
 
 
 class LearnedFakeQuantize(torch.autograd.Function):
-    """Fake quantization with gradients for values, scale and zero point (both float32, of one element, or of shape
-    (rows, 1, ...) for values of that many rows). Only the values are kept for the way back, which rounds them again: that
-    costs less than writing and reading what was found."""
+    """Fake quantization with gradients for values, scale and zero point. scale, zero_point: float32, one element, or shape (rows,
+    1, ...) for values with that many rows. Only the values are saved for the backward pass, which rounds them again: that is
+    faster than writing and reading the results."""
 
     @staticmethod
     def forward(
@@ -65,14 +67,14 @@ class LearnedFakeQuantize(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         values, scale, zero_point = ctx.saved_tensors
         low, high, half_up = ctx.grid
-        came = gradients[0].contiguous()
-        backward = _backward_by_blocks if in_blocks(values, scale) else _backward_as_a_whole
-        passed, of_scale, clamped = backward(came, values, scale, low - zero_point, high - zero_point, half_up)
+        incoming = gradients[0].contiguous()
+        backward = backward_in_blocks if in_blocks(values, scale) else backward_at_once
+        passed, of_scale, clamped = backward(incoming, values, scale, low - zero_point, high - zero_point, half_up)
         return passed, of_scale, -clamped * scale if ctx.needs_input_grad[2] else None, None, None, None
 
 
 class FollowingFakeQuantize(torch.autograd.Function):
-    """Fake quantization on a symmetric or asymmetric grid that hands every gradient on as it is (Q8BERT's way)."""
+    """Fake quantization that passes every gradient on unchanged, as Q8BERT's code does."""
 
     @staticmethod
     def forward(
@@ -92,61 +94,64 @@ class FollowingFakeQuantize(torch.autograd.Function):
 
 
 Gradients = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-"""Of the values, of the scale, and the sum of those of clamped values."""
+"""Of the values, of the scale, and the sum over clamped values."""
 
 
-def _backward_by_blocks(
-    came: torch.Tensor,
+def backward_in_blocks(
+    incoming: torch.Tensor,
     values: torch.Tensor,
     scale: torch.Tensor,
     least: torch.Tensor,
     most: torch.Tensor,
     half_up: bool,
 ) -> Gradients:
-    inverse, first, last = (float(one) for one in (scale.reciprocal(), least, most))
-    passed = torch.empty_like(came)
-    spare = torch.empty(4, min(block_size(), came.numel()))
+    """The gradients, in blocks that fit into a processor's cache. least, most: ends of the grid in whole steps."""
+    inverse, first, last = (float(number) for number in (scale.reciprocal(), least, most))
+    passed = torch.empty_like(incoming)
+    buffers = torch.empty(4, min(block_size(), incoming.numel()))
     of_scale = clamped = 0.0
-    for source, gradient, goes in blocks(values, came, passed):
-        exact, steps, *parts = spare[:, : source.numel()]
+    for source, gradient, target in blocks(values, incoming, passed):
+        exact, steps, *parts = buffers[:, : source.numel()]
         multiply_into(source, inverse, exact)
         round_into(exact, half_up, steps)
-        missed = torch.sub(steps, exact, out=exact)
-        arrived, kept = (gradient, goes) if came.dtype == spare.dtype else (parts[0].copy_(gradient), parts[1])
+        rounding = torch.sub(steps, exact, out=exact)
+        same_type = incoming.dtype == buffers.dtype
+        arrived, kept = (gradient, target) if same_type else (parts[0].copy_(gradient), parts[1])
         lowest, highest = (float(end) for end in steps.aminmax())
         if first <= lowest and highest <= last:
-            goes.copy_(gradient)
-            of_scale += float(torch.dot(arrived, missed))
+            target.copy_(gradient)
+            of_scale += float(torch.dot(arrived, rounding))
             continue
-        # Steps are whole numbers: this passes what lies between the ends in one go, without a mask.
+        # Steps are whole numbers, so this passes exactly the values between the ends, without a mask.
         torch.ops.aten.hardtanh_backward(arrived, steps, first - 0.5, last + 0.5, grad_input=kept)
-        of_scale += float(torch.dot(kept, missed))
+        of_scale += float(torch.dot(kept, rounding))
         stopped = torch.sub(arrived, kept, out=exact)
         of_scale += float(torch.dot(stopped, steps.clamp_(first, last)))
         clamped += float(stopped.sum())
-        if kept is not goes:
-            goes.copy_(kept)
+        if kept is not target:
+            target.copy_(kept)
     return passed, torch.full_like(scale, of_scale), torch.full_like(scale, clamped)
 
 
-def _backward_as_a_whole(
-    came: torch.Tensor,
+def backward_at_once(
+    incoming: torch.Tensor,
     values: torch.Tensor,
     scale: torch.Tensor,
     least: torch.Tensor,
     most: torch.Tensor,
     half_up: bool,
 ) -> Gradients:
+    """The gradients by operations on whole tensors."""
     steps = round_steps(values, scale, half_up=half_up)
     nearest = steps.clamp(least, most)
     inside = steps == nearest
-    passed = came * inside
-    of_scale = _sum_like(scale, came, nearest - values * inside * scale.reciprocal())
-    return passed, of_scale, _sum_like(scale, came - passed)
+    passed = incoming * inside
+    of_scale = _sum_like(scale, incoming, nearest - values * inside * scale.reciprocal())
+    return passed, of_scale, _sum_like(scale, incoming - passed)
 
 
 def _sum_like(scale: torch.Tensor, values: torch.Tensor, other: torch.Tensor | None = None) -> torch.Tensor:
-    """The sum of values, or of their products with others', over everything that shares a scale; float32."""
+    """The sum over all values with the same scale; of their products with `other`, where given. float32, of the scale's shape."""
     rows = scale.numel() if scale.numel() > 1 else 1
     values = values.reshape(rows, -1).float()
     summed = values.sum(1) if other is None else torch.linalg.vecdot(values, other.reshape(rows, -1))
@@ -154,7 +159,7 @@ def _sum_like(scale: torch.Tensor, values: torch.Tensor, other: torch.Tensor | N
 
 
 class TrainedQuantizer(nn.Module, ABC):
-    """A quantizer whose grid may move from step to step; `tensor_range` is what it stands at."""
+    """A quantizer whose grid may change in each training step. `tensor_range` gives its current grid."""
 
     scale: torch.Tensor
     zero_point: torch.Tensor
@@ -170,7 +175,7 @@ class TrainedQuantizer(nn.Module, ABC):
         return torch.from_numpy(np.asarray(values, np.float32)).reshape(self._shape)
 
     def tensor_range(self) -> TensorRange:
-        """The grid as `ranges.json` holds it, the very numbers that the last step rounded with."""
+        """The current grid, as `ranges.json` holds it: exactly the numbers that the model rounds with."""
         with torch.no_grad():
             scale, zero_point = self.grid()
         numbers = scale.detach().float().cpu().reshape(-1).numpy().copy()
@@ -179,11 +184,12 @@ class TrainedQuantizer(nn.Module, ABC):
 
     @abstractmethod
     def grid(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Scale and zero point as they stand."""
+        """The current scale and zero point."""
 
 
 class Learned(TrainedQuantizer):
-    """Trained by gradients. `amount` is the parameter: (scales,), or (2,), lower and upper end, of an asymmetric grid."""
+    """Learned by gradients. `amount` is the parameter, 0 at the start: one number per scale, or, for an asymmetric grid, two: of the
+    lower and the upper end."""
 
     def __init__(self, start: TensorRange, dimensions: int = 1) -> None:
         super().__init__(start, dimensions)
@@ -200,7 +206,7 @@ class Learned(TrainedQuantizer):
 
     def grid(self) -> tuple[torch.Tensor, torch.Tensor]:
         if self._start.quantizer.power_of_two:
-            # In the middle of the octave whose power of two calibration chose, so that it stays until something moves it.
+            # Starts in the middle of the octave whose power of two calibration chose, so that small changes leave it there.
             octaves = _ceil(THRESHOLD_RATE * self.amount - 0.5)
             return self.start_scale * torch.exp2(octaves), self.zero
         if self._start.quantizer.symmetric:
@@ -223,16 +229,16 @@ class Learned(TrainedQuantizer):
 
 
 class FollowingWeight(TrainedQuantizer):
-    """A constant's grid from its values as they are now. `whole`: the parameter, of which a table's look-up sees rows."""
+    """The grid of a weight or bias, from its current values. `whole`: the parameter; a table's look-up passes rows of it only."""
 
     def __init__(self, start: TensorRange, dimensions: int, whole: nn.Parameter) -> None:
         super().__init__(start, dimensions)
-        self._whole = (whole,)  # a tuple: the parameter belongs to another module
+        self._whole = (whole,)  # a tuple: as an attribute it would be registered a second time
 
     def grid(self) -> tuple[torch.Tensor, torch.Tensor]:
         whole = self._whole[0].detach().float()
         largest = whole.abs().amax() if len(self._shape) == 1 else whole.flatten(1).abs().amax(1)
-        # A channel of zeros alone is exact on any grid.
+        # A channel of zeros is exact on any grid.
         largest = torch.where(largest > 0, largest, largest.max()).clamp_min(torch.finfo(torch.float32).tiny * 128)
         scale = (largest / self.high).reshape(self._shape)
         if self._start.quantizer.power_of_two:
@@ -248,8 +254,8 @@ class FollowingWeight(TrainedQuantizer):
 
 
 class FollowingActivation(TrainedQuantizer):
-    """An activation's grid from an exponential moving average, over training steps, of its extremes: those of the whole
-    batch, where several processes share it."""
+    """The grid of an activation, from an exponential moving average of its extremes over training steps. With several processes
+    the extremes are those of the whole batch."""
 
     ends: torch.Tensor
 
@@ -278,8 +284,8 @@ class FollowingActivation(TrainedQuantizer):
                 torch.distributed.all_reduce(reach, torch.distributed.ReduceOp.MAX)
             if self._start.quantizer.symmetric:
                 reach = reach.amax().expand(2)
-            seen = torch.stack((-reach[0], reach[1]))
-            self.ends.lerp_(seen, 1 - self._start.quantizer.ema_decay)
+            extremes = torch.stack((-reach[0], reach[1]))
+            self.ends.lerp_(extremes, 1 - self._start.quantizer.ema_decay)
         scale, zero_point = self.grid()
         out: torch.Tensor = FollowingFakeQuantize.apply(  # type: ignore[no-untyped-call]
             values, scale, zero_point, self.low, self.high, self.half_up
@@ -287,8 +293,8 @@ class FollowingActivation(TrainedQuantizer):
         return out
 
 
-def trained_quantizer(name: str, start: TensorRange, parameter: nn.Parameter | None) -> TrainedQuantizer:
-    """The quantizer that trains the range of a tensor of this name; `parameter` for a weight or bias."""
+def trained_quantizer(start: TensorRange, parameter: nn.Parameter | None) -> TrainedQuantizer:
+    """The quantizer that trains the range of a tensor. parameter: the weight or bias; None for a computed tensor."""
     dimensions = 1 if parameter is None else parameter.ndim
     if start.quantizer.training == "learn":
         return Learned(start, dimensions)
@@ -296,7 +302,7 @@ def trained_quantizer(name: str, start: TensorRange, parameter: nn.Parameter | N
 
 
 def range_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """The ranges that the model learns."""
+    """The parameters of all learned ranges of a model."""
     return [value for part in model.modules() if isinstance(part, TrainedQuantizer) for value in part.parameters()]
 
 

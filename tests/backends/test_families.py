@@ -130,7 +130,7 @@ def test_quantizers_for_training_go_in_and_out(checkpoint: Path, scheme: str) ->
     before = list(model.state_dict())
     first, _ = calibrate_model(model, [make_batch(seed) for seed in (100, 101)], chosen)
     quantizers = {
-        name: trained_quantizer(name, first[name], parameter_of(model, name))
+        name: trained_quantizer(first[name], parameter_of(model, name))
         for name in names_of(model, chosen)
         if source(name) == name
     }

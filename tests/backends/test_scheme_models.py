@@ -257,7 +257,7 @@ def test_what_training_computes_is_what_its_ranges_say(tmp_path: Path, scheme: s
     first, _ = calibrate_model(model, batches(), chosen)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     quantizers = {
-        name: trained_quantizer(name, first[name], parameter_of(model, name))
+        name: trained_quantizer(first[name], parameter_of(model, name))
         for name in names_of(model, chosen)
         if source(name) == name
     }

@@ -17,8 +17,8 @@ from backends.fake_quant.training import (
     Learned,
     LearnedFakeQuantize,
     TrainedQuantizer,
-    _backward_as_a_whole,
-    _backward_by_blocks,
+    backward_at_once,
+    backward_in_blocks,
 )
 from backends.ranges import TensorRange
 from backends.schemes import Quantizer
@@ -118,7 +118,7 @@ def test_by_blocks_or_as_a_whole_it_is_the_same(up: bool) -> None:
     generator = torch.Generator().manual_seed(6)
     came, values = (torch.randn(BLOCKS, generator=generator) for _ in range(2))
     given = (came, values, torch.tensor([0.012]), torch.tensor([-133.0]), torch.tensor([122.0]), up)
-    blocks, whole = _backward_by_blocks(*given), _backward_as_a_whole(*given)
+    blocks, whole = backward_in_blocks(*given), backward_at_once(*given)
     assert torch.equal(blocks[0], whole[0])
     assert torch.allclose(blocks[1], whole[1], rtol=1e-4)
     assert torch.allclose(blocks[2], whole[2], rtol=1e-4)

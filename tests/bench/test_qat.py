@@ -73,7 +73,7 @@ def test_a_step_costs_less_than_three_of_fp32(
     install(
         quantized,
         chosen,
-        {name: trained_quantizer(name, first[name], parameter_of(quantized, name)) for name in names},
+        {name: trained_quantizer(first[name], parameter_of(quantized, name)) for name in names},
     )
     batch |= {"start_positions": torch.zeros(samples).long(), "end_positions": torch.ones(samples).long()}
     seconds: dict[str, list[float]] = {"plain": [], "quantized": []}

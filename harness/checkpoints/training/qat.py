@@ -72,7 +72,7 @@ def train_quantized(
     calibration_seconds = time.monotonic() - start
 
     quantizers: dict[str, TrainedQuantizer] = {
-        name: trained_quantizer(name, calibrated[name], parameter_of(model, name))
+        name: trained_quantizer(calibrated[name], parameter_of(model, name))
         for name in names_of(model, scheme)
         if name == source(name)
     }
