@@ -1,8 +1,8 @@
-"""The sizes of an encoder, and the canonical names of its parts, in which all modules but `backends.families` speak.
+"""The sizes of an encoder, and the canonical names of its modules, which all code but `backends/families/` uses.
 
-Canonical names are BERT's own in transformers, without its leading component: `embeddings.word_embeddings`,
-`encoder.layer.0.attention.self.query`, `pooler.dense`, `classifier`, `qa_outputs`. A tensor is its module's name and `.weight`
-or `.bias`. `ranges.json` and exported graphs use these names, whatever the family of the model. Imports in milliseconds.
+Canonical names are those of BERT in transformers, without the prefix of the encoder: `embeddings.word_embeddings`,
+`encoder.layer.0.attention.self.query`, `pooler.dense`, `classifier`, `qa_outputs`. The name of a tensor is that of its module and
+`.weight` or `.bias`. `ranges.json` and exported graphs have these names for models of all families. Imports in milliseconds.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ LINEARS = (
 )
 """A layer's linear layers, in order of execution."""
 PROJECTION = "embeddings.projection"
-"""The linear layer from the width of the tables to that of the encoder, in families where the two differ."""
+"""The linear layer from the width of the embedding tables to that of the encoder, in families in which they differ."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
     """Sizes of an encoder and its head.
 
-    embedding: width of the tables; where it is not `hidden`, a linear layer (PROJECTION) follows the embeddings.
-    positions: tokens of the longest sequence. first_position: row of the position table that the first token takes.
-    types: rows of the token type table; without one 0, and with a single one token_type_ids are not read.
-    pooler: activation of the linear layer that a classifier has before its last one; None without such a layer.
+    embedding: width of the embedding tables. If it is not `hidden`, the linear layer PROJECTION follows the embeddings.
+    positions: tokens of the longest sequence. first_position: the first token's row of the position table.
+    types: rows of the token type table, 0 without a table. With fewer than 2, token_type_ids are not read.
+    pooler: activation of the linear layer before the classifier; None without that layer.
     labels: outputs of the head; 2 (start, end) for question answering.
     """
 
@@ -53,27 +53,26 @@ class Architecture:
     labels: int
 
     def linear_macs(self, name: str, length: int) -> int:
-        """Multiply-accumulates of one linear layer for one sequence of `length` tokens; `name` as in `linears`.
-
-        The pooler and a classifier see the first token only."""
+        """Multiply-accumulates of the linear layer `name` for one sequence of `length` tokens. Pooler and classifier read the first
+        token only."""
         rows, columns = self.linears()[name]
         return rows * columns * (1 if name in ("pooler.dense", "classifier") else length)
 
     def total_macs(self, length: int) -> int:
-        """Multiply-accumulates of all matrix products for one sequence: linear layers, attention products, the head.
+        """Multiply-accumulates of all matrix products for one sequence: linear layers, the products of attention, the head.
 
-        For the encoder this is layers * (12 H^2 S + 2 S^2 H) when the intermediate size is 4 H.
+        Of the encoder these are layers * (12 H^2 S + 2 S^2 H), if the intermediate size is 4 H.
         """
         linears = sum(self.linear_macs(name, length) for name in self.linears())
         return linears + self.layers * 2 * length * length * self.hidden
 
     def tables(self) -> list[str]:
-        """The embedding tables."""
+        """Names of the embedding tables."""
         kinds = ["word", "position", *(["token_type"] if self.types else [])]
         return [f"embeddings.{kind}_embeddings" for kind in kinds]
 
     def linears(self) -> dict[str, tuple[int, int]]:
-        """Path of every linear layer -> (outputs, inputs), in order of execution; head included."""
+        """Name of every linear layer, head included -> (outputs, inputs), in order of execution."""
         hidden, wide = self.hidden, self.intermediate
         linears = {PROJECTION: (hidden, self.embedding)} if self.embedding != hidden else {}
         shapes = [(hidden, hidden)] * 4 + [(wide, hidden), (hidden, wide)]

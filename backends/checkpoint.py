@@ -1,7 +1,5 @@
-"""A checkpoint folder as its files describe it: the encoder's architecture, and its weights as NumPy arrays by canonical name.
-
-Imports no engine, so that an engine's process holds that engine only.
-"""
+"""A checkpoint folder: its architecture, and its weights as NumPy arrays by canonical name. Imports no engine, so that the process
+of an engine holds that engine only."""
 
 from __future__ import annotations
 
@@ -30,7 +28,8 @@ _HEADS: tuple[Head, ...] = ("question_answering", "classification")
 
 
 def read_config(checkpoint: Path) -> dict[str, Any]:
-    """A folder's config.json. A `model_type` that it lacks is added where its other keys tell the family. Raises BackendError."""
+    """A folder's config.json. If it has no `model_type` but the keys of a known family, that `model_type` is added. Raises
+    BackendError."""
     path = checkpoint / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -47,7 +46,7 @@ def read_config(checkpoint: Path) -> dict[str, Any]:
 
 
 def read_family(checkpoint: Path) -> Family:
-    """The family of a checkpoint folder. Raises BackendError for one that is not known here."""
+    """The family of a checkpoint folder. Raises BackendError for an unknown family."""
     return _family(checkpoint / "config.json", read_config(checkpoint))
 
 
@@ -60,8 +59,8 @@ def _family(path: Path, config: Mapping[str, Any]) -> Family:
 
 
 def read_architecture(checkpoint: Path) -> Architecture:
-    """The architecture of a checkpoint folder. Raises BackendError for anything but an encoder of a known family with absolute
-    positions and a head for question answering or sequence classification."""
+    """The architecture of a checkpoint folder. Raises BackendError unless it is an encoder of a known family, with absolute positions
+    and a head for question answering or sequence classification."""
     path, config = checkpoint / "config.json", read_config(checkpoint)
     family = _family(path, config)
     head = _named_head(config, family) or _stored_head(checkpoint, family)
@@ -169,9 +168,9 @@ def _open(path: Path) -> Any:
 
 
 class Weights:
-    """The tensors of a checkpoint folder as float32 arrays by canonical name, read one at a time (a large model is never held
-    twice). Tensors stored as float16 or bfloat16 are up-cast. Raises BackendError for tensors that are missing, of another
-    shape than the configuration says, or not finite.
+    """The tensors of a checkpoint folder as float32 arrays by canonical name. They are read one at a time, so that a large model is
+    never in memory twice. Raises BackendError for tensors that are missing, not finite, or of another shape than config.json
+    asks for.
     """
 
     def __init__(self, checkpoint: Path, architecture: Architecture) -> None:
@@ -206,7 +205,7 @@ class Weights:
 
 
 def check_finite(checkpoint: Path) -> None:
-    """Read every float tensor of a folder once, whatever its head. Raises BackendError for one that is not finite."""
+    """Read every float tensor of a folder, whatever its head. Raises BackendError for a tensor that is not finite."""
     path = checkpoint / WEIGHTS
     file = _open(path)
     for name in file.keys():  # noqa: SIM118 (it is no mapping)

@@ -1,5 +1,5 @@
-"""The graph of an encoder from its inputs to logits, in the classic form that engines' attention fusions match: reshape with
-known head sizes, transpose, scaled product, additive mask, softmax. Every node is named after its module."""
+"""The graph of an encoder, from its inputs to logits, in the form that the attention fusions of engines recognise: reshape with
+known head sizes, transpose, scaled product, additive mask, softmax. Nodes have the names of their modules."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from backends.quantized_graph import QuantizedGraph
 from backends.ranges import Ranges
 
 _MASKED = -10000.0
-"""Added to the scores of padding. Its exponential is 0 beside any real score, and padding alone stays finite."""
+"""Added to the attention scores of padding: low enough for a probability of 0 beside any token, and
+finite, so that no row becomes NaN."""
 
 
 class EncoderGraph(QuantizedGraph):
-    """The graph of one checkpoint: `build` once, then `graph` holds it."""
+    """The graph of one checkpoint. Call `build` once; then `graph` holds it."""
 
     def __init__(
         self,
@@ -39,7 +40,7 @@ class EncoderGraph(QuantizedGraph):
         self._head(states)
 
     def _mask(self) -> str:
-        """(batch, 1, 1, sequence): 0 for tokens, the scheme's or a large negative number for padding."""
+        """(batch, 1, 1, sequence): 0 for tokens, for padding the scheme's mask or _MASKED."""
         graph = self.graph
         mask = graph.op("Unsqueeze", "mask.heads", "attention_mask", self.integers("one", [1]))
         mask = graph.op("Unsqueeze", "mask.queries", mask, self.integers("two", [2]))
@@ -61,7 +62,7 @@ class EncoderGraph(QuantizedGraph):
         return self.linear(PROJECTION, states) if PROJECTION in self._arch.linears() else states
 
     def _types(self) -> str:
-        """The rows of token_type_ids; the only row, for every token, where the model does not read them."""
+        """Rows by token_type_ids; for a table of one row that row, which all tokens share."""
         return self.table_rows(
             "embeddings.token_type_embeddings.weight",
             lambda table: (
@@ -70,7 +71,7 @@ class EncoderGraph(QuantizedGraph):
         )
 
     def _positions(self) -> str:
-        """As many rows as a sequence has tokens. Padding gets rows, too; nothing reads them."""
+        """One row per token, padding included."""
         graph, first = self.graph, self._arch.first_position
         length = graph.op("Shape", "embeddings.length", "input_ids", start=1, end=2)
 

@@ -1,7 +1,7 @@
-"""The operators that an encoder's graph is built from, each with its quantizers: linear layers, look-ups, sums, activations.
+"""The operators of an encoder's graph with their quantizers: linear layers, look-ups, sums, LayerNorm, activations.
 
-`ranges.json` says which tensors are on a grid. ONNX says it by pairs of QuantizeLinear and DequantizeLinear (Q/DQ), which
-engines fuse with the operators around them into integer ones.
+A quantized tensor gets a pair of QuantizeLinear and DequantizeLinear (Q/DQ), which engines fuse with the operators around it into
+integer operators.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ Array = np.ndarray[Any, Any]
 
 
 class QuantizedGraph:
-    """A graph builder that knows a checkpoint's weights and ranges; nodes are named after the tensors that they compute."""
+    """A graph builder that knows a checkpoint's weights and ranges. Nodes have the names of the tensors that they compute."""
 
     def __init__(self, weights: Weights, precision: Precision, quantize: Quantize, ranges: Ranges | None) -> None:
         self.graph = GraphBuilder()
         self.quantized: list[str] = []
-        """Linear layers with integer weights."""
+        """Names of the linear layers with integer weights."""
         self._weights = weights
         self._half = precision == "fp16"
         self._quantize = quantize
         self._ranges: Mapping[str, TensorRange] = ranges.tensors if ranges else {}
         self._integer_biases = ranges is not None and ranges.scheme.biases == "int32"
         self._shared: dict[tuple[str, bytes], str] = {}
-        """Quantized tensors by (tensor, grid): query, key and value read the same one."""
+        """(tensor, grid) -> quantized tensor: query, key and value read the same one."""
 
     def linear(self, name: str, values: str) -> str:
-        """values (..., inputs) -> (..., outputs). ONNX has weights as (inputs, outputs), PyTorch transposed."""
+        """values (..., inputs) -> (..., outputs). Weights are (inputs, outputs) in ONNX, and transposed in PyTorch."""
         if self._quantize == "dynamic" and name.startswith("encoder."):
             product = self._dynamic_product(name, values)
         elif f"{name}.weight" in self._ranges:
@@ -48,8 +48,8 @@ class QuantizedGraph:
         return self.add(name, product, self._bias(name))
 
     def table_rows(self, name: str, pick: Callable[[str], str]) -> str:
-        """Rows of a table, by an operator that `pick` adds. Picked from its integers where it has any, but for TensorRT, which
-        dequantizes constants only."""
+        """Rows of a table, selected by the operator that `pick` adds: from its codes if it is quantized, but for TensorRT, which
+        dequantizes constants only, from its dequantized values."""
         if name not in self._ranges:
             return pick(self._weight(name))
         tensor = self._ranges[name]
@@ -62,7 +62,7 @@ class QuantizedGraph:
         return self.rounded(name, self.graph.op("Add", name, left, right))
 
     def rounded(self, name: str, values: str) -> str:
-        """What an operator puts out, on its grid where the scheme gives it one."""
+        """The output of the operator `name`, quantized if it has a range."""
         return self._on_grid(f"{name}.output", values) if f"{name}.output" in self._ranges else values
 
     def layer_norm(self, name: str, values: str, epsilon: float) -> str:
@@ -74,7 +74,7 @@ class QuantizedGraph:
         return self.rounded(name, self.narrow(name, out))
 
     def activation(self, name: str, kind: Activation, values: str) -> str:
-        """GELU as the error function has it (the cheaper tanh form only where the model was trained with it), ReLU, or tanh."""
+        """GELU by the error function (by the cheaper tanh only for models that were trained so), ReLU, or tanh."""
         if kind in ("relu", "tanh"):
             return self.rounded(name, self.graph.op("Relu" if kind == "relu" else "Tanh", name, values))
         gelu = self._gelu if kind == "gelu" else self._gelu_tanh
@@ -103,8 +103,8 @@ class QuantizedGraph:
         return graph.op("Mul", name, inner, half)
 
     def _bias(self, name: str) -> str:
-        """A linear layer's: float, int32 at the scale of its products, or on the grid of its own range. TensorRT adds biases in
-        float and gets the values that their integers stand for."""
+        """The bias of a linear layer: float, int32 at the scale of the products, or on the grid of its own range. For TensorRT, which
+        adds biases in float, the values of the integers."""
         bias = self._weights[f"{name}.bias"]
         if tensor := self._ranges.get(f"{name}.bias"):
             codes = tensor.quantize(bias)
@@ -128,8 +128,7 @@ class QuantizedGraph:
         )
 
     def _static_product(self, name: str, values: str) -> str:
-        """Q and DQ of the input, unless it is an operator's output that has them, DQ of an integer weight, and the product
-        that engines turn into an integer one."""
+        """A MatMul that engines run as an integer product: Q/DQ of the input, if it has a range, and DQ of the integer weight."""
         graph, weight = self.graph, self._ranges[f"{name}.weight"]
         self.quantized.append(name)
         codes = graph.constant(f"{name}.weight.codes", weight.quantize(self._weights[f"{name}.weight"]).T)
@@ -139,7 +138,7 @@ class QuantizedGraph:
         return graph.op("MatMul", f"{name}.product", values, dequantized)
 
     def _dynamic_product(self, name: str, values: str) -> str:
-        """An integer product of a weight scaled by max-abs per output channel and an input scaled by what it holds at run time."""
+        """An integer product: of a weight with one scale per output channel, by max-abs, and an input that is quantized at run time."""
         graph = self.graph
         self.quantized.append(name)
         weight = self._weights[f"{name}.weight"]
@@ -168,7 +167,7 @@ class QuantizedGraph:
         )
 
     def _dequantized(self, name: str, codes: str, tensor: TensorRange) -> str:
-        """What int8 codes of a constant stand for; the channels of a weight are its second axis here."""
+        """The values of a constant's int8 codes. The output channels of a weight are its second axis here."""
         scale, zero = tensor.scale, tensor.zero_point.astype(np.int8)
         if tensor.axis is None:
             scale, zero = scale.reshape(()), zero.reshape(())
@@ -182,14 +181,14 @@ class QuantizedGraph:
         )
 
     def _on_grid(self, name: str, values: str) -> str:
-        """A tensor rounded to the grid of that name; made once where several layers read it on the same grid."""
+        """A tensor with Q/DQ on the grid of that name. Added once if several layers read it on the same grid."""
         graph, tensor = self.graph, self._ranges[name]
         grid = (values, tensor.scale.tobytes() + tensor.zero_point.tobytes())
         if grid in self._shared:
             return self._shared[grid]
         scale = tensor.scale.reshape(()).astype(self.dtype)
         signed = int(tensor.zero_point[0])
-        if tensor.low > -128:  # ONNX's grid has more codes
+        if tensor.low > -128:  # ONNX would use lower codes, too
             ends = [np.array((code - signed) * tensor.scale[0], self.dtype) for code in (tensor.low, tensor.high)]
             low, high = (graph.constant(f"{name}.{end}", at) for end, at in zip(("low", "high"), ends, strict=True))
             values = graph.op("Clip", f"{name}.clip", values, low, high)
@@ -201,15 +200,15 @@ class QuantizedGraph:
 
     @property
     def dtype(self) -> type[np.floating[Any]]:
-        """Of the graph's tensors."""
+        """The type of the graph's tensors."""
         return np.float16 if self._half else np.float32
 
     def full(self, name: str, values: str) -> str:
-        """float32, for what overflows or loses too much in float16."""
+        """values as float32, for operators that overflow or lose too much precision in float16."""
         return self.graph.op("Cast", f"{name}.to_float32", values, to=TensorProto.FLOAT) if self._half else values
 
     def narrow(self, name: str, values: str) -> str:
-        """Back to the graph's own type."""
+        """values back in the graph's own type."""
         return self.graph.op("Cast", f"{name}.to_float16", values, to=TensorProto.FLOAT16) if self._half else values
 
     def scalar(self, name: str, value: float, kind: type[np.floating[Any]] = np.float32) -> str:

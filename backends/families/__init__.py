@@ -20,22 +20,22 @@ FAMILIES = Registry(
     },
 )
 DEFAULT_FAMILY = "bert"
-"""Of models that start from random weights, which a suite describes by sizes alone."""
+"""The family of models that start from random weights, for which a suite gives sizes only."""
 
 
 def family_names() -> list[str]:
-    """The `model_type` of every family; imports none."""
+    """The `model_type` of every family; imports none of them."""
     return FAMILIES.names()
 
 
 def get_family(model_type: str) -> Family:
-    """The family of that `model_type`. Raises BackendError for an unknown one."""
+    """The family of that `model_type`. Raises BackendError for an unknown one, with the nearest known one."""
     family: Family = FAMILIES.get(model_type)
     return family
 
 
 def untyped_family(config: Mapping[str, Any]) -> Family:
-    """The family of a configuration without `model_type`. Raises BackendError where none has such ones."""
+    """The family of a configuration without `model_type`. Raises BackendError if it is of none."""
     for name in family_names():
         if get_family(name).is_untyped(config):
             return get_family(name)

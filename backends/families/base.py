@@ -1,4 +1,4 @@
-"""What a model family is: where its configuration and its tensors say what the canonical ones say."""
+"""What a model family is: its own names of sizes, modules and classes, for the canonical ones of `backends.architecture`."""
 
 from __future__ import annotations
 
@@ -10,78 +10,81 @@ from typing import Any, Literal
 from backends.architecture import Activation
 
 Part = Literal["question_answering", "classification", "masked_lm", "encoder"]
-"""A model with one of the heads, or the encoder alone."""
+"""A model with one of these heads, or the encoder alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
     """An encoder architecture of transformers, as plain data.
 
-    Sizes have canonical names, too: those of BERT's configuration (`num_hidden_layers`, `hidden_size`, `num_attention_heads`,
-    `intermediate_size`, `vocab_size`, `max_position_embeddings`, `type_vocab_size`, `hidden_act`, `layer_norm_eps`, and
-    `embedding_size` for the width of the tables).
+    The canonical names of sizes are the keys of BERT's configuration: `num_hidden_layers`, `hidden_size`, `num_attention_heads`,
+    `intermediate_size`, `vocab_size`, `max_position_embeddings`, `type_vocab_size`, `hidden_act`, `layer_norm_eps`; and
+    `embedding_size`, the width of the embedding tables.
     """
 
     model_type: str
     """`model_type` of its config.json."""
     classes: Mapping[Part, str]
-    """transformers' class of each part, as `architectures` in config.json names it."""
+    """transformers' class of each part, as named in `architectures` of config.json."""
     modules: Mapping[str, str]
-    """Canonical name of a module -> its path in a model with a head. A name stands for all that lies below it, unless a longer
-    one is there too; `*` stands for the number of a layer. Where quantizers are put, modules matter that have no tensors:
-    `attention.self` is what is called with a layer's input and calls the attention function, `intermediate` is what puts out
-    the activation, `pooler` what puts out the pooler's (left out where no module does), `attention.output` and `output` hold
-    the quantizers around their LayerNorm."""
+    """Canonical name of a module -> its path in a model with a head. An entry also holds for everything below that module, unless
+    there is a longer entry; `*` is the number of a layer.
+
+    Some modules have no tensors, but quantizers are put there. `attention.self` gets a layer's input and calls the attention
+    function. `intermediate` returns the activation of the feed-forward part, `pooler` that of the pooler (no entry if no module
+    does). `attention.output` and `output` hold the quantizers around their LayerNorm."""
     keys: Mapping[str, str] = field(default_factory=dict)
-    """Canonical name of a size -> its key in config.json, where that is another."""
+    """Canonical name of a size -> its key in config.json, if the key is different."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    """Sizes, by canonical name, that hold where config.json leaves them out, as transformers does with defaults. A
-    `type_vocab_size` of 0 says that there is no table of token types."""
+    """Sizes, by canonical name, for keys that config.json lacks: transformers leaves some defaults out. A `type_vocab_size` of 0
+    means that there is no table of token types."""
     pooler: Activation | None = None
-    """Activation between `pooler.dense` and `classifier`; None where the classifier reads the first token's state itself."""
+    """Activation between `pooler.dense` and `classifier`. None: there is no `pooler.dense`, the classifier reads the state of the
+    first token."""
     positions_after_padding: bool = False
-    """Positions start behind `pad_token_id`, as RoBERTa's do, so that the table has more rows than a sequence has tokens."""
+    """True: the first token has position `pad_token_id` + 1, as in RoBERTa, so that some rows of the position table are not used."""
     masked_lm: tuple[str, ...] = ()
-    """Modules beside the encoder that turn its states into logits of words, in the order in which they are called."""
+    """The modules of the masked language model's head, in the order in which they are called: from hidden states to logits."""
     unused: tuple[str, ...] = ()
-    """Beginnings of tensor names, without the encoder's own prefix, that a checkpoint may hold and a task's model leaves out."""
+    """Prefixes of tensor names, without the encoder's own prefix, that a file may hold although a task's model has no such tensors."""
     dropouts: tuple[str, ...] = ()
-    """Keys in config.json of dropout rates: all that a training sets."""
+    """Keys in config.json of all dropout rates."""
     encoder_arguments: Mapping[str, Any] = field(default_factory=dict)
-    """For the constructor of transformers' encoder, so that it has no pooler."""
+    """Arguments of the constructor of transformers' encoder with which it has no pooler."""
     untyped_keys: frozenset[str] = frozenset()
-    """A config.json that has these keys and no `model_type` is of this family, as of BERT's first repositories; without any,
-    none is."""
+    """A config.json without `model_type` is of this family if it has these keys; with no keys here, never. BERT's first
+    repositories have such files."""
 
     def path(self, name: str) -> str | None:
-        """A canonical name of a module or tensor -> its own, in a model with a head. None where the family has no such part."""
+        """The family's own name of a module or tensor, in a model with a head, for its canonical name. None if it has no such part."""
         return _renamed(name, self.modules)
 
     def canonical(self, name: str) -> str | None:
-        """The canonical name of a tensor in a file, which may be that of an encoder alone. None for one that has no canonical name.
+        """The canonical name of a tensor in a file of a model with a head, or of an encoder alone. None if it has none.
 
-        Files that were converted from TensorFlow call a LayerNorm's weight gamma and its bias beta, as transformers knows."""
+        In files that were converted from TensorFlow, LayerNorm has gamma and beta instead of weight and bias.
+        """
         if name.endswith((".gamma", ".beta")):
             name = name.replace(".gamma", ".weight").replace(".beta", ".bias")
         return _renamed(name, self._canonical) or _renamed(f"{self.prefix}.{name}", self._canonical)
 
     def key(self, size: str) -> str:
-        """The key in config.json of a size."""
+        """The key in config.json of a size, given by canonical name."""
         return self.keys.get(size, size)
 
     def may_be_unused(self, name: str) -> bool:
-        """Whether a task's model may leave out this tensor of a file."""
+        """Whether a file may hold this tensor although a task's model does not have it."""
         return name.removeprefix(f"{self.prefix}.").startswith(self.unused)
 
     def is_untyped(self, config: Mapping[str, Any]) -> bool:
-        """Whether a configuration without `model_type` is of this family: it has its sizes and names no other's classes."""
+        """Whether a configuration without `model_type` is of this family: it has `untyped_keys` and names no other family's classes."""
         own = self.classes["encoder"].removesuffix("Model")
         named = all(str(name).startswith(own) for name in config.get("architectures") or [])
         return bool(self.untyped_keys) and named and self.untyped_keys <= set(config)
 
     @property
     def prefix(self) -> str:
-        """Where the encoder lies in a model with a head."""
+        """Attribute of the encoder in a model with a head."""
         return self.modules["embeddings"].partition(".")[0]
 
     @cached_property
@@ -90,7 +93,7 @@ class Family:
 
 
 def _renamed(name: str, names: Mapping[str, str]) -> str | None:
-    """`name` with its longest beginning that `names` has exchanged; None where it has none."""
+    """Replace the longest prefix of `name` that `names` has; None if it has none. Prefixes end at dots."""
     parts = name.split(".")
     starred = ["*" if part.isdigit() else part for part in parts]
     for length in range(len(parts), 0, -1):
