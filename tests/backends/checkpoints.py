@@ -1,4 +1,4 @@
-"""Small BERT checkpoints with random weights and real structure, made by transformers."""
+"""Small BERT checkpoints with random weights, written by transformers."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def enlarge_weights(model: torch.nn.Module) -> None:
 
 
 def make_batch(seed: int, rows: int = 4, length: int = LENGTH) -> dict[str, np.ndarray[Any, Any]]:
-    """Sequences of different lengths, padded."""
+    """Padded sequences of different lengths, with real tokens from 5 to 299."""
     rng = np.random.default_rng(seed)
     ids = rng.integers(5, 300, (rows, length))
     lengths = rng.integers(length // 3, length + 1, rows)

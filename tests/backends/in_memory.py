@@ -11,8 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from backends import Availability, Batch, Device, Placement, Precision, Quantize, Settings
-
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+from backends.base import INPUTS
 
 
 class InMemorySession:

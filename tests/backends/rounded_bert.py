@@ -1,5 +1,5 @@
-"""BERT in NumPy and float64, every tensor that `ranges.json` names rounded to its grid: what a scheme means, written a
-second time straight from the two files' numbers."""
+"""BERT in NumPy and float64, with every tensor that `ranges.json` names rounded to its grid: a second implementation of schemes,
+which reads nothing but the files of the checkpoint."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ Array = np.ndarray[Any, Any]
 
 
 class RoundedBert:
-    """A checkpoint folder with ranges. By ONNX's definition of quantization, a division; ties as each entry says."""
+    """The model of a checkpoint folder with ranges. Quantization divides by the scale, as in ONNX; ties are rounded as each tensor's
+    `rounding` says."""
 
     def __init__(self, folder: Path) -> None:
         stored = load_file(folder / "model.safetensors")
@@ -25,15 +26,15 @@ class RoundedBert:
         self._config = json.loads((folder / "config.json").read_text())
 
     def on_grid(self, values: Array, name: str) -> Array:
-        """As they are where the file has no range of that name."""
+        """values rounded to the grid of that name; unchanged if the file has none."""
         if name not in self._file["tensors"]:
             return values
-        one = self._file["tensors"][name]
-        shape = (-1,) + (1,) * (values.ndim - 1) if one["axis"] == 0 else (1,)
-        scale, zero = (np.array(one[key], np.float64).reshape(shape) for key in ("scale", "zero_point"))
+        tensor = self._file["tensors"][name]
+        shape = (-1,) + (1,) * (values.ndim - 1) if tensor["axis"] == 0 else (1,)
+        scale, zero = (np.array(tensor[key], np.float64).reshape(shape) for key in ("scale", "zero_point"))
         steps = values / scale
-        rounded = np.rint(steps) if one["rounding"] == "half_even" else np.floor(steps + 0.5)
-        lowest = -127 if one["narrow"] else -128
+        rounded = np.rint(steps) if tensor["rounding"] == "half_even" else np.floor(steps + 0.5)
+        lowest = -127 if tensor["narrow"] else -128
         return np.asarray((np.clip(rounded + zero, lowest, 127) - zero) * scale)
 
     def bias(self, name: str) -> Array:

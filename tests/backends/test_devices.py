@@ -1,4 +1,4 @@
-"""The same checks on the processor and, with `-m gpu`, on an NVIDIA GPU."""
+"""The same checks on the CPU and, with `-m gpu`, on an NVIDIA GPU."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_provider_that_does_not_load_is_an_error_and_no_fall_back(checkpoint: 
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_the_simulation_does_not_depend_on_the_device(checkpoint: Path, tmp_path: Path, device: Device) -> None:
-    """Against ONNX Runtime's integers: float32 rounding apart, quantization moves the logits a hundred times as far."""
+    """It differs from ONNX Runtime's integers by float32 rounding; quantization changes the logits a hundred times as much."""
     simulated, placement = run("fake_quant_w8a8", checkpoint, device, tmp_path)
     integers, _ = run("onnxruntime_int8", checkpoint, "cpu", tmp_path)
     moved = np.abs(simulated - exact(checkpoint)).max()
@@ -86,13 +86,13 @@ def test_the_simulation_does_not_depend_on_the_device(checkpoint: Path, tmp_path
 @pytest.mark.slow
 @pytest.mark.parametrize("device", DEVICES)
 def test_calibration_finds_the_same_ranges(checkpoint: Path, device: Device) -> None:
-    """Scales of a symmetric scheme; an estimator that searches may stop one step of its search away."""
+    """Of a symmetric scheme. An estimator that searches may stop one step earlier or later."""
     batches = [make_batch(seed) for seed in range(100, 104)]
-    here = calibrate(checkpoint, batches, "engine_int8", 1, "cpu")
-    there = calibrate(checkpoint, batches, "engine_int8", 1, device)
-    assert list(here.tensors) == list(there.tensors)
-    for name, one in here.tensors.items():
-        ratio = there.tensors[name].scale / one.scale
+    on_cpu = calibrate(checkpoint, batches, "engine_int8", 1, "cpu")
+    on_device = calibrate(checkpoint, batches, "engine_int8", 1, device)
+    assert list(on_cpu.tensors) == list(on_device.tensors)
+    for name, tensor in on_cpu.tensors.items():
+        ratio = on_device.tensors[name].scale / tensor.scale
         assert np.all((ratio > 0.9) & (ratio < 1.1)), name
 
 

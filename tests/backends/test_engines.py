@@ -1,4 +1,4 @@
-"""Engines that claim to be the same model give the same logits; INT8 is INT8, with a checkpoint's own ranges."""
+"""All backends give the logits of the same model, and INT8 backends run integer products with the checkpoint's ranges."""
 
 from __future__ import annotations
 
@@ -14,16 +14,9 @@ import pytest
 
 from backends import BackendError, Settings, get_backend
 from tests.backends.checkpoints import LENGTH, add_ranges, make_batch, make_checkpoint
+from tests.backends.running import real_tokens, run_backend, run_real_tokens
 
 Array = np.ndarray[Any, Any]
-
-
-def logits(name: str, folder: Path, batch: dict[str, Array], cache: Path) -> Array:
-    session = get_backend(name).prepare(folder, Settings(LENGTH, 8, 1, cache), "cpu")
-    try:
-        return session.run(batch)
-    finally:
-        session.close()
 
 
 @pytest.fixture(scope="module")
@@ -47,29 +40,27 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_torch_and_onnx_runtime_agree_to_1e_4(tmp_path: Path, sizes: dict[str, Any]) -> None:
     folder = make_checkpoint(tmp_path / "model", **sizes)
     for batch in (make_batch(1), make_batch(2, rows=1, length=7)):
-        mine, theirs = (logits(name, folder, batch, tmp_path) for name in ("onnxruntime_fp32", "torch_fp32"))
-        shown = batch["attention_mask"].astype(bool) if mine.ndim == 3 else slice(None)
-        assert mine.shape == theirs.shape
-        assert mine.dtype == theirs.dtype == np.float32
-        assert np.abs(mine[shown] - theirs[shown]).max() < 1e-4
-        assert theirs[shown].size == 1 or theirs[shown].std() > 0.01
+        onnx, torch = (run_backend(name, folder, batch, tmp_path) for name in ("onnxruntime_fp32", "torch_fp32"))
+        assert onnx.shape == torch.shape
+        assert onnx.dtype == torch.dtype == np.float32
+        onnx, torch = real_tokens(onnx, batch), real_tokens(torch, batch)
+        assert np.abs(onnx - torch).max() < 1e-4
+        assert torch.size == 1 or torch.std() > 0.01
 
 
 def test_padding_changes_nothing(checkpoint: Path, tmp_path: Path) -> None:
     batch = make_batch(3)
     wide = {name: np.pad(values, ((0, 0), (0, 20))) for name, values in batch.items()}
-    shown = batch["attention_mask"].astype(bool)
     session = get_backend("onnxruntime_fp32").prepare(checkpoint, Settings(LENGTH + 20, 8, 1, tmp_path), "cpu")
-    assert np.abs(session.run(wide)[:, :LENGTH][shown] - session.run(batch)[shown]).max() < 1e-5
+    assert np.abs(real_tokens(session.run(wide)[:, :LENGTH] - session.run(batch), batch)).max() < 1e-5
 
 
 def test_the_simulation_is_the_engine(checkpoint: Path, tmp_path: Path) -> None:
-    """Static INT8 in ONNX Runtime against the simulation with the same ranges: they differ by float32 rounding; quantization
-    itself moves the logits a hundred times as far."""
+    """Static INT8 in ONNX Runtime and the simulation with the same ranges differ by float32 rounding only. Quantization changes the
+    logits a hundred times as much."""
     batch = make_batch(4)
-    shown = batch["attention_mask"].astype(bool)
     engine, simulated, exact = (
-        logits(name, checkpoint, batch, tmp_path)[shown]
+        run_real_tokens(name, checkpoint, batch, tmp_path)
         for name in ("onnxruntime_int8", "fake_quant_w8a8", "torch_fp32")
     )
     moved = np.abs(simulated - exact).max()
@@ -80,7 +71,7 @@ def test_the_simulation_is_the_engine(checkpoint: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["fake_quant_w8a8", "onnxruntime_int8"])
 def test_shuffled_ranges_break_it(checkpoint: Path, tmp_path: Path, name: str) -> None:
-    """The agreement above can fail: with the input ranges of layers swapped among them, it does."""
+    """The test above can fail: it does when layers have each other's input ranges."""
     folder = make_checkpoint(tmp_path / "model")
     content = json.loads((checkpoint / "ranges.json").read_text())
     tensors = content["tensors"]
@@ -89,22 +80,20 @@ def test_shuffled_ranges_break_it(checkpoint: Path, tmp_path: Path, name: str) -
     swapped["attention.output.dense"] = "attention.self.query"
     scales = {name: tensor["scale"] for name, tensor in tensors.items()}
     for layer in (0, 1):
-        for mine, other in swapped.items():
-            tensors[f"encoder.layer.{layer}.{mine}.input"]["scale"] = scales[f"encoder.layer.{layer}.{other}.input"]
+        for target, source in swapped.items():
+            tensors[f"encoder.layer.{layer}.{target}.input"]["scale"] = scales[f"encoder.layer.{layer}.{source}.input"]
     (folder / "ranges.json").write_text(json.dumps(content))
     batch = make_batch(4)
-    shown = batch["attention_mask"].astype(bool)
-    exact = logits("torch_fp32", checkpoint, batch, tmp_path)[shown]
-    right = np.abs(logits(name, checkpoint, batch, tmp_path)[shown] - exact).max()
-    wrong = np.abs(logits(name, folder, batch, tmp_path)[shown] - exact).max()
+    exact = run_real_tokens("torch_fp32", checkpoint, batch, tmp_path)
+    right = np.abs(run_real_tokens(name, checkpoint, batch, tmp_path) - exact).max()
+    wrong = np.abs(run_real_tokens(name, folder, batch, tmp_path) - exact).max()
     assert wrong > 5 * right
 
 
 def test_dynamic_int8_stays_near_float(checkpoint: Path, tmp_path: Path) -> None:
     batch = make_batch(5)
-    shown = batch["attention_mask"].astype(bool)
-    exact = logits("torch_fp32", checkpoint, batch, tmp_path)[shown]
-    moved = np.abs(logits("onnxruntime_int8_dynamic", checkpoint, batch, tmp_path)[shown] - exact)
+    exact = run_real_tokens("torch_fp32", checkpoint, batch, tmp_path)
+    moved = np.abs(run_real_tokens("onnxruntime_int8_dynamic", checkpoint, batch, tmp_path) - exact)
     assert 1e-5 < moved.max() < 0.5 * exact.std()
 
 
@@ -135,10 +124,10 @@ def test_one_quantized_layer_by_hand(checkpoint: Path, tmp_path: Path) -> None:
     for output in (f"{name}.product:out", "embeddings.LayerNorm:out"):
         model.graph.output.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, None))
     options = onnxruntime.SessionOptions()
-    options.add_session_config_entry("session.x64quantprecision", "1")  # as the backend does where there is no VNNI
+    options.add_session_config_entry("session.x64quantprecision", "1")  # as the backend does without VNNI
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     _, product, states = session.run(None, dict(make_batch(6)))
-    stored = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     scale, codes, weight_scale = (stored[f"{name}.{part}"] for part in ("input.scale", "weight.codes", "weight.scale"))
     assert codes.dtype == np.int8
     assert stored[f"{name}.input.zero_point"] == 128
@@ -157,9 +146,8 @@ def test_an_asymmetric_scheme_runs_where_it_can_and_is_refused_where_it_cannot(t
     from backends.export import export_onnx
 
     folder, batch = asymmetric(tmp_path), make_batch(7)
-    shown = batch["attention_mask"].astype(bool)
     engine, simulated = (
-        logits(name, folder, batch, tmp_path)[shown] for name in ("onnxruntime_int8", "fake_quant_w8a8")
+        run_real_tokens(name, folder, batch, tmp_path) for name in ("onnxruntime_int8", "fake_quant_w8a8")
     )
     assert np.abs(engine - simulated).max() < 1e-4
     with pytest.raises(BackendError, match="symmetric"):
@@ -174,7 +162,7 @@ def test_static_int8_without_ranges_says_what_to_do(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"model_type": "roberta"}, "model_type is 'roberta'; known model families: bert"),
         ({"position_embedding_type": "relative_key"}, "only 'absolute'"),
@@ -182,13 +170,15 @@ def test_static_int8_without_ranges_says_what_to_do(tmp_path: Path) -> None:
         ({"hidden_size": 128}, "64"),
     ],
 )
-def test_what_the_export_cannot_do_is_one_line(tmp_path: Path, change: dict[str, Any], told: str) -> None:
+def test_an_unsupported_architecture_is_an_error_of_one_line(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
     from backends.export import export_onnx
 
     folder = make_checkpoint(tmp_path / "model")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | change))
-    with pytest.raises(BackendError, match=told) as raised:
+    with pytest.raises(BackendError, match=message) as raised:
         export_onnx(folder, tmp_path / "model.onnx")
     assert "\n" not in str(raised.value)
     assert not list(tmp_path.glob("*.onnx*"))
@@ -201,20 +191,20 @@ def test_an_onnx_runtime_process_imports_no_torch(checkpoint: Path, tmp_path: Pa
         "print([name for name in ('torch', 'transformers') if name in sys.modules])"
     )
     root = Path(__file__).resolve().parents[2]
-    found = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"
+    done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def nodes(path: Path) -> Iterator[tuple[Any, dict[str, Any], dict[str, Any]]]:
-    """(node, its producers by output name, initializers) of a graph."""
+    """Each node of a graph, with the graph's nodes by output and its initializers by name."""
     import onnx
     from onnx import numpy_helper
 
     model = onnx.load(path)
-    makers = {output: node for node in model.graph.node for output in node.output}
-    stored = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
+    producers = {output: node for node in model.graph.node for output in node.output}
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     for node in model.graph.node:
-        yield node, makers, stored
+        yield node, producers, stored
 
 
 def test_the_graph_for_tensorrt_obeys_its_rules(checkpoint: Path, tmp_path: Path) -> None:
@@ -228,11 +218,11 @@ def test_the_graph_for_tensorrt_obeys_its_rules(checkpoint: Path, tmp_path: Path
     export_onnx(checkpoint, path, precision="fp16", quantize="s8")
     onnx.checker.check_model(str(path), full_check=True)
     kinds = {
-        one.name: one.type.tensor_type.elem_type
-        for one in onnx.shape_inference.infer_shapes(onnx.load(path), strict_mode=True).graph.value_info
+        value.name: value.type.tensor_type.elem_type
+        for value in onnx.shape_inference.infer_shapes(onnx.load(path), strict_mode=True).graph.value_info
     }
     products = 0
-    for node, makers, stored in nodes(path):
+    for node, producers, stored in nodes(path):
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
             scale, zero = stored[node.input[1]], stored[node.input[2]]
             assert zero.dtype == np.int8
@@ -241,7 +231,7 @@ def test_the_graph_for_tensorrt_obeys_its_rules(checkpoint: Path, tmp_path: Path
             assert (scale > 0).all()
             assert (scale.ndim == 1) == ("weight" in node.name)
         if node.op_type == "MatMul" and node.name.startswith("encoder.") and node.name.endswith(".product"):
-            assert [makers[name].op_type for name in node.input] == ["DequantizeLinear", "DequantizeLinear"]
+            assert [producers[name].op_type for name in node.input] == ["DequantizeLinear", "DequantizeLinear"]
             products += 1
         if node.op_type == "MatMul":
             assert kinds[node.output[0]] == onnx.TensorProto.FLOAT16
@@ -250,11 +240,11 @@ def test_the_graph_for_tensorrt_obeys_its_rules(checkpoint: Path, tmp_path: Path
     assert products == 12
 
 
-@pytest.mark.parametrize(("quantize", "near"), [("none", "torch_fp32"), ("s8", "fake_quant_w8a8")])
+@pytest.mark.parametrize(("quantize", "reference"), [("none", "torch_fp32"), ("s8", "fake_quant_w8a8")])
 def test_the_graphs_for_tensorrt_run_in_onnx_runtime(
-    checkpoint: Path, tmp_path: Path, quantize: Any, near: str
+    checkpoint: Path, tmp_path: Path, quantize: Any, reference: str
 ) -> None:
-    """What TensorRT would be given, executed: float16 and float16 scales are all that parts it from its float32 twin."""
+    """The graphs differ from the float32 backend `reference` only by float16 tensors and scales."""
     import onnxruntime
 
     from backends.export import export_onnx
@@ -262,23 +252,22 @@ def test_the_graphs_for_tensorrt_run_in_onnx_runtime(
     path, batch = tmp_path / "model.onnx", make_batch(8)
     export_onnx(checkpoint, path, precision="fp16", quantize=quantize)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    (mine,) = session.run(["logits"], dict(batch))
-    shown = batch["attention_mask"].astype(bool)
-    theirs = logits(near, checkpoint, batch, tmp_path)[shown]
-    assert mine.dtype == np.float32
-    assert np.abs(mine[shown] - theirs).max() < 0.05 * theirs.std()
+    (logits,) = session.run(["logits"], dict(batch))
+    expected = run_real_tokens(reference, checkpoint, batch, tmp_path)
+    assert logits.dtype == np.float32
+    assert np.abs(real_tokens(logits, batch) - expected).max() < 0.05 * expected.std()
 
 
 def test_tensorrt_is_unavailable_with_a_remedy() -> None:
     for name in ("tensorrt_fp16", "tensorrt_int8"):
-        here = get_backend(name).availability({"gpus": []})
-        assert not here.available
-        assert here.reason
-        assert here.remedy
+        availability = get_backend(name).availability({"gpus": []})
+        assert not availability.available
+        assert availability.reason == "no NVIDIA GPU found"
+        assert availability.remedy
 
 
-def test_int8_layers_of_an_engine_are_counted_from_what_they_read() -> None:
-    """The inspector's JSON as its documentation shows it; no engine has produced this one."""
+def test_products_of_an_engine_are_int8_if_their_layer_reads_int8() -> None:
+    """With JSON as in the documentation of the engine inspector; no engine has produced this."""
     from backends.tensor_rt import placement_of
 
     layers = [
@@ -294,7 +283,7 @@ def test_int8_layers_of_an_engine_are_counted_from_what_they_read() -> None:
 
 
 def test_a_product_is_counted_once_and_by_its_whole_name() -> None:
-    """A change of format names what it feeds, a profile repeats its layers, and a longer name holds a shorter one."""
+    """A reformatting layer names the node that it feeds, each profile repeats the layers, and names contain each other."""
     from backends.tensor_rt import placement_of
 
     int8 = [{"Format/Datatype": "Int8"}]

@@ -148,9 +148,9 @@ def test_a_histogram_is_numpys_however_the_values_arrive() -> None:
     assert histogram.limit / 2 <= np.abs(values).max() < histogram.limit
     expected, _ = np.histogram(values.astype(np.float64), BINS, (-histogram.limit, histogram.limit))
     assert np.array_equal(histogram.counts.numpy(), expected)
-    other = histogram_of(values[::-1].copy(), 3)
-    assert np.array_equal(other.counts.numpy(), expected)
-    assert (other.lowest, other.highest) == (values.min(), values.max())
+    reversed_order = histogram_of(values[::-1].copy(), 3)
+    assert np.array_equal(reversed_order.counts.numpy(), expected)
+    assert (reversed_order.lowest, reversed_order.highest) == (values.min(), values.max())
     centres, counts = histogram.occupied()
     assert counts.sum() == len(values)
     assert values.min() <= centres.min() <= centres.max() <= values.max()
@@ -216,10 +216,10 @@ def test_mse_is_as_good_as_brute_force_over_the_raw_values(bits: int, symmetric:
         step = end / quantizer.high if symmetric else (end - low) / (2**bits - 1)
         zero = 0 if symmetric else round(quantizer.low - low / step)
         best = min(best, true_error(values, step, zero, quantizer))
-    found = true_error(values, scale, zero_point, quantizer)
+    error = true_error(values, scale, zero_point, quantizer)
     everything = grid_of(values, Quantizer(bits=bits, symmetric=symmetric))
-    assert found <= 1.02 * best
-    assert found < (0.7 if bits == 4 else 1) * true_error(values, everything[0], everything[1], quantizer)
+    assert error <= 1.02 * best
+    assert error < (0.7 if bits == 4 else 1) * true_error(values, everything[0], everything[1], quantizer)
 
 
 def test_rows_have_ranges_of_their_own() -> None:
@@ -245,11 +245,11 @@ def test_powers_of_two(estimator: Any) -> None:
         assert scale * 127 >= np.abs(values).max() > scale / 2 * 127
     else:
         errors = {2.0**power: true_error(values, 2.0**power, 0, quantizer) for power in range(-12, 4)}
-        assert scale == min(errors, key=lambda one: errors[one])
+        assert scale == min(errors, key=lambda candidate: errors[candidate])
 
 
 def test_a_moving_average_by_hand() -> None:
-    """The mean of the first four, where decay 0.75 begins: then a quarter of the way to each later one's."""
+    """The plain mean of the first four batches; with decay 0.75 each later batch then has a weight of a quarter."""
     batches = [(-2.0, 4.0), (-6.0, 1.0), (2.0, 8.0)]
     low, high = moving_average(batches, Quantizer(symmetric=False, estimator="ema", ema_decay=0.75))
     assert low[0] == pytest.approx((-2 - 6 + 0) / 3)  # zero is always part of a range
@@ -269,19 +269,19 @@ def slow_divergence(bins: Array, levels: int) -> list[float]:
     """Of each number of bins kept, element by element, as NVIDIA's pytorch-quantization does it."""
     bins = bins.astype(float).copy()
     bins[0] = bins[1]
-    found = []
+    divergences = []
     for kept in range(levels, len(bins) + 1):
         edges = np.linspace(0, kept, levels + 1)
         level = np.digitize(np.arange(kept), edges) - 1
         merged = np.zeros(kept)
-        for one in range(levels):
-            mine = [index for index in range(kept) if level[index] == one and bins[index] > 0]
-            for index in mine:
-                merged[index] = sum(bins[same] for same in mine) / len(mine)
+        for number in range(levels):
+            members = [index for index in range(kept) if level[index] == number and bins[index] > 0]
+            for index in members:
+                merged[index] = sum(bins[same] for same in members) / len(members)
         clipped = bins[:kept].copy()
         clipped[-1] += bins[kept:].sum()
-        found.append(float(entropy(clipped, merged)))
-    return found
+        divergences.append(float(entropy(clipped, merged)))
+    return divergences
 
 
 @pytest.mark.parametrize("seed", [7, 8, 9])

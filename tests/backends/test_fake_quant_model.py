@@ -20,6 +20,7 @@ from backends.fake_quant.output_error import CLIPS
 from backends.ranges import read_ranges, write_ranges
 from backends.schemes import Quantizer, Scheme, get_scheme
 from tests.backends.checkpoints import LENGTH, make_batch, make_checkpoint
+from tests.backends.running import run_real_tokens
 
 Array = np.ndarray[Any, Any]
 LAYER = "encoder.layer.1"
@@ -60,9 +61,7 @@ def with_ranges(checkpoint: Path, folder: Path, scheme: str) -> Path:
 
 def run(name: str, folder: Path, batch: Mapping[str, Array]) -> Array:
     """Logits of the real tokens."""
-    session = get_backend(name).prepare(folder, Settings(LENGTH, 8, 1, folder / "cache"), "cpu")
-    shown: Array = session.run(batch)[batch["attention_mask"].astype(bool)]
-    return shown
+    return run_real_tokens(name, folder, batch, folder / "cache")
 
 
 def integer_bert(folder: Path, batch: Mapping[str, Array], heads: int = 4) -> Array:
@@ -72,9 +71,9 @@ def integer_bert(folder: Path, batch: Mapping[str, Array], heads: int = 4) -> Ar
     ranges = json.loads((folder / "ranges.json").read_text())["tensors"]
 
     def codes(values: Array, name: str) -> tuple[Array, Array]:
-        one = ranges[name]
-        scale, zero = np.array(one["scale"]).reshape(-1, 1), np.array(one["zero_point"]).reshape(-1, 1)
-        low = -127 if one["narrow"] else -128
+        tensor = ranges[name]
+        scale, zero = (np.array(tensor[key]).reshape(-1, 1) for key in ("scale", "zero_point"))
+        low = -127 if tensor["narrow"] else -128
         return (np.clip(np.rint(values / scale) + zero, low, 127) - zero).astype(np.int64), scale
 
     def linear(values: Array, name: str) -> Array:
@@ -218,8 +217,8 @@ def test_output_error_takes_the_clip_that_disturbs_the_reader_least(checkpoint: 
                 error += float(((read(rounded, mask) - right).norm(dim=-1) / right.norm(dim=-1)).square().sum())
             errors.append(error)
     tensors, _ = calibrate_model(model, batches(), get_scheme("engine_int8"))
-    found = float(tensors[f"{LAYER}.{part}.input"].scale[0]) * 127 / largest
-    assert found == pytest.approx(CLIPS[int(np.argmin(errors))], rel=1e-5)
+    clip = float(tensors[f"{LAYER}.{part}.input"].scale[0]) * 127 / largest
+    assert clip == pytest.approx(CLIPS[int(np.argmin(errors))], rel=1e-5)
 
 
 def test_outliers_are_clipped_somewhere_and_kept_elsewhere(checkpoint: Path) -> None:
@@ -261,12 +260,12 @@ def test_padding_counts_in_no_range(checkpoint: Path, scheme: str) -> None:
         wide = {name: np.pad(values, ((0, 0), (0, 30))) for name, values in batch.items()}
         wide["input_ids"][wide["attention_mask"] == 0] = 17
         padded.append(wide)
-    other = calibrate(checkpoint, padded, scheme, 1)
+    wider = calibrate(checkpoint, padded, scheme, 1)
     for name, tensor in plain.tensors.items():
-        assert np.allclose(tensor.scale, other.tensors[name].scale, rtol=1e-4)
-        assert np.abs(tensor.zero_point - other.tensors[name].zero_point).max() <= 1
+        assert np.allclose(tensor.scale, wider.tensors[name].scale, rtol=1e-4)
+        assert np.abs(tensor.zero_point - wider.tensors[name].zero_point).max() <= 1
     tokens = sum(int(batch["attention_mask"].sum()) for batch in batches())
-    for facts in (plain.calibration, other.calibration):
+    for facts in (plain.calibration, wider.calibration):
         assert (facts["samples"], facts["batches"], facts["tokens"], facts["seed"]) == (16, 4, tokens, 1)
 
 
@@ -284,7 +283,7 @@ def test_signal_to_noise_is_what_the_values_say(checkpoint: Path) -> None:
     tensors, facts = calibrate_model(model, batches(), get_scheme("engine_int8"))
     for part, states in seen.items():
         name = f"{LAYER}.{part}.input"
-        values = torch.cat([one[mask] for one, mask in zip(states, masks, strict=True)]).numpy().astype(np.float64)
+        values = torch.cat([state[mask] for state, mask in zip(states, masks, strict=True)]).numpy().astype(np.float64)
         wrong = tensors[name].dequantize(tensors[name].quantize(values)) - values
         assert facts["sqnr_db"][name] == pytest.approx(10 * np.log10((values**2).sum() / (wrong**2).sum()), abs=0.1)
     name = f"{LAYER}.intermediate.dense.weight"
@@ -295,7 +294,7 @@ def test_signal_to_noise_is_what_the_values_say(checkpoint: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("tensor", "value", "told"),
+    ("tensor", "value", "message"),
     [
         ("output.dense.weight", np.nan, f"'{LAYER}.output.dense.weight' holds values that are not finite"),
         ("output.dense.weight", 0, f"'{LAYER}.output.dense.weight' is zero"),
@@ -303,7 +302,9 @@ def test_signal_to_noise_is_what_the_values_say(checkpoint: Path) -> None:
         ("attention.self.value", 0, f"'{LAYER}.attention.output.dense.input' was zero"),
     ],
 )
-def test_broken_checkpoints_are_named(checkpoint: Path, tmp_path: Path, tensor: str, value: float, told: str) -> None:
+def test_broken_checkpoints_are_named(
+    checkpoint: Path, tmp_path: Path, tensor: str, value: float, message: str
+) -> None:
     weights = load_file(checkpoint / "model.safetensors")
     for name in weights:
         if name.startswith(f"bert.{LAYER}.{tensor}"):
@@ -312,7 +313,7 @@ def test_broken_checkpoints_are_named(checkpoint: Path, tmp_path: Path, tensor: 
     (tmp_path / "config.json").write_bytes((checkpoint / "config.json").read_bytes())
     with pytest.raises(BackendError) as raised:
         calibrate(tmp_path, batches(), "engine_int8", 1)
-    assert told in str(raised.value)
+    assert message in str(raised.value)
     assert "\n" not in str(raised.value)
 
 

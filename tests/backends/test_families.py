@@ -1,4 +1,4 @@
-"""The seam for model families: BERT's names, and other families that are registered here and run everywhere without a change."""
+"""Model families: BERT's names, and other families that are only registered here and run on every backend."""
 
 from __future__ import annotations
 
@@ -27,12 +27,16 @@ from backends.torch_models import auto_class, load_model
 from tests.backends.checkpoints import LENGTH, add_ranges, make_batch
 from tests.backends.family_checkpoints import make_family_checkpoint
 from tests.backends.other_families import BARE, DISTILBERT, ELECTRA, ROBERTA
-from tests.backends.test_scheme_models import unfused
+from tests.backends.running import run_real_tokens, run_unfused
 
 Array = np.ndarray[Any, Any]
 OTHERS = (DISTILBERT, ROBERTA, ELECTRA, BARE)
 MODELS = [(family, labels) for family in OTHERS for labels in (None, 3) if (family, labels) != (BARE, None)]
 NAMES = [f"{family.model_type}-{'classification' if labels else 'question_answering'}" for family, labels in MODELS]
+
+
+def slow(*schemes: str) -> list[Any]:
+    return [pytest.param(scheme, marks=pytest.mark.slow) for scheme in schemes]
 
 
 @pytest.fixture(autouse=True)
@@ -46,18 +50,6 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module", params=MODELS, ids=NAMES)
 def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_family_checkpoint(tmp_path_factory.mktemp("model"), *request.param)
-
-
-def shown(logits: Array, batch: dict[str, Array]) -> Array:
-    return logits[batch["attention_mask"].astype(bool)] if logits.ndim == 3 else logits
-
-
-def run(name: str, folder: Path, batch: dict[str, Array], cache: Path) -> Array:
-    session = get_backend(name).prepare(folder, Settings(LENGTH, 8, 1, cache), "cpu")
-    try:
-        return shown(session.run(batch), batch)
-    finally:
-        session.close()
 
 
 def reference(folder: Path, **how: Any) -> tuple[Any, bool]:
@@ -88,7 +80,7 @@ def test_logits_are_those_of_transformers(checkpoint: Path, tmp_path: Path) -> N
     expected = exact(checkpoint, batch)
     assert expected.std() > 0.01
     for name in ("torch_fp32", "onnxruntime_fp32"):
-        assert np.abs(run(name, checkpoint, batch, tmp_path) - expected).max() < 1e-4
+        assert np.abs(run_real_tokens(name, checkpoint, batch, tmp_path) - expected).max() < 1e-4
 
 
 def test_macs_are_what_pytorch_counts(checkpoint: Path) -> None:
@@ -99,7 +91,7 @@ def test_macs_are_what_pytorch_counts(checkpoint: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scheme", ["engine_int8", "q8bert", "aimet_w8a8"])
+@pytest.mark.parametrize("scheme", ["engine_int8", *slow("q8bert", "aimet_w8a8")])
 def test_calibrated_it_runs_on_integers_as_it_is_simulated(checkpoint: Path, tmp_path: Path, scheme: str) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
@@ -107,14 +99,20 @@ def test_calibrated_it_runs_on_integers_as_it_is_simulated(checkpoint: Path, tmp
         (folder / file.name).write_bytes(file.read_bytes())
     add_ranges(folder, scheme)
     batch, total = make_batch(2, rows=8), read_architecture(folder).total_macs(LENGTH)
-    simulated = run("fake_quant_w8a8", folder, batch, tmp_path)
-    moved = np.abs(simulated - run("torch_fp32", folder, batch, tmp_path))
+    simulated = run_real_tokens("fake_quant_w8a8", folder, batch, tmp_path)
+    moved = np.abs(simulated - run_real_tokens("torch_fp32", folder, batch, tmp_path))
     assert np.median(moved) > 1e-4
     if scheme == "aimet_w8a8":  # ONNX Runtime's integer softmax is not the graph's
-        assert np.median(np.abs(unfused(folder, batch, quantize="u8") - simulated)) < np.median(moved) / 100
+        assert (
+            np.median(np.abs(run_unfused(folder, batch, tmp_path / "model.onnx", quantize="u8") - simulated))
+            < np.median(moved) / 100
+        )
         return
-    # Float32 rounding leaves single values on the other side of a tie, so the mean may be off where the median is not.
-    assert np.median(np.abs(run("onnxruntime_int8", folder, batch, tmp_path) - simulated)) < np.median(moved) / 100
+    # Float32 puts single values on the other side of a tie, which changes the mean, not the median.
+    assert (
+        np.median(np.abs(run_real_tokens("onnxruntime_int8", folder, batch, tmp_path) - simulated))
+        < np.median(moved) / 100
+    )
     placement = get_backend("onnxruntime_int8").prepare(folder, Settings(LENGTH, 8, 1, tmp_path), "cpu").placement()
     assert placement.total_macs == total
     if read_architecture(folder).pooler == "relu":
@@ -124,7 +122,7 @@ def test_calibrated_it_runs_on_integers_as_it_is_simulated(checkpoint: Path, tmp
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scheme", ["engine_int8", "vitis_pof2"])
+@pytest.mark.parametrize("scheme", ["engine_int8", *slow("vitis_pof2")])
 def test_quantizers_for_training_go_in_and_out(checkpoint: Path, scheme: str) -> None:
     model, chosen = load_model(checkpoint, read_architecture(checkpoint)), get_scheme(scheme)
     before = list(model.state_dict())
@@ -205,7 +203,7 @@ def test_a_family_of_an_installed_package(tmp_path: Path) -> None:
 
 
 def test_only_its_own_file_names_bert() -> None:
-    """What BERT calls its classes and its encoder, in code: everybody else speaks canonical names."""
+    """All other code uses canonical names, not BERT's classes and not the name of its encoder."""
     root = Path(backends.__file__).parent.parent
     files = [file for wing in ("backends", "harness") for file in sorted((root / wing).rglob("*.py"))]
     naming = [

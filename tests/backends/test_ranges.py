@@ -1,4 +1,4 @@
-"""`ranges.json`: integers by hand, a round trip to the bit, and every way to break the file told in one line."""
+"""`ranges.json`: integers by hand, a bit-exact round trip, and one line of error for every way to break the file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ QUERY = "encoder.layer.0.attention.self.query"
 DENSE = "encoder.layer.1.output.dense"
 
 
-def one(scale: float, quantizer: Quantizer, zero_point: int = 0) -> TensorRange:
+def activation_range(scale: float, quantizer: Quantizer, zero_point: int = 0) -> TensorRange:
     return TensorRange("activation", np.array([scale], np.float32), np.array([zero_point], np.int32), None, quantizer)
 
 
@@ -36,7 +36,7 @@ def one(scale: float, quantizer: Quantizer, zero_point: int = 0) -> TensorRange:
 def test_codes_by_hand(quantizer: Quantizer, zero_point: int, codes: list[int]) -> None:
     """Scale 0.5, so that these values lie on ties: -1.25 is -2.5 steps, -0.75 is -1.5, 0.25 is 0.5, 1.25 is 2.5."""
     values = np.array([-1000, -1.25, -0.75, 0, 0.25, 0.75, 1.25, 1000], np.float32)
-    tensor = one(0.5, quantizer, zero_point)
+    tensor = activation_range(0.5, quantizer, zero_point)
     assert tensor.quantize(values).tolist() == codes
     assert tensor.dequantize(np.array(codes)).tolist() == [0.5 * (code - zero_point) for code in codes]
 
@@ -77,7 +77,7 @@ def set_(name: str, **changes: Any) -> Callable[[dict[str, Any]], None]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("spoil", "message"),
     [
         (set_(f"{DENSE}.input", scale=[0.0]), f"'{DENSE}.input': scales must be positive"),
         (set_(f"{DENSE}.input", scale=[-0.1]), f"'{DENSE}.input': scales must be positive"),
@@ -106,7 +106,7 @@ def set_(name: str, **changes: Any) -> Callable[[dict[str, Any]], None]:
     ],
 )
 def test_a_spoilt_file_is_one_line(
-    folder: Path, tmp_path: Path, spoil: Callable[[dict[str, Any]], None], told: str
+    folder: Path, tmp_path: Path, spoil: Callable[[dict[str, Any]], None], message: str
 ) -> None:
     value = json.loads((folder / "ranges.json").read_text())
     spoil(value)
@@ -114,7 +114,7 @@ def test_a_spoilt_file_is_one_line(
     (tmp_path / "ranges.json").write_text(json.dumps(value))
     with pytest.raises(BackendError) as raised:
         read_ranges(tmp_path)
-    assert told in str(raised.value)
+    assert message in str(raised.value)
     assert str(tmp_path / "ranges.json") in str(raised.value)
     assert str(raised.value).endswith("; calibrate the checkpoint again")
     assert "\n" not in str(raised.value)
@@ -147,7 +147,7 @@ def test_zero_points_outside_the_grid_are_refused(tmp_path: Path) -> None:
 
 def test_bad_ranges_are_not_written(folder: Path, tmp_path: Path) -> None:
     ranges = read_ranges(folder)
-    bad = {**ranges.tensors, f"{DENSE}.input": one(float("inf"), ranges.scheme.activations)}
+    bad = {**ranges.tensors, f"{DENSE}.input": activation_range(float("inf"), ranges.scheme.activations)}
     with pytest.raises(BackendError, match=rf"'{DENSE}\.input': scales must be positive and finite"):
         write_ranges(tmp_path, Ranges(ranges.scheme, bad))
     assert list(tmp_path.iterdir()) == []

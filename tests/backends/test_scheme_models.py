@@ -1,4 +1,4 @@
-"""Whole models under the published schemes: the simulation against a BERT in NumPy, ONNX Runtime, and what training computes."""
+"""Whole models with the published schemes: the simulation against a BERT in NumPy, ONNX Runtime, and a model in training."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ from backends.tensor_names import coverage, source, tensor_names
 from backends.torch_models import load_model
 from tests.backends.checkpoints import LENGTH, add_ranges, make_batch, make_checkpoint
 from tests.backends.rounded_bert import RoundedBert
+from tests.backends.running import real_tokens, run_real_tokens, run_unfused
 
 Array = np.ndarray[Any, Any]
 PUBLISHED = ("q8bert", "aimet_w8a8", "vitis_pof2")
 NEAR = 0.05
-"""Of what quantization moves the logits by, on average: so far may two implementations be apart. Float32 leaves some values
-on the other side of a tie, and a scheme that rounds every operator passes such a step on."""
+"""Mean difference that two implementations may have, as a share of the mean change that quantization makes to the logits. Float32
+puts some values on the other side of a tie, and a scheme that rounds every operator passes such a step on."""
 
 
 def batches() -> list[dict[str, Array]]:
@@ -42,26 +43,22 @@ def calibrated(folder: Path, scheme: str, labels: int | None = None) -> Path:
 
 
 def logits(name: str, folder: Path, batch: dict[str, Array]) -> Array:
-    session = get_backend(name).prepare(folder, Settings(LENGTH, 8, 1, folder / "cache"), "cpu")
-    try:
-        found: Array = session.run(batch)
-    finally:
-        session.close()
-    return shown(found, batch)
+    """Of the real tokens."""
+    return run_real_tokens(name, folder, batch, folder / "cache")
 
 
-def shown(found: Array, batch: dict[str, Array]) -> Array:
-    return found[batch["attention_mask"].astype(bool)] if found.ndim == 3 else found
+def unfused(folder: Path, batch: dict[str, Array], quantize: str) -> Array:
+    return run_unfused(folder, batch, folder / "model.onnx", quantize=quantize)
 
 
 def shuffle(folder: Path, ending: str) -> None:
-    """Hand the scales of all tensors of one kind around among them; the file stays valid."""
+    """Give each tensor of one kind the scale of the next; the file stays valid."""
     value = json.loads((folder / "ranges.json").read_text())
     tensors = value["tensors"]
     names = [name for name in tensors if name.endswith(ending) and source(name) == name]
     scales = [(tensors[name]["scale"], tensors[name]["zero_point"]) for name in names]
     for name, (scale, zero) in zip(names, scales[1:] + scales[:1], strict=True):
-        for same in (name, *(other for other in tensors if source(other) == name)):
+        for same in (name, *(reader for reader in tensors if source(reader) == name)):
             tensors[same].update(scale=scale, zero_point=zero)
     (folder / "ranges.json").write_text(json.dumps(value))
 
@@ -72,7 +69,7 @@ def shuffle(folder: Path, ending: str) -> None:
 def test_the_simulation_is_the_scheme(tmp_path: Path, scheme: str, labels: int | None) -> None:
     folder = calibrated(tmp_path, scheme, labels)
     batch = make_batch(1)
-    expected = shown(RoundedBert(folder).logits(batch), batch)
+    expected = real_tokens(RoundedBert(folder).logits(batch), batch)
     simulated = logits("fake_quant_w8a8", folder, batch)
     moved = np.abs(simulated - logits("torch_fp32", folder, batch)).mean()
     assert 1e-3 < moved < 0.3 * expected.std()
@@ -108,7 +105,7 @@ def test_every_linear_layer_is_an_integer_product_and_tables_and_biases_are_inte
         export_onnx(folder, tmp_path / "model.onnx", quantize=quantize)
         model = onnx.load(tmp_path / "model.onnx")
         onnx.checker.check_model(model, full_check=True)
-        stored = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
+        stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
         tables = [name for name in stored if "embeddings.weight.codes" in name]
         assert {stored[name].dtype.name for name in tables} == {"int8"}
         assert len(tables) == 3
@@ -132,29 +129,14 @@ def test_the_int8_graph_for_tensorrt_is_the_simulation_of_q8bert(tmp_path: Path)
     batch = make_batch(3)
     export_onnx(folder, tmp_path / "model.onnx", precision="fp16", quantize="s8")
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
-    (found,) = session.run(["logits"], dict(batch))
+    (engine,) = session.run(["logits"], dict(batch))
     simulated = logits("fake_quant_w8a8", folder, batch)
-    apart = shown(found, batch) - simulated
+    difference = real_tokens(engine, batch) - simulated
     rounding = simulated - logits("torch_fp32", folder, batch)
-    assert np.abs(apart).max() < 0.1 * simulated.std()
-    assert (apart**2).mean() < 0.6 * (rounding**2).mean()  # FP16 moves some values over a boundary of the INT8 grid
+    assert np.abs(difference).max() < 0.1 * simulated.std()
+    assert (difference**2).mean() < 0.6 * (rounding**2).mean()  # FP16 puts some values on another code of the INT8 grid
 
 
-def unfused(folder: Path, batch: dict[str, Array], **precision: Any) -> Array:
-    """ONNX Runtime executing the exported graph operator by operator."""
-    import onnxruntime
-
-    from backends.export import export_onnx
-
-    export_onnx(folder, folder / "model.onnx", **precision)
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
-    (found,) = session.run(["logits"], dict(batch))
-    return shown(found, batch)
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("labels", [None, 3])
 def test_the_graph_of_aimets_scheme_is_its_simulation(tmp_path: Path, labels: int | None) -> None:
     """Every operator's output on its grid, the mask of -6, tables, heads."""
@@ -170,7 +152,7 @@ def test_the_graph_of_aimets_scheme_is_its_simulation(tmp_path: Path, labels: in
 
 
 @pytest.mark.slow
-def test_aimets_graph_holds_the_very_ranges(tmp_path: Path) -> None:
+def test_aimets_graph_has_exactly_the_ranges(tmp_path: Path) -> None:
     import onnx
     from onnx import numpy_helper
 
@@ -180,7 +162,7 @@ def test_aimets_graph_holds_the_very_ranges(tmp_path: Path) -> None:
     export_onnx(folder, tmp_path / "model.onnx", quantize="u8")
     model = onnx.load(tmp_path / "model.onnx")
     onnx.checker.check_model(model, full_check=True)
-    stored = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     rounded = {
         node.name.removesuffix(".quantize"): node for node in model.graph.node if node.op_type == "QuantizeLinear"
     }
@@ -188,7 +170,7 @@ def test_aimets_graph_holds_the_very_ranges(tmp_path: Path) -> None:
     ranges = read_ranges(folder)
     assert set(rounded) == {name for name in ranges.tensors if name.endswith(".output")}
     for name, node in rounded.items():
-        scale, zero = (stored[one] for one in node.input[1:])
+        scale, zero = (stored[name] for name in node.input[1:])
         assert (scale, int(zero) - 128) == (ranges.tensors[name].scale[0], ranges.tensors[name].zero_point[0])
         assert made[node.input[0]].op_type not in ("QuantizeLinear", "DequantizeLinear")
     for name, tensor in ranges.tensors.items():
@@ -197,7 +179,7 @@ def test_aimets_graph_holds_the_very_ranges(tmp_path: Path) -> None:
             assert stored[f"{name}.codes"].dtype == np.int8
     assert stored["mask.masked"] == -6
     placement = get_backend("onnxruntime_int8").prepare(folder, Settings(LENGTH, 8, 1, tmp_path), "cpu").placement()
-    # Attention's products, too; all but the pooler's, which reads what a Gather has picked.
+    # The products of attention as well; not the pooler's, which reads the output of a Gather.
     assert placement.total_macs is not None
     assert placement.int8_macs == placement.total_macs - 64 * 64
     with pytest.raises(BackendError, match="float16 cannot hold all operators' outputs"):
@@ -208,7 +190,7 @@ def test_aimets_graph_holds_the_very_ranges(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_biases_with_a_range_of_their_own_are_integers(tmp_path: Path) -> None:
-    """Vitis's scheme but for its rounding of ties, which no engine has; for TensorRT the values that the integers stand for."""
+    """With Vitis's scheme, but not its rounding of ties, which no engine has. TensorRT gets the values of the integers."""
     vitis = get_scheme("vitis_pof2")
     scheme = replace(vitis, activations=replace(vitis.activations, rounding="half_even"))
     folder = make_checkpoint(tmp_path)
@@ -222,7 +204,7 @@ def test_biases_with_a_range_of_their_own_are_integers(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_can_only_be_simulated_is_not_exported(tmp_path: Path) -> None:
+def test_a_scheme_for_simulation_only_is_not_exported(tmp_path: Path) -> None:
     folder = calibrated(tmp_path, "vitis_pof2")
     with pytest.raises(BackendError, match="'vitis_pof2', which can only be simulated") as raised:
         get_backend("onnxruntime_int8").prepare(folder, Settings(LENGTH, 8, 1, tmp_path), "cpu")
@@ -231,25 +213,27 @@ def test_what_can_only_be_simulated_is_not_exported(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_padding_leaks_through_a_mask_of_minus_six(tmp_path: Path) -> None:
-    """So a scheme with such a mask asks for padding to one width: logits depend on it, where others' do not."""
+    """The logits depend on the padding, so a scheme with such a mask pads to one length. Those of other schemes do not."""
     batch = make_batch(4)
     wide = {name: np.pad(values, ((0, 0), (0, 16))) for name, values in batch.items()}
-    apart = {}
+    changes = {}
     for scheme in ("aimet_w8a8", "q8bert"):
         folder = calibrated(tmp_path / scheme, scheme)
         session = get_backend("fake_quant_w8a8").prepare(folder, Settings(LENGTH + 16, 8, 1, tmp_path), "cpu")
         narrow = session.run(batch)
-        apart[scheme] = float(np.abs(shown(session.run(wide)[:, :LENGTH] - narrow, batch)).mean() / narrow.std())
-    assert apart["aimet_w8a8"] > 1e-2 > 20 * apart["q8bert"]
+        changes[scheme] = float(
+            np.abs(real_tokens(session.run(wide)[:, :LENGTH] - narrow, batch)).mean() / narrow.std()
+        )
+    assert changes["aimet_w8a8"] > 1e-2 > 20 * changes["q8bert"]
     assert get_scheme("aimet_w8a8").padding == "max_length"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("labels", [None, 3])
 @pytest.mark.parametrize("scheme", scheme_names())
-def test_what_training_computes_is_what_its_ranges_say(tmp_path: Path, scheme: str, labels: int | None) -> None:
-    """Quantizers are installed, ranges and weights moved by steps of an optimizer, taken out again: the plain checkpoint and
-    its ranges give the very logits that the model in training gave, and a parameter's gradient reaches every layer."""
+def test_a_folded_checkpoint_computes_what_training_did(tmp_path: Path, scheme: str, labels: int | None) -> None:
+    """Install quantizers, move ranges and weights by steps of an optimizer, remove the quantizers: the plain checkpoint with its
+    ranges gives the logits of the model in training, and gradients reach the weights of every layer."""
     folder = make_checkpoint(tmp_path, labels=labels)
     chosen = get_scheme(scheme)
     model: Any = load_model(folder, read_architecture(folder))
@@ -262,7 +246,7 @@ def test_what_training_computes_is_what_its_ranges_say(tmp_path: Path, scheme: s
         if source(name) == name
     }
     for quantizer in quantizers.values():
-        if isinstance(quantizer, Learned):  # steps as small as a training's do not reach the next power of two
+        if isinstance(quantizer, Learned):  # small steps would not reach the next power of two
             quantizer.amount.data.fill_(0.0021)
     take_out = install(model, chosen, quantizers)
     batch = make_batch(5)
@@ -276,7 +260,8 @@ def test_what_training_computes_is_what_its_ranges_say(tmp_path: Path, scheme: s
         loss.backward()
         used = {name for name, value in model.named_parameters() if value.grad is not None and value.grad.any()}
         learned = {name for name, _ in model.named_parameters() if name.endswith(".amount")}
-        # What is on its grid already, as scores halved on a grid of powers of two, leaves its range alone; weights never are.
+        # Values that are on their grid already (halved scores on a grid of powers of two) give their range no gradient; weights
+        # never are.
         assert {name for name in learned - used if "quantize_weight" in name} == set()
         assert {f"bert.encoder.layer.{layer}.intermediate.dense.weight" for layer in (0, 1)} <= used
         optimizer.step()
@@ -294,13 +279,13 @@ def test_what_training_computes_is_what_its_ranges_say(tmp_path: Path, scheme: s
     model.save_pretrained(tmp_path / "folded")
     write_ranges(tmp_path / "folded", Ranges(chosen, {name: ranges[source(name)] for name in names_of(model, chosen)}))
     assert any(not np.array_equal(tensor.scale, first[name].scale) for name, tensor in ranges.items())
-    found = logits("fake_quant_w8a8", tmp_path / "folded", batch)
-    assert np.abs(found - shown(trained.numpy(), batch)).max() < 1e-5 * found.std()
+    folded = logits("fake_quant_w8a8", tmp_path / "folded", batch)
+    assert np.abs(folded - real_tokens(trained.numpy(), batch)).max() < 1e-5 * folded.std()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["engine_int8", "aimet_w8a8"])
-def test_watching_a_model_leaves_it_as_it_was(tmp_path: Path, scheme: str) -> None:
+def test_calibration_leaves_the_model_unchanged(tmp_path: Path, scheme: str) -> None:
     folder = make_checkpoint(tmp_path)
     model: Any = load_model(folder, read_architecture(folder))
     modules = {name: type(module) for name, module in model.named_modules()}
@@ -318,15 +303,15 @@ def test_watching_a_model_leaves_it_as_it_was(tmp_path: Path, scheme: str) -> No
 
 
 def test_a_simulation_stays_on_its_models_device(tmp_path: Path) -> None:
-    """`meta` stands for a GPU here."""
+    """With `meta` instead of a GPU."""
     folder = calibrated(tmp_path, "q8bert")
     model = load_model(folder, read_architecture(folder)).to("meta")
     simulate(model, read_ranges(folder))
-    assert {one.device.type for one in (*model.buffers(), *model.parameters())} == {"meta"}
+    assert {tensor.device.type for tensor in (*model.buffers(), *model.parameters())} == {"meta"}
 
 
 def test_ema_and_mode_look_at_each_batch(tmp_path: Path) -> None:
-    """Against hooks of this test's own on the feed-forward layer's input."""
+    """Compared with what hooks of this test see at the feed-forward layer's input."""
     folder = make_checkpoint(tmp_path)
     model: Any = load_model(folder, read_architecture(folder))
     seen: list[Array] = []
@@ -348,21 +333,21 @@ def test_ema_and_mode_look_at_each_batch(tmp_path: Path) -> None:
 
     chosen = Quantizer(power_of_two=True, bits=4, estimator="mode")
     mode = Scheme("x", Quantizer(), chosen, tensors="linears")
-    alone = [
+    by_batch = [
         find_grid(values.reshape(1, -1), np.ones(values.size), Quantizer(power_of_two=True, bits=4, estimator="mse"))[
             0
         ][0]
         for values in real
     ]
-    found = calibrate_model(model, batches(), mode)[0][name].scale[0]
-    assert alone.count(found) == max(alone.count(one) for one in alone)
+    scale = calibrate_model(model, batches(), mode)[0][name].scale[0]
+    assert by_batch.count(scale) == max(by_batch.count(candidate) for candidate in by_batch)
 
 
-def test_all_tokens_count_where_padding_takes_part(tmp_path: Path) -> None:
+def test_all_tokens_count_in_schemes_that_compute_padding(tmp_path: Path) -> None:
     folder = make_checkpoint(tmp_path)
     mask = calibrate(folder, batches(), "aimet_w8a8", 1).tensors["encoder.layer.0.attention.mask.output"]
     low = -(mask.zero_point[0] + 128) * mask.scale[0]
-    assert low < -6  # the sum with the mask of padding is in its range, or padding would be seen
+    assert low < -6  # its range holds the scores of padding
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The language of quantizer choices: what it holds, what it refuses, and that it costs nothing to import."""
+"""Quantizers and schemes: their values, what they reject, and that importing them is cheap."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_presets_are_what_engines_take() -> None:
 
 
 def test_schemes_are_those_of_their_versions() -> None:
-    """Whoever changes one raises SCHEME_VERSIONS, or ranges and weights that were made with the old one pass for its own."""
+    """Raise SCHEME_VERSIONS with every change, or ranges and weights of the old scheme are taken for those of the new one."""
     assert {
         name: (SCHEME_VERSIONS.get(name, 1), digest(get_scheme(name).to_json())[:12]) for name in scheme_names()
     } == {
@@ -67,7 +67,7 @@ def test_a_scheme_survives_json(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("choices", "told"),
+    ("choices", "message"),
     [
         ({"bits": 1}, "bits"),
         ({"bits": 16}, "bits"),
@@ -82,13 +82,13 @@ def test_a_scheme_survives_json(name: str) -> None:
         ({"estimator": "mode"}, "power_of_two"),
     ],
 )
-def test_impossible_quantizers(choices: dict[str, Any], told: str) -> None:
-    with pytest.raises(BackendError, match=told):
+def test_impossible_quantizers(choices: dict[str, Any], message: str) -> None:
+    with pytest.raises(BackendError, match=message):
         Quantizer(**choices)
 
 
 @pytest.mark.parametrize(
-    ("parts", "told"),
+    ("parts", "message"),
     [
         ({"activations": Quantizer(granularity="per_channel")}, "per_tensor"),
         ({"weights": Quantizer(estimator="output_error")}, "output_error"),
@@ -103,8 +103,8 @@ def test_impossible_quantizers(choices: dict[str, Any], told: str) -> None:
         ({"mask": 6.0, "tensors": "op_outputs"}, "negative"),
     ],
 )
-def test_impossible_schemes(parts: dict[str, Any], told: str) -> None:
-    with pytest.raises(BackendError, match=rf"scheme 'x': .*{told}"):
+def test_impossible_schemes(parts: dict[str, Any], message: str) -> None:
+    with pytest.raises(BackendError, match=rf"scheme 'x': .*{message}"):
         Scheme("x", **{"weights": Quantizer(), "activations": Quantizer(), **parts})
 
 
@@ -148,5 +148,5 @@ def test_a_broken_scheme_object(change: dict[str, Any]) -> None:
 def test_importing_it_imports_no_array_library() -> None:
     program = "import sys, backends.schemes; print({'numpy', 'torch', 'transformers', 'onnx'} & set(sys.modules))"
     root = Path(__file__).resolve().parents[2]
-    found = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "set()"
+    done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

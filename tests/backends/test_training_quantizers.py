@@ -1,4 +1,4 @@
-"""Quantizers whose ranges move: gradients against PyTorch's learnable operators and finite differences, averages by hand."""
+"""Trained quantizers: gradients against PyTorch's learnable operators and finite differences, averages by hand."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def learnable(values: torch.Tensor, scale: torch.Tensor, zero_point: torch.Tenso
     return out
 
 
-def gradients(out: torch.Tensor, came: torch.Tensor, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    return torch.autograd.grad(out, inputs, came)
+def gradients(out: torch.Tensor, incoming: torch.Tensor, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    return torch.autograd.grad(out, inputs, incoming)
 
 
 def ours(
@@ -56,15 +56,15 @@ def test_gradients_are_those_of_pytorchs_learnable_operator(low: int, high: int,
     generator = torch.Generator().manual_seed(1)
     values = torch.randn(elements, generator=generator) * 0.03 * (high - low)
     values[: elements // 2] *= 0.1  # of the blocks that are rounded together, some then have nothing to clamp
-    came = torch.randn(elements, generator=generator)
+    incoming = torch.randn(elements, generator=generator)
     results = []
     operators: tuple[Any, ...] = (ours, learnable)
     for operator in operators:
         inputs = [values.clone(), torch.tensor([0.05]), torch.tensor([float(zero)])]
-        for one in inputs:
-            one.requires_grad_(True)
+        for tensor in inputs:
+            tensor.requires_grad_(True)
         out = operator(*inputs, low, high)
-        results.append((out.detach(), *gradients(out, came, *inputs)))
+        results.append((out.detach(), *gradients(out, incoming, *inputs)))
     (out, of_values, of_scale, of_zero), theirs = results
     assert torch.equal(out, theirs[0])
     assert torch.equal(of_values, theirs[1])
@@ -76,15 +76,15 @@ def test_gradients_are_those_of_pytorchs_learnable_operator(low: int, high: int,
 def test_gradients_by_channel_are_those_of_pytorchs_learnable_operator() -> None:
     generator = torch.Generator().manual_seed(2)
     values = torch.randn(6, 400, generator=generator)
-    came = torch.randn(6, 400, generator=generator)
+    incoming = torch.randn(6, 400, generator=generator)
     scale = torch.rand(6, generator=generator) * 0.02 + 0.005
     mine, mine_scale = values.clone().requires_grad_(), scale[:, None].clone().requires_grad_()
     out = ours(mine, mine_scale, torch.zeros(1), -127, 127)
-    of_values, of_scale = gradients(out, came, mine, mine_scale)
+    of_values, of_scale = gradients(out, incoming, mine, mine_scale)
     theirs, their_scale = values.clone().requires_grad_(), scale.clone().requires_grad_()
     operator: Any = torch._fake_quantize_learnable_per_channel_affine
     expected = operator(theirs, their_scale, torch.zeros(6, requires_grad=True), 0, -127, 127, 1.0)
-    their_values, their_scales = gradients(expected, came, theirs, their_scale)
+    their_values, their_scales = gradients(expected, incoming, theirs, their_scale)
     assert torch.equal(out, expected)
     assert torch.equal(of_values, their_values)
     assert torch.allclose(of_scale[:, 0], their_scales, rtol=1e-4, atol=1e-4)
@@ -101,8 +101,9 @@ def test_ties_at_the_ends_of_the_grid() -> None:
     scale, zero = torch.tensor([0.5], requires_grad=True), torch.tensor([0.0], requires_grad=True)
     mine, theirs = (operator(values, scale, zero, -128, 127) for operator in (ours, learnable))
     assert torch.equal(mine, theirs)
-    for one, other in zip(*(gradients(out, torch.ones(6), values, scale, zero) for out in (mine, theirs)), strict=True):
-        assert torch.equal(one, other)
+    both = (gradients(out, torch.ones(6), values, scale, zero) for out in (mine, theirs))
+    for mine_gradient, their_gradient in zip(*both, strict=True):
+        assert torch.equal(mine_gradient, their_gradient)
     up = (torch.tensor([-3.0, -2.5, 0.5, 1.0, 1.5]) * 0.5).requires_grad_()
     out = ours(up, scale, zero, -2, 1, up=True)
     of_values, of_scale, of_zero = gradients(out, torch.arange(1.0, 6.0), up, scale, zero)
@@ -114,10 +115,10 @@ def test_ties_at_the_ends_of_the_grid() -> None:
 
 @pytest.mark.parametrize("up", [False, True])
 def test_by_blocks_or_as_a_whole_it_is_the_same(up: bool) -> None:
-    """A GPU rounds a tensor as a whole: what it does is seen here on the processor."""
+    """On a GPU tensors are rounded as a whole; the same code runs here on the CPU."""
     generator = torch.Generator().manual_seed(6)
-    came, values = (torch.randn(BLOCKS, generator=generator) for _ in range(2))
-    given = (came, values, torch.tensor([0.012]), torch.tensor([-133.0]), torch.tensor([122.0]), up)
+    incoming, values = (torch.randn(BLOCKS, generator=generator) for _ in range(2))
+    given = (incoming, values, torch.tensor([0.012]), torch.tensor([-133.0]), torch.tensor([122.0]), up)
     blocks, whole = backward_in_blocks(*given), backward_at_once(*given)
     assert torch.equal(blocks[0], whole[0])
     assert torch.allclose(blocks[1], whole[1], rtol=1e-4)
@@ -127,14 +128,14 @@ def test_by_blocks_or_as_a_whole_it_is_the_same(up: bool) -> None:
 def test_half_precision_is_rounded_in_full() -> None:
     """Values and gradients in bf16, as autocast brings them: those of the same numbers in float32, cast at the end."""
     generator = torch.Generator().manual_seed(7)
-    values, came = (torch.randn(BLOCKS, generator=generator).bfloat16() for _ in range(2))
+    values, incoming = (torch.randn(BLOCKS, generator=generator).bfloat16() for _ in range(2))
     results = []
     for kind in (torch.bfloat16, torch.float32):
         inputs = values.to(kind), torch.tensor([0.012]), torch.tensor([5.0])
-        for one in inputs:
-            one.requires_grad_(True)
+        for tensor in inputs:
+            tensor.requires_grad_(True)
         out = ours(*inputs, -128, 127)
-        results.append((out.detach(), *gradients(out, came.to(kind), *inputs)))
+        results.append((out.detach(), *gradients(out, incoming.to(kind), *inputs)))
     half, full = results
     assert half[0].dtype == half[1].dtype == torch.bfloat16
     assert torch.equal(half[0], full[0].bfloat16())
@@ -160,7 +161,8 @@ def test_the_learned_scale_of_clipped_values_by_finite_differences() -> None:
 
 
 def test_the_learned_ends_of_an_asymmetric_range_by_finite_differences() -> None:
-    """Without rounding, a value above the range is its upper end and one below its lower end; nothing else moves with them."""
+    """Without rounding, a value above the range becomes its upper end and a value below it its lower end; no other value depends on
+    the ends."""
     made = start(0.1, Quantizer(symmetric=False), zero_point=-28)
     quantizer = Learned(made)
     low, high = (end * 0.1 for end in (-128 + 28, 127 + 28))
@@ -239,7 +241,7 @@ def test_a_scale_learns_to_fit_its_values() -> None:
 
 
 def test_a_followed_activation_is_q8berts_average() -> None:
-    """Symmetric: max-abs of every training batch moves the threshold by 1 - decay; at evaluation it stands."""
+    """Symmetric: the max-abs of every training batch moves the threshold by 1 - decay; evaluation does not move it."""
     quantizer = FollowingActivation(start(1 / 127, Quantizer(narrow=True, ema_decay=0.9, training="follow")))
     quantizer.train()
     quantizer(torch.tensor([0.5, -3.0]))
@@ -265,9 +267,9 @@ def test_a_followed_weight_is_its_largest_magnitude_now(rows: int) -> None:
     with torch.no_grad():
         weight[0, 1] = -4
     assert (quantizer.tensor_range().scale * 127).tolist() == pytest.approx([4, 0.5, 4] if rows else [4])
-    came = torch.randn(3, 2)
-    (of_weight,) = gradients(quantizer(weight), came, weight)
-    assert torch.equal(of_weight, came)  # straight through, at the ends of the grid too
+    incoming = torch.randn(3, 2)
+    (of_weight,) = gradients(quantizer(weight), incoming, weight)
+    assert torch.equal(of_weight, incoming)  # straight through, at the ends of the grid too
 
 
 def test_nothing_that_follows_is_trained() -> None:
@@ -276,12 +278,12 @@ def test_nothing_that_follows_is_trained() -> None:
         FollowingWeight(start(1.0, Quantizer()), 1, weight),
         FollowingActivation(start(1.0, Quantizer())),
     ]
-    assert not [name for one in quantizers for name, _ in one.named_parameters()]
+    assert not [name for quantizer in quantizers for name, _ in quantizer.named_parameters()]
 
 
 def test_values_and_gradients_are_aimets_given_the_same_range() -> None:
     """AIMET's quantizer with trained minimum and maximum. Its package asks for a CUDA build of a torch of its own, so it is no
-    dependency; run where it is installed. A value on a boundary may fall to its other side."""
+    dependency; run where it is installed. A value on a boundary may be rounded to its other side."""
     affine = pytest.importorskip("aimet_torch.quantization.affine", exc_type=ImportError)
     generator = torch.Generator().manual_seed(3)
     for symmetric, scale, zero in ((True, 0.25, 0), (True, 1 / 3, 0), (False, 0.1, -128), (False, 0.0173, 55)):
@@ -290,7 +292,7 @@ def test_values_and_gradients_are_aimets_given_the_same_range() -> None:
         theirs = affine.QuantizeDequantize(shape=(), bitwidth=8, symmetric=symmetric)
         theirs.set_range(torch.tensor(low), torch.tensor(high))
         values = torch.randn(100_000, generator=generator) * 60 * scale
-        came = torch.randn(100_000, generator=generator)
+        incoming = torch.randn(100_000, generator=generator)
         apart = (FakeQuantize(begun)(values) - theirs(values)).detach().abs() / scale
         assert int((apart > 0.5).sum()) <= 2
         assert float(apart[apart <= 0.5].max()) < 1e-4
@@ -298,8 +300,8 @@ def test_values_and_gradients_are_aimets_given_the_same_range() -> None:
             continue
         ours_, theirs_ = Learned(begun), values.clone().requires_grad_()
         given = values.clone().requires_grad_()
-        (theirs(theirs_) * came).sum().backward()
-        (ours_(given) * came).sum().backward()
+        (theirs(theirs_) * incoming).sum().backward()
+        (ours_(given) * incoming).sum().backward()
         ends = torch.stack([theirs.min.grad, theirs.max.grad])
         assert given.grad is not None and theirs_.grad is not None and ours_.amount.grad is not None
         assert int(torch.ne(given.grad, theirs_.grad).sum()) <= 2

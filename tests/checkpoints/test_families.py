@@ -80,6 +80,7 @@ def test_fine_tuned_it_is_a_plain_checkpoint_that_engines_run(
     assert np.abs(engine - eager).max() < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["ptq", "qat"])
 def test_quantized_it_runs_on_integers(finetuned: CheckpointSpec, cache: Path, tmp_path: Path, recipe: str) -> None:
     ensure(finetuned, cache)
@@ -88,6 +89,7 @@ def test_quantized_it_runs_on_integers(finetuned: CheckpointSpec, cache: Path, t
     assert np.abs(engine - simulated).max() < 1e-3
 
 
+@pytest.mark.slow
 def test_it_learns_to_predict_masked_tokens(source: str, cache: Path) -> None:
     spec = sample_spec(recipe="masked_lm", source=source, architecture=None, train=train(max_steps=2), **CORPUS_FIELDS)
     folder = ensure(spec, cache)
@@ -95,6 +97,7 @@ def test_it_learns_to_predict_masked_tokens(source: str, cache: Path) -> None:
     assert not [names for names in loading.values() if names]
 
 
+@pytest.mark.slow
 def test_it_is_distilled_in_every_stage(finetuned: CheckpointSpec, cache: Path) -> None:
     ensure(finetuned, cache)
     spec: CheckpointSpec | None = None
@@ -114,6 +117,7 @@ def test_it_is_distilled_in_every_stage(finetuned: CheckpointSpec, cache: Path) 
     assert [stage["stage"] for stage in describe_checkpoint(folder).stages] == ["general", "intermediate", "prediction"]
 
 
+@pytest.mark.slow
 def test_a_student_may_keep_layers_of_it(finetuned: CheckpointSpec, cache: Path) -> None:
     ensure(finetuned, cache)
     spec = replace(
