@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -59,8 +59,8 @@ def installed(distribution: str, machine: Mapping[str, Any]) -> bool:
     if machine.get("assumed"):
         return True
     try:
-        version(distribution)
-    except PackageNotFoundError:
+        metadata.distribution(distribution)
+    except metadata.PackageNotFoundError:
         return False
     return True
 

@@ -6,15 +6,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from backends.architecture import Activation, Architecture, Head
 from backends.base import BackendError
 from backends.families import Family, family_names, get_family, untyped_family
 
-Array = np.ndarray[Any, Any]
+if TYPE_CHECKING:
+    import numpy as np
+
+Array: TypeAlias = "np.ndarray[Any, Any]"
 WEIGHTS = "model.safetensors"
 
 _ACTIVATIONS: Mapping[str, Activation] = {
@@ -215,6 +216,8 @@ def check_finite(checkpoint: Path) -> None:
 
 def _finite(path: Path, name: str, values: Array) -> Array:
     """As float32. Raises BackendError for values that are not finite, or too large for float32."""
+    import numpy as np
+
     with np.errstate(over="ignore"):
         values = np.asarray(values, dtype=np.float32)
     if not np.isfinite(values).all():

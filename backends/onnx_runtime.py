@@ -7,6 +7,7 @@ ONNX Runtime and, if it has to export, onnx; never PyTorch.
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
 from collections import Counter
@@ -14,9 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Literal
 
 from backends.architecture import Architecture
 from backends.base import (
@@ -33,6 +32,9 @@ from backends.base import (
     installed,
 )
 from backends.checkpoint import read_architecture
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -131,6 +133,8 @@ class OnnxRuntimeSession:
 
     def placement(self) -> Placement:
         """From ONNX Runtime's profile of one run at max_length, in a separate session."""
+        import numpy as np
+
         ids = np.zeros((1, self._settings.max_length), np.int64)
         with TemporaryDirectory() as folder:
             session = self._open(profile=f"{folder}/profile")
@@ -191,7 +195,7 @@ def _integer_macs(operator: str, inputs: list[dict[str, list[int]]]) -> int:
         return 0
     shapes = [next(iter(type_shape.items())) for type_shape in inputs]
     second = next(shape for kind, shape in shapes[1:] if kind in ("int8", "uint8") and len(shape) >= 2)
-    return int(np.prod(shapes[0][1][:-1])) * int(np.prod(second[-2:]))
+    return math.prod(shapes[0][1][:-1]) * math.prod(second[-2:])
 
 
 def _may_saturate() -> bool:

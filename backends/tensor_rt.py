@@ -13,14 +13,13 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import json
+import math
 import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
 
 from backends.base import (
     INPUTS,
@@ -38,6 +37,7 @@ from backends.base import (
 from backends.checkpoint import read_architecture
 
 if TYPE_CHECKING:
+    import numpy as np
     import tensorrt as trt
 
 WORKSPACE_BYTES = 4 << 30
@@ -221,7 +221,7 @@ def build(onnx_file: Path, settings: Settings, logger: trt.ILogger) -> bytes:
 def output_width(engine: trt.ICudaEngine, max_length: int) -> int:
     """Largest number of logits of one sequence."""
     shape = sizes(engine.get_tensor_shape(OUTPUT))[1:]
-    return int(np.prod([max_length if size < 0 else size for size in shape]))
+    return math.prod(max_length if size < 0 else size for size in shape)
 
 
 def sizes(shape: trt.Dims) -> tuple[int, ...]:
@@ -233,6 +233,7 @@ class Buffers:
     """Pinned host memory and device memory for the largest inputs and output, and the stream that copies between them."""
 
     def __init__(self, batch: int, length: int, width: int) -> None:
+        import numpy as np
         from cuda.bindings import runtime as cuda
 
         self._cuda = cuda
@@ -263,7 +264,7 @@ class Buffers:
         )
 
     def download(self, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
-        staging = self._views[OUTPUT][: int(np.prod(shape))]
+        staging = self._views[OUTPUT][: math.prod(shape)]
         kind = self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self._checked(
             self._cuda.cudaMemcpyAsync(self._pinned[OUTPUT], self.device[OUTPUT], staging.nbytes, kind, self.stream)

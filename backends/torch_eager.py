@@ -9,8 +9,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 from backends.architecture import Architecture
 from backends.base import (
     INPUTS,
@@ -29,6 +27,7 @@ from backends.checkpoint import WEIGHTS, read_architecture
 from backends.torch_models import disable_cudnn_attention, load_model
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 
@@ -104,7 +103,8 @@ class TorchSession:
                 logits = torch.stack((outputs.start_logits, outputs.end_logits), dim=-1)
             else:
                 logits = outputs.logits
-            return np.asarray(logits.float().cpu().numpy())
+            values: np.ndarray[Any, Any] = logits.float().cpu().numpy()
+            return values
 
     def _to_device(self, values: torch.Tensor) -> torch.Tensor:
         if self._device.type == "cpu":

@@ -19,7 +19,7 @@ from tasks.base import (
     TaskError,
     TaskFacts,
 )
-from tasks.definitions import DEFINITIONS
+from tasks.definitions import DEFINITIONS, VERSIONS
 from tasks.installed import installed_tasks
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DataIdentity", "DataRef", "Features", "Scores", "Shape", "SplitIdentity", "Statistic", "Task", "TaskError", "TaskFacts",
-    "open_task", "short_name", "task_facts", "task_names",
+    "open_task", "short_name", "task_facts", "task_names", "task_version",
 ]  # fmt: skip
 
 _CODE: dict[Kind, str] = {
@@ -84,6 +84,13 @@ def data_identity(name: str, data: DataRef) -> DataIdentity:
 
         return open_rows(name, data).identity
     return open_task(name, data).identity
+
+
+def task_version(name: str, data: DataRef) -> int:
+    """The version of a task's code, part of every cell's key. Does not import the code of a task that has a definition."""
+    if data.kind == "declared":
+        return VERSIONS[_declared_rows(data).definition.kind]
+    return VERSIONS[DEFINITIONS[name].kind] if name in DEFINITIONS else open_task(name, data).version
 
 
 def _declared_rows(data: DataRef) -> DeclaredRows:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import http.client
 import json
 import os
 import shutil
@@ -19,8 +18,6 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -65,16 +62,19 @@ def hub_reachable(timeout: float = 3.0) -> bool:
     return _probed[url]
 
 
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_: Any, **__: Any) -> None:
-        return None
-
-
 def _probe(url: str, timeout: float) -> bool:
+    import http.client  # not with the module: a plan probes nothing, and does not wait for these imports
+    import urllib.error
+    import urllib.request
+
+    class NoRedirects(urllib.request.HTTPRedirectHandler):
+        def redirect_request(self, *_: Any, **__: Any) -> None:
+            return None
+
     try:
         if urlsplit(url).scheme not in ("http", "https"):
             return False
-        opener = urllib.request.build_opener(_NoRedirects)
+        opener = urllib.request.build_opener(NoRedirects)
         with opener.open(urllib.request.Request(url + "/", method="HEAD"), timeout=timeout):
             return True
     except urllib.error.HTTPError as error:

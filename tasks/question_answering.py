@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tasks.base import DataIdentity, Features, Kind, Rows, Scores, Shape, Statistic, TaskError
-from tasks.definitions import Definition
+from tasks.definitions import VERSIONS, Definition
 from tasks.metrics.answers import exact_match_and_f1
 from tasks.predictions import parse_json, shown
 from tasks.tokens import Ints, bare, sequences, special_ids, token_ids, token_ids_and_offsets
@@ -45,7 +45,7 @@ class QuestionAnswering:
     answer_start}."""
 
     kind: Kind = "question_answering"
-    version: int = 1
+    version: int = VERSIONS["question_answering"]
     labels: tuple[str, ...] = ()
 
     def __init__(self, definition: Definition, rows: Rows) -> None:

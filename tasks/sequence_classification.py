@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tasks.base import DataIdentity, Features, Kind, Rows, Scores, Shape, Statistic, TaskError
-from tasks.definitions import Definition
+from tasks.definitions import VERSIONS, Definition
 from tasks.metrics.labels import statistic_percent
 from tasks.predictions import parse_json, shown
 from tasks.tokens import bare, sequences, special_ids, token_ids
@@ -29,13 +29,12 @@ Prediction = str | float
 class SequenceClassification:
     """A task of kind `classification` or `regression`. Rows hold the definition's texts, `label` and, if they can, `idx`."""
 
-    version: int = 1
-
     def __init__(self, definition: Definition, rows: Rows) -> None:
         self._definition = definition
         self._rows = rows
         self.name: str = definition.name
         self.kind: Kind = definition.kind
+        self.version: int = VERSIONS[definition.kind]
         self.labels: tuple[str, ...] = definition.labels
         self.primary_metric: str = definition.primary_metric
         present = tuple(split for split in definition.eval_splits if split in rows.splits)

@@ -6,6 +6,7 @@ import hashlib
 import platform
 import subprocess
 from collections.abc import Iterable
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -20,11 +21,15 @@ def software(distributions: Iterable[str]) -> dict[str, str]:
     for choice in distributions:
         for name in choice.split("|"):
             try:
-                versions[name] = version(name)
+                versions[name] = _version(name)
                 break
             except PackageNotFoundError:
                 continue
     return versions
+
+
+_version = cache(version)
+"""Reading a package's metadata takes milliseconds, and the cells of a plan ask for the same packages."""
 
 
 def commit() -> tuple[str | None, bool | None]:

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from harness.plan.spec import Blocked
 from harness.suite.tables import Suite
-from tasks import DataIdentity, DataRef, TaskError, data_identity, open_task
+from tasks import DataIdentity, DataRef, TaskError, data_identity, task_version
 
 DataOrReason = DataRef | tuple[str, str]
 """A task's data, or (reason, remedy) where there is none."""
@@ -79,7 +79,7 @@ class TaskData:
     @cached_property
     def version(self) -> int:
         """The version of the task, which is part of every cell's key."""
-        return open_task(self.task, self.data).version
+        return task_version(self.task, self.data)
 
     @property
     def on_sample(self) -> bool:

@@ -47,7 +47,7 @@ def test_light_verbs_answer_at_once_without_an_engine(words: tuple[str, ...], tm
     ).stderr
     imported = {line.rsplit("|", 1)[-1].strip() for line in trace.splitlines() if "|" in line}
     assert "harness.cli.main" in imported
-    assert not imported & {"torch", "transformers", "onnx", "onnxruntime", "datasets", "pandas", "matplotlib"}
+    assert not imported & {"torch", "transformers", "onnx", "onnxruntime", "datasets", "pandas", "matplotlib", "numpy"}
 
 
 @pytest.mark.parametrize(
