@@ -1,0 +1,112 @@
+"""From the rows of a board to the methods that the rule of `pick` chooses among."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from harness.records.schema import Record
+from harness.report.boards import Board, Row
+from harness.report.comparability import has_valid_accuracy
+from harness.report.compare import accuracy_of, ancestor_of, speed_of
+from harness.report.pick import Method, Ratio
+from harness.report.speed_ratios import interleaved_ratio
+
+MIB = 2**20
+_EFFORT = {"ptq": 1, "qat": 2, "distill": 2}
+"""By the recipe of a checkpoint: calibrated, trained. Anything else needs nothing but the model that is there."""
+
+
+@dataclass(frozen=True)
+class Contest:
+    """The methods of one model on a board. baseline: what they are compared with. metric: what is kept."""
+
+    board: Board
+    model: str
+    metric: str
+    baseline: Record
+    methods: tuple[Method, ...]
+    p_of_speed: Callable[[Method, Method], float | None]
+
+
+def contests(board: Board) -> list[Contest]:
+    """One for each model of the board that has a baseline. A model's students and QAT variants are methods of it."""
+    models = dict.fromkeys(ancestor_of(row.record) for row in board.rows)
+    return [contest for model in models if (contest := _contest(board, model))]
+
+
+def _contest(board: Board, model: str) -> Contest | None:
+    groups: dict[str, list[Row]] = {}
+    for row in board.rows:
+        record = row.record
+        if ancestor_of(record) == model and not record.simulated and has_valid_accuracy(record):
+            name = record.label if record.model == model else f"{record.model} {record.label}"
+            groups.setdefault(name, []).append(row)
+    baseline = next((row.record for rows in groups.values() for row in rows if _is_baseline(row)), None)
+    if baseline is None:
+        return None
+    records = {name: [row.record for row in rows] for name, rows in groups.items()}
+
+    def p_of_speed(mine: Method, theirs: Method) -> float | None:
+        pairs = ((a, b) for a in records[mine.name] for b in records[theirs.name] if a.seed == b.seed)
+        tests = (interleaved_ratio((a, turns), b) for a, b in pairs for turns in a.turns if turns.load == "real")
+        return next((test.p for test in tests if test and test.p is not None), None)
+
+    methods = tuple(_method(name, rows, board.split) for name, rows in groups.items())
+    return Contest(board, model, board.primary, baseline, methods, p_of_speed)
+
+
+def _is_baseline(row: Row) -> bool:
+    base = row.comparison.base
+    return base is not None and base.record_id == row.record.record_id
+
+
+def _method(name: str, rows: Sequence[Row], split: str) -> Method:
+    """Several seeds count by their median; the ends of the intervals by the worst."""
+    records = [row.record for row in rows]
+    one_query = [speed for record in records if (speed := speed_of(record, "single_stream", "real"))]
+    return Method(
+        name=name,
+        kept=_combined([ratio for row in rows if (ratio := _kept(row, split))]),
+        speed_up=_combined([ratio for row in rows if (ratio := _speed_up(row))]),
+        p90_ms=_median([speed.p90_ms.value for speed in one_query if speed.p90_ms]),
+        p99_ms=_median([speed.p99_ms.value for speed in one_query if speed.p99_ms]),
+        size_mib=_median([record.artifact_bytes / MIB for record in records if record.artifact_bytes]),
+        memory_mib=_median([record.memory.peak_rss_bytes / MIB for record in records if record.memory]),
+        effort=max(_EFFORT.get(record.checkpoint.recipe, 0) if record.checkpoint else 0 for record in records),
+    )
+
+
+def _kept(row: Row, split: str) -> Ratio | None:
+    comparison = row.comparison
+    if _is_baseline(row):
+        return Ratio(1.0, 1.0, 1.0) if accuracy_of(row.record, split) else None
+    if comparison.share is None:
+        return None
+    low, high = comparison.share_range or (None, None)
+    primary = accuracy_of(row.record, split)
+    same = primary is not None and low is None and comparison.share == 1.0
+    return Ratio(1.0, 1.0, 1.0) if same else Ratio(comparison.share, low, high)
+
+
+def _speed_up(row: Row) -> Ratio | None:
+    if _is_baseline(row):
+        return Ratio(1.0, 1.0, 1.0) if row.record.speed or row.record.turns else None
+    test = row.comparison.ratios.get(row.comparison.speed_up) if row.comparison.speed_up else None
+    return Ratio(test.value, test.low, test.high) if test else None
+
+
+def _combined(ratios: Sequence[Ratio]) -> Ratio | None:
+    if not ratios:
+        return None
+    lows, highs = [ratio.low for ratio in ratios], [ratio.high for ratio in ratios]
+    return Ratio(
+        statistics.median(ratio.value for ratio in ratios),
+        None if None in lows else min(low for low in lows if low is not None),
+        None if None in highs else max(high for high in highs if high is not None),
+    )
+
+
+def _median(values: Sequence[float]) -> float | None:
+    return statistics.median(values) if values else None
