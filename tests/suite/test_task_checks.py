@@ -90,7 +90,7 @@ def test_accuracy_of_a_declared_task_equals_transformers(
         intermediate_size=64, initializer_range=0.4, id2label=dict(enumerate(names)),
         label2id={name: number for number, name in enumerate(names)},
     )  # fmt: skip
-    model = BertForSequenceClassification(config).eval()
+    model = BertForSequenceClassification(config).train(False)
     model.save_pretrained(tmp_path / "model")
     sample_tokenizer().save(str(tmp_path / "model" / "tokenizer.json"))
     (tmp_path / "model" / "tokenizer_config.json").write_text(
