@@ -53,7 +53,7 @@ def make_checkpoint(folder: Path, *, labels: int | None = None, **sizes: Any) ->
 
 
 def enlarge_weights(model: torch.nn.Module) -> None:
-    """So that layers differ and rounding shows."""
+    """Enlarge random weights in place, so that layers differ and rounding changes the logits."""
     with torch.no_grad():
         for index, (name, value) in enumerate(model.named_parameters()):
             if value.ndim == 2 and "embeddings" not in name:

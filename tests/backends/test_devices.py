@@ -27,7 +27,7 @@ def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 
 
 def run(name: str, folder: Path, device: Device, cache: Path) -> tuple[Array, Placement]:
-    """Logits of real tokens (or of each row, where the model classifies), and what ran where."""
+    """Logits of the real tokens (of each row, for a classifier), and the placement."""
     batch = make_batch(6)
     session = get_backend(name).prepare(folder, Settings(LENGTH, 8, 1, cache), device)
     try:
@@ -38,7 +38,7 @@ def run(name: str, folder: Path, device: Device, cache: Path) -> tuple[Array, Pl
 
 
 def exact(folder: Path) -> Array:
-    """transformers' own model in double precision on the processor."""
+    """Logits of transformers' own model in double precision on the CPU."""
     from transformers import AutoModelForQuestionAnswering, AutoModelForSequenceClassification, BertConfig
 
     asks = "ForQuestionAnswering" in str(BertConfig.from_pretrained(folder).architectures)
@@ -56,7 +56,7 @@ def exact(folder: Path) -> Array:
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(("name", "bound"), [("torch_fp32", 1e-4), ("torch_bf16", 0.1), ("onnxruntime_fp32", 1e-4)])
 def test_floating_point_is_the_model(checkpoint: Path, tmp_path: Path, device: Device, name: str, bound: float) -> None:
-    """float32 must not be TF32, which keeps 10 bits of the fraction and would be off by some 1e-3."""
+    """float32 must not be TF32, which keeps 10 bits of the fraction and would be wrong by about 1e-3."""
     if name.startswith("onnxruntime") and f"{device.upper()}ExecutionProvider" not in get_available_providers():
         pytest.skip(f"this ONNX Runtime has nothing for {device}")
     logits, placement = run(name, checkpoint, device, tmp_path)

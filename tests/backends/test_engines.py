@@ -142,7 +142,7 @@ def asymmetric(tmp_path: Path) -> Path:
     return folder
 
 
-def test_an_asymmetric_scheme_runs_where_it_can_and_is_refused_where_it_cannot(tmp_path: Path) -> None:
+def test_asymmetric_ranges_run_in_onnx_runtime_and_are_refused_for_tensorrt(tmp_path: Path) -> None:
     from backends.export import export_onnx
 
     folder, batch = asymmetric(tmp_path), make_batch(7)
@@ -209,7 +209,7 @@ def nodes(path: Path) -> Iterator[tuple[Any, dict[str, Any], dict[str, Any]]]:
 
 def test_the_graph_for_tensorrt_obeys_its_rules(checkpoint: Path, tmp_path: Path) -> None:
     """TensorRT's documented rules for explicit quantization: zero points 0, int8 codes, scales of the tensor's type, weights
-    per output channel and activations per tensor, a product that reads two DQs; float16 products, float32 where fragile."""
+    per output channel and activations per tensor, a product that reads two DQs; float16 products, float32 where float16 is too narrow."""
     import onnx
 
     from backends.export import export_onnx

@@ -54,7 +54,7 @@ def test_per_tensor_equals_pytorch_bit_for_bit(scale: float, quantizer: Quantize
     assert np.array_equal(tensor.dequantize(tensor.quantize(values.numpy())), expected.numpy())
 
 
-def test_blocks_change_nothing_nor_does_the_order_in_memory() -> None:
+def test_blocks_and_memory_order_change_nothing() -> None:
     whole = values_near_ties(0.1, 2).repeat(30 * torch.get_num_threads())
     values = whole[: whole.numel() // 6 * 6].reshape(-1, 6).T
     assert values.numel() > 4 * BLOCK * torch.get_num_threads()
@@ -78,7 +78,7 @@ def test_per_channel_equals_pytorch_bit_for_bit() -> None:
 
 
 def test_multiplying_by_the_reciprocal_differs_from_dividing_at_near_ties_only() -> None:
-    """ONNX divides. Away from ties the integers are the same; at them they are one step apart at most."""
+    """ONNX divides. Away from ties the integers are the same; at ties they differ by one step at most."""
     for scale in (0.1, 1 / 3, 0.0123):
         tensor = activation(scale, Quantizer())
         values = values_near_ties(scale, 3).numpy()
@@ -97,11 +97,11 @@ def test_ties_go_up_where_the_hardware_does_so() -> None:
     assert quantize(values).tolist() == [-1.0, -0.5, 0.0, 0.5, 1.0, 1.5]
 
 
-def test_what_is_not_a_number_stays_so() -> None:
+def test_nan_stays_nan() -> None:
     assert FakeQuantize(activation(0.5, Quantizer()))(torch.tensor([torch.nan])).isnan().all()
 
 
-def test_a_linear_layer_rounds_what_it_is_given_quantizers_for() -> None:
+def test_a_linear_layer_rounds_tensors_with_a_quantizer() -> None:
     """Weight by channel, input, bias and output, each by itself and all together."""
     weight = TensorRange(
         "weight", np.array([0.1, 0.2], np.float32), np.zeros(2, np.int32), 0, Quantizer(granularity="per_channel")
@@ -142,7 +142,7 @@ def histogram_of(values: Array, parts: int = 7) -> Histogram:
     return histogram
 
 
-def test_a_histogram_is_numpys_however_the_values_arrive() -> None:
+def test_a_histogram_equals_numpys_in_any_order() -> None:
     values = np.concatenate([skewed(1) * 1e-3, skewed(2)])
     histogram = histogram_of(values)
     assert histogram.limit / 2 <= np.abs(values).max() < histogram.limit
@@ -257,7 +257,7 @@ def test_a_moving_average_by_hand() -> None:
     low, high = moving_average([*batches, (0.0, 3.0), (0.0, 12.0)], Quantizer(estimator="ema", ema_decay=0.75))
     assert high[0] == -low[0] == pytest.approx(((4 + 6 + 8 + 3) / 4) * 0.75 + 12 * 0.25)
     low, high = moving_average(batches * 30, Quantizer(estimator="ema"))
-    assert high[0] == pytest.approx(6)  # Q8BERT's decay is for thousands of steps: of ninety batches, their mean
+    assert high[0] == pytest.approx(6)  # Q8BERT's decay is for thousands of steps: for ninety batches it is their mean
 
 
 def test_the_most_common_power_of_two_wins_and_of_equals_the_largest() -> None:
@@ -266,7 +266,7 @@ def test_the_most_common_power_of_two_wins_and_of_equals_the_largest() -> None:
 
 
 def slow_divergence(bins: Array, levels: int) -> list[float]:
-    """Of each number of bins kept, element by element, as NVIDIA's pytorch-quantization does it."""
+    """The divergence for each number of kept bins, element by element as in NVIDIA's pytorch-quantization."""
     bins = bins.astype(float).copy()
     bins[0] = bins[1]
     divergences = []
@@ -307,14 +307,14 @@ def test_entropy_clips_a_long_tail_and_keeps_an_even_spread() -> None:
 
 @pytest.mark.slow
 def test_an_independent_implementation_agrees() -> None:
-    """NVIDIA Model Optimizer, which knows symmetric quantizers and thinks in magnitudes instead of scales."""
+    """NVIDIA Model Optimizer, which has symmetric quantizers only, and largest magnitudes instead of scales."""
     pytest.importorskip("modelopt")
     from modelopt.torch.quantization.calib.histogram import _compute_amax_entropy
     from modelopt.torch.quantization.config import QuantizerAttributeConfig
     from modelopt.torch.quantization.nn import TensorQuantizer
 
     for narrow in (False, True):
-        for scale in (0.25, 0.1, 1 / 3):  # of a power of two exactly the same, of others to the last bit of a product
+        for scale in (0.25, 0.1, 1 / 3):  # exactly equal for a power of two, otherwise up to the last bit of a product
             theirs = TensorQuantizer(QuantizerAttributeConfig(num_bits=8, narrow_range=narrow))
             tensor = activation(scale, Quantizer(narrow=narrow))
             theirs.amax = torch.tensor(127 * float(tensor.scale[0]))

@@ -27,8 +27,8 @@ LAYER = "encoder.layer.1"
 
 
 def outliers(folder: Path) -> None:
-    """What training does to a BERT and random weights lack: a channel of LayerNorm's output that is large in every token,
-    and a feed-forward neuron that is silent but for a few tokens, where it is huge."""
+    """Outliers as training makes them and random weights lack: a channel of LayerNorm's output that is large in every token, and a
+    feed-forward neuron that is 0 but for a few tokens, where it is huge."""
     weights = load_file(folder / "model.safetensors")
     for layer in (0, 1):
         at = f"bert.encoder.layer.{layer}"
@@ -65,8 +65,8 @@ def run(name: str, folder: Path, batch: Mapping[str, Array]) -> Array:
 
 
 def integer_bert(folder: Path, batch: Mapping[str, Array], heads: int = 4) -> Array:
-    """BERT for question answering in float64, each encoder linear a product of integers summed exactly, straight from the
-    two files' numbers: codes as ONNX's QuantizeLinear defines them, by division. Logits of the real tokens."""
+    """Logits of the real tokens by a BERT for question answering in float64, which reads nothing but the files of the checkpoint. Each
+    linear layer of the encoder is a product of integers, summed exactly; codes are divided by the scale, as in ONNX."""
     weights = {name.removeprefix("bert."): value for name, value in load_file(folder / "model.safetensors").items()}
     ranges = json.loads((folder / "ranges.json").read_text())["tensors"]
 
@@ -136,11 +136,9 @@ def shuffle(folder: Path, which: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["engine_int8", "engine_int8_asymmetric"])
-def test_the_simulation_is_integer_arithmetic_and_shuffled_ranges_are_found_out(
-    checkpoint: Path, tmp_path: Path, scheme: str
-) -> None:
-    """With the right ranges the simulation agrees with integers far closer than quantization moves the logits; the same
-    bound fails when the simulation is given shuffled ranges, of inputs or of weights."""
+def test_the_simulation_equals_integer_arithmetic(checkpoint: Path, tmp_path: Path, scheme: str) -> None:
+    """The simulation differs from integer arithmetic by less than a hundredth of what quantization changes. With shuffled ranges, of
+    inputs or of weights, it differs far more."""
     folder = with_ranges(checkpoint, tmp_path / "right", scheme)
     batch = make_batch(1)
     expected = integer_bert(folder, batch)
@@ -161,7 +159,7 @@ def load(checkpoint: Path, attention: str) -> Any:
 
 
 def reader_inputs(checkpoint: Path) -> tuple[Any, dict[str, list[torch.Tensor]], list[torch.Tensor]]:
-    """The model, what its layer 1 reads in calibration, and the masks, by hooks of this test's own."""
+    """The model, what its layer 1 reads in calibration (seen by hooks of this test), and the masks."""
     model = load(checkpoint, "eager")
     layer = model.bert.encoder.layer[1]
     watched = {
@@ -196,7 +194,7 @@ def context(attention: Any, states: torch.Tensor, mask: torch.Tensor) -> torch.T
     "part", ["attention.self.query", "attention.output.dense", "intermediate.dense", "output.dense"]
 )
 def test_output_error_takes_the_clip_that_disturbs_the_reader_least(checkpoint: Path, part: str) -> None:
-    """Brute force with PyTorch's own fake-quantize and an attention written here."""
+    """Against a search with PyTorch's own fake-quantize and an attention of this test."""
     model, seen, masks = reader_inputs(checkpoint)
     layer = model.bert.encoder.layer[1]
     largest = max(float(values[mask].abs().max()) for values, mask in zip(seen[part], masks, strict=True))
@@ -222,7 +220,7 @@ def test_output_error_takes_the_clip_that_disturbs_the_reader_least(checkpoint: 
 
 
 def test_outliers_are_clipped_somewhere_and_kept_elsewhere(checkpoint: Path) -> None:
-    """What sets the estimator apart from min_max; both see the same values."""
+    """The difference between the estimators `output_error` and `min_max` on the same values."""
     by_output, by_extremes = (
         calibrate_model(
             load(checkpoint, "sdpa"),
@@ -278,7 +276,7 @@ def test_calibration_repeats_itself_to_the_bit(checkpoint: Path, tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_signal_to_noise_is_what_the_values_say(checkpoint: Path) -> None:
+def test_signal_to_noise_equals_that_of_the_values(checkpoint: Path) -> None:
     model, seen, masks = reader_inputs(checkpoint)
     tensors, facts = calibrate_model(model, batches(), get_scheme("engine_int8"))
     for part, states in seen.items():
@@ -333,7 +331,7 @@ def test_no_batches_is_an_error(checkpoint: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_session_says_what_it_is(checkpoint: Path, tmp_path: Path) -> None:
+def test_the_simulation_reports_its_placement(checkpoint: Path, tmp_path: Path) -> None:
     folder = with_ranges(checkpoint, tmp_path / "model", "engine_int8_asymmetric")
     backend = get_backend("fake_quant_w8a8")
     assert (backend.simulated, backend.quantizes, backend.symmetric_only) == (True, "static", False)

@@ -60,7 +60,8 @@ def reference(folder: Path, **how: Any) -> tuple[Any, bool]:
 
 
 def exact(folder: Path, batch: dict[str, Array]) -> Array:
-    """By transformers in double precision, each sequence by itself without padding and with token types of its own choice."""
+    """Logits by transformers in double precision: each sequence alone, without padding, with token types only where the model has
+    several."""
     model, answers = reference(folder)
     model.double()
     types = getattr(model.config, "type_vocab_size", 0) > 1
@@ -92,7 +93,7 @@ def test_macs_are_what_pytorch_counts(checkpoint: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["engine_int8", *slow("q8bert", "aimet_w8a8")])
-def test_calibrated_it_runs_on_integers_as_it_is_simulated(checkpoint: Path, tmp_path: Path, scheme: str) -> None:
+def test_calibrated_int8_equals_its_simulation(checkpoint: Path, tmp_path: Path, scheme: str) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
     for file in checkpoint.iterdir():
@@ -123,7 +124,7 @@ def test_calibrated_it_runs_on_integers_as_it_is_simulated(checkpoint: Path, tmp
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["engine_int8", *slow("vitis_pof2")])
-def test_quantizers_for_training_go_in_and_out(checkpoint: Path, scheme: str) -> None:
+def test_training_quantizers_are_installed_and_removed(checkpoint: Path, scheme: str) -> None:
     model, chosen = load_model(checkpoint, read_architecture(checkpoint)), get_scheme(scheme)
     before = list(model.state_dict())
     first, _ = calibrate_model(model, [make_batch(seed) for seed in (100, 101)], chosen)
@@ -142,7 +143,7 @@ def test_quantizers_for_training_go_in_and_out(checkpoint: Path, scheme: str) ->
     assert list(model.state_dict()) == before
 
 
-def test_names_go_both_ways(checkpoint: Path) -> None:
+def test_names_map_both_ways(checkpoint: Path) -> None:
     architecture = read_architecture(checkpoint)
     family = get_family(load_model(checkpoint, architecture).config.model_type)  # type: ignore[union-attr, arg-type]
     stored = set(load_file(checkpoint / "model.safetensors"))

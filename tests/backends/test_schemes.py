@@ -108,8 +108,8 @@ def test_impossible_schemes(parts: dict[str, Any], message: str) -> None:
         Scheme("x", **{"weights": Quantizer(), "activations": Quantizer(), **parts})
 
 
-def test_what_was_written_before_there_was_more_to_choose_is_the_same_still() -> None:
-    """The very bytes of `ranges.json` belong to the keys under which engines keep what they built."""
+def test_older_schemes_keep_their_json() -> None:
+    """The bytes of `ranges.json` are part of the keys under which engines cache what they build."""
     assert json.dumps(get_scheme("engine_int8").to_json()) == (
         '{"name": "engine_int8", "weights": {"bits": 8, "symmetric": true, "narrow": true, "granularity": "per_channel",'
         ' "power_of_two": false, "rounding": "half_even", "estimator": "min_max", "percentile": 100.0}, "activations":'

@@ -52,7 +52,7 @@ def ours(
 @pytest.mark.parametrize("elements", [1000, BLOCKS])
 @pytest.mark.parametrize(("low", "high", "zero"), [(-128, 127, 0), (-127, 127, 0), (0, 255, 68), (-8, 7, 3)])
 def test_gradients_are_those_of_pytorchs_learnable_operator(low: int, high: int, zero: int, elements: int) -> None:
-    """No negative zero points: PyTorch's backward pass takes -60 for -59."""
+    """Without negative zero points, which PyTorch's backward pass rounds wrongly (-60 becomes -59)."""
     generator = torch.Generator().manual_seed(1)
     values = torch.randn(elements, generator=generator) * 0.03 * (high - low)
     values[: elements // 2] *= 0.1  # of the blocks that are rounded together, some then have nothing to clamp
@@ -114,7 +114,7 @@ def test_ties_at_the_ends_of_the_grid() -> None:
 
 
 @pytest.mark.parametrize("up", [False, True])
-def test_by_blocks_or_as_a_whole_it_is_the_same(up: bool) -> None:
+def test_gradients_in_blocks_equal_those_of_whole_tensors(up: bool) -> None:
     """On a GPU tensors are rounded as a whole; the same code runs here on the CPU."""
     generator = torch.Generator().manual_seed(6)
     incoming, values = (torch.randn(BLOCKS, generator=generator) for _ in range(2))
@@ -126,7 +126,7 @@ def test_by_blocks_or_as_a_whole_it_is_the_same(up: bool) -> None:
 
 
 def test_half_precision_is_rounded_in_full() -> None:
-    """Values and gradients in bf16, as autocast brings them: those of the same numbers in float32, cast at the end."""
+    """Values and gradients in bf16, as under autocast, give the same results as in float32, cast at the end."""
     generator = torch.Generator().manual_seed(7)
     values, incoming = (torch.randn(BLOCKS, generator=generator).bfloat16() for _ in range(2))
     results = []
@@ -145,7 +145,7 @@ def test_half_precision_is_rounded_in_full() -> None:
 
 
 def test_the_learned_scale_of_clipped_values_by_finite_differences() -> None:
-    """Values beyond the grid are its ends, smooth in the parameter: the gradient is the slope."""
+    """Values beyond the grid become its ends, which are smooth in the parameter, so that differences give the gradient."""
     quantizer = Learned(start(0.1, Quantizer()))
     values = torch.tensor([20.0, 30.0, -40.0, 13.0, 14.0])
     quantizer(values).sum().backward()
@@ -207,8 +207,8 @@ def test_the_gradient_of_a_power_of_two_threshold_is_tqts() -> None:
         (start([0.1, 0.2, 0.3], Quantizer(narrow=True, granularity="per_channel"), axis=0), 2),
     ],
 )
-def test_before_anything_moves_it_is_the_quantizer_it_began_with(made: TensorRange, dimensions: int) -> None:
-    """And afterwards it rounds as the range that it reports does, to the bit."""
+def test_an_untrained_quantizer_equals_its_start(made: TensorRange, dimensions: int) -> None:
+    """And it rounds exactly as the range that it reports."""
     values = torch.randn(3, 300, generator=torch.Generator().manual_seed(4)) * 9
     quantizer = Learned(made, dimensions)
     assert torch.allclose(quantizer(values), FakeQuantize(made, dimensions)(values), atol=1e-5)
@@ -269,10 +269,10 @@ def test_a_followed_weight_is_its_largest_magnitude_now(rows: int) -> None:
     assert (quantizer.tensor_range().scale * 127).tolist() == pytest.approx([4, 0.5, 4] if rows else [4])
     incoming = torch.randn(3, 2)
     (of_weight,) = gradients(quantizer(weight), incoming, weight)
-    assert torch.equal(of_weight, incoming)  # straight through, at the ends of the grid too
+    assert torch.equal(of_weight, incoming)  # passed on unchanged, at the ends of the grid too
 
 
-def test_nothing_that_follows_is_trained() -> None:
+def test_following_quantizers_have_no_parameters() -> None:
     weight = torch.nn.Parameter(torch.ones(2, 2))
     quantizers: list[TrainedQuantizer] = [
         FollowingWeight(start(1.0, Quantizer()), 1, weight),
@@ -282,7 +282,7 @@ def test_nothing_that_follows_is_trained() -> None:
 
 
 def test_values_and_gradients_are_aimets_given_the_same_range() -> None:
-    """AIMET's quantizer with trained minimum and maximum. Its package asks for a CUDA build of a torch of its own, so it is no
+    """AIMET's quantizer with trained minimum and maximum. Its package needs its own CUDA build of torch, so it is no
     dependency; run where it is installed. A value on a boundary may be rounded to its other side."""
     affine = pytest.importorskip("aimet_torch.quantization.affine", exc_type=ImportError)
     generator = torch.Generator().manual_seed(3)
