@@ -25,7 +25,7 @@ from harness.plan.sources import sizes_of
 from harness.plan.spec import CORPUS, CheckpointSpec
 from tasks import Shape
 from tasks.sample import SAMPLE_VERSION, sample_tokenizer
-from tests.checkpoints.test_qat import trained_from
+from tests.checkpoints.specs import qat_spec
 from tests.run.small import SIZES, cache, own_cache, ptq, sample_spec, train
 
 __all__ = ["cache", "own_cache"]  # fixtures
@@ -84,7 +84,7 @@ def test_fine_tuned_it_is_a_plain_checkpoint_that_engines_run(
 @pytest.mark.parametrize("recipe", ["ptq", "qat"])
 def test_quantized_it_runs_on_integers(finetuned: CheckpointSpec, cache: Path, tmp_path: Path, recipe: str) -> None:
     ensure(finetuned, cache)
-    folder = ensure(ptq(finetuned) if recipe == "ptq" else trained_from(finetuned, "q8bert"), cache)
+    folder = ensure(ptq(finetuned) if recipe == "ptq" else qat_spec(finetuned, "q8bert"), cache)
     engine, simulated = (logits(name, folder, tmp_path) for name in ("onnxruntime_int8", "fake_quant_w8a8"))
     assert np.abs(engine - simulated).max() < 1e-3
 

@@ -16,7 +16,7 @@ from harness.checkpoints.make import ensure
 from harness.errors import CheckpointError
 from tasks import DataRef, Task, TaskError, open_task
 from tasks.sample import sample_tokenizer
-from tests.checkpoints.test_qat import trained_from
+from tests.checkpoints.specs import qat_spec
 from tests.run.small import SIZES, edit, fails, glue, loads, sample_spec, train
 
 SAMPLE = DataRef("sample")
@@ -38,36 +38,36 @@ def task_of(folder: Path, name: str) -> Task:
     return open_task(name, DataRef("raw", str(glue(folder))))
 
 
-def described(folder: Path, **config: Any) -> Path:
+def with_config(folder: Path, **config: Any) -> Path:
     (folder / "config.json").write_text(json.dumps(config))
     return folder
 
 
-def test_two_unnamed_classes_are_not_taken_in_the_tasks_order(nameless: Path, tmp_path: Path) -> None:
+def test_classes_without_names_are_refused(nameless: Path, tmp_path: Path) -> None:
     data = DataRef("raw", str(glue(tmp_path)))
-    wanted = ("the model calls its classes LABEL_0, LABEL_1,", "negative, positive; name them in id2label")
-    fails(loads(nameless, task="glue/sst2", data=data), tmp_path, *wanted)
-    with pytest.raises(CheckpointError, match="LABEL_0, LABEL_1"):  # nor as what quantizers are trained on
-        ensure(trained_from(loads(nameless, task="glue/sst2", data=data)), tmp_path / "qat")
+    words = ("the model calls its classes LABEL_0, LABEL_1,", "negative, positive; name them in id2label")
+    fails(loads(nameless, task="glue/sst2", data=data), tmp_path, *words)
+    with pytest.raises(CheckpointError, match="LABEL_0, LABEL_1"):  # nor may quantizers be trained on it
+        ensure(qat_spec(loads(nameless, task="glue/sst2", data=data)), tmp_path / "qat")
     edit(nameless, id2label={"0": "POSITIVE", "1": "NEGATIVE"})
     assert ensure(loads(nameless, task="glue/sst2", data=data), tmp_path).is_dir()
 
 
-def test_names_come_in_the_models_numbering(tmp_path: Path) -> None:
+def test_names_are_in_the_order_of_the_models_outputs(tmp_path: Path) -> None:
     task = task_of(tmp_path, "glue/sst2")
-    assert label_names(described(tmp_path, id2label={"1": "NEGATIVE", "0": "pos"}), task) == ("pos", "NEGATIVE")
+    assert label_names(with_config(tmp_path, id2label={"1": "NEGATIVE", "0": "pos"}), task) == ("pos", "NEGATIVE")
     assert class_columns(tmp_path, task) == (1, 0)
-    assert label_names(described(tmp_path), task) == ("LABEL_0", "LABEL_1")
-    assert label_names(described(tmp_path, num_labels=3), task) == ("LABEL_0", "LABEL_1", "LABEL_2")
+    assert label_names(with_config(tmp_path), task) == ("LABEL_0", "LABEL_1")
+    assert label_names(with_config(tmp_path, num_labels=3), task) == ("LABEL_0", "LABEL_1", "LABEL_2")
     with pytest.raises(TaskError, match="calls its classes LABEL_0, LABEL_1, LABEL_2"):
         class_columns(tmp_path, task)
 
 
 @pytest.mark.parametrize(
-    "named", [None, [], {"first": "negative", "1": "positive"}, {"0": "negative", "2": "positive"}, {"0": 0, "1": 1}]
+    "id2label", [None, [], {"first": "negative", "1": "positive"}, {"0": "negative", "2": "positive"}, {"0": 0, "1": 1}]
 )
-def test_names_of_no_numbers_are_one_line(nameless: Path, tmp_path: Path, named: Any) -> None:
-    edit(nameless, id2label=named)
+def test_an_id2label_without_every_number_is_one_line(nameless: Path, tmp_path: Path, id2label: Any) -> None:
+    edit(nameless, id2label=id2label)
     with pytest.raises(TaskError, match="every class by its number"):
         label_names(nameless, task_of(tmp_path, "glue/sst2"))
     data = DataRef("raw", str(tmp_path / "data"))
@@ -75,7 +75,7 @@ def test_names_of_no_numbers_are_one_line(nameless: Path, tmp_path: Path, named:
 
 
 def test_scores_and_answers_need_no_names(tmp_path: Path) -> None:
-    described(tmp_path, id2label=None)
+    with_config(tmp_path, id2label=None)
     for name, data in (("glue/stsb", DataRef("raw", str(glue(tmp_path)))), ("squad_v1", SAMPLE)):
         task = open_task(name, data)
         assert (label_names(tmp_path, task), class_columns(tmp_path, task)) == ((), ())
@@ -90,8 +90,8 @@ def test_random_weights_have_the_tasks_classes(tmp_path: Path, task: str) -> Non
     assert label_names(folder, opened) == (opened.labels if opened.kind == "classification" else ())
 
 
-def test_a_head_that_is_trained_on_begins_in_the_tasks_order(nameless: Path, tmp_path: Path) -> None:
-    """At a rate of almost nothing the head stays what it was, so that its rows can be told; one of other classes stays."""
+def test_a_head_that_is_trained_further_starts_in_the_tasks_order(nameless: Path, tmp_path: Path) -> None:
+    """With a learning rate of almost 0 the head's rows can be recognised. A head of other classes is not reordered."""
     data = DataRef("raw", str(glue(tmp_path)))
     for names, order in ((("POSITIVE", "NEGATIVE"), [1, 0]), (("NEGATIVE", "POSITIVE"), [0, 1]), (("A", "B"), [0, 1])):
         edit(nameless, id2label=dict(zip("01", names, strict=True)))
@@ -102,7 +102,7 @@ def test_a_head_that_is_trained_on_begins_in_the_tasks_order(nameless: Path, tmp
             architecture=None,
             train=train(max_steps=1, learning_rate=1e-12),
         )
-        made = load_file(ensure(spec, tmp_path / names[0]) / "model.safetensors")
+        trained = load_file(ensure(spec, tmp_path / names[0]) / "model.safetensors")
         before = load_file(nameless / "model.safetensors")
         for name in ("classifier.weight", "classifier.bias"):
-            assert torch.allclose(made[name], before[name][order], atol=1e-6)
+            assert torch.allclose(trained[name], before[name][order], atol=1e-6)

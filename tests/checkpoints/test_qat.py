@@ -1,4 +1,4 @@
-"""Quantization-aware training: what it starts from, what it leaves behind, and that it can be interrupted."""
+"""Quantization-aware training: its start, its result, and interruptions."""
 
 from __future__ import annotations
 
@@ -27,28 +27,14 @@ from harness.checkpoints.training import finetune, qat
 from harness.checkpoints.training import loop as training_loop
 from harness.checkpoints.training.loop import Loss, model_loss
 from harness.errors import CheckpointError
-from harness.plan.spec import CheckpointSpec, folder_of
+from harness.plan.spec import folder_of
 from harness.suite.train import TrainSettings
 from tasks import DataRef, Features
 from tasks.sample import sample_tokenizer
+from tests.checkpoints.specs import qat_spec
 from tests.run.small import SIZES, glue, sample_spec, train
 
 SPEC = sample_spec()
-
-
-def trained_from(parent: CheckpointSpec, scheme: str = "engine_int8", **changes: Any) -> CheckpointSpec:
-    return replace(
-        parent,
-        recipe="qat",
-        source=f"model:{parent.model}",
-        model="tiny-qat",
-        architecture=None,
-        train=train(max_steps=4, learning_rate=1e-3),
-        scheme=scheme,
-        calibration={"samples": 8, "batch_size": 4},
-        parent=parent,
-        **changes,
-    )
 
 
 @pytest.fixture(autouse=True)
@@ -70,8 +56,8 @@ def batch() -> dict[str, np.ndarray[Any, Any]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["engine_int8", "q8bert", "aimet_w8a8", "vitis_pof2"])
-def test_what_it_leaves_is_a_plain_checkpoint_with_ranges(cache: Path, tmp_path: Path, scheme: str) -> None:
-    spec = trained_from(SPEC, scheme)
+def test_qat_makes_a_plain_checkpoint_with_ranges(cache: Path, tmp_path: Path, scheme: str) -> None:
+    spec = qat_spec(SPEC, scheme)
     folder, parent = ensure(spec, cache), folder_of(SPEC, cache)
     assert {path.name for path in folder.iterdir()} == {path.name for path in parent.iterdir()} | {"ranges.json"}
     _, report = AutoModelForQuestionAnswering.from_pretrained(folder, output_loading_info=True)
@@ -104,45 +90,45 @@ def test_what_it_leaves_is_a_plain_checkpoint_with_ranges(cache: Path, tmp_path:
 
 
 @pytest.mark.parametrize("scheme", ["engine_int8", "q8bert"])
-def test_the_engine_runs_what_training_left(cache: Path, tmp_path: Path, scheme: str) -> None:
+def test_the_engine_computes_what_the_simulation_trained(cache: Path, tmp_path: Path, scheme: str) -> None:
     """Trained weights and ranges in ONNX Runtime against the simulation: a hundredth of what quantization moves the logits by,
     and far more with the ranges of layers' inputs swapped. Medians, as float32 rounding may put a single token on the other
     side of a tie."""
-    made = ensure(trained_from(SPEC, scheme), cache)
+    folder = ensure(qat_spec(SPEC, scheme), cache)
 
-    def logits(name: str, folder: Path) -> np.ndarray[Any, Any]:
+    def run(name: str, folder: Path) -> np.ndarray[Any, Any]:
         session = get_backend(name).prepare(folder, Settings(96, 2, 1, tmp_path), "cpu")
-        found = session.run(batch())
+        logits = session.run(batch())
         session.close()
-        return found
+        return logits
 
-    simulated = logits("fake_quant_w8a8", made)
-    moved = np.median(np.abs(simulated - logits("torch_fp32", made)))
+    simulated = run("fake_quant_w8a8", folder)
+    moved = np.median(np.abs(simulated - run("torch_fp32", folder)))
     assert moved > 1e-5
-    assert np.median(np.abs(logits("onnxruntime_int8", made) - simulated)) < moved / 100
-    wrong = Path(shutil.copytree(made, tmp_path / "wrong"))
-    ranges = read_ranges(made)
+    assert np.median(np.abs(run("onnxruntime_int8", folder) - simulated)) < moved / 100
+    wrong = Path(shutil.copytree(folder, tmp_path / "wrong"))
+    ranges = read_ranges(folder)
     swapped = dict(ranges.tensors)
     for name, other in (("intermediate", "output"), ("output", "intermediate")):
         swapped[f"encoder.layer.0.{name}.dense.input"] = ranges.tensors[f"encoder.layer.0.{other}.dense.input"]
     write_ranges(wrong, replace(ranges, tensors=swapped))
-    assert np.median(np.abs(logits("onnxruntime_int8", wrong) - simulated)) > moved / 10
+    assert np.median(np.abs(run("onnxruntime_int8", wrong) - simulated)) > moved / 10
 
 
 @pytest.mark.slow
-def test_it_starts_where_post_training_quantization_ends(cache: Path, tmp_path: Path) -> None:
-    """At a vanishing rate weights and ranges are the parent's and its calibration's."""
+def test_training_starts_from_the_calibrated_ranges(cache: Path, tmp_path: Path) -> None:
+    """With a learning rate of almost 0 the weights stay the parent's, and the ranges those of calibration."""
     shutil.copytree(folder_of(SPEC, cache), folder_of(SPEC, tmp_path))
-    still = train(max_steps=1, learning_rate=1e-12, warmup_ratio=0.0)
-    trained = ensure(replace(trained_from(SPEC), train=still), tmp_path)
-    posted = ensure(replace(trained_from(SPEC), recipe="ptq", train=None), tmp_path)
-    mine, theirs = (load_file(folder / "model.safetensors") for folder in (trained, posted))
-    for name, value in theirs.items():
-        assert torch.allclose(mine[name], value, rtol=0, atol=1e-10)
-    ranges = read_ranges(posted).tensors
+    settings = train(max_steps=1, learning_rate=1e-12, warmup_ratio=0.0)
+    trained = ensure(replace(qat_spec(SPEC), train=settings), tmp_path)
+    calibrated = ensure(replace(qat_spec(SPEC), recipe="ptq", train=None), tmp_path)
+    trained_weights, weights = (load_file(folder / "model.safetensors") for folder in (trained, calibrated))
+    for name, value in weights.items():
+        assert torch.allclose(trained_weights[name], value, rtol=0, atol=1e-10)
+    ranges = read_ranges(calibrated).tensors
     for name, tensor in read_ranges(trained).tensors.items():
         assert np.allclose(tensor.scale, ranges[name].scale, rtol=1e-5)
-    assert describe_checkpoint(posted).quantization is not None
+    assert describe_checkpoint(calibrated).quantization is not None
 
 
 class Stop(Exception):
@@ -151,35 +137,35 @@ class Stop(Exception):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("scheme", "how"), [("q8bert", "interrupt"), ("engine_int8", "crash"), ("aimet_w8a8", "crash")]
+    ("scheme", "cause"), [("q8bert", "interrupt"), ("engine_int8", "crash"), ("aimet_w8a8", "crash")]
 )
-def test_an_interrupted_one_ends_with_the_same_bits(
-    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str, how: str
+def test_an_interrupted_training_ends_with_the_same_weights_and_ranges(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str, cause: str
 ) -> None:
     settings = train(max_steps=6, learning_rate=1e-3, checkpoint_every=2, dropout=0.1)
-    spec = replace(trained_from(SPEC, scheme), train=settings)
+    spec = replace(qat_spec(SPEC, scheme), train=settings)
     whole = ensure(spec, cache)
     shutil.copytree(folder_of(SPEC, cache), folder_of(SPEC, tmp_path))
     loop, calls = vars(finetune)["train"], 0
 
-    def stops(model: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+    def loss_that_stops(model: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
         nonlocal calls
         calls += 1
         if calls == 4:
-            if how == "crash":
+            if cause == "crash":
                 raise Stop
             os.kill(os.getpid(), signal.SIGINT)
         return model_loss(model, tensors)
 
-    def cut(*arguments: Any, loss_of: Loss | None = None, **more: Any) -> Any:
-        return loop(*arguments, loss_of=stops, **more)
+    def interrupted(*arguments: Any, loss_of: Loss | None = None, **more: Any) -> Any:
+        return loop(*arguments, loss_of=loss_that_stops, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(finetune, "train", cut)
-        with pytest.raises(Stop if how == "crash" else KeyboardInterrupt):
+        patch.setattr(finetune, "train", interrupted)
+        with pytest.raises(Stop if cause == "crash" else KeyboardInterrupt):
             ensure(spec, tmp_path)
     (state,) = folder_of(spec, tmp_path).with_name(f".state-{spec.key}").iterdir()
-    assert state.name == ("step-000000002" if how == "crash" else "step-000000004")
+    assert state.name == ("step-000000002" if cause == "crash" else "step-000000004")
     weights = hashlib.sha256((folder_of(SPEC, cache) / "model.safetensors").read_bytes()).hexdigest()
     assert json.loads((state / "state.json").read_text())["made_by"]["training of tiny (finetune)"] == weights
     resumed = ensure(spec, tmp_path)
@@ -189,26 +175,28 @@ def test_an_interrupted_one_ends_with_the_same_bits(
 
 
 @pytest.mark.slow
-def test_only_a_scheme_with_a_soft_mask_pads_to_the_maximum(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_a_scheme_that_computes_padding_pads_to_the_maximum(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     widths: dict[str, set[int]] = {}
     loop = vars(finetune)["train"]
     for scheme in ("aimet_w8a8", "vitis_pof2"):
-        seen = widths.setdefault(scheme, set())
+        scheme_widths = widths.setdefault(scheme, set())
 
-        def watched(model: torch.nn.Module, *rest: Any, seen: set[int] = seen, **more: Any) -> Any:
+        def train_and_note_widths(
+            model: torch.nn.Module, *rest: Any, scheme_widths: set[int] = scheme_widths, **more: Any
+        ) -> Any:
             model.register_forward_pre_hook(
-                lambda _, __, inputs: seen.add(inputs["input_ids"].shape[1]), with_kwargs=True
+                lambda _, __, inputs: scheme_widths.add(inputs["input_ids"].shape[1]), with_kwargs=True
             )
             return loop(model, *rest, **more)
 
-        monkeypatch.setattr(finetune, "train", watched)
-        ensure(replace(trained_from(SPEC, scheme), seed=9), cache)
+        monkeypatch.setattr(finetune, "train", train_and_note_widths)
+        ensure(replace(qat_spec(SPEC, scheme), seed=9), cache)
     assert widths["aimet_w8a8"] == {96}
     assert len(widths["vitis_pof2"]) > 1
 
 
-def test_a_published_classifier_is_put_into_the_tasks_order(tmp_path: Path) -> None:
-    """A parent whose first class is the task's second: the outputs are exchanged before anything is trained."""
+def test_a_published_classifiers_outputs_are_put_into_the_tasks_order(tmp_path: Path) -> None:
+    """The parent's first class is the task's second. Its outputs are swapped before the training."""
     data = DataRef("raw", str(glue(tmp_path)))
     published = tmp_path / "published"
     names: Any = {0: "POSITIVE", 1: "NEGATIVE"}
@@ -225,7 +213,7 @@ def test_a_published_classifier_is_put_into_the_tasks_order(tmp_path: Path) -> N
     loaded = sample_spec(
         task="glue/sst2", data=data, recipe="load", source=str(published), architecture=None, train=None
     )
-    spec = replace(trained_from(loaded), train=train(max_steps=1, learning_rate=1e-12))
+    spec = replace(qat_spec(loaded), train=train(max_steps=1, learning_rate=1e-12))
     folder = ensure(spec, tmp_path)
     assert json.loads((folder / "config.json").read_text())["id2label"] == {"0": "negative", "1": "positive"}
     trained = load_file(folder / "model.safetensors")
@@ -233,18 +221,18 @@ def test_a_published_classifier_is_put_into_the_tasks_order(tmp_path: Path) -> N
     assert torch.allclose(trained["classifier.weight"], weights["classifier.weight"].flip(0), atol=1e-9)
 
 
-def test_ranges_that_training_spoils_are_one_line() -> None:
+def test_an_unusable_trained_range_is_one_line() -> None:
     for scale in (float("nan"), 0.0, float("inf")):
         tensor = TensorRange("activation", np.array([scale], np.float32), np.zeros(1, np.int32), None, Quantizer())
-        with pytest.raises(CheckpointError) as raised:
-            qat.check_ranges({"x.input": tensor}, trained_from(SPEC))
-        assert str(raised.value) == (
+        with pytest.raises(CheckpointError) as caught:
+            qat.check_ranges({"x.input": tensor}, qat_spec(SPEC))
+        assert str(caught.value) == (
             "tiny-qat: a trained range is unusable: 'x.input': scales must be positive and finite;"
             " lower learning_rate or raise warmup_ratio"
         )
 
 
-class Ranges(torch.nn.Module):
+class RangesModel(torch.nn.Module):
     """A weight, and learned ranges of every kind."""
 
     def __init__(self) -> None:
@@ -269,13 +257,13 @@ def learned(scale: list[float], quantizer: Quantizer, zero_point: int = 0, axis:
 
 @pytest.mark.parametrize("size", [1.0, 1e-3, 1e-7])
 def test_a_step_moves_ranges_by_a_thousandth_whatever_the_loss(tmp_path: Path, size: float) -> None:
-    """At 2e-5, with a loss of any size, and beside weights whose gradient is clipped to a millionth. Its direction: what
-    is beyond a range pulls it outwards."""
-    model, steps = Ranges(), 3
-    begun = [quantizer.tensor_range().scale.astype(np.float64) for quantizer in model.quantizers()]
+    """With a learning rate of 2e-5, a loss of any size, and weights whose gradient is clipped to a millionth. Values outside a
+    range make it wider."""
+    model, steps = RangesModel(), 3
+    first_scales = [quantizer.tensor_range().scale.astype(np.float64) for quantizer in model.quantizers()]
     before = model.weight.detach().clone()
 
-    def loss(called: torch.nn.Module, _: dict[str, torch.Tensor]) -> torch.Tensor:
+    def loss(_model: torch.nn.Module, _batch: dict[str, torch.Tensor]) -> torch.Tensor:
         values = 9 * before
         errors = [(quantizer(values) - values).square().mean() for quantizer in model.quantizers()]
         return size * torch.stack(errors).sum() + 1e6 * model.weight.sum()
@@ -293,14 +281,14 @@ def test_a_step_moves_ranges_by_a_thousandth_whatever_the_loss(tmp_path: Path, s
         )
     )
     training_loop.train(model, rows, settings, seed=1, states=tmp_path, device="cpu", loss_of=loss)
-    for quantizer, scales in zip(model.quantizers(), begun, strict=True):
+    for quantizer, scales in zip(model.quantizers(), first_scales, strict=True):
         moved = quantizer.tensor_range().scale / scales - 1
         if quantizer is model.power:
             octaves = THRESHOLD_RATE * float(quantizer.amount.detach())
             assert octaves == pytest.approx(0.005 * steps, rel=1e-3)
         elif quantizer is model.ends:
-            assert moved.tolist() == pytest.approx([0.002 * steps], rel=1e-3)  # both ends, outwards
+            assert moved.tolist() == pytest.approx([0.002 * steps], rel=1e-3)  # both ends move outwards
         else:
             assert moved.tolist() == pytest.approx([0.001 * steps] * len(moved), rel=3e-3)
-    # The weights' own step is what it would be without any range.
+    # The weights take the step that they would take without ranges.
     assert torch.allclose(before - model.weight, torch.full_like(before, 2e-5 * steps), rtol=1e-2)

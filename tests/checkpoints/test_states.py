@@ -1,4 +1,4 @@
-"""Interrupted trainings against those that nothing stopped."""
+"""Interrupted trainings compared with uninterrupted ones."""
 
 from __future__ import annotations
 
@@ -13,54 +13,52 @@ import torch
 
 from harness.checkpoints.training.cpu import register_attention, replace_dropout
 from harness.checkpoints.training.states import Progress, Training
-from tests.checkpoints.trainings import Stop, model, run, same, stop, stops_at
+from tests.checkpoints.trainings import Stop, loss_that_stops, make_model, raise_stop, run_training, same_weights
 
 
-@pytest.mark.parametrize("how", ["crash", "interrupt"])
-def test_a_resumed_training_ends_with_the_same_bits(tmp_path: Path, how: str) -> None:
-    """With dropout and decay, stopped in the second epoch: weights, losses and curve are those of the run that nothing stopped."""
+@pytest.mark.parametrize("cause", ["crash", "interrupt"])
+def test_a_resumed_training_ends_with_the_same_bits(tmp_path: Path, cause: str) -> None:
+    """With dropout and weight decay, stopped in the second epoch: weights and loss curve are those of an uninterrupted one."""
 
-    def made() -> Any:
-        fresh = model(dropout=0.1, attention=register_attention())
-        replace_dropout(fresh)
-        return fresh
+    def new_model() -> Any:
+        model = make_model(dropout=0.1, attention=register_attention())
+        replace_dropout(model)
+        return model
 
     common: dict[str, Any] = {"checkpoint_every": 5, "weight_decay": 0.1, "warmup_ratio": 0.1, "epochs": 3}
-    whole, trained, _ = run(tmp_path / "whole", made(), **common)
-    action = stop if how == "crash" else lambda: os.kill(os.getpid(), signal.SIGINT)
-    with pytest.raises(Stop if how == "crash" else KeyboardInterrupt):
-        run(tmp_path / "cut", made(), loss=stops_at(9, action), **common)
-    at = 5 if how == "crash" else 9
-    assert [path.name for path in (tmp_path / "cut").iterdir()] == [f"step-{at:09d}"]
-    resumed, again, lines = run(tmp_path / "cut", made(), **common)
-    assert lines[0] == f"resumes at step {at} of 18"
-    assert same(whole, resumed)
+    whole, trained, _ = run_training(tmp_path / "whole", new_model(), **common)
+    action = raise_stop if cause == "crash" else lambda: os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(Stop if cause == "crash" else KeyboardInterrupt):
+        run_training(tmp_path / "cut", new_model(), loss=loss_that_stops(9, action), **common)
+    step = 5 if cause == "crash" else 9
+    assert [path.name for path in (tmp_path / "cut").iterdir()] == [f"step-{step:09d}"]
+    resumed, again, lines = run_training(tmp_path / "cut", new_model(), **common)
+    assert lines[0] == f"resumes at step {step} of 18"
+    assert same_weights(whole, resumed)
     assert trained.curve == again.curve
     assert [step for step, _ in trained.curve] == list(range(1, 19))
 
 
 @pytest.mark.parametrize("what", ["program", "torch", "device", "precision", "training of parent"])
-def test_what_another_program_or_device_or_from_another_parent_began_is_not_gone_on_with(
-    tmp_path: Path, what: str
-) -> None:
-    """It begins anew, and its own states, of earlier steps, are those that it goes on from when it is cut in turn."""
+def test_a_state_of_another_program_device_or_parent_is_not_resumed(tmp_path: Path, what: str) -> None:
+    """The training starts again. When it is interrupted it resumes from its own states, though their steps are earlier."""
     common: dict[str, Any] = {"checkpoint_every": 5, "epochs": 3, "made_from": {"training of parent": "its weights"}}
-    whole, _, _ = run(tmp_path / "whole", **common)
+    whole, _, _ = run_training(tmp_path / "whole", **common)
     with pytest.raises(Stop):
-        run(tmp_path / "cut", loss=stops_at(13, stop), **common)
+        run_training(tmp_path / "cut", loss=loss_that_stops(13, raise_stop), **common)
     [state] = tmp_path.glob("cut/step-*/state.json")
     content = json.loads(state.read_text())
     assert (content["step"], bool(content["made_by"][what])) == (10, True)
     state.write_text(json.dumps(content | {"made_by": content["made_by"] | {what: "other"}}))
     with pytest.raises(Stop):
-        run(tmp_path / "cut", loss=stops_at(9, stop), **common)
+        run_training(tmp_path / "cut", loss=loss_that_stops(9, raise_stop), **common)
     assert [path.name for path in (tmp_path / "cut").iterdir()] == ["step-000000005"]
     state.parent.mkdir()
     state.write_text(json.dumps(content | {"made_by": {}}))
-    again, _, lines = run(tmp_path / "cut", **common)
+    again, _, lines = run_training(tmp_path / "cut", **common)
     assert lines[0].startswith("step-000000010: made with another program, python, torch, ")
     assert lines[1] == "resumes at step 5 of 18"
-    assert same(whole, again)
+    assert same_weights(whole, again)
 
 
 def test_the_second_interrupt_does_not_wait(tmp_path: Path) -> None:
@@ -69,50 +67,50 @@ def test_the_second_interrupt_does_not_wait(tmp_path: Path) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, loss=stops_at(3, twice))
+        run_training(tmp_path, loss=loss_that_stops(3, twice))
     assert not list(tmp_path.iterdir())
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_state_with_an_odd_number_of_floats_is_read(tmp_path: Path) -> None:
-    """Its random numbers' state then begins between two multiples of 8, where PyTorch must not be made to read it."""
+    """The random generator's state then starts at no multiple of 8 bytes, where PyTorch cannot read it in place."""
     model = torch.nn.Linear(1, 1, bias=False)
     training = Training(model, torch.optim.AdamW(model.parameters()), torch.amp.GradScaler("cpu", enabled=False))
     model(torch.ones(1)).backward()
     training.optimizer.step()
     training.save(tmp_path, Progress(step=1), keep=1)
-    wanted = torch.rand(5)
+    expected = torch.rand(5)
     torch.rand(3)
     assert training.resume(tmp_path, print).step == 1
-    assert torch.equal(torch.rand(5), wanted)
+    assert torch.equal(torch.rand(5), expected)
 
 
 def test_the_newest_states_are_kept_and_no_others(tmp_path: Path) -> None:
     with pytest.raises(Stop):
-        run(tmp_path, loss=stops_at(12, stop), checkpoint_every=2, keep_checkpoints=3)
+        run_training(tmp_path, loss=loss_that_stops(12, raise_stop), checkpoint_every=2, keep_checkpoints=3)
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"step-{step:09d}" for step in (6, 8, 10)]
     assert not [path for path in tmp_path.rglob("*") if path.suffix not in ("", ".json", ".safetensors")]
 
 
 @pytest.mark.parametrize("file", ["state.json", "model.safetensors", "optimizer.safetensors"])
-def test_a_broken_state_is_passed_over(tmp_path: Path, file: str) -> None:
-    whole, _, _ = run(tmp_path / "whole")
+def test_a_broken_state_is_not_used(tmp_path: Path, file: str) -> None:
+    whole, _, _ = run_training(tmp_path / "whole")
     cut = tmp_path / "cut"
     with pytest.raises(Stop):
-        run(cut, loss=stops_at(8, stop), checkpoint_every=3, keep_checkpoints=2)
+        run_training(cut, loss=loss_that_stops(8, raise_stop), checkpoint_every=3, keep_checkpoints=2)
     broken = cut / "step-000000006" / file
     broken.write_bytes(broken.read_bytes()[:100])
-    resumed, _, lines = run(cut)
+    resumed, _, lines = run_training(cut)
     assert lines[0].startswith("step-000000006: cannot be read")
     assert lines[1] == "resumes at step 3 of 12"
-    assert same(whole, resumed)
+    assert same_weights(whole, resumed)
 
 
-def test_a_disk_that_cannot_be_written_costs_the_state_only(tmp_path: Path) -> None:
+def test_a_state_that_cannot_be_saved_does_not_stop_the_training(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file where the folder should be")
-    trained, _, lines = run(tmp_path / "state", checkpoint_every=5)
+    trained, _, lines = run_training(tmp_path / "state", checkpoint_every=5)
     assert [line.split(" (")[0] for line in lines] == [
         "the state at step 5 could not be saved",
         "the state at step 10 could not be saved",
     ]
-    assert same(trained, run(tmp_path / "other")[0])
+    assert same_weights(trained, run_training(tmp_path / "other")[0])

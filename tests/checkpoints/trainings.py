@@ -20,13 +20,13 @@ from tasks.base import Features
 State = dict[str, torch.Tensor]
 
 
-def settings(**changes: Any) -> TrainSettings:
-    """In float32 wherever this runs: what these tests hold it to is in float32, too."""
+def make_settings(**changes: Any) -> TrainSettings:
+    """float32 on every machine, as what the tests compare with."""
     common = {"learning_rate": 1e-3, "epochs": 2, "batch_size": 4, "precision": "fp32"}
     return TrainSettings.model_validate(common | changes)
 
 
-def features(rows: int = 21, labels: int | None = None) -> Features:
+def make_features(rows: int = 21, labels: int | None = None) -> Features:
     rng = np.random.default_rng(3)
     lengths = rng.integers(6, 20, rows)
     inside = np.arange(lengths.max()) < lengths[:, None]
@@ -40,7 +40,7 @@ def features(rows: int = 21, labels: int | None = None) -> Features:
     return Features(ids, types.astype(np.int32), lengths.astype(np.int64), np.arange(rows), labels=targets)
 
 
-def model(dropout: float = 0.0, attention: str = "eager", labels: int | None = None) -> Any:
+def make_model(dropout: float = 0.0, attention: str = "eager", labels: int | None = None) -> Any:
     torch.manual_seed(5)
     sizes: dict[str, Any] = {"num_labels": labels} if labels else {}
     config = BertConfig(
@@ -59,21 +59,21 @@ def model(dropout: float = 0.0, attention: str = "eager", labels: int | None = N
     return kind._from_config(config, attn_implementation=attention)
 
 
-def run(
+def run_training(
     folder: Path,
-    made: Any = None,
+    model: Any = None,
     *,
     rows: Features | None = None,
     loss: Loss | None = None,
     made_from: dict[str, str] | None = None,
     **changes: Any,
 ) -> tuple[State, Trained, list[str]]:
-    made = model() if made is None else made
+    model = make_model() if model is None else model
     lines: list[str] = []
     trained = train(
-        made,
-        features() if rows is None else rows,
-        settings(**changes),
+        model,
+        make_features() if rows is None else rows,
+        make_settings(**changes),
         seed=7,
         states=folder,
         device="cpu",
@@ -81,30 +81,30 @@ def run(
         made_from=made_from or {},
         log=lines.append,
     )
-    return {name: value.clone() for name, value in made.state_dict().items()}, trained, lines
+    return {name: value.clone() for name, value in model.state_dict().items()}, trained, lines
 
 
-def same(one: State, other: State) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+def same_weights(first: State, second: State) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
 class Stop(Exception):
     pass
 
 
-def stops_at(step: int, action: Any) -> Loss:
-    """The model's loss; `action` is called when that of `step` is asked for."""
+def loss_that_stops(step: int, action: Any) -> Loss:
+    """The model's own loss, which calls `action` at a step."""
     calls = 0
 
-    def loss(made: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    def loss(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         nonlocal calls
         calls += 1
         if calls == step:
             action()
-        return model_loss(made, batch)
+        return model_loss(model, batch)
 
     return loss
 
 
-def stop() -> None:
+def raise_stop() -> None:
     raise Stop

@@ -1,4 +1,4 @@
-"""Checkpoints: what is in them, that they are made once, and how they end."""
+"""Making checkpoints: what is in them, that they are made once, interruptions and faults."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def sha256_of(folder: Path) -> str:
     return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
 
 
-def test_the_origin_says_what_was_done(trained: Path) -> None:
+def test_the_origin_says_how_it_was_made(trained: Path) -> None:
     origin = json.loads((trained / "origin.json").read_text())
     weights = load_file(trained / "model.safetensors")
     assert origin["parameters"] == sum(value.numel() for value in weights.values())
@@ -77,7 +77,7 @@ def test_the_origin_says_what_was_done(trained: Path) -> None:
     assert described.train["learning_rate"] == 1e-3
 
 
-def test_a_made_checkpoint_is_not_made_again(trained: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_existing_checkpoint_is_not_made_again(trained: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(make, "_make", None)
     assert ensure(sample_spec(), cache) == trained
     renamed = sample_spec(model="another name", data=DataRef("sample", "elsewhere"))
@@ -94,20 +94,20 @@ def test_seeds_decide_everything(trained: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_nothing_half_made_has_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unfinished_checkpoint_does_not_have_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def crash(*_: object) -> None:
         raise RuntimeError
 
     spec = sample_spec()
-    left = tmp_path / "checkpoints" / f".part-{spec.key}-1"
-    left.mkdir(parents=True)
-    (left / "model.safetensors").write_text("of a process that was killed")
+    leftover = tmp_path / "checkpoints" / f".part-{spec.key}-1"
+    leftover.mkdir(parents=True)
+    (leftover / "model.safetensors").write_text("of a process that was killed")
     with monkeypatch.context() as patch:
         patch.setattr(make, "build_origin", crash)
         with pytest.raises(RuntimeError):
             ensure(spec, tmp_path)
     assert not folder_of(spec, tmp_path).exists()
-    assert not left.exists()
+    assert not leftover.exists()
     ensure(spec, tmp_path)
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [spec.key, f"{spec.key}.lock"]
 
@@ -138,7 +138,7 @@ def test_two_processes_make_one_checkpoint_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_a_state_and_the_same_command_goes_on(tmp_path: Path) -> None:
+def test_ctrl_c_leaves_a_state_that_the_same_command_resumes(tmp_path: Path) -> None:
     spec = sample_spec(train=train(max_steps=150, checkpoint_every=10))
     path, state = job(tmp_path, spec), tmp_path / "cache" / "checkpoints" / f".state-{spec.key}"
     process = start(path)
@@ -149,16 +149,18 @@ def test_ctrl_c_leaves_a_state_and_the_same_command_goes_on(tmp_path: Path) -> N
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert (out, "Traceback" in err) == ("", False)
-    (left,) = state.iterdir()
+    (saved,) = state.iterdir()
     again = start(path)
     out, err = again.communicate(timeout=240)
     assert again.returncode == 0
-    assert f"resumes at step {int(left.name.removeprefix('step-'))} of 150" in err
+    assert f"resumes at step {int(saved.name.removeprefix('step-'))} of 150" in err
     assert not state.exists()
     resumed = Path(json.loads(out)["folder"])
     fresh = tmp_path / "other"
     fresh.mkdir()
-    out, err = start(job(fresh, spec)).communicate(timeout=240)  # denormals are flushed in a process as such
+    out, err = start(job(fresh, spec)).communicate(
+        timeout=240
+    )  # in a process of its own, too: denormals are flushed there
     whole = Path(json.loads(out)["folder"])
     origins = [json.loads((folder / "origin.json").read_text()) for folder in (resumed, whole)]
     assert origins[0]["weights_sha256"] == origins[1]["weights_sha256"]
@@ -167,16 +169,16 @@ def test_ctrl_c_leaves_a_state_and_the_same_command_goes_on(tmp_path: Path) -> N
 
 def test_user_faults_are_one_line_of_json(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main([str(job(tmp_path, loads("package:no_such_package_here/model")))]) == 3
-    told = json.loads(capfd.readouterr().out.splitlines()[-1])
-    assert told == {
+    answer = json.loads(capfd.readouterr().out.splitlines()[-1])
+    assert answer == {
         "kind": "unavailable",
         "error": "package:no_such_package_here/model: package no_such_package_here is not installed",
         "remedy": "python -m pip install no-such-package-here",
     }
     assert main([str(job(tmp_path, sample_spec(recipe="load", train=None, data=DataRef("raw", str(tmp_path)))))]) == 3
-    told = json.loads(capfd.readouterr().out.splitlines()[-1])
-    assert told["kind"] == "failed"
-    assert str(tmp_path) in told["error"]
+    answer = json.loads(capfd.readouterr().out.splitlines()[-1])
+    assert answer["kind"] == "failed"
+    assert str(tmp_path) in answer["error"]
 
 
 # -- ptq
@@ -199,8 +201,8 @@ def test_calibration_adds_ranges_to_the_same_weights(trained: Path, cache: Path)
 
 
 @pytest.mark.slow
-def test_what_was_made_of_another_training_is_not_used(trained: Path, tmp_path: Path) -> None:
-    """The parent was made anew under the same key while what was made of the old one stayed."""
+def test_a_checkpoint_of_a_stale_parent_is_not_used(trained: Path, tmp_path: Path) -> None:
+    """The parent was trained again under the same key; the child of its old weights is still there."""
     cache = tmp_path / "cache"
     shutil.copytree(trained, cache / "checkpoints" / trained.name)
     child = ptq(sample_spec())
@@ -219,20 +221,20 @@ def test_what_was_made_of_another_training_is_not_used(trained: Path, tmp_path: 
     assert describe_checkpoint(ensure(child, cache)).lineage.keys() == {child.key, trained.name}
 
 
-def test_a_parent_that_is_replaced_while_a_checkpoint_is_made_is_told(
+def test_a_parent_that_is_replaced_while_its_child_is_made(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cache, follow = tmp_path / "cache", vars(make)["_run_recipe"]
+    cache, run_recipe = tmp_path / "cache", vars(make)["_run_recipe"]
     parent = Path(shutil.copytree(trained, cache / "checkpoints" / trained.name))
     content = json.loads((parent / "origin.json").read_text())
     new = {name: {trained.name: "new"} if name == "lineage" else value for name, value in content.items()}
 
-    def replaced(*arguments: Any) -> Any:
-        facts = follow(*arguments)
+    def run_and_replace_parent(*arguments: Any) -> Any:
+        facts = run_recipe(*arguments)
         (parent / "origin.json").write_text(json.dumps(new))
         return facts
 
-    monkeypatch.setattr(make, "_run_recipe", replaced)
+    monkeypatch.setattr(make, "_run_recipe", run_and_replace_parent)
     with pytest.raises(
         CheckpointError, match="tiny on squad_v1: a checkpoint that it is made from was replaced in the meantime"
     ):
@@ -240,29 +242,29 @@ def test_a_parent_that_is_replaced_while_a_checkpoint_is_made_is_told(
     assert not folder_of(ptq(sample_spec()), cache).exists()
 
 
-def test_of_what_was_made_before_lineages_that_of_a_calibration_is_found(trained: Path, tmp_path: Path) -> None:
-    """Its weights are its parent's, which is enough where they are still there."""
+def test_an_early_calibrated_checkpoint_gets_the_lineage_of_its_parent(trained: Path, tmp_path: Path) -> None:
+    """Early versions kept no lineage. Its weights are its parent's, so the parent's lineage serves while that is in the cache."""
     cache = tmp_path / "cache"
     shutil.copytree(trained, cache / "checkpoints" / trained.name)
     folder = ensure(ptq(sample_spec()), cache)
     origin = json.loads((folder / "origin.json").read_text())
-    kept = origin.pop("lineage")
+    lineage = origin.pop("lineage")
     (folder / "origin.json").write_text(json.dumps(origin))
-    assert describe_checkpoint(folder).lineage == kept != {}
+    assert describe_checkpoint(folder).lineage == lineage != {}
     (folder / "origin.json").write_text(json.dumps(origin | {"recipe": "qat"}))
     assert describe_checkpoint(folder).lineage == {}
     (folder / "origin.json").write_text(json.dumps(origin | {"weights_sha256": "others"}))
     assert describe_checkpoint(folder).lineage == {}
 
 
-def test_of_a_parent_of_before_lineages_nothing_is_known(trained: Path, tmp_path: Path) -> None:
+def test_the_lineage_of_an_early_parent_is_unknown(trained: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     parent = Path(shutil.copytree(trained, cache / "checkpoints" / trained.name)) / "origin.json"
     content = json.loads(parent.read_text())
     del content["lineage"]
     parent.write_text(json.dumps(content))
-    assert describe_checkpoint(parent.parent).lineage == {trained.name: sha256_of(trained)}  # it was made of no other
-    parent.write_text(json.dumps(content | {"parent": "of before"}))
+    assert describe_checkpoint(parent.parent).lineage == {trained.name: sha256_of(trained)}  # it was made from no other
+    parent.write_text(json.dumps(content | {"parent": "an earlier one"}))
     assert (
         describe_checkpoint(parent.parent).lineage
         == describe_checkpoint(ensure(ptq(sample_spec()), cache)).lineage
@@ -271,31 +273,31 @@ def test_of_a_parent_of_before_lineages_nothing_is_known(trained: Path, tmp_path
 
 
 @pytest.mark.slow
-def test_calibration_follows_its_seed_and_reads_train_alone(
+def test_calibration_follows_its_seed_and_reads_only_train(
     trained: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[str] = []
+    splits: list[str] = []
     drawn: list[list[str]] = []
     examples, features = QuestionAnswering.examples, QuestionAnswering.features
 
-    def watched(self: QuestionAnswering, split: str) -> Sequence[Any]:
-        asked.append(split)
+    def examples_of(self: QuestionAnswering, split: str) -> Sequence[Any]:
+        splits.append(split)
         return examples(self, split)
 
-    def looked(self: QuestionAnswering, rows: Sequence[Any], *rest: Any, **more: Any) -> Any:
+    def features_of(self: QuestionAnswering, rows: Sequence[Any], *rest: Any, **more: Any) -> Any:
         drawn.append([row["id"] for row in rows])
         return features(self, rows, *rest, **more)
 
-    monkeypatch.setattr(QuestionAnswering, "examples", watched)
-    monkeypatch.setattr(QuestionAnswering, "features", looked)
+    monkeypatch.setattr(QuestionAnswering, "examples", examples_of)
+    monkeypatch.setattr(QuestionAnswering, "features", features_of)
     scales = []
-    for seed, place in ((1, cache), (2, cache), (1, tmp_path)):
-        if place == tmp_path:
+    for seed, cache_folder in ((1, cache), (2, cache), (1, tmp_path)):
+        if cache_folder == tmp_path:
             shutil.copytree(trained, folder_of(sample_spec(), tmp_path))
-        folder = ensure(ptq(sample_spec(), seed=seed), place)
+        folder = ensure(ptq(sample_spec(), seed=seed), cache_folder)
         ranges = read_ranges(folder)
         scales.append(np.concatenate([tensor.scale for name, tensor in sorted(ranges.tensors.items())]))
-    assert set(asked) == {"train"}
+    assert set(splits) == {"train"}
     assert [len(set(ids)) for ids in drawn] == [6, 6, 6]
     assert drawn[0] == drawn[2] != drawn[1]
     assert np.array_equal(scales[0], scales[2])
@@ -303,12 +305,12 @@ def test_calibration_follows_its_seed_and_reads_train_alone(
 
 
 @pytest.mark.slow
-def test_a_child_makes_its_parent(tmp_path: Path) -> None:
+def test_a_missing_parent_is_made_first(tmp_path: Path) -> None:
     ensure(ptq(sample_spec()), tmp_path)
     assert folder_of(sample_spec(), tmp_path).is_dir()
 
 
-def test_broken_data_is_the_tasks_own_line(tmp_path: Path) -> None:
+def test_broken_data_is_reported_by_the_task(tmp_path: Path) -> None:
     squad = tmp_path / "data" / "squad"
     squad.mkdir(parents=True)
     for name in ("train-v1.1.json", "dev-v1.1.json"):

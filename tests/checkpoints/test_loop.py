@@ -1,4 +1,4 @@
-"""The training loop against transformers' own Trainer, schedules and attention."""
+"""The training loop compared with transformers' own Trainer, schedules and attention."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from harness.checkpoints.training.cpu import Dropout, attention, drop, register_
 from harness.checkpoints.training.loop import collate, epoch_order, learning_rate, model_loss
 from harness.errors import CheckpointError
 from tasks.base import Features
-from tests.checkpoints.trainings import features, model, run, settings
+from tests.checkpoints.trainings import make_features, make_model, make_settings, run_training
 
 
 class InOrder(Trainer):
@@ -34,15 +34,15 @@ class InOrder(Trainer):
 @pytest.mark.parametrize("schedule", ["linear", "constant"])
 def test_training_equals_transformers_trainer(tmp_path: Path, schedule: str) -> None:
     """Same batches, no dropout: AdamW, decay groups, clipping, warm-up and schedule give the Trainer's weights."""
-    rows = features()
+    rows = make_features()
     order = np.concatenate([epoch_order(rows.lengths, 4, 7, epoch, True) for epoch in (0, 1)])
-    # 21 rows end each epoch with a batch of one: the Trainer gets each epoch as a dataset of its own length
+    # With 21 rows each epoch ends with a batch of 1. The Trainer gets these batches as its rows.
     batches = [
         collate(rows, order[e * 21 + at : e * 21 + min(at + 4, 21)], "cpu") for e in (0, 1) for at in range(0, 21, 4)
     ]
-    theirs = model()
+    trainers_model = make_model()
     arguments = TrainingArguments(
-        str(tmp_path / "theirs"),
+        str(tmp_path / "trainer"),
         num_train_epochs=1,
         per_device_train_batch_size=1,
         learning_rate=1e-3,
@@ -57,9 +57,9 @@ def test_training_equals_transformers_trainer(tmp_path: Path, schedule: str) -> 
         use_cpu=True,
         dataloader_pin_memory=False,
     )
-    InOrder(theirs, arguments, train_dataset=batches, data_collator=lambda items: items[0]).train()
-    ours, trained, _ = run(
-        tmp_path / "ours",
+    InOrder(trainers_model, arguments, train_dataset=batches, data_collator=lambda items: items[0]).train()
+    weights, trained, _ = run_training(
+        tmp_path / "states",
         rows=rows,
         warmup_ratio=0.25,  # 3 of 12 steps
         schedule=schedule,
@@ -67,16 +67,16 @@ def test_training_equals_transformers_trainer(tmp_path: Path, schedule: str) -> 
         max_grad_norm=0.5,
     )
     assert trained.steps == len(batches) == 12
-    moved = max(float((ours[name] - value).abs().max()) for name, value in model().state_dict().items())
-    # A shift of all logits, and of all scores of a query, leaves the loss as it is: these gradients are rounding noise, which Adam scales up.
+    moved = max(float((weights[name] - value).abs().max()) for name, value in make_model().state_dict().items())
+    # A shift of all logits, or of all scores of a query, does not change the loss: these gradients are rounding noise, which Adam scales up.
     noise = ("qa_outputs.bias", "layer.1.output.LayerNorm.bias", "self.key.bias")
-    apart = {
-        name: float((ours[name] - value).abs().max())
-        for name, value in theirs.state_dict().items()
+    differences = {
+        name: float((weights[name] - value).abs().max())
+        for name, value in trainers_model.state_dict().items()
         if not name.endswith(noise)
     }
     assert moved > 5e-3
-    assert max(apart.values()) < 2e-6, max(apart.items(), key=lambda item: item[1])
+    assert max(differences.values()) < 2e-6, max(differences.items(), key=lambda item: item[1])
 
 
 @pytest.mark.parametrize("warmup", [0.0, 0.1, 0.13])
@@ -84,12 +84,16 @@ def test_training_equals_transformers_trainer(tmp_path: Path, schedule: str) -> 
     ("schedule", "power", "end"),
     [("linear", 1.0, 0.0), ("polynomial", 2.0, 1e-5), ("polynomial", 0.5, 0.0), ("constant", 1.0, 0.0)],
 )
-def test_the_rate_is_that_of_transformers_schedules(schedule: Any, power: float, end: float, warmup: float) -> None:
-    ours = settings(warmup_ratio=warmup, schedule=schedule, polynomial_power=power, end_learning_rate=end)
+def test_the_learning_rate_is_that_of_transformers_schedules(
+    schedule: Any, power: float, end: float, warmup: float
+) -> None:
+    train_settings = make_settings(
+        warmup_ratio=warmup, schedule=schedule, polynomial_power=power, end_learning_rate=end
+    )
     steps, warm = 57, math.ceil(57 * warmup)
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1e-3)
     known: Any = optimization
-    theirs = {
+    scheduler = {
         "linear": lambda: known.get_linear_schedule_with_warmup(optimizer, warm, steps),
         "constant": lambda: known.get_constant_schedule_with_warmup(optimizer, warm),
         "polynomial": lambda: known.get_polynomial_decay_schedule_with_warmup(
@@ -97,14 +101,16 @@ def test_the_rate_is_that_of_transformers_schedules(schedule: Any, power: float,
         ),
     }[schedule]()
     for step in range(1, steps + 1):
-        assert learning_rate(ours, step, steps) == pytest.approx(theirs.get_last_lr()[0], rel=1e-12, abs=1e-18)
+        assert learning_rate(train_settings, step, steps) == pytest.approx(
+            scheduler.get_last_lr()[0], rel=1e-12, abs=1e-18
+        )
         optimizer.step()
-        theirs.step()
+        scheduler.step()
 
 
-def test_linear_ends_at_its_end_rate() -> None:
-    ours = settings(end_learning_rate=4e-4)
-    assert [learning_rate(ours, step, 3) for step in (1, 2, 3)] == pytest.approx([1e-3, 8e-4, 6e-4])
+def test_the_linear_schedule_ends_at_its_end_rate() -> None:
+    train_settings = make_settings(end_learning_rate=4e-4)
+    assert [learning_rate(train_settings, step, 3) for step in (1, 2, 3)] == pytest.approx([1e-3, 8e-4, 6e-4])
 
 
 def test_an_epoch_has_every_row_once_and_little_padding() -> None:
@@ -129,19 +135,19 @@ def test_an_epoch_has_every_row_once_and_little_padding() -> None:
 
 
 def test_a_fraction_of_an_epoch_and_max_steps(tmp_path: Path) -> None:
-    seen: list[int] = []
+    sizes: list[int] = []
 
-    def loss(made: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        seen.append(len(batch["input_ids"]))
-        return model_loss(made, batch)
+    def loss(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        sizes.append(len(batch["input_ids"]))
+        return model_loss(model, batch)
 
-    assert run(tmp_path / "a", epochs=1.5, loss=loss)[1].steps == 9
-    assert seen == [4, 4, 4, 4, 4, 1, 4, 4, 4]
-    assert run(tmp_path / "b", epochs=1.5, max_steps=2)[1].steps == 2
+    assert run_training(tmp_path / "a", epochs=1.5, loss=loss)[1].steps == 9
+    assert sizes == [4, 4, 4, 4, 4, 1, 4, 4, 4]
+    assert run_training(tmp_path / "b", epochs=1.5, max_steps=2)[1].steps == 2
 
 
 def test_batches_are_padded_to_their_own_longest() -> None:
-    rows = features()
+    rows = make_features()
     chosen = np.argsort(rows.lengths)[:3]
     batch = collate(rows, chosen, "cpu")
     assert batch["input_ids"].shape == (3, rows.lengths[chosen].max())
@@ -155,8 +161,8 @@ def test_dropout_drops_with_its_probability_and_keeps_the_mean(dtype: torch.dtyp
     values = torch.ones(1001, 997, dtype=dtype, requires_grad=True)  # no multiple of four elements
     out = drop(values, 0.1)
     torch.autograd.backward(out.sum())
-    kept = float((out != 0).float().mean())
-    assert abs(kept - 0.9) < 5 * math.sqrt(0.09 / 1001 / 997)
+    kept_share = float((out != 0).float().mean())
+    assert abs(kept_share - 0.9) < 5 * math.sqrt(0.09 / 1001 / 997)
     assert len(set(out.flatten().tolist())) == 2
     assert float(out.detach().max()) == pytest.approx(1 / 0.9, rel=1e-2 if dtype == torch.bfloat16 else 1e-5)
     assert values.grad is not None
@@ -168,33 +174,33 @@ def test_dropout_drops_with_its_probability_and_keeps_the_mean(dtype: torch.dtyp
     assert torch.equal(out, drop(values, 0.1))
 
 
-def test_dropout_is_in_every_place_and_only_while_training() -> None:
-    made = model(dropout=0.1)
-    places = sum(isinstance(module, torch.nn.Dropout) for module in made.modules())
-    before = set(made.state_dict())
-    replace_dropout(made)
-    assert sum(isinstance(module, Dropout) for module in made.modules()) == places == 7
-    assert not any(isinstance(module, torch.nn.Dropout) for module in made.modules())
-    assert set(made.state_dict()) == before
+def test_every_dropout_is_replaced_and_acts_only_while_training() -> None:
+    model = make_model(dropout=0.1)
+    count = sum(isinstance(module, torch.nn.Dropout) for module in model.modules())
+    before = set(model.state_dict())
+    replace_dropout(model)
+    assert sum(isinstance(module, Dropout) for module in model.modules()) == count == 7
+    assert not any(isinstance(module, torch.nn.Dropout) for module in model.modules())
+    assert set(model.state_dict()) == before
     assert Dropout(0.5).eval()(torch.ones(100)).sum() == 100
 
 
 def test_attention_equals_transformers_eager_attention() -> None:
-    batch = collate(features(), np.arange(8), "cpu")
-    found = []
+    batch = collate(make_features(), np.arange(8), "cpu")
+    results = []
     for name in ("eager", register_attention()):
-        made = model(attention=name).train()
-        out = made(**batch)
+        model = make_model(attention=name).train()
+        out = model(**batch)
         out.loss.backward()
-        found.append([out.start_logits, *(value.grad for value in made.parameters() if value.grad is not None)])
-    assert len(found[0]) == len(found[1]) > 30
-    for theirs, ours in zip(*found, strict=True):
-        assert torch.allclose(theirs, ours, atol=2e-6, rtol=1e-5)
+        results.append([out.start_logits, *(value.grad for value in model.parameters() if value.grad is not None)])
+    assert len(results[0]) == len(results[1]) > 30
+    for expected, value in zip(*results, strict=True):
+        assert torch.allclose(expected, value, atol=2e-6, rtol=1e-5)
 
 
 def test_attention_drops_probabilities_while_training() -> None:
-    made = model(dropout=0.5, attention=register_attention())
-    layer = made.bert.encoder.layer[0].attention.self
+    model = make_model(dropout=0.5, attention=register_attention())
+    layer = model.bert.encoder.layer[0].attention.self
     vectors = torch.randn(2, 4, 6, 8)
     torch.manual_seed(0)
     _, dropped = attention(layer.train(), vectors, vectors, vectors, None, dropout=0.5)
@@ -204,31 +210,33 @@ def test_attention_drops_probabilities_while_training() -> None:
     assert torch.allclose(dropped[~zero], 2 * plain[~zero])
 
 
-def test_a_loss_that_is_no_number_stops_with_the_step(tmp_path: Path) -> None:
-    def loss(made: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        value = model_loss(made, batch)
+def test_a_loss_that_is_not_finite_stops_the_training(tmp_path: Path) -> None:
+    def loss(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        value = model_loss(model, batch)
         calls.append(1)
         return value * float("nan") if len(calls) == 5 else value
 
     calls: list[int] = []
     with pytest.raises(CheckpointError, match=r"^training: the loss is nan at step 5; lower learning_rate"):
-        run(tmp_path, loss=loss, checkpoint_every=1)
+        run_training(tmp_path, loss=loss, checkpoint_every=1)
     assert [path.name for path in tmp_path.iterdir()] == ["step-000000004"]
 
 
-def test_too_high_a_rate_is_told(tmp_path: Path) -> None:
+def test_a_diverging_training_stops(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="at step"):
-        run(tmp_path, learning_rate=1.0, max_grad_norm=0.0, loss=lambda made, batch: model_loss(made, batch) * 1e38)
+        run_training(
+            tmp_path, learning_rate=1.0, max_grad_norm=0.0, loss=lambda model, batch: model_loss(model, batch) * 1e38
+        )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_every_precision_learns(tmp_path: Path, precision: str) -> None:
-    """A class told by the first word: fp16 with loss scaling (the first scale overflows: those steps are passed over)."""
-    rows = features(64, labels=2)
+    """The first token decides the class. fp16 has loss scaling, whose first scale overflows, so its first steps are skipped."""
+    rows = make_features(64, labels=2)
     rows.input_ids[:, 1] = np.where(rows.labels["labels"] == 1, 10, 20)
-    _, trained, _ = run(
-        tmp_path, model(labels=2), rows=rows, precision=precision, epochs=20, batch_size=8, warmup_ratio=0.1
+    _, trained, _ = run_training(
+        tmp_path, make_model(labels=2), rows=rows, precision=precision, epochs=20, batch_size=8, warmup_ratio=0.1
     )
     assert trained.precision == precision
     assert trained.curve[0][1] > 0.3
@@ -236,14 +244,14 @@ def test_every_precision_learns(tmp_path: Path, precision: str) -> None:
 
 
 def test_regression_is_trained_by_squared_error(tmp_path: Path) -> None:
-    rows = features(40)
+    rows = make_features(40)
     targets = np.linspace(0, 5, 40).astype(np.float32)
     rows = Features(rows.input_ids, rows.token_type_ids, rows.lengths, rows.example_index, labels={"labels": targets})
-    made = model(labels=1)
-    made.config.problem_type = "regression"
-    _, trained, _ = run(tmp_path, made, rows=rows, batch_size=40, max_steps=1, group_by_length=False)
+    model = make_model(labels=1)
+    model.config.problem_type = "regression"
+    _, trained, _ = run_training(tmp_path, model, rows=rows, batch_size=40, max_steps=1, group_by_length=False)
     with torch.no_grad():
-        fresh = model(labels=1).eval()
+        fresh = make_model(labels=1).eval()
         scores = fresh(
             **{name: value for name, value in collate(rows, np.arange(40), "cpu").items() if name != "labels"}
         )
@@ -251,9 +259,9 @@ def test_regression_is_trained_by_squared_error(tmp_path: Path) -> None:
     assert trained.curve[0][1] == pytest.approx(expected, rel=1e-5)
 
 
-def test_lines_tell_loss_rate_and_time_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_lines_have_loss_speed_and_time_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(display, "LINE_SECONDS", 0.0)
-    _, trained, lines = run(tmp_path)
+    _, trained, lines = run_training(tmp_path)
     assert len(lines) == 12
     assert lines[3].startswith(f"step 4 of 12: loss {trained.curve[3][1]:.3f}, ")
     assert lines[3].endswith(" steps/s, 0:00:00 left")
@@ -266,7 +274,7 @@ def test_a_terminal_shows_a_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
-    _, _, lines = run(tmp_path)
+    _, _, lines = run_training(tmp_path)
     assert lines == []
     assert "12/12" in screen.getvalue()
     assert "loss" in screen.getvalue()
@@ -291,11 +299,11 @@ def test_a_terminal_shows_a_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ({"schedule": "constant", "end_learning_rate": 1e-5}, ""),
     ],
 )
-def test_settings_refuse(changes: dict[str, Any], where: str) -> None:
+def test_wrong_settings_are_refused(changes: dict[str, Any], where: str) -> None:
     with pytest.raises(ValidationError) as caught:
-        settings(**changes)
+        make_settings(**changes)
     assert ".".join(map(str, caught.value.errors()[0]["loc"])) == where
 
 
 def test_whole_and_fractional_epochs_are_one_key() -> None:
-    assert settings(epochs=2).model_dump() == settings(epochs=2.0).model_dump()
+    assert make_settings(epochs=2).model_dump() == make_settings(epochs=2.0).model_dump()

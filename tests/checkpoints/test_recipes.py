@@ -1,4 +1,4 @@
-"""What checkpoints are made from, and what is said of sources that do not fit."""
+"""The recipes load and finetune: their sources, and messages about sources that do not fit."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_load_keeps_the_weights_bit_for_bit(trained: Path, tmp_path: Path) -> No
     load_tokenizer(loaded)
 
 
-def test_tensors_that_nothing_uses_are_no_parameters(copy: Path, tmp_path: Path) -> None:
+def test_unused_tensors_do_not_count_as_parameters(copy: Path, tmp_path: Path) -> None:
     weights = load_file(copy / "model.safetensors")
     save_file(weights | {"bert.pooler.dense.weight": torch.zeros(16, 16)}, copy / "model.safetensors")
     (copy / "origin.json").unlink()
@@ -81,36 +81,42 @@ def test_load_refuses_a_head_of_another_task(copy: Path, tmp_path: Path) -> None
 
 def test_load_refuses_classes_with_other_names(tmp_path: Path, encoder: Path) -> None:
     data = DataRef("raw", str(glue(tmp_path)))
-    made = ensure(sample_spec(source=str(encoder), architecture=None, task="glue/sst2", data=data), tmp_path / "made")
-    assert ensure(loads(made, task="glue/sst2", data=data), tmp_path / "good").is_dir()
-    edit(made, id2label={"0": "cat", "1": "dog"})
-    fails(loads(made, task="glue/sst2", data=data), tmp_path, "does not fit glue/sst2", "cat")
+    source = ensure(
+        sample_spec(source=str(encoder), architecture=None, task="glue/sst2", data=data), tmp_path / "source"
+    )
+    assert ensure(loads(source, task="glue/sst2", data=data), tmp_path / "good").is_dir()
+    edit(source, id2label={"0": "cat", "1": "dog"})
+    fails(loads(source, task="glue/sst2", data=data), tmp_path, "does not fit glue/sst2", "cat")
 
 
 def test_load_refuses_a_checkpoint_of_a_task_with_the_same_classes(tmp_path: Path, encoder: Path) -> None:
     data = DataRef("raw", str(glue(tmp_path)))
-    made = ensure(sample_spec(source=str(encoder), architecture=None, task="glue/sst2", data=data), tmp_path / "made")
-    origin = json.loads((made / "origin.json").read_text())
-    (made / "origin.json").write_text(json.dumps(origin | {"task": "imdb"}))
+    source = ensure(
+        sample_spec(source=str(encoder), architecture=None, task="glue/sst2", data=data), tmp_path / "source"
+    )
+    origin = json.loads((source / "origin.json").read_text())
+    (source / "origin.json").write_text(json.dumps(origin | {"task": "imdb"}))
     fails(
-        loads(made, task="glue/sst2", data=data), tmp_path, "its origin.json says that it was made for imdb; fine-tune"
+        loads(source, task="glue/sst2", data=data),
+        tmp_path,
+        "its origin.json says that it was made for imdb; fine-tune",
     )
 
 
-def test_ranges_that_lie_with_the_weights_are_loaded_too(trained: Path, cache: Path, tmp_path: Path) -> None:
-    made = ensure(ptq(sample_spec()), cache)
-    assert ranges_of(str(made))[0] == "engine_int8"
+def test_ranges_beside_the_weights_are_loaded_too(trained: Path, cache: Path, tmp_path: Path) -> None:
+    source = ensure(ptq(sample_spec()), cache)
+    assert ranges_of(str(source))[0] == "engine_int8"
     assert ranges_of(str(trained)) == (None, {}, None)
-    spec = loads(made, scheme="engine_int8", identity=ranges_of(str(made))[1])
+    spec = loads(source, scheme="engine_int8", identity=ranges_of(str(source))[1])
     assert spec.brings_ranges and not loads(trained).brings_ranges
     folder = ensure(spec, tmp_path / "cache")
-    assert (folder / "ranges.json").read_bytes() == (made / "ranges.json").read_bytes()
+    assert (folder / "ranges.json").read_bytes() == (source / "ranges.json").read_bytes()
     quantization = describe_checkpoint(folder).quantization
     assert quantization is not None and quantization.quantized > 0
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, 1e40])
-def test_ranges_that_are_none_are_not_loaded(cache: Path, tmp_path: Path, scale: float) -> None:
+def test_impossible_ranges_are_not_loaded(cache: Path, tmp_path: Path, scale: float) -> None:
     bad = shutil.copytree(ensure(ptq(sample_spec()), cache), tmp_path / "bad")
     value = json.loads((bad / "ranges.json").read_text())
     name = next(name for name, tensor in value["tensors"].items() if tensor["role"] == "weight")
@@ -123,27 +129,27 @@ def test_ranges_that_are_none_are_not_loaded(cache: Path, tmp_path: Path, scale:
     )
 
 
-@pytest.mark.parametrize("gone", [False, True])
-def test_ranges_that_changed_since_the_plan_are_told(cache: Path, tmp_path: Path, gone: bool) -> None:
-    made = Path(shutil.copytree(ensure(ptq(sample_spec()), cache), tmp_path / "made"))
-    spec = loads(made, scheme="engine_int8", identity=ranges_of(str(made))[1])
-    content = (made / "ranges.json").read_text()
-    (made / "ranges.json").unlink()
-    if not gone:
-        (made / "ranges.json").write_text(content + " ")
+@pytest.mark.parametrize("deleted", [False, True])
+def test_ranges_that_changed_since_the_plan(cache: Path, tmp_path: Path, deleted: bool) -> None:
+    source = Path(shutil.copytree(ensure(ptq(sample_spec()), cache), tmp_path / "source"))
+    spec = loads(source, scheme="engine_int8", identity=ranges_of(str(source))[1])
+    content = (source / "ranges.json").read_text()
+    (source / "ranges.json").unlink()
+    if not deleted:
+        (source / "ranges.json").write_text(content + " ")
     fails(spec, tmp_path, "ranges: the content has changed since the plan was made; run the same command again")
 
 
-def test_ranges_without_a_known_scheme_are_told_while_planning(cache: Path, tmp_path: Path) -> None:
+def test_ranges_without_a_known_scheme_are_refused_by_the_plan(cache: Path, tmp_path: Path) -> None:
     bad = shutil.copytree(ensure(ptq(sample_spec()), cache), tmp_path / "bad")
-    for content, why in (("{}", "names no scheme"), ('{"scheme": {"name": "int9"}}', "int9")):
+    for content, reason in (("{}", "names no scheme"), ('{"scheme": {"name": "int9"}}', "int9")):
         (bad / "ranges.json").write_text(content)
         scheme, _, blocked = ranges_of(str(bad))
         assert scheme is None
-        assert blocked is not None and why in blocked[0] and "export the model again" in blocked[1]
+        assert blocked is not None and reason in blocked[0] and "export the model again" in blocked[1]
 
 
-def test_load_refuses_weights_that_are_not_the_configurations(copy: Path, tmp_path: Path) -> None:
+def test_load_refuses_weights_that_do_not_fit_the_configuration(copy: Path, tmp_path: Path) -> None:
     edit(copy, hidden_size=32)
     fails(loads(copy), tmp_path, "model.safetensors", "config.json asks for")
 
@@ -184,19 +190,19 @@ def test_a_broken_file_of_a_source(copy: Path, tmp_path: Path, file: str, conten
     fails(sample_spec(recipe=recipe, source=str(copy)), tmp_path, file)
 
 
-def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(SourceUnavailable, match="there is no such folder"):
         ensure(loads(tmp_path / "nowhere"), tmp_path)
 
 
-def test_a_package_path_stays_in_its_package(tmp_path: Path) -> None:
+def test_a_path_must_stay_inside_its_package(tmp_path: Path) -> None:
     fails(loads("package:tokenizers/../transformers"), tmp_path, "is outside the package")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["load", "finetune", "pretrained"])
 def test_bert_needs_no_model_type(encoder: Path, tmp_path: Path, recipe: str) -> None:
-    """The first repositories have none, nor a tokenizer's configuration: a vocabulary and sizes are all."""
+    """The first repositories have neither a model_type nor a tokenizer configuration: only sizes and a vocabulary."""
     source = Path(shutil.copytree(encoder, tmp_path / "mine"))
     if recipe == "load":
         source = Path(shutil.copytree(ensure(sample_spec(train=train(max_steps=1)), tmp_path), tmp_path / "reader"))
@@ -218,14 +224,16 @@ def test_bert_needs_no_model_type(encoder: Path, tmp_path: Path, recipe: str) ->
 
 
 @pytest.mark.parametrize("recipe", ["load", "finetune"])
-@pytest.mark.parametrize("lacking", ["type_vocab_size", "architectures"])
-def test_what_may_be_no_bert_must_say_that_it_is(copy: Path, tmp_path: Path, recipe: str, lacking: str) -> None:
+@pytest.mark.parametrize("changed", ["type_vocab_size", "architectures"])
+def test_a_configuration_that_may_not_be_berts_needs_a_model_type(
+    copy: Path, tmp_path: Path, recipe: str, changed: str
+) -> None:
     config = json.loads((copy / "config.json").read_text())
     del config["model_type"]
-    if lacking == "architectures":
+    if changed == "architectures":
         config["architectures"] = ["RobertaForMaskedLM"]
     else:
-        del config[lacking]
+        del config[changed]
     (copy / "config.json").write_text(json.dumps(config))
     line = "has no model_type; add the one of its family: bert"
     fails(sample_spec(recipe=recipe, source=str(copy)), tmp_path, f"tiny: {copy}", "config.json", line)
@@ -234,8 +242,8 @@ def test_what_may_be_no_bert_must_say_that_it_is(copy: Path, tmp_path: Path, rec
 @pytest.mark.slow
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("recipe", ["load", "finetune", "pretrained"])
-def test_weights_that_are_not_finite_do_not_come_in(encoder: Path, tmp_path: Path, recipe: str, value: float) -> None:
-    """They would be scored as a model that is always wrong."""
+def test_weights_that_are_not_finite_are_refused(encoder: Path, tmp_path: Path, recipe: str, value: float) -> None:
+    """Otherwise NaN would be scored as wrong answers."""
     source = Path(shutil.copytree(encoder, tmp_path / "mine"))
     if recipe == "load":
         source = Path(shutil.copytree(ensure(sample_spec(train=train(max_steps=1)), tmp_path), tmp_path / "reader"))
@@ -284,8 +292,8 @@ def test_training_starts_from_the_pretrained_weights(encoder: Path, tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_a_classifier_becomes_a_reader(encoder: Path, tmp_path: Path) -> None:
-    """Heads of another size go; question answering has two outputs whatever number of classes the source had."""
+def test_a_head_of_another_size_is_replaced(encoder: Path, tmp_path: Path) -> None:
+    """Question answering has two outputs, whatever the number of classes of the source."""
     data = DataRef("raw", str(glue(tmp_path)))
     regression = ensure(sample_spec(task="glue/stsb", source=str(encoder), architecture=None, data=data), tmp_path)
     for task, ref, head, outputs in (
@@ -321,7 +329,7 @@ def test_an_architecture_that_no_backend_runs_is_not_trained(
     )
 
 
-def test_a_tokenizer_of_another_model(encoder: Path, tmp_path: Path) -> None:
+def test_a_tokenizer_of_another_model_is_refused(encoder: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(encoder, tmp_path / "mine"))
     edit(folder, vocab_size=100)
     fails(sample_spec(source=str(folder)), tmp_path, "the tokenizer has 832 tokens, but the model only 100")
@@ -332,7 +340,7 @@ def test_scratch_is_not_trained_on_real_data(tmp_path: Path) -> None:
     fails(sample_spec(task="glue/sst2", data=data), tmp_path, "source 'scratch' has the sample's vocabulary")
 
 
-def test_a_full_disk_is_told_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoder: Path) -> None:
+def test_a_full_disk_is_noticed_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoder: Path) -> None:
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
     fails(sample_spec(), tmp_path, "training needs", "QUANTBOARD_CACHE")
@@ -343,11 +351,11 @@ def test_a_full_disk_is_told_before_training(tmp_path: Path, monkeypatch: pytest
 def test_a_disk_that_fills_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     from safetensors import SafetensorError
 
-    def origin(*_: object) -> None:
+    def fail(*_: object) -> None:
         if fault == "full":
             raise OSError(28, "No space left on device")
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr(make, "build_origin", origin)
+    monkeypatch.setattr(make, "build_origin", fail)
     fails(sample_spec(), tmp_path, "No space left on device; free some space or move the cache with QUANTBOARD_CACHE")
     assert not list((tmp_path / "cache" / "checkpoints").glob(".part*"))
