@@ -65,13 +65,15 @@ def pick(options: argparse.Namespace) -> int:
     rows = [
         (contest, rule.pick(contest.methods, limits, contest.p_of_speed))
         for board in boards
-        if not options.task or board.task in options.task
+        if not board.sample and (not options.task or board.task in options.task)
         for contest in contests(board)
         if not options.model or contest.model in options.model
     ]
     rows = [(contest, choice) for contest, choice in rows if any(method.speed_up for method in contest.methods)]
     if not rows:
-        raise QuantboardError("no timed cell of this task and model has a baseline; run a suite, or name others")
+        raise QuantboardError(
+            "no timed cell of this task and model on real data has a baseline; run a suite with --data, or name others"
+        )
     if options.json:
         print(json.dumps([_to_json(contest, choice) for contest, choice in rows]))
     else:
@@ -83,8 +85,7 @@ def lines(contest: Contest, choice: Pick, limits: Limits) -> list[str]:
     """What the terminal shows of one pick, at most 80 columns wide: the answer, then the table of all methods."""
     board = contest.board
     split = f" {board.split}" if board.split not in ("", "validation") else ""
-    sample = ", SAMPLE DATA" if board.sample else ""
-    head = [f"{board.task}{split}, {contest.model} ({board.suite}{sample})", board.machine]
+    head = [f"{board.task}{split}, {contest.model} ({board.suite})", board.machine]
     answer = [f"Nothing holds the limits. {choice.loosen}".rstrip()]
     if choice.ship:
         answer = [f"Ship {choice.ship.name}: {_answer(choice.ship)}"]
@@ -136,4 +137,4 @@ def _to_json(contest: Contest, choice: Pick) -> dict[str, object]:
     board = contest.board
     place = {"suite": board.suite, "task": board.task, "split": board.split, "machine": board.machine}
     methods = [asdict(method) for method in contest.methods]
-    return {**place, "sample": board.sample, "model": contest.model, "methods": methods, "pick": asdict(choice)}
+    return {**place, "model": contest.model, "methods": methods, "pick": asdict(choice)}

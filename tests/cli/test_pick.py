@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from harness.cli.main import main
+from harness.records.schema import Data
 from tests.report.stored_scores import add, answers
 
 SLOW = (2.0, 2.02, 1.98, 2.01, 1.99)
@@ -70,8 +71,8 @@ def test_the_terminal_shows_it_in_80_columns(results: Path, capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--task", "glue/cola"], "no timed cell of this task and model has a baseline"),
-        (["--model", "other"], "no timed cell of this task and model has a baseline"),
+        (["--task", "glue/cola"], "no timed cell of this task and model on real data has a baseline"),
+        (["--model", "other"], "no timed cell of this task and model on real data has a baseline"),
     ],
 )
 def test_nothing_to_pick_from_is_one_line(
@@ -80,3 +81,11 @@ def test_nothing_to_pick_from_is_one_line(
     assert main(["pick", "--results", str(results), *options]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+def test_no_pick_is_made_from_the_sample(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sample = Data(kind="sample", label="sample", splits={})
+    add(tmp_path, "fp32", answers(300, 20), baseline=True, qps=QPS, turns=SLOW, data=sample)
+    add(tmp_path, "int8", answers(300, 20), qps=QPS, turns=FAST, data=sample)
+    assert main(["pick", "--results", str(tmp_path)]) == 2
+    assert "on real data" in capsys.readouterr().err
