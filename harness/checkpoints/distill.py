@@ -200,8 +200,8 @@ class _Stage:
 
 
 def keep_layers(spec: CheckpointSpec, model: Any) -> None:
-    """Remove all but `layers` (of the distill settings) evenly spaced ones of a model's layers: those that a student with
-    that many layers would be mapped to."""
+    """Keep as many layers of a model as the distill setting `layers` says, evenly spaced: those that a student with that many
+    layers would learn from. Without the setting all stay."""
     from torch import nn
 
     from backends.torch_models import find_module, module_path

@@ -166,6 +166,6 @@ def _check_engine(checkpoint: Path, record: Record | None, name: str, quantize: 
     if scheme.simulation_only:
         unquantized = f", or export '{record.model}/torch_fp32', the weights without quantizers" if record else ""
         raise QuantboardError(
-            f"{name}: no engine computes its scheme '{scheme.name}' ({scheme.simulation_only}); use --format safetensors,"
+            f"{name}: its scheme '{scheme.name}' can only be simulated ({scheme.simulation_only}); use --format safetensors,"
             f" which keeps the ranges in ranges.json{unquantized}"
         )

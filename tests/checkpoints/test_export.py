@@ -171,7 +171,7 @@ def test_a_scheme_that_no_engine_computes_is_refused_before_anything_is_written(
     )
     with pytest.raises(QuantboardError) as caught:
         write(checkpoint, record, "tiny/vitis", "onnx", tmp_path / "out")
-    assert str(caught.value).startswith("tiny/vitis: no engine computes its scheme 'vitis_pof2' (it rounds")
+    assert str(caught.value).startswith("tiny/vitis: its scheme 'vitis_pof2' can only be simulated (it rounds")
     assert not (tmp_path / "out").exists()
     assert tmp_path / "out" / "ranges.json" in write(checkpoint, record, "tiny/vitis", "safetensors", tmp_path / "out")
 

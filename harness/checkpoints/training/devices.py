@@ -19,7 +19,7 @@ from harness.checkpoints.training.cpu import prepare_process
 from harness.machine.hardware import cores
 
 TIMEOUT = timedelta(days=7)
-"""Of waiting for another process. It may be at work for long; the parent process notices one that died."""
+"""How long a process waits for another, which may be busy for long. The parent process notices one that died."""
 
 
 def prepare_training() -> str:

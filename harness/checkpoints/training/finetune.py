@@ -236,6 +236,7 @@ def set_head(config: Any, task: Task) -> None:
 
 
 def set_dropout(config: Any, settings: TrainSettings) -> None:
+    """Set the dropout of the training settings in a configuration, where they have one."""
     if settings.dropout is not None:
         for name in get_family(config.model_type).dropouts:
             setattr(config, name, settings.dropout)
