@@ -17,6 +17,7 @@ FAMILIES = Registry(
     "quantboard.families",
     {
         "bert": "backends.families.bert:BERT",
+        "distilbert": "backends.families.distilbert:DISTILBERT",
     },
 )
 DEFAULT_FAMILY = "bert"

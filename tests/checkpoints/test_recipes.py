@@ -235,7 +235,7 @@ def test_a_configuration_that_may_not_be_berts_needs_a_model_type(
     else:
         del config[changed]
     (copy / "config.json").write_text(json.dumps(config))
-    line = "has no model_type; add the one of its family: bert"
+    line = "has no model_type; add the one of its family: bert, distilbert"
     fails(sample_spec(recipe=recipe, source=str(copy)), tmp_path, f"tiny: {copy}", "config.json", line)
 
 
@@ -325,7 +325,7 @@ def test_an_architecture_that_no_backend_runs_is_not_trained(
     fails(
         sample_spec(source=str(folder)),
         tmp_path,
-        f"tiny: {folder}: config.json model_type is 'roberta'; known model families: bert",
+        f"tiny: {folder}: config.json model_type is 'roberta'; known model families: bert, distilbert",
     )
 
 
