@@ -89,7 +89,9 @@ def data_identity(name: str, data: DataRef) -> DataIdentity:
 def task_version(name: str, data: DataRef) -> int:
     """The version of a task's code, part of every cell's key. Does not import the code of a task that has a definition."""
     if data.kind == "declared":
-        return VERSIONS[_declared_rows(data).definition.kind]
+        from tasks.declared import KINDS, Declaration
+
+        return VERSIONS[KINDS[Declaration.from_json(data.location).kind]]  # reads no file
     return VERSIONS[DEFINITIONS[name].kind] if name in DEFINITIONS else open_task(name, data).version
 
 

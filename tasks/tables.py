@@ -45,11 +45,6 @@ def column_names(rows: list[tuple[str, Values]]) -> list[str]:
     return list(dict.fromkeys(name for _, values in rows for name in values))
 
 
-def separator_of(path: Path) -> str:
-    """What separates the columns of a CSV or TSV file, by its name and its first line."""
-    return "\t" if path.suffix.lower() == ".tsv" else _separator(_text(path))
-
-
 def _text(path: Path) -> str:
     try:
         data = path.read_bytes()

@@ -69,10 +69,11 @@ def pick(options: argparse.Namespace) -> int:
         for contest in contests(board)
         if not options.model or contest.model in options.model
     ]
-    rows = [(contest, choice) for contest, choice in rows if any(method.speed_up for method in contest.methods)]
+    # where nothing but the baseline has a valid speed there is nothing to choose from
+    rows = [row for row in rows if sum(method.speed_up is not None for method in row[0].methods) > 1]
     if not rows:
         raise QuantboardError(
-            "no timed cell of this task and model on real data has a baseline; run a suite with --data, or name others"
+            "no cell of this task and model on real data has a valid speed-up over its baseline; run a suite with --data"
         )
     if options.json:
         print(json.dumps([_to_json(contest, choice) for contest, choice in rows]))
@@ -106,7 +107,8 @@ def lines(contest: Contest, choice: Pick, limits: Limits) -> list[str]:
             f"{_number(method.p90_ms, '.1f'):>7}{_number(method.size_mib, '.0f'):>5}  {verdict}"
         )
     wrapped = [line for text in (*head, *answer) for line in textwrap.wrap(text, 80)]
-    return [*wrapped, "", *table]
+    reasons = [f"  no: {method.name}: {why}"[:80] for method, why in choice.outside]
+    return [*wrapped, "", *table, *reasons]
 
 
 def _answer(method: Method) -> str:

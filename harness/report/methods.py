@@ -6,12 +6,15 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from harness.measure.paired import TOO_FEW
 from harness.records.schema import Record
+from harness.records.speed_schema import Turns
 from harness.report.boards import Board, Row
+from harness.report.columns import is_speed_invalid
 from harness.report.comparability import has_valid_accuracy
 from harness.report.compare import accuracy_of, ancestor_of, speed_of
 from harness.report.pick import Method, Ratio
-from harness.report.speed_ratios import interleaved_ratio
+from harness.report.speed_ratios import INTERLEAVED, interleaved_ratio
 
 MIB = 2**20
 _EFFORT = {"ptq": 1, "qat": 2, "distill": 2}
@@ -50,7 +53,7 @@ def _contest(board: Board, model: str) -> Contest | None:
 
     def p_of_speed(mine: Method, theirs: Method) -> float | None:
         pairs = ((a, b) for a in records[mine.name] for b in records[theirs.name] if a.seed == b.seed)
-        tests = (interleaved_ratio((a, turns), b) for a, b in pairs for turns in a.turns if turns.load == "real")
+        tests = (interleaved_ratio((a, turns), b) for a, b in pairs if (turns := _compared_turns(a)))
         return next((test.p for test in tests if test and test.p is not None), None)
 
     methods = tuple(_method(name, rows, board.split) for name, rows in groups.items())
@@ -84,17 +87,39 @@ def _kept(row: Row, split: str) -> Ratio | None:
         return Ratio(1.0, 1.0, 1.0) if accuracy_of(row.record, split) else None
     if comparison.share is None:
         return None
+    accuracy = accuracy_of(row.record, split)
+    test = comparison.differences.get(accuracy.primary) if accuracy else None
+    if test and test.method.startswith(TOO_FEW):  # fewer than two examples differ: no test, and nothing that is lost
+        return Ratio(comparison.share, comparison.share, comparison.share)
     low, high = comparison.share_range or (None, None)
-    primary = accuracy_of(row.record, split)
-    same = primary is not None and low is None and comparison.share == 1.0
-    return Ratio(1.0, 1.0, 1.0) if same else Ratio(comparison.share, low, high)
+    return Ratio(comparison.share, low, high)
 
 
 def _speed_up(row: Row) -> Ratio | None:
+    """Interleaved, or of two figures that are both valid: an invalid figure ranks nothing."""
     if _is_baseline(row):
         return Ratio(1.0, 1.0, 1.0) if row.record.speed or row.record.turns else None
-    test = row.comparison.ratios.get(row.comparison.speed_up) if row.comparison.speed_up else None
-    return Ratio(test.value, test.low, test.high) if test else None
+    load, base = row.comparison.speed_up, row.comparison.base
+    if load is None or base is None:
+        return None
+    if load[0] != INTERLEAVED and any(_is_offline_invalid(record) for record in (row.record, base)):
+        return None
+    test = row.comparison.ratios[load]
+    return Ratio(test.value, test.low, test.high)
+
+
+def _is_offline_invalid(record: Record) -> bool:
+    speed = speed_of(record, "offline", "real")
+    return speed is None or is_speed_invalid(record, speed)
+
+
+def _compared_turns(record: Record) -> Turns | None:
+    """The interleaved rounds that the speed-up of tables is of: real lengths, the largest batch of offline load."""
+    speed = speed_of(record, "offline", "real")
+    return next(
+        (turns for turns in record.turns if speed and (turns.load, turns.batch_size) == ("real", speed.batch_size)),
+        None,
+    )
 
 
 def _combined(ratios: Sequence[Ratio]) -> Ratio | None:

@@ -110,7 +110,7 @@ def _kept(method: Method) -> float:
 def _why_outside(method: Method, limits: Limits) -> str:
     """Why a method does not meet the limits; empty where it does."""
     if method.speed_up is None:
-        return "no speed was measured"
+        return "no valid speed"
     if method.kept is None:
         return "no accuracy to compare"
     failures = [text for _, text, _ in _failures(method, limits)]

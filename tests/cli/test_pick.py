@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from harness.cli.main import main
-from harness.records.schema import Data
+from harness.records.schema import Data, Finding
 from tests.report.stored_scores import add, answers
 
 SLOW = (2.0, 2.02, 1.98, 2.01, 1.99)
@@ -65,14 +65,15 @@ def test_the_terminal_shows_it_in_80_columns(results: Path, capsys: pytest.Captu
     shown = capsys.readouterr().out
     assert "Ship int8: 2.00 [" in shown
     assert max(map(len, shown.splitlines())) <= 80
-    assert [line.split()[-1] for line in shown.splitlines() if line.startswith("  ")][1:] == ["no", "ship", "fits"]
+    assert [line.split()[-1] for line in shown.splitlines() if line.startswith("  ")][1:4] == ["no", "ship", "fits"]
+    assert "  no: rough: keeps 97.1%" in shown.splitlines()
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--task", "glue/cola"], "no timed cell of this task and model on real data has a baseline"),
-        (["--model", "other"], "no timed cell of this task and model on real data has a baseline"),
+        (["--task", "glue/cola"], "no cell of this task and model on real data has a valid speed-up"),
+        (["--model", "other"], "no cell of this task and model on real data has a valid speed-up"),
     ],
 )
 def test_nothing_to_pick_from_is_one_line(
@@ -89,3 +90,20 @@ def test_no_pick_is_made_from_the_sample(tmp_path: Path, capsys: pytest.CaptureF
     add(tmp_path, "int8", answers(300, 20), qps=QPS, turns=FAST, data=sample)
     assert main(["pick", "--results", str(tmp_path)]) == 2
     assert "on real data" in capsys.readouterr().err
+
+
+def test_an_invalid_figure_ranks_nothing_and_interleaved_rounds_still_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without interleaved rounds the speed-up is of LoadGen's figures, which must be valid."""
+    disturbed = Finding(rule="disturbed", what="all", measured="9%", bound="5%", remedy="wait")
+    invalid: dict[str, Any] = {"qps": QPS, "status": "invalid", "findings": [disturbed]}
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    add(alone, "fp32", answers(300, 20), baseline=True, qps=QPS)
+    add(alone, "int8", answers(300, 20), **invalid)
+    assert main(["pick", "--results", str(alone)]) == 2
+    assert "valid speed-up" in capsys.readouterr().err
+    add(together, "fp32", answers(300, 20), baseline=True, qps=QPS, turns=SLOW)
+    add(together, "int8", answers(300, 20), turns=FAST, **invalid)
+    assert main(["pick", "--results", str(together)]) == 0
+    assert "Ship int8" in capsys.readouterr().out

@@ -89,6 +89,6 @@ def test_what_was_not_measured_cannot_hold_a_limit() -> None:
     assert pick((DYNAMIC,), Limits(memory_mib=1000), sure).ship is None
     untimed = replace(DYNAMIC, speed_up=None)
     choice = pick((untimed,), Limits(), sure)
-    assert choice.ship is None and choice.outside == ((untimed, "no speed was measured"),)
+    assert choice.ship is None and choice.outside == ((untimed, "no valid speed"),)
     assert choice.loosen == ""
     assert pick((replace(DYNAMIC, kept=Ratio(0.999)),), Limits(sure=True), sure).ship is None

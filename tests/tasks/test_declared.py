@@ -12,7 +12,7 @@ import pytest
 
 from tasks import DataRef, Task, TaskError, data_identity, open_task
 from tasks.declared import Declaration, DeclaredRows
-from tasks.tables import read_table, separator_of
+from tasks.tables import read_table
 
 ROWS = [
     ('My card, again, was "declined"', "card"),
@@ -78,7 +78,6 @@ def test_equal_rows_elsewhere_are_equal_data_and_a_changed_row_or_class_is_not(t
 def test_the_separator_is_found_in_the_header(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text('message;topic\n"a; b, c, d";card\n', encoding="utf-8-sig")
-    assert separator_of(path) == ";"
     assert read_table(path) == [("line 2", {"message": "a; b, c, d", "topic": "card"})]
 
 
