@@ -1,7 +1,7 @@
 """One definition for each task: from it follow facts, columns, class names, metrics, file layout and hub repository.
 
-Row counts, and the SHA-256 of SQuAD's two files, are those that Hugging Face publishes (`dataset_infos.json` of `squad` and
-`glue`). Each `content` hash was taken from a copy that was checked: SQuAD's development set by the SHA-256 of its file; GLUE's
+Row counts, sizes, and the SHA-256 of SQuAD's two files, are those that Hugging Face publishes (`dataset_infos.json` of `squad`
+and the dataset card of `nyu-mll/glue`). Each `content` hash was taken from a copy that was checked: SQuAD's development set by the SHA-256 of its file; GLUE's
 splits by their size as Arrow, which equals the published `num_bytes` to the byte, and by the known shares of their classes.
 A split without a hash was not available when the hashes were taken.
 
@@ -35,6 +35,8 @@ class OfficialSplit:
     """SHA-256 of the published file's bytes."""
     members: str | None = None
     """A file beside this module with the beginning of every row's key (see `tasks.rows.are_members`)."""
+    size: int | None = None
+    """The published `num_bytes` of the split, for splits without a content hash (see `tasks.rows.arrow_size`)."""
 
 
 @dataclass(frozen=True)
@@ -252,7 +254,10 @@ _TASKS = (
             "not_duplicate": ("no_duplicate", "not_paraphrase"),
             "duplicate": ("is_duplicate", "paraphrase"),
         },
-        splits={"train": OfficialSplit(363_846), "validation": OfficialSplit(40_430)},
+        splits={
+            "train": OfficialSplit(363_846, size=50_900_820),
+            "validation": OfficialSplit(40_430, size=5_653_754),
+        },
         typical_tokens=30,
         sample="tasks.sample.pairs:qqp_rows",
     ),
@@ -277,9 +282,9 @@ _TASKS = (
             "contradiction": ("contradict", "contradicts", "contradictory"),
         },
         splits={
-            "train": OfficialSplit(392_702),
-            "validation_matched": OfficialSplit(9_815),
-            "validation_mismatched": OfficialSplit(9_832),
+            "train": OfficialSplit(392_702, size=74_619_646),
+            "validation_matched": OfficialSplit(9_815, size=1_833_783),
+            "validation_mismatched": OfficialSplit(9_832, size=1_949_231),
         },
         typical_tokens=39,
         sample="tasks.sample.pairs:mnli_rows",
@@ -292,7 +297,7 @@ _TASKS = (
         primary_metric="accuracy",
         classes=_ENTAILMENT,
         splits={
-            "train": OfficialSplit(104_743),
+            "train": OfficialSplit(104_743, size=25_612_443),
             "validation": OfficialSplit(5_463, "f3ecb3423cc21301691c50ec18a77c2a20ac4f8482b545b7b0a8f0d0ae37f491"),
         },
         typical_tokens=52,

@@ -5,8 +5,9 @@ How a split gets its label; the first rule that applies decides:
 1. `quantboard.json` beside the data says what it is (`{"glue/qqp": {"train": "substitute"}}`). It may say `subset`,
    `substitute` or `sample`, never `official`: a declaration can only weaken a claim.
 2. The rows are the official ones by hash: `official`.
-3. It has as many rows as the official split. It is `official` if it came from the official repository on the hub. It is
-   `official (by row count)` if we know no official hash. Otherwise it is a `substitute`, since its rows are not the official ones.
+3. It has as many rows as the official split. Where an official hash, size or form of ids is known and contradicts, it is a
+   `substitute`, whatever its source. Otherwise it is `official` if it came from the official repository on the hub, else
+   `official (by row count)`.
 4. It has fewer rows than the official split, and they are rows of that split: `subset (n of N)`. SQuAD's development questions
    are known, so each is looked up. Of SQuAD's training questions only the form of the id is known (24 hex digits), so each id
    must have that form. GLUE's rows carry nothing that would show where they came from, so they need the declaration.
@@ -30,13 +31,15 @@ from typing import Any
 
 from tasks.base import DataIdentity, SplitIdentity, TaskError
 from tasks.definitions import DEFINITIONS, Definition
-from tasks.rows import Row, are_members, content_key, row_digest
+from tasks.rows import Row, are_members, arrow_size, content_key, row_digest
 
-IDENTITY_VERSION = 2
+IDENTITY_VERSION = 3
 """Raised on purpose when readers or hashes change what they yield. It invalidates every cached hash."""
 DECLARATION = "quantboard.json"
 DECLARABLE = ("subset", "substitute", "sample")
 BY_COUNT = "official (by row count)"
+SIZE_BOUND = 0.01
+"""Copies of one split differ in white space: MNLI's matched set in two copies by 0.13%. Other rows differ by more."""
 STRENGTH = ("official", "subset", "substitute", "sample")
 
 
@@ -47,7 +50,7 @@ class SplitContent:
     rows: int
     sha256: str
     proof: bool | None
-    """Whether the rows are the official ones by hash; None where no official hash is known."""
+    """Whether the rows are the official ones by hash; False where a known hash or size contradicts; None where neither tells."""
     part: bool
     """Whether every row is one of the official split's, as far as we can tell."""
 
@@ -81,6 +84,8 @@ def _read(definition: Definition, split: str, files: Sequence[Path], rows: Seque
         # the same rows written again give other bytes: an equal file is proof, a different one is not
         if not proof and official.file and len(files) == 1:
             proof = hashlib.sha256(files[0].read_bytes()).hexdigest() == official.file or proof
+        if official.size and abs(arrow_size(definition, rows) / official.size - 1) > SIZE_BOUND:
+            proof = False
     members = are_members(definition, split, rows) if len(rows) < official.rows else None
     ids_fit = definition.id_pattern is not None and all(re.fullmatch(definition.id_pattern, row["id"]) for row in rows)
     return SplitContent(len(rows), row_digest(definition, rows), proof, ids_fit if members is None else members)
@@ -111,15 +116,22 @@ def label_of(definition: Definition, split: str, content: SplitContent, declared
     if content.proof:
         return "official"
     if content.rows == official:
-        if from_hub:
-            return "official"
-        return BY_COUNT if content.proof is None else "substitute"
+        if content.proof is False or (definition.id_pattern and not content.part):
+            return "substitute"
+        return "official" if from_hub else BY_COUNT
     return subset if content.part else "substitute"
 
 
 def is_official(label: str) -> bool:
     """Whether the label says official: by hash, by origin or by row count."""
     return label.split()[0] == "official"
+
+
+def label_shown(task: str, split: str, label: str, from_hub: bool) -> str:
+    """The label of a recorded split. Early records say "official" where only the number of rows was known."""
+    official = DEFINITIONS[task].splits.get(split) if task in DEFINITIONS else None
+    by_count = label == "official" and official and not (official.content or official.file or from_hub)
+    return BY_COUNT if by_count else label
 
 
 def identity_of(

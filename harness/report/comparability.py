@@ -9,7 +9,7 @@ from backends.schemes import get_scheme, scheme_names
 from harness.records.schema import Record
 from harness.records.speed_schema import Speed
 from harness.suite.train import TrainSettings, in_key
-from tasks.identity import is_official
+from tasks.identity import is_official, label_shown
 
 
 def is_sample(record: Record) -> bool:
@@ -53,12 +53,20 @@ def data_of(record: Record) -> str:
         return "unknown data"
     if is_sample(record) or not record.data.splits:
         return record.data.label
-    labels = {name: split.label for name, split in record.data.splits.items()}
+    labels = split_labels(record)
     trained = labels.pop("train", None)
     evaluated = "; ".join(dict.fromkeys(labels.values()))
     if trained is None or not labels or trained == evaluated:
         return evaluated or record.data.label
     return f"evaluated on: {evaluated}; trained on: {trained}"
+
+
+def split_labels(record: Record) -> dict[str, str]:
+    """What each split of the record's data is called, such as "official (by row count)"."""
+    if record.data is None:
+        return {}
+    from_hub = record.data.kind == "hub"
+    return {name: label_shown(record.task, name, split.label, from_hub) for name, split in record.data.splits.items()}
 
 
 def data_with_limit(record: Record, split: str | None = None) -> str:

@@ -14,9 +14,9 @@ from typing import Any
 from harness.records.figure import Figure
 from harness.records.schema import Record
 from harness.records.store import order
-from harness.report.comparability import has_valid_accuracy, is_sample, is_whole, machine_of
+from harness.report.comparability import has_valid_accuracy, is_sample, is_whole, machine_of, split_labels
 from tasks import short_name, task_facts, task_names
-from tasks.identity import is_official
+from tasks.identity import BY_COUNT, is_official
 
 METHOD = "from the tasks' own intervals (Zou & Donner 2008)"
 
@@ -160,10 +160,11 @@ def _notes(by_task: dict[str, Record]) -> Iterable[str]:
             yield f"{facts.short}: {', '.join(_split_name(part.split) for part in record.accuracy)} only"
     labels: dict[str, set[str]] = {}
     for name, record in by_task.items():
-        for split, part in (record.data.splits if record.data else {}).items():
-            if not is_official(part.label) and not is_sample(record):
+        for split, label in split_labels(record).items():
+            if label != "official" and not is_sample(record):
                 use = "training" if split == "train" else "evaluation"
-                labels.setdefault(f"{use} data {part.label.split()[0]}", set()).add(short_name(name))
+                what = label if label == BY_COUNT else label.split()[0]
+                labels.setdefault(f"{use} data {what}", set()).add(short_name(name))
     for label, tasks in labels.items():
         yield f"{label}: {', '.join(sorted(tasks))}"
     if invalid := sorted(short_name(name) for name, record in by_task.items() if not has_valid_accuracy(record)):

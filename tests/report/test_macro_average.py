@@ -44,12 +44,14 @@ def part(split: str, metrics: dict[str, float]) -> Accuracy:
     )
 
 
-def glue_record(task: str, *, mismatched: bool = True, label: str = "official", **changes: Any) -> Record:
+def glue_record(
+    task: str, *, mismatched: bool = True, label: str = "official", kind: str = "hub", **changes: Any
+) -> Record:
     parts = [part("validation_matched" if task == "mnli" else "validation", METRICS[task])]
     if task == "mnli" and mismatched:
         parts.append(part("validation_mismatched", {"accuracy": MISMATCHED}))
     split = SplitData(rows=10, official_rows=10, sha256="0", label=label)
-    data = Data(kind="raw", label=label, splits={"validation": split})
+    data = Data(kind=kind, label=label, splits={"validation": split})
     name = f"{task}-{changes.get('model', '')}-{changes.get('seed', 1)}"
     return make_record(key=name, task=f"glue/{task}", accuracy=parts, data=data, suite="glue", **changes)
 
@@ -67,6 +69,12 @@ def test_the_mean_of_eight_has_an_interval_from_theirs() -> None:
     assert found.figure.low == pytest.approx(MEAN - (8 * 2.0**2) ** 0.5 / 8)
     assert found.figure.high == pytest.approx(MEAN + (8 * 1.0**2) ** 0.5 / 8)
     assert (found.missing, found.notes) == ((), ())
+
+
+def test_what_is_official_by_its_number_of_rows_alone_is_named() -> None:
+    records = [glue_record(task, kind="raw") for task in METRICS]
+    (found,) = macro_averages(records)
+    assert found.notes == ("evaluation data official (by row count): qqp",)
 
 
 def test_a_task_without_an_interval_leaves_the_mean_without_one() -> None:

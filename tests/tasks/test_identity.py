@@ -12,8 +12,8 @@ import pytest
 from tasks import rows
 from tasks.base import TaskError
 from tasks.definitions import DEFINITIONS, OfficialSplit, definition_of
-from tasks.identity import is_official
-from tasks.rows import content_key
+from tasks.identity import is_official, label_of, label_shown, split_content
+from tasks.rows import arrow_size, content_key
 from tasks.sources import detect, open_rows
 from tests.tasks.raw_files import GLUE, SQUAD_ROWS, write_glue, write_squad
 
@@ -97,6 +97,42 @@ def test_official_by_number_where_no_hash_is_known(tmp_path: Path, monkeypatch: 
     label = labels("glue/qqp", tmp_path)["train"]
     assert label == "official (by row count)"
     assert is_official(label)
+
+
+def test_a_row_has_its_size_as_arrow() -> None:
+    """Counted by hand: texts in UTF-8, two offsets, a label, an index."""
+    row = {"sentence1": "Oil rose \u2019", "sentence2": "It fell", "label": 0}
+    assert arrow_size(definition_of("glue/rte"), [row]) == (9 + 3) + 7 + 2 * 4 + 8 + 4
+    assert arrow_size(definition_of("glue/stsb"), [{**row, "label": 2.5}]) == (9 + 3) + 7 + 2 * 4 + 4 + 4
+
+
+@pytest.mark.parametrize("from_hub", [False, True])
+def test_as_many_rows_of_another_size_are_a_substitute(from_hub: bool) -> None:
+    """9,815 copies of one row are not MNLI's matched set, wherever they come from."""
+    task = definition_of("glue/mnli")
+    row = {"premise": "The new rights are nice enough", "hypothesis": "Everyone likes them", "label": 1}
+    rows = [row] * task.splits["validation_matched"].rows
+    content = split_content(task, "validation_matched", [], lambda: rows)
+    assert label_of(task, "validation_matched", content, None, from_hub) == "substitute"
+    spread = 1_833_783 // 9_815 - 20  # bytes of both texts of a row, if all were of the published mean size
+    rows = [{"premise": "a" * (spread - 4), "hypothesis": f"{place:04}", "label": 1} for place in range(len(rows))]
+    content = split_content(task, "validation_matched", [Path(__file__)], lambda: rows)
+    label = label_of(task, "validation_matched", content, None, from_hub)
+    assert label == ("official" if from_hub else "official (by row count)")
+
+
+def test_rows_whose_known_hash_contradicts_are_a_substitute_from_the_hub_too() -> None:
+    task = definition_of("glue/rte")
+    rows = [{"sentence1": "A", "sentence2": "B", "label": 0}] * task.splits["validation"].rows
+    content = split_content(task, "validation", [], lambda: rows)
+    assert label_of(task, "validation", content, None, from_hub=True) == "substitute"
+
+
+def test_early_records_that_were_official_by_count_are_shown_so() -> None:
+    assert label_shown("glue/mnli", "validation_matched", "official", from_hub=False) == "official (by row count)"
+    assert label_shown("glue/mnli", "validation_matched", "official", from_hub=True) == "official"
+    assert label_shown("glue/rte", "validation", "official", from_hub=False) == "official"
+    assert label_shown("glue/mnli", "train", "substitute", from_hub=False) == "substitute"
 
 
 def test_official_by_content_whatever_the_order_and_white_space(
