@@ -34,6 +34,7 @@ _CODE: dict[Kind, str] = {
     "question_answering": "tasks.question_answering:QuestionAnswering",
     "classification": "tasks.sequence_classification:SequenceClassification",
     "regression": "tasks.sequence_classification:SequenceClassification",
+    "multi_label": "tasks.multi_label:MultiLabel",
 }
 """The class of each kind of task; it takes a definition and the rows."""
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from tokenizers import Tokenizer
 
-Kind = Literal["question_answering", "classification", "regression"]
+Kind = Literal["question_answering", "classification", "regression", "multi_label"]
 Array = "np.ndarray[Any, Any]"
 
 
@@ -85,8 +85,8 @@ class Features:
     lengths: (n,) int64, the true length of each. The attention mask is `arange(longest) < lengths[:, None]`.
     example_index: (n,) int64, the example that a sequence was cut from.
     extra: whatever `decode` needs, as arrays whose first axis is n.
-    labels: training targets, first axis n: `start_positions` and `end_positions`, or `labels` (int64, or float32 for
-    regression). Empty unless `Task.features` was called for training.
+    labels: training targets, first axis n: `start_positions` and `end_positions`, or `labels` (int64; float32 for regression;
+    float32 (n, classes) of 0 and 1 for multi-label). Empty unless `Task.features` was called for training.
     """
 
     input_ids: np.ndarray[Any, Any]
@@ -104,18 +104,19 @@ class Features:
 class Statistic:
     """How to compute a metric from per-example columns, so that it can be computed on a resample without the task.
 
-    kind `mean`: 100 x the mean of column `columns[0]`. kind `f1`, `macro_f1`, `matthews_correlation`, `pearson`, `spearman`: that
-    coefficient x 100 of the columns (prediction, label); `f1` has positive label 1.
+    kind `mean`: 100 x the mean of column `columns[0]`. kind `f1`, `macro_f1`, `micro_f1`, `matthews_correlation`, `pearson`,
+    `spearman`: that coefficient x 100 of the columns (prediction, label); `f1` has positive label 1. The columns of `macro_f1`
+    and `micro_f1` may be (n, classes) of 0 and 1: several labels an example.
     """
 
-    kind: Literal["mean", "f1", "macro_f1", "matthews_correlation", "pearson", "spearman"]
+    kind: Literal["mean", "f1", "macro_f1", "micro_f1", "matthews_correlation", "pearson", "spearman"]
     columns: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Scores:
-    """metrics: in percent (0-100), by official name. per_example: columns of length n, of numbers or strings; always with `id`
-    (str) and `prediction`. groups: (n,) int64, the cluster of each example (SQuAD: its article), or None where examples are
+    """metrics: in percent (0-100), by official name. per_example: columns of length n, of numbers or strings, (n,) or
+    (n, classes); always with `id` (str) and `prediction`. groups: (n,) int64, the cluster of each example (SQuAD: its article), or None where examples are
     independent. missing: how many examples had no prediction (they count as wrong).
     """
 

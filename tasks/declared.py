@@ -1,7 +1,8 @@
 """A task of a user's own: what a suite file says of it, its definition, and its rows.
 
 The rows have the columns `text`, `text_pair` (of a pair) and `label`, whatever the files call them. A class is known by its
-name. Labels that are numbers (0, 1, ...) are the places of the names in `labels`.
+name. Labels that are numbers (0, 1, ...) are the places of the names in `labels`. Several labels of a row are a list in one
+column, or text with a separator, or one column of 0 and 1 for each label.
 """
 
 from __future__ import annotations
@@ -20,18 +21,22 @@ from tasks.definitions import TRAIN, Definition, OfficialSplit, RawFiles
 from tasks.rows import Row, check_text, row_digest
 from tasks.tables import Values, column_names, read_table
 
-DeclaredKind = Literal["classification", "pair", "regression"]
+DeclaredKind = Literal["classification", "pair", "regression", "multi_label"]
 KINDS: dict[str, Kind] = {
     "classification": "classification",
     "pair": "classification",
     "regression": "regression",
+    "multi_label": "multi_label",
 }
 """What a suite may call a task, and the kind of head that it needs. A `pair` is a classification of two texts."""
 METRICS: dict[Kind, tuple[str, ...]] = {
     "classification": ("accuracy", "macro_f1", "matthews_correlation", "f1"),
     "regression": ("pearson", "spearman"),
+    "multi_label": ("micro_f1", "macro_f1", "subset_accuracy"),
 }
-"""What may be asked of each kind; `f1` is that of the second of two classes. The first three, or both, are the default."""
+"""What may be asked of each kind; `f1` is that of the second of two classes. The first three, or all, are the default."""
+SEPARATORS = ("|", ";", ",")
+"""What may stand between the labels of a row; the first that the column has is taken where the declaration names none."""
 LABEL = "own data"
 """What pages say of such data: there is no official version that it could be compared with."""
 
@@ -40,16 +45,17 @@ LABEL = "own data"
 class Declaration:
     """A task as declared. data: the file of each split (`train`, `validation`), as an absolute path. text, text_pair, label:
     names of columns. labels: the names of the classes in the order of their numbers; empty: the values that the label column
-    has, sorted. metrics: the first one ranks; empty: the kind's default. skip_bad_rows: leave out rows that cannot be used,
+    has, sorted. Without `label`, each of `labels` is a column of 0 and 1. separator: between the labels of a row. metrics: the first one ranks; empty: the kind's default. skip_bad_rows: leave out rows that cannot be used,
     and count them, instead of refusing the file."""
 
     name: str
     kind: DeclaredKind
     data: Mapping[str, str]
     text: str
-    label: str
+    label: str = ""
     text_pair: str | None = None
     labels: tuple[str, ...] = ()
+    separator: str = ""
     metrics: tuple[str, ...] = ()
     skip_bad_rows: bool = False
 
@@ -103,8 +109,8 @@ class DeclaredRows:
         if declared.labels:
             return declared.labels
         values = {
-            value for split in self.splits for _, row in self._table(split) if (value := _label(row[declared.label]))
-        }
+            name for split in self.splits for _, row in self._table(split) for name in self._names(row[declared.label])
+        } - {""}
         if len(values) < 2:
             raise TaskError(
                 f"{self._path(self.splits[0])}: column '{declared.label}' has {len(values)} different labels, and a"
@@ -168,10 +174,28 @@ class DeclaredRows:
         declared, path = self._declaration, self._path(split)
         table = read_table(path)
         columns = column_names(table)
-        for key, column in (("text", declared.text), ("text_pair", declared.text_pair), ("label", declared.label)):
+        labels = [("label", declared.label)] if declared.label else [("labels", name) for name in declared.labels]
+        for key, column in (("text", declared.text), ("text_pair", declared.text_pair), *labels):
             if column is not None and column not in columns:
                 raise TaskError(f"{path}: has no column '{column}' ({key}); its columns are {', '.join(columns)[:300]}")
         return table
+
+    def _names(self, value: Any) -> list[str]:
+        """The classes in a cell of the label column, as text. A cell that is a list, or has a separator, may have several."""
+        if self._declaration.kind != "multi_label":
+            return [_label(value)]
+        if isinstance(value, str):
+            return [name for part in value.split(self._separator) if (name := part.strip())]
+        return [_label(item) for item in value] if isinstance(value, list) else [_label(value)]
+
+    @cached_property
+    def _separator(self) -> str:
+        declared = self._declaration
+        if declared.separator:
+            return declared.separator
+        cells = [row.get(declared.label) for split in self.splits for _, row in self._table(split)]
+        texts = [cell for cell in cells if isinstance(cell, str)]
+        return next((mark for mark in SEPARATORS if any(mark in text for text in texts)), SEPARATORS[0])
 
     def _usable(self, split: str) -> list[Row]:
         path = self._path(split)
@@ -199,11 +223,29 @@ class DeclaredRows:
                 raise TaskError(f"{where}: '{column}' is {_shown(value)}, not text; correct the row")
             check_text(value, f"{where}: '{column}'")
             row[name] = value
-        value = values.get(declared.label)
-        row["label"] = (
-            self._class(value, where) if KINDS[declared.kind] == "classification" else self._score(value, where)
-        )
+        if declared.kind == "regression":
+            row["label"] = self._score(values.get(declared.label), where)
+        elif declared.kind == "multi_label":
+            row["label"] = self._classes(values, where)
+        else:
+            row["label"] = self._class(values.get(declared.label), where)
         return row
+
+    def _classes(self, values: Values, where: str) -> list[int]:
+        """The numbers of a row's classes, in order."""
+        declared = self._declaration
+        if declared.label:
+            value = values.get(declared.label)
+            if value is None:
+                raise TaskError(f"{where}: '{declared.label}' is missing; write an empty list where no label fits")
+            return sorted({self._class(name, where) for name in self._names(value)})
+        numbers = []
+        for number, name in enumerate(declared.labels):
+            flag = _label(values.get(name)).lower()
+            if flag not in ("0", "1", "true", "false"):
+                raise TaskError(f"{where}: '{name}' is {_shown(values.get(name))}, not 0 or 1; correct it")
+            numbers += [number] if flag in ("1", "true") else []
+        return numbers
 
     def _class(self, value: Any, where: str) -> int:
         label = _label(value)

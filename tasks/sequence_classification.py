@@ -7,13 +7,13 @@ texts is cut first.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tasks.base import DataIdentity, Features, Kind, Rows, Scores, Shape, Statistic, TaskError
+from tasks.class_names import output_classes, read_class
 from tasks.definitions import VERSIONS, Definition
 from tasks.metrics.labels import statistic_percent
 from tasks.predictions import parse_json, shown
@@ -93,14 +93,10 @@ class SequenceClassification:
         """
         if len(outputs) != len(examples) or outputs.ndim != 2:
             raise ValueError(f"outputs have shape {outputs.shape} for {len(examples)} examples")
-        if outputs.shape[1] != len(self.labels):
-            raise TaskError(
-                f"{self.name}: the model has {outputs.shape[1]} outputs, the task {len(self.labels)}"
-                f" ({', '.join(self.labels)}); use a model that was fine-tuned for this task"
-            )
+        self._check_outputs(outputs.shape[1])
         if self.kind == "regression":
             return [float(value) for value in outputs[:, 0]]
-        names = self._output_classes(label_names) if label_names else self.labels
+        names = output_classes(self._definition, label_names) if label_names else self.labels
         finite = np.isfinite(outputs).all(1)
         return [names[best] if valid else None for best, valid in zip(outputs.argmax(1), finite, strict=True)]
 
@@ -113,8 +109,7 @@ class SequenceClassification:
         """
         label = self._targets(examples, np.float64)
         valid = [None if _is_not_finite(prediction) else prediction for prediction in predictions]
-        ids = np.array([str(row.get("idx", place)) for place, row in enumerate(examples)], np.str_)
-        columns = {"id": ids, "label": label}
+        columns = {"id": example_ids(examples), "label": label}
         if self.kind == "regression":
             columns |= _score_columns(valid, label, self._definition.score_range)
         else:
@@ -132,16 +127,9 @@ class SequenceClassification:
     ) -> list[Prediction | None]:
         """The predictions of a file: a JSON list in the order of `examples`, of class names, class numbers or scores; null
         where there is none. Raises TaskError, naming `file` and the row (counted from 1)."""
-        values = parse_json(content, file)
-        if not isinstance(values, list):
-            raise TaskError(f"{file}: expected a JSON list with one prediction for each row, not {shown(values)}")
-        if len(values) != len(examples):
-            raise TaskError(
-                f"{file}: {len(values):,} predictions for {len(examples):,} rows; give one, or null, for each row"
-            )
         return [
             None if value is None else self._prediction(value, f"{file}: row {row}")
-            for row, value in enumerate(values, 1)
+            for row, value in enumerate(in_order(parse_json(content, file), len(examples), file), 1)
         ]
 
     def _prediction(self, value: Any, where: str) -> Prediction:
@@ -152,38 +140,31 @@ class SequenceClassification:
                     f"{where}: {shown(value)} is not a score; give a number from {low:g} to {high:g}, or null"
                 )
             return float(value)
-        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(self.labels):
-            return self.labels[value]
-        label = self._by_name(value) if isinstance(value, str) else None
-        if label is None:
-            classes = ", ".join(f"{number} ({name})" for number, name in enumerate(self.labels))
-            raise TaskError(f"{where}: {shown(value)} is not a class of {self.name}; its classes are {classes}")
-        return label
+        return read_class(self._definition, value, where)
 
-    def _output_classes(self, names: Sequence[str]) -> list[str]:
-        """The task's class of each of the model's outputs. Raises TaskError."""
-        classes = [self._by_name(name) for name in names]
-        if len(names) == len(self.labels) and set(classes) == set(self.labels):
-            return [label for label in classes if label is not None]
-        raise TaskError(
-            f"{self.name}: the model calls its classes {', '.join(names)[:200]}, which cannot be matched to the task's"
-            f" {', '.join(self.labels)}; name them in id2label of the model's config.json"
-        )
+    def _check_outputs(self, count: int) -> None:
+        if count != len(self.labels):
+            raise TaskError(
+                f"{self.name}: the model has {count} outputs, the task {len(self.labels)}"
+                f" ({', '.join(self.labels)}); use a model that was fine-tuned for this task"
+            )
 
-    def _by_name(self, name: str) -> str | None:
-        """The class with this name, whatever the case and the separators; where the files number the classes, also by number."""
-        plain = _plain(name)
-        if self._definition.raw.class_numbers and plain in map(str, range(len(self.labels))):
-            return self.labels[int(plain)]
-        names = self._definition.classes.items()
-        return next((label for label, others in names if plain == _plain(label) or plain in others), None)
-
-    def _targets(self, examples: Sequence[Row], score_type: type[np.floating[Any]]) -> np.ndarray[Any, Any]:
-        return np.array([row["label"] for row in examples], score_type if self.kind == "regression" else np.int64)
+    def _targets(self, examples: Sequence[Row], number_type: type[np.number[Any]]) -> np.ndarray[Any, Any]:
+        return np.array([row["label"] for row in examples], number_type if self.kind == "regression" else np.int64)
 
 
-def _plain(name: str) -> str:
-    return re.sub(r"[\s_-]+", "_", name.strip().lower())
+def example_ids(examples: Sequence[Row]) -> np.ndarray[Any, Any]:
+    """The `idx` of each row, or its place, as text."""
+    return np.array([str(row.get("idx", place)) for place, row in enumerate(examples)], np.str_)
+
+
+def in_order(values: Any, count: int, file: str) -> list[Any]:
+    """A predictions file's content as a list with one value for each of `count` rows. Raises TaskError."""
+    if not isinstance(values, list):
+        raise TaskError(f"{file}: expected a JSON list with one prediction for each row, not {shown(values)}")
+    if len(values) != count:
+        raise TaskError(f"{file}: {len(values):,} predictions for {count:,} rows; give one, or null, for each row")
+    return values
 
 
 def longest_first(first: int, second: int, room: int) -> tuple[int, int]:

@@ -9,6 +9,9 @@ import numpy as np
 
 from tasks import Features, Task, TaskError
 
+CLASS_KINDS = ("classification", "multi_label")
+"""The kinds of tasks whose model names its outputs as classes."""
+
 
 def label_names(folder: Path, task: Task) -> tuple[str, ...]:
     """The model's names of its classes, in the order of its outputs; empty where the task is no classification.
@@ -16,7 +19,7 @@ def label_names(folder: Path, task: Task) -> tuple[str, ...]:
     A config.json without `id2label` has the names that transformers leaves out when it saves: LABEL_0, LABEL_1 ... Raises
     TaskError where `id2label` does not name the classes 0, 1 ...
     """
-    if task.kind != "classification":
+    if task.kind not in CLASS_KINDS:
         return ()
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     if "id2label" not in config:
@@ -37,11 +40,11 @@ def class_columns(folder: Path, task: Task) -> tuple[int, ...]:
 
     Raises TaskError where the model's classes are not the task's.
     """
-    if task.kind != "classification":
+    if task.kind not in CLASS_KINDS:
         return ()
     count = len(task.labels)
     rows = np.zeros((count, 1), np.int32)
     features = Features(rows, rows, np.ones(count, np.int64), np.arange(count))
     one_hot = np.eye(count, dtype=np.float32)  # row n is decided for the model's class n
     decoded = task.decode([None] * count, features, one_hot, label_names(folder, task))
-    return tuple(decoded.index(label) for label in task.labels)
+    return tuple(decoded.index([label] if task.kind == "multi_label" else label) for label in task.labels)

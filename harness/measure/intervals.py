@@ -136,6 +136,13 @@ def _sufficient(kind: str, columns: Sequence[Array]) -> tuple[Array, Callable[[A
         predicted, label = columns[0] == 1, columns[1] == 1
         rows = np.stack([predicted & label, predicted, label], 1)
         return rows, lambda sums: _ratio(2 * sums[:, 0], sums[:, 1] + sums[:, 2])
+    if kind == "micro_f1":
+        predicted, label = (column == 1 for column in columns)
+        rows = np.stack([(predicted & label).sum(1), predicted.sum(1), label.sum(1)], 1)
+        return rows, lambda sums: _ratio(2 * sums[:, 0], sums[:, 1] + sums[:, 2])
+    if kind == "macro_f1" and columns[0].ndim == 2:
+        predicted, label = (column == 1 for column in columns)
+        return np.concatenate([predicted & label, predicted, label], 1), partial(_macro_f1, absent=True)
     if kind == "macro_f1":
         classes = np.union1d(*columns)[None, :]
         predicted, label = (column[:, None] == classes for column in columns)
@@ -183,10 +190,14 @@ def _matthews(classes: int, sums: Array) -> Array:
     return _ratio(right * total - (claimed * true).sum(1), np.sqrt(spread))
 
 
-def _macro_f1(sums: Array) -> Array:
-    """Mean over the classes that are predicted or true in a resample; sums hold, for each class, right, predicted and true."""
+def _macro_f1(sums: Array, absent: bool = False) -> Array:
+    """Mean over the classes; sums hold, for each class, right, predicted and true. absent: whether a class that is neither
+    predicted nor true in a resample counts, as 0."""
     right, predicted, true = np.split(sums, 3, axis=1)
-    return _ratio(_ratio(2 * right, predicted + true).sum(1), ((predicted + true) > 0).sum(1).astype(np.float64))
+    scores = _ratio(2 * right, predicted + true)
+    if absent:
+        return np.asarray(scores.mean(1))
+    return _ratio(scores.sum(1), ((predicted + true) > 0).sum(1).astype(np.float64))
 
 
 def _pearson(sums: Array) -> Array:

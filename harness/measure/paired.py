@@ -140,7 +140,9 @@ def _bootstrapped(
     tests = []
     for mine, theirs in pairs:
         value = values[mine] - values[theirs]
-        differs = np.any([a != b for a, b in zip(sets[mine], sets[theirs], strict=True)], axis=0)
+        differs = np.any(
+            [(a != b).reshape(len(a), -1).any(1) for a, b in zip(sets[mine], sets[theirs], strict=True)], axis=0
+        )
         differing = np.unique(group[differs])
         method = f"paired bootstrap over {units} {unit}, {resamples} resamples; the two differ on {len(differing)}"
         if len(differing) < 2:

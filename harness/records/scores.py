@@ -144,7 +144,7 @@ def statistics_of(metrics: Iterable[str], columns: Mapping[str, Array]) -> dict[
     for name in metrics:
         if name in columns:
             statistics[name] = Statistic("mean", (name,))
-        elif name == "accuracy" and "correct" in columns:
+        elif name in ("accuracy", "subset_accuracy") and "correct" in columns:
             statistics[name] = Statistic("mean", ("correct",))
         elif name in COEFFICIENTS and name != "accuracy" and {"predicted", "label"} <= set(columns):
             statistics[name] = Statistic(name, ("predicted", "label"))  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ It is for changes of the metrics or of how intervals are made, which need nothin
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -102,9 +103,12 @@ def check_data(record: Record, split: str, task: Task) -> None:
 
 
 def _prediction(task: Task, value: Any) -> Any:
-    """As it was before it was stored: a missing prediction is stored as an empty name or answer, or as NaN."""
+    """As it was before it was stored: a missing prediction is stored as an empty name or answer, or as NaN, several names as a
+    JSON list."""
     missing = value != value if task.kind == "regression" else value == ""
-    return None if missing else value
+    if missing:
+        return None
+    return json.loads(value) if task.kind == "multi_label" else value
 
 
 def append_rescored(rescored: Sequence[Rescored], stored: ScoreStore) -> list[Path]:

@@ -192,19 +192,25 @@ class TaskFiles(Table):
 class DeclaredTask(Table):
     """A task of one's own, to be named in `tasks`."""
 
-    kind: Literal["classification", "pair", "regression"] = Field(
-        description="classification: one of several classes for a text; pair: for two texts; regression: a number"
+    kind: Literal["classification", "pair", "regression", "multi_label"] = Field(
+        description="classification: one of several classes for a text; pair: for two texts; regression: a number;"
+        " multi_label: any number of classes"
     )
     data: TaskFiles
     text: Text = Field(description="the column of the text")
     text_pair: Text | None = Field(None, description="the column of the second text, for kind = 'pair' or 'regression'")
-    label: Text = Field(description="the column of the class or the number")
+    label: Text | None = Field(
+        None,
+        description="the column of the class or the number; of multi_label a list, or text with a separator; without it"
+        " each of labels is a column of 0 and 1",
+    )
     labels: List[Text] = Field(
         (), description="names of the classes by number; default: the values in the files, sorted"
     )
-    metrics: List[Literal["accuracy", "macro_f1", "matthews_correlation", "f1", "pearson", "spearman"]] = Field(
-        (), description="the first one ranks; default: all of the kind"
+    separator: Annotated[str, Field(min_length=1, max_length=8)] | None = Field(
+        None, description="what stands between the labels of a row, for kind = 'multi_label'; default: the one found"
     )
+    metrics: List[Text] = Field((), description="the first one ranks; default: all of the kind")
     skip_bad_rows: bool = Field(False, description="leave out rows that cannot be used, and count them")
 
 
@@ -283,7 +289,7 @@ class Suite(Table):
         return Declaration(
             name=task,
             data={split: str((self.folder / file).resolve()) for split, file in files.items()},
-            **table.model_dump(exclude={"data"}),
+            **table.model_dump(exclude={"data"}, exclude_none=True),
         )
 
     @property

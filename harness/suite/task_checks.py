@@ -30,11 +30,16 @@ def check_declared_tasks(data: TomlTable) -> Iterator[Problem]:
         kind = declared.get("kind")
         if not isinstance(kind, str) or kind not in KINDS:
             continue
-        if (kind == "pair") and "text_pair" not in declared:
+        if kind == "pair" and "text_pair" not in declared:
             yield (*at, "text_pair"), "kind 'pair' needs a second text; name its column"
         if kind == "classification" and "text_pair" in declared:
             yield (*at, "kind"), "a classification of two texts is kind 'pair'; change it, or delete text_pair"
         labels = strings(declared.get("labels"))
+        if "label" not in declared and not (kind == "multi_label" and labels):
+            columns = ", or the columns of 0 and 1 in labels" if kind == "multi_label" else ""
+            yield (*at, "label"), f"kind '{kind}' needs it; name the column{columns}"
+        if "separator" in declared and kind != "multi_label":
+            yield (*at, "separator"), "only kind 'multi_label' has several labels in a row; delete this key"
         if labels and KINDS[kind] == "regression":
             yield (*at, "labels"), "kind 'regression' has no classes; delete this key"
         elif len(labels) == 1:
@@ -45,5 +50,5 @@ def check_declared_tasks(data: TomlTable) -> Iterator[Problem]:
             if metric not in METRICS[KINDS[kind]]:
                 known = ", ".join(METRICS[KINDS[kind]])
                 yield (*at, "metrics", index), f"{shown(metric)} is not a metric of kind '{kind}'; choose from {known}"
-        if "f1" in strings(declared.get("metrics")) and len(labels) != 2:
+        if kind != "multi_label" and "f1" in strings(declared.get("metrics")) and len(labels) != 2:
             yield (*at, "metrics"), "'f1' is that of the second of two classes; name both in labels, or take 'macro_f1'"

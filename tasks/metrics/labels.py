@@ -29,9 +29,18 @@ def f1(predicted: Column, label: Column) -> float:
 
 
 def macro_f1(predicted: Column, label: Column) -> float:
-    """Mean of the F1 of each class that is predicted or true, as scikit-learn's `f1_score(average="macro")`."""
+    """Mean of the F1 of each class that is predicted or true, as scikit-learn's `f1_score(average="macro")`. With columns
+    (n, classes) of 0 and 1: of every class, and 0 for one that is neither predicted nor true, as there."""
+    if predicted.ndim == 2:
+        return float(np.mean([f1(*columns) for columns in zip(predicted.T, label.T, strict=True)]))
     scores = [f1(predicted == name, label == name) for name in np.union1d(predicted, label)]
     return float(np.mean(scores)) if scores else 0.0
+
+
+def micro_f1(predicted: Column, label: Column) -> float:
+    """F1 over all classes of all examples together, from columns (n, classes) of 0 and 1, as scikit-learn's
+    `f1_score(average="micro")`."""
+    return f1(predicted.ravel(), label.ravel())
 
 
 def matthews_correlation(predicted: Column, label: Column) -> float:
@@ -54,6 +63,7 @@ COEFFICIENTS = {
     "accuracy": accuracy,
     "f1": f1,
     "macro_f1": macro_f1,
+    "micro_f1": micro_f1,
     "matthews_correlation": matthews_correlation,
     "pearson": pearson,
     "spearman": spearman,

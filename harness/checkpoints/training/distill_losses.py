@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax, mse_loss
 from torch.nn.functional import dropout as plain_dropout
-from torch.nn.functional import log_softmax, mse_loss
 
 from backends.base import INPUTS
 from backends.torch_models import find_module
@@ -57,7 +57,7 @@ def intermediate_loss(teacher: nn.Module) -> Loss:
 def prediction_loss(teacher: nn.Module, task: Task, columns: Sequence[int], temperature: float) -> Loss:
     """The loss of a student with the task's head.
 
-    Classification: soft cross-entropy with the teacher's classes. Question answering: the same with its distributions of start
+    Classification: soft cross-entropy with the teacher's classes, or with its yes and no of each (multi-label). Question answering: the same with its distributions of start
     and end, the mean of both. Regression: squared error to the teacher's scores. (The authors' code trains regression on the
     labels; that is stage `labels` here.) columns: the teacher's logit of each of the task's classes.
     """
@@ -81,7 +81,11 @@ def prediction_loss(teacher: nn.Module, task: Task, columns: Sequence[int], temp
             ).mean()
         if task.kind == "regression":
             return mse_loss(output.logits.float(), target.logits.float())
-        return soft_cross_entropy(output.logits, target.logits[:, list(columns)], temperature)
+        logits = target.logits[:, list(columns)]
+        if task.kind == "multi_label":
+            shares = (logits.float() / temperature).sigmoid()
+            return binary_cross_entropy_with_logits(output.logits.float() / temperature, shares)
+        return soft_cross_entropy(output.logits, logits, temperature)
 
     return loss
 

@@ -31,6 +31,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+PROBLEM_TYPES = {
+    "classification": "single_label_classification",
+    "regression": "regression",
+    "multi_label": "multi_label_classification",
+}
+"""What transformers calls each kind of task, which decides its loss: cross-entropy, squared error, binary cross-entropy."""
 HEAD_MODULES = ("qa_outputs", "classifier", "pooler", "pooler.dense")
 """Canonical names of the modules whose tensors may be missing in the source: training then starts with new ones."""
 
@@ -232,7 +238,7 @@ def set_head(config: Any, task: Task) -> None:
     else:
         config.id2label = dict(enumerate(task.labels))
         config.label2id = {name: index for index, name in enumerate(task.labels)}
-        config.problem_type = "regression" if task.kind == "regression" else "single_label_classification"
+        config.problem_type = PROBLEM_TYPES[task.kind]
 
 
 def set_dropout(config: Any, settings: TrainSettings) -> None:
