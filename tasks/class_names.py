@@ -8,7 +8,7 @@ from typing import Any
 
 from tasks.base import TaskError
 from tasks.definitions import Definition
-from tasks.predictions import shown
+from tasks.predictions import as_number, shown
 
 
 def output_classes(definition: Definition, names: Sequence[str]) -> list[str]:
@@ -36,9 +36,10 @@ def class_of_name(definition: Definition, name: str) -> str | None:
 def read_class(definition: Definition, value: Any, where: str) -> str:
     """The class that a value of a predictions file names or numbers. Raises TaskError, naming `where`."""
     labels = definition.labels
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(labels):
-        return labels[value]
     label = class_of_name(definition, value) if isinstance(value, str) else None
+    number = as_number(re.sub(r"^LABEL_(?=\d+$)", "", value) if isinstance(value, str) else value)
+    if label is None and number is not None and number in range(len(labels)):
+        label = labels[int(number)]
     if label is None:
         classes = ", ".join(f"{number} ({name})" for number, name in enumerate(labels))
         raise TaskError(f"{where}: {shown(value)} is not a class of {definition.name}; its classes are {classes}")

@@ -22,7 +22,7 @@ import numpy as np
 from tasks.base import DataIdentity, Features, Kind, Rows, Scores, Shape, Statistic, TaskError
 from tasks.definitions import VERSIONS, Definition
 from tasks.metrics.answers import exact_match_and_f1
-from tasks.predictions import parse_json, shown
+from tasks.predictions import read_predictions, shown
 from tasks.tokens import Ints, bare, sequences, special_ids, token_ids, token_ids_and_offsets
 
 if TYPE_CHECKING:
@@ -186,18 +186,17 @@ class QuestionAnswering:
         )
 
     def predictions_from_json(self, examples: Sequence[Row], content: str | bytes, file: str) -> list[str | None]:
-        """The predictions of a file in the official form, a JSON object {question id: answer}, in the order of `examples`;
-        None for an id that the file lacks. Raises TaskError, naming `file`, for ids that are not in `examples`, for an id
-        that occurs twice and for answers that are not strings."""
-        answers = parse_json(content, file)
+        """The predictions of a file in the official form, a JSON object {question id: answer}, or as `evaluate` takes them,
+        in the order of `examples`; None for an id that the file lacks. Ids that are not in `examples` are left out, as the
+        official script does. Raises TaskError, naming `file`, if no id is known, for an id that occurs twice and for answers
+        that are not strings."""
+        answers = read_predictions(content, file)
         if not isinstance(answers, dict):
             raise TaskError(f"{file}: expected a JSON object {{question id: answer}}, not {shown(answers)}")
-        known = {row["id"] for row in examples}
-        unknown = [id_ for id_ in answers if id_ not in known]
-        if unknown:
-            more = f" and {len(unknown) - 1:,} more" if len(unknown) > 1 else ""
+        if answers and not any(row["id"] in answers for row in examples):
             raise TaskError(
-                f"{file}: unknown question id {unknown[0][:80]!r}{more}; use the ids of the evaluated questions"
+                f"{file}: none of its {len(answers):,} question ids is among those evaluated, such as"
+                f" {examples[0]['id']!r}; give the predictions of this split"
             )
         for id_, answer in answers.items():
             if not isinstance(answer, str):

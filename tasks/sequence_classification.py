@@ -16,7 +16,7 @@ from tasks.base import DataIdentity, Features, Kind, Rows, Scores, Shape, Statis
 from tasks.class_names import output_classes, read_class
 from tasks.definitions import VERSIONS, Definition
 from tasks.metrics.labels import statistic_percent
-from tasks.predictions import parse_json, shown
+from tasks.predictions import as_number, read_predictions, shown
 from tasks.tokens import bare, sequences, special_ids, token_ids
 
 if TYPE_CHECKING:
@@ -126,20 +126,22 @@ class SequenceClassification:
         self, examples: Sequence[Row], content: str | bytes, file: str
     ) -> list[Prediction | None]:
         """The predictions of a file: a JSON list in the order of `examples`, of class names, class numbers or scores; null
-        where there is none. Raises TaskError, naming `file` and the row (counted from 1)."""
+        where there is none; or another form that `read_predictions` knows. Raises TaskError, naming `file` and the row
+        (counted from 1)."""
         return [
             None if value is None else self._prediction(value, f"{file}: row {row}")
-            for row, value in enumerate(in_order(parse_json(content, file), len(examples), file), 1)
+            for row, value in enumerate(in_order(read_predictions(content, file), len(examples), file), 1)
         ]
 
     def _prediction(self, value: Any, where: str) -> Prediction:
         if self.kind == "regression":
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e300:
+            number = as_number(value)
+            if number is None or not abs(number) < 1e300:
                 low, high = self._definition.score_range
                 raise TaskError(
                     f"{where}: {shown(value)} is not a score; give a number from {low:g} to {high:g}, or null"
                 )
-            return float(value)
+            return number
         return read_class(self._definition, value, where)
 
     def _check_outputs(self, count: int) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.cli.arguments import Verbs, add_data, add_suite, add_tasks, add_verb, data_words, positive, whole
 from harness.cli.terminal import plan_json, print_plan, print_records, say
@@ -94,16 +94,6 @@ def add_verbs(verbs: Verbs) -> None:
         "folder", type=Path, metavar="DIR", help="new or empty folder; pass it to `run --data DIR` there"
     )
     add_data(parser)
-
-    parser = add_verb(verbs, "score", score, "compute the official metrics of a predictions file, with intervals")
-    parser.add_argument("task", help="name of a task, as suites have it")
-    parser.add_argument(
-        "predictions",
-        type=Path,
-        help="JSON file: for question answering {question id: answer}, otherwise a list in the order of the rows",
-    )
-    add_data(parser)
-    parser.add_argument("--split", help="evaluation split; default: the task's first")
 
 
 def _add_choice(parser: argparse.ArgumentParser) -> None:
@@ -332,48 +322,3 @@ def _copy_corpus(refs: Collection[DataRef], target: Path) -> list[str]:
             raise QuantboardError(disk_fault(error, copy, "name another folder", "cannot be written")) from None
         written.append(str(copy))
     return written
-
-
-def score(arguments: argparse.Namespace) -> int:
-    scored = score_predictions(arguments.task, arguments.predictions, arguments.data, arguments.split)
-    print(json.dumps(scored, indent=None if arguments.json else 2))
-    return 0
-
-
-def score_predictions(name: str, path: Path, data: str | None, split: str | None = None) -> dict[str, Any]:
-    """Official metrics of a predictions file in percent, with 95% intervals. split: default the task's first.
-
-    Raises TaskError for unknown ids, a file that is not what the task expects, or data that cannot be had.
-    """
-    from harness.measure.intervals import intervals
-    from tasks import DataRef, TaskError, open_task, task_names
-    from tasks.sources import hub_reachable, resolve
-
-    if name in task_names() and not path.exists():  # before the hub is asked
-        raise TaskError(f"{path}: no such file; give the predictions as JSON")
-    ref = resolve(name, data, hub_reachable() if data in (None, "real") else False)
-    if not isinstance(ref, DataRef):
-        raise TaskError(f"{name}: {ref[0]}; {ref[1]}")
-    if data is None and ref.kind == "sample":
-        raise TaskError(f"{name}: no data to score against, since the hub cannot be reached; give --data DIR")
-    task = open_task(name, ref)
-    split = split or task.eval_splits[0]
-    if split not in task.eval_splits:
-        raise TaskError(f"{name}: no evaluation split '{split}'; it has {', '.join(task.eval_splits)}")
-    examples = task.examples(split)
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise TaskError(f"{path}: cannot be read: {error.strerror}") from None
-    scores = task.score(examples, task.predictions_from_json(examples, text, str(path)))
-    figures = intervals(scores)
-    return {metric: figure.value for metric, figure in figures.items()} | {
-        "n": len(examples),
-        "missing": scores.missing,
-        "split": split,
-        "data": task.identity.splits[split].label,
-        "intervals": {
-            metric: {"low": figure.low, "high": figure.high, "confidence": 0.95, "method": figure.method}
-            for metric, figure in figures.items()
-        },
-    }

@@ -222,8 +222,16 @@ def test_score_prints_percent_with_intervals(tmp_path: Path) -> None:
     right = {row["id"]: row["answers"]["text"][0] for row in rows}
     for key in list(right)[: len(right) // 4]:
         right[key] = "nothing of the kind"
+    right["no-such-question"] = "an answer"
     (tmp_path / "p.json").write_text(json.dumps(right))
-    scored = json.loads(quantboard("score", "squad_v1", str(tmp_path / "p.json"), "--data", "sample").stdout)
+    done = quantboard("score", "squad_v1", str(tmp_path / "p.json"), "--data", "sample")
+    assert "1 ids of" in done.stderr
+    del right["no-such-question"]
+    scored = json.loads(done.stdout)
+    assert scored["unknown"] == 1
+    refused = quantboard("score", "squad_v1", str(tmp_path / "p.json"), "--data", "sample", "--strict")
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "unknown id 'no-such-question'; remove them, or leave out --strict" in refused.stderr
     wrong = len(right) // 4
     assert scored["n"] == len(rows)
     assert scored["missing"] == 0

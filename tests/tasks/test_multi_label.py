@@ -137,7 +137,7 @@ def test_training_minimises_transformers_binary_cross_entropy() -> None:
 
     from harness.checkpoints.training.finetune import PROBLEM_TYPES
 
-    sizes = {
+    sizes: dict[str, Any] = {
         "hidden_size": 16,
         "num_hidden_layers": 1,
         "num_attention_heads": 2,

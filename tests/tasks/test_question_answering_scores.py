@@ -20,6 +20,7 @@ import tasks.metrics
 from tasks.base import Statistic, TaskError
 from tasks.definitions import definition_of
 from tasks.metrics.answers import exact_match_and_f1
+from tasks.predictions import unknown_ids
 from tasks.question_answering import QuestionAnswering
 from tests.tasks.rows import MemoryRows
 
@@ -122,12 +123,27 @@ def test_predictions_of_a_file_come_in_the_order_of_the_examples() -> None:
     assert TASK.predictions_from_json(rows, "{}", "p.json") == [None, None, None]
 
 
+def test_ids_that_are_not_in_the_data_are_left_out_and_named() -> None:
+    """As the official script does it: published files have some."""
+    content = '{"zz": "b", "q0": "a", "yy": "c"}'
+    assert TASK.predictions_from_json(rows_of([["king"]]), content, "p.json") == ["a"]
+    assert unknown_ids(content, "p.json", {"q0"}) == ["zz", "yy"]
+
+
+def test_the_list_that_evaluate_takes_is_read() -> None:
+    content = json.dumps([{"id": "q1", "prediction_text": "city"}, {"id": "q0", "prediction_text": "king"}])
+    assert TASK.predictions_from_json(rows_of([["king"], ["city"]]), content, "p.json") == ["king", "city"]
+    twice = json.dumps([{"id": "q0", "prediction_text": "city"}] * 2)
+    with pytest.raises(TaskError, match=r'^p\.json: the id "q0" is not text or occurs twice'):
+        TASK.predictions_from_json(rows_of([["king"]]), twice, "p.json")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (
-            '{"q0": "a", "zz": "b", "yy": "c"}',
-            "unknown question id 'zz' and 1 more; use the ids of the evaluated questions",
+            '{"zz": "b", "yy": "c"}',
+            "none of its 2 question ids is among those evaluated, such as 'q0'; give the predictions of this split",
         ),
         ('{"q0": "a", "q0": "b"}', "the key 'q0' occurs twice"),
         ('{"q0": 5}', "the answer to 'q0' is 5, not a string"),

@@ -167,8 +167,33 @@ def test_predictions_of_a_file() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "content", "wanted"),
+    [
+        # run_glue.py writes names of classes, and scores with three decimals
+        ("rte", "index\tprediction\n0\tnot_entailment\n1\tentailment\n", ["not_entailment", "entailment"]),
+        ("rte", "index\tprediction\r\n1\t0\r\n0\t1.0\r\n", ["not_entailment", "entailment"]),
+        ("stsb", "\ufeffindex\tprediction\n0\t3.142\n1\t-0.5\n", [3.142, -0.5]),
+        ("rte", '[{"label": "LABEL_1", "score": 0.9}, {"label": "ENTAILMENT", "score": 0.4}]', ["not_entailment", "entailment"]),
+        (
+            "rte",  # a pipeline with top_k=None
+            '[[{"label": "entailment", "score": 0.2}, {"label": "not_entailment", "score": 0.8}], 0.0]',
+            ["not_entailment", "entailment"],
+        ),
+    ],
+)  # fmt: skip
+def test_predictions_as_other_tools_write_them(name: str, content: str, wanted: list[object]) -> None:
+    assert glue(name).predictions_from_json(pairs([(1, 1)] * 2), content, "p.txt") == wanted
+
+
+@pytest.mark.parametrize(
     ("name", "content", "message"),
     [
+        ("rte", "index\tprediction\n0\t1\n2\t1\n", "index 1 is missing; give each row from 0 on"),
+        ("rte", "index\tprediction\n0\t1\n0\t1\n", 'line 3: expected a new index, a tab and a prediction, not "0\\t1"'),
+        ("rte", "index\tprediction\n0\tneutral\n1\t1\n", 'row 1: "neutral" is not a class'),
+        ("rte", '[{"label": "LABEL_2", "score": 1}, 0]', 'row 1: "LABEL_2" is not a class'),
+        ("rte", "[0, 0.5]", "row 2: 0.5 is not a class"),
+        ("stsb", '[{"label": "LABEL_0", "score": 0.9}, 0]', 'row 1: "LABEL_0" is not a score'),
         ("rte", "{}", "expected a JSON list with one prediction for each row, not an object"),
         ("rte", "[0]", "1 predictions for 2 rows; give one, or null, for each row"),
         ("rte", "[0, 2]", "row 2: 2 is not a class of glue/rte; its classes are 0 (entailment), 1 (not_entailment)"),
@@ -176,7 +201,7 @@ def test_predictions_of_a_file() -> None:
         ("rte", "[true, 0]", "row 1: true is not a class"),
         ("rte", '["neutral", 0]', 'row 1: "neutral" is not a class'),
         ("rte", "[[0], 0]", "row 1: a list is not a class"),
-        ("stsb", '["5", 0]', 'row 1: "5" is not a score; give a number from 0 to 5, or null'),
+        ("stsb", '["five", 0]', 'row 1: "five" is not a score; give a number from 0 to 5, or null'),
         ("stsb", "[NaN, 0]", "row 1: NaN is not a score"),
         ("stsb", "[0, 1e999]", "row 2: Infinity is not a score"),
         ("stsb", "[0, " + "9" * 400 + "]", "row 2: " + "9" * 80 + " is not a score"),
