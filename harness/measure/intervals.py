@@ -127,6 +127,15 @@ def resampled(
     return np.stack([metric(part) for metric, part in zip(metrics, parts, strict=True)], 1)
 
 
+def is_drawn_alike(kind: str, columns: Sequence[Array], group: Array | None) -> bool:
+    """Whether `resampled` draws the same resamples, for the same generator, whatever other sets it is given with this one: it
+    counts draws of units, and not of distinct rows, whose number depends on the sets."""
+    if kind == "spearman":
+        return True
+    rows = _of_units(_sufficient(kind, columns)[0], group)
+    return MULTINOMIAL_COST * len(np.unique(rows, axis=0)) >= len(rows)
+
+
 def _sufficient(kind: str, columns: Sequence[Array]) -> tuple[Array, Callable[[Array], Array]]:
     """Rows (n, k) whose sums over the examples determine the metric, and the function from such sums, (resamples, k), to the
     metric, (resamples,)."""
@@ -160,15 +169,19 @@ def _sufficient(kind: str, columns: Sequence[Array]) -> tuple[Array, Callable[[A
 
 def _sums(rows: Array, group: Array | None, resamples: int, rng: np.random.Generator) -> Array:
     """Sums of the drawn rows (n, k): (resamples, k). With groups, as many whole groups are drawn as there are."""
-    rows = rows.astype(np.float64)
-    if group is not None:
-        rows = np.stack([np.bincount(group, column) for column in rows.T], 1)
+    rows = _of_units(rows, group)
     count = len(rows)
     distinct, often = np.unique(rows, axis=0, return_counts=True)
     if MULTINOMIAL_COST * len(distinct) < count:
         drawn: Array = rng.multinomial(count, often / count, size=resamples)
         return np.asarray(drawn @ distinct)
     return np.concatenate([drawn @ rows for drawn in _times_drawn(count, None, resamples, rng)])
+
+
+def _of_units(rows: Array, group: Array | None) -> Array:
+    """Rows (n, k), or their sums over each group (groups, k)."""
+    rows = rows.astype(np.float64)
+    return rows if group is None else np.stack([np.bincount(group, column) for column in rows.T], 1)
 
 
 def _times_drawn(count: int, group: Array | None, resamples: int, rng: np.random.Generator) -> Iterator[Array]:
@@ -238,9 +251,10 @@ def _ranks(times: Array, values: Array) -> Array:
     distinct, which = np.unique(values, return_inverse=True)
     ordered = np.argsort(which, kind="stable")
     often = times[:, ordered]
-    if len(distinct) < len(values):
-        often = np.add.reduceat(often, np.searchsorted(which[ordered], np.arange(len(distinct))), axis=1)
     middle = np.cumsum(often, 1)
+    if len(distinct) < len(values):
+        middle = middle[:, np.searchsorted(which[ordered], np.arange(len(distinct)), side="right") - 1]
+        often = np.diff(middle, axis=1, prepend=0)
     middle -= (often - 1) / 2
     middle -= (times.sum(1, keepdims=True) + 1) / 2
     return np.asarray(middle[:, which])

@@ -16,6 +16,7 @@ Two systems that answered the same examples are compared example by example, so 
 
 from __future__ import annotations
 
+import hashlib
 import math
 import statistics
 from collections.abc import Iterable, Sequence
@@ -25,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.measure.intervals import effective_number, is_share, resampled
+from harness.measure.intervals import effective_number, is_drawn_alike, is_share, resampled
 from tasks import Scores, Statistic
 
 Array = np.ndarray[Any, Any]
@@ -136,7 +137,7 @@ def _bootstrapped(
         units, unit = len(articles), "articles"
     sizes = np.bincount(group)
     clusters = group if groups is not None else None
-    draws = 100 * resampled(statistic.kind, sets, clusters, resamples, np.random.default_rng(seed))
+    draws = 100 * _draws(statistic.kind, sets, clusters, resamples, seed)
     tests = []
     for mine, theirs in pairs:
         value = values[mine] - values[theirs]
@@ -154,6 +155,55 @@ def _bootstrapped(
         p = 2 * float(stdtr(freedom, -abs(value) / error)) if error > 0 else float(value == 0)
         tests.append(PairedTest(value, value - half, value + half, p, method))
     return tests
+
+
+def keep_draws(scored: Sequence[Scores], *, resamples: int = RESAMPLES, seed: int = 0) -> None:
+    """Draw the resamples of these cells together, once, for the tests that `differences` makes of pairs of them: nothing
+    changes but the time. All must have the same examples in the same order."""
+    for metric, statistic in scored[0].statistics.items() if scored else ():
+        own = [scores for scores in scored if scores.statistics.get(metric) == statistic]
+        sets = [[np.asarray(scores.per_example[name], np.float64) for name in statistic.columns] for scores in own]
+        groups = scored[0].groups
+        if groups is None and all(is_share(statistic, columns) for columns in sets):
+            continue
+        clusters = None if groups is None else np.unique(groups, return_inverse=True)[1]
+        _draws(statistic.kind, sets, clusters, resamples, seed, keep_only=True)
+
+
+def _draws(
+    kind: str,
+    sets: Sequence[Sequence[Array]],
+    clusters: Array | None,
+    resamples: int,
+    seed: int,
+    *,
+    keep_only: bool = False,
+) -> Array:
+    """As `resampled`: (resamples, len(sets)). A board tests each cell against several others on the same resamples, so the
+    draws of a cell are kept. keep_only: where they cannot be, draw nothing."""
+    group = _hash([] if clusters is None else [clusters])
+    keys = [(kind, _hash(columns), group, resamples, seed) for columns in sets]
+    missing = {key: columns for key, columns in zip(keys, sets, strict=True) if key not in _KEPT}
+    if not all(is_drawn_alike(kind, columns, clusters) for columns in missing.values()):
+        if keep_only:
+            return np.empty((0, 0))
+        return resampled(kind, sets, clusters, resamples, np.random.default_rng(seed))
+    if missing:
+        drawn = resampled(kind, list(missing.values()), clusters, resamples, np.random.default_rng(seed))
+        _KEPT.update(zip(missing, np.ascontiguousarray(drawn.T), strict=True))
+    found = np.stack([_KEPT[key] for key in keys], 1)
+    while len(_KEPT) > KEPT_DRAWS:
+        del _KEPT[next(iter(_KEPT))]
+    return found
+
+
+KEPT_DRAWS = 4000
+"""Draws of one metric of one cell that stay in memory: 2,000 resamples take 16 kB."""
+_KEPT: dict[tuple[str, bytes, bytes, int, int], Array] = {}
+
+
+def _hash(arrays: Sequence[Array]) -> bytes:
+    return hashlib.blake2b(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays), digest_size=16).digest()
 
 
 def ratio(mine: Sequence[float], theirs: Sequence[float], *, interleaved: bool) -> PairedTest:

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import f1_score, matthews_corrcoef
 
-from harness.measure import paired
+from harness.measure import intervals, paired
 from tasks import Scores, Statistic
 from tasks.metrics.labels import COEFFICIENTS
 
@@ -197,3 +197,28 @@ def test_mlperfs_published_results(f1: float, bound: float) -> None:
 
 def test_there_is_no_share_of_a_baseline_at_zero() -> None:
     assert paired.bound_held(10.0, 0.0) is None
+
+
+@pytest.mark.parametrize("kind", ["spearman", "pearson", "mean", "f1", "matthews_correlation"])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_draws_that_are_kept_change_nothing_but_the_time(kind: Any, grouped: bool, monkeypatch: Any) -> None:
+    """Against tests that draw anew."""
+    rng = np.random.default_rng(5)
+    label = (
+        rng.integers(0, 2, 120).astype(float) if kind in ("f1", "matthews_correlation") else rng.random(120).round(1)
+    )
+    noise = [np.where(rng.random(120) < 0.2, 1 - label, label) for _ in range(4)]
+    groups = np.repeat(np.arange(30), 4) if grouped else None
+    scored = [scores_of(kind, *([values] if kind == "mean" else [values, label]), groups=groups) for values in noise]
+    pairs = paired.all_pairs(4)
+
+    def anew(kind: str, sets: Any, clusters: Any, resamples: int, seed: int) -> Array:
+        return intervals.resampled(kind, sets, clusters, resamples, np.random.default_rng(seed))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(paired, "_draws", anew)
+        expected = paired.differences(scored, "m", pairs, resamples=300)
+    monkeypatch.setattr(paired, "_KEPT", {})
+    compare(scored[2], scored[3], resamples=300)
+    paired.keep_draws(scored, resamples=300)
+    assert paired.differences(scored, "m", pairs, resamples=300) == expected
