@@ -4,19 +4,29 @@ of an engine holds that engine only."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from backends.architecture import Activation, Architecture, Head
 from backends.base import BackendError
 from backends.families import Family, family_names, get_family, untyped_family
+from backends.model_files import (
+    FLOATS,
+    SAFETENSORS,
+    data_start,
+    first_not_finite,
+    is_pickled,
+    read_float,
+    stored_shapes,
+    tensor_headers,
+    weight_files,
+)
 
 if TYPE_CHECKING:
     import numpy as np
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
-WEIGHTS = "model.safetensors"
 
 _ACTIVATIONS: Mapping[str, Activation] = {
     "gelu": "gelu",
@@ -26,6 +36,13 @@ _ACTIVATIONS: Mapping[str, Activation] = {
     "relu": "relu",
 }
 _HEADS: tuple[Head, ...] = ("question_answering", "classification")
+_OTHER_HEADS = {
+    "ForQuestionAnswering": "question answering",
+    "ForSequenceClassification": "sequence classification",
+    "ForTokenClassification": "token classification",
+    "ForMultipleChoice": "multiple choice",
+}
+"""How the names of transformers' classes with a task's head end."""
 
 
 def read_config(checkpoint: Path) -> dict[str, Any]:
@@ -64,11 +81,12 @@ def read_architecture(checkpoint: Path) -> Architecture:
     and a head for question answering or sequence classification."""
     path, config = checkpoint / "config.json", read_config(checkpoint)
     family = _family(path, config)
-    head = _named_head(config, family) or _stored_head(checkpoint, family)
     try:
+        head = named_head(config, family) or _stored_head(checkpoint, family)
         return architecture_of(config, family, head)
     except BackendError as error:
-        raise BackendError(f"{path}: {error}") from None
+        prefix = "" if str(error).startswith(str(checkpoint)) else f"{path}: "
+        raise BackendError(f"{prefix}{error}") from None
 
 
 def architecture_of(config: Mapping[str, Any], family: Family, head: Head) -> Architecture:
@@ -136,36 +154,45 @@ def _size(config: Mapping[str, Any], family: Family, size: str, *, least: int = 
     return value
 
 
-def _named_head(config: Mapping[str, Any], family: Family) -> Head | None:
+def named_head(config: Mapping[str, Any], family: Family) -> Head | None:
+    """The head that `architectures` of config.json names; None for an encoder, and for a head of pretraining, since published
+    models often still name the class of the model that they were made from. Raises BackendError for the head of another kind
+    of task."""
     names = config.get("architectures")
+    others: list[str] = []
     for name in names if isinstance(names, list) else []:
         for head in _HEADS:
             if name == family.classes[head]:
                 return head
+        others += [f"{what} ({name})" for end, what in _OTHER_HEADS.items() if str(name).endswith(end)]
+    if others:
+        raise BackendError(f"architectures names a head for {others[0]}")
     return None
 
 
-def _stored_head(checkpoint: Path, family: Family) -> Head:
-    """From the weights: published models often still name the class of the model that they were made from."""
-    stored = {family.canonical(name) for name in _open(checkpoint / WEIGHTS).keys()}  # noqa: SIM118 (it is no mapping)
+def stored_head(names: Iterable[str], family: Family) -> Head | None:
+    """The head of a model with these stored tensors; None for an encoder alone."""
+    stored = {family.canonical(name) for name in names}
     if "qa_outputs.weight" in stored:
         return "question_answering"
     if {"classifier.weight", *(["pooler.dense.weight"] if family.pooler else [])} <= stored:
         return "classification"
+    return None
+
+
+def _stored_head(checkpoint: Path, family: Family) -> Head:
+    if head := stored_head(stored_shapes(_files(checkpoint)), family):
+        return head
     raise BackendError(
         f"{checkpoint}: the model has no head for question answering or sequence classification; fine-tune it first"
     )
 
 
-def _open(path: Path) -> Any:
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise BackendError(f"{path} is missing; save the model in one safetensors file")
-    try:
-        return safe_open(path, framework="np")
-    except (OSError, SafetensorError) as error:
-        raise BackendError(f"{path}: cannot be read ({error}); save the model again") from None
+def _files(checkpoint: Path) -> list[Path]:
+    files = weight_files(checkpoint)
+    if not files or is_pickled(files[0]):
+        raise BackendError(f"{checkpoint / SAFETENSORS} is missing; save the model with save_pretrained")
+    return files
 
 
 class Weights:
@@ -176,50 +203,47 @@ class Weights:
 
     def __init__(self, checkpoint: Path, architecture: Architecture) -> None:
         family = read_family(checkpoint)
-        self._path = checkpoint / WEIGHTS
-        self._file = _open(self._path)
         self._shapes = architecture.tensors()
-        self._stored = {family.canonical(name): name for name in self._file.keys()}  # noqa: SIM118 (it is no mapping)
-        for name, shape in self._shapes.items():
-            if name not in self._stored:
-                raise BackendError(
-                    f"{self._path}: tensor '{name}' is missing: the folder holds another model than config.json describes; save both"
-                    " files from the same model"
-                )
-            stored_shape = tuple(self._file.get_slice(self._stored[name]).get_shape())
-            if stored_shape != shape:
-                raise BackendError(
-                    f"{self._path}: tensor '{name}' is {list(stored_shape)}, but config.json asks for {list(shape)}; save both files"
-                    " from the same model"
-                )
+        self._stored: dict[str | None, tuple[Path, int, str, dict[str, Any]]] = {}
+        for file in _files(checkpoint):
+            start = data_start(file)
+            for name, entry in tensor_headers(file).items():
+                self._stored[family.canonical(name)] = file, start, name, entry
+        shapes = {name: tuple(entry["shape"]) for name, (*_, entry) in self._stored.items()}
+        if fault := wrong_tensor(shapes, architecture):
+            raise BackendError(f"{checkpoint / SAFETENSORS}: {fault}; save both files from the same model")
 
     def __getitem__(self, name: str) -> Array:
-        values: Array = self._file.get_tensor(self._stored[name])
-        if values.dtype.name not in ("float32", "float16", "bfloat16", "float64"):
-            raise BackendError(
-                f"{self._path}: tensor '{name}' is stored as {values.dtype.name}; store it as a float type"
-            )
-        return _finite(self._path, name, values)
+        file, start, stored, entry = self._stored[name]
+        if entry["dtype"] not in FLOATS:
+            raise BackendError(f"{file}: tensor '{name}' is stored as {entry['dtype']}; store it as a float type")
+        values = read_float(file, entry, start)
+        import numpy as np
+
+        if not np.isfinite(values).all():
+            raise BackendError(_not_finite(file, stored))
+        return values
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._shapes)
 
 
+def wrong_tensor(stored: Mapping[str | None, tuple[int, ...]], architecture: Architecture) -> str:
+    """What tells that tensors, by canonical name, are not those of an architecture; empty where they are."""
+    for name, shape in architecture.tensors().items():
+        if name not in stored:
+            return f"tensor '{name}' is missing: the folder holds another model than config.json describes"
+        if stored[name] != shape:
+            return f"tensor '{name}' is {list(stored[name])}, but config.json asks for {list(shape)}"
+    return ""
+
+
 def check_finite(checkpoint: Path) -> None:
     """Read every float tensor of a folder, whatever its head. Raises BackendError for a tensor that is not finite."""
-    path = checkpoint / WEIGHTS
-    file = _open(path)
-    for name in file.keys():  # noqa: SIM118 (it is no mapping)
-        if file.get_slice(name).get_dtype() in ("F64", "F32", "F16", "BF16"):
-            _finite(path, name, file.get_tensor(name))
+    for file in _files(checkpoint):
+        if name := first_not_finite(file):
+            raise BackendError(_not_finite(file, name))
 
 
-def _finite(path: Path, name: str, values: Array) -> Array:
-    """As float32. Raises BackendError for values that are not finite, or too large for float32."""
-    import numpy as np
-
-    with np.errstate(over="ignore"):
-        values = np.asarray(values, dtype=np.float32)
-    if not np.isfinite(values).all():
-        raise BackendError(f"{path}: tensor '{name}' holds values that are not finite; train or export the model again")
-    return values
+def _not_finite(file: Path, name: str) -> str:
+    return f"{file}: tensor '{name}' holds values that are not finite; train or export the model again"

@@ -20,8 +20,9 @@ from onnx import TensorProto, helper
 
 from backends.architecture import Architecture
 from backends.base import INPUTS, BackendError, Precision, Quantize
-from backends.checkpoint import WEIGHTS, Weights, read_architecture
+from backends.checkpoint import Weights, read_architecture
 from backends.encoder_graph import EncoderGraph
+from backends.model_files import SAFETENSORS
 from backends.ranges import FILE_NAME, Ranges, read_ranges
 
 EXPORT_VERSION = 2
@@ -125,7 +126,7 @@ def export_cached(
     from filelock import FileLock
 
     digest = hashlib.sha256(f"{EXPORT_VERSION} {precision} {quantize}".encode())
-    for name in ("config.json", WEIGHTS, *([FILE_NAME] if quantize in ("u8", "s8") else [])):
+    for name in ("config.json", SAFETENSORS, *([FILE_NAME] if quantize in ("u8", "s8") else [])):
         digest.update(_file_digest(checkpoint / name))
     path = cache / "onnx" / f"{precision}-{quantize}-{digest.hexdigest()[:16]}.onnx"
     try:

@@ -23,7 +23,8 @@ from backends.base import (
     check_length,
     installed,
 )
-from backends.checkpoint import WEIGHTS, read_architecture
+from backends.checkpoint import read_architecture
+from backends.model_files import SAFETENSORS
 from backends.torch_models import disable_cudnn_attention, load_model
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class TorchEager:
         if device == "cuda":
             disable_cudnn_attention()
         model = load_model(checkpoint, architecture).to(device=device, dtype=getattr(torch, self.dtype))
-        size = (checkpoint / WEIGHTS).stat().st_size
+        size = (checkpoint / SAFETENSORS).stat().st_size
         return TorchSession(model, architecture, settings.max_length, size)
 
 
