@@ -161,8 +161,8 @@ def rerun(options: argparse.Namespace) -> int:
         print(json.dumps({"record": new.model_dump(), "against": [pairs.to_json(pair) for pair in made]}))
     elif made:
         print_pairs(made)
-    if new.reason:
-        say(f"{new.status}: {new.reason}")
+    if new.why:
+        say(f"{new.standing}: {new.why}")
     return 1 if new.status == "failed" else 0
 
 

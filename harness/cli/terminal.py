@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from harness.plan.spec import Cell, CheckpointSpec
     from harness.records.figure import Figure
     from harness.records.schema import Record
+    from harness.records.speed_schema import Speed
     from harness.report.pairs import Pair
     from harness.report.tables import Value
     from harness.run.rescore import Rescored
@@ -158,9 +159,9 @@ def print_records(records: Sequence[Record], until: str | None = None) -> None:
     out = console()
     out.print(table)
     for record in records:
-        if record.reason:
+        if record.why:
             fix = f"; {record.remedy}" if record.remedy else ""
-            _print_plain(out, f"{record.model} / {record.task} / {record.label}: {record.status}: {record.reason}{fix}")
+            _print_plain(out, f"{record.model} / {record.task} / {record.label}: {record.standing}: {record.why}{fix}")
         for line in record.log_tail:
             _print_plain(out, f"    {line}")
     averages = [] if until else macro_averages(records)
@@ -173,7 +174,7 @@ def print_records(records: Sequence[Record], until: str | None = None) -> None:
 
 
 def _record_row(record: Record, points: Sequence[str], speed_up: str) -> tuple[str, ...]:
-    from harness.report.comparability import data_with_limit
+    from harness.report.comparability import data_with_limit, standing_words
     from harness.report.compare import speed_of
 
     single, offline = speed_of(record, "single_stream", "real"), speed_of(record, "offline", "real")
@@ -188,16 +189,25 @@ def _record_row(record: Record, points: Sequence[str], speed_up: str) -> tuple[s
         record.task,
         record.label,
         str(record.seed),
-        record.status,
+        standing_words(record),
         "\n".join(accuracy),
         "\n".join(points),
-        show(single.p90_ms, interval=False) if single and single.p90_ms else "",
-        show(offline.qps) if offline else "",
+        _speed(record, single, single.p90_ms, interval=False) if single and single.p90_ms else "",
+        _speed(record, offline, offline.qps) if offline else "",
         speed_up,
         f"{record.flops.int8_share:.0%}" if record.flops else "",
         f"{record.memory.peak_rss_bytes / 2**20:.0f}" if record.memory else "",
         "\n".join([data_with_limit(record), *missing]),
     )
+
+
+def _speed(record: Record, speed: Speed, figure: Figure, *, interval: bool = True) -> str:
+    """Rounded, with how precise it is, and `invalid` where a rule fails for it."""
+    from harness.measure.precision import in_words
+    from harness.report.comparability import is_speed_invalid, wanted_precision
+
+    words = [in_words(figure, wanted_precision(record)), "invalid" if is_speed_invalid(record, speed) else ""]
+    return " ".join([show(figure, interval=interval), *filter(None, words)])
 
 
 def _against_baseline(records: Sequence[Record]) -> tuple[Mapping[str, list[str]], Mapping[str, str]]:

@@ -1,12 +1,12 @@
 """The rules by which a measurement is valid. Each rule that fails is a finding: what, measured, bound, and what to do about it.
 
 A rule looks at all rounds of a figure together. One disturbed round among many widens the figure's interval, which is enough;
-when most of them are disturbed the figure is wrong, and its interval does not show it.
+when most of them are disturbed the figure is wrong, and its interval does not show it. That rounds differ is no fault: the
+interval says by how much, and `harness.measure.precision` in a word.
 """
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,14 +15,6 @@ from harness.measure.steady import ENDED_STEADY, NOT_STEADY, STEADY, WINDOWS
 from harness.records.schema import Finding
 from harness.records.speed_schema import Conditions, Speed, SpeedRound
 from harness.suite.measure import Measure
-
-NOISE_BOUND = 0.25
-"""Largest (highest - lowest) / mean of a scenario's main figure over rounds."""
-
-
-MAIN = {"single_stream": "p90_ms", "multi_stream": "p99_ms", "offline": "qps", "server": "qps"}
-"""The main figure of each scenario, as in MLPerf Inference; server's qps is the rate that held its latency bound."""
-
 
 MIN_ROUNDS = {"quick": 3, "mlperf": 5}
 """By profile. Fewer rounds say next to nothing about how rounds differ."""
@@ -42,7 +34,7 @@ AGAIN = "run it again with --fresh on a quiet machine"
 def findings(speeds: Sequence[Speed], placement: Mapping[str, Any], measure: Measure) -> list[Finding]:
     """The rules that fail for a cell's speed."""
     failed = [*_wrong_provider(placement), *_too_few_rounds(speeds)]
-    rules = (_too_few_queries, _too_short, _not_steady, _bound_not_held, _throttled, _disturbed, _noisy)
+    rules = (_too_few_queries, _too_short, _not_steady, _bound_not_held, _throttled, _disturbed)
     for speed in speeds:
         for rule in rules:
             failed += rule(speed_name(speed), speed, measure)
@@ -243,18 +235,3 @@ def _mean_percent(speed: Speed, percent: Callable[[Conditions], float | None]) -
         total += seconds
         weighted += seconds * value
     return weighted / total if total > 0 else None
-
-
-def _noisy(name: str, speed: Speed, measure: Measure) -> Iterator[Finding]:
-    main = MAIN[speed.scenario]
-    figures = [value for speed_round in speed.rounds if (value := getattr(speed_round, main)) is not None]
-    mean = statistics.fmean(figures) if figures else 0.0
-    spread = (max(figures) - min(figures)) / mean if mean > 0 else 0.0
-    if spread > NOISE_BOUND:
-        yield Finding(
-            rule="noisy",
-            what=f"{name}: rounds differ",
-            measured=f"{spread:.1%} of {main.removesuffix('_ms')} between lowest and highest",
-            bound=f"{NOISE_BOUND:.0%}",
-            remedy=f"{AGAIN}, with a longer measure.min_duration",
-        )

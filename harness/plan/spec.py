@@ -157,7 +157,7 @@ class Cell:
         return self.scheme is not None and get_scheme(self.scheme).computes_padding
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return asdict(self) | {"measure": self.measure.to_json()}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Cell:

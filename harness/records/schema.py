@@ -33,6 +33,10 @@ Rule = Literal[
 ]
 
 
+NO_FAULT = ("noisy",)
+"""Rules of earlier versions that are no rules any more: how far rounds differ is what the interval says."""
+
+
 class Finding(Part):
     """A validity rule that fails. A cell with one is `invalid`: shown, marked, not ranked."""
 
@@ -228,6 +232,23 @@ class Record(Part):
     notes: list[str] = Field(default_factory=list)
 
     @property
+    def faults(self) -> list[Finding]:
+        """The findings by the rules of today: what makes a figure wrong. Earlier records may have more."""
+        return [finding for finding in self.findings if finding.rule not in NO_FAULT]
+
+    @property
+    def standing(self) -> Status:
+        """The status by the rules of today. Pages, ranks and messages go by it; `status` is what was written then."""
+        return "ok" if self.status == "invalid" and self.findings and not self.faults else self.status
+
+    @property
+    def why(self) -> str:
+        """The reason for its standing; empty when that is ok."""
+        if self.status != "invalid" or len(self.faults) == len(self.findings):
+            return self.reason
+        return "; ".join(finding.what for finding in self.faults)
+
+    @property
     def measured(self) -> bool:
         """The cell ran to its end and has figures, whether or not a validity rule fails for them."""
         return self.status in ("ok", "invalid")
@@ -241,6 +262,7 @@ class _Free(BaseModel):
 
 class _Measure(_Free):
     min_accuracy: float = 0.0
+    precision: float = Field(0.05, gt=0)
     threads: int | None = None
 
 

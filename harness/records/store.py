@@ -103,7 +103,7 @@ def _named(records: Sequence[Record], name: str) -> list[Record]:
 def _why_without(records: Sequence[Record], name: str, what: str) -> str:
     """One line about the newest of these records. Its reason may come from a log and have several lines."""
     newest = max(records, key=order)
-    reason = f" ({' '.join(newest.reason.split())})" if newest.reason else ""
+    reason = f" ({' '.join(newest.why.split())})" if newest.why else ""
     others = len(records) - 1
     more = (
         f" ({others} other record{'s have' if others > 1 else ' has'} the name '{name}' and none either)"
@@ -111,4 +111,4 @@ def _why_without(records: Sequence[Record], name: str, what: str) -> str:
         else ""
     )
     fix = " ".join(newest.remedy.split()) or f"run it again: {newest.command}"
-    return f"{newest.record_id} is {newest.status}{reason} and has no {what}{more}; {fix}"
+    return f"{newest.record_id} is {newest.standing}{reason} and has no {what}{more}; {fix}"

@@ -10,9 +10,8 @@ from typing import Any
 from harness.records.schema import Record
 from harness.report.boards import Board, Row, page_name
 from harness.report.charts import Curve, accuracy_against_qps, chart_points
-from harness.report.comparability import has_valid_accuracy
 from harness.report.compare import SeedSpread
-from harness.report.pages import uncommitted_remarks
+from harness.report.pages import standing_badge, uncommitted_remarks
 from harness.report.qat_parts import QatParts
 from harness.report.tables import Badge, Column, Table, Value, formatted, number, text_columns
 
@@ -163,8 +162,8 @@ def _board_table(board: Board, name: str, uncommitted: AbstractSet[str]) -> Tabl
 
 
 def _badges(record: Record, uncommitted: AbstractSet[str], *, show_device: bool) -> Iterable[Badge]:
-    if record.status == "invalid":
-        yield Badge("invalid", "speed invalid" if has_valid_accuracy(record) else "invalid", record.reason)
+    if record.standing == "invalid":
+        yield standing_badge(record)
     if record.simulated:
         yield Badge("", "simulation")
     if show_device:
@@ -265,14 +264,14 @@ def _range_notes(board: Board) -> Iterable[CellNote]:
 
 def _findings(board: Board) -> Iterable[CellNote]:
     for row in board.rows:
-        for finding in row.record.findings if row.record.status == "invalid" else ():
+        for finding in row.record.faults if row.record.standing == "invalid" else ():
             measured = f"{finding.what} (measured {finding.measured}, bound {finding.bound})"
             yield _note(row.record, f"{measured}. {finding.remedy}")
 
 
 def _unmeasured(record: Record) -> CellNote:
     fix = f". Fix: {record.remedy}" if record.remedy else ""
-    return _note(record, f"{record.reason}{fix}", badge=Badge(record.status, record.status))
+    return _note(record, f"{record.why}{fix}", badge=Badge(record.standing, record.standing))
 
 
 def _note(record: Record, text: str, **more: Any) -> CellNote:

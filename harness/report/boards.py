@@ -10,12 +10,13 @@ from typing import Any
 from harness.records.schema import Record
 from harness.records.scores import ScoreStore
 from harness.records.store import newest_by_key, order
-from harness.report.columns import QPS, board_columns, is_speed_invalid, row_values
+from harness.report.columns import QPS, board_columns, row_values
 from harness.report.comparability import (
     corpus_identity,
     data_of,
     examples_of,
     is_sample,
+    is_speed_invalid,
     limit_of,
     machine_of,
     unofficial_splits,

@@ -5,15 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from harness.measure.precision import in_words
 from harness.records.schema import Accuracy, Record
 from harness.report.boards import Board, page_name
 from harness.report.columns import difference_value, min_accuracy, p_text, ratio_value, share_value
-from harness.report.comparability import OTHER_TRAINING, TRAINING_UNKNOWN, has_valid_accuracy, is_sample, machine_of
+from harness.report.comparability import (
+    OTHER_TRAINING,
+    TRAINING_UNKNOWN,
+    has_valid_accuracy,
+    is_sample,
+    machine_of,
+    wanted_precision,
+)
 from harness.report.compare import Comparison
-from harness.report.pages import suite_page_name, uncommitted_remarks
+from harness.report.pages import standing_badge, suite_page_name, uncommitted_remarks
 from harness.report.speed_section import SpeedSection, cold_start_table, interleaved_table, speed_section
 from harness.report.tables import Badge, Column, Table, Value, formatted, number, text_columns
 
@@ -93,15 +101,14 @@ class CellPage:
 def cell_page(record: Record, boards: Sequence[Board], uncommitted: AbstractSet[str]) -> CellPage:
     """boards: all that have a row of the record. uncommitted: ids of records with an ancestor from a checkout with uncommitted
     changes."""
-    speed_only = record.status == "invalid" and has_valid_accuracy(record)
     return CellPage(
         label=record.label,
         cell=f"{record.model}, {record.task}, seed {record.seed}",
         title=f"{record.label}, {record.model}, {record.task}",
         suite=record.suite_title,
         suite_page=suite_page_name(record.suite, is_sample(record)),
-        status=Badge(record.status, f"speed {record.status}" if speed_only else record.status),
-        reason=record.reason,
+        status=standing_badge(record),
+        reason=record.why,
         remedy=record.remedy,
         notices=(*_notices(record, uncommitted), *record.notes),
         machine=machine_of(record),
@@ -116,7 +123,7 @@ def cell_page(record: Record, boards: Sequence[Board], uncommitted: AbstractSet[
         cold_start=cold_start_table(record),
         findings=tuple(
             (finding.rule, f"{finding.what} (measured {finding.measured}, bound {finding.bound}). {finding.remedy}")
-            for finding in record.findings
+            for finding in record.faults
         ),
         placement=tuple(_placement(record)),
         quantization=_quantization_section(record),
@@ -173,7 +180,7 @@ def _comparison_section(
         base_label=base.label,
         base_page=page_name(base),
         base_place=f"{base.model}, seed {base.seed}",
-        invalid=f"A validity rule{about_speed} fails for {which}: {base.reason}." if base.status == "invalid" else "",
+        invalid=f"A validity rule{about_speed} fails for {which}: {base.why}." if base.standing == "invalid" else "",
         kept="" if to_engine else _kept(record, comparison),
         retrained=reason == OTHER_TRAINING,
         training_unknown=reason == TRAINING_UNKNOWN,
@@ -222,8 +229,9 @@ def _ratio_table(record: Record, comparison: Comparison, base: Record, family: s
     for load, test in comparison.ratios.items():
         scenario, lengths, batch_size, figure = load
         value = ratio_value(load, test, comparison.corrected_ratio(load), record, base, "")
+        shown = replace(_without_note(value), note=in_words(test, wanted_precision(record)))
         place = (Value(scenario), Value(lengths), Value(str(batch_size)), Value(figure))
-        rows.append((*place, _without_note(value), Value(value.note), Value("", note=test.method)))
+        rows.append((*place, shown, Value(value.note), Value("", note=test.method)))
     return Table("Ratios of speed", columns, tuple(rows))
 
 

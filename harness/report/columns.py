@@ -7,10 +7,11 @@ from dataclasses import replace
 
 from harness.measure import validity
 from harness.measure.paired import TOO_FEW, PairedTest
+from harness.measure.precision import in_words
 from harness.records.figure import Figure
 from harness.records.schema import Record
 from harness.records.speed_schema import Speed
-from harness.report.comparability import is_padded
+from harness.report.comparability import is_padded, is_speed_invalid, wanted_precision
 from harness.report.compare import Comparison, accuracy_of, speed_of
 from harness.report.speed_ratios import INTERLEAVED, RATE, Load
 from harness.report.tables import Column, Value, figure_value, formatted, mebibytes, number
@@ -113,6 +114,7 @@ def _speed_value(record: Record, speed: Speed | None, figure: str) -> Value:
     if speed.load == "real" and is_padded(record):
         notes.append(f"padded to {speed.sequence_length}")
     value = getattr(speed, figure)
+    notes += [words] if value and (words := in_words(value, wanted_precision(record))) else []
     shown = figure_value(value, note="; ".join(notes)) if value else Value(why_untimed(record))
     return replace(shown, invalid=why_speed_invalid(record, speed))
 
@@ -144,7 +146,7 @@ def speed_findings(record: Record, speed: Speed) -> str:
     name = f"{validity.speed_name(speed)}:"
     return "; ".join(
         f"{finding.what.removeprefix(name).strip()} (measured {finding.measured}, bound {finding.bound})"
-        for finding in record.findings
+        for finding in record.faults
         if finding.what.startswith(name)
     )
 
@@ -165,9 +167,11 @@ def speed_up_value(record: Record, comparison: Comparison, load: Load | None) ->
     if load is None:
         both_timed = base is not None and record.speed and base.speed
         return Value("other device" if both_timed and base and base.device != record.device else "")
-    value = ratio_value(load, comparison.ratios[load], comparison.corrected_ratio(load), record, base)
-    padded = "padded; " if load[1] == "real" and is_padded(record) else ""
-    return replace(value, note=f"batch {load[2]}; {padded}{value.note}")
+    test = comparison.ratios[load]
+    value = ratio_value(load, test, comparison.corrected_ratio(load), record, base)
+    padded = ["padded"] if load[1] == "real" and is_padded(record) else []
+    notes = [f"batch {load[2]}", *padded, value.note, in_words(test, wanted_precision(record))]
+    return replace(value, note="; ".join(filter(None, notes)))
 
 
 def ratio_value(
@@ -196,14 +200,8 @@ def _is_load_invalid(record: Record, load: Load) -> bool:
     )
 
 
-def is_speed_invalid(record: Record, speed: Speed) -> bool:
-    """Whether a validity rule fails for this figure of the record, or for all of them."""
-    other_figures = tuple(f"{validity.speed_name(part)}:" for part in record.speed if part is not speed)
-    return any(not finding.what.startswith(other_figures) for finding in record.findings)
-
-
 def why_speed_invalid(record: Record, speed: Speed) -> str:
-    return speed_findings(record, speed) or (record.reason if is_speed_invalid(record, speed) else "")
+    return speed_findings(record, speed) or (record.why if is_speed_invalid(record, speed) else "")
 
 
 def p_text(p: float | None, prefix: str = "") -> str:

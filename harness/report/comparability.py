@@ -6,8 +6,10 @@ import json
 from typing import Any
 
 from backends.schemes import get_scheme, scheme_names
+from harness.measure.validity import speed_name
 from harness.records.schema import Record
 from harness.records.speed_schema import Speed
+from harness.suite.measure import Measure
 from harness.suite.train import TrainSettings, in_key
 from tasks.identity import is_official, label_shown
 
@@ -127,7 +129,26 @@ IGNORED_SETTINGS = ("seed", "model", "data")
 def has_valid_accuracy(record: Record) -> bool:
     """Whether accuracy was measured and no finding concerns it. Findings about speed leave the accuracy valid."""
     about_accuracy = ("wrong_provider", "no_answer")
-    return record.measured and all(finding.rule not in about_accuracy for finding in record.findings)
+    return record.measured and all(finding.rule not in about_accuracy for finding in record.faults)
+
+
+def is_speed_invalid(record: Record, speed: Speed) -> bool:
+    """Whether a validity rule fails for this figure of the record, or for all of them."""
+    other_figures = tuple(f"{speed_name(part)}:" for part in record.speed if part is not speed)
+    return any(not finding.what.startswith(other_figures) for finding in record.faults)
+
+
+def standing_words(record: Record) -> str:
+    """Its standing, and what of it is invalid: `speed invalid`, or `speed in part invalid` where only some figures are."""
+    if record.standing != "invalid" or not has_valid_accuracy(record):
+        return record.standing
+    whole = all(is_speed_invalid(record, speed) for speed in record.speed)
+    return "speed invalid" if whole else "speed in part invalid"
+
+
+def wanted_precision(record: Record) -> float:
+    """The half-width, as a share of a figure, up to which its suite calls a figure of speed precise."""
+    return float(record.settings.get("measure", {}).get("precision", Measure.precision))
 
 
 def retrained_between(record: Record, other: Record) -> bool:

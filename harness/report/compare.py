@@ -25,7 +25,13 @@ from harness.records.figure import Figure
 from harness.records.schema import Accuracy, Record
 from harness.records.scores import ScoreStore
 from harness.records.speed_schema import Speed, Turns
-from harness.report.comparability import has_valid_accuracy, speed_conditions, training_settings, why_incomparable
+from harness.report.comparability import (
+    has_valid_accuracy,
+    is_speed_invalid,
+    speed_conditions,
+    training_settings,
+    why_incomparable,
+)
 from harness.report.speed_ratios import (
     INTERLEAVED,
     RATE,
@@ -163,12 +169,11 @@ def compare_board(records: Sequence[Record], split: str, stored: ScoreStore) -> 
     primary = _primary(records, split)
     comparisons = _with_corrections(_with_speed_ups(records, comparisons), primary)
     for seed in dict.fromkeys(record.seed for record in records):
-        valid = [record for record in records if record.seed == seed and record.status == "ok"]
         accurate = [record for record in records if record.seed == seed and has_valid_accuracy(record)]
         comparable = [record for record in accurate if not comparisons[record.record_id].why_incomparable]
         for record_id, (count, rank) in _accuracy_ranks(comparable, split, primary, stored).items():
             comparisons[record_id] = replace(comparisons[record_id], rank=rank, ranked=count)
-        for record_id, (count, rank) in max(_interleaved_ranks(accurate), _speed_ranks(valid), key=len).items():
+        for record_id, (count, rank) in max(_interleaved_ranks(accurate), _speed_ranks(accurate), key=len).items():
             comparisons[record_id] = replace(comparisons[record_id], speed_rank=rank, speed_ranked=count)
     return comparisons
 
@@ -320,8 +325,9 @@ def _is_tested(mine: tuple[Record, Turns], other: Record) -> bool:
 
 def _speed_ranks(records: Sequence[Record]) -> dict[str, tuple[int, RankRange]]:
     """Ranks by samples a second, offline at real lengths, largest batch, of the largest set of cells whose rounds alternated
-    under the same conditions."""
+    under the same conditions. No rule may fail for that figure."""
     timed = [(record, part) for record in records if (part := speed_of(record, "offline", "real"))]
+    timed = [(record, part) for record, part in timed if not is_speed_invalid(record, part)]
     ranked = _largest_set(
         timed,
         lambda mine, theirs: speed_conditions(*mine) == speed_conditions(*theirs) and rounds_alternate(mine, theirs),

@@ -12,12 +12,20 @@ from pathlib import Path
 
 from harness.machine import paths
 from harness.measure.paired import PairedTest
+from harness.measure.precision import in_words
 from harness.records import store
 from harness.records.schema import Record
 from harness.records.scores import ScoreStore
 from harness.report import columns
 from harness.report.boards import Board, latest, make_boards
-from harness.report.comparability import data_of, has_valid_accuracy, is_sample, is_whole
+from harness.report.comparability import (
+    data_of,
+    has_valid_accuracy,
+    is_sample,
+    is_speed_invalid,
+    is_whole,
+    wanted_precision,
+)
 from harness.report.compare import Comparison
 from harness.report.missing import describe, missing_cells, requested_cells
 from harness.report.speed_ratios import INTERLEAVED
@@ -93,14 +101,14 @@ def _counts(backend: str, records: Sequence[Record]) -> str:
 
 def _why_lost(record: Record) -> str:
     """Why a record has no accuracy or no speed that counts; nothing where it has both."""
-    rules = ", ".join(dict.fromkeys(finding.rule for finding in record.findings))
+    rules = ", ".join(dict.fromkeys(finding.rule for finding in record.faults))
     if not has_valid_accuracy(record):
-        return record.reason or rules or record.status
+        return record.why or rules or record.standing
     if not is_whole(record):
         return "a part of the split"
     if not record.speed:
         return columns.why_untimed(record) or "not timed"
-    return rules if any(columns.is_speed_invalid(record, speed) for speed in record.speed) else ""
+    return rules if any(is_speed_invalid(record, speed) for speed in record.speed) else ""
 
 
 def result(board: Board) -> str:
@@ -115,12 +123,12 @@ def result(board: Board) -> str:
         f" {figure.value:.2f}. In brackets: 95% intervals. Records: {', '.join(files)}."
     )
     if base.checkpoint and base.checkpoint.made_by.get("dirty"):
-        head += " The model was trained in a checkout with uncommitted changes."
+        head += " The model's checkout had uncommitted changes."
     lines = [head]
     for row in compared:
         words = [
             *_times(row.comparison, f"`{base.label}`"),
-            *_times(board.engines.get(row.record.record_id), "its own engine in floating point"),
+            *_times(board.engines.get(row.record.record_id), "its own engine unquantized"),
             f"{board.primary} {_interval(row.comparison.differences[board.primary], '+.2f')} points",
         ]
         lines.append(f"- `{row.record.label}`: {', '.join(words)}")
@@ -136,7 +144,9 @@ def _times(comparison: Comparison | None, other: str) -> list[str]:
     """How many times as fast as the other; nothing of figures that were not measured together."""
     if comparison is None or comparison.speed_up is None or comparison.speed_up[0] != INTERLEAVED:
         return []
-    return [f"{_interval(comparison.ratios[comparison.speed_up], '.2f')} times as fast as {other}"]
+    test = comparison.ratios[comparison.speed_up]
+    words = in_words(test, wanted_precision(comparison.base)) if comparison.base else ""
+    return [f"{_interval(test, '.2f')} times as fast as {other}" + (f", {words}" if words else "")]
 
 
 MARKED = re.compile(r"(<!-- result of ([\w.-]+) -->\n).*?(\n<!-- end of result -->)", re.DOTALL)

@@ -10,8 +10,7 @@ from harness.measure.paired import TOO_FEW
 from harness.records.schema import Record
 from harness.records.speed_schema import Turns
 from harness.report.boards import Board, Row
-from harness.report.columns import is_speed_invalid
-from harness.report.comparability import has_valid_accuracy
+from harness.report.comparability import has_valid_accuracy, is_speed_invalid
 from harness.report.compare import accuracy_of, ancestor_of, speed_of
 from harness.report.pick import Method, Ratio
 from harness.report.speed_ratios import INTERLEAVED, interleaved_ratio

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 from harness.records.schema import Record
 from harness.report.boards import Board
-from harness.report.columns import is_speed_invalid
-from harness.report.comparability import has_valid_accuracy, is_sample, is_whole
+from harness.report.comparability import has_valid_accuracy, is_sample, is_speed_invalid, is_whole, standing_words
 from harness.report.tables import Badge
 
 
@@ -62,6 +61,12 @@ def suite_page_name(suite: str, sample: bool) -> str:
     return f"suite-{suite}-sample.html" if sample else f"suite-{suite}.html"
 
 
+def standing_badge(record: Record) -> Badge:
+    """A whole cell is red only where no figure of its accuracy, or none of its speed, is valid."""
+    words = standing_words(record)
+    return Badge("warn" if "in part" in words else record.standing, words, record.why)
+
+
 def _joined(words: Iterable[str]) -> str:
     return ", ".join(dict.fromkeys(words))
 
@@ -84,15 +89,15 @@ def _counts(records: Sequence[Record]) -> list[Badge]:
         ("ok", "accuracy", len(whole)),
         ("warn", "accuracy on a part of the evaluation set", len(accurate) - len(whole)),
         ("ok", "speed", sum(not any(marks) for marks in invalid)),
-        ("invalid", "speed, in part invalid", sum(any(marks) and not all(marks) for marks in invalid)),
+        ("warn", "speed, in part invalid", sum(any(marks) and not all(marks) for marks in invalid)),
         ("invalid", "speed invalid", sum(all(marks) for marks in invalid)),
         ("", "not timed", len(accurate) - len(timed)),
         (
             "invalid",
             "invalid",
-            sum(record.status == "invalid" and not has_valid_accuracy(record) for record in records),
+            sum(record.standing == "invalid" and not has_valid_accuracy(record) for record in records),
         ),
-        *((status, status, sum(record.status == status for record in records)) for status in ("failed", "skipped")),
+        *((status, status, sum(record.standing == status for record in records)) for status in ("failed", "skipped")),
     ]
     return [Badge(kind, f"{count} {what}") for kind, what, count in counts if count]
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from harness.errors import QuantboardError
 from harness.measure.paired import PairedTest, holm
+from harness.measure.precision import in_words
 from harness.records.schema import Record
 from harness.records.scores import ScoreStore
 from harness.records.store import select
@@ -25,6 +26,7 @@ from harness.report.comparability import (
     machine_of,
     retrained_between,
     training_caveat,
+    wanted_precision,
 )
 from harness.report.compare import compare_metrics
 from harness.report.speed_ratios import INTERLEAVED, Load, shared_rounds, speed_ratios
@@ -182,8 +184,8 @@ def to_json(pair: Pair) -> dict[str, Any]:
     mine, theirs = pair.mine, pair.theirs
 
     def side(record: Record) -> dict[str, Any]:
-        names = ("record_id", "suite", "model", "label", "seed", "status", "finished")
-        return {name: getattr(record, name) for name in names}
+        names = ("record_id", "suite", "model", "label", "seed", "finished")
+        return {name: getattr(record, name) for name in names} | {"status": record.standing}
 
     return {
         "a": side(mine),
@@ -261,7 +263,8 @@ def rows(pairs: Sequence[Pair]) -> list[tuple[str, ...]]:
             if lengths == "real" and (scenario != "offline" or batch_size == largest):
                 name = f"{figure}, {scenario}" + ("" if scenario in fixed_batch else f", batch {batch_size}")
                 values = _speeds(pair, load)
-                shown = f"{test.value:.3f}×" + _interval(test, ".3f")
+                words = in_words(test, wanted_precision(pair.mine))
+                shown = f"{test.value:.3f}×" + _interval(test, ".3f") + (f" {words}" if words else "")
                 p = p_text(pair.corrected[load]) or test.method
                 lines.append((*head, name, *(f"{value:.2f}" for value in values), shown, p))
     return lines
@@ -316,7 +319,7 @@ def notes(pairs: Sequence[Pair]) -> list[str]:
             f"{', '.join(wrong)}: computed something other than the name says, or no finite numbers. Do not trust any of"
             " its figures."
         )
-    if invalid := sorted({record.label for record in sides if record.status == "invalid"}):
+    if invalid := sorted({record.label for record in sides if record.standing == "invalid"}):
         lines.append(
             f"A validity rule fails for {', '.join(invalid)}: do not trust its speed figures, except interleaved ones."
         )

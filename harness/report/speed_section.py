@@ -6,11 +6,12 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from harness.measure.precision import in_words
 from harness.records.figure import Figure
 from harness.records.schema import Record
 from harness.records.speed_schema import Speed, Turns
 from harness.report.columns import why_speed_invalid
-from harness.report.comparability import is_padded
+from harness.report.comparability import is_padded, wanted_precision
 from harness.report.tables import Column, Table, Value, formatted, number, text_columns
 
 
@@ -61,10 +62,14 @@ def _speed_table(record: Record) -> Table:
         padded = speed.load == "fixed" or is_padded(record)
         tokens = f"padded to {speed.sequence_length} tokens" if padded else f"{speed.mean_tokens:.0f} tokens on average"
         place = (Value(speed.scenario), Value(f"{speed.load}, {tokens}"), Value(str(speed.batch_size)))
-        values = (formatted(getattr(speed, figure)) for figure in figures)
+        values = (_speed_value(record, getattr(speed, figure)) for figure in figures)
         reason = why_speed_invalid(record, speed)
         rows.append((*place, *values, Value(str(len(speed.rounds))), Value("", invalid=reason)))
     return Table("Speed", columns, tuple(rows))
+
+
+def _speed_value(record: Record, figure: Figure | None) -> Value:
+    return formatted(figure, note=in_words(figure, wanted_precision(record)) if figure else "")
 
 
 def _conditions_table(watched: Sequence[Speed]) -> Table:

@@ -33,7 +33,7 @@ def execute_group(
     that make a cell finished, so that it is not measured."""
 
     def finish(cell: Cell, record: Record) -> Record:
-        run.say(f"{cell_name(cell)}: {record.status}" + (f": {record.reason}" if record.reason else ""))
+        run.say(f"{cell_name(cell)}: {record.standing}" + (f": {record.why}" if record.why else ""))
         if until is None:
             if not _repeats(record, previous.get(cell.key)):
                 store.append(run.record_file(cell), record)

@@ -47,6 +47,8 @@ class Measure:
     profile: Profile = "quick"
     server_latency_ms: float | None = None
     """Bound on the 99th percentile of latency in scenario `server`."""
+    precision: float = 0.05
+    """Half-width of a figure's interval, as a share of it, up to which the figure is called precise. It changes no figure."""
 
     def sizes(self, scenario: str, batch_sizes: Sequence[int]) -> tuple[int, ...]:
         """The batch sizes at which a scenario is measured, of those of a cell. multi_stream: the samples per query, eight in
@@ -67,13 +69,20 @@ class Measure:
         load = "real" if "real" in self.loads else self.loads[0]
         return tuple((load, size) for size in sorted({min(sizes), max(sizes)})) if sizes else ()
 
+    def to_json(self) -> dict[str, Any]:
+        """All settings, without a `precision` that is the default: plans and records from before it then stay as they are."""
+        content = asdict(self)
+        if content["precision"] == Measure.precision:
+            del content["precision"]
+        return content
+
     def in_key(self) -> dict[str, Any]:
-        """The settings that are part of a cell's key: all but the badge's bound. Settings that are younger than the first records
+        """The settings that are part of a cell's key: all but the bounds that only words depend on. Settings that are younger than the first records
         count only where they are not at their default, so that they leave older keys alone."""
         if not self.rounds:
             return {"rounds": 0, "threads": self.threads, "profile": self.profile}
         content = asdict(self)
-        del content["min_accuracy"]
+        del content["min_accuracy"], content["precision"]
         for name, default in (("profile", "quick"), ("server_latency_ms", None)):
             if content[name] == default:
                 del content[name]

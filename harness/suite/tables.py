@@ -161,6 +161,12 @@ class MeasureTable(Table):
     min_accuracy: float = Field(
         Measure.min_accuracy, gt=0, le=1, description="share of the baseline's accuracy that a badge asks for"
     )
+    precision: float = Field(
+        Measure.precision,
+        gt=0,
+        le=1,
+        description="half-width of a speed figure's 95% interval, as a share of it, up to which it is called precise",
+    )
 
 
 class Reference(Table):

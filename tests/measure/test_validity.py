@@ -129,20 +129,11 @@ def test_rounds_are_counted_once_a_cell(profile: Profile, rounds: int, bound: st
     )
 
 
-MAIN = [("single_stream", "p90_ms"), ("multi_stream", "p99_ms"), ("offline", "qps"), ("server", "qps")]
-
-
-@pytest.mark.parametrize(("scenario", "main"), MAIN)
-def test_noise_is_of_the_main_figure(scenario: str, main: str) -> None:
-    """By hand: (310 - 100) / 170 = 123.5%; (120 - 100) / 107 is below the bound."""
-    for name in ("qps", "p50_ms", "p90_ms", "p99_ms"):
-        for last, noisy in ((310.0, name == main), (120.0, False)):
-            even = speed(*[conditions()] * 3, qps=100.0, p50_ms=100.0, p90_ms=100.0, p99_ms=100.0)
-            rounds = [*even.rounds[:2], even.rounds[2].model_copy(update={name: last})]
-            uneven = even.model_copy(update={"scenario": scenario, "rounds": rounds})
-            failed = findings([uneven], PLACEMENT, Measure())
-            assert [finding.rule for finding in failed] == (["noisy"] if noisy else [])
-            assert not noisy or failed[0].measured.startswith("123.5% of ")
+@pytest.mark.parametrize("scenario", ["single_stream", "multi_stream", "offline", "server"])
+def test_rounds_that_differ_are_no_fault(scenario: str) -> None:
+    even = speed(*[conditions()] * 3, qps=100.0, p50_ms=100.0, p90_ms=100.0, p99_ms=100.0)
+    rounds = [*even.rounds[:2], even.rounds[2].model_copy(update={"qps": 310.0, "p90_ms": 310.0, "p99_ms": 310.0})]
+    assert findings([even.model_copy(update={"scenario": scenario, "rounds": rounds})], PLACEMENT, Measure()) == []
 
 
 def test_energy_is_a_figure_a_query_over_rounds() -> None:

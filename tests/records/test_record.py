@@ -14,7 +14,7 @@ from harness.cli.main import main
 from harness.errors import RecordError
 from harness.records import store
 from harness.records.figure import Figure
-from harness.records.schema import Record
+from harness.records.schema import Finding, Record, Rule
 from tests.records.records import make_record
 
 
@@ -207,3 +207,24 @@ def test_the_newest_measured_record_of_a_key_wins_over_newer_failures() -> None:
     newest = store.newest_by_key(records)
     assert {key: record.record_id for key, record in newest.items()} == {"a": "invalid", "b": "failed"}
     assert [record.measured for record in records] == [False, True, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("rules", "standing", "why"),
+    [
+        (["noisy"], "ok", ""),
+        (["noisy", "disturbed", "noisy"], "invalid", "disturbed was found"),
+        (["disturbed"], "invalid", "as written then"),
+    ],
+)
+def test_a_record_that_was_only_noisy_is_good_today(rules: list[Rule], standing: str, why: str) -> None:
+    found = [Finding(rule=rule, what=f"{rule} was found", measured="m", bound="b", remedy="r") for rule in rules]
+    record = make_record(status="invalid", reason="as written then", findings=found)
+    assert (record.standing, record.why, len(record.faults)) == (standing, why, rules.count("disturbed"))
+    assert store.parse(json.loads(record.model_dump_json())) == record
+
+
+def test_a_record_that_is_not_invalid_stands_as_it_says() -> None:
+    for status in ("ok", "failed", "skipped", "invalid"):
+        record = make_record(status=status, reason="why")
+        assert (record.standing, record.why) == (status, "why")

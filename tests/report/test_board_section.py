@@ -76,7 +76,7 @@ def test_a_cell_without_throughput_is_not_called_left_out_of_the_chart(tmp_path:
     alone = [part for part in plain.speed if part.scenario == "single_stream"]
     records = [make_record(key="a", speed=alone), make_record(key="b", label="int8", speed=alone)]
     assert "Left out" not in shown(build(tmp_path / "alone", *records))
-    differ = Finding(rule="noisy", what="offline, real lengths, batch 16: rounds differ", measured="20%", bound="5%", remedy="r")  # fmt: skip
+    differ = Finding(rule="disturbed", what="offline, real lengths, batch 16: rounds differ", measured="20%", bound="5%", remedy="r")  # fmt: skip
     bad: dict[str, Any] = {"status": "invalid", "reason": differ.what, "findings": [differ]}
     page = shown(build(tmp_path / "rule", make_record(key="a", **bad), make_record(key="b", label="int8", speed=alone)))
     assert "Left out, because a validity rule fails: torch_fp32 of tiny." in page
@@ -85,7 +85,9 @@ def test_a_cell_without_throughput_is_not_called_left_out_of_the_chart(tmp_path:
 @pytest.mark.parametrize("about_all", [True, False])
 def test_a_finding_about_all_of_a_cell_marks_every_figure_of_speed(about_all: bool) -> None:
     what = "2 rounds" if about_all else "offline, real lengths, batch 16: rounds differ"
-    finding = Finding(rule="too_few_rounds" if about_all else "noisy", what=what, measured="2", bound="3", remedy="r")
+    finding = Finding(
+        rule="too_few_rounds" if about_all else "disturbed", what=what, measured="2", bound="3", remedy="r"
+    )
     record = make_record(status="invalid", reason=what, findings=[finding])
     (row,) = make_boards([record])[0].rows
     assert sum(bool(value.invalid) for value in row.values) == (5 if about_all else 1)

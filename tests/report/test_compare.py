@@ -173,7 +173,7 @@ def test_int8_is_also_compared_with_its_own_engine_in_floating_point(tmp_path: P
 def test_an_invalid_cell_is_compared_but_its_invalid_figure_is_not_ranked(tmp_path: Path) -> None:
     add(tmp_path, "fp32", answers(300, 20), baseline=True, qps=SLOW)
     add(tmp_path, "a", answers(300, 25), qps=FAST)
-    for name, rule in (("unsure", "noisy"), ("elsewhere", "wrong_provider")):
+    for name, rule in (("unsure", "disturbed"), ("elsewhere", "wrong_provider")):
         add(tmp_path, name, answers(300, 25), qps=FAST, status="invalid", reason=rule, findings=[finding(rule)])
     found = compared(tmp_path)
     assert {name: comparison.ranked for name, comparison in found.items()} == {
@@ -352,7 +352,7 @@ def test_a_seed_without_speed_says_why_and_is_not_left_out_as_invalid(tmp_path: 
     assert "Left out" not in page
     assert page.split("fp32-2.html")[-1].count("first seed only") == len(columns.SPEED_COLUMNS)
     spoilt = add(
-        results, "noisy", answers(300, 20), status="invalid", reason="noisy", findings=[finding("noisy")], qps=FAST
+        results, "noisy", answers(300, 20), status="invalid", reason="noisy", findings=[finding("disturbed")], qps=FAST
     )
     render(results, tmp_path / "site")
     assert f"Left out, because a validity rule fails: {spoilt.label} of" in (site / "suite-squad.html").read_text()

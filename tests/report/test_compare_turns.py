@@ -32,7 +32,7 @@ def compared(folder: Path) -> dict[str, Comparison]:
 
 
 def noisy() -> dict[str, Any]:
-    found = Finding(rule="noisy", what="rounds differ", measured="40%", bound="25%", remedy="a quiet machine")
+    found = Finding(rule="disturbed", what="rounds differ", measured="40%", bound="25%", remedy="a quiet machine")
     return {"status": "invalid", "reason": "rounds differ", "findings": [found]}
 
 
@@ -52,7 +52,7 @@ def test_the_speed_up_is_the_paired_t_interval_of_the_same_work(tmp_path: Path) 
     assert ratio.p == pytest.approx(test.pvalue)
     assert found.ratios["offline", "real", 16, "qps"].value == pytest.approx(3.0)
     shown = speed_up_value(make_record(), found, found.speed_up)
-    assert shown.text == "2.00×" and shown.note == "batch 16; Holm p < 0.001, interleaved"
+    assert shown.text == "2.00×" and shown.note == "batch 16; Holm p < 0.001, interleaved; precise"
 
 
 def test_a_cell_that_ran_elsewhere_than_claimed_has_no_speed_up(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from tests.suite.suite_mistakes import GOOD
 TOP = Path(__file__).parents[2]
 VNNI = {"cpu": "made up", "cores": 2, "gpus": [], "flags": ["avx2", "avx512f", "avx512_vnni"]}
 NOISY = Finding(
-    rule="noisy", what="offline, real, batch 16: rounds differ", measured="30%", bound="25%", remedy="again"
+    rule="disturbed", what="offline, real, batch 16: rounds differ", measured="30%", bound="25%", remedy="again"
 )
 
 
@@ -66,7 +66,7 @@ def test_a_table_cell_counts_what_rules_leave_and_says_what_they_took(tmp_path: 
     assert rows == [
         "| `squad` | `glue/rte` | official |  |  |  | `torch_fp32` 1, 1, 0 |",
         "| `squad` | `squad_v1` | official |  | `tensorrt_int8` 0, 0, 0 (1 no &#124; GPU)"
-        "<br>`torch_fp32` 3, 1, 0 (1 noisy; 1 first seed only; 1 no_answer; 1 a part of the split) |  |  |",
+        "<br>`torch_fp32` 3, 1, 0 (1 disturbed; 1 first seed only; 1 no_answer; 1 a part of the split) |  |  |",
     ]
 
 
@@ -100,7 +100,7 @@ def test_an_interleaved_speed_up_stands_in_the_result_with_its_interval(tmp_path
     read = list(store.read(tmp_path))
     (board,) = make_boards([record for _, record in read], ScoreStore(read))
     last = coverage.result(board).splitlines()[-1]
-    assert last == "- `fast`: 2.00 [1.94, 2.05] times as fast as `base`, accuracy +0.00 [-0.65, +0.65] points"
+    assert last == "- `fast`: 2.00 [1.94, 2.05] times as fast as `base`, precise, accuracy +0.00 [-0.65, +0.65] points"
 
 
 def test_no_result_without_a_baseline() -> None:

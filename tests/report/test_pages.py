@@ -34,7 +34,7 @@ SUBSET = Data(
 )
 SKIPPED: dict[str, Any] = {"status": "skipped", "accuracy": [], "speed": [], "reason": "no GPU", "remedy": "add one"}
 NOISY = Finding(
-    rule="noisy", what="offline, real lengths, batch 16: rounds differ", measured="40%", bound="25%", remedy="again"
+    rule="disturbed", what="offline, real lengths, batch 16: rounds differ", measured="40%", bound="25%", remedy="again"
 )
 
 
@@ -82,7 +82,7 @@ def test_the_index_has_a_row_for_each_suite_and_kind_of_data() -> None:
         Badge("ok", "3 accuracy"),
         Badge("warn", "1 accuracy on a part of the evaluation set"),
         Badge("ok", "2 speed"),
-        Badge("invalid", "1 speed, in part invalid"),
+        Badge("warn", "1 speed, in part invalid"),
         Badge("", "1 not timed"),
         Badge("skipped", "1 skipped"),
     )
@@ -121,7 +121,7 @@ def test_a_suite_page_shows_a_board_with_its_rows_badges_and_findings() -> None:
     assert [[badge.text for badge in value.badges] for value in column(board.table, "backend")] == [
         ["cuda", "uncommitted changes"],
         ["cpu"],
-        ["speed invalid", "cpu"],
+        ["speed in part invalid", "cpu"],
     ]
     assert texts(board.table, "f1") == ["74.00", "75.00", "75.00"]
     assert texts(board.table, "difference") == ["-1.00", "baseline", "+0.00"]
@@ -250,7 +250,7 @@ def test_a_cell_page_shows_status_notices_and_every_field() -> None:
         )
     )
     assert (page.label, page.cell) == ("torch_fp32", "tiny, squad_v1, seed 1")
-    assert page.status == Badge("invalid", "speed invalid")
+    assert page.status == Badge("warn", "speed in part invalid", "rounds differ")
     assert (page.reason, page.remedy, page.commit) == ("rounds differ", "run it again", "fedcba987654")
     assert page.log_tail == "one\ntwo"
     assert page.suite_page == "suite-squad.html"
@@ -259,7 +259,7 @@ def test_a_cell_page_shows_status_notices_and_every_field() -> None:
         "Its model was made in a checkout with uncommitted changes (on commit 0123456789ab).",
         "a note",
     )
-    assert page.findings == (("noisy", f"{NOISY.what} (measured 40%, bound 25%). again"),)
+    assert page.findings == (("disturbed", f"{NOISY.what} (measured 40%, bound 25%). again"),)
     assert page.placement == ("CPU: 10 nodes. 50.0% of the multiply-accumulates ran as integer products.",)
     assert ("accuracy[0].metrics.f1.value", "75.0") in page.fields
     assert page.comparisons == () and page.cold_start is None and page.quantization is None

@@ -146,7 +146,7 @@ def test_a_speed_up_says_which_of_its_two_figures_is_invalid(base: str, mine: st
     def record(finding: str, **parts: Any) -> Record:
         if not finding:
             return make_record(**parts)
-        found = Finding(rule="noisy", what=finding, measured="40%", bound="25%", remedy="again")
+        found = Finding(rule="disturbed", what=finding, measured="40%", bound="25%", remedy="again")
         return make_record(status="invalid", reason=finding, findings=[found], **parts)
 
     found = shown(
@@ -251,7 +251,7 @@ def test_links_between_pages_lead_somewhere(tmp_path: Path) -> None:
 
 
 def test_an_invalid_cell_is_marked_with_its_rule_and_left_out_of_the_chart(tmp_path: Path) -> None:
-    finding = Finding(rule="noisy", what="rounds differ", measured="40%", bound="25%", remedy="again")
+    finding = Finding(rule="disturbed", what="rounds differ", measured="40%", bound="25%", remedy="again")
     bad = make_record(key="c", label="unsure", status="invalid", reason="rounds differ", findings=[finding])
     site = build(tmp_path, make_record(key="a"), make_record(key="b", label="int8"), bad)
     page = (site / "suite-squad.html").read_text()

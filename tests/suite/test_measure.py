@@ -14,6 +14,12 @@ def test_younger_measure_settings_leave_older_keys_alone() -> None:
     assert Measure(server_latency_ms=5.0).in_key()["server_latency_ms"] == 5.0
 
 
+def test_the_precision_that_is_wanted_changes_no_key_and_no_older_plan() -> None:
+    assert Measure(precision=0.01).in_key() == Measure().in_key()
+    assert "precision" not in Measure().to_json()
+    assert Measure(**Measure(precision=0.01).to_json()).precision == 0.01
+
+
 def test_sizes_of_each_scenario() -> None:
     sizes = (1, 8, 32)
     assert Measure().sizes("single_stream", sizes) == (1,)
