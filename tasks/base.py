@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
@@ -98,6 +99,14 @@ class Features:
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    @cached_property
+    def pad_id(self) -> int:
+        """The token id that the sequences are padded with. Where all have the same length it cannot be seen: then 0, which is
+        [PAD] in BERT's vocabularies (and masked in any case)."""
+        shortest = int(self.lengths.argmin())
+        length = int(self.lengths[shortest])
+        return int(self.input_ids[shortest, length]) if length < self.input_ids.shape[1] else 0
 
 
 @dataclass(frozen=True)

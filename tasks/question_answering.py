@@ -23,7 +23,7 @@ from tasks.base import DataIdentity, Features, Kind, Rows, Scores, Shape, Statis
 from tasks.definitions import VERSIONS, Definition
 from tasks.metrics.answers import exact_match_and_f1
 from tasks.predictions import read_predictions, shown
-from tasks.tokens import Ints, bare, sequences, special_ids, token_ids, token_ids_and_offsets
+from tasks.tokens import Ints, Special, bare, sequences, special_tokens, token_ids, token_ids_and_offsets
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -65,8 +65,8 @@ class QuestionAnswering:
     def features(
         self, examples: Sequence[Row], tokenizer: Tokenizer, shape: Shape, *, training: bool = False
     ) -> Features:
-        """[CLS] question [SEP] window of the context [SEP]: one sequence for each window; the windows of a question are
-        adjacent.
+        """[CLS] question [SEP] window of the context [SEP], with the special tokens of the tokenizer: one sequence for each
+        window; the windows of a question are adjacent.
 
         extra: `char_start`, `char_end` (n, longest) int32, the characters of the context that each token came from, -1
         outside the window; `max_context` (n, longest) bool, whether this window gives the token its best context.
@@ -74,13 +74,14 @@ class QuestionAnswering:
         wholly inside the window. A context without any token gives no window. Raises TaskError when the shape leaves
         no room for context.
         """
-        special = special_ids(tokenizer)
+        special = special_tokens(tokenizer)
         plain = bare(tokenizer)
         questions = [ids[: shape.max_query_length] for ids in token_ids(plain, [row["question"] for row in examples])]
         # a paragraph has several questions: tokenize it once
         texts = list(dict.fromkeys(row["context"] for row in examples))
         contexts = dict(zip(texts, token_ids_and_offsets(plain, texts), strict=True))
-        _check_room(shape, max(map(len, questions), default=0))
+        _check_room(shape, special, max(map(len, questions), default=0))
+        around, before = special.count(2), special.before(1, 2)
 
         first: list[Ints] = []
         second: list[Ints] = []
@@ -90,7 +91,7 @@ class QuestionAnswering:
         targets: list[tuple[int, int]] = []
         for example, (row, question) in enumerate(zip(examples, questions, strict=True)):
             ids, chars = contexts[row["context"]]
-            windows = window_spans(len(ids), shape.max_length - len(question) - 3, shape.doc_stride)
+            windows = window_spans(len(ids), shape.max_length - len(question) - around, shape.doc_stride)
             answer = _answer_tokens(row, chars) if training else None
             for (start, length), is_best in zip(windows, best_windows(windows, len(ids)), strict=True):
                 first.append(question)
@@ -99,7 +100,7 @@ class QuestionAnswering:
                 best.append(is_best)
                 index.append(example)
                 inside = answer is not None and start <= answer[0] <= answer[1] < start + length
-                shift = len(question) + 2 - start
+                shift = len(question) + before - start
                 targets.append((answer[0] + shift, answer[1] + shift) if answer and inside else (0, 0))
 
         input_ids, token_type_ids, lengths = sequences(first, second, special)
@@ -107,7 +108,7 @@ class QuestionAnswering:
         char_end = np.full(input_ids.shape, -1, np.int32)
         max_context = np.zeros(input_ids.shape, bool)
         for window, (question, chars, is_best) in enumerate(zip(first, offsets, best, strict=True)):
-            context = slice(len(question) + 2, len(question) + 2 + len(chars))
+            context = slice(len(question) + before, len(question) + before + len(chars))
             char_start[window, context] = chars[:, 0]
             char_end[window, context] = chars[:, 1]
             max_context[window, context] = is_best
@@ -240,11 +241,11 @@ def best_windows(spans: Sequence[tuple[int, int]], tokens: int) -> list[np.ndarr
     return [owner[start : start + length] == window for window, (start, length) in enumerate(spans)]
 
 
-def _check_room(shape: Shape, longest_question: int) -> None:
-    if shape.max_length - longest_question - 3 < 1:
+def _check_room(shape: Shape, special: Special, longest_question: int) -> None:
+    if shape.max_length - longest_question - special.count(2) < 1:
         raise TaskError(
             f"max_length {shape.max_length} leaves no room for context beside a question of {longest_question} tokens"
-            f" and 3 special tokens; raise max_length or lower max_query_length (now {shape.max_query_length})"
+            f" and {special.count(2)} special tokens; raise max_length or lower max_query_length (now {shape.max_query_length})"
         )
     if shape.doc_stride < 1:
         raise TaskError(f"doc_stride {shape.doc_stride} would never reach the end of a context; set it to at least 1")

@@ -1,7 +1,7 @@
 """Classes or a score for a text or a pair of texts: classification and regression, such as the GLUE tasks (Wang et al. 2018).
 
-Sequences are made as transformers' `run_glue.py` makes them: [CLS] a [SEP], or [CLS] a [SEP] b [SEP], where the longer of two
-texts is cut first.
+Sequences are made as transformers' `run_glue.py` makes them: with the tokenizer's own special tokens, such as [CLS] a [SEP] or
+[CLS] a [SEP] b [SEP], where the longer of two texts is cut first.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tasks.class_names import output_classes, read_class
 from tasks.definitions import VERSIONS, Definition
 from tasks.metrics.labels import statistic_percent
 from tasks.predictions import as_number, read_predictions, shown
-from tasks.tokens import bare, sequences, special_ids, token_ids
+from tasks.tokens import bare, sequences, special_tokens, token_ids
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -54,13 +54,14 @@ class SequenceClassification:
     ) -> Features:
         """One sequence for each example, of at most `shape.max_length` tokens. labels (training): `labels` (n,), int64
         classes or float32 scores. Raises TaskError when the shape has no room for text."""
-        special = special_ids(tokenizer)
+        special = special_tokens(tokenizer)
         plain = bare(tokenizer)
         texts = [token_ids(plain, [row[column] for row in examples]) for column in self._definition.texts]
-        room = shape.max_length - len(texts) - 1
+        around = special.count(len(texts))
+        room = shape.max_length - around
         if room < len(texts):
             raise TaskError(
-                f"max_length {shape.max_length} leaves no room for text beside {len(texts) + 1} special tokens;"
+                f"max_length {shape.max_length} leaves no room for text beside {around} special tokens;"
                 " raise max_length"
             )
         if len(texts) == 1:

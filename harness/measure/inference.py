@@ -61,20 +61,12 @@ def run_features(session: Session, features: Features, *, batch_size: int, paddi
 def make_batch(features: Features, rows: np.ndarray[Any, Any], width: int) -> dict[str, np.ndarray[Any, Any]]:
     """`input_ids`, `attention_mask` and `token_type_ids` of these sequences, each (rows, width) int64 and C-contiguous."""
     stored = min(width, features.input_ids.shape[1])
-    ids = np.full((len(rows), width), pad_id(features), np.int64)
+    ids = np.full((len(rows), width), features.pad_id, np.int64)
     types = np.zeros((len(rows), width), np.int64)
     ids[:, :stored] = features.input_ids[rows, :stored]
     types[:, :stored] = features.token_type_ids[rows, :stored]
     mask = (np.arange(width) < features.lengths[rows, None]).astype(np.int64)
     return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
-
-
-def pad_id(features: Features) -> int:
-    """The token id that the features are padded with. Where all have the same length it cannot be seen: then 0, which is [PAD]
-    in BERT's vocabularies (and masked in any case)."""
-    shortest = int(np.argmin(features.lengths))
-    length = int(features.lengths[shortest])
-    return int(features.input_ids[shortest, length]) if length < features.input_ids.shape[1] else 0
 
 
 LIMIT_SEED = 20_261_121

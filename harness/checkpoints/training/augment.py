@@ -23,13 +23,13 @@ from harness.checkpoints.training.corpus import Row, read_sequences, write_seque
 from harness.checkpoints.training.devices import process_group
 from harness.checkpoints.training.glove import nearest
 from harness.checkpoints.training.loop import autocast, native_precision
-from harness.checkpoints.training.masked_lm import MaskedLM, mask_id
+from harness.checkpoints.training.masked_lm import MaskedLM
 from harness.errors import CheckpointError
 from harness.machine.digests import digest
 from harness.plan.sources import check_unchanged, glove_identity
 from harness.plan.spec import CheckpointSpec, folder_of
 from tasks import Features
-from tasks.tokens import bare, load_tokenizer, token_ids
+from tasks.tokens import bare, load_tokenizer, mask_id, token_ids
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

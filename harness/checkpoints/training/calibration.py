@@ -40,12 +40,13 @@ def _batches(features: Features, size: int, width: int | None) -> Iterator[dict[
         rows = slice(start, start + size)
         lengths = features.lengths[rows]
         length = width or int(lengths.max())
-        ids, types = (_padded(values[rows], length) for values in (features.input_ids, features.token_type_ids))
+        ids = _padded(features.input_ids[rows], length, features.pad_id)
+        types = _padded(features.token_type_ids[rows], length, 0)
         mask = (np.arange(length) < lengths[:, None]).astype(np.int64)
         yield {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
 
 
-def _padded(values: np.ndarray[Any, Any], width: int) -> np.ndarray[Any, Any]:
-    """Cut or padded with 0, the id of [PAD] in every BERT vocabulary, to (rows, width)."""
+def _padded(values: np.ndarray[Any, Any], width: int, padding: int) -> np.ndarray[Any, Any]:
+    """Cut, or filled with `padding`, to (rows, width)."""
     cut = values[:, :width].astype(np.int64)
-    return np.pad(cut, ((0, 0), (0, width - cut.shape[1])))
+    return np.pad(cut, ((0, 0), (0, width - cut.shape[1])), constant_values=padding)

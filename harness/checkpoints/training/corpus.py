@@ -17,7 +17,7 @@ from harness.machine.digests import digest, file_hash
 from harness.plan.sources import check_unchanged, corpus_files, corpus_identity
 from harness.plan.spec import CheckpointSpec
 from tasks import DataRef, Features
-from tasks.tokens import bare, special_ids, token_ids
+from tasks.tokens import bare, sequences, special_tokens, token_ids
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -53,11 +53,11 @@ def text_features(spec: CheckpointSpec, tokenizer: Tokenizer, cache: Path) -> Fe
     )
 
     def rows() -> Iterator[Row]:
-        special = special_ids(tokenizer)
-        for first, second in _segments(spec.data, tokenizer, max_length - 3, np.random.default_rng(spec.seed)):
-            head = np.concatenate([[special.cls], first, [special.sep]])
-            tail = np.concatenate([second, [special.sep]]) if len(second) else second
-            yield np.concatenate([head, tail]), np.repeat([0, 1], [len(head), len(tail)]), 0
+        special = special_tokens(tokenizer)
+        room = max_length - special.count(2)
+        for first, second in _segments(spec.data, tokenizer, room, np.random.default_rng(spec.seed)):
+            ids, types, _ = sequences([first], [second] if len(second) else None, special)
+            yield ids[0], types[0], 0
         check_unchanged(spec, "corpus", corpus_identity(spec.data)[0]["corpus"])
 
     with process_group().main_process_first():

@@ -237,7 +237,9 @@ def collate(
     width = width or longest
     padding = ((0, 0), (0, width - longest))
     arrays = {
-        "input_ids": np.pad(features.input_ids[rows, :longest].astype(np.int64), padding),
+        "input_ids": np.pad(
+            features.input_ids[rows, :longest].astype(np.int64), padding, constant_values=features.pad_id
+        ),
         "token_type_ids": np.pad(features.token_type_ids[rows, :longest].astype(np.int64), padding),
         "attention_mask": (np.arange(width) < lengths[:, None]).astype(np.int64),
     } | {name: values[rows] for name, values in features.labels.items()}

@@ -10,8 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from backends.torch_models import family_of
 from harness.checkpoints.training.loop import Loss
-from tasks import TaskError
-from tasks.tokens import special_ids
+from tasks.tokens import mask_id, special_tokens
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -44,11 +43,12 @@ def masked_lm_loss(tokenizer: Tokenizer) -> Loss:
 
     Raises TaskError where the vocabulary has no [MASK].
     """
-    special, mask, vocabulary = special_ids(tokenizer), mask_id(tokenizer), tokenizer.get_vocab_size()
+    mask, vocabulary = mask_id(tokenizer), tokenizer.get_vocab_size()
+    around = sorted(special_tokens(tokenizer).ids)
 
     def loss(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         ids, real = batch["input_ids"], batch["attention_mask"] == 1
-        text = real & (ids != special.cls) & (ids != special.sep)
+        text = real & ~torch.isin(ids, torch.tensor(around, device=ids.device))
         count = (text.sum(1, keepdim=True) * MASKED_SHARE).round().clamp(min=1)
         priority = torch.rand(ids.shape, device=ids.device).masked_fill(~text, 2.0)
         chosen = (priority.argsort(1).argsort(1) < count) & text
@@ -61,11 +61,3 @@ def masked_lm_loss(tokenizer: Tokenizer) -> Loss:
         return (token_losses * token_weights).sum() / len(ids)
 
     return loss
-
-
-def mask_id(tokenizer: Tokenizer) -> int:
-    """The id of [MASK]. Raises TaskError where the vocabulary has none."""
-    mask = tokenizer.token_to_id("[MASK]")
-    if mask is None:
-        raise TaskError("the tokenizer's vocabulary has no [MASK]; name a masked language model with its own tokenizer")
-    return int(mask)
