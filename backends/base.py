@@ -73,6 +73,8 @@ class Placement:
     nodes: number of graph nodes (or modules) of each provider or kernel class.
     int8_macs, total_macs: multiply-accumulates of one sequence of max_length: those in integer products, and all of them.
     detail: (name, operator, provider or kernel) of each node, for the cell's page.
+    promised_macs: those of int8_macs that the graph asks for, None where the backend does not know; a cell that has fewer is
+    invalid.
     """
 
     claimed: str
@@ -81,6 +83,7 @@ class Placement:
     total_macs: int
     detail: tuple[tuple[str, str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    promised_macs: int | None = None
 
 
 class Session(Protocol):

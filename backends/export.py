@@ -160,3 +160,28 @@ def product_macs(architecture: Architecture, length: int) -> dict[str, int]:
     for layer in range(architecture.layers):
         macs |= {f"encoder.layer.{layer}.attention.{part}": attention for part in ("scores", "context")}
     return macs
+
+
+_PASSED_THROUGH = ("Reshape", "Transpose")
+"""Operators past which engines move a DequantizeLinear."""
+
+
+def promised_macs(path: Path, macs: Mapping[str, int]) -> int:
+    """Multiply-accumulates of the products that a graph asks an engine to run in integers: MatMulInteger, and MatMul of two
+    dequantized tensors. macs: of each product, by name of its node."""
+    import onnx
+
+    nodes = onnx.load(path, load_external_data=False).graph.node
+    made_by = {output: node for node in nodes for output in node.output}
+
+    def is_dequantized(tensor: str) -> bool:
+        node = made_by.get(tensor)
+        while node is not None and node.op_type in _PASSED_THROUGH:
+            node = made_by.get(node.input[0])
+        return node is not None and node.op_type == "DequantizeLinear"
+
+    return sum(
+        macs.get(node.name, 0)
+        for node in nodes
+        if node.op_type == "MatMulInteger" or (node.op_type == "MatMul" and all(map(is_dequantized, node.input)))
+    )

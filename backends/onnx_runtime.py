@@ -153,7 +153,13 @@ class OnnxRuntimeSession:
             total_macs=self._architecture.total_macs(self._settings.max_length),
             detail=tuple((node.name, node.operator, node.provider) for node in nodes),
             notes=tuple(notes),
+            promised_macs=self._promised_macs() if self._integer else None,
         )
+
+    def _promised_macs(self) -> int:
+        from backends.export import product_macs, promised_macs
+
+        return promised_macs(self._path, product_macs(self._architecture, self._settings.max_length))
 
     def close(self) -> None:
         del self._session

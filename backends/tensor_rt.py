@@ -17,7 +17,7 @@ import math
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -96,6 +96,7 @@ class TensorRTSession:
 
         self._name = backend.name
         self._settings = settings
+        self._integer = backend.quantizes != "no"
         self._architecture = read_architecture(checkpoint)
         self._logger = trt.Logger(trt.ILogger.Severity.WARNING)
         start = time.perf_counter()
@@ -148,10 +149,12 @@ class TensorRTSession:
         """Layers by precision, as the engine inspector reports them."""
         import tensorrt as trt
 
-        from backends.export import product_macs
+        from backends.export import product_macs, promised_macs
 
         text = self._engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
-        return placement_of(json.loads(text), product_macs(self._architecture, self._settings.max_length))
+        macs = product_macs(self._architecture, self._settings.max_length)
+        placement = placement_of(json.loads(text), macs)
+        return replace(placement, promised_macs=promised_macs(self._onnx, macs)) if self._integer else placement
 
     def close(self) -> None:
         self._contexts.clear()

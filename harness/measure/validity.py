@@ -63,6 +63,24 @@ def _wrong_provider(placement: Mapping[str, Any]) -> Iterator[Finding]:
         )
 
 
+PROMISED_SHARE = 0.99
+"""Of the integer products that a graph asks for, by multiply-accumulates, the share that must have run as such."""
+
+
+def ran_float(placement: Mapping[str, Any]) -> Iterator[Finding]:
+    """Of an integer backend: products that its graph has as integers ran in floating point. Then neither accuracy nor speed is
+    that of the backend's name. Where the promise is not known, at least one product must be an integer one."""
+    integer, total, promised = placement["int8_macs"], placement["total_macs"], placement.get("promised_macs")
+    if integer < PROMISED_SHARE * (promised or 0) or (promised is None and not integer):
+        yield Finding(
+            rule="ran_float",
+            what="the engine ran products in floating point that should be integer products",
+            measured=f"{100 * integer / total:.1f}% of the multiply-accumulates were integer products",
+            bound="more than 0%" if promised is None else f"{100 * promised / total:.1f}%, which the graph asks for",
+            remedy="use a version of the engine, or a device, with integer kernels for them; the cell's page shows what ran where",
+        )
+
+
 def is_product(operator: str) -> bool:
     """Whether a graph node of this kind is a matrix product."""
     return any(word in operator for word in ("MatMul", "Gemm", "Attention"))

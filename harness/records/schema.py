@@ -21,6 +21,7 @@ Status = Literal["ok", "invalid", "failed", "skipped"]
 
 Rule = Literal[
     "wrong_provider",
+    "ran_float",
     "no_answer",
     "too_few_rounds",
     "too_few_queries",
@@ -172,6 +173,11 @@ class PlacementRecord(Part):
     nodes: dict[str, int]
     int8_macs: int
     total_macs: int
+    promised_macs: int | None = Field(
+        None,
+        description="those of int8_macs that the graph asks the engine for; None in earlier records, and where the backend does "
+        "not know",
+    )
     detail: list[list[str]] = Field(
         default_factory=list, description="(name, operator, provider or kernel) of each node"
     )

@@ -128,7 +128,7 @@ IGNORED_SETTINGS = ("seed", "model", "data")
 
 def has_valid_accuracy(record: Record) -> bool:
     """Whether accuracy was measured and no finding concerns it. Findings about speed leave the accuracy valid."""
-    about_accuracy = ("wrong_provider", "no_answer")
+    about_accuracy = ("wrong_provider", "ran_float", "no_answer")
     return record.measured and all(finding.rule not in about_accuracy for finding in record.faults)
 
 

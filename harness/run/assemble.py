@@ -15,7 +15,7 @@ from harness.machine.software import code_digest, software
 from harness.measure.flops import encoder_flops
 from harness.measure.intervals import intervals
 from harness.measure.scenarios import TIMED, mean_over_rounds, summarise
-from harness.measure.validity import findings, no_answer
+from harness.measure.validity import findings, no_answer, ran_float
 from harness.plan.spec import Cell, CheckpointSpec, folder_of
 from harness.records.schema import Accuracy, Checkpoint, Data, Flops, Memory, PlacementRecord, Record, SplitData
 from harness.records.scores import copy_scores, read_scores
@@ -40,9 +40,12 @@ def measured_record(results: CellResults, run: Run, until: Until | None) -> Reco
         copy_scores(scores, run.record_file(cell).parent / scores_file)
     checkpoint = describe_checkpoint(folder_of(cell.checkpoint, run.cache))
     speed = speeds(cell, rounds)
+    backend = get_backend(cell.backend)
     failed = [*no_answer(accuracy["splits"]), *findings(speed, accuracy["placement"], cell.measure)]
+    if backend.quantizes != "no" and not backend.simulated:
+        failed = [*ran_float(accuracy["placement"]), *failed]
     dirty, code_notes = code_state(run)
-    has_speed = cell.measure.rounds or get_backend(cell.backend).simulated
+    has_speed = cell.measure.rounds or backend.simulated
     return make_record(
         cell,
         run,

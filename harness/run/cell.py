@@ -134,6 +134,7 @@ def accuracy(job: Job) -> dict[str, Any]:
             "total_macs": placement.total_macs,
             "detail": [list(row) for row in placement.detail],
             "notes": list(placement.notes),
+            "promised_macs": placement.promised_macs,
         },
         "peak_rss_bytes": peak_rss_bytes(),
     }

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from backends import BackendError, Settings, get_backend
+from backends.base import Quantize
 from tests.backends.checkpoints import LENGTH, add_ranges, make_batch, make_checkpoint
 from tests.backends.running import real_tokens, run_backend, run_real_tokens
 
@@ -106,7 +107,30 @@ def test_every_linear_layer_of_the_encoder_is_an_integer_product(checkpoint: Pat
     attention = 2 * 2 * LENGTH * LENGTH * 64
     assert placement.int8_macs == linear
     assert placement.total_macs == linear + attention + LENGTH * 64 * 2
+    assert placement.promised_macs == linear
     assert set(placement.nodes) == {"CPUExecutionProvider"}
+
+
+def test_an_engine_that_runs_the_int8_graph_in_float_does_not_keep_its_promise(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without its optimizations ONNX Runtime dequantizes and multiplies floats: right answers, no integer products."""
+    import onnxruntime
+
+    level = onnxruntime.GraphOptimizationLevel
+    monkeypatch.setattr(level, "ORT_ENABLE_ALL", level.ORT_DISABLE_ALL)
+    placement = get_backend("onnxruntime_int8").prepare(checkpoint, Settings(LENGTH, 8, 1, tmp_path), "cpu").placement()
+    assert (placement.int8_macs, placement.promised_macs) == (0, 2 * LENGTH * (4 * 64 * 64 + 2 * 64 * 128))
+
+
+@pytest.mark.parametrize("quantize", ["s8", "u8", "dynamic", "none"])
+def test_what_a_graph_promises(checkpoint: Path, tmp_path: Path, quantize: Quantize) -> None:
+    """TensorRT's graph promises what ONNX Runtime's does, of which the engine makes integer products (above)."""
+    from backends.export import export_onnx, product_macs, promised_macs
+
+    architecture = export_onnx(checkpoint, tmp_path / "model.onnx", quantize=quantize).architecture
+    macs = promised_macs(tmp_path / "model.onnx", product_macs(architecture, LENGTH))
+    assert macs == (0 if quantize == "none" else 2 * LENGTH * (4 * 64 * 64 + 2 * 64 * 128))
 
 
 def test_one_quantized_layer_by_hand(checkpoint: Path, tmp_path: Path) -> None:

@@ -100,7 +100,9 @@ def test_every_linear_layer_is_an_integer_product_and_tables_and_biases_are_inte
 
     folder = calibrated(tmp_path, "q8bert", 3)
     session = get_backend("onnxruntime_int8").prepare(folder, Settings(LENGTH, 8, 1, tmp_path), "cpu")
-    assert session.placement().int8_macs == 2 * LENGTH * (4 * 64 * 64 + 2 * 64 * 128) + 64 * 64 + 64 * 3
+    placement = session.placement()
+    assert placement.int8_macs == 2 * LENGTH * (4 * 64 * 64 + 2 * 64 * 128) + 64 * 64 + 64 * 3
+    assert placement.promised_macs == placement.int8_macs
     for quantize in ("u8", "s8"):
         export_onnx(folder, tmp_path / "model.onnx", quantize=quantize)
         model = onnx.load(tmp_path / "model.onnx")
@@ -181,7 +183,7 @@ def test_aimets_graph_has_exactly_the_ranges(tmp_path: Path) -> None:
     placement = get_backend("onnxruntime_int8").prepare(folder, Settings(LENGTH, 8, 1, tmp_path), "cpu").placement()
     # The products of attention as well; not the pooler's, which reads the output of a Gather.
     assert placement.total_macs is not None
-    assert placement.int8_macs == placement.total_macs - 64 * 64
+    assert placement.int8_macs == placement.promised_macs == placement.total_macs - 64 * 64
     with pytest.raises(BackendError, match="float16 cannot hold all operators' outputs"):
         export_onnx(folder, tmp_path / "half.onnx", precision="fp16", quantize="u8")
     with pytest.raises(BackendError, match="asymmetric"):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from harness.measure.scenarios import summarise
-from harness.measure.validity import findings
+from harness.measure.validity import findings, ran_float
 from harness.records.speed_schema import Conditions, GpuConditions, Probe, Speed, SpeedRound
 from harness.suite.measure import Measure, Profile
 
@@ -134,6 +134,24 @@ def test_rounds_that_differ_are_no_fault(scenario: str) -> None:
     even = speed(*[conditions()] * 3, qps=100.0, p50_ms=100.0, p90_ms=100.0, p99_ms=100.0)
     rounds = [*even.rounds[:2], even.rounds[2].model_copy(update={"qps": 310.0, "p90_ms": 310.0, "p99_ms": 310.0})]
     assert findings([even.model_copy(update={"scenario": scenario, "rounds": rounds})], PLACEMENT, Measure()) == []
+
+
+@pytest.mark.parametrize(
+    ("integer", "promised", "bound"),
+    [
+        (900, 900, ""),
+        (892, 900, ""),  # 99% of 900 are 891
+        (890, 900, "90.0%, which the graph asks for"),
+        (0, 900, "90.0%, which the graph asks for"),
+        (0, 0, ""),  # a scheme that keeps all products in floating point
+        (0, None, "more than 0%"),
+        (1, None, ""),
+    ],
+)
+def test_integer_products_that_ran_in_float(integer: int, promised: int | None, bound: str) -> None:
+    found = list(ran_float({"int8_macs": integer, "total_macs": 1000, "promised_macs": promised}))
+    assert [(finding.rule, finding.bound) for finding in found] == ([("ran_float", bound)] if bound else [])
+    assert all(finding.measured.startswith(f"{integer / 10:.1f}% of") for finding in found)
 
 
 def test_energy_is_a_figure_a_query_over_rounds() -> None:

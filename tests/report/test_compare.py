@@ -173,7 +173,7 @@ def test_int8_is_also_compared_with_its_own_engine_in_floating_point(tmp_path: P
 def test_an_invalid_cell_is_compared_but_its_invalid_figure_is_not_ranked(tmp_path: Path) -> None:
     add(tmp_path, "fp32", answers(300, 20), baseline=True, qps=SLOW)
     add(tmp_path, "a", answers(300, 25), qps=FAST)
-    for name, rule in (("unsure", "disturbed"), ("elsewhere", "wrong_provider")):
+    for name, rule in (("unsure", "disturbed"), ("elsewhere", "wrong_provider"), ("float", "ran_float")):
         add(tmp_path, name, answers(300, 25), qps=FAST, status="invalid", reason=rule, findings=[finding(rule)])
     found = compared(tmp_path)
     assert {name: comparison.ranked for name, comparison in found.items()} == {
@@ -181,12 +181,14 @@ def test_an_invalid_cell_is_compared_but_its_invalid_figure_is_not_ranked(tmp_pa
         "a": 3,
         "unsure": 3,
         "elsewhere": 0,
+        "float": 0,
     }
     assert {name: comparison.speed_ranked for name, comparison in found.items()} == {
         "fp32": 2,
         "a": 2,
         "unsure": 0,
         "elsewhere": 0,
+        "float": 0,
     }
     assert found["elsewhere"].differences["accuracy"].p is not None
 

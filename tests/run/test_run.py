@@ -151,6 +151,9 @@ def test_engines_with_the_same_ranges_agree(first: dict[str, dict[str, Any]]) ->
     assert abs(simulated - engine) < 1.0
     assert first["fake_quant_w8a8"]["speed"] == []
     assert first["onnxruntime_int8"]["flops"]["int8_share"] > 0.5
+    for label in ("onnxruntime_int8", "onnxruntime_int8_dynamic"):
+        placement = first[label]["placement"]
+        assert placement["int8_macs"] == placement["promised_macs"] > 0
     assert first["torch_fp32"]["flops"]["int8_share"] == 0
     assert first["torch_fp32"]["flops"]["cross_check"].endswith("equal")
 
