@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -32,6 +31,7 @@ from backends.base import (
     installed,
 )
 from backends.checkpoint import read_architecture
+from backends.processor import saturates_integer_products
 
 if TYPE_CHECKING:
     import numpy as np
@@ -104,7 +104,7 @@ class OnnxRuntimeSession:
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.log_severity_level = 3
-        if self._integer and _may_saturate():
+        if self._integer and saturates_integer_products():
             options.add_session_config_entry("session.x64quantprecision", "1")
         if profile is not None:
             options.enable_profiling = True
@@ -142,7 +142,7 @@ class OnnxRuntimeSession:
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
         nodes = list(_kernels(events))
         notes = []
-        if self._integer and _may_saturate():
+        if self._integer and saturates_integer_products():
             notes.append(
                 "this CPU has no VNNI, so u8 x s8 products could saturate: session.x64quantprecision is on (exact, slower)"
             )
@@ -202,16 +202,6 @@ def _integer_macs(operator: str, inputs: list[dict[str, list[int]]]) -> int:
     shapes = [next(iter(type_shape.items())) for type_shape in inputs]
     second = next(shape for kind, shape in shapes[1:] if kind in ("int8", "uint8") and len(shape) >= 2)
     return math.prod(shapes[0][1][:-1]) * math.prod(second[-2:])
-
-
-def _may_saturate() -> bool:
-    """True on x86 processors without VNNI: they add pairs of unsigned by signed products in 16 bits, which can saturate."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return False
-    flags = re.search(r"^flags\s*:(.*)$", text, re.MULTILINE)
-    return flags is not None and not {"avx512_vnni", "avx_vnni"} & set(flags[1].split())
 
 
 ONNXRUNTIME_FP32 = OnnxRuntime("onnxruntime_fp32", ("fp32", "none"))

@@ -25,6 +25,7 @@ from backends.base import (
 )
 from backends.checkpoint import read_architecture
 from backends.model_files import SAFETENSORS
+from backends.processor import multiplies_bfloat16
 from backends.torch_models import disable_cudnn_attention, load_model
 
 if TYPE_CHECKING:
@@ -56,11 +57,7 @@ class TorchEager:
                 return Availability(False, f"{name} is not installed", f"python -m pip install {name}")
         cuda = bool(machine.get("assumed")) or not version("torch").endswith("+cpu")
         usable = bool(machine.get("gpus")) and cuda
-        if (
-            self.dtype == "bfloat16"
-            and not usable
-            and not {"avx512_bf16", "amx_bf16", "bf16"} & set(machine.get("flags", ["bf16"]))
-        ):
+        if self.dtype == "bfloat16" and not usable and not multiplies_bfloat16(machine):
             return Availability(
                 False,
                 "this processor has no bfloat16 arithmetic: PyTorch would emulate it, about a hundred times slower",

@@ -129,8 +129,8 @@ def baseline_of(record: Record, records: Sequence[Record]) -> Record | None:
 
 def unquantized_cell(record: Record, records: Sequence[Record]) -> Record | None:
     """The cell of the same model, task and seed on the same engine (first word of a backend's name), engine version and
-    device, without a scheme and integer products; of several the one with the first name. None for a cell that has no
-    integer products itself."""
+    device, without a scheme and integer products; of several the one in FP32, then the one with the first name. None for a cell
+    that has no integer products itself."""
     if record.flops is None or not record.flops.int8_share:
         return None
     floating = [
@@ -139,7 +139,7 @@ def unquantized_cell(record: Record, records: Sequence[Record]) -> Record | None
         if other.flops and not other.flops.int8_share and not other.simulated and not other.scheme
     ]
     same_engine = [other for other in floating if _engine(other) == _engine(record)]
-    return min(same_engine, key=lambda other: other.backend, default=None)
+    return min(same_engine, key=lambda other: (not other.backend.endswith("_fp32"), other.backend), default=None)
 
 
 def _engine(record: Record) -> tuple[object, ...]:

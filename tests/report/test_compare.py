@@ -136,6 +136,7 @@ def test_int8_is_also_compared_with_its_own_engine_in_floating_point(tmp_path: P
     engine, int8 = (80.0, 80.6, 79.4, 80.3, 79.7), (100.0, 100.7, 99.3, 100.4, 99.6)
     add(tmp_path, "fp32", answers(300, 20), qps=SLOW, baseline=True, flops=products(0.0))
     add(tmp_path, "ort", answers(300, 22), qps=engine, backend="onnxruntime_fp32", flops=products(0.0))
+    add(tmp_path, "bf16", answers(300, 22), qps=int8, backend="onnxruntime_bf16", flops=products(0.0))
     elsewhere: dict[str, dict[str, Any]] = {
         "gpu": {"device": "cuda"},
         "version": {"software": {"onnxruntime": "1"}},
