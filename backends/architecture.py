@@ -1,7 +1,7 @@
 """The sizes of an encoder, and the canonical names of its modules, which all code but `backends/families/` uses.
 
 Canonical names are those of BERT in transformers, without the prefix of the encoder: `embeddings.word_embeddings`,
-`encoder.layer.0.attention.self.query`, `pooler.dense`, `classifier`, `qa_outputs`. The name of a tensor is that of its module and
+`encoder.layer.0.attention.self.query`, `pooler.dense`, `classifier`, `token_classifier`, `qa_outputs`. The name of a tensor is that of its module and
 `.weight` or `.bias`. `ranges.json` and exported graphs have these names for models of all families. Imports in milliseconds.
 """
 
@@ -11,7 +11,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 Activation = Literal["gelu", "gelu_tanh", "relu", "tanh"]
-Head = Literal["question_answering", "classification"]
+Head = Literal["question_answering", "classification", "token_classification", "embedding"]
+"""What a model computes from the encoder's states: start and end of an answer, a class of the sequence, a class of each token, or
+one vector, which has no weights of its own."""
+Pooling = Literal["mean", "cls"]
+"""How states become one vector: their mean over real tokens, or the state of the first token."""
 
 LINEARS = (
     "attention.self.query",
@@ -22,6 +26,8 @@ LINEARS = (
     "output.dense",
 )
 """A layer's linear layers, in order of execution."""
+TOKEN_CLASSIFIER = "token_classifier"
+"""The classifier of each token. `classifier` is that of a sequence, which some families keep elsewhere."""
 PROJECTION = "embeddings.projection"
 """The linear layer from the width of the embedding tables to that of the encoder, in families in which they differ."""
 
@@ -34,7 +40,8 @@ class Architecture:
     positions: tokens of the longest sequence. first_position: the first token's row of the position table.
     types: rows of the token type table, 0 without a table. With fewer than 2, token_type_ids are not read.
     pooler: activation of the linear layer before the classifier; None without that layer.
-    labels: outputs of the head; 2 (start, end) for question answering.
+    labels: outputs of the head; 2 (start, end) for question answering, `hidden` for an embedding.
+    pooling: of an embedding; None with other heads.
     """
 
     layers: int
@@ -51,6 +58,13 @@ class Architecture:
     head: Head
     pooler: Activation | None
     labels: int
+    pooling: Pooling | None = None
+
+    @property
+    def logits_shape(self) -> tuple[str | int, ...]:
+        """The shape of the model's output, with names for the sizes that batches differ in."""
+        per_token = self.head in ("question_answering", "token_classification")
+        return ("batch", *(["sequence"] if per_token else []), self.labels)
 
     def linear_macs(self, name: str, length: int) -> int:
         """Multiply-accumulates of the linear layer `name` for one sequence of `length` tokens. Pooler and classifier read the first
@@ -80,6 +94,10 @@ class Architecture:
             linears |= {f"encoder.layer.{layer}.{name}": shape for name, shape in zip(LINEARS, shapes, strict=True)}
         if self.head == "question_answering":
             return linears | {"qa_outputs": (self.labels, hidden)}
+        if self.head == "token_classification":
+            return linears | {TOKEN_CLASSIFIER: (self.labels, hidden)}
+        if self.head == "embedding":
+            return linears
         pooler = {"pooler.dense": (hidden, hidden)} if self.pooler else {}
         return linears | pooler | {"classifier": (self.labels, hidden)}
 

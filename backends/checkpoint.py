@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from backends.architecture import Activation, Architecture, Head
+from backends.architecture import TOKEN_CLASSIFIER, Activation, Architecture, Head, Pooling
 from backends.base import BackendError
 from backends.families import Family, family_names, get_family, untyped_family
 from backends.model_files import (
@@ -22,6 +22,7 @@ from backends.model_files import (
     tensor_headers,
     weight_files,
 )
+from backends.pooling import read_pooling
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,7 +36,7 @@ _ACTIVATIONS: Mapping[str, Activation] = {
     "gelu_pytorch_tanh": "gelu_tanh",
     "relu": "relu",
 }
-_HEADS: tuple[Head, ...] = ("question_answering", "classification")
+HEADS: tuple[Head, ...] = ("question_answering", "classification", "token_classification", "embedding")
 _OTHER_HEADS = {
     "ForQuestionAnswering": "question answering",
     "ForSequenceClassification": "sequence classification",
@@ -76,21 +77,27 @@ def _family(path: Path, config: Mapping[str, Any]) -> Family:
     return get_family(model_type)
 
 
-def read_architecture(checkpoint: Path) -> Architecture:
+def read_architecture(checkpoint: Path, pooling: Pooling | None = None) -> Architecture:
     """The architecture of a checkpoint folder. Raises BackendError unless it is an encoder of a known family, with absolute positions
-    and a head for question answering or sequence classification."""
+    and a head: for answers to questions, classes of a sequence or of its tokens, or, in the layout of sentence-transformers, one
+    vector. pooling: whatever head the folder has, the encoder gives one vector."""
     path, config = checkpoint / "config.json", read_config(checkpoint)
     family = _family(path, config)
+    head: Head = "embedding"
     try:
-        head = named_head(config, family) or _stored_head(checkpoint, family)
-        return architecture_of(config, family, head)
+        if pooling is None:
+            pooling = read_pooling(checkpoint)
+            head = named_head(config, family, pooling) or _stored_head(checkpoint, family, pooling)
+        return architecture_of(config, family, head, pooling)
     except BackendError as error:
         prefix = "" if str(error).startswith(str(checkpoint)) else f"{path}: "
         raise BackendError(f"{prefix}{error}") from None
 
 
-def architecture_of(config: Mapping[str, Any], family: Family, head: Head) -> Architecture:
-    """The architecture that a configuration describes. Raises BackendError, naming the key, for one that is not supported."""
+def architecture_of(
+    config: Mapping[str, Any], family: Family, head: Head, pooling: Pooling | None = None
+) -> Architecture:
+    """The architecture that a configuration describes. pooling: of an embedding. Raises BackendError, naming the key, for one that is not supported."""
     for key in ("is_decoder", "add_cross_attention"):
         if config.get(key):
             raise BackendError(f"{key} is true; only encoders are supported")
@@ -128,7 +135,8 @@ def architecture_of(config: Mapping[str, Any], family: Family, head: Head) -> Ar
         activation=_ACTIVATIONS[activation],
         head=head,
         pooler=family.pooler if head == "classification" else None,
-        labels=labels,
+        labels=hidden if head == "embedding" else labels,
+        pooling=pooling if head == "embedding" else None,
     )
 
 
@@ -154,34 +162,39 @@ def _size(config: Mapping[str, Any], family: Family, size: str, *, least: int = 
     return value
 
 
-def named_head(config: Mapping[str, Any], family: Family) -> Head | None:
+def named_head(config: Mapping[str, Any], family: Family, pooling: Pooling | None = None) -> Head | None:
     """The head that `architectures` of config.json names; None for an encoder, and for a head of pretraining, since published
-    models often still name the class of the model that they were made from. Raises BackendError for the head of another kind
-    of task."""
+    models often still name the class of the model that they were made from. pooling: of a sentence encoder's folder. Raises
+    BackendError for the head of another kind of task."""
     names = config.get("architectures")
     others: list[str] = []
     for name in names if isinstance(names, list) else []:
-        for head in _HEADS:
-            if name == family.classes[head]:
+        for head in HEADS:
+            if head != "embedding" and name == family.class_of(head):
                 return head
         others += [f"{what} ({name})" for end, what in _OTHER_HEADS.items() if str(name).endswith(end)]
+        if pooling and name == family.classes["encoder"]:
+            return "embedding"
     if others:
         raise BackendError(f"architectures names a head for {others[0]}")
     return None
 
 
-def stored_head(names: Iterable[str], family: Family) -> Head | None:
-    """The head of a model with these stored tensors; None for an encoder alone."""
+def stored_head(names: Iterable[str], family: Family, pooling: Pooling | None = None) -> Head | None:
+    """The head of a model with these stored tensors; None for an encoder alone. pooling: of a sentence encoder's folder."""
+    names = set(names)
     stored = {family.canonical(name) for name in names}
     if "qa_outputs.weight" in stored:
         return "question_answering"
     if {"classifier.weight", *(["pooler.dense.weight"] if family.pooler else [])} <= stored:
         return "classification"
-    return None
+    if f"{family.path(TOKEN_CLASSIFIER)}.weight" in names:
+        return "token_classification"
+    return "embedding" if pooling else None
 
 
-def _stored_head(checkpoint: Path, family: Family) -> Head:
-    if head := stored_head(stored_shapes(_files(checkpoint)), family):
+def _stored_head(checkpoint: Path, family: Family, pooling: Pooling | None) -> Head:
+    if head := stored_head(stored_shapes(_files(checkpoint)), family, pooling):
         return head
     raise BackendError(
         f"{checkpoint}: the model has no head for question answering or sequence classification; fine-tune it first"
@@ -205,10 +218,14 @@ class Weights:
         family = read_family(checkpoint)
         self._shapes = architecture.tensors()
         self._stored: dict[str | None, tuple[Path, int, str, dict[str, Any]]] = {}
+        own: dict[str, str] = {}
+        if architecture.head == "token_classification":  # where a family keeps its classifier of sequences elsewhere
+            own = {str(family.path(f"{TOKEN_CLASSIFIER}.{part}")): part for part in ("weight", "bias")}
         for file in _files(checkpoint):
             start = data_start(file)
             for name, entry in tensor_headers(file).items():
-                self._stored[family.canonical(name)] = file, start, name, entry
+                canonical = f"{TOKEN_CLASSIFIER}.{own[name]}" if name in own else family.canonical(name)
+                self._stored[canonical] = file, start, name, entry
         shapes = {name: tuple(entry["shape"]) for name, (*_, entry) in self._stored.items()}
         if fault := wrong_tensor(shapes, architecture):
             raise BackendError(f"{checkpoint / SAFETENSORS}: {fault}; save both files from the same model")

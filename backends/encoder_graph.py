@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from onnx import TensorProto
 
-from backends.architecture import PROJECTION, Architecture
+from backends.architecture import PROJECTION, TOKEN_CLASSIFIER, Architecture
 from backends.base import Precision, Quantize
 from backends.checkpoint import Weights
 from backends.quantized_graph import QuantizedGraph
@@ -121,12 +121,32 @@ class EncoderGraph(QuantizedGraph):
         graph = self.graph
         if self._arch.head == "question_answering":
             logits = self.linear("qa_outputs", states)
+        elif self._arch.head == "token_classification":
+            logits = self.linear(TOKEN_CLASSIFIER, states)
+        elif self._arch.head == "embedding":
+            self._pooling(states)
+            return
         else:
             pooled = graph.op("Gather", "pooler.first", states, self.integers("zero.scalar", 0), axis=1)
             if kind := self._arch.pooler:
                 pooled = self.activation(f"pooler.{kind}", kind, self.linear("pooler.dense", pooled))
             logits = self.linear("classifier", pooled)
         self.full("logits", logits)
+        graph.nodes[-1].output[0] = "logits"
+
+    def _pooling(self, states: str) -> None:
+        """The state of the first token, or the mean over real tokens; in float32."""
+        graph = self.graph
+        states = self.full("pooling", states)
+        if self._arch.pooling == "cls":
+            graph.op("Gather", "pooling.first", states, self.integers("zero.scalar", 0), axis=1)
+        else:
+            mask = graph.op("Cast", "pooling.mask", "attention_mask", to=TensorProto.FLOAT)
+            mask = graph.op("Unsqueeze", "pooling.weights", mask, self.integers("two", [2]))
+            real = graph.op("Mul", "pooling.real", states, mask)
+            total = graph.op("ReduceSum", "pooling.sum", real, self.integers("one", [1]), keepdims=0)
+            count = graph.op("ReduceSum", "pooling.count", mask, self.integers("one", [1]), keepdims=0)
+            graph.op("Div", "pooling.mean", total, count)
         graph.nodes[-1].output[0] = "logits"
 
     def _norm(self, name: str, values: str) -> str:

@@ -5,7 +5,8 @@ keep the attention fusions of engines from matching. `encoder_graph` builds the 
 framework is imported.
 
 Inputs: `input_ids`, `attention_mask`, `token_type_ids`, int64 (batch, sequence), both sizes free. Output: `logits`, float32:
-(batch, sequence, 2) for question answering, otherwise (batch, labels).
+(batch, sequence, 2) for question answering, (batch, sequence, labels) for classes of tokens, (batch, hidden size) for an embedding,
+otherwise (batch, labels).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from backends.base import INPUTS, BackendError, Precision, Quantize
 from backends.checkpoint import Weights, read_architecture
 from backends.encoder_graph import EncoderGraph
 from backends.model_files import SAFETENSORS
+from backends.pooling import FILES as POOLING_FILES
 from backends.ranges import FILE_NAME, Ranges, read_ranges
 
 EXPORT_VERSION = 2
@@ -73,7 +75,7 @@ def export_onnx(
     encoder.build()
     model = encoder.graph.model(
         [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "sequence"]) for name in INPUTS],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, _logits_shape(architecture))],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, architecture.logits_shape)],
         opset=_OPSET[precision],
         ir_version=9,
         producer=f"quantboard export {EXPORT_VERSION}",
@@ -100,10 +102,6 @@ def _check_ranges(checkpoint: Path, ranges: Ranges, precision: Precision, quanti
         )
 
 
-def _logits_shape(architecture: Architecture) -> list[str | int]:
-    return ["batch", *(["sequence"] if architecture.head == "question_answering" else []), architecture.labels]
-
-
 def _write(target: Path, content: bytes) -> None:
     partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
     try:
@@ -126,7 +124,8 @@ def export_cached(
     from filelock import FileLock
 
     digest = hashlib.sha256(f"{EXPORT_VERSION} {precision} {quantize}".encode())
-    for name in ("config.json", SAFETENSORS, *([FILE_NAME] if quantize in ("u8", "s8") else [])):
+    pooling = [name for name in POOLING_FILES if (checkpoint / name).is_file()]
+    for name in ("config.json", SAFETENSORS, *pooling, *([FILE_NAME] if quantize in ("u8", "s8") else [])):
         digest.update(_file_digest(checkpoint / name))
     path = cache / "onnx" / f"{precision}-{quantize}-{digest.hexdigest()[:16]}.onnx"
     try:

@@ -11,7 +11,7 @@ nodes in the exported graph:
 
 from __future__ import annotations
 
-from backends.architecture import PROJECTION, Architecture
+from backends.architecture import PROJECTION, TOKEN_CLASSIFIER, Architecture
 from backends.schemes import Quantizer, Scheme
 
 
@@ -51,6 +51,10 @@ def operator_names(architecture: Architecture, *, masked: bool) -> list[str]:
         names += [f"{at}.output.{part}" for part in ("dense", "residual", "LayerNorm")]
     if architecture.head == "question_answering":
         return [*names, "qa_outputs"]
+    if architecture.head == "token_classification":
+        return [*names, TOKEN_CLASSIFIER]
+    if architecture.head == "embedding":
+        return names
     pooler = ["pooler.dense", f"pooler.{architecture.pooler}"] if architecture.pooler else []
     return [*names, *pooler, "classifier"]
 

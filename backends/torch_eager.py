@@ -25,6 +25,7 @@ from backends.base import (
 )
 from backends.checkpoint import read_architecture
 from backends.model_files import SAFETENSORS
+from backends.pooling import pool
 from backends.processor import multiplies_bfloat16
 from backends.torch_models import disable_cudnn_attention, load_model
 
@@ -99,6 +100,8 @@ class TorchSession:
             outputs = self.model(**inputs)
             if self._architecture.head == "question_answering":
                 logits = torch.stack((outputs.start_logits, outputs.end_logits), dim=-1)
+            elif self._architecture.pooling:
+                logits = pool(outputs.last_hidden_state, inputs["attention_mask"], self._architecture.pooling)
             else:
                 logits = outputs.logits
             values: np.ndarray[Any, Any] = logits.float().cpu().numpy()

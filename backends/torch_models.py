@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from backends.architecture import Architecture, Head
 from backends.base import BackendError
-from backends.checkpoint import architecture_of, read_family
+from backends.checkpoint import HEADS, architecture_of, read_family
 from backends.families import Family, Part, get_family
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 AUTO_CLASSES: Mapping[Part, str] = {
     "question_answering": "AutoModelForQuestionAnswering",
     "classification": "AutoModelForSequenceClassification",
+    "token_classification": "AutoModelForTokenClassification",
     "masked_lm": "AutoModelForMaskedLM",
     "encoder": "AutoModel",
 }
@@ -28,6 +29,11 @@ def auto_class(part: Part) -> Any:
     import transformers
 
     return getattr(transformers, AUTO_CLASSES[part])
+
+
+def part_of(head: Head) -> Part:
+    """The model that has that head: for an embedding the encoder alone, whose states are pooled afterwards."""
+    return "encoder" if head == "embedding" else head
 
 
 def config_class(family: Family) -> Any:
@@ -49,10 +55,11 @@ def family_of(model: nn.Module) -> Family:
 
 
 def read_model_architecture(model: nn.Module) -> Architecture:
-    """The architecture of a model with a task's head, from its class and its configuration."""
+    """The architecture of a model with a task's head, from its class and its configuration. That of an encoder alone says of no
+    pooling."""
     family, config = family_of(model), model.config
     name = type(model).__name__
-    head: Head = "question_answering" if name == family.classes["question_answering"] else "classification"
+    head: Head = next((head for head in HEADS if name == family.class_of(part_of(head))), "classification")
     return architecture_of(config.to_dict(), family, head)  # type: ignore[operator, union-attr]
 
 
@@ -99,9 +106,11 @@ def load_model(checkpoint: Path, architecture: Architecture) -> torch.nn.Module:
     """The checkpoint's model in float32, in evaluation mode. Raises BackendError unless all its weights are in the folder."""
     family = read_family(checkpoint)
     try:
-        model, loading = auto_class(architecture.head).from_pretrained(
+        part = part_of(architecture.head)
+        model, loading = auto_class(part).from_pretrained(
             checkpoint, dtype="float32", attn_implementation="sdpa", local_files_only=True,
             use_safetensors=True, trust_remote_code=False, output_loading_info=True,
+            **(family.encoder_arguments if part == "encoder" else {}),
         )  # fmt: skip
     except (OSError, RuntimeError, ValueError) as error:
         raise BackendError(

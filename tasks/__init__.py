@@ -35,6 +35,7 @@ _CODE: dict[Kind, str] = {
     "classification": "tasks.sequence_classification:SequenceClassification",
     "regression": "tasks.sequence_classification:SequenceClassification",
     "multi_label": "tasks.multi_label:MultiLabel",
+    "token_classification": "tasks.token_classification:TokenClassification",
 }
 """The class of each kind of task; it takes a definition and the rows."""
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from tokenizers import Tokenizer
 
-Kind = Literal["question_answering", "classification", "regression", "multi_label"]
+Kind = Literal["question_answering", "classification", "regression", "multi_label", "token_classification"]
 Array = "np.ndarray[Any, Any]"
 
 
@@ -87,7 +87,7 @@ class Features:
     example_index: (n,) int64, the example that a sequence was cut from.
     extra: whatever `decode` needs, as arrays whose first axis is n.
     labels: training targets, first axis n: `start_positions` and `end_positions`, or `labels` (int64; float32 for regression;
-    float32 (n, classes) of 0 and 1 for multi-label). Empty unless `Task.features` was called for training.
+    float32 (n, classes) of 0 and 1 for multi-label; int64 (n, longest), -100 where there is none, for tokens). Empty unless `Task.features` was called for training.
     """
 
     input_ids: np.ndarray[Any, Any]
@@ -115,10 +115,12 @@ class Statistic:
 
     kind `mean`: 100 x the mean of column `columns[0]`. kind `f1`, `macro_f1`, `micro_f1`, `matthews_correlation`, `pearson`,
     `spearman`: that coefficient x 100 of the columns (prediction, label); `f1` has positive label 1. The columns of `macro_f1`
-    and `micro_f1` may be (n, classes) of 0 and 1: several labels an example.
+    and `micro_f1` may be (n, classes) of 0 and 1: several labels an example. kind `ratio`: the sum of a column over that of
+    another. kind `dice`: twice the sum of the first over the sums of the second and the third (F1, from what is right, predicted
+    and true).
     """
 
-    kind: Literal["mean", "f1", "macro_f1", "micro_f1", "matthews_correlation", "pearson", "spearman"]
+    kind: Literal["mean", "ratio", "dice", "f1", "macro_f1", "micro_f1", "matthews_correlation", "pearson", "spearman"]
     columns: tuple[str, ...]
 
 

@@ -2,7 +2,8 @@
 
 The rows have the columns `text`, `text_pair` (of a pair) and `label`, whatever the files call them. A class is known by its
 name. Labels that are numbers (0, 1, ...) are the places of the names in `labels`. Several labels of a row are a list in one
-column, or text with a separator, or one column of 0 and 1 for each label.
+column, or text with a separator, or one column of 0 and 1 for each label. Sentences with a tag for each word have the columns
+`tokens` and `label`.
 """
 
 from __future__ import annotations
@@ -21,20 +22,24 @@ from tasks.definitions import TRAIN, Definition, OfficialSplit, RawFiles
 from tasks.rows import Row, check_text, row_digest
 from tasks.tables import Values, column_names, read_table
 
-DeclaredKind = Literal["classification", "pair", "regression", "multi_label"]
+DeclaredKind = Literal["classification", "pair", "regression", "multi_label", "token_classification"]
 KINDS: dict[str, Kind] = {
     "classification": "classification",
     "pair": "classification",
     "regression": "regression",
     "multi_label": "multi_label",
+    "token_classification": "token_classification",
 }
 """What a suite may call a task, and the kind of head that it needs. A `pair` is a classification of two texts."""
 METRICS: dict[Kind, tuple[str, ...]] = {
     "classification": ("accuracy", "macro_f1", "matthews_correlation", "f1"),
     "regression": ("pearson", "spearman"),
     "multi_label": ("micro_f1", "macro_f1", "subset_accuracy"),
+    "token_classification": ("f1", "precision", "recall", "word_accuracy"),
 }
 """What may be asked of each kind; `f1` is that of the second of two classes. The first three, or all, are the default."""
+COLUMNS: dict[str, tuple[str, str]] = {"token_classification": ("tokens", "ner_tags")}
+"""Names of the columns `text` and `label` that a declaration may leave out, by kind."""
 SEPARATORS = ("|", ";", ",")
 """What may stand between the labels of a row; the first that the column has is taken where the declaration names none."""
 LABEL = "own data"
@@ -51,13 +56,18 @@ class Declaration:
     name: str
     kind: DeclaredKind
     data: Mapping[str, str]
-    text: str
+    text: str = ""
     label: str = ""
     text_pair: str | None = None
     labels: tuple[str, ...] = ()
     separator: str = ""
     metrics: tuple[str, ...] = ()
     skip_bad_rows: bool = False
+
+    def __post_init__(self) -> None:
+        text, label = COLUMNS.get(self.kind, ("", ""))
+        object.__setattr__(self, "text", self.text or text)
+        object.__setattr__(self, "label", self.label or label)
 
     @property
     def facts(self) -> TaskFacts:
@@ -130,7 +140,7 @@ class DeclaredRows:
             kind=kind,
             metrics=declared.facts.metrics,
             primary_metric=declared.facts.metrics[0],
-            texts=("text", "text_pair") if declared.text_pair else ("text",),
+            texts=("tokens",) if kind == "token_classification" else self._texts,
             splits={split: OfficialSplit(0) for split in self.splits},
             raw=RawFiles(folder="", names={}),
             hub=("", None),
@@ -167,6 +177,10 @@ class DeclaredRows:
         scores = [row["label"] for split in self.splits for row in self.rows(split)]
         return min(scores), max(scores)
 
+    @property
+    def _texts(self) -> tuple[str, ...]:
+        return ("text", "text_pair") if self._declaration.text_pair else ("text",)
+
     def _path(self, split: str) -> Path:
         return Path(self._declaration.data[split])
 
@@ -182,6 +196,8 @@ class DeclaredRows:
 
     def _names(self, value: Any) -> list[str]:
         """The classes in a cell of the label column, as text. A cell that is a list, or has a separator, may have several."""
+        if self._declaration.kind == "token_classification":
+            return [_label(item) for item in _items(value) or []]
         if self._declaration.kind != "multi_label":
             return [_label(value)]
         if isinstance(value, str):
@@ -214,6 +230,8 @@ class DeclaredRows:
 
     def _row(self, values: Values, where: str) -> Row:
         declared = self._declaration
+        if declared.kind == "token_classification":
+            return self._sentence(values, where)
         row: Row = {}
         for name, column in (("text", declared.text), ("text_pair", declared.text_pair)):
             if column is None:
@@ -230,6 +248,21 @@ class DeclaredRows:
         else:
             row["label"] = self._class(values.get(declared.label), where)
         return row
+
+    def _sentence(self, values: Values, where: str) -> Row:
+        """`tokens` and the number of the tag of each."""
+        declared = self._declaration
+        tokens, tags = _items(values.get(declared.text)), _items(values.get(declared.label))
+        for column, items in ((declared.text, tokens), (declared.label, tags)):
+            if items is None:
+                raise TaskError(f"{where}: '{column}' is {_shown(values.get(column))}, not a list; correct the row")
+        assert tokens is not None and tags is not None
+        if not tokens or not all(isinstance(token, str) and token for token in tokens):
+            raise TaskError(f"{where}: '{declared.text}' must list at least one word, and words only; correct the row")
+        if len(tokens) != len(tags):
+            raise TaskError(f"{where}: {len(tags)} tags for {len(tokens)} words; give one for each word")
+        check_text("".join(tokens), f"{where}: '{declared.text}'")
+        return {"tokens": list(tokens), "label": [self._class(tag, where) for tag in tags]}
 
     def _classes(self, values: Values, where: str) -> list[int]:
         """The numbers of a row's classes, in order."""
@@ -272,6 +305,13 @@ def _label(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return "" if value is None else str(value).strip()
+
+
+def _items(value: Any) -> list[Any] | None:
+    """A cell with a list, or with words between spaces; None for any other."""
+    if isinstance(value, str):
+        return value.split()
+    return value if isinstance(value, list) else None
 
 
 def _shown(value: Any) -> str:

@@ -16,7 +16,13 @@ from typing import Any, Literal
 
 from tasks.base import Kind, TaskError, TaskFacts
 
-VERSIONS: Mapping[Kind, int] = {"question_answering": 1, "classification": 1, "regression": 1, "multi_label": 1}
+VERSIONS: Mapping[Kind, int] = {
+    "question_answering": 1,
+    "classification": 1,
+    "regression": 1,
+    "multi_label": 1,
+    "token_classification": 1,
+}
 """The version of the code of each kind of task, part of every cell's key. Raised on purpose when predictions or metrics of
 the same model change."""
 

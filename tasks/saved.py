@@ -170,8 +170,11 @@ def _features(folder: Path) -> dict[str, Any]:
 
 
 def class_names(folder: Path) -> dict[str, list[str]]:
-    """The names of the classes of every column of class numbers, in the order of the numbers. Raises TaskError."""
+    """The names of the classes of every column of class numbers, or of lists of them, in the order of the numbers. Raises
+    TaskError."""
     features = {name: feature for name, feature in _features(folder).items() if isinstance(feature, dict)}
+    inner = {name: feature["feature"] for name, feature in features.items() if isinstance(feature.get("feature"), dict)}
+    features |= inner
     return {name: feature["names"] for name, feature in features.items() if isinstance(feature.get("names"), list)}
 
 

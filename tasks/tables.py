@@ -1,6 +1,6 @@
 """Rows of a user's own file: CSV, TSV, JSON, JSONL, Parquet, or a folder written by `datasets.save_to_disk`.
 
-CSV and TSV are read by the rules of Python's csv module: a field in double quotes may hold separators and line breaks, and a
+Sentences may be in CoNLL's form: one word a line with its tag last, a blank line after each sentence. CSV and TSV are read by the rules of Python's csv module: a field in double quotes may hold separators and line breaks, and a
 doubled quote is a quote. The first line names the columns. JSON is a list of objects, or `{"data": [...]}`; JSONL has one object
 a line.
 """
@@ -105,6 +105,29 @@ def _json(path: Path) -> Iterator[tuple[str, Values]]:
         yield f"row {number}", _object(row, f"{path}: row {number}")
 
 
+def _conll(path: Path) -> Iterator[tuple[str, Values]]:
+    """Sentences as `tokens` and `ner_tags`, the first and the last column; columns between are `column_2` and so on."""
+    columns: list[list[str]] = []
+    start = width = 0
+    for number, line in enumerate([*_text(path).split("\n"), ""], 1):
+        fields = line.split("\t") if "\t" in line.strip() else line.split()
+        if not line.strip() or fields[0] == "-DOCSTART-":
+            if columns:
+                names = ["tokens", *(f"column_{place}" for place in range(2, width)), "ner_tags"]
+                yield f"line {start}", dict(zip(names, columns, strict=True))
+            columns = []
+            continue
+        if line.startswith("# ") and " = " in line:  # a comment of CoNLL-U
+            continue
+        if len(fields) < 2 or (width and len(fields) != width):
+            expected = f"{width} columns as above" if width else "a word and its tag"
+            raise TaskError(f"{path}: line {number}: {len(fields)} columns, expected {expected}; correct the line")
+        if not columns:
+            start, width, columns = number, len(fields), [[] for _ in fields]
+        for column, field in zip(columns, fields, strict=True):
+            column.append(field.strip())
+
+
 def _parsed(text: str, where: str) -> Any:
     try:
         return json.loads(text)
@@ -151,7 +174,9 @@ def _saved(folder: Path) -> Iterator[tuple[str, Values]]:
 
 
 def _named(names: list[str] | None, value: Any) -> Any:
-    """A class by its name, where the column is one of class numbers with names."""
+    """A class, or each of a list, by its name, where the column is one of class numbers with names."""
+    if isinstance(value, list):
+        return [_named(names, item) for item in value]
     return names[value] if names and isinstance(value, int) and 0 <= value < len(names) else value
 
 
@@ -162,4 +187,5 @@ _READERS: dict[str, Callable[[Path], Iterator[tuple[str, Values]]]] = {
     ".jsonl": _jsonl,
     ".ndjson": _jsonl,
     ".parquet": _parquet,
+    **dict.fromkeys((".conll", ".bio", ".iob", ".iob2", ".txt"), _conll),
 }

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-from backends.architecture import Activation
+from backends.architecture import TOKEN_CLASSIFIER, Activation
 
-Part = Literal["question_answering", "classification", "masked_lm", "encoder"]
+Part = Literal["question_answering", "classification", "token_classification", "masked_lm", "encoder"]
 """A model with one of these heads, or the encoder alone."""
 
 
@@ -25,7 +25,8 @@ class Family:
     model_type: str
     """`model_type` of its config.json."""
     classes: Mapping[Part, str]
-    """transformers' class of each part, as named in `architectures` of config.json."""
+    """transformers' class of each part, as named in `architectures` of config.json. That of token classification may be left out:
+    see `class_of`."""
     modules: Mapping[str, str]
     """Canonical name of a module -> its path in a model with a head. An entry also holds for everything below that module, unless
     there is a longer entry; `*` is the number of a layer.
@@ -55,9 +56,14 @@ class Family:
     """A config.json without `model_type` is of this family if it has these keys; with no keys here, never. BERT's first
     repositories have such files."""
 
+    def class_of(self, part: Part) -> str:
+        """transformers' class of a part; that of token classification is called alike in every family."""
+        answers = self.classes["question_answering"]
+        return self.classes.get(part) or answers.replace("ForQuestionAnswering", "ForTokenClassification")
+
     def path(self, name: str) -> str | None:
         """The family's own name of a module or tensor, in a model with a head, for its canonical name. None if it has no such part."""
-        return _renamed(name, self.modules)
+        return _renamed(name, {TOKEN_CLASSIFIER: "classifier", **self.modules})
 
     def canonical(self, name: str) -> str | None:
         """The canonical name of a tensor in a file of a model with a head, or of an encoder alone. None if it has none.

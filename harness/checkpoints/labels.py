@@ -9,7 +9,7 @@ import numpy as np
 
 from tasks import Features, Task, TaskError
 
-CLASS_KINDS = ("classification", "multi_label")
+CLASS_KINDS = ("classification", "multi_label", "token_classification")
 """The kinds of tasks whose model names its outputs as classes."""
 
 
@@ -42,6 +42,9 @@ def class_columns(folder: Path, task: Task) -> tuple[int, ...]:
     """
     if task.kind not in CLASS_KINDS:
         return ()
+    if task.kind == "token_classification":
+        tags = task.output_tags(label_names(folder, task))  # type: ignore[attr-defined]
+        return tuple(tags.index(label) for label in task.labels)
     count = len(task.labels)
     rows = np.zeros((count, 1), np.int32)
     features = Features(rows, rows, np.ones(count, np.int64), np.arange(count))

@@ -107,7 +107,7 @@ def build_origin(
         "parent": spec.parent.key if spec.parent else None,
         "teacher": spec.teacher.key if spec.teacher else None,
         "architecture": {name: config[family.key(name)] for name in SIZES if family.key(name) in config}
-        | ({"num_labels": len(task.labels)} if task and task.labels else {}),
+        | ({"num_labels": len(config.get("id2label") or task.labels)} if task and task.labels else {}),
         "parameters": parameters,
         "weights_bytes": weights.stat().st_size,
         "weights_sha256": sha256,

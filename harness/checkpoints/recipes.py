@@ -19,6 +19,7 @@ from harness.checkpoints.origin import TRAINING_FIELDS, root_spec
 from harness.checkpoints.training.devices import prepare_training
 from harness.checkpoints.training.states import state_folder
 from harness.errors import CheckpointError
+from harness.plan.heads import HEADS
 from harness.plan.spec import CORPUS, CheckpointSpec, folder_of
 from harness.suite.train import TrainSettings
 from tasks import Features, Task, open_task
@@ -92,12 +93,14 @@ def _check_fits_task(spec: CheckpointSpec, source: Path, task: Task) -> None:
         weights = Weights(source, architecture)
         for name in weights:
             weights[name]  # reading checks that it is finite: an engine would compute NaN, and NaN would be scored
-        if architecture.head != ("question_answering" if task.kind == "question_answering" else "classification"):
+        if architecture.head != HEADS[task.kind]:
             raise BackendError(f"it has a head for {architecture.head.replace('_', ' ')}")
         if task.kind != "question_answering":  # decoding no rows checks the names of the classes
             no_tokens = np.zeros((0, 1), np.int32)
             no_features = Features(no_tokens, no_tokens, np.zeros(0, np.int64), np.zeros(0, np.int64))
-            no_logits = np.zeros((0, architecture.labels), np.float32)
+            no_logits = np.zeros(
+                (0, *([1] if task.kind == "token_classification" else []), architecture.labels), np.float32
+            )
             task.decode([], no_features, no_logits, label_names(source, task))
         if (origin_task := _task_in_origin(source)) not in (None, spec.task):
             raise BackendError(f"its origin.json says that it was made for {origin_task}")

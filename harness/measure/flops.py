@@ -25,7 +25,7 @@ def encoder_flops(
     head_outputs: int,
     head: Literal["token", "pooled"],
 ) -> FlopCount:
-    """FLOPs of one sequence. Head `token`: a linear layer on every token (question answering); `pooled`: BERT's pooler and a
+    """FLOPs of one sequence. Head `token`: a linear layer on every token (question answering, classes of tokens); `pooled`: BERT's pooler and a
     classifier on the first token."""
     linear = 4 * hidden * hidden + 2 * hidden * intermediate
     attention = 2 * sequence_length * hidden  # of one token: scores and weighted sum

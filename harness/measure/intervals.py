@@ -141,6 +141,10 @@ def _sufficient(kind: str, columns: Sequence[Array]) -> tuple[Array, Callable[[A
     metric, (resamples,)."""
     if kind == "mean":
         return np.stack([columns[0], np.ones_like(columns[0])], 1), lambda sums: _ratio(sums[:, 0], sums[:, 1])
+    if kind == "ratio":
+        return np.stack(columns, 1), lambda sums: _ratio(sums[:, 0], sums[:, 1])
+    if kind == "dice":
+        return np.stack(columns, 1), lambda sums: _ratio(2 * sums[:, 0], sums[:, 1] + sums[:, 2])
     if kind == "f1":
         predicted, label = columns[0] == 1, columns[1] == 1
         rows = np.stack([predicted & label, predicted, label], 1)

@@ -18,6 +18,7 @@ from harness.errors import RecordError, disk_fault
 from harness.records.schema import Accuracy, Record
 from tasks import Scores, Statistic
 from tasks.metrics.labels import COEFFICIENTS
+from tasks.token_classification import STATISTICS
 
 Array = np.ndarray[Any, Any]
 
@@ -142,7 +143,9 @@ def statistics_of(metrics: Iterable[str], columns: Mapping[str, Array]) -> dict[
     """How each metric is computed from the columns that our tasks store. A metric that cannot be computed is left out."""
     statistics: dict[str, Statistic] = {}
     for name in metrics:
-        if name in columns:
+        if name in STATISTICS and set(STATISTICS[name].columns) <= set(columns):
+            statistics[name] = STATISTICS[name]
+        elif name in columns:
             statistics[name] = Statistic("mean", (name,))
         elif name in ("accuracy", "subset_accuracy") and "correct" in columns:
             statistics[name] = Statistic("mean", ("correct",))

@@ -167,7 +167,7 @@ def flops(cell: Cell, checkpoint: Checkpoint, accuracy: Mapping[str, Any]) -> Fl
         intermediate=sizes["intermediate_size"],
         sequence_length=cell.shape.max_length,
         head_outputs=sizes.get("num_labels", 2),
-        head="token" if accuracy["kind"] == "question_answering" else "pooled",
+        head="token" if accuracy["kind"] in ("question_answering", "token_classification") else "pooled",
     )
     macs = placement["total_macs"]
     agreement = "equal" if 2 * macs == count.total else f"{200 * macs / count.total - 100:+.3f}% against the formula"

@@ -108,7 +108,7 @@ def _prediction(task: Task, value: Any) -> Any:
     missing = value != value if task.kind == "regression" else value == ""
     if missing:
         return None
-    return json.loads(value) if task.kind == "multi_label" else value
+    return json.loads(value) if task.kind in ("multi_label", "token_classification") else value
 
 
 def append_rescored(rescored: Sequence[Rescored], stored: ScoreStore) -> list[Path]:

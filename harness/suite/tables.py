@@ -187,7 +187,8 @@ class Reference(Table):
 
 
 class TaskFiles(Table):
-    """The files of a task of one's own: CSV, TSV, JSON, JSONL, Parquet, or a folder written by save_to_disk."""
+    """The files of a task of one's own: CSV, TSV, JSON, JSONL, Parquet, CoNLL (.conll, .bio, .iob, .txt), or a folder written by
+    save_to_disk."""
 
     train: Text | None = Field(
         None, description="what models are trained and calibrated on; relative to the suite file"
@@ -198,17 +199,19 @@ class TaskFiles(Table):
 class DeclaredTask(Table):
     """A task of one's own, to be named in `tasks`."""
 
-    kind: Literal["classification", "pair", "regression", "multi_label"] = Field(
+    kind: Literal["classification", "pair", "regression", "multi_label", "token_classification"] = Field(
         description="classification: one of several classes for a text; pair: for two texts; regression: a number;"
-        " multi_label: any number of classes"
+        " multi_label: any number of classes; token_classification: a tag for each word"
     )
     data: TaskFiles
-    text: Text = Field(description="the column of the text")
+    text: Text | None = Field(
+        None, description="the column of the text; of token_classification that of the words, by default 'tokens'"
+    )
     text_pair: Text | None = Field(None, description="the column of the second text, for kind = 'pair' or 'regression'")
     label: Text | None = Field(
         None,
-        description="the column of the class or the number; of multi_label a list, or text with a separator; without it"
-        " each of labels is a column of 0 and 1",
+        description="the column of the class or the number; of multi_label a list, or text with a separator, and without it"
+        " each of labels is a column of 0 and 1; of token_classification that of the tags, by default 'ner_tags'",
     )
     labels: List[Text] = Field(
         (), description="names of the classes by number; default: the values in the files, sorted"

@@ -13,7 +13,7 @@ from tasks import task_names
 
 def check_declared_tasks(data: TomlTable) -> Iterator[Problem]:
     """Every problem of the `task` tables."""
-    from tasks.declared import KINDS, METRICS
+    from tasks.declared import COLUMNS, KINDS, METRICS
 
     named = strings(data.get("tasks"))
     for name, declared in subtables(data.get("task")):
@@ -30,12 +30,16 @@ def check_declared_tasks(data: TomlTable) -> Iterator[Problem]:
         kind = declared.get("kind")
         if not isinstance(kind, str) or kind not in KINDS:
             continue
+        if "text" not in declared and kind not in COLUMNS:
+            yield (*at, "text"), f"kind '{kind}' needs it; name the column of the text"
         if kind == "pair" and "text_pair" not in declared:
             yield (*at, "text_pair"), "kind 'pair' needs a second text; name its column"
         if kind == "classification" and "text_pair" in declared:
             yield (*at, "kind"), "a classification of two texts is kind 'pair'; change it, or delete text_pair"
+        if kind == "token_classification" and "text_pair" in declared:
+            yield (*at, "text_pair"), f"kind '{kind}' has one text; delete this key"
         labels = strings(declared.get("labels"))
-        if "label" not in declared and not (kind == "multi_label" and labels):
+        if "label" not in declared and kind not in COLUMNS and not (kind == "multi_label" and labels):
             columns = ", or the columns of 0 and 1 in labels" if kind == "multi_label" else ""
             yield (*at, "label"), f"kind '{kind}' needs it; name the column{columns}"
         if "separator" in declared and kind != "multi_label":
@@ -50,5 +54,5 @@ def check_declared_tasks(data: TomlTable) -> Iterator[Problem]:
             if metric not in METRICS[KINDS[kind]]:
                 known = ", ".join(METRICS[KINDS[kind]])
                 yield (*at, "metrics", index), f"{shown(metric)} is not a metric of kind '{kind}'; choose from {known}"
-        if kind != "multi_label" and "f1" in strings(declared.get("metrics")) and len(labels) != 2:
+        if KINDS[kind] == "classification" and "f1" in strings(declared.get("metrics")) and len(labels) != 2:
             yield (*at, "metrics"), "'f1' is that of the second of two classes; name both in labels, or take 'macro_f1'"

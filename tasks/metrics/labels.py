@@ -75,6 +75,10 @@ def statistic_percent(statistic: Statistic, columns: dict[str, Column]) -> float
     values = [columns[name] for name in statistic.columns]
     if statistic.kind == "mean":
         return 100 * float(np.mean(values[0])) if len(values[0]) else 0.0
+    if statistic.kind in ("ratio", "dice"):
+        sums = [float(np.sum(column)) for column in values]
+        under = sums[1] if statistic.kind == "ratio" else (sums[1] + sums[2]) / 2
+        return 100 * sums[0] / under if under else 0.0
     return 100 * COEFFICIENTS[statistic.kind](*values)
 
 

@@ -19,7 +19,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from backends.families import Family
+from backends.families import Family, Part
 from backends.torch_models import auto_class
 from tests.backends.checkpoints import enlarge_weights
 
@@ -56,6 +56,7 @@ _BERT_SIZES: dict[str, Any] = {
     "max_position_embeddings": 128,
 }
 _CONFIGS: dict[str, Any] = {
+    "bert": lambda: BertConfig(**_BERT_SIZES),
     "distilbert": lambda: DistilBertConfig(
         vocab_size=300, dim=64, n_layers=2, n_heads=4, hidden_dim=128, max_position_embeddings=128
     ),
@@ -65,12 +66,13 @@ _CONFIGS: dict[str, Any] = {
 }
 
 
-def make_family_checkpoint(folder: Path, family: Family, labels: int | None) -> Path:
-    """A folder as `save_pretrained` writes it. labels: None for question answering."""
+def make_family_checkpoint(folder: Path, family: Family, labels: int | None, part: Part | None = None) -> Path:
+    """A folder as `save_pretrained` writes it. labels: None for question answering. part: another model than these two."""
     torch.manual_seed(0)
     config = _CONFIGS[family.model_type]()
     config.num_labels = labels or 2
-    model: Any = auto_class("classification" if labels else "question_answering").from_config(config)
+    part = part or ("classification" if labels else "question_answering")
+    model: Any = auto_class(part).from_config(config)
     enlarge_weights(model.train(False))
     model.save_pretrained(folder)
     return folder

@@ -96,14 +96,14 @@ def run_suite(
     capsys.readouterr()
     code = main(["run", "./own.toml", "--until", "score", "--json"])
     printed = capsys.readouterr()
-    assert code == 0, printed.err + printed.out
+    assert code == 0, printed.err
     return {record["label"]: record for record in json.loads(printed.out)}
 
 
 def metrics_of(record: dict[str, Any]) -> dict[str, float]:
     """The metrics of a record's first split; every one has an interval."""
     figures = record["accuracy"][0]["metrics"]
-    assert record["status"] == "ok", record
+    assert record["status"] == "ok", (record["reason"], record["log_tail"])
     for name, figure in figures.items():
         assert figure["low"] is not None and figure["low"] <= figure["value"] <= figure["high"], (name, figure)
     return {name: figure["value"] for name, figure in figures.items()}

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import seqeval.metrics as seqeval
 from sklearn.metrics import accuracy_score, f1_score
-from transformers import BertForSequenceClassification
+from transformers import BertForSequenceClassification, BertForTokenClassification, BertModel
 
 from tests.run.own_tasks import logits_of, metrics_of, run_suite, save_model, texts, tokenizer_of, write_rows
 
@@ -48,3 +49,90 @@ def test_multi_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
         assert metrics_of(records[backend]) == pytest.approx(expected)
     for backend in INT8:
         assert metrics_of(records[backend])["micro_f1"] > 0
+
+
+TAGS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
+
+
+def sentences(count: int) -> list[tuple[list[str], list[str]]]:
+    """Words with a tag each, some of them of several tokens."""
+    words = [[*text.split(), *(["Wonderfully"] if row % 3 == 0 else [])] for row, text in enumerate(texts(count))]
+    return [
+        (
+            line,
+            [TAGS[(row + place * place) % 7] if (row + place * place) % 7 < 5 else "O" for place in range(len(line))],
+        )
+        for row, line in enumerate(words)
+    ]
+
+
+def test_token_classification(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = save_model(tmp_path / "model", BertForTokenClassification, TAGS)
+    rows = sentences(60)
+    write_rows(tmp_path / "train.jsonl", [{"tokens": words, "ner_tags": tags} for words, tags in rows])
+    lines = [f"{word} {tag}" for words, tags in rows for word, tag in [*zip(words, tags, strict=True), ("", "")]]
+    (tmp_path / "dev.conll").write_text("\n".join(line.strip() for line in lines))
+    tokenizer = tokenizer_of(tmp_path / "model")
+    predicted = []
+    for words, _ in rows:
+        encoded = tokenizer(words, is_split_into_words=True, return_tensors="pt")
+        best = logits_of(model, encoded)[0].argmax(-1)
+        ids = encoded.word_ids()
+        predicted.append([TAGS[best[ids.index(word)]] for word in range(len(words))])
+    truth = [tags for _, tags in rows]
+
+    records = run_suite(
+        tmp_path,
+        'kind = "token_classification"\ndata = { train = "train.jsonl", validation = "dev.conll" }\n',
+        monkeypatch,
+        capsys,
+    )
+    expected = {
+        "f1": 100 * seqeval.f1_score(truth, predicted),
+        "precision": 100 * seqeval.precision_score(truth, predicted),
+        "recall": 100 * seqeval.recall_score(truth, predicted),
+    }
+    assert 1 < expected["f1"] < 99
+    for backend in ("torch_fp32", "onnxruntime_fp32"):
+        assert metrics_of(records[backend]) == pytest.approx(expected)
+    for backend in INT8:
+        assert metrics_of(records[backend])["f1"] > 0
+    assert records["onnxruntime_int8"]["flops"]["cross_check"].endswith("equal")
+
+
+TRAINED = """
+models.small = { source = "model", recipe = "finetune", train = { learning_rate = 3e-3, epochs = 20, batch_size = 8 } }
+models.trained = { source = "model:small", recipe = "qat", scheme = "engine_int8", train = { learning_rate = 1e-4, epochs = 1, batch_size = 8 } }
+"""
+
+
+@pytest.mark.parametrize("kind", ["token_classification", "multi_label"])
+def test_training_on_a_task_of_ones_own(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Fine-tuning a plain encoder learns what depends on the words alone; training with quantizers keeps it."""
+    save_model(tmp_path / "model", BertModel, initializer_range=0.02)
+    rows = [text.split() for text in texts(60)]
+    if kind == "multi_label":
+        columns = [{"text": " ".join(words), "label": [w for w in ("museum", "town") if w in words]} for words in rows]
+    else:
+        columns = [{"text": words, "label": ["B-LOC" if len(word) > 4 else "O" for word in words]} for words in rows]
+    for split in ("train", "dev"):
+        write_rows(tmp_path / f"{split}.jsonl", columns)
+    records = run_suite(
+        tmp_path,
+        f'kind = "{kind}"\ntext = "text"\nlabel = "label"\ndata = {{ train = "train.jsonl", validation = "dev.jsonl" }}\n',
+        monkeypatch,
+        capsys,
+        **{
+            'models.small = { source = "model", recipe = "load" }': TRAINED,
+            '{ name = "onnxruntime_fp32" }, ': "",
+            '  { name = "onnxruntime_int8_dynamic" },\n': "",
+        },
+    )
+    for backend in ("torch_fp32", "onnxruntime_int8"):
+        assert records[backend]["model"] == "trained"  # of each label the last record
+        assert records[backend]["status"] == "ok", records[backend]["log_tail"]
+        assert next(iter(records[backend]["accuracy"][0]["metrics"].values()))["value"] > 80

@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from backends.architecture import Head
+from backends.architecture import TOKEN_CLASSIFIER
 from backends.base import BackendError
 from backends.checkpoint import check_finite, read_architecture
 from backends.families import Family, Part, get_family
-from backends.torch_models import auto_class, disable_cudnn_attention, find_module, take_all_inputs
+from backends.torch_models import auto_class, disable_cudnn_attention, find_module, part_of, take_all_inputs
 from harness.checkpoints.labels import class_columns, label_names
 from harness.checkpoints.origin import read_origin
 from harness.checkpoints.training.cpu import register_attention, replace_dropout
 from harness.checkpoints.training.devices import process_group
 from harness.checkpoints.training.loop import Loss, train
 from harness.errors import MOVE_CACHE, CheckpointError, disk_fault
+from harness.plan.heads import HEADS
 from harness.plan.spec import CheckpointSpec
 from harness.suite.train import TrainSettings
 from tasks import Features, Task, TaskError
@@ -37,7 +38,7 @@ PROBLEM_TYPES = {
     "multi_label": "multi_label_classification",
 }
 """What transformers calls each kind of task, which decides its loss: cross-entropy, squared error, binary cross-entropy."""
-HEAD_MODULES = ("qa_outputs", "classifier", "pooler", "pooler.dense")
+HEAD_MODULES = ("qa_outputs", "classifier", TOKEN_CLASSIFIER, "pooler", "pooler.dense")
 """Canonical names of the modules whose tensors may be missing in the source: training then starts with new ones."""
 
 
@@ -152,7 +153,7 @@ def reorder_classes(model: PreTrainedModel, task: Task, source: Path) -> None:
     order = list(class_columns(source, task))
     if not order:
         return
-    head = find_module(model, "classifier")
+    head = find_module(model, TOKEN_CLASSIFIER if task.kind == "token_classification" else "classifier")
     with torch.no_grad():
         head.weight.copy_(head.weight[order].clone())
         head.bias.copy_(head.bias[order].clone())
@@ -232,13 +233,13 @@ def configure_for_task(config: Any, task: Task, settings: TrainSettings, output:
 
 def set_head(config: Any, task: Task) -> None:
     """Set the task's head and classes in a configuration."""
-    config.architectures = [get_family(config.model_type).classes[head_of(task)]]
+    config.architectures = [get_family(config.model_type).class_of(head_of(task))]
     if task.kind == "question_answering":
         config.num_labels = 2  # start and end; a source that was a classifier has another number
     else:
         config.id2label = dict(enumerate(task.labels))
         config.label2id = {name: index for index, name in enumerate(task.labels)}
-        config.problem_type = PROBLEM_TYPES[task.kind]
+        config.problem_type = PROBLEM_TYPES.get(task.kind)
 
 
 def set_dropout(config: Any, settings: TrainSettings) -> None:
@@ -255,6 +256,6 @@ def random_model(config: Any, task: Task, seed: int) -> PreTrainedModel:
     return model
 
 
-def head_of(task: Task) -> Head:
-    """The head that a task's model has."""
-    return "question_answering" if task.kind == "question_answering" else "classification"
+def head_of(task: Task) -> Part:
+    """The model, with its head, that is trained for a task."""
+    return part_of(HEADS[task.kind])

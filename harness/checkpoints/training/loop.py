@@ -242,12 +242,19 @@ def collate(
         ),
         "token_type_ids": np.pad(features.token_type_ids[rows, :longest].astype(np.int64), padding),
         "attention_mask": (np.arange(width) < lengths[:, None]).astype(np.int64),
-    } | {name: values[rows] for name, values in features.labels.items()}
+    } | {name: _cut(values[rows], longest, width) for name, values in features.labels.items()}
     tensors = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in arrays.items()}
     if torch.device(device).type != "cuda":
         return {name: tensor.to(device) for name, tensor in tensors.items()}
     # from pinned memory the copy runs while the GPU computes
     return {name: tensor.pin_memory().to(device, non_blocking=True) for name, tensor in tensors.items()}
+
+
+def _cut(labels: np.ndarray[Any, Any], longest: int, width: int) -> np.ndarray[Any, Any]:
+    """Labels as they are; those of tokens, which are (rows, tokens) integers, as wide as the batch."""
+    if labels.ndim < 2 or not np.issubdtype(labels.dtype, np.integer):
+        return labels
+    return np.pad(labels[:, :longest], ((0, 0), (0, width - longest)), constant_values=-100)
 
 
 def learning_rate(settings: TrainSettings, step: int, steps: int) -> float:
