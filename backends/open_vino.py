@@ -76,7 +76,7 @@ class OpenVino:
         started = time.perf_counter()
         path, built = export_cached(checkpoint, settings.cache, precision=precision, quantize=quantize)
         seconds = time.perf_counter() - started
-        session = OpenVinoSession(path, architecture, settings, self.floats)
+        session = OpenVinoSession(path, architecture, settings, self.floats, integer=quantize != "none")
         session.built, session.build_seconds = built, seconds if built else 0.0
         return session
 
@@ -87,8 +87,12 @@ class OpenVinoSession:
     built = False
     build_seconds = 0.0
 
-    def __init__(self, path: Path, architecture: Architecture, settings: Settings, floats: str) -> None:
+    def __init__(
+        self, path: Path, architecture: Architecture, settings: Settings, floats: str, *, integer: bool
+    ) -> None:
         openvino = _load()
+        self._path = path
+        self._integer = integer
         self._architecture = architecture
         self._settings = settings
         self.artifact_bytes = path.stat().st_size
@@ -117,21 +121,24 @@ class OpenVinoSession:
         """From OpenVINO's runtime model after one run of a sequence of max_length, in which all shapes are known."""
         import numpy as np
 
+        from backends.export import product_macs, promised_macs
+
         ids = np.zeros((1, self._settings.max_length), np.int64)
         self.run({"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": ids})
         nodes = list(_kernels(self._compiled.get_runtime_model().get_ordered_ops()))
-        macs = sum(node.int8_macs for node in nodes)
+        macs = product_macs(self._architecture, self._settings.max_length)
         return Placement(
             claimed="CPU",
             nodes=dict(Counter(f"CPU {node.precision}" for node in nodes)),
-            int8_macs=macs,
+            int8_macs=sum(node.int8_macs for node in nodes),
             total_macs=self._architecture.total_macs(self._settings.max_length),
             detail=tuple((node.name, node.operator, node.kernel) for node in nodes),
-            notes=tuple(self._notes(integer=macs > 0)),
+            notes=tuple(self._notes()),
+            promised_macs=promised_macs(self._path, macs) if self._integer else None,
         )
 
-    def _notes(self, *, integer: bool) -> Iterator[str]:
-        if integer and saturates_integer_products():
+    def _notes(self) -> Iterator[str]:
+        if self._integer and saturates_integer_products():
             yield (
                 "this CPU has no VNNI: OpenVINO's u8 x s8 products saturate where the sum of a pair leaves 16 bits, so its predictions"
                 " are not exactly those of the ranges; onnxruntime_int8 is exact here"

@@ -110,9 +110,19 @@ def test_integer_products_are_counted_as_by_hand(tmp_path: Path, scheme: str, la
     folder = make_checkpoint(tmp_path / "model", labels=labels)
     add_ranges(folder, scheme)
     placement = placement_of("openvino_int8", folder, tmp_path)
-    assert placement.int8_macs == integer
+    assert placement.int8_macs == placement.promised_macs == integer
     assert placement.int8_macs == placement_of("onnxruntime_int8", folder, tmp_path).int8_macs
     assert placement.total_macs == placement_of("torch_fp32", folder, tmp_path).total_macs
+
+
+def test_attention_that_a_scheme_rounds_is_promised_in_integers(tmp_path: Path) -> None:
+    """Without VNNI, OpenVINO runs it in float32: by `promised_macs` such a cell is invalid."""
+    folder = make_checkpoint(tmp_path / "model")
+    add_ranges(folder, "aimet_w8a8")
+    placement = placement_of("openvino_int8", folder, tmp_path)
+    linear, attention = LINEAR + LENGTH * 64 * 2, 2 * 2 * LENGTH * LENGTH * 64
+    assert placement.promised_macs == placement.total_macs == linear + attention
+    assert placement.int8_macs in (linear, linear + attention)
 
 
 def test_both_engines_load_one_file(tmp_path: Path) -> None:
