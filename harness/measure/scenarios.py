@@ -109,7 +109,8 @@ def _warm_up(session: Session, samples: Samples, size: int, device: str, max_sec
             for last in dict.fromkeys((row, shortest)) if size > 1 else (row,):
                 session.run(samples.batch([*[row] * (size - 1), last]))
     shapes_seconds = time.perf_counter() - start
-    warm = warm_up_session(session, [samples.batch(part) for part in parts], max_seconds)
+    work = [samples.batch(part) for part in parts]
+    warm = warm_up_session(session, work, max_seconds, Counters.reader("cpu"))
     return replace(warm, seconds=warm.seconds + shapes_seconds)
 
 

@@ -1,4 +1,7 @@
-"""Warm-up that ends when the session's rate is steady, and says why it ended."""
+"""Warm-up that ends when the session's rate is steady, and says why it ended.
+
+A rate that another process holds down all the time is steady, too. So the load of others is judged with it.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from backends import Batch, Session
+from harness.measure.conditions import Counters, are_others_there, conditions_between
 
 WINDOW_SECONDS = 0.15
 """A window is at least so long."""
@@ -32,6 +36,10 @@ NOT_STEADY = "not steady"
 """What the reason begins with. A reason with neither beginning says that the time limit left too few windows to judge."""
 
 
+BESIDE_OTHERS = "other processes took"
+"""What the reason holds where rates agreed beside the load of others."""
+
+
 @dataclass(frozen=True)
 class WarmUp:
     """seconds: how long it took. ended: why it ended, for the record. rate: samples a second in the last windows."""
@@ -41,13 +49,20 @@ class WarmUp:
     rate: float
 
 
-def warm_up(call: Callable[[], int], max_seconds: float) -> WarmUp:
+PATIENCE = 2 * WINDOWS
+"""Windows after which a warm-up ends although others are there: they do not go away, and the figure is marked anyway."""
+
+
+def warm_up(call: Callable[[], int], max_seconds: float, read: Callable[[], Counters] | None = None) -> WarmUp:
     """Call `call` until its rate is steady, or for `max_seconds`. It does the same work every time and returns its samples.
+    read: counters that show what other processes take.
 
     Steady: the rates of the last four windows of at least 0.15 s have a coefficient of variation of at most 3%. That is the
-    steady state of Georges, Buytaert & Eeckhout (2007), with short windows in the place of whole iterations.
+    steady state of Georges, Buytaert & Eeckhout (2007), with short windows in the place of whole iterations. Meanwhile others
+    take no more than a test may lose to them (`are_others_there`).
     """
     rates: list[float] = []
+    counters = [read()] if read else []
     start = time.perf_counter()
     while True:
         window, samples = time.perf_counter(), 0
@@ -56,14 +71,33 @@ def warm_up(call: Callable[[], int], max_seconds: float) -> WarmUp:
         rates.append(samples / (time.perf_counter() - window))
         spent = time.perf_counter() - start
         last = rates[-WINDOWS:]
+        counters += [read()] if read else []
         if len(last) == WINDOWS and statistics.pstdev(last) <= STEADY * statistics.fmean(last):
+            if others := _others(counters[-WINDOWS - 1 :]):
+                if len(rates) < PATIENCE and spent < max_seconds:
+                    continue
+                return WarmUp(
+                    spent, f"{NOT_STEADY}: {WINDOWS} windows within {STEADY:.0%}, but {others}", statistics.fmean(last)
+                )
             return WarmUp(spent, f"{ENDED_STEADY}: {WINDOWS} windows within {STEADY:.0%}", statistics.fmean(last))
         if spent >= max_seconds:
             why = NOT_STEADY if len(rates) >= 2 * WINDOWS else f"cut off after {len(rates)} windows, too few to judge,"
             return WarmUp(spent, f"{why} within {max_seconds:g} s", statistics.fmean(last))
 
 
-def warm_up_session(session: Session, work: Sequence[Batch], max_seconds: float) -> WarmUp:
+def _others(counters: Sequence[Counters]) -> str:
+    """What others took between the first and the last reading; empty where that is no more than they may take."""
+    if len(counters) < 2:
+        return ""
+    now = conditions_between(counters[0], counters[-1], 0.0, 0.0, threads=0)
+    if not are_others_there(now.other_cpu_percent, now.worst_other_percent, now.waited_percent):
+        return ""
+    return f"{BESIDE_OTHERS} {now.other_cpu_percent:.0f}% of the processors"
+
+
+def warm_up_session(
+    session: Session, work: Sequence[Batch], max_seconds: float, read: Callable[[], Counters] | None = None
+) -> WarmUp:
     """`warm_up` on a cycle of calls, the same each time. work: all batches, sorted by length.
 
     The lengths in the cycle are spread as those in the work, and the cycle has as many calls as fit into a window. Where a
@@ -88,5 +122,5 @@ def warm_up_session(session: Session, work: Sequence[Batch], max_seconds: float)
             session.run(batch)
         return count
 
-    warm = warm_up(run_cycle, max_seconds)
+    warm = warm_up(run_cycle, max_seconds, read)
     return replace(warm, seconds=time.perf_counter() - start)

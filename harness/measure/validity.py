@@ -8,10 +8,12 @@ interval says by how much, and `harness.measure.precision` in a word.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 from harness.machine.nvidia import HARMFUL
-from harness.measure.steady import ENDED_STEADY, NOT_STEADY, STEADY, WINDOWS
+from harness.measure.conditions import OTHERS_BOUND, WORST_BOUND, are_others_there
+from harness.measure.steady import BESIDE_OTHERS, ENDED_STEADY, NOT_STEADY, STEADY, WINDOWS
 from harness.records.schema import Finding
 from harness.records.speed_schema import Conditions, Speed, SpeedRound
 from harness.suite.measure import Measure
@@ -20,8 +22,8 @@ MIN_ROUNDS = {"quick": 3, "mlperf": 5}
 """By profile. Fewer rounds say next to nothing about how rounds differ."""
 
 
-OTHERS_BOUND = STEAL_BOUND = 5.0
-"""Percent of the processors' time, over all rounds, that other processes or the hypervisor may take."""
+STEAL_BOUND = 5.0
+"""Percent of the processors' time, over all rounds, that the hypervisor may take."""
 
 
 THROTTLED_BOUND = 1.0
@@ -33,7 +35,7 @@ AGAIN = "run it again with --fresh on a quiet machine"
 
 def findings(speeds: Sequence[Speed], placement: Mapping[str, Any], measure: Measure) -> list[Finding]:
     """The rules that fail for a cell's speed."""
-    failed = [*_wrong_provider(placement), *_too_few_rounds(speeds)]
+    failed = [*_wrong_provider(placement), *_too_few_rounds(speeds), *_too_many_threads(speeds)]
     rules = (_too_few_queries, _too_short, _not_steady, _bound_not_held, _throttled, _disturbed)
     for speed in speeds:
         for rule in rules:
@@ -153,12 +155,13 @@ def _not_steady(name: str, speed: Speed, measure: Measure) -> Iterator[Finding]:
     if 2 * len(unsteady) > len(ended):
         longer = f"raise measure.max_warmup, now {measure.max_warmup:g} s"
         judged = any(why.startswith(NOT_STEADY) for why in unsteady)
+        others = any(BESIDE_OTHERS in why for why in unsteady)
         yield Finding(
             rule="not_steady",
             what=f"{name}: the speed was not steady after warm-up",
             measured=f"{len(unsteady)} of {len(ended)} rounds, the first {unsteady[0]}",
             bound=f"{WINDOWS} windows within {STEADY:.0%} in at least half of the rounds",
-            remedy=f"{AGAIN}, or {longer}" if judged else longer,
+            remedy=AGAIN if others else f"{AGAIN}, or {longer}" if judged else longer,
         )
 
 
@@ -212,20 +215,16 @@ def _gpu_harm(conditions: Conditions) -> float | None:
 
 
 def _disturbed(name: str, speed: Speed, measure: Measure) -> Iterator[Finding]:
-    others = _mean_percent(speed, lambda conditions: conditions.other_cpu_percent)
-    steal = _mean_percent(speed, lambda conditions: conditions.steal_percent)
-    for what, percent, bound, remedy in (
-        ("other processes took processor time", others, OTHERS_BOUND, "stop them"),
-        ("the hypervisor took processor time", steal, STEAL_BOUND, "use a machine with dedicated processors"),
-    ):
-        if percent is not None and percent > bound:
-            yield Finding(
-                rule="disturbed",
-                what=f"{name}: {what}",
-                measured=f"{percent:.1f}% of the cell's processors over all rounds",
-                bound=f"{bound:g}%",
-                remedy=f"{remedy}, then run it again with --fresh",
-            )
+    others, worst_other, waited, steal, worst_steal = (
+        _mean_percent(speed, attrgetter(f"{quantity}_percent"))
+        for quantity in ("other_cpu", "worst_other", "waited", "steal", "worst_steal")
+    )
+    if are_others_there(others, worst_other, waited):
+        in_line = f"; its threads waited for one for {waited:.1f}% of the time" if waited is not None else ""
+        yield _disturbance(f"{name}: other processes took processor time", others, worst_other, "stop them", in_line)
+    if (steal or 0.0) > STEAL_BOUND or (worst_steal or 0.0) > WORST_BOUND:
+        remedy = "use a machine with dedicated processors"
+        yield _disturbance(f"{name}: the hypervisor took processor time", steal, worst_steal, remedy)
     gpus = [
         speed_round.conditions.gpu
         for speed_round in speed.rounds
@@ -239,6 +238,31 @@ def _disturbed(name: str, speed: Speed, measure: Measure) -> Iterator[Finding]:
             measured=f"{most} at once",
             bound="the cell's own",
             remedy="stop it, or choose a free GPU with CUDA_VISIBLE_DEVICES, then run it again with --fresh",
+        )
+
+
+def _disturbance(what: str, mean: float | None, worst: float | None, remedy: str, more: str = "") -> Finding:
+    of_one = f", up to {worst:.1f}% of a single one" if worst is not None else ""
+    return Finding(
+        rule="disturbed",
+        what=what,
+        measured=f"{mean or 0.0:.1f}% of the cell's processors over all rounds{of_one}{more}",
+        bound=f"{OTHERS_BOUND:g}%, and {WORST_BOUND:g}% of a single one",
+        remedy=f"{remedy}, then run it again with --fresh",
+    )
+
+
+def _too_many_threads(speeds: Sequence[Speed]) -> Iterator[Finding]:
+    """One finding for the whole cell: threads that share a processor wait for each other."""
+    used = [round_.conditions for speed in speeds for round_ in speed.rounds if round_.conditions]
+    threads, there = max(((each.threads, len(each.affinity)) for each in used), default=(0, 0))
+    if threads > there:
+        yield Finding(
+            rule="too_many_threads",
+            what="more threads than processors",
+            measured=f"{threads} threads",
+            bound=f"{there} processors that the cell may use",
+            remedy=f"set measure.threads to {there} or less, or run it on more processors",
         )
 
 

@@ -24,6 +24,7 @@ Rule = Literal[
     "ran_float",
     "no_answer",
     "too_few_rounds",
+    "too_many_threads",
     "too_few_queries",
     "too_short",
     "not_steady",

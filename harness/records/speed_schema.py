@@ -39,6 +39,19 @@ class Conditions(Part):
     own_cpu_percent: float
     other_cpu_percent: float = Field(description="time of all other processes, interrupts included")
     steal_percent: float = Field(description="time taken by the hypervisor")
+    worst_other_percent: float | None = Field(
+        None,
+        description="time of all other processes on the single processor of which they took most, at most: what they took of "
+        "all, or what the busiest was busy; None in earlier records",
+    )
+    worst_steal_percent: float | None = Field(
+        None, description="time taken by the hypervisor of the single processor of which it took most"
+    )
+    waited_percent: float | None = Field(
+        None,
+        description="time that threads of the cell's process stood in line for a processor, all together, as a share of the "
+        "test's duration; None where the kernel does not count it, and in earlier records",
+    )
     quota_throttled_percent: float | None = Field(None, description="time throttled by the cgroup's quota")
     thermal_throttled_percent: float | None = Field(None, description="time with clocks lowered because of heat")
     energy_joules: float | None = None
@@ -136,6 +149,10 @@ class TurnRound(Part):
         description="share of those processors' time that neither these cells nor the runner used"
     )
     steal_percent: float
+    worst_other_percent: float | None = Field(
+        None, description="as in Conditions: of a single processor, at most; None in earlier records"
+    )
+    worst_steal_percent: float | None = None
     quota_throttled_percent: float | None = None
 
 

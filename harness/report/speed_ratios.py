@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
+from harness.measure.conditions import OTHERS_BOUND, WORST_BOUND
 from harness.measure.paired import PairedTest, ratio
-from harness.measure.validity import OTHERS_BOUND, STEAL_BOUND, THROTTLED_BOUND
+from harness.measure.validity import STEAL_BOUND, THROTTLED_BOUND
 from harness.records.schema import Record
 from harness.records.speed_schema import Speed, TurnRound, Turns
 from harness.report.comparability import has_valid_accuracy, speed_conditions
@@ -75,6 +76,10 @@ def _disturbance(rounds: Sequence[TurnRound]) -> str:
     """What took more of the processors' time than the validity rules allow; empty if nothing did. It may have delayed long
     calls more than short ones."""
     throttled = [round_.quota_throttled_percent or 0.0 for round_ in rounds]
+    worst = (
+        [round_.worst_other_percent or 0.0 for round_ in rounds],
+        [round_.worst_steal_percent or 0.0 for round_ in rounds],
+    )
     for what, percents, bound in (
         ("other processes took", [round_.other_cpu_percent for round_ in rounds], OTHERS_BOUND),
         ("the hypervisor took", [round_.steal_percent for round_ in rounds], STEAL_BOUND),
@@ -82,6 +87,11 @@ def _disturbance(rounds: Sequence[TurnRound]) -> str:
     ):
         if statistics.fmean(percents) > bound:
             return f"{what} {statistics.fmean(percents):.1f}% of the processors' time (bound {bound:g}%)"
+    for what, percents in zip(("other processes took", "the hypervisor took"), worst, strict=True):
+        if statistics.fmean(percents) > WORST_BOUND:
+            return (
+                f"{what} up to {statistics.fmean(percents):.1f}% of a single processor's time (bound {WORST_BOUND:g}%)"
+            )
     return ""
 
 

@@ -25,7 +25,14 @@ MAX_BUSY_ANSWERS = 3
 """A process is left out after this many answers whose threads kept running."""
 
 
-CONDITIONS = {"affinity", "other_cpu_percent", "steal_percent", "quota_throttled_percent"}
+CONDITIONS = {
+    "affinity",
+    "other_cpu_percent",
+    "steal_percent",
+    "worst_other_percent",
+    "worst_steal_percent",
+    "quota_throttled_percent",
+}
 """Of all processes together; they are in every cell's `TurnRound`."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ import pytest
 from harness.errors import QuantboardError
 from harness.machine import hardware, nvidia
 from harness.machine.processes import run_module
-from harness.measure.conditions import RAPL_COUNTER, TICK, Counters, conditions_between
+from harness.measure.conditions import RAPL_COUNTER, TICK, Counters, are_others_there, conditions_between
 from harness.measure.watch import Watch, value_range
 from harness.plan.keys import machine_identity
 from tests.machine.machines import MACHINE
@@ -60,6 +61,8 @@ def test_a_machine_with_all_counters(tmp_path: Path) -> None:
             f"{zone}/max_energy_range_uj": "10000000\n",
             f"{zone}:0/name": "core\n",
             f"{zone}:0/energy_uj": "1\n",
+            "proc/self/task/7/schedstat": "5000000000 100000000 12\n",
+            "proc/self/task/8/schedstat": "5000000000 700000000 12\n",
         },
     )
     read = Counters.reader("cpu", root)
@@ -70,6 +73,8 @@ def test_a_machine_with_all_counters(tmp_path: Path) -> None:
             "proc/stat": stat(100 + 2 * TICK, irq=TICK, steal=TICK // 2),
             "sys/fs/cgroup/box/cpu.stat": "throttled_usec 1400000\n",
             thermal.format(1): "80\n",
+            "proc/self/task/7/schedstat": "9000000000 400000000 30\n",
+            "proc/self/task/9/schedstat": "1000000000 100000000 30\n",  # a new thread
             f"{zone}/energy_uj": "500000\n",  # it wrapped around: 1 J up to 10 J, then 0.5 J
         },
     )
@@ -88,6 +93,10 @@ def test_a_machine_with_all_counters(tmp_path: Path) -> None:
     assert conditions.own_cpu_percent == pytest.approx(100 * 4.0 / capacity)
     assert conditions.other_cpu_percent == pytest.approx(100 * 2.0 / capacity)
     assert conditions.steal_percent == pytest.approx(100 * 1.0 / capacity)
+    # each processor was busy for 3 s; others ran for 2 s in all, which may have been on one of them
+    assert conditions.worst_other_percent == pytest.approx(100 * 2.0 / seconds)
+    assert conditions.worst_steal_percent == pytest.approx(100 * 0.5 / seconds)
+    assert conditions.waited_percent == pytest.approx(100 * (0.3 + 0.1) / seconds)
     assert conditions.quota_throttled_percent == pytest.approx(100 * 0.4 / capacity)
     assert conditions.thermal_throttled_percent == pytest.approx(100 * 0.08 / capacity)
     assert conditions.energy_joules == pytest.approx(1.5)
@@ -103,6 +112,21 @@ def test_missing_counters_are_named(tmp_path: Path) -> None:
     assert conditions.energy_source.startswith("not measured: ")
     assert conditions.quota_throttled_percent is None
     assert conditions.thermal_throttled_percent is None
+    assert conditions.waited_percent is None
+
+
+@pytest.mark.parametrize(
+    ("busy", "own", "worst"),
+    [
+        ((4.0, 4.0), 7.0, 25.0),  # others ran for 1 s of 4
+        ((1.0, 1.5), 0.5, 37.5),  # for 2 s, but no processor was busy for longer than 1.5 s
+        ((4.0, 4.0), 8.1, 0.0),  # ticks are coarser than the process's own clock
+    ],
+)
+def test_what_others_took_of_a_single_processor_is_bounded(busy: tuple[float, float], own: float, worst: float) -> None:
+    before = Counters(1.0, CPUS, 0.0, 0.0, 0.0, None, None, busy_by_cpu=(0.0, 0.0), steal_by_cpu=(0.0, 0.0))
+    after = replace(before, at=5.0, busy=sum(busy), own=own, busy_by_cpu=busy)
+    assert conditions_between(before, after, 0.0, 1.0, threads=2).worst_other_percent == pytest.approx(worst)
 
 
 BURN = "import time; end = time.monotonic() + {}\nwhile time.monotonic() < end: pass"
@@ -120,6 +144,7 @@ def test_a_second_process_is_seen_and_own_work_is_not_counted_as_others() -> Non
     finally:
         other.kill()
         other.wait()
+    assert idle.worst_other_percent is not None and 40 < idle.worst_other_percent < 110
     cpus = len(idle.affinity)
     assert idle.other_cpu_percent * cpus > 40  # other processes may slow it down, but not by that much
     assert idle.own_cpu_percent * cpus < 5
@@ -128,6 +153,30 @@ def test_a_second_process_is_seen_and_own_work_is_not_counted_as_others() -> Non
     busy = conditions_between(before, read(), 0.0, 1.0, threads=1)
     assert busy.own_cpu_percent > idle.own_cpu_percent
     assert busy.own_cpu_percent + busy.other_cpu_percent + busy.steal_percent < 110
+
+
+def test_a_thread_that_stands_in_line_is_seen() -> None:
+    """This process and another share one processor, so each has to wait for half of the time."""
+    read = Counters.reader("cpu")
+    if read().waits is None:
+        pytest.skip("this kernel does not count it")
+    allowed = os.sched_getaffinity(0)
+    other = subprocess.Popen(
+        [sys.executable, "-c", f"import os; os.sched_setaffinity(0, [{max(allowed)}])\n" + BURN.format(60)]
+    )
+    try:
+        os.sched_setaffinity(0, [max(allowed)])
+        time.sleep(0.5)
+        before = read()
+        exec(BURN.format(1.0))
+        beside = conditions_between(before, read(), 0.0, 1.0, threads=1)
+    finally:
+        os.sched_setaffinity(0, allowed)
+        other.kill()
+        other.wait()
+    assert beside.waited_percent is not None and beside.worst_other_percent is not None
+    assert beside.waited_percent > 35 and beside.worst_other_percent > 35  # more, where others run as well
+    assert are_others_there(0.0, beside.worst_other_percent, beside.waited_percent)
 
 
 def speed_test(began: float, ended: float) -> dict[str, Any]:

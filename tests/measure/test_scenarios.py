@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from backends import Batch
+from harness.measure.conditions import Counters
 from harness.measure.samples import Samples, make_samples
 from harness.measure.scenarios import run_scenario, summarise
 from harness.measure.steady import warm_up, warm_up_session
@@ -218,6 +219,24 @@ def test_warm_up_ends_when_steady() -> None:
     assert calls[-1] < 0.006
     assert 4 * 0.15 < sum(calls) <= warm.seconds < 30
     assert 0.4 * 2 / 0.005 < warm.rate < 1.02 * 2 / 0.005  # calls take longer where others share the processor
+
+
+@pytest.mark.parametrize(("taken", "steady"), [(0.0, True), (0.04, True), (0.2, False)])
+def test_a_rate_beside_the_load_of_others_is_not_steady(taken: float, steady: bool) -> None:
+    """taken: the share that a made-up other process takes of the only processor, while all calls take as long."""
+
+    def read() -> Counters:
+        now = time.perf_counter()
+        return Counters(now, (0,), now, (1 - taken) * now, 0.0, None, None, busy_by_cpu=(now,), steal_by_cpu=(0.0,))
+
+    def call() -> int:
+        time.sleep(0.01)
+        return 1
+
+    warm = warm_up(call, 30.0, read)
+    assert warm.ended.startswith("steady") == steady
+    assert steady or warm.ended == "not steady: 4 windows within 3%, but other processes took 20% of the processors"
+    assert warm.seconds < 10  # it does not wait for them to go
 
 
 @pytest.mark.slow

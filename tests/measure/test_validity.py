@@ -76,6 +76,15 @@ def speed(*conditions_of_rounds: Conditions | None, qps: float = 20.0, **changes
             [],
         ),  # rounds are weighted by their durations
         ([conditions(steal=6.0)] * 3, ["disturbed"]),
+        ([conditions(steal=1.0, worst_steal_percent=30.0)] * 3, ["disturbed"]),
+        # half of one processor of 32, by hand: 50 / 32 = 1.6% of all
+        ([conditions(other=1.6, worst_other_percent=50.0, waited_percent=48.0)] * 3, ["disturbed"]),
+        ([conditions(other=1.6, worst_other_percent=50.0)] * 3, ["disturbed"]),  # this kernel does not count waits
+        (
+            [conditions(other=1.6, worst_other_percent=50.0, waited_percent=0.4)] * 3,
+            [],
+        ),  # on a processor that stood idle
+        ([conditions(other=1.0, worst_other_percent=20.0, waited_percent=9.0)] * 3, []),
         ([conditions(gpu=gpu(1))] * 3, []),
         ([conditions(gpu=gpu(None))] * 3, []),
         ([conditions(gpu=gpu(1)), conditions(gpu=gpu(1)), conditions(gpu=gpu(2))], ["disturbed"]),
@@ -134,6 +143,14 @@ def test_rounds_that_differ_are_no_fault(scenario: str) -> None:
     even = speed(*[conditions()] * 3, qps=100.0, p50_ms=100.0, p90_ms=100.0, p99_ms=100.0)
     rounds = [*even.rounds[:2], even.rounds[2].model_copy(update={"qps": 310.0, "p90_ms": 310.0, "p99_ms": 310.0})]
     assert findings([even.model_copy(update={"scenario": scenario, "rounds": rounds})], PLACEMENT, Measure()) == []
+
+
+@pytest.mark.parametrize(("threads", "rules"), [(2, []), (3, ["too_many_threads"])])
+def test_threads_above_the_processors_that_are_there(threads: int, rules: list[str]) -> None:
+    used = conditions().model_copy(update={"threads": threads})
+    failed = findings([speed(*[used] * 3)] * 2, PLACEMENT, Measure())
+    assert [finding.rule for finding in failed] == rules
+    assert all(finding.bound == "2 processors that the cell may use" for finding in failed)
 
 
 @pytest.mark.parametrize(
