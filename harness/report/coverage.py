@@ -27,11 +27,9 @@ from harness.report.comparability import (
     wanted_precision,
 )
 from harness.report.compare import Comparison
+from harness.report.machines import kind_of
 from harness.report.missing import describe, missing_cells, requested_cells
 from harness.report.speed_ratios import INTERLEAVED
-
-KINDS = {"AMX": "amx_int8", "AVX-512 VNNI": "avx512_vnni", "AVX-VNNI": "avx_vnni", "AVX2": "avx2", "Arm I8MM": "i8mm"}
-"""Kinds of processor by the instruction set that decides how it runs INT8 products, the newest first."""
 
 ALWAYS = ("AVX2", "AVX-512 VNNI", "AMX", "GPU")
 """Columns that the table has even where nothing has run."""
@@ -69,14 +67,6 @@ def coverage(records: Iterable[Record], suites: Path) -> str:
         if file.stem != "sample" and (missing := missing_cells(requested, own)):
             lines.append(f"- `{file.stem}`: {'; '.join(describe(missing, requested)) if own else 'all of it'}")
     return "\n".join(lines) + "\n"
-
-
-def kind_of(record: Record) -> str:
-    """The kind of machine that a cell ran on, or could not run on."""
-    if record.device == "cuda":
-        return "GPU"
-    flags = record.machine.get("flags") or []
-    return next((kind for kind, flag in KINDS.items() if flag in flags), "other processor")
 
 
 def _line(*cells: str) -> str:

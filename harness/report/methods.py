@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.measure.paired import TOO_FEW
@@ -22,7 +22,8 @@ _EFFORT = {"ptq": 1, "qat": 2, "distill": 2}
 
 @dataclass(frozen=True)
 class Contest:
-    """The methods of one model on a board. baseline: what they are compared with. metric: what is kept."""
+    """The methods of one model on a board. baseline: what they are compared with. metric: what is kept. rows: of each method by
+    its name, one a seed. simulated: rows that say what quantization costs in accuracy, and have no speed."""
 
     board: Board
     model: str
@@ -30,6 +31,8 @@ class Contest:
     baseline: Record
     methods: tuple[Method, ...]
     p_of_speed: Callable[[Method, Method], float | None]
+    rows: Mapping[str, Sequence[Row]]
+    simulated: tuple[Row, ...] = ()
 
 
 def contests(board: Board) -> list[Contest]:
@@ -56,7 +59,9 @@ def _contest(board: Board, model: str) -> Contest | None:
         return next((test.p for test in tests if test and test.p is not None), None)
 
     methods = tuple(_method(name, rows, board.split) for name, rows in groups.items())
-    return Contest(board, model, board.primary, baseline, methods, p_of_speed)
+    simulated = [row for row in board.rows if row.record.simulated and ancestor_of(row.record) == model]
+    valid = tuple(row for row in simulated if has_valid_accuracy(row.record))
+    return Contest(board, model, board.primary, baseline, methods, p_of_speed, groups, valid)
 
 
 def _is_baseline(row: Row) -> bool:
@@ -70,7 +75,7 @@ def _method(name: str, rows: Sequence[Row], split: str) -> Method:
     one_query = [speed for record in records if (speed := speed_of(record, "single_stream", "real"))]
     return Method(
         name=name,
-        kept=_combined([ratio for row in rows if (ratio := _kept(row, split))]),
+        kept=_combined([ratio for row in rows if (ratio := kept_of(row, split))]),
         speed_up=_combined([ratio for row in rows if (ratio := _speed_up(row))]),
         p90_ms=_median([speed.p90_ms.value for speed in one_query if speed.p90_ms]),
         p99_ms=_median([speed.p99_ms.value for speed in one_query if speed.p99_ms]),
@@ -80,7 +85,8 @@ def _method(name: str, rows: Sequence[Row], split: str) -> Method:
     )
 
 
-def _kept(row: Row, split: str) -> Ratio | None:
+def kept_of(row: Row, split: str) -> Ratio | None:
+    """The share of its baseline's accuracy that a row keeps."""
     comparison = row.comparison
     if _is_baseline(row):
         return Ratio(1.0, 1.0, 1.0) if accuracy_of(row.record, split) else None

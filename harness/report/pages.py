@@ -1,4 +1,4 @@
-"""What the index page shows, and what all pages share. Pages are plain values; templates only lay them out."""
+"""What pages share. Pages are plain values; templates only lay them out."""
 
 from __future__ import annotations
 
@@ -26,35 +26,27 @@ class SuiteSummary:
     counts: tuple[Badge, ...]
 
 
-@dataclass(frozen=True)
-class IndexPage:
-    """not_measured: backends that a suite asked for and that no cell could run."""
-
-    suites: tuple[SuiteSummary, ...]
-    not_measured: tuple[str, ...]
-
-
-def index_page(records: Sequence[Record], boards: Sequence[Board]) -> IndexPage:
+def suite_summaries(records: Sequence[Record], boards: Sequence[Board]) -> Iterable[SuiteSummary]:
     titles = {record.suite: record.suite_title for record in records}
-    suites = []
     for suite, sample in dict.fromkeys((board.suite, board.sample) for board in boards):
         own = [board for board in boards if (board.suite, board.sample) == (suite, sample)]
         cells = [record for record in records if (record.suite, is_sample(record)) == (suite, sample)]
-        suites.append(
-            SuiteSummary(
-                name=suite,
-                title=titles[suite],
-                page=suite_page_name(suite, sample),
-                sample=sample,
-                tasks=_joined(board.task for board in own),
-                data=tuple(_data_lines(own)),
-                machines="; ".join(dict.fromkeys(board.machine for board in own)),
-                counts=tuple(_counts(cells)),
-            )
+        yield SuiteSummary(
+            name=suite,
+            title=titles[suite],
+            page=suite_page_name(suite, sample),
+            sample=sample,
+            tasks=_joined(board.task for board in own),
+            data=tuple(_data_lines(own)),
+            machines="; ".join(dict.fromkeys(board.machine for board in own)),
+            counts=tuple(_counts(cells)),
         )
+
+
+def not_measured(records: Sequence[Record]) -> list[str]:
+    """Backends that a suite asked for and that no cell could run."""
     measured = {record.backend for record in records if record.accuracy}
-    not_measured = dict.fromkeys(record.backend for record in records if record.backend not in measured)
-    return IndexPage(tuple(suites), tuple(sorted(not_measured)))
+    return sorted({record.backend for record in records if record.backend not in measured})
 
 
 def suite_page_name(suite: str, sample: bool) -> str:

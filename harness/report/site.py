@@ -24,8 +24,10 @@ from harness.records.schema import Record
 from harness.records.scores import ScoreStore
 from harness.report.boards import Board, latest, make_boards, page_name
 from harness.report.cell_page import cell_page
+from harness.report.index_page import index_page
+from harness.report.leaderboards import leaderboards
 from harness.report.macro_average import macro_averages
-from harness.report.pages import index_page, with_uncommitted_ancestors
+from harness.report.pages import with_uncommitted_ancestors
 from harness.report.suite_page import suite_page
 
 PAGES = re.compile(r"index\.html|(suite|cell)-[A-Za-z0-9_.-]+\.html")
@@ -104,7 +106,8 @@ Pages = dict[str, tuple[str, Any]]
 def _pages(records: Sequence[Record], stored: ScoreStore) -> Pages:
     boards = make_boards(records, stored)
     uncommitted = with_uncommitted_ancestors(records)
-    index = index_page(records, boards)
+    subjects = leaderboards(boards)
+    index = index_page(records, boards, subjects)
     averages = macro_averages(records)
     pages: Pages = {"index.html": ("index.html", index)}
     for suite in index.suites:

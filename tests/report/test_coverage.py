@@ -10,7 +10,7 @@ import pytest
 from harness.records import store
 from harness.records.schema import Finding
 from harness.records.scores import ScoreStore
-from harness.report import coverage
+from harness.report import coverage, machines
 from harness.report.boards import make_boards
 from tests.records.records import make_record, of_a_part
 from tests.report.stored_scores import add, answers
@@ -48,7 +48,7 @@ def test_the_committed_pages_are_made_of_the_committed_records(tmp_path: Path) -
     ],
 )
 def test_the_kind_of_a_machine(device: str, flags: list[str], kind: str) -> None:
-    assert coverage.kind_of(make_record(device=device, machine={"cpu": "made up", "flags": flags})) == kind
+    assert machines.kind_of(make_record(device=device, machine={"cpu": "made up", "flags": flags})) == kind
 
 
 def test_a_table_cell_counts_what_rules_leave_and_says_what_they_took(tmp_path: Path) -> None:

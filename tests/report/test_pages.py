@@ -17,8 +17,10 @@ from harness.records.speed_schema import ColdStart, Conditions, Range
 from harness.report.board_section import BoardSection
 from harness.report.boards import latest, make_boards
 from harness.report.cell_page import CellPage, cell_page
+from harness.report.index_page import IndexPage, index_page
+from harness.report.leaderboards import leaderboards
 from harness.report.macro_average import macro_averages
-from harness.report.pages import index_page, with_uncommitted_ancestors
+from harness.report.pages import with_uncommitted_ancestors
 from harness.report.suite_page import SuitePage, suite_page
 from harness.report.tables import Badge, Column, Table, Value
 from tests.records.records import make_record, of_a_part
@@ -39,8 +41,12 @@ NOISY = Finding(
 
 
 def suite_of(*records: Record, name: str = "squad", sample: bool = False) -> SuitePage:
-    uncommitted = with_uncommitted_ancestors(records)
-    return suite_page(name, sample, records, make_boards(records), macro_averages(records), uncommitted)
+    averages, uncommitted = macro_averages(records), with_uncommitted_ancestors(records)
+    return suite_page(name, sample, records, make_boards(records), averages, uncommitted)
+
+
+def index_of(records: list[Record]) -> IndexPage:
+    return index_page(records, boards := make_boards(records), leaderboards(boards))
 
 
 def board_of(*records: Record) -> BoardSection:
@@ -73,7 +79,7 @@ def test_the_index_has_a_row_for_each_suite_and_kind_of_data() -> None:
         make_record(key="e", label="gpu", backend="engine_int8", **SKIPPED),
         make_record(key="f", data=SAMPLE),
     ]
-    real, sample = index_page(records, make_boards(records)).suites
+    real, sample = index_of(records).suites
     assert (real.name, real.title, real.page, real.sample) == ("squad", "SQuAD", "suite-squad.html", False)
     assert real.tasks == "glue/rte, squad_v1"
     assert real.data == ("official: squad_v1", "subset (5 of 10): glue/rte")
@@ -88,15 +94,6 @@ def test_the_index_has_a_row_for_each_suite_and_kind_of_data() -> None:
     )
     assert (sample.page, sample.sample, sample.data) == ("suite-squad-sample.html", True, ("sample",))
     assert sample.counts == (Badge("ok", "1 accuracy"), Badge("ok", "1 speed"))
-
-
-def test_the_index_names_backends_that_no_cell_could_run() -> None:
-    skipped = make_record(key="a", backend="engine_int8", **SKIPPED)
-    records = [skipped, make_record(key="b")]
-    assert index_page(records, make_boards(records)).not_measured == ("engine_int8",)
-    records.append(make_record(key="c", backend="engine_int8", label="elsewhere"))
-    assert index_page(records, make_boards(records)).not_measured == ()
-    assert index_page([], []).suites == ()
 
 
 def test_a_suite_page_shows_a_board_with_its_rows_badges_and_findings() -> None:
@@ -376,8 +373,7 @@ def test_a_cell_page_says_why_accuracy_is_not_compared(lineage: dict[str, str], 
 def test_pages_are_made_of_plain_values() -> None:
     """A template gets nothing that it could compute with: no record, comparison or figure."""
     records = [make_record(key="a", baseline=True), make_record(key="b", label="int8")]
-    boards = make_boards(records)
-    for page in (index_page(records, boards), suite_of(*records), cell_of(*records)):
+    for page in (index_of(records), suite_of(*records), cell_of(*records)):
         assert set(_types(page)) <= {"str", "int", "float", "bool", "NoneType"}
 
 

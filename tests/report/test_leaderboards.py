@@ -1,0 +1,205 @@
+"""Methods of all suites on one leaderboard, and the picks that the index names: on records whose right answer is known by hand."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.records.schema import Checkpoint, Record
+from harness.records.scores import ScoreStore
+from harness.report.boards import latest, make_boards
+from harness.report.index_page import Card, IndexPage, index_page
+from harness.report.leaderboards import Leaderboard, leaderboards
+from harness.report.machines import machines
+from harness.report.names import name_of
+from harness.report.plots import Scale, frontier
+from tests.records.records import make_record
+from tests.report.stored_scores import add, answers
+from tests.report.test_pick import ALL
+from tests.report.test_site import SAMPLE, build
+
+VNNI: dict[str, Any] = {"cpu": "made up", "cores": 2, "gpus": [], "flags": ["avx2", "avx512_vnni"]}
+AVX2: dict[str, Any] = {"cpu": "made up", "cores": 2, "gpus": [], "flags": ["avx2"]}
+SKIPPED: dict[str, Any] = {"status": "skipped", "accuracy": [], "speed": []}
+ROUNDS = (1.0, 1.1, 0.9, 1.05)
+"""Seconds of the baseline's interleaved rounds."""
+
+
+def timed(folder: Path, key: str, backend: str, times: float, wrong: int, **changes: Any) -> Record:
+    """A cell that is `times` as fast as the baseline in every round, give or take half a percent, and has `wrong` of 1,000
+    answers wrong."""
+    noise = (1.005, 0.995, 1.0, 1.002) if times > 1 else (1.0, 1.0, 1.0, 1.0)
+    turns = tuple(second * part / times for second, part in zip(ROUNDS, noise, strict=True))
+    fields: dict[str, Any] = {
+        "label": backend,
+        "backend": backend,
+        "machine": VNNI,
+        "qps": (10.0 * times,) * 4,
+    } | changes
+    return add(folder, key, answers(1000, wrong), turns=turns, **fields)
+
+
+def found(folder: Path) -> list[Leaderboard]:
+    from harness.records import store
+
+    read = list(store.read(folder))
+    boards = make_boards(latest(record for _, record in read), ScoreStore(read))
+    return [board for group in leaderboards(boards).values() for board in group]
+
+
+def _index(records: list[Record]) -> IndexPage:
+    return index_page(records, boards := make_boards(records), leaderboards(boards))
+
+
+def cards(folder: Path) -> tuple[Card, ...]:
+    from harness.records import store
+
+    read = list(store.read(folder))
+    records = latest(record for _, record in read)
+    boards = make_boards(records, ScoreStore(read))
+    return index_page(records, boards, leaderboards(boards)).cards
+
+
+def test_methods_of_two_suites_stand_together_each_against_its_own_baseline(tmp_path: Path) -> None:
+    """Static stands in both: the suite counts that timed more engines."""
+    timed(tmp_path, "a", "torch_fp32", 1.0, 100, baseline=True)
+    timed(tmp_path, "b", "onnxruntime_fp32", 1.3, 100)
+    timed(tmp_path, "g", "torch_bf16", 1.1, 100)
+    timed(tmp_path, "c", "onnxruntime_int8", 2.0, 102)
+    timed(tmp_path, "d", "torch_fp32", 1.0, 200, baseline=True, suite="other")
+    timed(tmp_path, "e", "onnxruntime_int8", 1.8, 210, suite="other")
+    timed(tmp_path, "f", "onnxruntime_int8_dynamic", 1.99, 200, suite="other")
+    (board,) = found(tmp_path)
+    methods = {entry.name.short: (entry.method, entry.foreign) for entry in board.entries}
+    speeds = {name: round(method.speed_up.value, 2) for name, (method, _) in methods.items() if method.speed_up}
+    assert speeds == {
+        "ORT INT8 static": 2.0,
+        "ORT INT8 dynamic": 1.99,
+        "ORT FP32": 1.3,
+        "PyTorch BF16": 1.1,
+        "PyTorch FP32": 1.0,
+    }
+    assert [name for name, (_, foreign) in methods.items() if foreign] == ["ORT INT8 dynamic"]
+    kept = {name: method.kept.value for name, (method, _) in methods.items() if method.kept}
+    assert kept["ORT INT8 static"] == pytest.approx(898 / 900) and kept["ORT INT8 dynamic"] == 1.0
+    assert board.p_of_speed(methods["ORT INT8 static"][0], methods["ORT INT8 dynamic"][0]) is None  # no test: a tie
+    p = board.p_of_speed(methods["ORT INT8 static"][0], methods["ORT FP32"][0])
+    assert p is not None and p < 0.001
+    choice = board.choose()
+    assert choice.ship is methods["ORT INT8 dynamic"][0]
+    assert [method.name for method in choice.tied] == ["onnxruntime_int8"]
+
+
+def test_the_index_names_the_pick_on_each_machine(tmp_path: Path) -> None:
+    timed(tmp_path, "a", "torch_fp32", 1.0, 100, baseline=True)
+    timed(tmp_path, "b", "onnxruntime_int8", 2.5, 101)
+    timed(tmp_path, "c", "torch_fp32", 1.0, 100, baseline=True, machine=AVX2)
+    timed(tmp_path, "d", "onnxruntime_fp32", 1.2, 100, machine=AVX2)
+    timed(tmp_path, "e", "onnxruntime_int8", 1.5, 150, machine=AVX2)
+    timed(tmp_path, "f", "torch_fp32", 1.0, 100, baseline=True, model="base")
+    (other, card) = cards(tmp_path)
+    assert (card.title, card.model, card.state) == ("RTE", "tiny", "official")
+    vnni, avx2 = card.picks
+    assert (vnni.machine, vnni.title, vnni.speed, vnni.kept) == ("VNNI", "ONNX Runtime INT8, static", "2.50×", "99.89%")
+    assert vnni.speed_interval.startswith("2.4") and vnni.close_call is False
+    assert (avx2.machine, avx2.short, avx2.speed, avx2.kept) == ("AVX2", "ORT FP32", "1.20×", "100.00%")
+    assert (
+        [mark.title.split(":")[0] for mark in card.spark.marks if mark.picked]
+        == [
+            "ONNX Runtime INT8, static, 2 cores, AVX-512 VNNI",
+            "ONNX Runtime FP32, 2 cores, AVX2",
+        ]
+        if card.spark
+        else False
+    )
+    assert other.model == "base"
+    assert [pick.none for pick in other.picks] == ["no valid speed but the baseline's", "not run here"]
+
+
+def test_a_cell_that_was_scored_and_not_timed_is_no_pick(tmp_path: Path) -> None:
+    untimed: dict[str, Any] = {"speed": [], "machine": VNNI, "task": "glue/rte"}
+    add(tmp_path, "a", answers(100, 1), baseline=True, **untimed)
+    add(tmp_path, "b", answers(100, 1), backend="onnxruntime_int8", **untimed)
+    ((pick,),) = (card.picks for card in cards(tmp_path))
+    assert pick.none == "scored, not timed"
+
+
+def test_sample_and_other_examples_have_cards_of_their_own() -> None:
+    records = [make_record(key="a", baseline=True), make_record(key="b", baseline=True, data=SAMPLE)]
+    boards = make_boards(records)
+    page = index_page(records, boards, leaderboards(boards))
+    assert [(card.state, card.sample) for card in page.cards] == [("official", False), ("sample", True)]
+    assert page.headline is None
+
+
+def test_the_index_names_backends_that_no_cell_could_run() -> None:
+    skipped = make_record(key="a", backend="engine_int8", **SKIPPED)
+    records = [skipped, make_record(key="b")]
+    assert _index(records).not_measured == ("engine_int8",)
+    records.append(make_record(key="c", backend="engine_int8", label="elsewhere"))
+    assert _index(records).not_measured == ()
+    assert _index([]).suites == ()
+
+
+def test_the_index_has_no_prose_before_its_first_figure(tmp_path: Path) -> None:
+    site = build(tmp_path, make_record(key="a", baseline=True), make_record(key="b", backend="onnxruntime_int8"))
+    before = (site / "index.html").read_text().partition("<main")[2].partition('class="card')[0]
+    assert "<p" not in before
+
+
+def test_links_between_pages_lead_somewhere(tmp_path: Path) -> None:
+    site = build(tmp_path, make_record(key="a"), make_record(key="b", data=SAMPLE))
+    for page in site.glob("*.html"):
+        for target in re.findall(r'href="([^"]+)"', page.read_text()):
+            name, _, place = target.partition("#")
+            linked = site / (name or page.name)
+            assert linked.is_file(), f"{page.name} links to {target}"
+            assert not place or f'id="{place}"' in linked.read_text(), f"{page.name} links to {target}"
+
+
+def test_machines_are_told_apart(tmp_path: Path) -> None:
+    gpu = {**AVX2, "gpus": [{"name": "H200"}]}
+    hosts = [AVX2, gpu, VNNI, {**AVX2, "cpu": "another"}, {"cpu": "made up", "cores": 8, "gpus": []}]
+    named = list(machines([make_record(key=str(at), machine=host) for at, host in enumerate(hosts)]).values())
+    assert [machine.title for machine in named] == [
+        "H200",
+        "2 cores, AVX-512 VNNI",
+        "2 cores, AVX2",
+        "2 cores, AVX2, another",
+        "8 cores, made up",
+    ]
+    assert [machine.short for machine in named] == ["GPU", "VNNI", "AVX2", "AVX2", "CPU"]
+    assert len({machine.slug for machine in named}) == 5
+    assert [machine.place for machine in named] == [0, 1, 2, 3, 4]
+
+
+MADE: dict[str, Any] = {"key": "c", "source": "s", "architecture": {}, "parameters": 1, "weights_bytes": 4}
+
+
+@pytest.mark.parametrize(
+    ("backend", "changes", "title"),
+    [
+        ("onnxruntime_fp32", {}, "ONNX Runtime FP32"),
+        ("onnxruntime_int8", {"scheme": "engine_int8"}, "ONNX Runtime INT8, static"),
+        ("onnxruntime_int8", {"scheme": "q8bert"}, "ONNX Runtime INT8, static, q8bert"),
+        ("onnxruntime_int8_dynamic", {}, "ONNX Runtime INT8, dynamic"),
+        ("onnxruntime_int8", {"model": "tiny-qat", "recipe": "qat"}, "ONNX Runtime INT8, trained (QAT)"),
+        ("torch_fp32", {"model": "tiny-qat", "recipe": "qat"}, "PyTorch FP32, QAT weights"),
+        ("onnxruntime_int8", {"model": "small", "recipe": "ptq"}, "ONNX Runtime INT8, static, of small"),
+        ("of_another_time", {}, "of_another_time"),
+    ],
+)
+def test_methods_have_plain_names(backend: str, changes: dict[str, Any], title: str) -> None:
+    recipe = changes.pop("recipe", "finetune")
+    made = Checkpoint(**MADE, recipe=recipe)
+    assert name_of(make_record(backend=backend, checkpoint=made, **changes), "tiny", baseline=False).title == title
+
+
+def test_the_frontier_holds_what_nothing_beats_in_both_figures() -> None:
+    assert [method.name for method in frontier(ALL)] == ["fp32", "dynamic", "static", "trained"]
+    scale = Scale(0, 100, 0, 100, 0.0, 4.0, 0.9, 1.0)
+    assert scale.path(ALL[:2]) == "M0 0V0H25V5H67.5V100"
+    assert (scale.x(9.0), scale.y(0.2)) == (100, 100)  # at the edge
