@@ -28,6 +28,8 @@ LINEARS = (
 """A layer's linear layers, in order of execution."""
 TOKEN_CLASSIFIER = "token_classifier"
 """The classifier of each token. `classifier` is that of a sequence, which some families keep elsewhere."""
+RELATIVE_BIAS = "encoder.relative_attention_bias"
+"""The table of biases by relative position, (buckets, heads)."""
 PROJECTION = "embeddings.projection"
 """The linear layer from the width of the embedding tables to that of the encoder, in families in which they differ."""
 
@@ -38,6 +40,7 @@ class Architecture:
 
     embedding: width of the embedding tables. If it is not `hidden`, the linear layer PROJECTION follows the embeddings.
     positions: tokens of the longest sequence. first_position: the first token's row of the position table.
+    relative_buckets: rows of the table of biases by relative position that attention scores get, in all layers; 0 without a table.
     types: rows of the token type table, 0 without a table. With fewer than 2, token_type_ids are not read.
     pooler: activation of the linear layer before the classifier; None without that layer.
     labels: outputs of the head; 2 (start, end) for question answering, `hidden` for an embedding.
@@ -58,6 +61,7 @@ class Architecture:
     head: Head
     pooler: Activation | None
     labels: int
+    relative_buckets: int = 0
     pooling: Pooling | None = None
 
     @property
@@ -107,6 +111,8 @@ class Architecture:
         shapes: dict[str, tuple[int, ...]] = {
             f"{table}.weight": (count, self.embedding) for table, count in zip(self.tables(), rows, strict=False)
         }
+        if self.relative_buckets:
+            shapes[f"{RELATIVE_BIAS}.weight"] = (self.relative_buckets, self.heads)
         norms = {"embeddings.LayerNorm": self.embedding}
         for layer in range(self.layers):
             norms |= {f"encoder.layer.{layer}.{part}.LayerNorm": self.hidden for part in ("attention.output", "output")}

@@ -137,6 +137,7 @@ def architecture_of(
         pooler=family.pooler if head == "classification" else None,
         labels=hidden if head == "embedding" else labels,
         pooling=pooling if head == "embedding" else None,
+        relative_buckets=_size(config, family, "relative_buckets") if "relative_buckets" in family.defaults else 0,
     )
 
 
@@ -147,7 +148,9 @@ def longest_sequence(config: Mapping[str, Any], family: Family) -> int:
 
 
 def _first_position(config: Mapping[str, Any], family: Family) -> int:
-    return _size(config, family, "pad_token_id", least=0) + 1 if family.positions_after_padding else 0
+    if family.positions_after_padding:
+        return _size(config, family, "pad_token_id", least=0) + 1
+    return family.first_position
 
 
 def _value(config: Mapping[str, Any], family: Family, size: str) -> Any:

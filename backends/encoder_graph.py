@@ -3,9 +3,13 @@ known head sizes, transpose, scaled product, additive mask, softmax. Nodes have 
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
+import numpy as np
 from onnx import TensorProto
 
-from backends.architecture import PROJECTION, TOKEN_CLASSIFIER, Architecture
+from backends.architecture import PROJECTION, RELATIVE_BIAS, TOKEN_CLASSIFIER, Architecture
 from backends.base import Precision, Quantize
 from backends.checkpoint import Weights
 from backends.quantized_graph import QuantizedGraph
@@ -14,6 +18,15 @@ from backends.ranges import Ranges
 _MASKED = -10000.0
 """Added to the attention scores of padding: low enough for a probability of 0 beside any token, and
 finite, so that no row becomes NaN."""
+
+
+def relative_bucket(distances: Any) -> Any:
+    """The bucket of a distance from query to key, of any shape, as T5 has it (Raffel et al., arXiv 1910.10683): 16 buckets for each
+    direction, one for each distance below 8, then wider ones by the logarithm up to 128. float32, as transformers computes it."""
+    after = np.where(distances > 0, 16, 0)
+    far = np.abs(distances)
+    steps = np.log(np.maximum(far, 1).astype(np.float32) / np.float32(8)) / np.float32(math.log(16)) * np.float32(8)
+    return after + np.where(far < 8, far, np.minimum(8 + steps.astype(np.int64), 15))
 
 
 class EncoderGraph(QuantizedGraph):
@@ -34,6 +47,8 @@ class EncoderGraph(QuantizedGraph):
 
     def build(self) -> None:
         mask = self._mask()
+        if self._arch.relative_buckets:
+            mask = self.graph.op("Add", "mask.biased", self._relative_bias(), mask)
         states = self._embeddings()
         for layer in range(self._arch.layers):
             states = self._layer(f"encoder.layer.{layer}", states, mask)
@@ -47,6 +62,21 @@ class EncoderGraph(QuantizedGraph):
         mask = graph.op("Cast", "mask.cast", mask, to=TensorProto.FLOAT)
         mask = graph.op("Sub", "mask.padding", self.scalar("mask.one", 1.0), mask)
         return graph.op("Mul", "mask.additive", mask, self.scalar("mask.masked", self._masked))
+
+    def _relative_bias(self) -> str:
+        """(1, heads, sequence, sequence): what attention scores get by the distance from query to key."""
+        graph, longest = self.graph, self._arch.positions
+        distances = np.arange(1 - longest, longest)
+        table = self._weights[f"{RELATIVE_BIAS}.weight"][relative_bucket(distances)].T
+        length = graph.op("Shape", "relative.length", "input_ids", start=1, end=2)
+        zero, axes = self.integers("zero", [0]), self.integers("zero", [0])
+        steps = self.integers("relative.positions", np.arange(longest))
+        keys = graph.op("Slice", "relative.keys", steps, zero, length, axes)
+        queries = graph.op("Unsqueeze", "relative.queries", keys, self.integers("one", [1]))
+        apart = graph.op("Sub", "relative.distances", keys, queries)
+        rows = graph.op("Add", "relative.rows", apart, self.integers("relative.middle", [longest - 1]))
+        bias = graph.op("Gather", "relative.bias", graph.constant("relative.table", table), rows, axis=1)
+        return graph.op("Unsqueeze", "relative.batch", bias, zero)
 
     def _embeddings(self) -> str:
         graph = self.graph

@@ -108,7 +108,7 @@ def load_model(checkpoint: Path, architecture: Architecture) -> torch.nn.Module:
     try:
         part = part_of(architecture.head)
         model, loading = auto_class(part).from_pretrained(
-            checkpoint, dtype="float32", attn_implementation="sdpa", local_files_only=True,
+            checkpoint, dtype="float32", attn_implementation="eager" if family.own_attention else "sdpa", local_files_only=True,
             use_safetensors=True, trust_remote_code=False, output_loading_info=True,
             **(family.encoder_arguments if part == "encoder" else {}),
         )  # fmt: skip

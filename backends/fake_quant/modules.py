@@ -111,22 +111,50 @@ class Embeddings(nn.Module):
         return getattr(self, self._attributes[name])
 
 
+class RelativeAttention(nn.Module):
+    """Self-attention with a bias by relative position, computed by `attention`, in families that compute it in the module itself.
+
+    plain, attributes: as `Embeddings` has them.
+    """
+
+    def __init__(self, plain: nn.Module, architecture: Architecture, attributes: Mapping[str, str]) -> None:
+        super().__init__()
+        for name, child in plain.named_children():
+            setattr(self, name, child)
+        self._attributes, self._heads = dict(attributes), architecture.heads
+
+    def forward(
+        self, states: torch.Tensor, attention_mask: torch.Tensor, position_bias: torch.Tensor, **_: Any
+    ) -> tuple[torch.Tensor]:
+        def heads(name: str) -> torch.Tensor:
+            projected: torch.Tensor = getattr(self, self._attributes[name])(states)
+            return projected.view(*projected.shape[:2], self._heads, -1).transpose(1, 2)
+
+        query, key, value = heads("query"), heads("key"), heads("value")
+        context, _probabilities = attention(self, query, key, value, attention_mask, position_bias)
+        return (getattr(self, self._attributes["dense"])(context.flatten(2)),)
+
+
 def attention(
     module: nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
+    position_bias: torch.Tensor | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Eager attention, operator by operator, each with its quantizer; for transformers' registry. query, key, value: (batch, heads,
     length, width of a head). attention_mask: 0 for tokens and a very low number for padding, which a scheme's mask replaces.
+    position_bias: is added together with the mask, (1 or batch, heads, length, length).
     Returns the context (batch, length, heads, width of a head) and the probabilities."""
     parts: Any = module
     scores = parts.quantize_scores(torch.matmul(query, key.transpose(2, 3)))
     scores = parts.quantize_scale(scores / query.size(-1) ** 0.5)
     if attention_mask is not None:
-        scores = scores + (attention_mask if parts.masked is None else attention_mask.clamp(min=parts.masked))
+        attention_mask = attention_mask if parts.masked is None else attention_mask.clamp(min=parts.masked)
+    for added in (attention_mask, position_bias):
+        scores = scores if added is None else scores + added
     scores = parts.quantize_mask(scores)
     probabilities = parts.dropout(parts.quantize_softmax(scores.softmax(-1)))
     context = torch.matmul(probabilities, value).transpose(1, 2)

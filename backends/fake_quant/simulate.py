@@ -6,7 +6,7 @@ added has `quantize_` in its path.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -21,6 +21,7 @@ from backends.fake_quant.modules import (
     FakeQuantLinear,
     IntegerBias,
     Quantizers,
+    RelativeAttention,
     attention,
     quantizer_for,
 )
@@ -64,7 +65,10 @@ def install(model: nn.Module, scheme: Scheme, quantizers: Quantizers) -> Callabl
             put.replace(table, FakeQuantEmbedding(put.module(table), table, quantizers))
     if scheme.tensors == "op_outputs":
         _install_embeddings(put, architecture)
-        put.undo.append(_use_attention(model))
+        if architecture.relative_buckets:
+            _install_relative_attention(put, architecture)
+        else:
+            put.undo.append(_use_attention(model))
     for layer in range(architecture.layers):
         _install_layer(put, scheme, f"encoder.layer.{layer}")
     for name in weight_names(architecture, scheme):
@@ -79,9 +83,17 @@ def install(model: nn.Module, scheme: Scheme, quantizers: Quantizers) -> Callabl
 
 def _install_embeddings(put: _Installation, architecture: Architecture) -> None:
     children = [*architecture.tables(), "embeddings.LayerNorm", "embeddings.dropout"]
-    attributes = {name.rpartition(".")[2]: put.path(name).rpartition(".")[2] for name in children}
-    put.replace("embeddings", Embeddings(put.module("embeddings"), architecture, attributes, put.quantizers))
+    plain = put.module("embeddings")
+    put.replace("embeddings", Embeddings(plain, architecture, put.attributes(children), put.quantizers))
     put.after("embeddings.LayerNorm", "embeddings", "LayerNorm", "embeddings.LayerNorm.output")
+
+
+def _install_relative_attention(put: _Installation, architecture: Architecture) -> None:
+    for layer in range(architecture.layers):
+        attention = f"encoder.layer.{layer}.attention"
+        children = [*(f"{attention}.self.{part}" for part in ("query", "key", "value")), f"{attention}.output.dense"]
+        plain = put.module(f"{attention}.self")
+        put.replace(f"{attention}.self", RelativeAttention(plain, architecture, put.attributes(children)))
 
 
 def _install_pooler(put: _Installation, activation: str) -> None:
@@ -129,6 +141,10 @@ class _Installation:
         path = module_path(self._model, name)
         assert path is not None, name
         return path
+
+    def attributes(self, names: Sequence[str]) -> dict[str, str]:
+        """The family's attribute of each module, by the last part of its canonical name."""
+        return {name.rpartition(".")[2]: self.path(name).rpartition(".")[2] for name in names}
 
     def replace(self, name: str, replacement: nn.Module) -> None:
         plain = self.module(name)

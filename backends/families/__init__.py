@@ -17,7 +17,12 @@ FAMILIES = Registry(
     "quantboard.families",
     {
         "bert": "backends.families.bert:BERT",
+        "camembert": "backends.families.roberta:CAMEMBERT",
         "distilbert": "backends.families.distilbert:DISTILBERT",
+        "electra": "backends.families.electra:ELECTRA",
+        "mpnet": "backends.families.mpnet:MPNET",
+        "roberta": "backends.families.roberta:ROBERTA",
+        "xlm-roberta": "backends.families.roberta:XLM_ROBERTA",
     },
 )
 DEFAULT_FAMILY = "bert"

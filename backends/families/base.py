@@ -19,7 +19,7 @@ class Family:
 
     The canonical names of sizes are the keys of BERT's configuration: `num_hidden_layers`, `hidden_size`, `num_attention_heads`,
     `intermediate_size`, `vocab_size`, `max_position_embeddings`, `type_vocab_size`, `hidden_act`, `layer_norm_eps`; and
-    `embedding_size`, the width of the embedding tables.
+    `embedding_size`, the width of the embedding tables, and `relative_buckets`, the rows of a table of biases by relative position.
     """
 
     model_type: str
@@ -44,6 +44,10 @@ class Family:
     first token."""
     positions_after_padding: bool = False
     """True: the first token has position `pad_token_id` + 1, as in RoBERTa, so that some rows of the position table are not used."""
+    first_position: int = 0
+    """The first token's row of the position table, where that does not depend on the padding."""
+    own_attention: bool = False
+    """True: transformers computes the attention in the module itself, so that no other can be chosen in its registry."""
     masked_lm: tuple[str, ...] = ()
     """The modules of the masked language model's head, in the order in which they are called: from hidden states to logits."""
     unused: tuple[str, ...] = ()

@@ -13,6 +13,7 @@ from harness.plan.spec import CORPUS, CheckpointSpec
 from tasks import Task
 
 if TYPE_CHECKING:
+    from backends.families import Family
     from harness.records.schema import Checkpoint, Quantization
 
 SIZES = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size", "vocab_size")
@@ -107,6 +108,7 @@ def build_origin(
         "parent": spec.parent.key if spec.parent else None,
         "teacher": spec.teacher.key if spec.teacher else None,
         "architecture": {name: config[family.key(name)] for name in SIZES if family.key(name) in config}
+        | _embedding_size(family, config)
         | ({"num_labels": len(config.get("id2label") or task.labels)} if task and task.labels else {}),
         "parameters": parameters,
         "weights_bytes": weights.stat().st_size,
@@ -119,6 +121,12 @@ def build_origin(
             "dirty": dirty,
         },
     }
+
+
+def _embedding_size(family: Family, config: Mapping[str, Any]) -> dict[str, int]:
+    """The width of the embedding tables, for families in which it may be another than the encoder's."""
+    width = family.defaults.get("embedding_size")
+    return {"embedding_size": config.get(family.key("embedding_size"), width)} if width else {}
 
 
 def _settings(spec: CheckpointSpec) -> dict[str, Any]:

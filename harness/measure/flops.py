@@ -24,12 +24,15 @@ def encoder_flops(
     sequence_length: int,
     head_outputs: int,
     head: Literal["token", "pooled"],
+    embedding: int | None = None,
 ) -> FlopCount:
-    """FLOPs of one sequence. Head `token`: a linear layer on every token (question answering, classes of tokens); `pooled`: BERT's pooler and a
-    classifier on the first token."""
+    """FLOPs of one sequence. Head `token`: a linear layer on every token (question answering, classes of tokens); `pooled`: BERT's
+    pooler and a classifier on the first token. embedding: width of the embedding tables; another one than `hidden` needs a linear layer, which
+    counts as the encoder's."""
+    projection = hidden * embedding if embedding not in (None, hidden) else 0
     linear = 4 * hidden * hidden + 2 * hidden * intermediate
     attention = 2 * sequence_length * hidden  # of one token: scores and weighted sum
-    encoder = 2 * layers * sequence_length * (linear + attention)
+    encoder = 2 * sequence_length * (layers * (linear + attention) + projection)
     heads = {
         "token": 2 * sequence_length * hidden * head_outputs,
         "pooled": 2 * (hidden * hidden + hidden * head_outputs),

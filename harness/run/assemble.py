@@ -168,6 +168,7 @@ def flops(cell: Cell, checkpoint: Checkpoint, accuracy: Mapping[str, Any]) -> Fl
         sequence_length=cell.shape.max_length,
         head_outputs=sizes.get("num_labels", 2),
         head="token" if accuracy["kind"] in ("question_answering", "token_classification") else "pooled",
+        embedding=sizes.get("embedding_size"),
     )
     macs = placement["total_macs"]
     agreement = "equal" if 2 * macs == count.total else f"{200 * macs / count.total - 100:+.3f}% against the formula"

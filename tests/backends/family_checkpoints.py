@@ -1,4 +1,4 @@
-"""Small checkpoints with random weights of the families in `other_families`."""
+"""Small checkpoints with random weights, of every family but BERT and of the one in `other_families`."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from transformers import (
     BertConfig,
     BertModel,
     BertPreTrainedModel,
+    CamembertConfig,
     DistilBertConfig,
     ElectraConfig,
+    MPNetConfig,
     RobertaConfig,
+    XLMRobertaConfig,
 )
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from backends.families import Family, Part
+from backends.families import Part
 from backends.torch_models import auto_class
 from tests.backends.checkpoints import enlarge_weights
 
@@ -60,16 +63,22 @@ _CONFIGS: dict[str, Any] = {
     "distilbert": lambda: DistilBertConfig(
         vocab_size=300, dim=64, n_layers=2, n_heads=4, hidden_dim=128, max_position_embeddings=128
     ),
+    "camembert": lambda: CamembertConfig(**_BERT_SIZES, type_vocab_size=1, pad_token_id=1),
+    "mpnet": lambda: MPNetConfig(**_BERT_SIZES),
     "roberta": lambda: RobertaConfig(**_BERT_SIZES, type_vocab_size=1, pad_token_id=1),
+    "xlm-roberta": lambda: XLMRobertaConfig(**_BERT_SIZES, type_vocab_size=1, pad_token_id=3),
     "electra": lambda: ElectraConfig(**_BERT_SIZES, embedding_size=32),
     "bare": lambda: BareConfig(**_BERT_SIZES),
 }
 
 
-def make_family_checkpoint(folder: Path, family: Family, labels: int | None, part: Part | None = None) -> Path:
-    """A folder as `save_pretrained` writes it. labels: None for question answering. part: another model than these two."""
+def make_family_checkpoint(
+    folder: Path, model_type: str, labels: int | None, part: Part | None = None, *, default_sizes: bool = False
+) -> Path:
+    """A folder as `save_pretrained` writes it. labels: None for question answering. part: another model than these two.
+    default_sizes: those of transformers."""
     torch.manual_seed(0)
-    config = _CONFIGS[family.model_type]()
+    config = type(_CONFIGS[model_type]())() if default_sizes else _CONFIGS[model_type]()
     config.num_labels = labels or 2
     part = part or ("classification" if labels else "question_answering")
     model: Any = auto_class(part).from_config(config)

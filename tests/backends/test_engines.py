@@ -34,6 +34,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"labels": 3},
         {"hidden_act": "gelu_new"},
         {"hidden_act": "relu", "labels": 1},
+        {"type_vocab_size": 1, "labels": 3},
         {"num_attention_heads": 1, "layer_norm_eps": 1e-5},
         {"hidden_size": 96, "num_attention_heads": 6, "intermediate_size": 100, "num_hidden_layers": 1},
     ],

@@ -15,32 +15,21 @@ from torch.utils.flop_counter import FlopCounterMode
 import backends
 from backends import BackendError, Settings, get_backend
 from backends.checkpoint import read_architecture
-from backends.families import FAMILIES
-from backends.families.bert import BERT
 from backends.pooling import FILES, pool, read_pooling, write_pooling
 from backends.torch_models import auto_class, part_of
 from tests.backends.checkpoints import LENGTH, add_ranges, make_batch, make_checkpoint
 from tests.backends.family_checkpoints import make_family_checkpoint
-from tests.backends.other_families import DISTILBERT, ELECTRA, ROBERTA
 from tests.backends.running import run_real_tokens, run_unfused
 
 Array = np.ndarray[Any, Any]
-FAMILIES_HERE = (BERT, DISTILBERT, ROBERTA, ELECTRA)
+FAMILIES = ("bert", "distilbert", "roberta", "electra", "mpnet")
 HEADS = ("token_classification", "mean", "cls")
-
-
-@pytest.fixture(autouse=True)
-def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    for family in (ROBERTA, ELECTRA):
-        monkeypatch.setitem(
-            FAMILIES.ours, family.model_type, f"tests.backends.other_families:{family.model_type.upper()}"
-        )
 
 
 @pytest.fixture(
     scope="module",
-    params=[(family, head) for family in FAMILIES_HERE for head in HEADS],
-    ids=lambda param: f"{param[0].model_type}-{param[1]}",
+    params=[(family, head) for family in FAMILIES for head in HEADS],
+    ids=lambda param: f"{param[0]}-{param[1]}",
 )
 def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     family, head = request.param
@@ -134,7 +123,7 @@ def test_a_pooling_is_read_in_the_forms_that_sentence_transformers_wrote(tmp_pat
 
 
 def test_an_encoder_alone_is_a_sentence_encoder_only_where_its_folder_says_so(tmp_path: Path) -> None:
-    folder = make_family_checkpoint(tmp_path, BERT, None, part="encoder")
+    folder = make_family_checkpoint(tmp_path, "bert", None, part="encoder")
     with pytest.raises(BackendError, match="no head"):
         read_architecture(folder)
     assert read_architecture(folder, "cls").pooling == "cls"

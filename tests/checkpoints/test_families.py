@@ -1,4 +1,4 @@
-"""Every recipe on a model of another family than BERT, which is registered here and needs no change anywhere else."""
+"""Every recipe on a model of another family than BERT."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from transformers import (
 )
 
 from backends import Settings, get_backend
-from backends.families import FAMILIES
 from harness.checkpoints.make import ensure
 from harness.checkpoints.origin import describe_checkpoint
 from harness.plan.sources import sizes_of
@@ -32,13 +31,6 @@ __all__ = ["cache", "own_cache"]  # fixtures
 CORPUS_FIELDS: dict[str, Any] = {
     "task": CORPUS, "shape": Shape(48), "identity": {"corpus": f"sample {SAMPLE_VERSION}"}
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def registered() -> Any:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(FAMILIES.ours, "distilbert", "tests.backends.other_families:DISTILBERT")
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import BertConfig, BertForQuestionAnswering
+from transformers import BertConfig, BertForQuestionAnswering, ElectraConfig, ElectraForSequenceClassification
 
 from harness.measure.flops import encoder_flops, format_flops
 
@@ -17,6 +19,19 @@ def test_published_sizes_at_384(layers: int, hidden: int, encoder: float) -> Non
     )
     assert count.encoder == pytest.approx(encoder, rel=2e-4)
     assert count.total == count.encoder + 2 * 384 * hidden * 2
+
+
+def test_embedding_projection_counts_as_pytorch_counts_it() -> None:
+    sizes: dict[str, Any] = {"num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 128, "num_labels": 3}
+    config = ElectraConfig(**sizes, num_attention_heads=4, embedding_size=32)
+    config._attn_implementation = "eager"
+    model = ElectraForSequenceClassification(config).train(False)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.ones(1, 40, dtype=torch.long))
+    count = encoder_flops(
+        layers=2, hidden=64, intermediate=128, sequence_length=40, head_outputs=3, head="pooled", embedding=32
+    )
+    assert count.total == counter.get_total_flops()
 
 
 def test_how_counts_are_written() -> None:

@@ -98,6 +98,8 @@ def build_model(
     default_attention = register_attention() if device == "cpu" else "sdpa"
     if device != "cpu":
         disable_cudnn_attention()
+    if get_family(config.model_type).own_attention:
+        attention = "eager"
     options = {"attn_implementation": attention or default_attention, "dtype": torch.float32}
     if part == "encoder":
         options |= get_family(config.model_type).encoder_arguments
