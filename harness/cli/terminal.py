@@ -192,8 +192,8 @@ def _record_row(record: Record, points: Sequence[str], speed_up: str) -> tuple[s
         standing_words(record),
         "\n".join(accuracy),
         "\n".join(points),
-        _speed(record, single, single.p90_ms, interval=False) if single and single.p90_ms else "",
-        _speed(record, offline, offline.qps) if offline else "",
+        _speed(record, single, "p90_ms", interval=False) if single else "",
+        _speed(record, offline, "qps") if offline else "",
         speed_up,
         f"{record.flops.int8_share:.0%}" if record.flops else "",
         f"{record.memory.peak_rss_bytes / 2**20:.0f}" if record.memory else "",
@@ -201,13 +201,18 @@ def _record_row(record: Record, points: Sequence[str], speed_up: str) -> tuple[s
     )
 
 
-def _speed(record: Record, speed: Speed, figure: Figure, *, interval: bool = True) -> str:
-    """Rounded, with how precise it is, and `invalid` where a rule fails for it."""
+def _speed(record: Record, speed: Speed, name: str, *, interval: bool = True) -> str:
+    """Rounded, with the queries behind a percentile, how precise it is, and `invalid` where a rule fails for it."""
+    from harness.measure import percentiles
     from harness.measure.precision import in_words
     from harness.report.comparability import is_speed_invalid, wanted_precision
 
-    words = [in_words(figure, wanted_precision(record)), "invalid" if is_speed_invalid(record, speed) else ""]
-    return " ".join([show(figure, interval=interval), *filter(None, words)])
+    figure: Figure | None = getattr(speed, name)
+    if figure is None:
+        return ""
+    words = [percentiles.in_words(speed, name), in_words(figure, wanted_precision(record))]
+    words.append("invalid" if is_speed_invalid(record, speed) else "")
+    return ", ".join([show(figure, interval=interval), *filter(None, words)])
 
 
 def _against_baseline(records: Sequence[Record]) -> tuple[Mapping[str, list[str]], Mapping[str, str]]:

@@ -22,6 +22,7 @@ from harness.report.comparability import (
 )
 from harness.report.compare import Comparison
 from harness.report.pages import standing_badge, suite_page_name, uncommitted_remarks
+from harness.report.speed_ratios import figure_words
 from harness.report.speed_section import SpeedSection, cold_start_table, interleaved_table, speed_section
 from harness.report.tables import Badge, Column, Table, Value, formatted, number, text_columns
 
@@ -227,10 +228,10 @@ def _ratio_table(record: Record, comparison: Comparison, base: Record, family: s
     )
     rows = []
     for load, test in comparison.ratios.items():
-        scenario, lengths, batch_size, figure = load
+        scenario, lengths, batch_size, _ = load
         value = ratio_value(load, test, comparison.corrected_ratio(load), record, base, "")
         shown = replace(_without_note(value), note=in_words(test, wanted_precision(record)))
-        place = (Value(scenario), Value(lengths), Value(str(batch_size)), Value(figure))
+        place = (Value(scenario), Value(lengths), Value(str(batch_size)), Value(figure_words(load, record)))
         rows.append((*place, shown, Value(value.note), Value("", note=test.method)))
     return Table("Ratios of speed", columns, tuple(rows))
 

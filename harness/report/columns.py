@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from harness.measure import validity
+from harness.measure import percentiles, validity
 from harness.measure.paired import TOO_FEW, PairedTest
 from harness.measure.precision import in_words
 from harness.records.figure import Figure
@@ -27,7 +27,7 @@ SPEED_COLUMNS = (
     ("offline", "real", "qps", Column(QPS, "/s", f"Samples a second, offline: all samples are available at the start, sorted by length; batches are padded to their longest sample. {ROUNDS}")),
     ("single_stream", "real", "p50_ms", Column("p50", "ms", f"Median latency, single stream: one sample a query, at its own length. {ROUNDS}")),
     ("single_stream", "real", "p90_ms", Column("p90", "ms", f"90th percentile of latency, single stream at real lengths (MLPerf's figure for single stream). {ROUNDS}")),
-    ("single_stream", "real", "p99_ms", Column("p99", "ms", f"99th percentile of latency, single stream at real lengths. {ROUNDS}")),
+    ("single_stream", "real", "p99_ms", Column("p99", "ms", f"99th percentile of latency, single stream at real lengths. With fewer than {percentiles.TAIL_QUERIES} queries a round it is one of the slowest, and called so. {ROUNDS}")),
     ("offline", "fixed", "qps", Column("QPS, fixed length", "/s", f"Samples a second, offline, every sample padded to max_length. {ROUNDS}")),
 )  # fmt: skip
 
@@ -114,7 +114,8 @@ def _speed_value(record: Record, speed: Speed | None, figure: str) -> Value:
     if speed.load == "real" and is_padded(record):
         notes.append(f"padded to {speed.sequence_length}")
     value = getattr(speed, figure)
-    notes += [words] if value and (words := in_words(value, wanted_precision(record))) else []
+    words = [percentiles.in_words(speed, figure), in_words(value, wanted_precision(record))] if value else []
+    notes += filter(None, words)
     shown = figure_value(value, note="; ".join(notes)) if value else Value(why_untimed(record))
     return replace(shown, invalid=why_speed_invalid(record, speed))
 

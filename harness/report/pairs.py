@@ -29,7 +29,7 @@ from harness.report.comparability import (
     wanted_precision,
 )
 from harness.report.compare import compare_metrics
-from harness.report.speed_ratios import INTERLEAVED, Load, shared_rounds, speed_ratios
+from harness.report.speed_ratios import INTERLEAVED, Load, figure_words, shared_rounds, speed_ratios
 
 COLUMNS = ("task", "seed", "data", "figure", "A", "B", "A against B [95%]", "p, Holm")
 
@@ -259,9 +259,11 @@ def rows(pairs: Sequence[Pair]) -> list[tuple[str, ...]]:
         largest = max((load[2] for load in pair.ratios if load[0] == "offline"), default=0)
         fixed_batch = ("single_stream", "multi_stream", "server")
         for load, test in pair.ratios.items():
-            scenario, lengths, batch_size, figure = load
+            scenario, lengths, batch_size, _ = load
             if lengths == "real" and (scenario != "offline" or batch_size == largest):
-                name = f"{figure}, {scenario}" + ("" if scenario in fixed_batch else f", batch {batch_size}")
+                name = f"{figure_words(load, pair.mine)}, {scenario}" + (
+                    "" if scenario in fixed_batch else f", batch {batch_size}"
+                )
                 values = _speeds(pair, load)
                 words = in_words(test, wanted_precision(pair.mine))
                 shown = f"{test.value:.3f}×" + _interval(test, ".3f") + (f" {words}" if words else "")

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from harness.measure.paired import LEVEL
+from harness.measure.percentiles import TAIL_QUERIES
 
 CLOSE = 0.95
 """Share of the fastest speed-up from which a method can tie with it."""
@@ -133,7 +134,8 @@ def _failures(method: Method, limits: Limits) -> list[tuple[str, str, str]]:
             continue
         name = option.partition("_")[0]
         if value is None:
-            found.append((option, f"no {name} was measured", ""))
+            fewer = f" of {TAIL_QUERIES} queries or more" if option == "p99_ms" else ""
+            found.append((option, f"no {name}{fewer} was measured", ""))
         elif value > bound:
             found.append((option, f"{name} {value:.3g} {unit}", f"{_rounded_up(value):g}"))
     return found

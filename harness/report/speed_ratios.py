@@ -9,6 +9,7 @@ from itertools import pairwise
 
 from harness.measure.conditions import OTHERS_BOUND, WORST_BOUND
 from harness.measure.paired import PairedTest, ratio
+from harness.measure.percentiles import in_words, is_maximum
 from harness.measure.validity import STEAL_BOUND, THROTTLED_BOUND
 from harness.records.schema import Record
 from harness.records.speed_schema import Speed, TurnRound, Turns
@@ -40,8 +41,25 @@ def speed_ratios(record: Record, base: Record) -> dict[Load, PairedTest]:
             mine, theirs = round_values(part, figure), round_values(other, figure)
             if (len(mine), len(theirs)) == (len(part.rounds), len(other.rounds)):
                 load = (part.scenario, part.load, part.batch_size, figure)
-                ratios[load] = ratio(mine, theirs, interleaved=rounds_alternate((record, part), (base, other)))
+                test = ratio(mine, theirs, interleaved=rounds_alternate((record, part), (base, other)))
+                if why := _why_no_percentile(part, other, figure):
+                    test = PairedTest(test.value, method=why)
+                ratios[load] = test
     return ratios
+
+
+def _why_no_percentile(mine: Speed, theirs: Speed, figure: str) -> str:
+    """Maxima of different numbers of queries say little about which cell is faster."""
+    if not (is_maximum(mine, figure) or is_maximum(theirs, figure)):
+        return ""
+    words = dict.fromkeys(in_words(part, figure) for part in (mine, theirs))
+    return f"not tested: {' and '.join(words)} is no 99th percentile"
+
+
+def figure_words(load: Load, record: Record) -> str:
+    """What pages call a figure: its name in records, but of a p99 of few queries what it is."""
+    parts = (part for part in record.speed if (part.scenario, part.load, part.batch_size) == load[:3])
+    return next((f"{in_words(part, load[3])}, ms" for part in parts if is_maximum(part, load[3])), load[3])
 
 
 def interleaved_ratio(mine: tuple[Record, Turns], base: Record) -> PairedTest | None:

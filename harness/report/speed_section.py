@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from harness.measure import percentiles
 from harness.measure.precision import in_words
 from harness.records.figure import Figure
 from harness.records.schema import Record
@@ -62,14 +63,18 @@ def _speed_table(record: Record) -> Table:
         padded = speed.load == "fixed" or is_padded(record)
         tokens = f"padded to {speed.sequence_length} tokens" if padded else f"{speed.mean_tokens:.0f} tokens on average"
         place = (Value(speed.scenario), Value(f"{speed.load}, {tokens}"), Value(str(speed.batch_size)))
-        values = (_speed_value(record, getattr(speed, figure)) for figure in figures)
+        values = (_speed_value(record, speed, figure) for figure in figures)
         reason = why_speed_invalid(record, speed)
         rows.append((*place, *values, Value(str(len(speed.rounds))), Value("", invalid=reason)))
     return Table("Speed", columns, tuple(rows))
 
 
-def _speed_value(record: Record, figure: Figure | None) -> Value:
-    return formatted(figure, note=in_words(figure, wanted_precision(record)) if figure else "")
+def _speed_value(record: Record, speed: Speed, name: str) -> Value:
+    figure: Figure | None = getattr(speed, name)
+    if figure is None:
+        return Value("")
+    words = percentiles.in_words(speed, name), in_words(figure, wanted_precision(record))
+    return formatted(figure, note="; ".join(filter(None, words)))
 
 
 def _conditions_table(watched: Sequence[Speed]) -> Table:
