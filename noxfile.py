@@ -1,6 +1,7 @@
 """The front door: each session sets up what it needs once and calls the command line.
 
 nox -s suite -- squad_int8     run a suite, then render the site
+nox -s pick -- MODEL --data FILE     which quantization of a model to ship, measured on a labelled file
 nox -s site | tests | lint | bench | nightly
 """
 
@@ -53,6 +54,13 @@ def suite(session: nox.Session) -> None:
     session.run("quantboard", "site", "--if-changed")
     if failed:
         session.error("the suite did not end well; its reasons stand above")
+
+
+@nox.session
+def pick(session: nox.Session) -> None:
+    """Which quantization to ship: nox -s pick -- MODEL --data FILE [options of `quantboard pick`]."""
+    install(session, "minilm")
+    session.run("quantboard", "pick", *session.posargs)
 
 
 @nox.session

@@ -109,7 +109,8 @@ class Backend(Protocol):
     """An engine at a precision.
 
     A backend may also have `relative_cost: float`: roughly the time of a forward pass on a CPU with VNNI, relative to FP32
-    (default 1). Only the estimate that is printed before a run reads it.
+    (default 1). Only the estimate that is printed before a run reads it. It may have a `title`, at most 17 characters: what
+    narrow tables call it.
     """
 
     name: str

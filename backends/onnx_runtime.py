@@ -52,6 +52,7 @@ class OnnxRuntime:
     symmetric_only: bool = False
     options: Mapping[str, type] = field(default_factory=dict)
     relative_cost: float = 1.0
+    title: str = ""
 
     def availability(self, machine: Mapping[str, Any]) -> Availability:
         for name in ("onnxruntime-gpu", "onnxruntime"):
@@ -204,8 +205,14 @@ def _integer_macs(operator: str, inputs: list[dict[str, list[int]]]) -> int:
     return math.prod(shapes[0][1][:-1]) * math.prod(second[-2:])
 
 
-ONNXRUNTIME_FP32 = OnnxRuntime("onnxruntime_fp32", ("fp32", "none"))
-ONNXRUNTIME_INT8 = OnnxRuntime("onnxruntime_int8", ("fp32", "u8"), quantizes="static", relative_cost=0.6)
+ONNXRUNTIME_FP32 = OnnxRuntime("onnxruntime_fp32", ("fp32", "none"), title="ORT FP32")
+ONNXRUNTIME_INT8 = OnnxRuntime(
+    "onnxruntime_int8", ("fp32", "u8"), quantizes="static", relative_cost=0.6, title="ORT INT8 static"
+)
 ONNXRUNTIME_INT8_DYNAMIC = OnnxRuntime(
-    "onnxruntime_int8_dynamic", ("fp32", "dynamic"), quantizes="dynamic", relative_cost=0.5
+    "onnxruntime_int8_dynamic",
+    ("fp32", "dynamic"),
+    quantizes="dynamic",
+    relative_cost=0.5,
+    title="ORT INT8 dynamic",
 )

@@ -52,6 +52,7 @@ class OpenVino:
     symmetric_only: bool = False
     options: Mapping[str, type] = field(default_factory=dict)
     relative_cost: float = 1.0
+    title: str = ""
 
     def availability(self, machine: Mapping[str, Any]) -> Availability:
         if not installed("openvino", machine):
@@ -209,7 +210,11 @@ def _integer_macs(operator: str, node: Any) -> int:
     return int(math.prod(node.output(0).get_shape()) * node.input(0).get_shape()[-1])
 
 
-OPENVINO_FP32 = OpenVino("openvino_fp32", ("fp32", "none"), "f32")
-OPENVINO_BF16 = OpenVino("openvino_bf16", ("fp32", "none"), "bf16", relative_cost=0.5)
-OPENVINO_INT8 = OpenVino("openvino_int8", ("fp32", "u8"), "f32", quantizes="static", relative_cost=0.6)
-OPENVINO_INT8_BF16 = OpenVino("openvino_int8_bf16", ("fp32", "u8"), "bf16", quantizes="static", relative_cost=0.4)
+OPENVINO_FP32 = OpenVino("openvino_fp32", ("fp32", "none"), "f32", title="OpenVINO FP32")
+OPENVINO_BF16 = OpenVino("openvino_bf16", ("fp32", "none"), "bf16", relative_cost=0.5, title="OpenVINO BF16")
+OPENVINO_INT8 = OpenVino(
+    "openvino_int8", ("fp32", "u8"), "f32", quantizes="static", relative_cost=0.6, title="OpenVINO INT8"
+)
+OPENVINO_INT8_BF16 = OpenVino(
+    "openvino_int8_bf16", ("fp32", "u8"), "bf16", quantizes="static", relative_cost=0.4, title="OpenVINO INT8+16"
+)

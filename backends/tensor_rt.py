@@ -58,6 +58,7 @@ class TensorRT:
     simulated: bool = False
     symmetric_only: bool = True
     options: Mapping[str, type] = field(default_factory=dict)
+    title: str = ""
 
     def availability(self, machine: Mapping[str, Any]) -> Availability:
         if not machine.get("gpus"):
@@ -84,8 +85,8 @@ class TensorRT:
         return TensorRTSession(self, checkpoint, settings)
 
 
-TENSORRT_FP16 = TensorRT("tensorrt_fp16", ("fp16", "none"), "no")
-TENSORRT_INT8 = TensorRT("tensorrt_int8", ("fp16", "s8"), "static")
+TENSORRT_FP16 = TensorRT("tensorrt_fp16", ("fp16", "none"), "no", title="TensorRT FP16")
+TENSORRT_INT8 = TensorRT("tensorrt_int8", ("fp16", "s8"), "static", title="TensorRT INT8")
 
 
 class TensorRTSession:

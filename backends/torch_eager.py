@@ -49,6 +49,10 @@ class TorchEager:
     relative_cost: float = 1.0
 
     @property
+    def title(self) -> str:
+        return "PyTorch FP32" if self.dtype == "float32" else "PyTorch BF16"
+
+    @property
     def graph(self) -> tuple[Precision, Quantize] | None:
         return ("fp32", "none") if self.dtype == "float32" else None
 

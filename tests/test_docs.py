@@ -48,8 +48,10 @@ def test_readme_is_short() -> None:
     assert len(README.split()) <= 900
 
 
-def test_the_suite_of_ones_own_in_readme_is_valid(tmp_path: Path) -> None:
-    (text,) = re.findall(r"```toml\n(.*?)```", README, flags=re.DOTALL)
+def test_the_suite_of_ones_own_in_the_docs_is_valid(tmp_path: Path) -> None:
+    (text,) = re.findall(
+        r"```toml\n(.*?)```", (TOP / "docs" / "own-data.md").read_text(encoding="utf-8"), flags=re.DOTALL
+    )
     file = tmp_path / "mine.toml"
     file.write_text(text)
     suite = load_suite(str(file))

@@ -30,6 +30,7 @@ class FakeQuant:
     graph: tuple[Precision, Quantize] | None = ("fp32", "u8")
     options: Mapping[str, type] = field(default_factory=dict)
     relative_cost: float = 1.5
+    title: str = "Simulated W8A8"
 
     def availability(self, machine: Mapping[str, Any]) -> Availability:
         return TORCH_FP32.availability(machine)

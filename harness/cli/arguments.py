@@ -36,7 +36,7 @@ def add_data(parser: argparse.ArgumentParser, default: str = "the hub") -> None:
     )
 
 
-def add_tasks(parser: argparse.ArgumentParser) -> None:
+def add_tasks(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--task", action="append", default=[], metavar="NAME", help="only this task (may be repeated)")
 
 

@@ -1,36 +1,87 @@
-"""The verb `pick`: which method to ship under given limits, from records that are there."""
+"""The verb `pick`: which method to ship under given limits, from a run of a model on a file, or from records that are there."""
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
-import textwrap
+import re
+import shlex
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.cli.arguments import Verbs, add_results, add_tasks, add_verb
+from harness.cli.arguments import Verbs, add_tasks, add_verb
+from harness.cli.pick_lines import answer_lines, place_lines, table_lines
 from harness.errors import QuantboardError
 from harness.machine import paths
 
 if TYPE_CHECKING:
     from harness.report.methods import Contest
-    from harness.report.pick import Limits, Method, Pick, Ratio
+    from harness.report.pick import Limits, Pick
 
 
 def add_verbs(verbs: Verbs) -> None:
-    text = "name the method to ship under given limits, from the records of earlier runs"
+    text = "name the method to ship: run a model on a labelled file in every way that this machine has, or read earlier records"
     parser = add_verb(verbs, "pick", pick, text)
-    add_tasks(parser)
-    parser.add_argument("--model", action="append", default=[], metavar="NAME", help="only this model")
-    parser.add_argument("--keep", type=_share, default=0.99, metavar="SHARE", help="of the baseline's accuracy; 0.99")
-    parser.add_argument("--sure", action="store_true", help="the lower end of the 95%% interval must hold --keep")
-    for name, unit in (("p90-ms", "latency of one query"), ("p99-ms", "latency of one query")):
-        parser.add_argument(f"--{name}", type=_positive_number, metavar="MS", help=f"at most: {unit}, milliseconds")
-    parser.add_argument("--size-mib", type=_positive_number, metavar="MIB", help="at most: what the engine loads")
     parser.add_argument(
+        "pick_model", nargs="?", metavar="MODEL", help="a model folder, hub:OWNER/NAME or package:NAME/FOLDER"
+    )
+    run = parser.add_argument_group("a run, with MODEL")
+    run.add_argument(
+        "--data", metavar="FILE", help="labelled rows: CSV, TSV, JSON, JSONL, Parquet, or a save_to_disk folder"
+    )
+    run.add_argument(
+        "--train", metavar="FILE", help="rows for INT8 ranges; default: a slice of --data, which is not scored"
+    )
+    for name, what in (("text", "text"), ("text-pair", "second text"), ("label", "class or the number")):
+        run.add_argument(f"--{name}", metavar="COLUMN", help=f"the column of the {what}; default: guessed")
+    run.add_argument(
+        "--task-kind", metavar="KIND", help="classification, pair, regression ...; default: the model's head"
+    )
+    run.add_argument(
+        "--labels",
+        type=_names,
+        default=[],
+        metavar="A,B",
+        help="names of the classes in the order of the model's outputs",
+    )
+    run.add_argument("--skip-bad-rows", action="store_true", help="leave out rows that cannot be used, and count them")
+    run.add_argument("--minutes", type=_positive_number, default=10, metavar="N", help="about how long it may take; 10")
+    run.add_argument(
+        "--name", type=_suite_name, metavar="NAME", help="of the suite file that is written: picks/NAME.toml"
+    )
+    stored = parser.add_argument_group("no run, from records of earlier ones")
+    stored.add_argument(
+        "--from", dest="results", type=Path, metavar="DIR", help="folder of the records; default: results/"
+    )
+    add_tasks(stored)
+    stored.add_argument("--model", action="append", default=[], metavar="NAME", help="only this model")
+    limits = parser.add_argument_group("limits")
+    limits.add_argument("--keep", type=_share, default=0.99, metavar="SHARE", help="of the baseline's accuracy; 0.99")
+    limits.add_argument("--sure", action="store_true", help="the lower end of the 95%% interval must hold --keep")
+    for name in ("p90-ms", "p99-ms"):
+        limits.add_argument(
+            f"--{name}", type=_positive_number, metavar="MS", help="at most: latency of one query, milliseconds"
+        )
+    limits.add_argument("--size-mib", type=_positive_number, metavar="MIB", help="at most: what the engine loads")
+    limits.add_argument(
         "--memory-mib", type=_positive_number, metavar="MIB", help="at most: peak memory of the process"
     )
-    add_results(parser)
+
+
+def _names(text: str) -> list[str]:
+    """Names between commas, as the csv module reads them."""
+    names = [name.strip() for name in next(csv.reader([text], skipinitialspace=True), [])]
+    if len(names) < 2 or not all(names) or len(set(names)) < len(names):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a list of different names; write A,B,C")
+    return names
+
+
+def _suite_name(text: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", text):
+        raise argparse.ArgumentTypeError("use small letters, digits, '.', '_' and '-' only")
+    return text
 
 
 def _share(text: str) -> float:
@@ -51,6 +102,42 @@ def _positive_number(text: str) -> float:
 
 
 def pick(options: argparse.Namespace) -> int:
+    if options.pick_model is None:
+        if options.data:
+            raise QuantboardError(f"--data: which model? quantboard pick MODEL --data {shlex.quote(options.data)}")
+        return _from_records(options)
+    if not options.data:
+        model = shlex.quote(options.pick_model)
+        raise QuantboardError(
+            f"pick runs a model on a labelled file: quantboard pick {model} --data FILE; records of earlier runs are picked"
+            f" from with --from DIR --model {model}"
+        )
+    return _from_run(options)
+
+
+def _limits(options: argparse.Namespace) -> Limits:
+    from harness.report.pick import Limits
+
+    return Limits(options.keep, options.sure, options.p90_ms, options.p99_ms, options.size_mib, options.memory_mib)
+
+
+def _from_run(options: argparse.Namespace) -> int:
+    """Run every method on a model and a file, then answer."""
+    from harness.cli.pick_run import contest_of, run_pick
+    from harness.report.pick import pick as choose
+
+    limits = _limits(options)
+    records, notes = run_pick(options)
+    contest = contest_of(records)
+    choice = choose(contest.methods, limits, contest.p_of_speed)
+    if options.json:
+        print(json.dumps(_to_json(contest, choice) | {"notes": notes}))
+        return 0
+    print("\n".join([*answer_lines(contest, choice, limits), "", *table_lines(contest, choice, limits, notes)]))
+    return 0
+
+
+def _from_records(options: argparse.Namespace) -> int:
     from harness.cli.records import read_all
     from harness.records.scores import ScoreStore
     from harness.report import pick as rule
@@ -59,9 +146,7 @@ def pick(options: argparse.Namespace) -> int:
 
     stored = read_all(options.results or paths.results())
     boards = make_boards(latest(record for _, record in stored), ScoreStore(stored))
-    limits = rule.Limits(
-        options.keep, options.sure, options.p90_ms, options.p99_ms, options.size_mib, options.memory_mib
-    )
+    limits = _limits(options)
     rows = [
         (contest, rule.pick(contest.methods, limits, contest.p_of_speed))
         for board in boards
@@ -78,61 +163,13 @@ def pick(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps([_to_json(contest, choice) for contest, choice in rows]))
     else:
-        print("\n\n".join("\n".join(lines(contest, choice, limits)) for contest, choice in rows))
+        print("\n\n".join("\n".join(_all_lines(contest, choice, limits)) for contest, choice in rows))
     return 0
 
 
-def lines(contest: Contest, choice: Pick, limits: Limits) -> list[str]:
-    """What the terminal shows of one pick, at most 80 columns wide: the answer, then the table of all methods."""
-    board = contest.board
-    split = f" {board.split}" if board.split not in ("", "validation") else ""
-    head = [f"{board.task}{split}, {contest.model} ({board.suite})", board.machine]
-    answer = [f"Nothing holds the limits. {choice.loosen}".rstrip()]
-    if choice.ship:
-        answer = [f"Ship {choice.ship.name}: {_answer(choice.ship)}"]
-        if choice.tied:
-            answer.append(f"As fast, as far as can be told: {', '.join(method.name for method in choice.tied)}.")
-        if choice.close_call:
-            low = choice.ship.kept.low if choice.ship.kept else None
-            certain = f"it keeps {100 * low:.1f}%" if low is not None else "nothing is known"
-            safe = f" {choice.surely.name} surely does." if choice.surely else ""
-            answer.append(f"Close call: with 95% certainty {certain}, less than {100 * limits.keep:g}%.{safe}")
-    outside = {method.name for method, _ in choice.outside}
-    width = max(len(method.name) for method in contest.methods)
-    table = [f"  {'method':<{width}}{'kept %':>7}{'speed-up':>18}{'p90 ms':>7}{'MiB':>5}"]
-    for method in sorted(contest.methods, key=lambda method: -(method.speed_up.value if method.speed_up else 0)):
-        verdict = "ship" if method is choice.ship else "no" if method.name in outside else "fits"
-        table.append(
-            f"  {method.name:<{width}}{_percent(method.kept):>7}{_times(method.speed_up):>18}"
-            f"{_number(method.p90_ms, '.1f'):>7}{_number(method.size_mib, '.0f'):>5}  {verdict}"
-        )
-    wrapped = [line for text in (*head, *answer) for line in textwrap.wrap(text, 80)]
-    reasons = [f"  no: {method.name}: {why}"[:80] for method, why in choice.outside]
-    return [*wrapped, "", *table, *reasons]
-
-
-def _answer(method: Method) -> str:
-    parts = [f"{_times(method.speed_up)} times the baseline's speed", f"keeps {_percent(method.kept)}% of its accuracy"]
-    if method.p90_ms:
-        parts.append(f"p90 {method.p90_ms:.1f} ms")
-    if method.size_mib:
-        parts.append(f"{method.size_mib:.0f} MiB")
-    return ", ".join(parts) + "."
-
-
-def _percent(ratio: Ratio | None) -> str:
-    return f"{100 * ratio.value:.1f}" if ratio else ""
-
-
-def _times(ratio: Ratio | None) -> str:
-    if ratio is None:
-        return ""
-    interval = "" if ratio.low is None or ratio.low == ratio.high else f" [{ratio.low:.2f}, {ratio.high:.2f}]"
-    return f"{ratio.value:.2f}{interval}"
-
-
-def _number(value: float | None, form: str) -> str:
-    return format(value, form) if value is not None else ""
+def _all_lines(contest: Contest, choice: Pick, limits: Limits) -> list[str]:
+    answer, table = answer_lines(contest, choice, limits), table_lines(contest, choice, limits)
+    return [*place_lines(contest), *answer, "", *table]
 
 
 def _to_json(contest: Contest, choice: Pick) -> dict[str, object]:

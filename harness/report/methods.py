@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from backends import BackendError, get_backend
 from harness.measure.paired import TOO_FEW
 from harness.measure.percentiles import is_maximum
 from harness.records.schema import Record
@@ -74,6 +75,7 @@ def _method(name: str, rows: Sequence[Row], split: str) -> Method:
     """Several seeds count by their median; the ends of the intervals by the worst."""
     records = [row.record for row in rows]
     one_query = [speed for record in records if (speed := speed_of(record, "single_stream", "real"))]
+    first = records[0]
     return Method(
         name=name,
         kept=_combined([ratio for row in rows if (ratio := kept_of(row, split))]),
@@ -83,7 +85,24 @@ def _method(name: str, rows: Sequence[Row], split: str) -> Method:
         size_mib=_median([record.artifact_bytes / MIB for record in records if record.artifact_bytes]),
         memory_mib=_median([record.memory.peak_rss_bytes / MIB for record in records if record.memory]),
         effort=max(_EFFORT.get(record.checkpoint.recipe, 0) if record.checkpoint else 0 for record in records),
+        accuracy=_combined([ratio for record in records if (ratio := _score(record, split))]),
+        title=_title(first.backend) if name == first.backend else "",
     )
+
+
+def _title(backend: str) -> str:
+    """What tables call a backend; empty for one that is not installed here."""
+    try:
+        return str(getattr(get_backend(backend), "title", ""))
+    except BackendError:
+        return ""
+
+
+def _score(record: Record, split: str) -> Ratio | None:
+    """The primary metric, in percent."""
+    accuracy = accuracy_of(record, split)
+    figure = accuracy.metrics.get(accuracy.primary) if accuracy else None
+    return Ratio(figure.value, figure.low, figure.high) if figure else None
 
 
 def kept_of(row: Row, split: str) -> Ratio | None:

@@ -42,7 +42,8 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Method:
-    """A way to run a model, as the rule sees it. effort: 0 nothing to make, 1 calibrated after training, 2 trained."""
+    """A way to run a model, as the rule sees it. effort: 0 nothing to make, 1 calibrated after training, 2 trained. accuracy, in
+    percent, and title are shown only."""
 
     name: str
     kept: Ratio | None
@@ -52,6 +53,8 @@ class Method:
     size_mib: float | None = None
     memory_mib: float | None = None
     effort: int = 0
+    accuracy: Ratio | None = None
+    title: str = ""
 
 
 @dataclass(frozen=True)

@@ -96,13 +96,13 @@ def _sequences(spec: CheckpointSpec, identity: DataIdentity | None) -> float:
     return float(steps * train.get("batch_size", 16) if steps else rows * train.get("epochs", 3))
 
 
-def cell_seconds(cell: Cell, identity: DataIdentity | None, rate: float) -> float:
-    """Accuracy and, unless it is a simulation, all speed rounds."""
+def cell_seconds(cell: Cell, identity: DataIdentity | None, rate: float, tokens: int | None = None) -> float:
+    """Accuracy and, unless it is a simulation, all speed rounds. tokens: of a typical sequence, where that is known."""
     backend = get_backend(cell.backend)
     splits = identity.splits.items() if identity else ()
     rows = sum(split.rows for name, split in splits if name.startswith("validation")) if identity else 1000
     rows = min(rows, cell.limit or rows)
-    flops = _forward_flops(cell.checkpoint, padded=cell.padding == "max_length")
+    flops = _forward_flops(cell.checkpoint, padded=cell.padding == "max_length", tokens=tokens)
     gain = GPU_GAIN if cell.device == "cuda" else 1
     seconds = START_SECONDS + rows * flops / rate / gain * getattr(backend, "relative_cost", 1.0)
     if backend.simulated:
@@ -116,12 +116,12 @@ def cell_seconds(cell: Cell, identity: DataIdentity | None, rate: float) -> floa
     return seconds + measure.rounds * (2 * START_SECONDS + 2 * tests * measure.min_duration + 2 * interleaved)
 
 
-def _forward_flops(spec: CheckpointSpec, *, padded: bool = False) -> float:
+def _forward_flops(spec: CheckpointSpec, *, padded: bool = False, tokens: int | None = None) -> float:
     """FLOPs of one sequence of typical length, or of max_length where it is padded."""
     longest = spec.shape.max_length
     limit = longest // 2 if spec.data.kind == "sample" else longest  # the sample is made for a max_length of 128
     facts = task_facts(spec.task)
-    typical = facts.typical_tokens if facts and facts.typical_tokens else longest
+    typical = tokens or (facts.typical_tokens if facts and facts.typical_tokens else longest)
     sizes = BERT_BASE | sizes_of(spec)
     count = encoder_flops(
         layers=sizes["num_hidden_layers"],

@@ -27,7 +27,7 @@ def results(tmp_path: Path) -> Path:
 
 
 def picked(results: Path, capsys: pytest.CaptureFixture[str], *options: str) -> dict[str, Any]:
-    assert main(["pick", "--results", str(results), "--json", *options]) == 0
+    assert main(["pick", "--from", str(results), "--json", *options]) == 0
     (contest,) = json.loads(capsys.readouterr().out)
     return dict(contest)
 
@@ -61,12 +61,13 @@ def test_seeds_count_by_their_median_and_their_worst_interval(
 
 
 def test_the_terminal_shows_it_in_80_columns(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["pick", "--results", str(results)]) == 0
+    assert main(["pick", "--from", str(results)]) == 0
     shown = capsys.readouterr().out
-    assert "Ship int8: 2.00 [" in shown
+    assert "Ship int8: 2.00× fp32 [" in shown
     assert max(map(len, shown.splitlines())) <= 80
-    assert [line.split()[-1] for line in shown.splitlines() if line.startswith("  ")][1:4] == ["no", "ship", "fits"]
-    assert "  no: rough: keeps 97.1%" in shown.splitlines()
+    verdict = {line.split()[0]: line.split()[-1] for line in shown.splitlines() if line.startswith("  ")}
+    assert (verdict["int8"], verdict["fp32"], verdict["rough"]) == ("ship", "base", "4")
+    assert "  4  rough: keeps 97.1%." in shown.splitlines()
 
 
 @pytest.mark.parametrize(
@@ -79,7 +80,7 @@ def test_the_terminal_shows_it_in_80_columns(results: Path, capsys: pytest.Captu
 def test_nothing_to_pick_from_is_one_line(
     results: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
 ) -> None:
-    assert main(["pick", "--results", str(results), *options]) == 2
+    assert main(["pick", "--from", str(results), *options]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
 
@@ -88,7 +89,7 @@ def test_no_pick_is_made_from_the_sample(tmp_path: Path, capsys: pytest.CaptureF
     sample = Data(kind="sample", label="sample", splits={})
     add(tmp_path, "fp32", answers(300, 20), baseline=True, qps=QPS, turns=SLOW, data=sample)
     add(tmp_path, "int8", answers(300, 20), qps=QPS, turns=FAST, data=sample)
-    assert main(["pick", "--results", str(tmp_path)]) == 2
+    assert main(["pick", "--from", str(tmp_path)]) == 2
     assert "on real data" in capsys.readouterr().err
 
 
@@ -101,9 +102,9 @@ def test_an_invalid_figure_ranks_nothing_and_interleaved_rounds_still_do(
     alone, together = tmp_path / "alone", tmp_path / "together"
     add(alone, "fp32", answers(300, 20), baseline=True, qps=QPS)
     add(alone, "int8", answers(300, 20), **invalid)
-    assert main(["pick", "--results", str(alone)]) == 2
+    assert main(["pick", "--from", str(alone)]) == 2
     assert "valid speed-up" in capsys.readouterr().err
     add(together, "fp32", answers(300, 20), baseline=True, qps=QPS, turns=SLOW)
     add(together, "int8", answers(300, 20), turns=FAST, **invalid)
-    assert main(["pick", "--results", str(together)]) == 0
+    assert main(["pick", "--from", str(together)]) == 0
     assert "Ship int8" in capsys.readouterr().out

@@ -1,0 +1,252 @@
+"""What a labelled file and a model's configuration say about each other: the kind of task, the columns, the classes.
+
+Nothing is guessed from a few rows: all of them are looked at. Whatever a user names is taken as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.errors import QuantboardError
+
+Rows = Sequence[Mapping[str, Any]]
+
+PAIRS = (
+    ("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("question", "sentence"),
+    ("question", "passage"), ("query", "passage"), ("query", "document"), ("text1", "text2"), ("texta", "textb"),
+    ("text", "textpair"), ("sentencea", "sentenceb"),
+)  # fmt: skip
+"""Names of columns, without separators, that hold the two texts of a pair."""
+TEXTS = (
+    "text", "sentence", "message", "body", "content", "review", "comment", "utterance", "question", "query", "tweet",
+    "document", "description", "title", "headline", "input",
+)  # fmt: skip
+LABELS = (
+    "label", "labels", "class", "category", "topic", "intent", "sentiment", "target", "gold", "emotion", "y", "tag",
+)  # fmt: skip
+SCORES = (
+    "score",
+    "label",
+    "labels",
+    "similarity",
+    "similarityscore",
+    "rating",
+    "stars",
+    "target",
+    "gold",
+    "value",
+    "y",
+)
+NUMBERS_OF_ROWS = re.compile(r"(id|idx|index|no|nr|number|row|guid|.*_id|unnamed.*|)", re.IGNORECASE)
+"""Names of columns that say which row it is."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """What a model's configuration says it was trained for. kind: as a suite declares it; None where no head is named. classes:
+    its names of the outputs in their order; `named`: they are names, not LABEL_0, LABEL_1 ..."""
+
+    kind: str | None
+    classes: tuple[str, ...] = ()
+
+    @property
+    def named(self) -> bool:
+        return bool(self.classes) and not all(re.fullmatch(r"LABEL_\d+", name) for name in self.classes)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """How a file is read: the keys of a suite's `[task.NAME]`. Guessed, or as given."""
+
+    kind: str | None = None
+    text: str | None = None
+    text_pair: str | None = None
+    label: str | None = None
+    labels: tuple[str, ...] = ()
+
+
+def head_of(config: Mapping[str, Any]) -> Head:
+    """The head that a config.json names."""
+    names = config.get("architectures")
+    architecture = str(names[0]) if isinstance(names, list) and names else ""
+    id2label = config.get("id2label")
+    count = len(id2label) if isinstance(id2label, dict) else config.get("num_labels", 2)
+    classes = tuple(str(name) for name in id2label.values()) if isinstance(id2label, dict) else ()
+    classes = classes or tuple(f"LABEL_{number}" for number in range(count))
+    if architecture.endswith("ForTokenClassification"):
+        return Head("token_classification", classes)
+    if architecture.endswith("ForQuestionAnswering"):
+        return Head("question_answering")
+    if not architecture.endswith("ForSequenceClassification"):
+        return Head(None)
+    if config.get("problem_type") == "multi_label_classification":
+        return Head("multi_label", classes)
+    if config.get("problem_type") == "regression" or count == 1:
+        return Head("regression")
+    return Head("classification", classes)
+
+
+def guess(rows: Rows, head: Head, given: Columns, file: str, kinds: Sequence[str]) -> Columns:
+    """The columns and the kind, as given where they are. kinds: those that a suite can declare. Raises QuantboardError with the
+    option that helps. `{command}` in its text stands for the command that was given."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    for option, column in (("text", given.text), ("text-pair", given.text_pair), ("label", given.label)):
+        if column is not None and column not in names:
+            raise QuantboardError(f"--{option}: {file} has no column '{column}'; its columns are {_listed(names)}")
+    kind = given.kind or head.kind
+    if kind is None:
+        raise QuantboardError(
+            f"the model's config.json names no head; say what it answers: {{command}} --task-kind {'|'.join(kinds)}"
+        )
+    if kind not in kinds:
+        raise QuantboardError(f"the model's head is for {kind}, which pick cannot run; known: {', '.join(kinds)}")
+    numeric = kind in ("regression", "similarity")
+    free = [name for name in names if name not in (given.text, given.text_pair)]
+    flags = _flag_columns(free, given.labels or head.classes) if kind == "multi_label" and not given.label else ()
+    label = given.label or (_score_column(rows, free) if numeric else _class_column(rows, free, head))
+    label = None if flags else label
+    text, text_pair = _texts(rows, names, given, kind, label)
+    if label is None and not flags:
+        what = "scores" if numeric else "labels"
+        candidate = _likely_label(rows, [name for name in free if name not in (text, text_pair)]) or "COLUMN"
+        raise QuantboardError(
+            f"{file} has no column of {what} that can be told. Its columns are {_listed(names)}. Name one:"
+            f" {{command}} --label {candidate}"
+        )
+    if text is None:
+        raise QuantboardError(
+            f"{file} has no column of texts. Its columns are {_listed(names)}. Name one: {{command}} --text COLUMN"
+        )
+    if kind == "pair" and text_pair is None:
+        raise QuantboardError(
+            f"{file}: a pair has two texts. Its columns are {_listed(names)}. Name the second: {{command}} --text-pair COLUMN"
+        )
+    if kind == "classification" and text_pair:
+        kind = "pair"
+    labels = flags or given.labels
+    if kind in ("classification", "pair") and label and not labels:
+        labels = _labels(rows, label, head, file)
+    if kind == "multi_label" and head.named and not labels:
+        labels = head.classes
+    return Columns(kind, text, text_pair, label, labels)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(str, names))[:200]
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name).lower()
+
+
+def _texts(
+    rows: Rows, names: Sequence[str], given: Columns, kind: str, label: str | None
+) -> tuple[str | None, str | None]:
+    """The columns of the text and of a second one."""
+    by_name = {_plain(name): name for name in reversed(names)}
+    if (
+        given.text is None
+        and given.text_pair is None
+        and kind in ("classification", "pair", "regression", "similarity")
+    ):
+        for first, second in PAIRS:
+            if first in by_name and second in by_name and label not in (by_name[first], by_name[second]):
+                return by_name[first], by_name[second]
+    texts = [name for name in names if _is_text(rows, name) and name not in (given.text_pair, label)]
+    if given.text is not None or not texts:
+        return given.text, given.text_pair
+    best = next((by_name[name] for name in TEXTS if by_name.get(name) in texts), None)
+    return best or max(texts, key=lambda name: _mean_length(rows, name)), given.text_pair
+
+
+def _is_text(rows: Rows, name: str) -> bool:
+    values = [row.get(name) for row in rows]
+    found = [value for value in values if isinstance(value, str) and value]
+    return 2 * len(found) > len(values) and not all(_number(value) is not None for value in found)
+
+
+def _mean_length(rows: Rows, name: str) -> float:
+    return sum(len(value) for row in rows if isinstance(value := row.get(name), str)) / len(rows)
+
+
+def _number(value: Any) -> float | None:
+    try:
+        return None if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def label_text(value: Any) -> str:
+    """A label as text, as a declared task knows it: `1`, `1.0` and `"1"` are one class."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return "" if value is None else str(value).strip()
+
+
+def _values(rows: Rows, name: str) -> list[str]:
+    """The different labels of a column, in the order in which they come."""
+    return list(dict.fromkeys(label for row in rows if (label := label_text(row.get(name)))))
+
+
+def _class_column(rows: Rows, names: Sequence[str], head: Head) -> str | None:
+    """By what it holds: the model's classes. By its name, where the classes have none or are numbered."""
+    by_name = [name for wanted in LABELS for name in names if _plain(name) == wanted]
+    known = {_plain(name) for name in head.classes} if head.named else set()
+    holding = [
+        name for name in names if (values := _values(rows, name)) and {_plain(value) for value in values} <= known
+    ]
+    for name in by_name:
+        if name in holding:
+            return name
+    if len(holding) == 1:
+        return holding[0]
+    return by_name[0] if by_name else None
+
+
+def _flag_columns(names: Sequence[str], classes: Sequence[str]) -> tuple[str, ...]:
+    """The columns of 0 and 1, one for each class; empty where one is missing."""
+    by_name = {_plain(name): name for name in names}
+    found = [by_name[_plain(name)] for name in classes if _plain(name) in by_name]
+    return tuple(found) if classes and len(found) == len(classes) else ()
+
+
+def _score_column(rows: Rows, names: Sequence[str]) -> str | None:
+    numeric = [name for name in names if _is_numeric(rows, name)]
+    by_name = [name for wanted in SCORES for name in numeric if _plain(name) == wanted]
+    others = [name for name in numeric if not NUMBERS_OF_ROWS.fullmatch(name)]
+    return by_name[0] if by_name else others[0] if len(others) == 1 else None
+
+
+def _is_numeric(rows: Rows, name: str) -> bool:
+    found = [value for row in rows if (value := row.get(name)) not in (None, "")]
+    return bool(found) and all(_number(value) is not None for value in found)
+
+
+def _likely_label(rows: Rows, names: Sequence[str]) -> str | None:
+    """The column with the fewest different values, at least two."""
+    counts = {name: len(_values(rows, name)) for name in names if not NUMBERS_OF_ROWS.fullmatch(name)}
+    return min((name for name in counts if counts[name] > 1), key=lambda name: counts[name], default=None)
+
+
+def _labels(rows: Rows, label: str, head: Head, file: str) -> tuple[str, ...]:
+    """The classes in the order of the model's outputs, spelt as in the file. Numbers are places in that order."""
+    values = _values(rows, label)
+    in_file = {_plain(value): value for value in values}
+    if set(in_file) <= {_plain(name) for name in head.classes}:
+        return tuple(in_file.get(_plain(name), name) for name in head.classes)
+    if all(value.isdigit() and int(value) < len(head.classes) for value in values):
+        return head.classes
+    shown = ", ".join(sorted(values)[:12])
+    if not head.named and len(values) == len(head.classes):
+        raise QuantboardError(
+            f"the model calls its classes {head.classes[0]} to {head.classes[-1]}, and {file} {shown}; give the names in the"
+            f" order of the model's outputs: {{command}} --labels {','.join(sorted(values))}"
+        )
+    unknown = next(value for value in values if _plain(value) not in {_plain(name) for name in head.classes})
+    raise QuantboardError(
+        f"{file}: column '{label}' holds '{unknown[:40]}', and the model's classes are {_listed(head.classes)}; name another"
+        " column with --label, or correct the file"
+    )

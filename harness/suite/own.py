@@ -1,0 +1,143 @@
+"""The suite file that `pick` writes and runs, and the files of a slice that is set aside for calibration."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.errors import QuantboardError, disk_fault
+from harness.suite.guess import Columns
+
+MARK = "# Written by `quantboard pick`, which overwrites it: copy it before you change it."
+SLICE, LEAST = 128, 8
+"""Rows that are set aside for calibration: this many, but at most a fifth of the file, and at least LEAST."""
+
+BATCH_SIZE = 16
+MEASURE: Mapping[str, Any] = {
+    "scenarios": ["single_stream", "offline"],
+    "loads": ["real"],
+    "min_duration": 0.5,
+    "max_warmup": 5.0,
+}
+"""Short rounds: a few minutes for a model of MiniLM's size."""
+ROUNDS, FEWEST_ROUNDS = 5, 3
+"""Of each method, and where the time is short."""
+
+
+@dataclass(frozen=True)
+class Own:
+    """What a suite of a user's own model and data holds. source: as suites have it, with absolute folders. train, validation:
+    absolute files. backends: the keys of each entry; the first is the baseline."""
+
+    name: str
+    title: str
+    task: str
+    model: str
+    source: str
+    max_length: int
+    columns: Columns
+    validation: Path
+    train: Path | None
+    backends: Sequence[Mapping[str, Any]]
+    skip_bad_rows: bool = False
+    rounds: int = ROUNDS
+
+
+def slug(text: str) -> str:
+    """A name that suites, tasks and models may have: small letters, digits, `.`, `_`, `-`."""
+    return re.sub(r"[^a-z0-9._]+", "-", text.lower()).strip("-._")[:28] or "mine"
+
+
+def set_aside(rows: Sequence[Any]) -> tuple[list[int], list[int]]:
+    """(calibration, evaluation): the places of rows, in file order. The draw depends on their number alone. Raises
+    QuantboardError for a file that is too short."""
+    count = min(SLICE, max(LEAST, len(rows) // 5))
+    if len(rows) < 2 * LEAST:
+        raise QuantboardError(
+            f"{len(rows)} rows are too few to set {LEAST} aside for calibration; give --train FILE, or more rows"
+        )
+    drawn = set(random.Random(0).sample(range(len(rows)), count))
+    return sorted(drawn), [place for place in range(len(rows)) if place not in drawn]
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], columns: Columns) -> None:
+    """The rows' columns that the task reads, as JSONL. Raises QuantboardError."""
+    flags = columns.labels if columns.label is None else ()
+    names = [name for name in (columns.text, columns.text_pair, columns.label, *flags) if name is not None]
+    lines = [json.dumps({name: row.get(name) for name in names}, ensure_ascii=False, default=str) for row in rows]
+    _write(path, "".join(f"{line}\n" for line in lines))
+
+
+def write_suite(own: Own, file: Path) -> None:
+    """Write the suite file. A model in a folder is reached by a link beside the split files, since a source must lie below the
+    suite file. Raises QuantboardError where a file of that name was not written by `pick`."""
+    if file.exists() and not file.read_text(encoding="utf-8", errors="replace").startswith(MARK):
+        raise QuantboardError(f"{file}: was not written by `quantboard pick`; move it, or give another --name")
+    source = own.source
+    if Path(source).is_absolute():
+        link = file.with_suffix("") / "model"
+        _link(link, source)
+        source = f"{file.stem}/{link.name}"
+    columns = own.columns
+    data = {"train": own.train, "validation": own.validation}
+    task = {
+        "kind": columns.kind,
+        "data": {split: _relative(path, file.parent) for split, path in data.items() if path},
+        "text": columns.text,
+        "text_pair": columns.text_pair,
+        "label": columns.label,
+        "labels": list(columns.labels) or None,
+        "skip_bad_rows": own.skip_bad_rows or None,
+    }
+    tables: list[tuple[str, Mapping[str, Any]]] = [
+        ("", {"title": own.title, "tasks": [own.task], "baseline": own.backends[0]["name"]}),
+        (f"[models.{_value(own.model)}]", {"source": source, "recipe": "load"}),
+        ("[shape]", {"max_length": own.max_length, "batch_sizes": [BATCH_SIZE]}),
+        ("[measure]", {**MEASURE, "rounds": own.rounds}),
+        (f"[task.{_value(own.task)}]", task),
+        *(("[[backends]]", backend) for backend in own.backends),
+    ]
+    blocks = [f"{MARK}\n# Repeat the run: quantboard run {file}"]
+    for head, table in tables:
+        lines = [f"{key} = {_value(value)}" for key, value in table.items() if value is not None]
+        blocks.append("\n".join([head, *lines] if head else lines))
+    _write(file, "\n\n".join(blocks) + "\n")
+
+
+def _value(value: Any) -> str:
+    """A TOML value. JSON's strings are TOML's basic strings, but for a delete character."""
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{key} = {_value(item)}" for key, item in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_value, value)) + "]"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _relative(path: Path, folder: Path) -> str:
+    """Relative where the file lies below the folder's parent, so that both can be moved together."""
+    path, parent = path.resolve(), folder.resolve().parent
+    return os.path.relpath(path, folder.resolve()) if path.is_relative_to(parent) else str(path)
+
+
+def _link(link: Path, target: str) -> None:
+    try:
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if link.is_symlink():
+            link.unlink()
+        link.symlink_to(target, target_is_directory=True)
+    except OSError as error:
+        raise QuantboardError(disk_fault(error, link, "change to a folder that can be written to")) from None
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise QuantboardError(disk_fault(error, path, "change to a folder that can be written to")) from None

@@ -1,0 +1,121 @@
+"""`quantboard pick MODEL --data FILE`: from a folder and a file to an answer, and what is refused before anything runs."""
+
+from __future__ import annotations
+
+import csv
+import json
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.cli.main import main, parser
+from harness.cli.pick_run import choose, prepare
+from tests.run.own_tasks import save_model, tokenizer_of
+
+NAMES = ["returns", "delivery", "payment due", "Account", "other"]
+WORDS = ["the museum", "was founded", 'by a "rich", merchant', "in\nspring", "and opened ."]
+TEXTS = [" ".join(WORDS[(row * step) % 5] for step in range(1, 2 + row % 7)) for row in range(60)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder: `model`, `tickets.csv`, and its own cache and results."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("QUANTBOARD_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "suites").mkdir()
+    (tmp_path / "suites" / "schema.json").write_text("{}")  # so that results go here
+    with (tmp_path / "tickets.csv").open("w", newline="") as file:
+        rows = [(text, NAMES[row % 5]) for row, text in enumerate(TEXTS)]
+        csv.writer(file).writerows([("message", "topic"), *rows])
+    return tmp_path
+
+
+@pytest.fixture
+def model(folder: Path) -> Any:
+    from transformers import BertForSequenceClassification
+
+    return save_model(folder / "model", BertForSequenceClassification, NAMES)
+
+
+def options(*words: str) -> Namespace:
+    return parser().parse_args(["pick", "model", "--data", "tickets.csv", *words])
+
+
+@pytest.mark.slow
+def test_one_command_ends_with_an_answer(folder: Path, model: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """The accuracy is transformers', on the rows that are scored; the slice for calibration is not."""
+    import torch
+
+    capsys.readouterr()
+    assert main(["pick", "model", "--data", "tickets.csv", "--minutes", "0.1"]) == 0
+    shown = capsys.readouterr()
+    lines = shown.out.splitlines()
+    assert lines[0].startswith("Ship ")
+    assert max(map(len, lines)) <= 80
+    assert "'message', label 'topic', 5 classes." in " ".join(shown.out.split())
+    assert "12 of 60 rows are set aside" in shown.err
+    scored = [json.loads(line) for line in next(folder.glob("picks/*/validation.jsonl")).read_text().splitlines()]
+    assert len(scored) == 48
+    tokenizer = tokenizer_of(folder / "model")
+    with torch.no_grad():
+        guesses = [int(model(**tokenizer(row["message"], return_tensors="pt")).logits.argmax()) for row in scored]
+    right = sum(NAMES[guess] == row["topic"] for guess, row in zip(guesses, scored, strict=True))
+    records = [json.loads(line) for file in folder.glob("results/*/*.jsonl") for line in file.read_text().splitlines()]
+    baseline = next(record for record in records if record["baseline"])
+    assert baseline["accuracy"][0]["metrics"]["accuracy"]["value"] == pytest.approx(100 * right / 48)
+    assert main(["pick"]) == 0, "the same answer from its records"
+    assert lines[0].split(":")[0] in capsys.readouterr().out
+
+
+def test_time_decides_on_rounds_rows_and_methods(folder: Path, model: Any) -> None:
+    prepared = prepare(options())
+    whole, notes = choose(prepared, 60)
+    assert (whole.backends, whole.limit, notes) == ((), None, [])
+    short, notes = choose(prepared, 0.1)
+    assert len(short.backends) == 2 and short.backends[0] == "torch_fp32"
+    assert any("3 rounds" in note for note in notes)
+    assert any("onnxruntime_int8 does not fit" in note for note in notes)
+    assert "rounds = 3" in prepared.suite.read_text()
+
+
+def test_equal_files_give_equal_suites_and_other_files_are_taken_for_calibration(folder: Path, model: Any) -> None:
+    first = prepare(options()).suite.read_text()
+    assert prepare(options()).suite.read_text() == first
+    (folder / "train.csv").write_text((folder / "tickets.csv").read_text())
+    prepared = prepare(options("--train", "train.csv"))
+    text = prepared.suite.read_text()
+    assert 'data = { train = "../train.csv", validation = "../tickets.csv" }' in text
+    assert prepared.rows == 60
+
+
+def test_tabs_with_lone_quotes_are_read_as_they_stand(folder: Path, model: Any) -> None:
+    (folder / "a.tsv").write_text('text\tlabel\n"it" is\tother\n' + 'a 5" disk\treturns\n"b\tAccount\n' * 10)
+    prepared = prepare(parser().parse_args(["pick", "model", "--data", "a.tsv"]))
+    assert any("read as plain tabs" in note for note in prepared.notes)
+    rows = [json.loads(line) for file in (folder / "picks").rglob("*.jsonl") for line in file.read_text().splitlines()]
+    assert {row["text"] for row in rows} == {'"it" is', 'a 5" disk', '"b'}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["pick", "model"], "quantboard pick model --data FILE"),
+        (["pick", "--data", "tickets.csv"], "quantboard pick MODEL --data tickets.csv"),
+        (["pick", "nowhere", "--data", "tickets.csv"], "nowhere: no such folder"),
+        (["pick", "model", "--data", "nowhere.csv"], "nowhere.csv: cannot be read"),
+        (["pick", "model", "--data", "tickets.csv", "--label", "team"], "--label: tickets.csv has no column 'team'"),
+        (["pick", "model", "--data", "other.csv"], "quantboard pick model --data other.csv --label team"),
+        (["pick", "package:nowhere/model", "--data", "tickets.csv"], "package nowhere is not installed"),
+    ],
+)
+def test_what_is_wrong_is_one_line_with_a_command_that_works(
+    folder: Path, model: Any, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    rows = [f"{row},s,the body of a ticket,{NAMES[row % 2]} team" for row in range(20)]
+    (folder / "other.csv").write_text("\n".join(["id,subject,body,team", *rows]))
+    capsys.readouterr()
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
