@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Activation = Literal["gelu", "gelu_tanh", "relu", "tanh"]
+Activation = Literal["gelu", "gelu_tanh", "relu", "tanh", "silu", "quick_gelu"]
 Head = Literal["question_answering", "classification", "token_classification", "embedding"]
 """What a model computes from the encoder's states: start and end of an answer, a class of the sequence, a class of each token, or
 one vector, which has no weights of its own."""

@@ -35,6 +35,9 @@ _ACTIVATIONS: Mapping[str, Activation] = {
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
     "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+    "quick_gelu": "quick_gelu",
 }
 HEADS: tuple[Head, ...] = ("question_answering", "classification", "token_classification", "embedding")
 _OTHER_HEADS = {
@@ -179,7 +182,9 @@ def named_head(config: Mapping[str, Any], family: Family, pooling: Pooling | Non
         if pooling and name == family.classes["encoder"]:
             return "embedding"
     if others:
-        raise BackendError(f"architectures names a head for {others[0]}")
+        raise BackendError(
+            f"architectures names a head for {others[0]}; fine-tune it (recipe = 'finetune'), or name a model for this kind of task"
+        )
     return None
 
 
@@ -211,6 +216,14 @@ def _files(checkpoint: Path) -> list[Path]:
     return files
 
 
+def canonical_names(names: Iterable[str], family: Family, head: Head) -> dict[str | None, str]:
+    """Canonical name -> stored name, of the tensors of a model with a head; those of no known module are all at None."""
+    own: dict[str, str] = {}
+    if head == "token_classification":  # where a family keeps its classifier of sequences elsewhere
+        own = {str(family.path(f"{TOKEN_CLASSIFIER}.{part}")): part for part in ("weight", "bias")}
+    return {f"{TOKEN_CLASSIFIER}.{own[name]}" if name in own else family.canonical(name): name for name in names}
+
+
 class Weights:
     """The tensors of a checkpoint folder as float32 arrays by canonical name. They are read one at a time, so that a large model is
     never in memory twice. Raises BackendError for tensors that are missing, not finite, or of another shape than config.json
@@ -221,14 +234,10 @@ class Weights:
         family = read_family(checkpoint)
         self._shapes = architecture.tensors()
         self._stored: dict[str | None, tuple[Path, int, str, dict[str, Any]]] = {}
-        own: dict[str, str] = {}
-        if architecture.head == "token_classification":  # where a family keeps its classifier of sequences elsewhere
-            own = {str(family.path(f"{TOKEN_CLASSIFIER}.{part}")): part for part in ("weight", "bias")}
         for file in _files(checkpoint):
-            start = data_start(file)
-            for name, entry in tensor_headers(file).items():
-                canonical = f"{TOKEN_CLASSIFIER}.{own[name]}" if name in own else family.canonical(name)
-                self._stored[canonical] = file, start, name, entry
+            start, headers = data_start(file), tensor_headers(file)
+            for canonical, name in canonical_names(headers, family, architecture.head).items():
+                self._stored[canonical] = file, start, name, headers[name]
         shapes = {name: tuple(entry["shape"]) for name, (*_, entry) in self._stored.items()}
         if fault := wrong_tensor(shapes, architecture):
             raise BackendError(f"{checkpoint / SAFETENSORS}: {fault}; save both files from the same model")
@@ -265,5 +274,10 @@ def check_finite(checkpoint: Path) -> None:
             raise BackendError(_not_finite(file, name))
 
 
+def not_finite(file: str, name: str) -> tuple[str, str]:
+    """(reason, remedy) for a tensor with values that are not finite: the training diverged, or half precision overflowed."""
+    return f"{file}: tensor '{name}' holds values that are not finite", "train or export the model again"
+
+
 def _not_finite(file: Path, name: str) -> str:
-    return f"{file}: tensor '{name}' holds values that are not finite; train or export the model again"
+    return "; ".join(not_finite(str(file), name))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,6 +84,24 @@ def tensor_headers(file: Path) -> dict[str, dict[str, Any]]:
 def stored_shapes(files: Sequence[Path]) -> dict[str, tuple[int, ...]]:
     """The shape of every tensor of safetensors files, by stored name. Raises BackendError."""
     return {name: tuple(entry["shape"]) for file in files for name, entry in tensor_headers(file).items()}
+
+
+def clean_names(names: Iterable[str]) -> dict[str, str]:
+    """Stored name -> name in transformers: without the `module.` of a model that was trained in parallel or `_orig_mod.` of a
+    compiled one, where every name has it, and with LayerNorm's weight and bias for gamma and beta."""
+    names = list(names)
+    prefix = ""
+    for part in ("module.", "_orig_mod.", "module."):
+        if names and all(name.startswith(prefix + part) for name in names):
+            prefix += part
+    return {name: _new_norm(name.removeprefix(prefix)) for name in names}
+
+
+def _new_norm(name: str) -> str:
+    for old, new in ((".gamma", ".weight"), (".beta", ".bias")):
+        if name.endswith(f"LayerNorm{old}"):
+            return name.removesuffix(old) + new
+    return name
 
 
 def read_float(file: Path, entry: Mapping[str, Any], start: int) -> np.ndarray[Any, Any]:

@@ -74,11 +74,23 @@ class QuantizedGraph:
         return self.rounded(name, self.narrow(name, out))
 
     def activation(self, name: str, kind: Activation, values: str) -> str:
-        """GELU by the error function (by the cheaper tanh only for models that were trained so), ReLU, or tanh."""
+        """GELU by the error function (by its approximations only for models that were trained so), SiLU, ReLU, or tanh."""
         if kind in ("relu", "tanh"):
             return self.rounded(name, self.graph.op("Relu" if kind == "relu" else "Tanh", name, values))
+        values = self.full(name, values)
+        if kind in ("silu", "quick_gelu"):
+            return self.rounded(
+                name, self.narrow(name, self._times_sigmoid(name, values, 1.702 if kind == "quick_gelu" else 1.0))
+            )
         gelu = self._gelu if kind == "gelu" else self._gelu_tanh
-        return self.rounded(name, self.narrow(name, gelu(name, self.full(name, values))))
+        return self.rounded(name, self.narrow(name, gelu(name, values)))
+
+    def _times_sigmoid(self, name: str, values: str, slope: float) -> str:
+        """x * sigmoid(slope * x): SiLU, or with 1.702 an approximation of GELU (Hendrycks and Gimpel, arXiv 1606.08415)."""
+        inner = values
+        if slope != 1:
+            inner = self.graph.op("Mul", f"{name}.scaled", values, self.scalar("gelu.slope", slope))
+        return self.graph.op("Mul", name, values, self.graph.op("Sigmoid", f"{name}.sigmoid", inner))
 
     def _gelu(self, name: str, values: str) -> str:
         graph = self.graph

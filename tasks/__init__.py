@@ -19,15 +19,15 @@ from tasks.base import (
     TaskError,
     TaskFacts,
 )
-from tasks.definitions import DEFINITIONS, VERSIONS
-from tasks.installed import installed_tasks
+from tasks.definitions import DEFINITIONS, VERSIONS, Definition
+from tasks.installed import installed_facts, installed_tasks, open_installed
 
 if TYPE_CHECKING:
     from tasks.declared import DeclaredRows
 
 __all__ = [
     "DataIdentity", "DataRef", "Features", "Scores", "Shape", "SplitIdentity", "Statistic", "Task", "TaskError", "TaskFacts",
-    "open_task", "short_name", "task_facts", "task_names", "task_version",
+    "open_task", "short_name", "task_definition", "task_facts", "task_names", "task_version",
 ]  # fmt: skip
 
 _CODE: dict[Kind, str] = {
@@ -46,9 +46,10 @@ def task_names() -> list[str]:
 
 
 def task_facts(name: str) -> TaskFacts | None:
-    """What suites are checked against. None for an unknown task and for an installed package's, whose code would have to be
-    imported."""
-    return DEFINITIONS[name].facts if name in DEFINITIONS else None
+    """What suites are checked against. None for an unknown task, and for an installed package's that says nothing of itself."""
+    if name in DEFINITIONS:
+        return DEFINITIONS[name].facts
+    return installed_facts(name) if name in installed_tasks() else None
 
 
 def short_name(name: str) -> str:
@@ -70,8 +71,7 @@ def open_task(name: str, data: DataRef) -> Task:
         task: Task = resolve_name(_CODE[definition.kind])(definition, open_rows(name, data))
         return task
     if name in installed_tasks():
-        installed: Task = resolve_name(installed_tasks()[name])(name, data)
-        return installed
+        return open_installed(name, data)
     near = difflib.get_close_matches(name, task_names(), 1)
     hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(task_names())}"
     raise TaskError(f"unknown task '{name}'; {hint}")
@@ -86,6 +86,12 @@ def data_identity(name: str, data: DataRef) -> DataIdentity:
 
         return open_rows(name, data).identity
     return open_task(name, data).identity
+
+
+def task_definition(name: str, data: DataRef) -> Definition | None:
+    """What a task's code works by: its classes, for example. None for an installed package's task. That of a declared task reads
+    its files, and raises TaskError for those that cannot be used."""
+    return _declared_rows(data).definition if data.kind == "declared" else DEFINITIONS.get(name)
 
 
 def task_version(name: str, data: DataRef) -> int:

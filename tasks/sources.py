@@ -15,7 +15,7 @@ from tasks.base import DataIdentity, DataRef, TaskError
 from tasks.definitions import DEFINITIONS, definition_of
 from tasks.hub import fetch, fetched, hub_reachable, origin
 from tasks.identity import SplitContent, cached, declared_label, identity_of, is_official, label_of, split_content
-from tasks.installed import installed_tasks
+from tasks.installed import installed_tasks, write_installed
 from tasks.raw import expected_files, raw_files, read_raw
 from tasks.rows import Row
 from tasks.saved import read_saved, saved_files, saved_folders, write_split_folders
@@ -162,6 +162,9 @@ def write_saved(names: Iterable[str], data: DataRef, folder: Path) -> list[Path]
     """
     written = []
     for name in names:
+        if _reads_its_own_data(name):
+            written += write_installed(name, data, folder.expanduser().resolve())
+            continue
         source = open_rows(name, data)
         definition = definition_of(name)
         target = folder.expanduser().resolve() / name

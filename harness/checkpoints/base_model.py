@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.checkpoints.found import plain_folder
 from harness.checkpoints.hub import find_source, one_line
 from harness.checkpoints.origin import root_spec
 from harness.errors import CheckpointError
@@ -27,7 +29,8 @@ def source_folder(spec: CheckpointSpec, cache: Path) -> Path | None:
     if spec.source == "scratch":
         return None
     revision = (spec.identity or {}).get("revision")  # "unresolved": the hub did not answer when this was planned
-    return find_source(spec.source, None if revision == "unresolved" else revision)
+    found = find_source(spec.source, None if revision == "unresolved" else revision)
+    return plain_folder(found, cache, f"{spec.model}: {spec.source}")
 
 
 def load_config(spec: CheckpointSpec, source: Path | None) -> Any:
@@ -110,9 +113,14 @@ def write_tokenizer(spec: CheckpointSpec, source: Path | None, config: Any, outp
     return fast
 
 
-def copy_model(source: Path, output: Path) -> None:
-    """Copy the weights unchanged, and write a configuration that transformers' Auto classes can read."""
+def copy_model(source: Path, output: Path, labels: Sequence[str] = ()) -> None:
+    """Copy the weights unchanged, and write a configuration that transformers' Auto classes can read. labels: names of the
+    classes that replace the model's own."""
     from backends.checkpoint import read_config
 
     shutil.copyfile(source / "model.safetensors", output / "model.safetensors")
-    (output / "config.json").write_text(json.dumps(read_config(source), indent=2))
+    config = read_config(source)
+    if labels:
+        config["id2label"] = {str(number): label for number, label in enumerate(labels)}
+        config["label2id"] = {label: number for number, label in enumerate(labels)}
+    (output / "config.json").write_text(json.dumps(config, indent=2))

@@ -1,6 +1,7 @@
 """From a model's source to a folder with its configuration, tokenizer and weights; all requests to the hub are made here.
 
-Weights are loaded from safetensors only: pickled files are never downloaded.
+Weights in safetensors are preferred, also those of the hub's own conversion; PyTorch's pickled format comes last, and is read by
+`harness.checkpoints.unpickle` alone.
 """
 
 from __future__ import annotations
@@ -8,19 +9,19 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from backends import BackendError
+from backends.model_files import PATTERNS, PICKLED_PATTERNS, SAFETENSORS, weight_files
 from harness.errors import CheckpointError, SourceUnavailable
 from harness.plan.data import hub_sources
-from harness.plan.sources import LAST_FETCHED, not_installed, package_folder
+from harness.plan.fit import VOCABULARIES
+from harness.plan.sources import LAST_FETCHED, TOKENIZER_FILES, not_installed, package_folder, pinned_revision
 from harness.suite.tables import Suite
 
-TOKENIZERS = ("tokenizer.json", "vocab.txt")
-"""A source must have at least one of these."""
-
-FILES = ("config.json", "model.safetensors", *TOKENIZERS, "tokenizer_config.json", "special_tokens_map.json")
-"""What is downloaded of a repository."""
+FILES = ("config.json", SAFETENSORS, *TOKENIZER_FILES)
+"""What is downloaded of a repository. Weights in other forms are downloaded only where there is no SAFETENSORS."""
 
 CONVERTER = "SFconvertbot"
 """The hub's own account, which offers a safetensors copy as a pull request to repositories with pickled weights only."""
@@ -45,12 +46,10 @@ def find_source(source: str, revision: str | None = None) -> Path:
         path = Path(source)
     if not path.is_dir():
         raise SourceUnavailable(f"{source}: there is no such folder", "give a folder of a Hugging Face model")
-    for file in ("config.json", "model.safetensors"):
-        if not (path / file).is_file():
-            raise CheckpointError(
-                f"{source}: there is no {file}; save the model with transformers' save_pretrained, in one safetensors file"
-            )
-    if not any((path / file).is_file() for file in TOKENIZERS):
+    if not (path / "config.json").is_file() or not weight_files(path):
+        missing = SAFETENSORS if not weight_files(path) else "config.json"
+        raise CheckpointError(f"{source}: there is no {missing}; save the model with transformers' save_pretrained")
+    if not any((path / file).is_file() for file in VOCABULARIES):
         raise CheckpointError(f"{source}: there is no tokenizer.json or vocab.txt; save the tokenizer beside the model")
     return path
 
@@ -78,26 +77,38 @@ def _from_hub(name: str, revision: str | None) -> Path:
 
 
 def _download_weights(name: str, revision: str | None) -> Path:
-    path = _download(name, revision)
-    if not (path / "model.safetensors").is_file() and (conversion := converted_revision(name)):
-        converted = _download(name, conversion)
-        if (converted / "model.safetensors").is_file():
+    """One safetensors file, else several, else the hub's conversion, else pickled weights."""
+    path = _download(name, revision, FILES)
+    if not _complete(path):
+        path = _download(name, revision, (*FILES, *PATTERNS))
+    if not _complete(path) and not pinned_revision(name) and (conversion := converted_revision(name)):
+        converted = _download(name, conversion, FILES)
+        if _complete(converted):
             return converted
-    if not (path / "model.safetensors").is_file():
+    if not _complete(path):
+        path = _download(name, revision, (*FILES, *PICKLED_PATTERNS))
+    if not _complete(path):
         raise SourceUnavailable(
-            f"hub:{name}: has no model.safetensors, and pickled weights are not loaded",
-            "convert it (https://huggingface.co/spaces/safetensors/convert) or save it with transformers' save_pretrained"
-            " and give the folder as source",
+            f"hub:{name}: has no model.safetensors or pytorch_model.bin",
+            "save it with transformers' save_pretrained and give the folder as source",
         )
     return path
 
 
-def _download(name: str, revision: str | None) -> Path:
+def _complete(folder: Path) -> bool:
+    try:
+        return bool(weight_files(folder))
+    except BackendError:  # an index whose files are not here yet
+        return False
+
+
+def _download(name: str, revision: str | None, patterns: Sequence[str]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=[*FILES], etag_timeout=TIMEOUT))
+        repository, wanted = name.partition("@")[0], revision or pinned_revision(name)
+        return Path(snapshot_download(repository, revision=wanted, allow_patterns=[*patterns], etag_timeout=TIMEOUT))
     except GatedRepoError:
         reason, remedy = "its owner must grant access", "accept its terms on the hub and set HF_TOKEN"
     except RepositoryNotFoundError:
@@ -136,16 +147,16 @@ def hub_revisions(suite: Suite) -> dict[str, str]:
 
 
 def hub_revision(source: str) -> str | None:
-    """The commit that is downloaded for `hub:ID`: that of `main`, or of the safetensors conversion where `main` has none. None
+    """The commit that is downloaded for `hub:ID` or `hub:ID@REVISION`: that of the revision or of `main`, or of the safetensors conversion where `main` has none. None
     where the hub does not answer within 5 s. It also downloads the configuration, since a plan checks the model's sizes."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from huggingface_hub import HfApi, hf_hub_download
 
-    name = source.removeprefix("hub:")
+    name, _, pinned = source.removeprefix("hub:").partition("@")
     try:
-        info = HfApi().model_info(name, timeout=TIMEOUT)
-        has_weights = any(file.rfilename == "model.safetensors" for file in info.siblings or ())
-        if not has_weights and (conversion := _answer_in_time(lambda: converted_revision(name))):
+        info = HfApi().model_info(name, revision=pinned or None, timeout=TIMEOUT)
+        has_weights = any(file.rfilename.endswith(".safetensors") for file in info.siblings or ())
+        if not has_weights and not pinned and (conversion := _answer_in_time(lambda: converted_revision(name))):
             with contextlib.suppress(Exception):
                 info = HfApi().model_info(name, revision=conversion, timeout=TIMEOUT)
         _answer_in_time(lambda: hf_hub_download(name, "config.json", revision=info.sha))

@@ -9,9 +9,12 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from backends import BackendError
+from backends.architecture import Architecture
 from harness.checkpoints import distill
 from harness.checkpoints.base_model import copy_model, load_config, source_folder, write_tokenizer
 from harness.checkpoints.labels import label_names
@@ -19,10 +22,10 @@ from harness.checkpoints.origin import TRAINING_FIELDS, root_spec
 from harness.checkpoints.training.devices import prepare_training
 from harness.checkpoints.training.states import state_folder
 from harness.errors import CheckpointError
-from harness.plan.heads import HEADS
+from harness.plan.fit import FINETUNE, Wanted, why_unfit
 from harness.plan.spec import CORPUS, CheckpointSpec, folder_of
 from harness.suite.train import TrainSettings
-from tasks import Features, Task, open_task
+from tasks import Features, Task, TaskError, open_task, task_definition
 from tasks.tokens import load_tokenizer
 
 
@@ -56,7 +59,6 @@ def task_of(spec: CheckpointSpec) -> Task | None:
 
 def load(spec: CheckpointSpec, task: Task, cache: Path, output: Path) -> dict[str, Any]:
     """Recipe `load`: the weights as they are. Their head must fit the task."""
-    from backends import BackendError
     from backends.ranges import read_ranges
 
     source = source_folder(spec, cache)
@@ -70,7 +72,7 @@ def load(spec: CheckpointSpec, task: Task, cache: Path, output: Path) -> dict[st
         return {}
     _check_fits_task(spec, source, task)
     write_tokenizer(spec, source, load_config(spec, source), output)
-    copy_model(source, output)
+    copy_model(source, output, spec.labels or ())
     if spec.scheme:
         shutil.copyfile(source / "ranges.json", output / "ranges.json")
         try:
@@ -82,34 +84,35 @@ def load(spec: CheckpointSpec, task: Task, cache: Path, output: Path) -> dict[st
 
 def _check_fits_task(spec: CheckpointSpec, source: Path, task: Task) -> None:
     """Raises CheckpointError where the weights cannot be used for the task: broken, another head, other classes."""
+    from backends.checkpoint import Weights, read_architecture
+
+    definition = task_definition(spec.task, spec.data)
+    wanted = Wanted(spec.task, task.kind, definition, spec.shape)
+    unfit = why_unfit(source, wanted, loads=True, labels=spec.labels or ())
+    try:
+        if unfit is None:
+            architecture = read_architecture(source)
+            Weights(source, architecture)  # all are there, with the sizes of config.json
+            if definition is None and task.kind != "question_answering":
+                _decode_nothing(task, architecture, spec.labels or label_names(source, task))
+        if unfit is None and (origin_task := _task_in_origin(source)) not in (None, spec.task):
+            unfit = f"its origin.json says that it was made for {origin_task}", FINETUNE
+    except (BackendError, TaskError) as error:
+        unfit = str(error), FINETUNE
+    if unfit:
+        raise CheckpointError(
+            f"{spec.model}: {root_spec(spec).source} does not fit {spec.task}: {unfit[0]}; {unfit[1]}"
+        )
+
+
+def _decode_nothing(task: Task, architecture: Architecture, names: Sequence[str]) -> None:
+    """Raises TaskError where the model's classes are not the task's: decoding checks them."""
     import numpy as np
 
-    from backends import BackendError
-    from backends.checkpoint import Weights, read_architecture
-    from tasks import TaskError
-
-    try:
-        architecture = read_architecture(source)
-        weights = Weights(source, architecture)
-        for name in weights:
-            weights[name]  # reading checks that it is finite: an engine would compute NaN, and NaN would be scored
-        if architecture.head != HEADS[task.kind]:
-            raise BackendError(f"it has a head for {architecture.head.replace('_', ' ')}")
-        if task.kind != "question_answering":  # decoding no rows checks the names of the classes
-            no_tokens = np.zeros((0, 1), np.int32)
-            no_features = Features(no_tokens, no_tokens, np.zeros(0, np.int64), np.zeros(0, np.int64))
-            no_logits = np.zeros(
-                (0, *([1] if task.kind == "token_classification" else []), architecture.labels), np.float32
-            )
-            task.decode([], no_features, no_logits, label_names(source, task))
-        if (origin_task := _task_in_origin(source)) not in (None, spec.task):
-            raise BackendError(f"its origin.json says that it was made for {origin_task}")
-    except (BackendError, TaskError) as error:
-        reason = str(error).removesuffix("; fine-tune it first")
-        raise CheckpointError(
-            f"{spec.model}: {root_spec(spec).source} does not fit {spec.task}: {reason}; fine-tune it (recipe = 'finetune')"
-            f" or load a model that was fine-tuned on {spec.task}"
-        ) from None
+    no_tokens = np.zeros((0, 1), np.int32)
+    no_features = Features(no_tokens, no_tokens, np.zeros(0, np.int64), np.zeros(0, np.int64))
+    no_logits = np.zeros((0, *([1] if task.kind == "token_classification" else []), architecture.labels), np.float32)
+    task.decode([], no_features, no_logits, names)
 
 
 def _task_in_origin(source: Path) -> str | None:
@@ -124,7 +127,6 @@ def _task_in_origin(source: Path) -> str | None:
 
 def finetune(spec: CheckpointSpec, task: Task, cache: Path, output: Path) -> dict[str, Any]:
     """Recipe `finetune`: pretrained weights, or random ones, trained on the task."""
-    from backends import BackendError
     from harness.checkpoints.training.finetune import configure_for_task, finetune_model
 
     source = source_folder(spec, cache)

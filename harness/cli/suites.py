@@ -7,7 +7,8 @@ import json
 import shlex
 import shutil
 import sys
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -181,7 +182,24 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps([record.model_dump() for record in records]))
     else:
         print_records(records, arguments.until)
+    if all(record.status == "skipped" for record in records):
+        say(nothing_ran(records))
+        return 1
     return 1 if any(record.status == "failed" for record in records) else 0
+
+
+def nothing_ran(records: Sequence[Record]) -> str:
+    """Why every cell was skipped: the reason that most of them have, with its remedy."""
+    reasons = Counter((record.reason, record.remedy) for record in records)
+    ((reason, remedy), _) = reasons.most_common(1)[0]
+    more = (
+        f" (and {len(reasons) - 1} other reasons)"
+        if len(reasons) > 2
+        else " (and another reason)"
+        if len(reasons) > 1
+        else ""
+    )
+    return f"nothing was run, all {len(records)} cells were skipped: {reason}; {remedy}{more}"
 
 
 def run_suite(options: RunOptions, *, show_progress: bool) -> list[Record]:
@@ -238,6 +256,8 @@ def _check_plan(planned: Plan, options: RunOptions) -> None:
             f"{suite.name}: no cell has this --model, --task, --backend and --seed; `quantboard plan {options.suite}`"
             " lists all cells"
         )
+    for note in planned.notes:
+        say(note)
     if planned.on_sample:
         say(SAMPLE_NOTICE)
         if not (options.data or suite.data):

@@ -60,7 +60,8 @@ def _print_plain(out: Console, line: str, style: str | None = None) -> None:
 
 def plan_json(plan: Plan) -> dict[str, Any]:
     """Every cell with its settings; `blocked` holds the reason and the fix where it cannot run here."""
-    return {"suite": plan.suite.name, "cells": [cell.to_json() for cell in plan.cells]}
+    notes = {"notes": list(plan.notes)} if plan.notes else {}
+    return {"suite": plan.suite.name, "cells": [cell.to_json() for cell in plan.cells]} | notes
 
 
 def print_plan(plan: Plan) -> None:
@@ -73,6 +74,8 @@ def print_plan(plan: Plan) -> None:
     out = console()
     if plan.on_sample:
         _print_plain(out, SAMPLE_NOTICE)
+    for note in plan.notes:
+        _print_plain(out, note)
     out.print(table)
     out.print(_checkpoint_table(plan))
 

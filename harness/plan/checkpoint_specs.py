@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness.machine.digests import file_hash
 from harness.plan.data import TaskData
+from harness.plan.fit import Wanted, has_unnamed_classes, why_unfit
 from harness.plan.resolve import ResolvedModel, resolve_model
-from harness.plan.sources import HEADS, corpus_identity, depth_of, look_up, ranges_of, sizes_of
+from harness.plan.sources import (
+    HEADS,
+    Source,
+    corpus_identity,
+    depth_of,
+    folder_of_source,
+    look_up,
+    ranges_of,
+    sizes_of,
+)
 from harness.plan.spec import CORPUS, Blocked, CheckpointSpec
 from harness.suite.parsed import referenced_model
 from harness.suite.train import depth_mismatch, head_mismatch
@@ -21,7 +31,7 @@ def checkpoint_spec(task_data: TaskData, model: str, seed: int) -> tuple[Checkpo
     resolved = resolve_model(task_data.suite, model, task_data.task, task_data.on_sample)
     if resolved.recipe == "distill":
         return _student(task_data, resolved, model, seed)
-    start = _start(task_data, resolved, seed)
+    start = _start(task_data, resolved, model, seed)
     blocked, identity, scheme, calibration = start.blocked, start.identity, None, None
     if resolved.recipe == "load":
         scheme, ranges, unreadable = ranges_of(start.source)
@@ -44,6 +54,7 @@ def checkpoint_spec(task_data: TaskData, model: str, seed: int) -> tuple[Checkpo
         calibration=calibration,
         parent=start.parent,
         identity=identity,
+        labels=start.labels,
     )
     return spec, blocked
 
@@ -62,6 +73,7 @@ def calibrated(task_data: TaskData, base: CheckpointSpec, scheme: str, seed: int
         teacher=None,
         distill=None,
         masked_lm=None,
+        labels=None,
         identity=task_data.train_identity,
     )
 
@@ -79,15 +91,17 @@ def _calibration(task_data: TaskData, model: str | None = None) -> dict[str, int
 
 @dataclass(frozen=True)
 class _Start:
-    """What a model is made from: a source with its identity, and for `model:NAME` the checkpoint of that model."""
+    """What a model is made from: a source with its identity, and for `model:NAME` the checkpoint of that model. labels: the
+    names of its classes that replace its own."""
 
     source: str
     identity: dict[str, str] = field(default_factory=dict)
     parent: CheckpointSpec | None = None
     blocked: Blocked = None
+    labels: tuple[str, ...] | None = None
 
 
-def _start(task_data: TaskData, resolved: ResolvedModel, seed: int) -> _Start:
+def _start(task_data: TaskData, resolved: ResolvedModel, model: str, seed: int) -> _Start:
     if name := referenced_model(resolved.source):
         parent, blocked = checkpoint_spec(task_data, name, seed)
         return _Start(resolved.source, parent=parent, blocked=blocked)
@@ -96,14 +110,39 @@ def _start(task_data: TaskData, resolved: ResolvedModel, seed: int) -> _Start:
     blocked = None
     if task_data.on_sample and not task_data.suite.sample:
         blocked = "the suite names no stand-in model for sample data", "add a [sample] table, or give --data DIR"
-    source, identity, missing = _look_up(task_data, resolved.source)
-    return _Start(source, identity, blocked=blocked or missing)
+    source = _look_up(task_data, resolved.source)
+    labels = _labels(task_data, resolved, source)
+    blocked = blocked or source.blocked or _unfit(task_data, resolved, model, source, labels or ())
+    return _Start(source.source, source.identity, blocked=blocked, labels=labels)
 
 
-def _look_up(task_data: TaskData, name: str) -> tuple[str, dict[str, str], Blocked]:
+def _labels(task_data: TaskData, resolved: ResolvedModel, source: Source) -> tuple[str, ...] | None:
+    """The names of a loaded model's classes where they replace its own: those of the model's table, or where its author gave none,
+    those of the declared task's table."""
+    if resolved.recipe != "load":
+        return None
+    declared = task_data.suite.task.get(task_data.task)
+    folder = folder_of_source(source)
+    if not resolved.labels and declared and declared.labels and folder and has_unnamed_classes(folder):
+        return declared.labels
+    return resolved.labels or None
+
+
+def _look_up(task_data: TaskData, name: str) -> Source:
     revision = task_data.revisions.get(name)
-    source = look_up(name, task_data.suite.folder, hub=task_data.hub, revision=revision)
-    return source.source, source.identity, source.blocked
+    return look_up(name, task_data.suite.folder, hub=task_data.hub, revision=revision)
+
+
+def _unfit(task_data: TaskData, resolved: ResolvedModel, model: str, source: Source, labels: Sequence[str]) -> Blocked:
+    """Why a model's files do not fit the task, as far as they are on this machine."""
+    folder = folder_of_source(source)
+    if folder is None or task_data.missing:
+        return None
+    facts = task_data.suite.facts(task_data.task)
+    kind = facts.kind if facts else None
+    wanted = Wanted(task_data.task, kind, task_data.definition if kind else None, resolved.shape)
+    unfit = why_unfit(folder, wanted, loads=resolved.recipe == "load", labels=labels)
+    return unfit and (f"{model}: {resolved.source} does not fit {task_data.task}: {unfit[0]}", unfit[1])
 
 
 def _student(task_data: TaskData, resolved: ResolvedModel, model: str, seed: int) -> tuple[CheckpointSpec, Blocked]:
@@ -111,7 +150,7 @@ def _student(task_data: TaskData, resolved: ResolvedModel, model: str, seed: int
     suite's first seed, so that all tasks and seeds share it."""
     teacher_name, first_seed = referenced_model(resolved.teacher) or "", task_data.suite.seeds[0]
     teacher, blocked = checkpoint_spec(task_data, teacher_name, seed)
-    start = _start(task_data, resolved, seed)
+    start = _start(task_data, resolved, model, seed)
     blocked = blocked or start.blocked
     masked_lm, glove = None, dict[str, str]()
     if resolved.augment:
@@ -174,7 +213,8 @@ def _masked_lm(task_data: TaskData, resolved: ResolvedModel) -> tuple[Checkpoint
     augment = resolved.augment or {}
     source, identity, blocked = "scratch", dict[str, str](), None
     if not (task_data.on_sample and task_data.suite.sample):
-        source, identity, blocked = _look_up(task_data, str(augment["masked_lm"]))
+        found = _look_up(task_data, str(augment["masked_lm"]))
+        source, identity, blocked = found.source, found.identity, found.blocked
     glove: dict[str, str] = {}
     if augment.get("glove"):
         path = task_data.suite.folder / str(augment["glove"])

@@ -8,7 +8,9 @@ from functools import cached_property
 
 from harness.plan.spec import Blocked
 from harness.suite.tables import Suite
-from tasks import DataIdentity, DataRef, TaskError, data_identity, task_version
+from tasks import DataIdentity, DataRef, TaskError, data_identity, task_definition, task_version
+from tasks.definitions import Definition
+from tasks.installed import installed_tasks
 
 DataOrReason = DataRef | tuple[str, str]
 """A task's data, or (reason, remedy) where there is none."""
@@ -31,9 +33,21 @@ def find_data(
     return {
         task: DataRef("declared", declaration.to_json())
         if (declaration := suite.declaration(task))
-        else resolve(task, option, reachable)
+        else _opened(task, resolve(task, option, reachable))
         for task in wanted
     }
+
+
+def _opened(task: str, source: DataOrReason) -> DataOrReason:
+    """A package's task reads its data itself, so that only opening it tells whether there is any without a folder."""
+    if not isinstance(source, DataRef) or source.kind not in ("hub", "sample") or task not in installed_tasks():
+        return source
+    try:
+        data_identity(task, source)
+    except TaskError as error:
+        reason, _, remedy = str(error).rpartition("; ")
+        return (reason, remedy) if reason else (remedy, "give its data with --data DIR")
+    return source
 
 
 def find_task_data(task: str, option: str | None) -> DataRef:
@@ -78,8 +92,15 @@ class TaskData:
 
     @cached_property
     def version(self) -> int:
-        """The version of the task, which is part of every cell's key."""
+        """The version of the task, which is part of every cell's key; 0 for a package's task without data."""
+        if self.missing and self.task in installed_tasks():
+            return 0
         return task_version(self.task, self.data)
+
+    @cached_property
+    def definition(self) -> Definition | None:
+        """What the task's code works by; None for an installed package's task."""
+        return task_definition(self.task, self.data)
 
     @property
     def on_sample(self) -> bool:

@@ -11,7 +11,9 @@ from harness.errors import QuantboardError, did_you_mean
 from harness.machine.hardware import Machine
 from harness.plan.checkpoint_specs import calibrated, checkpoint_spec
 from harness.plan.data import DataOrReason, TaskData
+from harness.plan.fit import notes_on
 from harness.plan.keys import cell_key
+from harness.plan.sources import local_folder
 from harness.plan.spec import CORPUS, Blocked, Cell, CheckpointSpec
 from harness.suite.backend_checks import why_unsupported
 from harness.suite.measure import Measure, mlperf_settings
@@ -22,11 +24,13 @@ from tasks import DataIdentity, DataRef
 
 @dataclass(frozen=True)
 class Plan:
-    """A suite's cells. on_sample: whether some of the data is that of the sample, generated or read from files."""
+    """A suite's cells. on_sample: whether some of the data is that of the sample, generated or read from files. notes: what a
+    user should know of the sources."""
 
     suite: Suite
     cells: tuple[Cell, ...]
     on_sample: bool
+    notes: tuple[str, ...] = ()
 
 
 def make_plan(
@@ -69,7 +73,20 @@ def make_plan(
             for seed in seeds or (suite.seeds[:1] if task_data.on_sample and suite.sample else suite.seeds):
                 planned = _PlannedModel(task_data, model, seed, *checkpoint_spec(task_data, model, seed))
                 cells += _cells(planned, backends, machine, limit)
-    return Plan(suite, tuple(cells), any(identity.label == "sample" for identity in identities.values()))
+    on_sample = any(identity.label == "sample" for identity in identities.values())
+    return Plan(suite, tuple(cells), on_sample, _notes(cells))
+
+
+def _notes(cells: Iterable[Cell]) -> tuple[str, ...]:
+    """What the sources' files tell, each source once."""
+    sources: dict[str, str] = {}
+    for cell in cells:
+        spec = cell.checkpoint
+        while spec.parent:
+            spec = spec.parent
+        sources.setdefault(spec.source, spec.model)
+    folders = [(model, local_folder(source)) for source, model in sources.items()]
+    return tuple(f"{model}: {note}" for model, folder in folders if folder for note in notes_on(folder))
 
 
 def _check_selection(kind: str, selected: Iterable[str], known: Iterable[str], suite: str) -> None:

@@ -16,7 +16,8 @@ from tasks import Shape
 class ResolvedModel:
     """train: all settings with their defaults, None for recipe `load`. stages: of recipe `distill`, by name, each with all
     settings. common_length: max_length where no task is involved. augment: None for question answering, since it would shift
-    answers. augment_architecture: of a masked language model with random weights."""
+    answers. augment_architecture: of a masked language model with random weights. labels: names of the model's outputs that
+    replace its own."""
 
     recipe: str
     source: str
@@ -31,6 +32,7 @@ class ResolvedModel:
     temperature: float = 1.0
     augment: Mapping[str, Any] | None = None
     augment_architecture: Mapping[str, int] | None = None
+    labels: tuple[str, ...] = ()
 
 
 def resolve_model(suite: Suite, name: str, task: str, on_sample: bool) -> ResolvedModel:
@@ -65,6 +67,7 @@ def resolve_model(suite: Suite, name: str, task: str, on_sample: bool) -> Resolv
         layers=model.distill.layers if model.distill else None,
         temperature=model.distill.temperature if model.distill else 1.0,
         augment=augment,
+        labels=model.labels,
     )
 
 

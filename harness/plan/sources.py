@@ -10,6 +10,7 @@ from pathlib import Path
 
 from backends import BackendError
 from backends.families import DEFAULT_FAMILY, family_names, get_family
+from backends.model_files import SAFETENSORS, weight_files
 from backends.schemes import get_scheme
 from harness.errors import CheckpointError
 from harness.machine.digests import digest, file_hash, read_text
@@ -22,7 +23,12 @@ TOKENIZER_FILES = (
     "special_tokens_map.json",
     "vocab.txt",
     "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "sentencepiece.bpe.model",
+    "spiece.model",
 )
+"""What a tokenizer may consist of."""
 
 
 LAST_FETCHED = "quantboard"
@@ -71,31 +77,62 @@ def not_installed(source: str, package: str) -> tuple[str, str]:
 
 
 def _folder_source(source: str, path: Path, tokenizer_files: tuple[str, ...]) -> Source:
-    files = {"weights": path / "model.safetensors", "config": path / "config.json"}
-    for file in files.values():
-        if not file.is_file():
-            remedy = "give a folder of a Hugging Face model with config.json and model.safetensors"
-            return Source(source, {"weights": "absent"}, (f"{source}: there is no {file.name}", remedy))
-    files |= {name: path / name for name in tokenizer_files if (path / name).is_file()}
-    return Source(source, {name: file_hash(file) for name, file in files.items()})
+    fault: Blocked = None
+    weights: list[Path] = []
+    try:
+        weights = weight_files(path)
+    except BackendError as error:
+        reason, _, remedy = str(error).partition("; ")
+        fault = reason, remedy
+    if not path.is_dir():
+        fault = f"{source}: there is no such folder", "give a folder of a Hugging Face model"
+    elif not weights:
+        remedy = "give a folder with config.json and model.safetensors (or several with an index, or pytorch_model.bin)"
+        fault = fault or (f"{source}: there is no {SAFETENSORS}", remedy)
+    elif not (path / "config.json").is_file():
+        fault = f"{source}: there is no config.json", "give a folder of a Hugging Face model with config.json"
+    if fault:
+        return Source(source, {"weights": "absent"}, fault)
+    hashes = [file_hash(file) for file in weights]
+    identity = {"weights": hashes[0] if len(hashes) == 1 else digest(hashes), "config": file_hash(path / "config.json")}
+    identity |= {name: file_hash(path / name) for name in tokenizer_files if (path / name).is_file()}
+    return Source(source, identity)
 
 
 def _hub_source(source: str, name: str, hub: bool, revision: str | None) -> Source:
-    cache = _hub_cache(name)
-    main = read_text(cache / "refs" / "main")
-    has_main = bool(main) and (cache / "snapshots" / str(main) / "model.safetensors").is_file()
-    cached = main if has_main else read_text(cache / "refs" / LAST_FETCHED) or main
-    has_copy = any((cache / "snapshots").glob("*/model.safetensors"))
+    """`hub:ID` or `hub:ID@REVISION`, where the revision is a branch, a tag or a commit."""
+    cache, wanted = _hub_cache(name), pinned_revision(name) or "main"
+    known = read_text(cache / "refs" / wanted)
+    cached: str | None = known or wanted
+    if pinned_revision(name):
+        has_copy = _has_weights(cache / "snapshots" / str(cached))
+    else:
+        has_known = bool(known) and _has_weights(cache / "snapshots" / str(known))
+        cached = known if has_known else read_text(cache / "refs" / LAST_FETCHED) or known
+        has_copy = any(_has_weights(folder) for folder in (cache / "snapshots").glob("*"))
     identity = {"revision": revision or cached or "unresolved"}
     if hub or has_copy:
         return Source(source, identity)
     return Source(source, identity, (f"{source}: the hub does not answer", "go online, or set HF_ENDPOINT to a mirror"))
 
 
+def pinned_revision(name: str) -> str | None:
+    """REVISION of `ID@REVISION`; None where `main` is meant."""
+    return name.partition("@")[2] or None
+
+
+def _has_weights(snapshot: Path) -> bool:
+    try:
+        return bool(weight_files(snapshot))
+    except BackendError:
+        return False
+
+
 def _hub_cache(name: str) -> Path:
     """The folder in which the hub's client keeps its downloads of a model."""
     home = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface").expanduser()
-    return Path(os.environ.get("HF_HUB_CACHE") or home / "hub") / f"models--{name.replace('/', '--')}"
+    folder = f"models--{name.partition('@')[0].replace('/', '--')}"
+    return Path(os.environ.get("HF_HUB_CACHE") or home / "hub") / folder
 
 
 def corpus_files(data: DataRef) -> list[Path]:
@@ -155,7 +192,7 @@ def depth_of(spec: CheckpointSpec) -> int | None:
 
 
 def _sizes_in(source: str) -> dict[str, int]:
-    folder = _local_folder(source)
+    folder = local_folder(source)
     if folder is None:
         return {}
     try:
@@ -168,13 +205,28 @@ def _sizes_in(source: str) -> dict[str, int]:
         return {}
 
 
-def _local_folder(source: str) -> Path | None:
+def folder_of_source(source: Source) -> Path | None:
+    """The folder with the files that a plan may look at; None where it is not on this machine. Of a model on the hub that of the
+    revision that its identity names."""
+    kind, _, name = source.source.partition(":")
+    if kind == "hub":
+        folder = _hub_cache(name) / "snapshots" / source.identity["revision"]
+    elif (local := local_folder(source.source)) is not None:
+        folder = local
+    else:
+        return None
+    return folder if (folder / "config.json").is_file() else None
+
+
+def local_folder(source: str) -> Path | None:
     """The folder of a package, an absolute path, or the newest copy from the hub; None where it is not on this machine."""
     kind, _, name = source.partition(":")
     if kind == "scratch":
         return None
     if kind == "hub":
-        copies = [file.parent for file in _hub_cache(name).glob("snapshots/*/config.json")]
+        revision = pinned_revision(name) or ""
+        commit = (read_text(_hub_cache(name) / "refs" / revision) or revision) if revision else "*"
+        copies = [file.parent for file in _hub_cache(name).glob(f"snapshots/{commit}/config.json")]
         return max(copies, key=lambda folder: folder.stat().st_mtime, default=None)
     if kind != "package":
         return Path(source)
@@ -186,7 +238,7 @@ def _local_folder(source: str) -> Path | None:
 def ranges_of(source: str) -> tuple[str | None, dict[str, str], Blocked]:
     """The quantizer ranges beside a model's weights, as `export` writes them: their scheme, what identifies them, and why they
     cannot be read. A model on the hub counts as one without ranges, since they are not downloaded."""
-    folder = None if source.startswith("hub:") else _local_folder(source)
+    folder = None if source.startswith("hub:") else local_folder(source)
     if folder is None or not (file := folder / "ranges.json").is_file():
         return None, {}, None
     identity = {"ranges": "unread"}

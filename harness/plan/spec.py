@@ -54,6 +54,7 @@ class CheckpointSpec:
     architecture: sizes for `scratch` (num_hidden_layers, hidden_size, num_attention_heads, intermediate_size).
     train: settings of a training (harness.suite.train.TrainSettings). calibration: `samples` (examples) and `batch_size`.
     identity: hashes of source and data, so that the key changes when they do.
+    labels: of recipe `load`, names of the classes that replace those in the source's config.json; None: none do.
     """
 
     model: str
@@ -72,6 +73,7 @@ class CheckpointSpec:
     teacher: CheckpointSpec | None = None
     distill: Mapping[str, Any] | None = None
     masked_lm: CheckpointSpec | None = None
+    labels: tuple[str, ...] | None = None
 
     @property
     def needs(self) -> tuple[CheckpointSpec, ...]:
@@ -113,7 +115,16 @@ class CheckpointSpec:
         parts["data"] = DataRef(**parts["data"])
         for name in ("parent", "teacher", "masked_lm"):
             parts[name] = cls.from_json(parts[name]) if parts.get(name) else None
+        parts["labels"] = tuple(parts["labels"]) if parts.get("labels") else None
         return cls(**parts)
+
+
+def _leave_out_labels(checkpoint: dict[str, Any]) -> None:
+    if checkpoint["labels"] is None:
+        del checkpoint["labels"]
+    for name in ("parent", "teacher", "masked_lm"):
+        if checkpoint[name]:
+            _leave_out_labels(checkpoint[name])
 
 
 def folder_of(spec: CheckpointSpec, cache: Path) -> Path:
@@ -157,7 +168,10 @@ class Cell:
         return self.scheme is not None and get_scheme(self.scheme).computes_padding
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"measure": self.measure.to_json()}
+        """As JSON values. Fields that were added later are left out at their default, so that plans and records stay the same."""
+        value = asdict(self) | {"measure": self.measure.to_json()}
+        _leave_out_labels(value["checkpoint"])
+        return value
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Cell:

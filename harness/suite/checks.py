@@ -139,6 +139,8 @@ def _shapes(data: TomlTable) -> Iterator[Problem]:
     for common_at, settings, owner_at, owner in owners:
         for task in questions:
             override = table(table(table(owner.get("task")).get(task)).get("shape"))
+            if facts[task] is None and not set(QUESTIONS_ONLY) & {*settings, *override}:
+                continue  # a package's task that does not say its kind may have no windows
             for problem in _window(settings, common_at, override, (*owner_at, "task", task, "shape")):
                 if problem not in reported:
                     reported.add(problem)

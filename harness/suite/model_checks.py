@@ -39,6 +39,9 @@ _TRAINS_NOTHING = "recipe 'load' does not train; delete this table, or set recip
 _MODEL_ID = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]*/)?[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
+_REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
+
+
 _PACKAGE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -125,6 +128,14 @@ def _recipe(data: TomlTable, model: TomlTable, at: KeyPath) -> Iterator[Problem]
             (*at, "scheme"),
             f"recipe '{recipe}' does not train quantizers; delete this key, or move it to a [[backends]] entry",
         )
+    labels = strings(model.get("labels"))
+    if labels and recipe != "load":
+        yield (
+            (*at, "labels"),
+            f"recipe '{recipe}' takes the task's classes; delete this key, or set recipe = 'load'",
+        )
+    elif len(set(labels)) < len(labels):
+        yield (*at, "labels"), "a class is named twice; delete one"
     for key, (user, why) in _RECIPE_OF.items():
         if key in model and recipe != user:
             yield (*at, key), f"recipe '{recipe}' {why}; delete this key, or set recipe = '{user}'"
@@ -222,8 +233,13 @@ def _source(data: TomlTable, source: str) -> str | None:
     if not colon:
         return _below(source)
     if kind == "hub":
-        valid = _MODEL_ID.fullmatch(name) and len(name) <= 96 and ".." not in name and "--" not in name
-        return None if valid else f"{shown(name)} is not a model id; write hub:OWNER/NAME"
+        repository, at, revision = name.partition("@")
+        valid = (
+            _MODEL_ID.fullmatch(repository) and len(repository) <= 96 and ".." not in name and "--" not in repository
+        )
+        if valid and (not at or _REVISION.fullmatch(revision)):
+            return None
+        return f"{shown(name)} is not a model id; write hub:OWNER/NAME or hub:OWNER/NAME@REVISION"
     if kind == "package":
         package, _, folder = name.partition("/")
         inside = all(part and part not in (".", "..") for part in folder.split("/")) and "\\" not in folder

@@ -80,10 +80,14 @@ class Calibration(Table):
 
 class Model(Table):
     source: Text = Field(
-        description="hub:ID, package:NAME/FOLDER, model:NAME of this suite, scratch, or a folder below the suite file's"
+        description="hub:ID or hub:ID@REVISION, package:NAME/FOLDER, model:NAME of this suite, scratch, or a folder below the suite file's"
     )
     recipe: Literal["load", "finetune", "qat", "distill"] = Field(
         description="load: use it unchanged; finetune: train it on the task; qat: train it with quantizers; distill: train it to match a teacher"
+    )
+    labels: List[Text] = Field(
+        (),
+        description="for recipe = 'load': the task's name of each output, in their order, where the model calls them LABEL_0, LABEL_1 ...",
     )
     scheme: Text | None = Field(None, description="for recipe = 'qat': the scheme that it is trained with")
     teacher: Text | None = Field(None, description="for recipe = 'distill': model:NAME of this suite")

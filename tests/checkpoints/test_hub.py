@@ -137,14 +137,30 @@ def test_an_interrupted_download_is_tried_again(model: Path, tmp_path: Path) -> 
         assert "model.safetensors" in fetch(hub, tmp_path / "home")["files"]
 
 
-def test_pickled_weights_are_not_loaded(model: Path, tmp_path: Path) -> None:
+def test_pickled_weights_are_the_last_resort(model: Path, tmp_path: Path) -> None:
+    """Safetensors, and the hub's own conversion, are looked for first."""
     (model / "model.safetensors").unlink()
     with LoopbackHub(root(model)) as hub:
         result = fetch(hub, tmp_path / "home")
-    assert result["reason"] == "hub:owner/name: has no model.safetensors, and pickled weights are not loaded"
+        assert any("/discussions" in line and "SFconvertbot" in line for line in hub.requests)
+        assert "pytorch_model.bin" in result["files"] and "modeling_evil.py" not in result["files"]
+        (model / "pytorch_model.bin").unlink()
+        result = fetch(hub, tmp_path / "other")
+    assert result["reason"] == "hub:owner/name: has no model.safetensors or pytorch_model.bin"
     assert "save_pretrained" in result["remedy"]
-    assert any("/discussions" in line and "SFconvertbot" in line for line in hub.requests)
-    assert not [line for line in hub.requests if line.endswith(".bin")]
+
+
+def test_weights_in_several_files_are_fetched(model: Path, tmp_path: Path) -> None:
+    (model / "model.safetensors").unlink()
+    parts = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    for part in parts:
+        (model / part).write_bytes(b"x")
+    index = {"weight_map": dict(zip("ab", parts, strict=True))}
+    (model / "model.safetensors.index.json").write_text(json.dumps(index))
+    with LoopbackHub(root(model)) as hub:
+        result = fetch(hub, tmp_path / "home")
+    assert {*parts, "model.safetensors.index.json"} < set(result["files"])
+    assert "pytorch_model.bin" not in result["files"]
 
 
 @pytest.mark.slow

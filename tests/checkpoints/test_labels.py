@@ -45,10 +45,12 @@ def with_config(folder: Path, **config: Any) -> Path:
 
 def test_classes_without_names_are_refused(nameless: Path, tmp_path: Path) -> None:
     data = DataRef("raw", str(glue(tmp_path)))
-    words = ("the model calls its classes LABEL_0, LABEL_1,", "negative, positive; name them in id2label")
+    words = ("it calls its classes LABEL_0, LABEL_1,", 'labels = ["negative", "positive"] in the model\'s table')
     fails(loads(nameless, task="glue/sst2", data=data), tmp_path, *words)
     with pytest.raises(CheckpointError, match="LABEL_0, LABEL_1"):  # nor may quantizers be trained on it
         ensure(qat_spec(loads(nameless, task="glue/sst2", data=data)), tmp_path / "qat")
+    named = ensure(loads(nameless, task="glue/sst2", data=data, labels=("positive", "negative")), tmp_path)
+    assert class_columns(named, task_of(tmp_path, "glue/sst2")) == (1, 0)
     edit(nameless, id2label={"0": "POSITIVE", "1": "NEGATIVE"})
     assert ensure(loads(nameless, task="glue/sst2", data=data), tmp_path).is_dir()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from tests.backends.checkpoints import make_checkpoint
 from tests.plan.test_plan import Make, find_cell, make
 
 __all__ = ["make"]  # the fixture
@@ -35,13 +36,12 @@ def test_a_local_folder_is_known_by_its_content(make: Make, tmp_path: Path) -> N
     change = ("hub:owner/name", "models/mine")
     blocked = find_cell(make(change)).blocked
     assert blocked is not None
-    assert "model.safetensors" in blocked[0]
+    assert "there is no such folder" in blocked[0]
     folder = tmp_path / "models" / "mine"
     folder.mkdir(parents=True)
     for name in ("config.json", "model.safetensors", "vocab.txt"):
         (folder / name).write_text("one")
     cell = find_cell(make(change))
-    assert cell.blocked is None
     assert cell.checkpoint.source == str(folder)
     keys = {cell.checkpoint.key}
     for name in ("config.json", "model.safetensors", "vocab.txt"):
@@ -56,10 +56,8 @@ def test_a_local_folder_is_known_by_its_content(make: Make, tmp_path: Path) -> N
 def test_a_loaded_model_has_its_own_ranges(make: Make, tmp_path: Path) -> None:
     """No entry's scheme calibrates it, and weights with other ranges are another checkpoint."""
     change = ("hub:owner/name", "models/mine")
-    folder = tmp_path / "models" / "mine"
-    folder.mkdir(parents=True)
-    for name in ("config.json", "model.safetensors", "vocab.txt"):
-        (folder / name).write_text("one")
+    folder = make_checkpoint(tmp_path / "models" / "mine", max_position_embeddings=512)
+    (folder / "vocab.txt").write_text("[PAD]")
     before = find_cell(make(change), index=1)
     assert (before.checkpoint.recipe, before.scheme) == ("ptq", "engine_int8")
     (folder / "ranges.json").write_text(json.dumps({"scheme": {"name": "q8bert"}}))
@@ -80,4 +78,4 @@ def test_a_missing_package_is_reported_with_how_to_install_it(make: Make) -> Non
     )
     blocked = find_cell(make(("hub:owner/name", "package:json/model"))).blocked
     assert blocked is not None
-    assert blocked[0] == "package:json/model: there is no model.safetensors"
+    assert blocked[0] == "package:json/model: there is no such folder"

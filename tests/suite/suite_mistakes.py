@@ -94,12 +94,12 @@ CASES = {
     "hub id": (
         "hub:owner/name",
         "hub:owner/name?trust_remote_code=true",
-        "models.base.source: 'owner/name?trust_remote_code=true' is not a model id; write hub:OWNER/NAME",
+        "models.base.source: 'owner/name?trust_remote_code=true' is not a model id; write hub:OWNER/NAME or hub:OWNER/NAME@REVISION",
     ),
     "trusted code": (
         'recipe = "load"',
         'recipe = "load"\ntrust_remote_code = true',
-        "models.base.trust_remote_code: unknown key; known: source, recipe, scheme, teacher, distill, calibration, architecture, train, task",
+        "models.base.trust_remote_code: unknown key; known: source, recipe, labels, scheme, teacher, distill, calibration, architecture, train, task",
     ),
     "package that climbs": (
         "hub:owner/name",

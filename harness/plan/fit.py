@@ -1,0 +1,260 @@
+"""Whether a model's files fit a task: what `run` would refuse, `plan` says first. Reads files only, and imports no engine."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from backends import BackendError
+from backends.architecture import Head
+from backends.checkpoint import (
+    architecture_of,
+    canonical_names,
+    longest_sequence,
+    named_head,
+    not_finite,
+    read_config,
+    read_family,
+    stored_head,
+    wrong_tensor,
+)
+from backends.families import Family
+from backends.model_files import clean_names, first_not_finite, is_pickled, stored_shapes, weight_files
+from backends.pooling import read_pooling
+from harness.machine import paths
+from harness.machine.digests import digest, file_hash, read_text
+from harness.plan.heads import HEADS
+from harness.plan.spec import Blocked
+from tasks import Shape, TaskError
+from tasks.base import Kind
+from tasks.class_names import output_classes
+from tasks.definitions import Definition
+
+VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model")
+"""A model folder must have at least one of these."""
+
+FINETUNE = "fine-tune it (recipe = 'finetune')"
+UNNAMED = "LABEL_"
+"""How transformers calls the classes of a model whose author gave them no names: LABEL_0, LABEL_1 ..."""
+
+_PROBLEMS: Mapping[str, tuple[Kind, str]] = {
+    "regression": ("regression", "a score"),
+    "single_label_classification": ("classification", "one class of several"),
+    "multi_label_classification": ("multi_label", "any number of classes"),
+}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a task needs of a model. kind: None where it is not known. definition: None for an installed package's task."""
+
+    task: str
+    kind: Kind | None
+    definition: Definition | None
+    shape: Shape
+
+
+class _Fault(Exception):
+    def __init__(self, reason: str, remedy: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.remedy = remedy
+
+
+def why_unfit(folder: Path, wanted: Wanted, *, loads: bool, labels: Sequence[str] = ()) -> Blocked:
+    """Why a folder's model cannot be used for a task, and what to do.
+
+    loads: the weights are used as they are, so that head and classes must be the task's. labels: names of the model's classes
+    that replace those in its config.json.
+    """
+    try:
+        _check(folder, wanted, loads, labels)
+    except _Fault as fault:
+        return fault.reason, fault.remedy
+    except BackendError as error:
+        text = str(error).replace(f"{folder}/", "")
+        named = re.match(r"[\w.-]+\.(json|safetensors|bin)\b", text)  # else it is of the configuration
+        reason, _, remedy = (text if named else f"config.json: {text}").partition("; ")
+        return reason, remedy or "use another model"
+    return None
+
+
+def _check(folder: Path, wanted: Wanted, loads: bool, labels: Sequence[str]) -> None:
+    config, family = read_config(folder), read_family(folder)
+    files = weight_files(folder)
+    shapes = {} if not files or is_pickled(files[0]) else _clean(stored_shapes(files))
+    pooling = read_pooling(folder)
+    head = named_head(config, family, pooling) if loads else None
+    if loads and not head and shapes:
+        head = stored_head(shapes, family, pooling)
+        if head is None:
+            raise _Fault("it is an encoder without a head for a task", FINETUNE)
+    if loads and head:
+        _check_head(head, config, wanted)
+        _check_classes(config, wanted, labels)
+    _check_sizes(config, family, wanted.shape)
+    if head:
+        canonical = {new: shapes[old] for new, old in canonical_names(shapes, family, head).items()}
+        if shapes and (fault := wrong_tensor(canonical, architecture_of(config, family, head, pooling))):
+            raise _Fault(f"{files[0].name}: {fault}", "save config.json and the weights from the same model")
+    _check_tokenizer(folder, config, family)
+    for file in files:
+        if not is_pickled(file) and (name := _remembered(file, "not finite", partial(first_not_finite, file))):
+            raise _Fault(*not_finite(file.name, name))
+
+
+def _clean(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    names = clean_names(shapes)
+    return {names[name]: shape for name, shape in shapes.items()}
+
+
+def _check_head(head: Head, config: Mapping[str, Any], wanted: Wanted) -> None:
+    if wanted.kind is None:
+        return
+    needed = HEADS[wanted.kind]
+    if head != needed:
+        raise _Fault(
+            f"it has a head for {head.replace('_', ' ')}, and the task needs one for {needed.replace('_', ' ')}",
+            f"{FINETUNE}, or name a model that was made for such a task",
+        )
+    kind, what = _PROBLEMS.get(str(config.get("problem_type")), (wanted.kind, ""))
+    if kind != wanted.kind:
+        raise _Fault(
+            f"its config.json says problem_type {config['problem_type']!r}: it answers with {what}",
+            f"{FINETUNE}, or use it for a task of kind '{kind}'",
+        )
+
+
+def _check_classes(config: Mapping[str, Any], wanted: Wanted, labels: Sequence[str]) -> None:
+    definition = wanted.definition
+    if definition is None or wanted.kind in (None, "question_answering"):
+        return
+    names = tuple(labels) or class_names(config)
+    if len(names) != len(definition.labels):
+        raise _Fault(
+            f"it has {len(names)} outputs, and the task {len(definition.labels)} ({', '.join(definition.labels)[:200]})",
+            f"{FINETUNE}, or load a model that was fine-tuned on {wanted.task}",
+        )
+    if wanted.kind == "regression":
+        return
+    try:
+        output_classes(definition, names)
+    except TaskError:
+        order = ", ".join(f'"{label}"' for label in definition.labels)
+        if is_unnamed(names):
+            raise _Fault(
+                f"it calls its classes {', '.join(names)[:100]}, which says nothing of the order",
+                f"name them in the order of its outputs, such as labels = [{order}] in the model's table, or --labels",
+            ) from None
+        raise _Fault(
+            f"it calls its classes {', '.join(names)[:200]}, which are not the task's {', '.join(definition.labels)[:200]}",
+            f"load a model that was fine-tuned on {wanted.task}, {FINETUNE}, or if they are the same classes in other words,"
+            f" name them in the order of its outputs: labels = [{order}]",
+        ) from None
+
+
+def class_names(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """A configuration's names of its outputs, in their order. Raises BackendError where `id2label` does not name 0, 1 ..."""
+    if "id2label" not in config:
+        return tuple(f"{UNNAMED}{number}" for number in range(config.get("num_labels", 2)))
+    id2label = config["id2label"]
+    numbers = [str(number) for number in range(len(id2label))] if isinstance(id2label, dict) else []
+    if not numbers or set(id2label) != set(numbers) or not all(isinstance(name, str) for name in id2label.values()):
+        raise _Fault(
+            f"config.json: id2label is {json.dumps(id2label)[:200]}",
+            'it must name every class by its number, as {"0": "negative", "1": "positive"}',
+        )
+    return tuple(id2label[number] for number in numbers)
+
+
+def has_unnamed_classes(folder: Path) -> bool:
+    """Whether the author of a folder's model gave its classes no names."""
+    try:
+        return is_unnamed(class_names(read_config(folder)))
+    except (BackendError, _Fault):
+        return False
+
+
+def is_unnamed(names: Sequence[str]) -> bool:
+    """Whether these are the names that transformers gives where the author gave none."""
+    return tuple(names) == tuple(f"{UNNAMED}{number}" for number in range(len(names)))
+
+
+def _check_sizes(config: Mapping[str, Any], family: Family, shape: Shape) -> None:
+    positions = longest_sequence(config, family)
+    if shape.max_length > positions:
+        raise _Fault(
+            f"shape.max_length {shape.max_length} is more than its {positions} positions",
+            f"lower shape.max_length to {positions} or name another source",
+        )
+
+
+def _check_tokenizer(folder: Path, config: Mapping[str, Any], family: Family) -> None:
+    present = [folder / name for name in VOCABULARIES if (folder / name).is_file()]
+    if not present:
+        raise _Fault("there is no tokenizer.json or vocab.txt", "save the tokenizer beside the model")
+    count = _remembered(present[0], "tokens", lambda: _token_count(present[0]))
+    if count is None:
+        raise _Fault(f"{present[0].name} cannot be read", "save the tokenizer again")
+    vocabulary = config.get(family.key("vocab_size"), family.defaults.get("vocab_size"))
+    if isinstance(vocabulary, int) and int(count) > vocabulary:
+        raise _Fault(
+            f"the tokenizer has {int(count):,} tokens, but the model only {vocabulary:,}",
+            "use the model's own tokenizer",
+        )
+
+
+def _token_count(file: Path) -> str | None:
+    """The tokens of a vocabulary file; 0 where its form is not read here; None where it is broken."""
+    try:
+        if file.name == "vocab.txt":
+            return str(sum(1 for line in file.read_bytes().splitlines() if line))
+        if file.name != "tokenizer.json":
+            return "0"
+        content = json.loads(file.read_text(encoding="utf-8"))
+        vocabulary = content["model"]["vocab"]
+        unigram = isinstance(vocabulary, list)
+        tokens = {entry[0] for entry in vocabulary} if unigram else set(vocabulary)
+        return str(len(tokens | {token["content"] for token in content.get("added_tokens") or ()}))
+    except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError):
+        return None
+
+
+def _remembered(file: Path, what: str, compute: Callable[[], str | None]) -> str | None:
+    """What `compute` finds in a file, from the cache where the same content was read before."""
+    cached = paths.cache() / "hashes" / digest(["fit 1", what, file_hash(file)])
+    if (known := read_text(cached)) is not None:
+        return known or None
+    found = compute()
+    try:
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        cached.write_text(found or "")
+    except OSError:
+        pass  # a full or read-only cache: the file is read again next time
+    return found
+
+
+def notes_on(folder: Path) -> list[str]:
+    """What a user should know of a folder's files although they can be used."""
+    vocabulary = folder / "vocab.txt"
+    if (folder / "tokenizer.json").is_file() or not vocabulary.is_file():
+        return []
+    try:
+        settings = json.loads(read_text(folder / "tokenizer_config.json") or "{}")
+        if "do_lower_case" in settings:
+            return []
+        tokens = [line for line in vocabulary.read_text(encoding="utf-8").splitlines() if line]
+    except (OSError, ValueError, RecursionError, TypeError):
+        return []
+    capitals = sum(token != token.lower() and not (token[0] == "[" and token[-1] == "]") for token in tokens)
+    if not capitals:
+        return []
+    return [
+        f"vocab.txt: {capitals} of its {len(tokens)} tokens have capitals, but nothing says that the tokenizer keeps them, so"
+        ' text is lower-cased; if the model is cased, write {"do_lower_case": false} to tokenizer_config.json'
+    ]
