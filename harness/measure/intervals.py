@@ -121,22 +121,13 @@ def resampled(
     if kind == "spearman":
         drawn = _times_drawn(len(sets[0][0]), group, resamples, rng)
         return np.concatenate([_spearman(times, sets) for times in drawn])
-    rows, metrics = zip(*(_sufficient(kind, columns) for columns in sets), strict=True)
+    rows, metrics = zip(*(sufficient(kind, columns) for columns in sets), strict=True)
     sums = _sums(np.concatenate(rows, 1), group, resamples, rng)
     parts = np.split(sums, np.cumsum([values.shape[1] for values in rows])[:-1], axis=1)
     return np.stack([metric(part) for metric, part in zip(metrics, parts, strict=True)], 1)
 
 
-def is_drawn_alike(kind: str, columns: Sequence[Array], group: Array | None) -> bool:
-    """Whether `resampled` draws the same resamples, for the same generator, whatever other sets it is given with this one: it
-    counts draws of units, and not of distinct rows, whose number depends on the sets."""
-    if kind == "spearman":
-        return True
-    rows = _of_units(_sufficient(kind, columns)[0], group)
-    return MULTINOMIAL_COST * len(np.unique(rows, axis=0)) >= len(rows)
-
-
-def _sufficient(kind: str, columns: Sequence[Array]) -> tuple[Array, Callable[[Array], Array]]:
+def sufficient(kind: str, columns: Sequence[Array]) -> tuple[Array, Callable[[Array], Array]]:
     """Rows (n, k) whose sums over the examples determine the metric, and the function from such sums, (resamples, k), to the
     metric, (resamples,)."""
     if kind == "mean":

@@ -4,8 +4,8 @@ Two systems that answered the same examples are compared example by example, so 
 
 - Shares of independent examples (each right or wrong): McNemar's exact test (1947), the binomial test on the examples where
   one is right and the other is not; the interval of the difference is Agresti & Min's (2005).
-- Any other metric, and every metric of grouped examples (SQuAD's questions, by article): the paired bootstrap. Both systems
-  see the same resamples, and the standard error is that of their difference over resamples. The test and the interval are
+- Any other metric, and every metric of grouped examples (SQuAD's questions, by article): the standard error of the
+  difference, linearised (`harness.measure.influence`): no part of it is chance, so no rank is. The test and the interval are
   Student's, with one degree of freedom less than there are examples, or groups, on which the two differ: where two INT8
   engines differ on five examples of a thousand, there are five observations, not a thousand. Groups of unequal size are
   counted by Kish's effective number.
@@ -16,7 +16,6 @@ Two systems that answered the same examples are compared example by example, so 
 
 from __future__ import annotations
 
-import hashlib
 import math
 import statistics
 from collections.abc import Iterable, Sequence
@@ -26,14 +25,11 @@ from typing import Any
 
 import numpy as np
 
-from harness.measure.intervals import effective_number, is_drawn_alike, is_share, resampled
+from harness.measure.influence import influence
+from harness.measure.intervals import effective_number, is_share
 from tasks import Scores, Statistic
 
 Array = np.ndarray[Any, Any]
-
-
-RESAMPLES = 2000
-"""Enough for a standard error, whose own error is then 1.6%."""
 
 
 LEVEL = 0.05
@@ -67,9 +63,6 @@ def differences(
     scored: Sequence[Scores],
     metric: str,
     pairs: Sequence[tuple[int, int]],
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
 ) -> list[PairedTest]:
     """The difference of a metric, in points, of each pair (mine, theirs); a pair holds positions in `scored`.
 
@@ -86,7 +79,7 @@ def differences(
     values = [scores.metrics[metric] for scores in scored]
     if first.groups is None and all(is_share(statistic, columns) for columns in sets):
         return [_shares(sets[mine][0], sets[theirs][0]) for mine, theirs in pairs]
-    return _bootstrapped(statistic, sets, values, first.groups, pairs, resamples, seed)
+    return _linearised(statistic, sets, values, first.groups, pairs)
 
 
 def _shares(mine: Array, theirs: Array) -> PairedTest:
@@ -120,14 +113,12 @@ def agresti_min(only_mine: int, only_theirs: int, count: int) -> tuple[float, fl
     return max(-1.0, middle - half), min(1.0, middle + half)
 
 
-def _bootstrapped(
+def _linearised(
     statistic: Statistic,
     sets: Sequence[Sequence[Array]],
     values: Sequence[float],
     groups: Array | None,
     pairs: Sequence[tuple[int, int]],
-    resamples: int,
-    seed: int,
 ) -> list[PairedTest]:
     from scipy.special import stdtr, stdtrit
 
@@ -136,8 +127,7 @@ def _bootstrapped(
         articles, group = np.unique(groups, return_inverse=True)
         units, unit = len(articles), "articles"
     sizes = np.bincount(group)
-    clusters = group if groups is not None else None
-    draws = 100 * _draws(statistic.kind, sets, clusters, resamples, seed)
+    moves = [np.bincount(group, 100 * influence(statistic.kind, columns)) for columns in sets]
     tests = []
     for mine, theirs in pairs:
         value = values[mine] - values[theirs]
@@ -145,65 +135,16 @@ def _bootstrapped(
             [(a != b).reshape(len(a), -1).any(1) for a, b in zip(sets[mine], sets[theirs], strict=True)], axis=0
         )
         differing = np.unique(group[differs])
-        method = f"paired bootstrap over {units} {unit}, {resamples} resamples; the two differ on {len(differing)}"
+        method = f"paired, linearised standard error over {units} {unit}; the two differ on {len(differing)}"
         if len(differing) < 2:
             tests.append(PairedTest(value, method=f"{TOO_FEW}: they differ on {len(differing)} of {units} {unit}"))
             continue
         count, freedom = effective_number(sizes), effective_number(sizes[differing]) - 1
-        error = float(np.std(draws[:, mine] - draws[:, theirs])) * math.sqrt(count / (count - 1))
+        error = float(np.linalg.norm(moves[mine] - moves[theirs])) / len(group) * math.sqrt(count / (count - 1))
         half = float(stdtrit(freedom, 0.975)) * error
         p = 2 * float(stdtr(freedom, -abs(value) / error)) if error > 0 else float(value == 0)
         tests.append(PairedTest(value, value - half, value + half, p, method))
     return tests
-
-
-def keep_draws(scored: Sequence[Scores], *, resamples: int = RESAMPLES, seed: int = 0) -> None:
-    """Draw the resamples of these cells together, once, for the tests that `differences` makes of pairs of them: nothing
-    changes but the time. All must have the same examples in the same order."""
-    for metric, statistic in scored[0].statistics.items() if scored else ():
-        own = [scores for scores in scored if scores.statistics.get(metric) == statistic]
-        sets = [[np.asarray(scores.per_example[name], np.float64) for name in statistic.columns] for scores in own]
-        groups = scored[0].groups
-        if groups is None and all(is_share(statistic, columns) for columns in sets):
-            continue
-        clusters = None if groups is None else np.unique(groups, return_inverse=True)[1]
-        _draws(statistic.kind, sets, clusters, resamples, seed, keep_only=True)
-
-
-def _draws(
-    kind: str,
-    sets: Sequence[Sequence[Array]],
-    clusters: Array | None,
-    resamples: int,
-    seed: int,
-    *,
-    keep_only: bool = False,
-) -> Array:
-    """As `resampled`: (resamples, len(sets)). A board tests each cell against several others on the same resamples, so the
-    draws of a cell are kept. keep_only: where they cannot be, draw nothing."""
-    group = _hash([] if clusters is None else [clusters])
-    keys = [(kind, _hash(columns), group, resamples, seed) for columns in sets]
-    missing = {key: columns for key, columns in zip(keys, sets, strict=True) if key not in _KEPT}
-    if not all(is_drawn_alike(kind, columns, clusters) for columns in missing.values()):
-        if keep_only:
-            return np.empty((0, 0))
-        return resampled(kind, sets, clusters, resamples, np.random.default_rng(seed))
-    if missing:
-        drawn = resampled(kind, list(missing.values()), clusters, resamples, np.random.default_rng(seed))
-        _KEPT.update(zip(missing, np.ascontiguousarray(drawn.T), strict=True))
-    found = np.stack([_KEPT[key] for key in keys], 1)
-    while len(_KEPT) > KEPT_DRAWS:
-        del _KEPT[next(iter(_KEPT))]
-    return found
-
-
-KEPT_DRAWS = 4000
-"""Draws of one metric of one cell that stay in memory: 2,000 resamples take 16 kB."""
-_KEPT: dict[tuple[str, bytes, bytes, int, int], Array] = {}
-
-
-def _hash(arrays: Sequence[Array]) -> bytes:
-    return hashlib.blake2b(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays), digest_size=16).digest()
 
 
 def ratio(mine: Sequence[float], theirs: Sequence[float], *, interleaved: bool) -> PairedTest:

@@ -16,7 +16,6 @@ from harness.measure.paired import (
     bound_held,
     differences,
     holm,
-    keep_draws,
     rank_ranges,
     ratio,
     significant_pairs,
@@ -163,8 +162,6 @@ def compare_engines(records: Sequence[Record], split: str, stored: ScoreStore) -
 def compare_board(records: Sequence[Record], split: str, stored: ScoreStore) -> dict[str, Comparison]:
     """By record id, the cells of one board (same task, split, machine and examples), compared and ranked."""
     bases = {record.record_id: baseline_of(record, records) for record in records}
-    scored = [scores for record in records if (scores := stored.scores(record, split))]
-    keep_draws(_largest_set(scored, same_examples))
     comparisons = {record.record_id: _compare(record, bases[record.record_id], split, stored) for record in records}
     primary = _primary(records, split)
     comparisons = _with_corrections(_with_speed_ups(records, comparisons), primary)
