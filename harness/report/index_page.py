@@ -10,7 +10,7 @@ from harness.report.boards import Board
 from harness.report.leaderboards import Leaderboard, Subject, leaderboard_machines
 from harness.report.machines import Machine
 from harness.report.names import Name
-from harness.report.pages import SuiteSummary, not_measured, suite_page_name, suite_summaries
+from harness.report.pages import SuiteSummary, not_measured, suite_summaries
 from harness.report.pick import Limits, Pick, Ratio
 from harness.report.plots import SHAPES, Mark, Scale, drawn
 
@@ -144,7 +144,7 @@ def _card(subject: Subject, group: Sequence[Leaderboard], everywhere: Sequence[M
     return Card(
         title=subject.title,
         model=subject.model,
-        page=suite_page_name(group[0].main.board.suite, subject.sample),
+        page=group[0].page,
         state=limited or subject.data,
         sample=subject.sample or subject.limit is not None,
         baseline=f"baseline's {subject.metric} {' · '.join(dict.fromkeys(figures))}",
@@ -159,7 +159,7 @@ def _baseline_figure(board: Leaderboard) -> str:
 
 
 def _line(board: Leaderboard, choice: Pick) -> MachinePick:
-    place = (board.machine.short, board.machine.title, "")
+    place = (board.machine.short, board.machine.title, board.page)
     if not board.is_contested:
         timed = any(entry.record.speed or entry.record.turns for entry in board.entries)
         return MachinePick(*place, none="no valid speed but the baseline's" if timed else "scored, not timed")

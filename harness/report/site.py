@@ -24,13 +24,15 @@ from harness.records.schema import Record
 from harness.records.scores import ScoreStore
 from harness.report.boards import Board, latest, make_boards, page_name
 from harness.report.cell_page import cell_page
+from harness.report.frames import board_frame, to_csv, to_json
 from harness.report.index_page import index_page
 from harness.report.leaderboards import leaderboards
 from harness.report.macro_average import macro_averages
 from harness.report.pages import with_uncommitted_ancestors
 from harness.report.suite_page import suite_page
+from harness.report.task_page import task_page
 
-PAGES = re.compile(r"index\.html|(suite|cell)-[A-Za-z0-9_.-]+\.html")
+PAGES = re.compile(r"index\.html|(suite|cell|task)-[A-Za-z0-9_.-]+\.(html|csv|json)")
 
 
 def render(results: Path, out: Path, *, if_changed: bool = False) -> Path:
@@ -99,8 +101,8 @@ def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-Pages = dict[str, tuple[str, Any]]
-"""By file name: the template, and what it is given as `page`."""
+Pages = dict[str, tuple[str, Any] | str]
+"""By file name: the template, and what it is given as `page`; or the text of a file."""
 
 
 def _pages(records: Sequence[Record], stored: ScoreStore) -> Pages:
@@ -113,6 +115,12 @@ def _pages(records: Sequence[Record], stored: ScoreStore) -> Pages:
     for suite in index.suites:
         suite_content = suite_page(suite.name, suite.sample, records, boards, averages, uncommitted)
         pages[suite.page] = "suite.html", suite_content
+    for group in subjects.values():
+        for leaderboard in group:
+            task_content = task_page(leaderboard, group, uncommitted)
+            pages[leaderboard.page] = "task.html", task_content
+            frame = board_frame(leaderboard, leaderboard.choose())
+            pages |= {task_content.csv: to_csv(frame), task_content.json_file: to_json(frame)}
     with_row: dict[str, list[Board]] = {}
     for board in boards:
         for row in board.rows:
@@ -125,12 +133,16 @@ def _pages(records: Sequence[Record], stored: ScoreStore) -> Pages:
 
 def _write(environment: Environment, out: Path, pages: Pages, source: str) -> None:
     mark = Markup(MARK.format(f"{source} {len(pages)}"))
-    for name, (template, page) in pages.items():
+    for name, content in pages.items():
+        if isinstance(content, str):
+            (out / name).write_text(content, encoding="utf-8")
+            continue
+        template, page = content
         html = environment.get_template(template).render(page=page, mark=mark if name == "index.html" else "")
         (out / name).write_text(html, encoding="utf-8")
 
 
-LIBRARIES = ("jinja2", "matplotlib", "numpy", "scipy")
+LIBRARIES = ("jinja2", "matplotlib", "numpy", "pandas", "scipy")
 
 
 MARK = '<meta name="quantboard-made-of" content="{}">'

@@ -31,15 +31,11 @@ ROUNDS = (1.0, 1.1, 0.9, 1.05)
 def timed(folder: Path, key: str, backend: str, times: float, wrong: int, **changes: Any) -> Record:
     """A cell that is `times` as fast as the baseline in every round, give or take half a percent, and has `wrong` of 1,000
     answers wrong."""
-    noise = (1.005, 0.995, 1.0, 1.002) if times > 1 else (1.0, 1.0, 1.0, 1.0)
+    shift = sum(key.encode()) % 4
+    noise = ((1.005, 0.995, 1.0, 1.002) * 2)[shift : shift + 4] if times > 1 else (1.0,) * 4
     turns = tuple(second * part / times for second, part in zip(ROUNDS, noise, strict=True))
-    fields: dict[str, Any] = {
-        "label": backend,
-        "backend": backend,
-        "machine": VNNI,
-        "qps": (10.0 * times,) * 4,
-    } | changes
-    return add(folder, key, answers(1000, wrong), turns=turns, **fields)
+    fields: dict[str, Any] = {"label": backend, "backend": backend, "machine": VNNI, "turns": turns}
+    return add(folder, key, answers(1000, wrong), **({"qps": (10.0 * times,) * 4} | fields | changes))
 
 
 def found(folder: Path) -> list[Leaderboard]:

@@ -1,0 +1,181 @@
+"""The chart of a task's page: share kept against speed-up, with 95% crosses, frontier, the limit's region and direct labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from harness.report.leaderboards import Entry, Leaderboard
+from harness.report.pick import Limits, Pick
+from harness.report.plots import SHAPES, Scale, drawn
+
+LETTER, LINE = 7.1, 13.0
+"""Mean width and height of a label's letters in pixels, to keep labels apart."""
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class ChartMark:
+    """A method: its mark, the ends of its two intervals, and where its label stands. place: among the leaderboard's methods."""
+
+    place: int
+    kind: str
+    shape: str
+    title: str
+    x: float
+    y: float
+    x_low: float
+    x_high: float
+    y_low: float
+    y_high: float
+    label: str
+    label_x: float
+    label_y: float
+    fits: bool
+    picked: bool
+
+
+@dataclass(frozen=True)
+class TaskChart:
+    """name: `wide` or `narrow`. limit: the height of the limit that the page is built with. y_low, y_high: shares at the bottom
+    and the top, which the page's script needs to move the limit."""
+
+    name: str
+    width: float
+    height: float
+    left: float
+    right: float
+    top: float
+    bottom: float
+    y_low: float
+    y_high: float
+    limit: float
+    limit_text: str
+    x_title: str
+    x_ticks: tuple[tuple[float, str], ...]
+    y_ticks: tuple[tuple[float, str], ...]
+    frontier: str
+    marks: tuple[ChartMark, ...]
+
+
+def task_charts(board: Leaderboard, choice: Pick) -> tuple[TaskChart, ...]:
+    """For wide and for narrow screens; none of fewer than two methods with both figures."""
+    if len(drawn(board.methods)) < 2:
+        return ()
+    return _chart(board, choice, "wide", 740, 520), _chart(board, choice, "narrow", 340, 340)
+
+
+def _chart(board: Leaderboard, choice: Pick, name: str, width: float, height: float) -> TaskChart:
+    small = width < 500
+    scale = _scale(
+        board, Scale(48 if small else 56, width - (12 if small else 24), 12, height - 44, 0.85, 2, 0.98, 1.004)
+    )
+    limit = Limits().keep
+    boxes: list[Box] = [(scale.left, scale.y(limit) + 3, scale.left + 118, scale.y(limit) + 21)]
+    shown = [(place, entry) for place, entry in enumerate(board.entries) if entry.method.kept and entry.method.speed_up]
+    for _, entry in shown:
+        boxes += _boxes(entry, scale)
+    outside = {id(method) for method, _ in choice.outside}
+    marks = []
+    for place, entry in sorted(shown, key=lambda item: item[1].method is not choice.ship):
+        label = entry.name.short.removeprefix("ORT ") if small else entry.name.short
+        at = _label(label, _point(entry, scale), scale, boxes)
+        marks.append(
+            _mark(place, entry, scale, label, at, id(entry.method) not in outside, entry.method is choice.ship)
+        )
+    baseline = next((entry.name.short for entry in board.entries if entry.name.kind == "baseline"), "baseline")
+    return TaskChart(
+        name=name,
+        width=width,
+        height=height,
+        left=scale.left,
+        right=scale.right,
+        top=scale.top,
+        bottom=scale.bottom,
+        y_low=scale.y_low,
+        y_high=scale.y_high,
+        limit=scale.y(limit),
+        limit_text=f"your limit, {100 * limit:.1f}%",
+        x_title=f"speed, {baseline} = 1 → faster",
+        x_ticks=tuple((scale.x(value), f"{value:g}×") for value in _steps(1.0, scale.x_high, 6)),
+        y_ticks=tuple((scale.y(value), f"{100 * value:.4g}%") for value in _steps(scale.y_low, scale.y_high, 7)),
+        frontier=scale.path(board.methods),
+        marks=tuple(marks),
+    )
+
+
+def _scale(board: Leaderboard, frame: Scale) -> Scale:
+    """Wide enough for every mark; intervals may be cut off at the edge."""
+    methods = drawn(board.methods)
+    speeds = [m.speed_up.value for m in methods if m.speed_up]
+    ends = [m.speed_up.high or m.speed_up.value for m in methods if m.speed_up]
+    kept = [m.kept.value for m in methods if m.kept]
+    lows = [m.kept.low or m.kept.value for m in methods if m.kept]
+    highs = [m.kept.high or m.kept.value for m in methods if m.kept]
+    spread = max(max(kept) - min(kept), 0.01)
+    x_high = min(max(ends), 1.3 * max(speeds)) + 0.25
+    y_low = max(min(lows), min(kept) - spread) - 0.003
+    y_high = min(max(*highs, 1.0), max(kept) + spread) + 0.003
+    x_low = min(0.85, min(speeds) - 0.1)
+    return Scale(frame.left, frame.right, frame.top, frame.bottom, x_low, x_high, min(y_low, 0.985), max(y_high, 1.003))
+
+
+def _steps(low: float, high: float, most: int) -> list[float]:
+    """Round values between two ends, at most so many."""
+    step = next(s * 10.0**e for e in range(-4, 3) for s in (1, 2, 5) if (high - low) / (s * 10.0**e) <= most)
+    first = math.ceil(low / step - 1e-9)
+    return [round(number * step, 6) for number in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def _point(entry: Entry, scale: Scale) -> tuple[float, float]:
+    assert entry.method.speed_up and entry.method.kept
+    return scale.x(entry.method.speed_up.value), scale.y(entry.method.kept.value)
+
+
+def _ends(entry: Entry, scale: Scale) -> Box:
+    """x_low, x_high, y_low, y_high of the intervals; of a figure without one the figure itself."""
+    speed, kept = entry.method.speed_up, entry.method.kept
+    assert speed and kept
+    low, high = (speed.value if end is None else end for end in (speed.low, speed.high))
+    least, most = (kept.value if end is None else end for end in (kept.low, kept.high))
+    return scale.x(low), scale.x(high), scale.y(least), scale.y(most)
+
+
+def _boxes(entry: Entry, scale: Scale) -> Iterable[Box]:
+    """What a label must leave free: the mark and its cross."""
+    x, y = _point(entry, scale)
+    x_low, x_high, y_low, y_high = _ends(entry, scale)
+    return (x - 9, y - 9, x + 9, y + 9), (x_low, y - 1, x_high, y + 1), (x - 1, y_high, x + 1, y_low)
+
+
+def _label(text: str, point: tuple[float, float], scale: Scale, boxes: list[Box]) -> tuple[float, float]:
+    """The first place about the mark that is free, which it then takes."""
+    (x, y), width = point, LETTER * len(text)
+    right, left = 13.0, -13 - width
+    tried = [(right, -9.0), (left, -9.0), (right, 18.0), (left, 18.0), (-width / 2, -16.0), (-width / 2, 26.0)]
+    tried += [(side, dy) for dy in (30.0, -24.0, 44.0, -38.0, 58.0, -52.0, 72.0) for side in (right, left, -width / 2)]
+    for dx, dy in tried:
+        box = (x + dx - 3, y + dy - LINE, x + dx + width + 3, y + dy + 4)
+        inside = (
+            box[0] >= scale.left - 12 and box[2] <= scale.right + 20 and box[1] >= scale.top and box[3] <= scale.bottom
+        )
+        if inside and not any(_overlap(box, other) for other in boxes):
+            boxes.append(box)
+            return round(x + dx, 1), round(y + dy, 1)
+    return round(min(max(x - width / 2, scale.left), scale.right - width), 1), round(y + 26, 1)
+
+
+def _overlap(a: Box, b: Box) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def _mark(
+    place: int, entry: Entry, scale: Scale, label: str, at: tuple[float, float], fits: bool, picked: bool
+) -> ChartMark:
+    assert entry.method.speed_up and entry.method.kept
+    x, y = _point(entry, scale)
+    title = f"{entry.name.title}: {entry.method.speed_up.value:.2f}×, {100 * entry.method.kept.value:.2f}%"
+    ends = _ends(entry, scale)
+    return ChartMark(place, entry.name.kind, SHAPES[entry.name.kind], title, x, y, *ends, label, *at, fits, picked)
