@@ -123,17 +123,18 @@ def _limits(options: argparse.Namespace) -> Limits:
 
 def _from_run(options: argparse.Namespace) -> int:
     """Run every method on a model and a file, then answer."""
-    from harness.cli.pick_run import contest_of, run_pick
+    from harness.cli.pick_run import contest_of, remember, run_pick
     from harness.report.pick import pick as choose
 
     limits = _limits(options)
     records, notes = run_pick(options)
     contest = contest_of(records)
     choice = choose(contest.methods, limits, contest.p_of_speed)
+    take = remember(contest, choice.ship) if choice.ship else None
     if options.json:
         print(json.dumps(_to_json(contest, choice) | {"notes": notes}))
         return 0
-    print("\n".join([*answer_lines(contest, choice, limits), "", *table_lines(contest, choice, limits, notes)]))
+    print("\n".join([*answer_lines(contest, choice, limits, take), "", *table_lines(contest, choice, limits, notes)]))
     return 0
 
 

@@ -22,9 +22,12 @@ if TYPE_CHECKING:
     from harness.plan.spec import Cell
     from harness.records.schema import Record
     from harness.report.methods import Contest
+    from harness.report.pick import Method
 
 FOLDER = Path("picks")
 """Where suite files of picks are written, below the working folder."""
+LAST = FOLDER / "LAST"
+"""Holds the id of the record that the last pick names."""
 CHARACTERS = 4
 """Of a token of running text, roughly; only the estimate of time reads it."""
 LONGEST = 512
@@ -72,6 +75,24 @@ def contest_of(records: Sequence[Record]) -> Contest:
         raise QuantboardError("no method has a valid accuracy; `quantboard run` with the suite file shows why")
     why = next((record for record in failed if record.baseline), failed[0])
     raise QuantboardError(" ".join(f"{why.label} {why.status}: {why.reason}; {why.remedy}".strip("; ").split()))
+
+
+def remember(contest: Contest, ship: Method) -> str:
+    """Note what the pick names, for `export LAST`. Returns the command."""
+    records = [row.record for row in contest.board.rows if row.record.label == ship.name]
+    chosen = min((record for record in records if record.model == contest.model), key=lambda record: record.seed)
+    LAST.write_text(f"{chosen.record_id}\n", encoding="utf-8")
+    return "quantboard export LAST out/"
+
+
+def last_pick() -> str:
+    """The id of the record that the last pick in this folder names. Raises QuantboardError where there was none."""
+    try:
+        return LAST.read_text(encoding="utf-8").strip()
+    except OSError:
+        raise QuantboardError(
+            "LAST: no pick was made in this folder; change to the one that has picks/, or run: quantboard pick MODEL --data FILE"
+        ) from None
 
 
 def prepare(options: argparse.Namespace) -> Prepared:

@@ -1,4 +1,4 @@
-"""The verbs that work on records: compare, rescore, rerun, export, site."""
+"""The verbs that work on records: compare, rescore, rerun, site."""
 
 from __future__ import annotations
 
@@ -41,19 +41,6 @@ def add_verbs(verbs: Verbs) -> None:
         "--source", type=Path, metavar="DIR", help="folder of the model, if it was loaded from a folder"
     )
 
-    parser = add_verb(
-        verbs, "export", export, "write a checkpoint for transformers (safetensors) or ONNX Runtime (onnx)"
-    )
-    parser.add_argument(
-        "name",
-        metavar="CELL_OR_MODEL",
-        help="a record id or MODEL/LABEL: what that cell ran; or a model: its checkpoint before post-training quantization",
-    )
-    parser.add_argument("folder", type=Path, metavar="DIR", help="new or empty folder")
-    parser.add_argument("--format", choices=["onnx", "safetensors"], required=True)
-    add_tasks(parser)
-    add_results(parser)
-
     parser = add_verb(verbs, "site", site, "make static web pages from the records")
     add_results(parser)
     parser.add_argument(
@@ -75,7 +62,7 @@ def read_all(folder: Path) -> list[tuple[Path, Record]]:
     return records
 
 
-def _with_replaced(current: Sequence[Record], records: Iterable[Record], ids: Collection[str]) -> list[Record]:
+def with_replaced(current: Sequence[Record], records: Iterable[Record], ids: Collection[str]) -> list[Record]:
     """The current records, and of those that newer ones have replaced the ones that are named by their id."""
     known = {record.record_id for record in current}
     return [*current, *(record for record in records if record.record_id in ids and record.record_id not in known)]
@@ -88,7 +75,7 @@ def compare(options: argparse.Namespace) -> int:
 
     stored = read_all(options.results or paths.results())
     records = [record for _, record in stored]
-    candidates = _with_replaced(latest(records), records, {options.a, options.b})
+    candidates = with_replaced(latest(records), records, {options.a, options.b})
     made = pairs.pair_up(candidates, options.a, options.b, options.task, ScoreStore(stored))
     if options.json:
         print(json.dumps([pairs.to_json(pair) for pair in made]))
@@ -127,7 +114,7 @@ def _to_rescore(records: Sequence[Record], names: Sequence[str]) -> list[Record]
     selected = [
         record
         for name in names
-        for record in store.select(_with_replaced(current, scored, [name]), name, lacking=lacking, what="predictions")
+        for record in store.select(with_replaced(current, scored, [name]), name, lacking=lacking, what="predictions")
     ]
     return list({record.record_id: record for record in selected}.values())
 
@@ -177,24 +164,6 @@ def _named_by_id(records: Sequence[Record], name: str) -> Record:
     if not record.record_id.startswith(name):
         raise QuantboardError(f"'{name}' is not a record id; rerun takes no other name; `quantboard compare` does")
     return record
-
-
-def export(options: argparse.Namespace) -> int:
-    from harness.checkpoints.export import computes_padding, export, find_checkpoint
-    from harness.records import store
-    from harness.report.boards import latest
-
-    folder = options.results or paths.results()
-    records = [record for _, record in store.read(folder)] if folder.is_dir() else []
-    candidates = _with_replaced(latest(records), records, [options.name])
-    checkpoint, record = find_checkpoint(candidates, options.name, options.task, paths.cache())
-    files = [str(path) for path in export(checkpoint, record, options.name, options.format, options.folder)]
-    if options.format == "onnx" and computes_padding(checkpoint):
-        say("note: padding takes part in this scheme's results; pad inputs to the max_length of the suite")
-    if record and record.checkpoint and checkpoint.name not in record.checkpoint.lineage:
-        say(f"note: {record.record_id} is an early record without a hash of its weights; these may be other weights")
-    print(json.dumps({"checkpoint": checkpoint.name, "files": files}) if options.json else "\n".join(files))
-    return 0
 
 
 def site(options: argparse.Namespace) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -67,6 +69,19 @@ def test_one_command_ends_with_an_answer(folder: Path, model: Any, capsys: pytes
     assert baseline["accuracy"][0]["metrics"]["accuracy"]["value"] == pytest.approx(100 * right / 48)
     assert main(["pick"]) == 0, "the same answer from its records"
     assert lines[0].split(":")[0] in capsys.readouterr().out
+    assert main(["export", "LAST", "out"]) == 0
+    program = (
+        "import json, predict, sys; print(json.dumps([predict.predict(json.load(sys.stdin)), sorted(sys.modules)]))"
+    )
+    texts = json.dumps([row["message"] for row in scored])
+    ended = subprocess.run(
+        [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, 'out'); {program}"],
+        input=texts, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    answers, modules = json.loads(ended.stdout)
+    assert sum(answer == row["topic"] for answer, row in zip(answers, scored, strict=True)) == right
+    assert not {"torch", "transformers", "harness", "backends", "tasks"} & set(modules)
+    assert "Share of `torch_fp32` that is kept" in (folder / "out" / "README.md").read_text()
 
 
 def test_time_decides_on_rounds_rows_and_methods(folder: Path, model: Any) -> None:
@@ -107,6 +122,7 @@ def test_tabs_with_lone_quotes_are_read_as_they_stand(folder: Path, model: Any) 
         (["pick", "model", "--data", "nowhere.csv"], "nowhere.csv: cannot be read"),
         (["pick", "model", "--data", "tickets.csv", "--label", "team"], "--label: tickets.csv has no column 'team'"),
         (["pick", "model", "--data", "other.csv"], "quantboard pick model --data other.csv --label team"),
+        (["export", "LAST", "out"], "quantboard pick MODEL --data FILE"),
         (["pick", "package:nowhere/model", "--data", "tickets.csv"], "package nowhere is not installed"),
     ],
 )

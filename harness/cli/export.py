@@ -1,0 +1,107 @@
+"""The verb `export`: a checkpoint as a folder that runs elsewhere."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.cli.arguments import Verbs, add_results, add_tasks, add_verb
+from harness.cli.pick_run import last_pick
+from harness.cli.records import with_replaced
+from harness.cli.terminal import say
+from harness.errors import QuantboardError
+from harness.machine import paths
+
+if TYPE_CHECKING:
+    from harness.records.schema import Record
+
+LAST = "LAST"
+
+
+def add_verbs(verbs: Verbs) -> None:
+    parser = add_verb(
+        verbs,
+        "export",
+        export,
+        "write a model as a folder that runs without this project: ONNX, tokenizer, program, card",
+    )
+    parser.add_argument(
+        "name",
+        metavar="CELL_OR_MODEL",
+        help="LAST: what the last `pick` of this folder names; a record id or MODEL/LABEL: what that cell ran; or a model: its"
+        " checkpoint before post-training quantization",
+    )
+    parser.add_argument("folder", type=Path, metavar="DIR", help="new or empty folder")
+    parser.add_argument(
+        "--format",
+        choices=["onnx", "safetensors"],
+        default="onnx",
+        help="default: onnx; safetensors is for transformers",
+    )
+    add_tasks(parser)
+    add_results(parser)
+
+
+def export(options: argparse.Namespace) -> int:
+    from harness.checkpoints.export import computes_padding, export, find_checkpoint
+    from harness.records import store
+    from harness.report.boards import latest
+
+    folder = options.results or paths.results()
+    stored = list(store.read(folder)) if folder.is_dir() else []
+    records = [record for _, record in stored]
+    name = last_pick() if options.name == LAST else options.name
+    candidates = with_replaced(latest(records), records, [name])
+    checkpoint, record = find_checkpoint(candidates, name, options.task, paths.cache())
+    files = export(checkpoint, record, name, options.format, options.folder)
+    if options.format == "onnx":
+        files = _add_program(checkpoint, record if record and name != record.model else None, stored, options.folder)
+        if computes_padding(checkpoint):
+            say("note: padding takes part in this scheme's results; pad inputs to the max_length of the suite")
+    if record and record.checkpoint and checkpoint.name not in record.checkpoint.lineage:
+        say(f"note: {record.record_id} is an early record without a hash of its weights; these may be other weights")
+    shown = [str(path) for path in files]
+    print(json.dumps({"checkpoint": checkpoint.name, "files": shown}) if options.json else "\n".join(shown))
+    return 0
+
+
+def _add_program(
+    checkpoint: Path, record: Record | None, stored: Sequence[tuple[Path, Record]], target: Path
+) -> list[Path]:
+    """For what a cell ran: a program that answers, and a card with the measured figures. Returns all files of the folder."""
+    from backends import get_backend
+    from backends.checkpoint import read_architecture
+    from backends.onnx_program import DISTRIBUTIONS
+    from harness.checkpoints.program import write_program
+    from harness.machine.software import software
+    from harness.records.scores import ScoreStore
+    from harness.report.boards import latest, make_boards
+    from harness.report.card import card
+    from harness.report.methods import contests
+
+    if record is None:
+        return sorted(target.iterdir())
+    graph = get_backend(record.backend).graph
+    try:
+        length = record.settings.get("shape", {}).get("max_length") or read_architecture(checkpoint).positions
+        write_program(checkpoint, target, length, integer=graph is not None and graph[1] != "none")
+        suite = [one for one in latest(one for _, one in stored) if one.suite == record.suite]
+        boards = make_boards(suite, ScoreStore(stored))
+        of_record = (
+            contest
+            for board in boards
+            if any(row.record.record_id == record.record_id for row in board.rows)
+            for contest in contests(board)
+            if any(method.name == record.label for method in contest.methods)
+        )
+        versions = software(DISTRIBUTIONS)
+        del versions["python"]
+        names = [path.name for path in target.iterdir()]
+        text = card(record, next(of_record, None), names, versions, dynamic=graph is not None and graph[1] == "dynamic")
+        (target / "README.md").write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise QuantboardError(f"{target}: cannot be written: {error.strerror}; name another folder") from None
+    return sorted(target.iterdir())
