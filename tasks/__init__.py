@@ -36,6 +36,7 @@ _CODE: dict[Kind, str] = {
     "regression": "tasks.sequence_classification:SequenceClassification",
     "multi_label": "tasks.multi_label:MultiLabel",
     "token_classification": "tasks.token_classification:TokenClassification",
+    "similarity": "tasks.similarity:Similarity",
 }
 """The class of each kind of task; it takes a definition and the rows."""
 

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     import numpy as np
     from tokenizers import Tokenizer
 
-Kind = Literal["question_answering", "classification", "regression", "multi_label", "token_classification"]
+Kind = Literal[
+    "question_answering", "classification", "regression", "multi_label", "token_classification", "similarity"
+]
 Array = "np.ndarray[Any, Any]"
 
 
@@ -178,7 +180,7 @@ class Task(Protocol):
     version: int
     """Raised on purpose when features, decoding or metrics change their results; it is part of every cell's key."""
     labels: tuple[str, ...]
-    """Names of the classes in the data set's own order; empty for question answering, one name for regression."""
+    """Names of the classes in the data set's own order; empty for question answering and similarity, one name for regression."""
     primary_metric: str
     eval_splits: tuple[str, ...]
     """Splits that are evaluated: one, and two for MNLI."""

@@ -23,6 +23,20 @@ def output_classes(definition: Definition, names: Sequence[str]) -> list[str]:
     )
 
 
+def output_tags(definition: Definition, names: Sequence[str]) -> list[str]:
+    """The tag of each of the model's outputs, which the model calls `names`. It may have tags that the task's files lack. Raises
+    TaskError."""
+    tags = [class_of_name(definition, name) or name for name in names]
+    missing = [label for label in definition.labels if label not in tags]
+    if missing or len(set(tags)) < len(tags):
+        what = f"has no {', '.join(missing)[:100]} among" if missing else "names a tag twice in"
+        raise TaskError(
+            f"{definition.name}: the model {what} its classes {', '.join(names)[:200]}, and the task has"
+            f" {', '.join(definition.labels)[:200]}; name the tags in id2label of the model's config.json"
+        )
+    return tags
+
+
 def class_of_name(definition: Definition, name: str) -> str | None:
     """The class with this name, whatever the case and the separators; where the files number the classes, also by number."""
     plain = _plain(name)

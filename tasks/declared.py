@@ -22,13 +22,14 @@ from tasks.definitions import TRAIN, Definition, OfficialSplit, RawFiles
 from tasks.rows import Row, check_text, row_digest
 from tasks.tables import Values, column_names, read_table
 
-DeclaredKind = Literal["classification", "pair", "regression", "multi_label", "token_classification"]
+DeclaredKind = Literal["classification", "pair", "regression", "multi_label", "token_classification", "similarity"]
 KINDS: dict[str, Kind] = {
     "classification": "classification",
     "pair": "classification",
     "regression": "regression",
     "multi_label": "multi_label",
     "token_classification": "token_classification",
+    "similarity": "similarity",
 }
 """What a suite may call a task, and the kind of head that it needs. A `pair` is a classification of two texts."""
 METRICS: dict[Kind, tuple[str, ...]] = {
@@ -36,8 +37,12 @@ METRICS: dict[Kind, tuple[str, ...]] = {
     "regression": ("pearson", "spearman"),
     "multi_label": ("micro_f1", "macro_f1", "subset_accuracy"),
     "token_classification": ("f1", "precision", "recall", "word_accuracy"),
+    "similarity": ("spearman", "pearson"),
 }
 """What may be asked of each kind; `f1` is that of the second of two classes. The first three, or all, are the default."""
+SCORED = ("regression", "similarity")
+"""The kinds whose labels are numbers, and that have no classes."""
+POOLINGS = ("mean", "cls")
 COLUMNS: dict[str, tuple[str, str]] = {"token_classification": ("tokens", "ner_tags")}
 """Names of the columns `text` and `label` that a declaration may leave out, by kind."""
 SEPARATORS = ("|", ";", ",")
@@ -50,7 +55,8 @@ LABEL = "own data"
 class Declaration:
     """A task as declared. data: the file of each split (`train`, `validation`), as an absolute path. text, text_pair, label:
     names of columns. labels: the names of the classes in the order of their numbers; empty: the values that the label column
-    has, sorted. Without `label`, each of `labels` is a column of 0 and 1. separator: between the labels of a row. metrics: the first one ranks; empty: the kind's default. skip_bad_rows: leave out rows that cannot be used,
+    has, sorted. Without `label`, each of `labels` is a column of 0 and 1. separator: between the labels of a row. pooling: how an encoder's states
+    become one vector, of a similarity; empty: as the model's folder says. metrics: the first one ranks; empty: the kind's default. skip_bad_rows: leave out rows that cannot be used,
     and count them, instead of refusing the file."""
 
     name: str
@@ -61,6 +67,7 @@ class Declaration:
     text_pair: str | None = None
     labels: tuple[str, ...] = ()
     separator: str = ""
+    pooling: str = ""
     metrics: tuple[str, ...] = ()
     skip_bad_rows: bool = False
 
@@ -114,7 +121,7 @@ class DeclaredRows:
     def classes(self) -> tuple[str, ...]:
         """The names of the classes; none for regression."""
         declared = self._declaration
-        if KINDS[declared.kind] == "regression":
+        if declared.kind in SCORED:
             return ()
         if declared.labels:
             return declared.labels
@@ -145,7 +152,7 @@ class DeclaredRows:
             raw=RawFiles(folder="", names={}),
             hub=("", None),
             classes=dict.fromkeys(self.classes, ()),
-            score_range=self._score_range if kind == "regression" else (0.0, 1.0),
+            score_range=self._score_range if kind in SCORED else (0.0, 1.0),
         )
 
     @cached_property
@@ -241,7 +248,7 @@ class DeclaredRows:
                 raise TaskError(f"{where}: '{column}' is {_shown(value)}, not text; correct the row")
             check_text(value, f"{where}: '{column}'")
             row[name] = value
-        if declared.kind == "regression":
+        if declared.kind in SCORED:
             row["label"] = self._score(values.get(declared.label), where)
         elif declared.kind == "multi_label":
             row["label"] = self._classes(values, where)

@@ -11,7 +11,7 @@ A split without a hash was not available when the hashes were taken.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from tasks.base import Kind, TaskError, TaskFacts
@@ -22,6 +22,7 @@ VERSIONS: Mapping[Kind, int] = {
     "regression": 1,
     "multi_label": 1,
     "token_classification": 1,
+    "similarity": 1,
 }
 """The version of the code of each kind of task, part of every cell's key. Raised on purpose when predictions or metrics of
 the same model change."""
@@ -97,7 +98,7 @@ class Definition:
     """The name of each class, in the order of the class numbers, and other names that models give it (in lower case, with
     underscores for spaces and dashes). Classification only."""
     score_range: tuple[float, float] = (0.0, 1.0)
-    """The lowest and the highest score. Regression only."""
+    """The lowest and the highest score. Regression and similarity only."""
     id_pattern: str | None = None
     """What the ids of the official rows look like, where rows have an `id`: a regular expression."""
     benchmark: str | None = None
@@ -324,4 +325,15 @@ _TASKS = (
         sample="tasks.sample.pairs:rte_rows",
     ),
 )
-DEFINITIONS: dict[str, Definition] = {task.name: task for task in _TASKS}
+_STSB = next(task for task in _TASKS if task.name == "glue/stsb")
+_SIMILARITY = replace(
+    _STSB,
+    name="sts_b",
+    short="",
+    kind="similarity",
+    metrics=("spearman", "pearson"),
+    benchmark=None,
+    sample="tasks.sample.pairs:similarity_rows",
+)
+"""STS-B as sentence encoders are judged on it: by the cosine of two vectors, without training."""
+DEFINITIONS: dict[str, Definition] = {task.name: task for task in (*_TASKS, _SIMILARITY)}

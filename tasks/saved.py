@@ -132,7 +132,7 @@ def _check_texts_and_label(definition: Definition, row: Row, classes: Mapping[An
         if not isinstance(row[column], str):
             raise TaskError(f"{where}: '{column}' is not text; correct the row and save the data set again")
     label = row["label"]
-    if definition.kind == "regression":
+    if not definition.classes:
         row["label"] = check_score(definition, label, where)
     elif isinstance(label, str | int | float) and label in classes:
         row["label"] = classes[label]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tasks.base import DataIdentity, Features, Kind, Rows, Scores, Shape, Statistic, TaskError
-from tasks.class_names import class_of_name, read_class
+from tasks.class_names import output_tags, read_class
 from tasks.definitions import VERSIONS, Definition
 from tasks.metrics.labels import statistic_percent
 from tasks.predictions import parse_json, shown
@@ -123,15 +123,7 @@ class TokenClassification:
 
     def output_tags(self, names: Sequence[str]) -> Tags:
         """The tag of each of the model's outputs, which the model calls `names`. Raises TaskError."""
-        tags = [class_of_name(self._definition, name) or name for name in names]
-        missing = [label for label in self.labels if label not in tags]
-        if missing or len(set(tags)) < len(tags):
-            what = f"has no {', '.join(missing)[:100]} among" if missing else "names a tag twice in"
-            raise TaskError(
-                f"{self.name}: the model {what} its classes {', '.join(names)[:200]}, and the task has"
-                f" {', '.join(self.labels)[:200]}; name the tags in id2label of the model's config.json"
-            )
-        return tags
+        return output_tags(self._definition, names)
 
     def score(self, examples: Sequence[Row], predictions: Sequence[Tags | None]) -> Scores:
         """seqeval's F1, precision and recall over all entities; and the share of words with the right tag. A missing prediction

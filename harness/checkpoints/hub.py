@@ -14,13 +14,14 @@ from pathlib import Path
 
 from backends import BackendError
 from backends.model_files import PATTERNS, PICKLED_PATTERNS, SAFETENSORS, weight_files
+from backends.pooling import FILES as POOLING
 from harness.errors import CheckpointError, SourceUnavailable
 from harness.plan.data import hub_sources
 from harness.plan.fit import VOCABULARIES
 from harness.plan.sources import LAST_FETCHED, TOKENIZER_FILES, not_installed, package_folder, pinned_revision
 from harness.suite.tables import Suite
 
-FILES = ("config.json", SAFETENSORS, *TOKENIZER_FILES)
+FILES = ("config.json", SAFETENSORS, *TOKENIZER_FILES, *POOLING)
 """What is downloaded of a repository. Weights in other forms are downloaded only where there is no SAFETENSORS."""
 
 CONVERTER = "SFconvertbot"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from backends import BackendError
-from backends.architecture import Architecture
+from backends.architecture import Architecture, Pooling
 from harness.checkpoints import distill
 from harness.checkpoints.base_model import copy_model, load_config, source_folder, write_tokenizer
 from harness.checkpoints.labels import label_names
@@ -70,9 +70,11 @@ def load(spec: CheckpointSpec, task: Task, cache: Path, output: Path) -> dict[st
         set_head(config, task)
         random_model(config, task, spec.seed).save_pretrained(output)
         return {}
-    _check_fits_task(spec, source, task)
+    architecture = _check_fits_task(spec, source, task)
     write_tokenizer(spec, source, load_config(spec, source), output)
     copy_model(source, output, spec.labels or ())
+    if architecture.pooling:
+        _make_sentence_encoder(output, architecture)
     if spec.scheme:
         shutil.copyfile(source / "ranges.json", output / "ranges.json")
         try:
@@ -82,8 +84,30 @@ def load(spec: CheckpointSpec, task: Task, cache: Path, output: Path) -> dict[st
     return {}
 
 
-def _check_fits_task(spec: CheckpointSpec, source: Path, task: Task) -> None:
-    """Raises CheckpointError where the weights cannot be used for the task: broken, another head, other classes."""
+def _make_sentence_encoder(folder: Path, architecture: Architecture) -> None:
+    """Write into a model's folder that it is an encoder, and how its states become one vector."""
+    from backends.checkpoint import read_config, read_family
+    from backends.pooling import write_pooling
+
+    config = read_config(folder) | {"architectures": [read_family(folder).classes["encoder"]]}
+    (folder / "config.json").write_text(json.dumps(config, indent=2))
+    write_pooling(folder, architecture.pooling or "mean", architecture.hidden)
+
+
+def _pooling(spec: CheckpointSpec, source: Path, task: Task) -> Pooling | None:
+    """How the model's states become one vector: as the suite says, else as its folder does, else the mean. None where the task
+    needs no vector. Raises BackendError."""
+    from backends.pooling import read_pooling
+
+    if task.kind != "similarity":
+        return None
+    declared = (spec.identity or {}).get("pooling")
+    return "cls" if declared == "cls" else "mean" if declared == "mean" else read_pooling(source) or "mean"
+
+
+def _check_fits_task(spec: CheckpointSpec, source: Path, task: Task) -> Architecture:
+    """The architecture of a source. Raises CheckpointError where its weights cannot be used for the task: broken, another head,
+    other classes."""
     from backends.checkpoint import Weights, read_architecture
 
     definition = task_definition(spec.task, spec.data)
@@ -91,9 +115,9 @@ def _check_fits_task(spec: CheckpointSpec, source: Path, task: Task) -> None:
     unfit = why_unfit(source, wanted, loads=True, labels=spec.labels or ())
     try:
         if unfit is None:
-            architecture = read_architecture(source)
+            architecture = read_architecture(source, _pooling(spec, source, task))
             Weights(source, architecture)  # all are there, with the sizes of config.json
-            if definition is None and task.kind != "question_answering":
+            if definition is None and task.kind not in ("question_answering", "similarity"):
                 _decode_nothing(task, architecture, spec.labels or label_names(source, task))
         if unfit is None and (origin_task := _task_in_origin(source)) not in (None, spec.task):
             unfit = f"its origin.json says that it was made for {origin_task}", FINETUNE
@@ -103,6 +127,7 @@ def _check_fits_task(spec: CheckpointSpec, source: Path, task: Task) -> None:
         raise CheckpointError(
             f"{spec.model}: {root_spec(spec).source} does not fit {spec.task}: {unfit[0]}; {unfit[1]}"
         )
+    return architecture
 
 
 def _decode_nothing(task: Task, architecture: Architecture, names: Sequence[str]) -> None:

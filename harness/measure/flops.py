@@ -23,12 +23,12 @@ def encoder_flops(
     intermediate: int,
     sequence_length: int,
     head_outputs: int,
-    head: Literal["token", "pooled"],
+    head: Literal["token", "pooled", "none"],
     embedding: int | None = None,
 ) -> FlopCount:
     """FLOPs of one sequence. Head `token`: a linear layer on every token (question answering, classes of tokens); `pooled`: BERT's
-    pooler and a classifier on the first token. embedding: width of the embedding tables; another one than `hidden` needs a linear layer, which
-    counts as the encoder's."""
+    pooler and a classifier on the first token; `none`: one vector, which takes no products. embedding: width of the embedding
+    tables; another one than `hidden` needs a linear layer, which counts as the encoder's."""
     projection = hidden * embedding if embedding not in (None, hidden) else 0
     linear = 4 * hidden * hidden + 2 * hidden * intermediate
     attention = 2 * sequence_length * hidden  # of one token: scores and weighted sum
@@ -36,6 +36,7 @@ def encoder_flops(
     heads = {
         "token": 2 * sequence_length * hidden * head_outputs,
         "pooled": 2 * (hidden * hidden + hidden * head_outputs),
+        "none": 0,
     }
     return FlopCount(encoder + heads[head], encoder, heads[head])
 

@@ -17,6 +17,7 @@ from harness.plan.sources import (
     depth_of,
     folder_of_source,
     look_up,
+    pooling_hash,
     ranges_of,
     sizes_of,
 )
@@ -35,7 +36,7 @@ def checkpoint_spec(task_data: TaskData, model: str, seed: int) -> tuple[Checkpo
     blocked, identity, scheme, calibration = start.blocked, start.identity, None, None
     if resolved.recipe == "load":
         scheme, ranges, unreadable = ranges_of(start.source)
-        identity, blocked = identity | ranges, blocked or unreadable
+        identity, blocked = identity | ranges | _pooling(task_data, start.source), blocked or unreadable
     else:
         identity = identity | task_data.train_identity
     if resolved.recipe == "qat":
@@ -57,6 +58,17 @@ def checkpoint_spec(task_data: TaskData, model: str, seed: int) -> tuple[Checkpo
         labels=start.labels,
     )
     return spec, blocked
+
+
+def _pooling(task_data: TaskData, source: str) -> dict[str, str]:
+    """How a similarity makes one vector of a text: `mean` or `cls`, or `own` and a hash of what the model's folder says."""
+    facts = task_data.suite.facts(task_data.task)
+    if facts is None or facts.kind != "similarity":
+        return {}
+    declaration = task_data.suite.declaration(task_data.task)
+    if declaration and declaration.pooling:
+        return {"pooling": declaration.pooling}
+    return {"pooling": f"own {pooling_hash(source)}"}
 
 
 def calibrated(task_data: TaskData, base: CheckpointSpec, scheme: str, seed: int) -> CheckpointSpec:

@@ -32,7 +32,7 @@ from harness.plan.heads import HEADS
 from harness.plan.spec import Blocked
 from tasks import Shape, TaskError
 from tasks.base import Kind
-from tasks.class_names import output_classes
+from tasks.class_names import output_classes, output_tags
 from tasks.definitions import Definition
 
 VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model")
@@ -89,7 +89,11 @@ def _check(folder: Path, wanted: Wanted, loads: bool, labels: Sequence[str]) -> 
     files = weight_files(folder)
     shapes = {} if not files or is_pickled(files[0]) else _clean(stored_shapes(files))
     pooling = read_pooling(folder)
-    head = named_head(config, family, pooling) if loads else None
+    head: Head | None = None
+    if loads and wanted.kind == "similarity":  # of any model the encoder
+        head, pooling = "embedding", pooling or "mean"
+    elif loads:
+        head = named_head(config, family, pooling)
     if loads and not head and shapes:
         head = stored_head(shapes, family, pooling)
         if head is None:
@@ -132,10 +136,10 @@ def _check_head(head: Head, config: Mapping[str, Any], wanted: Wanted) -> None:
 
 def _check_classes(config: Mapping[str, Any], wanted: Wanted, labels: Sequence[str]) -> None:
     definition = wanted.definition
-    if definition is None or wanted.kind in (None, "question_answering"):
+    if definition is None or wanted.kind in (None, "question_answering", "similarity"):
         return
     names = tuple(labels) or class_names(config)
-    if len(names) != len(definition.labels):
+    if wanted.kind != "token_classification" and len(names) != len(definition.labels):
         raise _Fault(
             f"it has {len(names)} outputs, and the task {len(definition.labels)} ({', '.join(definition.labels)[:200]})",
             f"{FINETUNE}, or load a model that was fine-tuned on {wanted.task}",
@@ -143,7 +147,7 @@ def _check_classes(config: Mapping[str, Any], wanted: Wanted, labels: Sequence[s
     if wanted.kind == "regression":
         return
     try:
-        output_classes(definition, names)
+        (output_tags if wanted.kind == "token_classification" else output_classes)(definition, names)
     except TaskError:
         order = ", ".join(f'"{label}"' for label in definition.labels)
         if is_unnamed(names):

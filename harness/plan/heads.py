@@ -13,4 +13,5 @@ HEADS: Mapping[Kind, Head] = {
     "regression": "classification",
     "multi_label": "classification",
     "token_classification": "token_classification",
+    "similarity": "embedding",
 }

@@ -11,6 +11,7 @@ from pathlib import Path
 from backends import BackendError
 from backends.families import DEFAULT_FAMILY, family_names, get_family
 from backends.model_files import SAFETENSORS, weight_files
+from backends.pooling import FILES as POOLING_FILES
 from backends.schemes import get_scheme
 from harness.errors import CheckpointError
 from harness.machine.digests import digest, file_hash, read_text
@@ -233,6 +234,15 @@ def local_folder(source: str) -> Path | None:
     package, _, inner = name.partition("/")
     root = package_folder(package)
     return root / inner if root else None
+
+
+def pooling_hash(source: str) -> str:
+    """What identifies the files beside a model's weights that say how its states become one vector; empty where there are none,
+    and for a model on the hub, whose revision says it."""
+    folder = None if source.startswith("hub:") else _local_folder(source)
+    files = [folder / name for name in POOLING_FILES] if folder else []
+    present = [file_hash(file) for file in files if file.is_file()]
+    return digest(present) if present else ""
 
 
 def ranges_of(source: str) -> tuple[str | None, dict[str, str], Blocked]:

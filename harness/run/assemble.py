@@ -7,15 +7,17 @@ import statistics
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from backends import get_backend
+from backends.architecture import Head
 from harness.checkpoints.origin import describe_checkpoint, root_spec
 from harness.machine.software import code_digest, software
 from harness.measure.flops import encoder_flops
 from harness.measure.intervals import intervals
 from harness.measure.scenarios import TIMED, mean_over_rounds, summarise
 from harness.measure.validity import findings, no_answer, ran_float
+from harness.plan.heads import HEADS
 from harness.plan.spec import Cell, CheckpointSpec, folder_of
 from harness.records.schema import Accuracy, Checkpoint, Data, Flops, Memory, PlacementRecord, Record, SplitData
 from harness.records.scores import copy_scores, read_scores
@@ -71,6 +73,15 @@ def measured_record(results: CellResults, run: Run, until: Until | None) -> Reco
             *([] if has_speed else [OTHER_SEED]),
         ],
     )
+
+
+FLOPS_HEADS: Mapping[Head, Literal["token", "pooled", "none"]] = {
+    "question_answering": "token",
+    "token_classification": "token",
+    "classification": "pooled",
+    "embedding": "none",
+}
+"""How the head of a model is counted."""
 
 
 def make_record(cell: Cell, run: Run, **parts: Any) -> Record:
@@ -167,7 +178,7 @@ def flops(cell: Cell, checkpoint: Checkpoint, accuracy: Mapping[str, Any]) -> Fl
         intermediate=sizes["intermediate_size"],
         sequence_length=cell.shape.max_length,
         head_outputs=sizes.get("num_labels", 2),
-        head="token" if accuracy["kind"] in ("question_answering", "token_classification") else "pooled",
+        head=FLOPS_HEADS[HEADS[accuracy["kind"]]],
         embedding=sizes.get("embedding_size"),
     )
     macs = placement["total_macs"]

@@ -105,7 +105,7 @@ def check_data(record: Record, split: str, task: Task) -> None:
 def _prediction(task: Task, value: Any) -> Any:
     """As it was before it was stored: a missing prediction is stored as an empty name or answer, or as NaN, several names as a
     JSON list."""
-    missing = value != value if task.kind == "regression" else value == ""
+    missing = value != value if task.kind in ("regression", "similarity") else value == ""
     if missing:
         return None
     return json.loads(value) if task.kind in ("multi_label", "token_classification") else value

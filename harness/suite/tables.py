@@ -203,15 +203,19 @@ class TaskFiles(Table):
 class DeclaredTask(Table):
     """A task of one's own, to be named in `tasks`."""
 
-    kind: Literal["classification", "pair", "regression", "multi_label", "token_classification"] = Field(
+    kind: Literal["classification", "pair", "regression", "multi_label", "token_classification", "similarity"] = Field(
         description="classification: one of several classes for a text; pair: for two texts; regression: a number;"
-        " multi_label: any number of classes; token_classification: a tag for each word"
+        " multi_label: any number of classes; token_classification: a tag for each word; similarity: how"
+        " alike two texts are, by the cosine of a sentence encoder's vectors, which is loaded and not trained"
     )
     data: TaskFiles
     text: Text | None = Field(
         None, description="the column of the text; of token_classification that of the words, by default 'tokens'"
     )
-    text_pair: Text | None = Field(None, description="the column of the second text, for kind = 'pair' or 'regression'")
+    text_pair: Text | None = Field(
+        None,
+        description="the column of the second text, for kind = 'pair', 'regression', 'multi_label' or 'similarity'",
+    )
     label: Text | None = Field(
         None,
         description="the column of the class or the number; of multi_label a list, or text with a separator, and without it"
@@ -222,6 +226,10 @@ class DeclaredTask(Table):
     )
     separator: Annotated[str, Field(min_length=1, max_length=8)] | None = Field(
         None, description="what stands between the labels of a row, for kind = 'multi_label'; default: the one found"
+    )
+    pooling: Literal["mean", "cls"] | None = Field(
+        None,
+        description="for kind = 'similarity': how states become one vector; default: as the model's folder says, else mean",
     )
     metrics: List[Text] = Field((), description="the first one ranks; default: all of the kind")
     skip_bad_rows: bool = Field(False, description="leave out rows that cannot be used, and count them")

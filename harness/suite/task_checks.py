@@ -6,14 +6,27 @@ import re
 from collections.abc import Iterator
 
 from harness.errors import KeyPath
-from harness.suite.parsed import TomlTable, strings, subtables
+from harness.suite.parsed import TomlTable, facts_of, strings, subtables
 from harness.suite.problems import Problem, shown
 from tasks import task_names
 
 
+def check_similarities(data: TomlTable) -> Iterator[Problem]:
+    """Models that are trained on a task which only loads them."""
+    names = strings(data.get("tasks"))
+    similar = [name for name in names if (facts := facts_of(data, name)) and facts.kind == "similarity"]
+    for model, table in subtables(data.get("models")):
+        recipe = table.get("recipe")
+        if similar and isinstance(recipe, str) and recipe != "load":
+            yield (
+                ("models", model, "recipe"),
+                f"a similarity ({similar[0]}) takes models as they are; take recipe 'load'",
+            )
+
+
 def check_declared_tasks(data: TomlTable) -> Iterator[Problem]:
     """Every problem of the `task` tables."""
-    from tasks.declared import COLUMNS, KINDS, METRICS
+    from tasks.declared import COLUMNS, KINDS, METRICS, SCORED
 
     named = strings(data.get("tasks"))
     for name, declared in subtables(data.get("task")):
@@ -32,8 +45,10 @@ def check_declared_tasks(data: TomlTable) -> Iterator[Problem]:
             continue
         if "text" not in declared and kind not in COLUMNS:
             yield (*at, "text"), f"kind '{kind}' needs it; name the column of the text"
-        if kind == "pair" and "text_pair" not in declared:
-            yield (*at, "text_pair"), "kind 'pair' needs a second text; name its column"
+        if kind in ("pair", "similarity") and "text_pair" not in declared:
+            yield (*at, "text_pair"), f"kind '{kind}' needs a second text; name its column"
+        if "pooling" in declared and kind != "similarity":
+            yield (*at, "pooling"), "only kind 'similarity' makes vectors of texts; delete this key"
         if kind == "classification" and "text_pair" in declared:
             yield (*at, "kind"), "a classification of two texts is kind 'pair'; change it, or delete text_pair"
         if kind == "token_classification" and "text_pair" in declared:
@@ -44,8 +59,8 @@ def check_declared_tasks(data: TomlTable) -> Iterator[Problem]:
             yield (*at, "label"), f"kind '{kind}' needs it; name the column{columns}"
         if "separator" in declared and kind != "multi_label":
             yield (*at, "separator"), "only kind 'multi_label' has several labels in a row; delete this key"
-        if labels and KINDS[kind] == "regression":
-            yield (*at, "labels"), "kind 'regression' has no classes; delete this key"
+        if labels and kind in SCORED:
+            yield (*at, "labels"), f"kind '{kind}' has no classes; delete this key"
         elif len(labels) == 1:
             yield (*at, "labels"), "a classification needs at least two classes; add the others"
         elif len(set(labels)) < len(labels):

@@ -7,7 +7,9 @@ follows from the kinds of sentence alone, beside pairs where two kinds of fact, 
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
+from tasks.definitions import DEFINITIONS, Definition
 from tasks.sample.claims import CLAIMS, GENRES
 from tasks.sample.draw import Draw, Example, distinct_rows
 from tasks.sample.facts import FILLERS, RELATIONS, Institution, ask, fill, institution, state, tell
@@ -157,3 +159,8 @@ qqp_rows = partial(distinct_rows, example=_qqp, train=3000, evaluation=600)
 mnli_rows = partial(distinct_rows, example=_mnli, train=4000, evaluation=600)
 qnli_rows = partial(distinct_rows, example=_qnli, train=4000, evaluation=600)
 rte_rows = partial(distinct_rows, example=_rte, train=3000, evaluation=600)
+
+
+def similarity_rows(_: Definition, split: str) -> list[dict[str, Any]]:
+    """The rows of `glue/stsb`, which `sts_b` shares with it."""
+    return list(stsb_rows(DEFINITIONS["glue/stsb"], split))

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import seqeval.metrics as seqeval
+import torch
+from scipy import stats
 from sklearn.metrics import accuracy_score, f1_score
 from transformers import BertForSequenceClassification, BertForTokenClassification, BertModel
 
@@ -136,3 +138,36 @@ def test_training_on_a_task_of_ones_own(
         assert records[backend]["model"] == "trained"  # of each label the last record
         assert records[backend]["status"] == "ok", records[backend]["log_tail"]
         assert next(iter(records[backend]["accuracy"][0]["metrics"].values()))["value"] > 80
+
+
+def test_similarity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Mean pooling by hand, from plain transformers; no head, so that all products of the graph are the encoder's."""
+    model = save_model(tmp_path / "model", BertModel)
+    firsts, seconds = texts(40), [*texts(41)[1:]]
+    truth = [float((row * 7) % 11) for row in range(40)]
+    lines = [f"{a},{b},{score}" for a, b, score in zip(firsts, seconds, truth, strict=True)]
+    for split in ("train", "dev"):
+        (tmp_path / f"{split}.csv").write_text("\n".join(["one,two,how", *lines]) + "\n")
+    tokenizer = tokenizer_of(tmp_path / "model")
+    cosines = []
+    for pair in zip(firsts, seconds, strict=True):
+        with torch.no_grad():
+            states = [model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0].mean(0) for text in pair]
+        cosines.append(float(torch.cosine_similarity(*states, dim=0)))
+    records = run_suite(
+        tmp_path,
+        'kind = "similarity"\ntext = "one"\ntext_pair = "two"\nlabel = "how"\n'
+        'data = { train = "train.csv", validation = "dev.csv" }\n',
+        monkeypatch,
+        capsys,
+    )
+    expected = {
+        "spearman": 100 * stats.spearmanr(cosines, truth)[0],
+        "pearson": 100 * stats.pearsonr(cosines, truth)[0],
+    }
+    for backend in ("torch_fp32", "onnxruntime_fp32"):
+        assert metrics_of(records[backend]) == pytest.approx(expected, abs=0.01)
+    for backend in INT8:
+        metrics_of(records[backend])
+    assert records["onnxruntime_int8"]["flops"]["cross_check"].endswith("equal")
+    assert records["onnxruntime_int8"]["flops"]["head"] == 0
