@@ -153,7 +153,7 @@ def test_similarity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     for pair in zip(firsts, seconds, strict=True):
         with torch.no_grad():
             states = [model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0].mean(0) for text in pair]
-        cosines.append(float(torch.cosine_similarity(*states, dim=0)))
+        cosines.append(float(torch.cosine_similarity(states[0], states[1], dim=0)))
     records = run_suite(
         tmp_path,
         'kind = "similarity"\ntext = "one"\ntext_pair = "two"\nlabel = "how"\n'

@@ -37,9 +37,12 @@ PREFIXES = sorted({form.partition("{}")[0] for form in (*REPORTS, *GENRES["match
 def test_rows_are_those_of_this_version() -> None:
     """Whoever changes a row must raise SAMPLE_VERSION. Otherwise checkpoints of the old rows count as checkpoints of the new."""
     state = hashlib.sha256()
-    for name, task in DEFINITIONS.items():
+    own = [
+        task for task in DEFINITIONS.values() if task.sample and task.name != "sts_b"
+    ]  # its rows are those of glue/stsb
+    for task in own:
         for split in task.splits:
-            state.update(row_digest(task, sample_rows(name, split)).encode())
+            state.update(row_digest(task, sample_rows(task.name, split)).encode())
     state.update("\n".join(sample_vocabulary()).encode())
     assert (SAMPLE_VERSION, state.hexdigest()[:16]) == (2, "d7641e92957f6c6b")
 
@@ -48,7 +51,7 @@ def test_rows_are_those_of_this_version() -> None:
 def test_another_process_makes_the_same_rows() -> None:
     code = (
         "import hashlib, json; from tasks.definitions import DEFINITIONS; from tasks.sample import sample_rows\n"
-        "rows = [sample_rows(name, split) for name, task in DEFINITIONS.items() for split in task.splits]\n"
+        "rows = [sample_rows(name, split) for name, task in DEFINITIONS.items() if task.sample for split in task.splits]\n"
         "print(hashlib.sha256(json.dumps(rows).encode()).hexdigest())"
     )
     digests = {
