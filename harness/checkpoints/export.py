@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from backends import BackendError, Precision, Quantize, get_backend
+from backends.pooling import FILES as POOLING_FILES
 from harness.checkpoints.origin import read_origin
 from harness.errors import QuantboardError
 from harness.plan.sources import TOKENIZER_FILES
@@ -116,13 +117,14 @@ def export(checkpoint: Path, record: Record | None, name: str, form: Format, tar
             raise QuantboardError(f"{target}: is not empty; name a new folder")
         if form == "onnx":  # before the other files: where it fails, the folder stays empty
             export_onnx(checkpoint, target / "model.onnx", precision=precision, quantize=quantize)
-        names = ["config.json", "origin.json", *TOKENIZER_FILES]
+        names = ["config.json", "origin.json", *TOKENIZER_FILES, *POOLING_FILES]
         if form == "safetensors":
             names.append("model.safetensors")
         if form == "safetensors" or quantize in ("u8", "s8"):
             names.append("ranges.json")
         for file in names:
             if (checkpoint / file).is_file():
+                (target / file).parent.mkdir(exist_ok=True)
                 shutil.copyfile(checkpoint / file, target / file)
     except OSError as error:
         raise QuantboardError(f"{target}: cannot be written: {error.strerror}; name another folder") from None

@@ -221,6 +221,9 @@ def ptq(spec: CheckpointSpec, task: Task, cache: Path, output: Path) -> dict[str
 
 
 def _link_or_copy(source: Path, target: Path) -> None:
+    if source.is_dir():  # of sentence-transformers' layout
+        shutil.copytree(source, target)
+        return
     try:
         os.link(source, target)
     except OSError:

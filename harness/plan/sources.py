@@ -239,7 +239,7 @@ def local_folder(source: str) -> Path | None:
 def pooling_hash(source: str) -> str:
     """What identifies the files beside a model's weights that say how its states become one vector; empty where there are none,
     and for a model on the hub, whose revision says it."""
-    folder = None if source.startswith("hub:") else _local_folder(source)
+    folder = None if source.startswith("hub:") else local_folder(source)
     files = [folder / name for name in POOLING_FILES] if folder else []
     present = [file_hash(file) for file in files if file.is_file()]
     return digest(present) if present else ""
