@@ -22,6 +22,7 @@ from harness.report.comparability import (
 )
 from harness.report.compare import Comparison
 from harness.report.pages import standing_badge, suite_page_name, uncommitted_remarks
+from harness.report.row_answer import RowAnswer
 from harness.report.speed_ratios import figure_words
 from harness.report.speed_section import SpeedSection, cold_start_table, interleaved_table, speed_section
 from harness.report.tables import Badge, Column, Table, Value, formatted, number, text_columns
@@ -72,7 +73,8 @@ class QuantizationSection:
 
 @dataclass(frozen=True)
 class CellPage:
-    """notices: what a reader must know before the figures. findings: (rule, text). fields: every leaf of the record."""
+    """notices: what a reader must know before the figures. findings: (rule, text). record: its `fields` leaves, a line each. answer:
+    None where the cell stands on no leaderboard."""
 
     label: str
     cell: str
@@ -96,12 +98,17 @@ class CellPage:
     findings: tuple[tuple[str, str], ...]
     placement: tuple[str, ...]
     quantization: QuantizationSection | None
-    fields: tuple[tuple[str, str], ...]
+    fields: int
+    record: str
+    answer: RowAnswer | None
 
 
-def cell_page(record: Record, boards: Sequence[Board], uncommitted: AbstractSet[str]) -> CellPage:
+def cell_page(
+    record: Record, boards: Sequence[Board], uncommitted: AbstractSet[str], answer: RowAnswer | None = None
+) -> CellPage:
     """boards: all that have a row of the record. uncommitted: ids of records with an ancestor from a checkout with uncommitted
     changes."""
+    lines = leaves(record.model_dump(mode="json"))
     return CellPage(
         label=record.label,
         cell=f"{record.model}, {record.task}, seed {record.seed}",
@@ -128,7 +135,9 @@ def cell_page(record: Record, boards: Sequence[Board], uncommitted: AbstractSet[
         ),
         placement=tuple(_placement(record)),
         quantization=_quantization_section(record),
-        fields=tuple(flatten(json.loads(record.model_dump_json()))),
+        fields=len(lines),
+        record="\n".join(lines),
+        answer=answer,
     )
 
 
@@ -270,10 +279,21 @@ def _quantization_section(record: Record) -> QuantizationSection | None:
     )
 
 
-def flatten(value: Any, path: str = "") -> list[tuple[str, str]]:
-    """Every leaf of a record as (key path, JSON text)."""
+def leaves(value: Any) -> list[str]:
+    """Every leaf of a record as a line: its key path, then its JSON text."""
+    found: list[str] = []
+    _add_leaves(value, "", found)
+    return found
+
+
+def _add_leaves(value: Any, path: str, found: list[str]) -> None:
     if isinstance(value, dict) and value:
-        return [leaf for key, part in value.items() for leaf in flatten(part, f"{path}.{key}" if path else key)]
-    if isinstance(value, list) and value and isinstance(value[0], dict):
-        return [leaf for index, part in enumerate(value) for leaf in flatten(part, f"{path}[{index}]")]
-    return [(path, value if isinstance(value, str) else json.dumps(value))]
+        for key, part in value.items():
+            _add_leaves(part, f"{path}.{key}" if path else key, found)
+    elif isinstance(value, list) and value and isinstance(value[0], dict):
+        for index, part in enumerate(value):
+            _add_leaves(part, f"{path}[{index}]", found)
+    elif isinstance(value, str):
+        found.append(f"{path}  {value}")
+    else:
+        found.append(f"{path}  {json.dumps(value)}")

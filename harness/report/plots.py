@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -51,6 +52,13 @@ def frontier(methods: Sequence[Method]) -> list[Method]:
         if not any(s >= speed and k >= kept and (s, k) != (speed, kept) for s, k in others):
             found.append(method)
     return found
+
+
+def steps(low: float, high: float, most: int) -> list[float]:
+    """Round values between two ends, at most so many."""
+    step = next(s * 10.0**e for e in range(-4, 6) for s in (1, 2, 5) if (high - low) / (s * 10.0**e) <= most)
+    first = math.ceil(low / step - 1e-9)
+    return [round(number * step, 6) for number in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from harness.report.index_page import index_page
 from harness.report.leaderboards import leaderboards
 from harness.report.macro_average import macro_averages
 from harness.report.pages import with_uncommitted_ancestors
+from harness.report.row_answer import row_answers
 from harness.report.suite_page import suite_page
 from harness.report.task_page import task_page
 
@@ -121,12 +122,13 @@ def _pages(records: Sequence[Record], stored: ScoreStore) -> Pages:
             pages[leaderboard.page] = "task.html", task_content
             frame = board_frame(leaderboard, leaderboard.choose())
             pages |= {task_content.csv: to_csv(frame), task_content.json_file: to_json(frame)}
+    answers = row_answers(subjects)
     with_row: dict[str, list[Board]] = {}
     for board in boards:
         for row in board.rows:
             with_row.setdefault(row.record.record_id, []).append(board)
     for record in records:
-        cell_content = cell_page(record, with_row.get(record.record_id, []), uncommitted)
+        cell_content = cell_page(record, with_row.get(record.record_id, []), uncommitted, answers.get(record.record_id))
         pages[page_name(record)] = "cell.html", cell_content
     return pages
 
@@ -142,7 +144,7 @@ def _write(environment: Environment, out: Path, pages: Pages, source: str) -> No
         (out / name).write_text(html, encoding="utf-8")
 
 
-LIBRARIES = ("jinja2", "matplotlib", "numpy", "pandas", "scipy")
+LIBRARIES = ("jinja2", "numpy", "pandas", "scipy")
 
 
 MARK = '<meta name="quantboard-made-of" content="{}">'

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 
 from harness.report.leaderboards import Entry, Leaderboard
 from harness.report.pick import Limits, Pick
-from harness.report.plots import SHAPES, Scale, drawn
+from harness.report.plots import SHAPES, Scale, drawn, steps
 
 LETTER, LINE = 7.1, 13.0
 """Mean width and height of a label's letters in pixels, to keep labels apart."""
 
 Box = tuple[float, float, float, float]
+
+LABEL, MARK, BAR = 100, 10, 1
+"""How bad it is for a label to stand upon another label, upon a mark, upon the bar of an interval."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ def _chart(board: Leaderboard, choice: Pick, name: str, width: float, height: fl
         board, Scale(48 if small else 56, width - (12 if small else 24), 12, height - 44, 0.85, 2, 0.98, 1.004)
     )
     limit = Limits().keep
-    boxes: list[Box] = [(scale.left, scale.y(limit) + 3, scale.left + 118, scale.y(limit) + 21)]
+    boxes = [((scale.left, scale.y(limit) + 3, scale.left + 118, scale.y(limit) + 21), LABEL)]
     shown = [(place, entry) for place, entry in enumerate(board.entries) if entry.method.kept and entry.method.speed_up]
     for _, entry in shown:
         boxes += _boxes(entry, scale)
@@ -99,8 +102,8 @@ def _chart(board: Leaderboard, choice: Pick, name: str, width: float, height: fl
         limit=scale.y(limit),
         limit_text=f"your limit, {100 * limit:.1f}%",
         x_title=f"speed, {baseline} = 1 → faster",
-        x_ticks=tuple((scale.x(value), f"{value:g}×") for value in _steps(1.0, scale.x_high, 6)),
-        y_ticks=tuple((scale.y(value), f"{100 * value:.4g}%") for value in _steps(scale.y_low, scale.y_high, 7)),
+        x_ticks=tuple((scale.x(value), f"{value:g}×") for value in steps(1.0, scale.x_high, 6)),
+        y_ticks=tuple((scale.y(value), f"{100 * value:.4g}%") for value in steps(scale.y_low, scale.y_high, 7)),
         frontier=scale.path(board.methods),
         marks=tuple(marks),
     )
@@ -122,13 +125,6 @@ def _scale(board: Leaderboard, frame: Scale) -> Scale:
     return Scale(frame.left, frame.right, frame.top, frame.bottom, x_low, x_high, min(y_low, 0.985), max(y_high, 1.003))
 
 
-def _steps(low: float, high: float, most: int) -> list[float]:
-    """Round values between two ends, at most so many."""
-    step = next(s * 10.0**e for e in range(-4, 3) for s in (1, 2, 5) if (high - low) / (s * 10.0**e) <= most)
-    first = math.ceil(low / step - 1e-9)
-    return [round(number * step, 6) for number in range(first, math.floor(high / step + 1e-9) + 1)]
-
-
 def _point(entry: Entry, scale: Scale) -> tuple[float, float]:
     assert entry.method.speed_up and entry.method.kept
     return scale.x(entry.method.speed_up.value), scale.y(entry.method.kept.value)
@@ -143,28 +139,34 @@ def _ends(entry: Entry, scale: Scale) -> Box:
     return scale.x(low), scale.x(high), scale.y(least), scale.y(most)
 
 
-def _boxes(entry: Entry, scale: Scale) -> Iterable[Box]:
-    """What a label must leave free: the mark and its cross."""
+def _boxes(entry: Entry, scale: Scale) -> Iterable[tuple[Box, int]]:
+    """What a label should leave free: the mark and its cross."""
     x, y = _point(entry, scale)
     x_low, x_high, y_low, y_high = _ends(entry, scale)
-    return (x - 9, y - 9, x + 9, y + 9), (x_low, y - 1, x_high, y + 1), (x - 1, y_high, x + 1, y_low)
+    bars = ((x_low, y - 1, x_high, y + 1), BAR), ((x - 1, y_high, x + 1, y_low), BAR)
+    return ((x - 9, y - 9, x + 9, y + 9), MARK), *bars
 
 
-def _label(text: str, point: tuple[float, float], scale: Scale, boxes: list[Box]) -> tuple[float, float]:
-    """The first place about the mark that is free, which it then takes."""
+def _label(text: str, point: tuple[float, float], scale: Scale, boxes: list[tuple[Box, int]]) -> tuple[float, float]:
+    """The place about the mark that is freest, the nearest of these; it is taken then."""
     (x, y), width = point, LETTER * len(text)
     right, left = 13.0, -13 - width
     tried = [(right, -9.0), (left, -9.0), (right, 18.0), (left, 18.0), (-width / 2, -16.0), (-width / 2, 26.0)]
-    tried += [(side, dy) for dy in (30.0, -24.0, 44.0, -38.0, 58.0, -52.0, 72.0) for side in (right, left, -width / 2)]
+    tried += [
+        (side, float(dy)) for far in range(30, 160, 14) for dy in (far, 6 - far) for side in (right, left, -width / 2)
+    ]
+    worst, chosen = math.inf, (0.0, 0.0, 0.0, 0.0)
     for dx, dy in tried:
         box = (x + dx - 3, y + dy - LINE, x + dx + width + 3, y + dy + 4)
-        inside = (
-            box[0] >= scale.left - 12 and box[2] <= scale.right + 20 and box[1] >= scale.top and box[3] <= scale.bottom
-        )
-        if inside and not any(_overlap(box, other) for other in boxes):
-            boxes.append(box)
-            return round(x + dx, 1), round(y + dy, 1)
-    return round(min(max(x - width / 2, scale.left), scale.right - width), 1), round(y + 26, 1)
+        if box[0] < scale.left - 12 or box[2] > scale.right + 20 or box[1] < scale.top or box[3] > scale.bottom:
+            continue
+        harm = sum(weight for other, weight in boxes if _overlap(box, other))
+        if harm < worst:
+            worst, chosen = harm, box
+        if not harm:
+            break
+    boxes.append((chosen, LABEL))
+    return round(chosen[0] + 3, 1), round(chosen[1] + LINE, 1)
 
 
 def _overlap(a: Box, b: Box) -> bool:

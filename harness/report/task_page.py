@@ -52,6 +52,7 @@ class TaskPage:
     title: str
     model: str
     metric: str
+    heading: str
     baseline: str
     lede: str
     sample: bool
@@ -94,6 +95,7 @@ def task_page(board: Leaderboard, group: Sequence[Leaderboard], uncommitted: Abs
         title=subject.title,
         model=subject.model,
         metric=subject.metric,
+        heading=subject.metric[:1].upper() + subject.metric[1:],
         baseline=baseline,
         lede=f"{len(rows)} methods on {board.machine.title}",
         sample=subject.sample,

@@ -258,7 +258,7 @@ def test_a_cell_page_shows_status_notices_and_every_field() -> None:
     )
     assert page.findings == (("disturbed", f"{NOISY.what} (measured 40%, bound 25%). again"),)
     assert page.placement == ("CPU: 10 nodes. 50.0% of the multiply-accumulates ran as integer products.",)
-    assert ("accuracy[0].metrics.f1.value", "75.0") in page.fields
+    assert "accuracy[0].metrics.f1.value  75.0" in page.record.splitlines()
     assert page.comparisons == () and page.cold_start is None and page.quantization is None
 
 

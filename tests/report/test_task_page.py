@@ -134,3 +134,16 @@ def test_a_page_has_at_most_forty_words_before_its_first_figure_and_little_cavea
     assert (site / "task-glue-rte-tiny-avx2.csv").is_file() and (site / "task-glue-rte-tiny-avx2.json").is_file()
     ids = re.findall(r'\bid="([^"]+)"', text)
     assert len(ids) == len(set(ids))
+
+
+def test_a_cells_page_begins_with_what_it_is_and_whether_to_ship_it(tmp_path: Path) -> None:
+    timed(tmp_path / "results", "a", "torch_fp32", 1.0, 100, baseline=True)
+    timed(tmp_path / "results", "b", "onnxruntime_int8", 2.0, 101, qps=(20.0,) * 4)
+    timed(tmp_path / "results", "c", "fake_quant_w8a8", 1.0, 101, simulated=True)
+    site = build(tmp_path)
+    text = " ".join(re.sub(r"<[^>]*>", " ", (site / "cell-run-b.html").read_text().partition("<main")[2]).split())
+    assert "RTE with tiny, 2 cores, AVX-512 VNNI" in text
+    assert "ONNX Runtime INT8, static" in text and "ship this" in text and "the fastest that keeps 99%" in text
+    assert "2.00× PyTorch FP32's throughput" in text.replace("&#39;", "'")
+    assert "99.89% of its accuracy kept" in text
+    assert "ship this" not in (site / "cell-run-c.html").read_text()

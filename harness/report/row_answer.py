@@ -1,0 +1,72 @@
+"""The first lines of a cell's page: what the method is called, whether to ship it, and its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.report.leaderboards import Entry, Leaderboard, Subject
+from harness.report.pick import Pick
+from harness.report.tables import Badge
+from harness.report.task_rows import MethodRow, method_rows
+
+
+@dataclass(frozen=True)
+class RowAnswer:
+    """page: of the leaderboard. figures: (figure, what it is, interval, how imprecise). commands: to export and to rerun it."""
+
+    title: str
+    page: str
+    where: str
+    verdict: Badge
+    how: str
+    figures: tuple[tuple[str, str, str, str], ...]
+    commands: tuple[str, ...]
+
+
+def row_answers(subjects: Mapping[Subject, Sequence[Leaderboard]]) -> dict[str, RowAnswer]:
+    """By record id, of every cell that stands on a leaderboard; a method of several seeds has one answer."""
+    found: dict[str, RowAnswer] = {}
+    for group in subjects.values():
+        for board in group:
+            choice = board.choose()
+            for entry, row in zip(board.entries, method_rows(board, choice), strict=True):
+                answer = _answer(board, entry, row, choice)
+                found |= {own.record.record_id: answer for own in entry.rows}
+    return found
+
+
+def _answer(board: Leaderboard, entry: Entry, row: MethodRow, choice: Pick) -> RowAnswer:
+    subject = board.subject
+    return RowAnswer(
+        title=entry.name.title,
+        page=board.page,
+        where=f"{subject.title} with {subject.model}, {board.machine.title}",
+        verdict=row.verdict if board.is_contested else Badge("", "not in a contest"),
+        how=f"{row.how}; {_standing(entry, choice)}" if board.is_contested else row.how,
+        figures=tuple(_figures(board, row)),
+        commands=(row.export, row.rerun),
+    )
+
+
+def _standing(entry: Entry, choice: Pick) -> str:
+    if entry.method is choice.ship:
+        return (
+            "as fast as any within the limits, and keeps most of these" if choice.tied else "the fastest that keeps 99%"
+        )
+    if entry.method in choice.tied:
+        return "tied for fastest with the pick, which keeps more"
+    return "another method ships"
+
+
+def _figures(board: Leaderboard, row: MethodRow) -> Iterable[tuple[str, str, str, str]]:
+    baseline = next((entry.name.short for entry in board.entries if entry.name.kind == "baseline"), "baseline")
+    if row.speed.order is not None:
+        yield row.speed.text, f"{baseline}'s throughput", row.speed.interval, row.speed.imprecise
+    if row.kept.text:
+        yield f"{row.kept.text}%", f"of its {board.subject.metric} kept", row.kept.interval, ""
+    yield row.metric.text, board.subject.metric, row.metric.interval, ""
+    if row.p90.text:
+        yield f"{row.p90.text} ms", "p90, one at a time", "", row.p90.imprecise
+    if row.size.text:
+        yield f"{row.size.text} MiB", "on disk", "", ""
