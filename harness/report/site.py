@@ -86,10 +86,13 @@ def make_environment(home: Path) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    style, script = ((home / "static" / name).read_text(encoding="utf-8") for name in ("style.css", "script.js"))
+    names = ("style.css", "script.js", "task.js")
+    style, script, task_script = ((home / "static" / name).read_text(encoding="utf-8") for name in names)
     environment.filters["soft"] = soft
-    policy = f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'; form-action 'none'"
-    environment.globals |= {"style": Markup(style), "script": Markup(script), "policy": policy}
+    scripts = f"{_hash(script)} {_hash(task_script)}"
+    policy = f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {scripts}; base-uri 'none'; form-action 'none'"
+    environment.globals |= {"style": Markup(style), "script": Markup(script), "task_script": Markup(task_script)}
+    environment.globals["policy"] = policy
     return environment
 
 
