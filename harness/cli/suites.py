@@ -9,12 +9,14 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cli.arguments import Verbs, add_data, add_suite, add_tasks, add_verb, data_words, positive, whole
+from harness.cli.live import live_view
 from harness.cli.terminal import plan_json, print_plan, print_records, say
 from harness.errors import QuantboardError, disk_fault
 
@@ -210,6 +212,7 @@ def run_suite(options: RunOptions, *, show_progress: bool) -> list[Record]:
     from harness.records import store
     from harness.run.context import new_run
     from harness.run.estimate import estimate
+    from harness.run.events import unwatched
     from harness.run.executor import execute
     from harness.suite.load import load_suite
     from tasks.sources import hub_reachable
@@ -223,19 +226,23 @@ def run_suite(options: RunOptions, *, show_progress: bool) -> list[Record]:
     online = needs_hub and hub()
     planned = _make_plan(suite, options, data, known, machine, online, hub_revisions(suite) if online else {})
     _check_plan(planned, options)
+    view = live_view(planned, machine, timed=options.until is None) if show_progress else None
     execution = new_run(
         suite.name,
         suite.title,
         command=command(options),
         machine=machine,
         identities=known,
-        say=say,
-        show_progress=show_progress,
+        say=view.say if view else say,
+        show_progress=show_progress and not view,
+        watch=view.watch if view else unwatched,
     )
     newest = store.newest_by_key(record for _, record in store.read(paths.results()))
-    for line in estimate(planned, newest, execution.cache, known, fresh=options.fresh, gpu=bool(machine.gpus)):
+    lines = list(estimate(planned, newest, execution.cache, known, fresh=options.fresh, gpu=bool(machine.gpus)))
+    for line in lines[-1:] if view else lines:
         say(line)
-    records = list(execute(planned.cells, execution, newest, fresh=options.fresh, until=options.until))
+    with view or nullcontext():
+        records = list(execute(planned.cells, execution, newest, fresh=options.fresh, until=options.until))
     position = {cell.key: number for number, cell in enumerate(planned.cells)}
     return sorted(records, key=lambda record: position[record.key])
 

@@ -15,6 +15,7 @@ from harness.machine import paths
 from harness.machine.hardware import Machine
 from harness.machine.software import code_digest, commit
 from harness.plan.spec import Cell
+from harness.run.events import Watch, unwatched
 from tasks import DataIdentity
 
 Until = Literal["train", "quantize", "build", "score"]
@@ -44,6 +45,8 @@ class Run:
     identities: Mapping[str, DataIdentity]
     say: Callable[[str], None]
     show_progress: bool
+    watch: Watch = unwatched
+    """Is told of every step."""
     failed_checkpoints: dict[str, MissingCheckpoint] = field(default_factory=dict)
     """By key: a checkpoint that failed once is not tried again in the same run."""
 
@@ -107,6 +110,7 @@ def new_run(
     identities: Mapping[str, DataIdentity],
     say: Callable[[str], None],
     show_progress: bool,
+    watch: Watch = unwatched,
 ) -> Run:
     """A run that begins now, with the code as it is now. Raises QuantboardError where the cache cannot be written to."""
     make_cache()
@@ -126,6 +130,7 @@ def new_run(
         identities=identities,
         say=say,
         show_progress=show_progress,
+        watch=watch,
     )
 
 

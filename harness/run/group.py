@@ -14,6 +14,7 @@ from harness.records import store
 from harness.records.schema import Record
 from harness.run.assemble import make_record, measured_record
 from harness.run.context import CellFailed, CellResults, Run, Until, cell_name, work_folder
+from harness.run.events import Event
 from harness.run.steps import failed_record, make_job, read_kept, run_step, start_cell
 from harness.run.turns import TurnResults, run_interleaved, turn_groups
 
@@ -33,6 +34,7 @@ def execute_group(
     that make a cell finished, so that it is not measured."""
 
     def finish(cell: Cell, record: Record) -> Record:
+        run.watch(Event("record", (cell.key,), done=True, results={cell.key: record.status}))
         run.say(f"{cell_name(cell)}: {record.standing}" + (f": {record.why}" if record.why else ""))
         if until is None:
             if not _repeats(record, previous.get(cell.key)):
@@ -44,6 +46,7 @@ def execute_group(
     for cell in cells:
         if cell.key in finished:
             run.say(f"{cell_name(cell)}: finished earlier (run {finished[cell.key].run_id})")
+            run.watch(Event("record", (cell.key,), done=True, results={cell.key: "finished earlier"}))
             yield finished[cell.key]
         elif cell.blocked:
             reason, remedy = cell.blocked
@@ -112,6 +115,7 @@ def _interleaved_round(cells: list[CellResults], run: Run, number: int) -> list[
     together = f"{run.run_id} {first.task} {first.seed} {first.device} {number}"
     words = f"{len(cells)} cells interleaved, round {number} of {first.measure.rounds}"
     run.say(f"{first.task} / seed {first.seed}: {words}")
+    run.watch(Event("turns", tuple(results.cell.key for results in cells), number))
     jobs = {results.cell.key: make_job(results.cell, run, "turns", f"turns-{number}", number) for results in cells}
     notes: dict[str, str] = {}
     times: TurnResults = {}
@@ -122,6 +126,7 @@ def _interleaved_round(cells: list[CellResults], run: Run, number: int) -> list[
             times = run_interleaved(jobs, together, notes.__setitem__)
         except OSError as error:
             notes = dict.fromkeys(jobs, f"{error.filename or 'its processes'}: {error.strerror}")
+    run.watch(Event("turns", tuple(jobs), number, done=True, results=times))
     return [{"together": together, "loads": times.get(key, []), "note": notes.get(key, "")} for key in jobs]
 
 

@@ -29,6 +29,7 @@ from harness.run.context import (
     cell_name,
     work_folder,
 )
+from harness.run.events import Event, Step
 from harness.run.job import Job
 
 
@@ -81,6 +82,7 @@ def ensure_checkpoint(spec: CheckpointSpec, run: Run) -> MissingCheckpoint | Non
         if missing := ensure_checkpoint(needed, run):
             return missing
     run.say(f"{_recipe_words(spec)} on {spec.task}, seed {spec.seed}")
+    run.watch(Event("checkpoint", words=_recipe_words(spec)))
     with tempfile.TemporaryDirectory(prefix="quantboard-") as scratch:
         job, log = Path(scratch) / "checkpoint.json", Path(scratch) / "checkpoint.log"
         job.write_text(json.dumps({"spec": asdict(spec), "cache": str(run.cache)}))
@@ -147,8 +149,15 @@ def check_data_unchanged(results: CellResults, run: Run) -> None:
             raise CellFailed(f"{cell.task}: split {split} has changed since the run was planned; run it again")
 
 
-def run_step(cell: Cell, run: Run, mode: str, name: str, number: int = 0) -> dict[str, Any]:
+def run_step(cell: Cell, run: Run, mode: Step, name: str, number: int = 0) -> dict[str, Any]:
     """The results of one process of the cell, or those that an interrupted run kept. Raises CellFailed."""
+    run.watch(Event(mode, (cell.key,), number))
+    results = _run_step(cell, run, mode, name, number)
+    run.watch(Event(mode, (cell.key,), number, done=True, results={cell.key: results}))
+    return results
+
+
+def _run_step(cell: Cell, run: Run, mode: Step, name: str, number: int) -> dict[str, Any]:
     from harness.measure.watch import Watch
 
     job = make_job(cell, run, mode, name, number)

@@ -14,6 +14,7 @@ import pytest
 import harness.run.group
 from harness.machine.processes import ServerProcess
 from harness.run.context import CellResults, Run, work_folder
+from harness.run.events import unwatched
 from harness.run.group import interleave
 from harness.run.turns import TurnResults, Workers, run_interleaved, turn_groups
 from tests.bench.measuring import MEASURE, Bench
@@ -107,7 +108,7 @@ class TwoCells:
         self.lines: list[str] = []
         self.started = 0
         self.fault: OSError | None = None
-        run = SimpleNamespace(run_id="later", cache=folder, machine=MACHINE, say=self.lines.append)
+        run = SimpleNamespace(run_id="later", cache=folder, machine=MACHINE, say=self.lines.append, watch=unwatched)
         self.run = cast(Run, run)
         cells = [replace(bench.cell(), key=key) for key in ("a", "b")]
         rounds = [{"peak_rss_bytes": 1 << 20, "peak_device_bytes": None}]
