@@ -147,12 +147,13 @@ def _linearised(
     return tests
 
 
-def ratio(mine: Sequence[float], theirs: Sequence[float], *, interleaved: bool) -> PairedTest:
+def ratio(mine: Sequence[float], theirs: Sequence[float], *, interleaved: bool, looks: int = 1) -> PairedTest:
     """The ratio of the geometric means of two figures of speed (all positive), one value a round.
 
     interleaved: the n-th rounds of both were measured one after the other, so that a drift of the machine cancels. Otherwise
     there is no interval and no test: the rounds of a run share the machine's state during that run, so they do not show how
-    far another run may differ.
+    far another run may differ. looks: at how many numbers of rounds the interval and p must hold together
+    (`harness.measure.looks`).
     """
     from scipy.special import stdtr, stdtrit
 
@@ -164,10 +165,14 @@ def ratio(mine: Sequence[float], theirs: Sequence[float], *, interleaved: bool) 
         return PairedTest(math.exp(value), method="not tested: one round")
     error = statistics.stdev(x - y for x, y in zip(a, b, strict=True)) / math.sqrt(len(a))
     freedom = float(len(a) - 1)
-    method = f"t interval of the logarithm over {len(a)} pairs of rounds, one after the other"
-    half = float(stdtrit(freedom, 0.975)) * error
-    p = 2 * float(stdtr(freedom, -abs(value) / error)) if error > 0 else float(abs(value) < 1e-12)
+    method = f"t interval of the logarithm over {len(a)} pairs of rounds, one after the other{at_looks(looks)}"
+    half = float(stdtrit(freedom, 1 - 0.025 / looks)) * error
+    p = min(1.0, 2 * looks * float(stdtr(freedom, -abs(value) / error))) if error > 0 else float(abs(value) < 1e-12)
     return PairedTest(math.exp(value), math.exp(value - half), math.exp(value + half), p, method)
+
+
+def at_looks(looks: int) -> str:
+    return f", for each of {looks} looks" if looks > 1 else ""
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:

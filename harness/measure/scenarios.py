@@ -16,6 +16,7 @@ from typing import Any, Literal
 from backends import Session
 from harness.measure.conditions import Counters
 from harness.measure.loadgen import MAX_STRETCH, LoadgenResult, loadgen_settings, run_test
+from harness.measure.looks import median_over_rounds
 from harness.measure.samples import Samples, batches
 from harness.measure.steady import WarmUp, warm_up_session
 from harness.records.figure import Figure
@@ -196,11 +197,15 @@ def mean_over_rounds(values: Sequence[float | None]) -> Figure | None:
     )
 
 
-def summarise(rounds: Sequence[SpeedRound]) -> dict[str, Figure | None]:
-    """Every figure of a Speed, from its rounds."""
+def summarise(rounds: Sequence[SpeedRound], looks: int | None = None) -> dict[str, Figure | None]:
+    """Every figure of a Speed, from its rounds: their mean, or the median where they end at one of several looks."""
+
+    def over_rounds(values: Sequence[float | None]) -> Figure | None:
+        return median_over_rounds(values, looks) if looks else mean_over_rounds(values)
+
     names = ("qps", "mean_ms", "p50_ms", "p90_ms", "p99_ms", "early_stopping_ms")
-    figures = {name: mean_over_rounds([getattr(speed_round, name) for speed_round in rounds]) for name in names}
-    return figures | {"joules_a_query": mean_over_rounds([_joules_a_query(speed_round) for speed_round in rounds])}
+    figures = {name: over_rounds([getattr(speed_round, name) for speed_round in rounds]) for name in names}
+    return figures | {"joules_a_query": over_rounds([_joules_a_query(speed_round) for speed_round in rounds])}
 
 
 def _joules_a_query(speed_round: SpeedRound) -> float | None:

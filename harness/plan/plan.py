@@ -202,7 +202,7 @@ def _measure(task_data: TaskData, machine: Machine, seed: int) -> Measure:
     if (
         task_data.on_sample and suite.sample
     ):  # a stand-in's speed says nothing, so MLPerf's ten minutes are not spent on it
-        settings |= {"profile": "quick"} | suite.sample.measure.model_dump(exclude_unset=True)
+        settings |= {"profile": "quick", "max_rounds": None} | suite.sample.measure.model_dump(exclude_unset=True)
     settings |= mlperf_settings(settings, suite.measure.model_fields_set)
     settings["threads"] = settings["threads"] or machine.cores
     if settings.pop("seeds") == "first" and seed != suite.seeds[0]:

@@ -270,6 +270,8 @@ class _Free(BaseModel):
 class _Measure(_Free):
     min_accuracy: float = 0.0
     precision: float = Field(0.05, gt=0)
+    rounds: int = Field(0, ge=0)
+    max_rounds: int | None = Field(None, ge=1)
     threads: int | None = None
 
 

@@ -36,6 +36,7 @@ from harness.report.speed_ratios import (
     RATE,
     Load,
     interleaved_ratio,
+    looks_of,
     round_values,
     rounds_alternate,
     speed_ratios,
@@ -331,7 +332,8 @@ def _speed_ranks(records: Sequence[Record]) -> dict[str, tuple[int, RankRange]]:
     )
     pairs = all_pairs(len(ranked))
     values = [round_values(part, "qps") for _, part in ranked]
-    tests = [ratio(values[mine], values[theirs], interleaved=True) for mine, theirs in pairs]
+    looks = looks_of(*(record for record, _ in ranked)) if ranked else 1
+    tests = [ratio(values[mine], values[theirs], interleaved=True, looks=looks) for mine, theirs in pairs]
     return _by_record_id([record for record, _ in ranked], significant_pairs(pairs, tests, tie=1.0))
 
 

@@ -8,12 +8,13 @@ from dataclasses import replace
 from itertools import pairwise
 
 from harness.measure.conditions import OTHERS_BOUND, WORST_BOUND
-from harness.measure.paired import PairedTest, ratio
+from harness.measure.paired import PairedTest, at_looks, ratio
 from harness.measure.percentiles import in_words, is_maximum
 from harness.measure.validity import STEAL_BOUND, THROTTLED_BOUND
 from harness.records.schema import Record
 from harness.records.speed_schema import Speed, TurnRound, Turns
 from harness.report.comparability import has_valid_accuracy, speed_conditions
+from harness.suite.measure import Measure
 
 Load = tuple[str, str, int, str]
 """scenario, load, batch size, figure: `("offline", "real", 32, "qps")`. Of interleaved rounds the scenario is INTERLEAVED."""
@@ -41,11 +42,23 @@ def speed_ratios(record: Record, base: Record) -> dict[Load, PairedTest]:
             mine, theirs = round_values(part, figure), round_values(other, figure)
             if (len(mine), len(theirs)) == (len(part.rounds), len(other.rounds)):
                 load = (part.scenario, part.load, part.batch_size, figure)
-                test = ratio(mine, theirs, interleaved=rounds_alternate((record, part), (base, other)))
+                test = ratio(
+                    mine,
+                    theirs,
+                    interleaved=rounds_alternate((record, part), (base, other)),
+                    looks=looks_of(record, base),
+                )
                 if why := _why_no_percentile(part, other, figure):
                     test = PairedTest(test.value, method=why)
                 ratios[load] = test
     return ratios
+
+
+def looks_of(*records: Record) -> int:
+    """The most looks at which the rounds of any of them could have ended."""
+    settings = [record.settings.get("measure", {}) for record in records]
+    plans = [Measure(rounds=each.get("rounds", 0), max_rounds=each.get("max_rounds")) for each in settings]
+    return max(len(plan.looks) for plan in plans)
 
 
 def _why_no_percentile(mine: Speed, theirs: Speed, figure: str) -> str:
@@ -73,14 +86,17 @@ def interleaved_ratio(mine: tuple[Record, Turns], base: Record) -> PairedTest | 
     rounds = shared_rounds(turns, other)
     if not rounds:
         return None
-    test = ratio([1 / a.seconds for a, _ in rounds], [1 / b.seconds for _, b in rounds], interleaved=True)
+    looks = looks_of(record, base)
+    test = ratio([1 / a.seconds for a, _ in rounds], [1 / b.seconds for _, b in rounds], interleaved=True, looks=looks)
     if disturbance := _disturbance([round_ for round_, _ in rounds]):
         return PairedTest(test.value, method=f"not tested: {disturbance} during the interleaved rounds")
     if test.p is None:
         return test
     counts = sorted({round_.batches for round_, _ in rounds})
     batches = "1 batch" if counts == [1] else f"{' or '.join(map(str, counts))} batches"
-    return replace(test, method=f"t interval of the logarithm over {len(rounds)} interleaved rounds of {batches}")
+    return replace(
+        test, method=f"t interval of the logarithm over {len(rounds)} interleaved rounds of {batches}{at_looks(looks)}"
+    )
 
 
 def shared_rounds(mine: Turns, theirs: Turns) -> list[tuple[TurnRound, TurnRound]]:

@@ -15,7 +15,8 @@ from harness.records.schema import Record
 from harness.run.assemble import make_record, measured_record
 from harness.run.context import CellFailed, CellResults, Run, Until, cell_name, work_folder
 from harness.run.events import Event
-from harness.run.steps import failed_record, make_job, read_kept, run_step, start_cell
+from harness.run.precise import may_end
+from harness.run.steps import failed_record, make_job, of_rounds, read_kept, run_step, start_cell
 from harness.run.turns import TurnResults, run_interleaved, turn_groups
 
 MEMORY_SHARE = 0.8
@@ -72,17 +73,20 @@ def _repeats(record: Record, previous: Record | None) -> bool:
 
 
 def _measure_speed(waiting: list[CellResults], run: Run, finish: Callable[[Cell, Record], Record]) -> Iterator[Record]:
-    """Each round runs the cells one after the other, in the opposite order of the round before, and then interleaved."""
-    for number in range(1, max((results.cell.measure.rounds for results in waiting), default=0) + 1):
+    """Each round runs the cells one after the other, in the opposite order of the round before, and then interleaved. The rounds
+    end when the figures that are compared are as precise as the suite asks, if it leaves their number open."""
+    for number in range(1, max((results.cell.measure.looks[-1] for results in waiting), default=0) + 1):
+        if number > 1 and may_end(waiting, number - 1):
+            break
         for results in waiting[:: 1 if number % 2 else -1]:
-            if number > results.cell.measure.rounds:
+            if number > results.cell.measure.looks[-1]:
                 continue
             try:
                 results.rounds.append(run_step(results.cell, run, "speed", f"round-{number}", number))
             except CellFailed as failure:
                 waiting.remove(results)
                 yield finish(results.cell, failed_record(results.cell, run, failure))
-        by_key = {results.cell.key: results for results in waiting if number <= results.cell.measure.rounds}
+        by_key = {results.cell.key: results for results in waiting if number <= results.cell.measure.looks[-1]}
         for cells in turn_groups(results.cell for results in by_key.values()):
             interleave([by_key[cell.key] for cell in cells], run, number)
     for results in waiting:
@@ -113,7 +117,7 @@ def _interleaved_round(cells: list[CellResults], run: Run, number: int) -> list[
     """For each cell `together`, its `loads` (as in `TurnResults`), and a `note` that says why it has none or not all."""
     first = cells[0].cell
     together = f"{run.run_id} {first.task} {first.seed} {first.device} {number}"
-    words = f"{len(cells)} cells interleaved, round {number} of {first.measure.rounds}"
+    words = f"{len(cells)} cells interleaved, round {number} {of_rounds(first)}"
     run.say(f"{first.task} / seed {first.seed}: {words}")
     run.watch(Event("turns", tuple(results.cell.key for results in cells), number))
     jobs = {results.cell.key: make_job(results.cell, run, "turns", f"turns-{number}", number) for results in cells}

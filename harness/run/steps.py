@@ -161,7 +161,7 @@ def _run_step(cell: Cell, run: Run, mode: Step, name: str, number: int) -> dict[
     from harness.measure.watch import Watch
 
     job = make_job(cell, run, mode, name, number)
-    words = f"speed, round {number} of {cell.measure.rounds}" if mode == "speed" else name
+    words = f"speed, round {number} {of_rounds(cell)}" if mode == "speed" else name
     try:
         if mode != "build" and (kept := read_kept(job.out)) is not None:
             run.say(f"{cell_name(cell)}: {words}: kept from an interrupted run")
@@ -216,3 +216,9 @@ def read_kept(path: Path) -> dict[str, Any] | None:
 
 def _disk_failure(error: OSError, folder: Path) -> CellFailed:
     return CellFailed(disk_fault(error, error.filename or folder, MOVE_CACHE))
+
+
+def of_rounds(cell: Cell) -> str:
+    """How many rounds there are, in words."""
+    looks = cell.measure.looks
+    return f"of {looks[0]}" if len(looks) == 1 else f"of {looks[0]} to {looks[-1]}"

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from harness.errors import KeyPath, did_you_mean
 from harness.suite.backend_checks import check_backends
-from harness.suite.measure import MLPERF_STREAMS
+from harness.suite.measure import LEAST_ADAPTIVE, MLPERF_STREAMS, MOST_TIMES
 from harness.suite.model_checks import (
     NO_AUGMENT,
     QUESTIONS_ONLY,
@@ -102,11 +102,28 @@ def _measure(data: TomlTable) -> Iterator[Problem]:
         (("sample", "measure"), on_sample, sample_scenarios),
     ]
     for keys, settings, names in tables:
+        yield from _max_rounds(keys, settings)
         if "server_latency_ms" in settings and "server" not in names:
             yield (
                 (*keys, "server_latency_ms"),
                 "only scenario 'server' has a latency bound; add it to scenarios, or delete this key",
             )
+
+
+def _max_rounds(keys: KeyPath, settings: TomlTable) -> Iterator[Problem]:
+    most, rounds = settings.get("max_rounds"), settings.get("rounds", 0)
+    if not is_integer(most) or not is_integer(rounds):
+        return
+    if rounds < LEAST_ADAPTIVE:
+        yield (
+            (*keys, "max_rounds"),
+            f"the median of a few rounds has no interval; set rounds to {LEAST_ADAPTIVE} or more, or delete this key",
+        )
+    elif not rounds <= most <= MOST_TIMES * rounds:
+        yield (
+            (*keys, "max_rounds"),
+            f"{most} is not between rounds and {MOST_TIMES} times as many ({rounds} to {MOST_TIMES * rounds}); change it",
+        )
 
 
 def _tasks(data: TomlTable) -> Iterator[Problem]:

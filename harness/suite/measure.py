@@ -9,6 +9,11 @@ from typing import Any, Literal
 Profile = Literal["quick", "mlperf"]
 
 
+LEAST_ADAPTIVE, MOST_TIMES = 7, 4
+"""With max_rounds: the least `rounds`, so that a median has an interval at the first look, and how many times as many there may
+be at most, so that there are three looks."""
+
+
 MLPERF_ROUNDS = 5
 """The default of profile `mlperf`; ours, MLPerf has no rounds."""
 
@@ -48,7 +53,23 @@ class Measure:
     server_latency_ms: float | None = None
     """Bound on the 99th percentile of latency in scenario `server`."""
     precision: float = 0.05
-    """Half-width of a figure's interval, as a share of it, up to which the figure is called precise. It changes no figure."""
+    """Half-width of a figure's interval, as a share of it, up to which the figure is called precise. Without max_rounds it
+    changes no figure."""
+    max_rounds: int | None = None
+    """Rounds go on up to so many, until the compared figures are precise; None: there are as many as `rounds` says."""
+
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """After how many rounds it is looked whether the figures are precise; the last number ends them. Doubled each time."""
+        planned = [self.rounds]
+        while self.rounds and self.max_rounds and planned[-1] < self.max_rounds:
+            planned.append(min(2 * planned[-1], self.max_rounds))
+        return tuple(planned)
+
+    @property
+    def planned_looks(self) -> int | None:
+        """How many looks the intervals must hold at; None where the number of rounds is fixed."""
+        return len(self.looks) if self.max_rounds else None
 
     def sizes(self, scenario: str, batch_sizes: Sequence[int]) -> tuple[int, ...]:
         """The batch sizes at which a scenario is measured, of those of a cell. multi_stream: the samples per query, eight in
@@ -70,10 +91,12 @@ class Measure:
         return tuple((load, size) for size in sorted({min(sizes), max(sizes)})) if sizes else ()
 
     def to_json(self) -> dict[str, Any]:
-        """All settings, without a `precision` that is the default: plans and records from before it then stay as they are."""
+        """All settings, without those of `precision` and `max_rounds` that are at their default: plans and records from before
+        them then stay as they are."""
         content = asdict(self)
-        if content["precision"] == Measure.precision:
-            del content["precision"]
+        for name in ("precision", "max_rounds"):
+            if content[name] == getattr(Measure, name):
+                del content[name]
         return content
 
     def in_key(self) -> dict[str, Any]:
@@ -82,7 +105,9 @@ class Measure:
         if not self.rounds:
             return {"rounds": 0, "threads": self.threads, "profile": self.profile}
         content = asdict(self)
-        del content["min_accuracy"], content["precision"]
+        del content["min_accuracy"]
+        if self.max_rounds is None:
+            del content["max_rounds"], content["precision"]
         for name, default in (("profile", "quick"), ("server_latency_ms", None)):
             if content[name] == default:
                 del content[name]

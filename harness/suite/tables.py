@@ -150,6 +150,13 @@ class MeasureTable(Table):
         description="seeds whose speed is measured; weights that differ only by seed take the same time",
     )
     rounds: int = Field(Measure.rounds, ge=1, le=100, description="fresh processes that repeat the measurement")
+    max_rounds: int | None = Field(
+        None,
+        ge=1,
+        le=400,
+        description="rounds go on up to so many, until the compared figures are precise; needs rounds of at least 7, and at "
+        "most four times as many",
+    )
     min_duration: float = Field(Measure.min_duration, gt=0, le=3600, description="seconds of one measurement")
     min_queries: int = Field(Measure.min_queries, ge=1, le=10_000_000)
     server_latency_ms: float | None = Field(

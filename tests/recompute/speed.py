@@ -25,6 +25,12 @@ def mean_and_t(values: list[float]) -> tuple[float, float | None, float | None]:
     return mean, max(0.0, mean - half), mean + half
 
 
+def median_and_quantile_test(values: list[float], looks: int) -> tuple[float, float | None, float | None]:
+    """Median and its interval, which holds at so many looks by Bonferroni's bound."""
+    ends = stats.quantile_test(values, q=0, p=0.5).confidence_interval(1 - 0.05 / looks)
+    return float(np.median(values)), float(ends.low), float(ends.high)
+
+
 def check_round(tally: Tally, where: str, scenario: str, one: Record) -> None:
     """A round's figures from LoadGen's own result lines."""
     log = one["loadgen"]
@@ -67,10 +73,17 @@ def check_speed(tally: Tally, record: Record) -> None:
             if None in values or not values:
                 tally.compare("speed: means over rounds", f"{where} {name}", figure and figure["value"], None)
                 continue
-            if figure["method"] != f"mean and t interval over {len(values)} fresh-process rounds":
+            looks = re.fullmatch(
+                rf"median and interval of order statistics over {len(values)} fresh-process rounds, for each of (\d) looks",
+                figure["method"],
+            )
+            if looks:
+                mean, low, high = median_and_quantile_test(values, int(looks[1]))
+            elif figure["method"] == f"mean and t interval over {len(values)} fresh-process rounds":
+                mean, low, high = mean_and_t(values)
+            else:
                 tally.fail("speed: means over rounds", where, f"no recomputation of {figure['method']!r}")
                 continue
-            mean, low, high = mean_and_t(values)
             tally.compare("speed: means over rounds", f"{where} {name}", figure["value"], mean)
             tally.compare("speed: t ends over rounds", f"{where} {name} low", figure["low"], low)
             tally.compare("speed: t ends over rounds", f"{where} {name} high", figure["high"], high)

@@ -293,6 +293,16 @@ CASES = {
         "server_latency_ms = 10.0",
         "measure.server_latency_ms: only scenario 'server' has a latency bound; add it to scenarios, or delete this key",
     ),
+    "rounds that are left open": (
+        "rounds = 5",
+        "rounds = 5\nmax_rounds = 20",
+        "measure.max_rounds: the median of a few rounds has no interval; set rounds to 7 or more, or delete this key",
+    ),
+    "too many rounds": (
+        "rounds = 5",
+        "rounds = 7\nmax_rounds = 29",
+        "measure.max_rounds: 29 is not between rounds and 4 times as many (7 to 28); change it",
+    ),
     "rounds": ("rounds = 5", "rounds = 0", "measure.rounds: must be at least 1, not 0"),
     "infinite": ("f1 = 88.2", "f1 = inf", "references[0].metrics.f1: must be a finite number, not inf"),
     "incomparable": ('notes = ["another machine"]', "notes = []", "references[0].notes: must not be empty"),

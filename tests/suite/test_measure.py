@@ -20,6 +20,11 @@ def test_the_precision_that_is_wanted_changes_no_key_and_no_older_plan() -> None
     assert Measure(**Measure(precision=0.01).to_json()).precision == 0.01
 
 
+def test_rounds_that_are_left_open_are_part_of_keys_together_with_the_precision() -> None:
+    assert Measure(max_rounds=28).in_key() == {**Measure().in_key(), "max_rounds": 28, "precision": 0.05}
+    assert Measure(**Measure(rounds=7, max_rounds=28).to_json()).looks == (7, 14, 28)
+
+
 def test_sizes_of_each_scenario() -> None:
     sizes = (1, 8, 32)
     assert Measure().sizes("single_stream", sizes) == (1,)
