@@ -80,7 +80,7 @@ class Progress:
 
     def _words(self, event: Event) -> str:
         if event.number:
-            rounds = max((cell.measure.rounds for cell in self.cells if cell.key in event.cells), default=0)
+            rounds = max((cell.measure.looks[-1] for cell in self.cells if cell.key in event.cells), default=0)
             return f"{WORDS[event.step]}, round {event.number} of {rounds}"
         return WORDS[event.step]
 
@@ -93,8 +93,8 @@ class Progress:
         steps: Counter[Step] = Counter()
         steps["accuracy"] = len(cells)
         timed = [cell for cell in cells if self.timed and not get_backend(cell.backend).simulated]
-        steps["speed"] = sum(cell.measure.rounds for cell in timed)
-        tables = {(cell.task, cell.seed): cell.measure.rounds for cell in timed}
+        steps["speed"] = sum(cell.measure.looks[-1] for cell in timed)
+        tables = {(cell.task, cell.seed): cell.measure.looks[-1] for cell in timed}
         steps["turns"] = sum(tables.values())
         return steps
 
