@@ -138,6 +138,7 @@ class _Stage:
         family = get_family(teacher_config.model_type)
         inherited = (
             "vocab_size",
+            "embedding_size",
             "max_position_embeddings",
             "type_vocab_size",
             "hidden_act",

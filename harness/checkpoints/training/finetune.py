@@ -99,6 +99,11 @@ def build_model(
     if device != "cpu":
         disable_cudnn_attention()
     if get_family(config.model_type).own_attention:
+        if attention not in (None, "sdpa"):
+            raise CheckpointError(
+                f"{config.model_type} computes attention in its own modules, where its scores cannot be learnt from; use stages"
+                " 'prediction' and 'labels'"
+            )
         attention = "eager"
     options = {"attn_implementation": attention or default_attention, "dtype": torch.float32}
     if part == "encoder":
