@@ -36,6 +36,8 @@ FEWEST = 500
 """Rows that are evaluated at least, where the time is short."""
 _NUMBERED = re.compile(r"(checkpoint|step|epoch|model|output|best|final)?[-_]?\d*")
 """Names of folders that do not tell models apart."""
+SPLITS = ("train", "dev", "valid", "validation", "test", "eval", "data")
+"""Names of files that do not tell data sets apart."""
 Rows = list[Mapping[str, Any]]
 
 
@@ -107,7 +109,7 @@ def prepare(options: argparse.Namespace) -> Prepared:
         columns = guess(rows, head_of(_config(folder)), given, file.name, _kinds())
     except QuantboardError as error:
         raise QuantboardError(str(error).replace("{command}", _command(options))) from None
-    model, task = slug(_model_name(options.pick_model)), slug(file.stem)
+    model, task = slug(_model_name(options.pick_model)), slug(_data_name(file))
     name = options.name or f"{task}-{model}"
     backends, longest = _backends(), max_length(folder)
     train, validation, split_notes = _splits(options, rows, columns, name, backends, plain)
@@ -123,6 +125,7 @@ def prepare(options: argparse.Namespace) -> Prepared:
         train=train,
         backends=backends,
         skip_bad_rows=options.skip_bad_rows,
+        labels=options.labels,
     )
     suite = FOLDER / f"{name}.toml"
     write_suite(own, suite)
@@ -200,6 +203,12 @@ def _model_name(model: str) -> str:
     if len(parts) > 1 and _NUMBERED.fullmatch(parts[-1].lower()):
         return f"{parts[-2]}-{parts[-1]}" if any(map(str.isdigit, parts[-1])) else parts[-2]
     return parts[-1] if parts else "model"
+
+
+def _data_name(file: Path) -> str:
+    """The file's name, with that of its folder where it says only which split it is."""
+    folder = file.resolve().parent.name
+    return f"{folder}-{file.stem}" if folder and file.stem.lower() in SPLITS else file.stem
 
 
 def _task_name(name: str) -> str:

@@ -40,6 +40,8 @@ SCORES = (
     "value",
     "y",
 )
+TOKENS = ("tokens", "words")
+TAGS = ("nertags", "tags", "labels", "label", "postags", "ner")
 NUMBERS_OF_ROWS = re.compile(r"(id|idx|index|no|nr|number|row|guid|.*_id|unnamed.*|)", re.IGNORECASE)
 """Names of columns that say which row it is."""
 
@@ -97,6 +99,15 @@ def guess(rows: Rows, head: Head, given: Columns, file: str, kinds: Sequence[str
         if column is not None and column not in names:
             raise QuantboardError(f"--{option}: {file} has no column '{column}'; its columns are {_listed(names)}")
     kind = given.kind or head.kind
+    if given.labels and head.classes and len(given.labels) != len(head.classes):
+        raise QuantboardError(
+            f"--labels: {len(given.labels)} names, and the model has {len(head.classes)} outputs ({_listed(head.classes)}); give one"
+            " for each, in their order"
+        )
+    if kind is None and "similarity" in kinds and _scored_pair(rows, names, given):
+        kind = "similarity"
+    if kind == "token_classification" and kind in kinds:
+        return _tagged(names, head, given, file)
     if kind is None:
         raise QuantboardError(
             f"the model's config.json names no head; say what it answers: {{command}} --task-kind {'|'.join(kinds)}"
@@ -132,6 +143,26 @@ def guess(rows: Rows, head: Head, given: Columns, file: str, kinds: Sequence[str
     if kind == "multi_label" and head.named and not labels:
         labels = head.classes
     return Columns(kind, text, text_pair, label, labels)
+
+
+def _scored_pair(rows: Rows, names: Sequence[str], given: Columns) -> bool:
+    """Whether two columns of texts and one of scores are there, which an encoder without a head can be compared with."""
+    plain = {_plain(name) for name in names}
+    pair = bool(given.text and given.text_pair) or any(set(texts) <= plain for texts in PAIRS)
+    return pair and (given.label or _score_column(rows, names)) is not None
+
+
+def _tagged(names: Sequence[str], head: Head, given: Columns, file: str) -> Columns:
+    """The columns of words and of their tags. Tags that are numbers are places in the model's classes."""
+    by_name = {_plain(name): name for name in reversed(names)}
+    text = given.text or next((by_name[name] for name in TOKENS if name in by_name), None)
+    label = given.label or next((by_name[name] for name in TAGS if name in by_name), None)
+    for option, what, column in (("text", "lists of words", text), ("label", "lists of tags", label)):
+        if column is None:
+            raise QuantboardError(
+                f"{file} has no column of {what}. Its columns are {_listed(names)}. Name one: {{command}} --{option} COLUMN"
+            )
+    return Columns("token_classification", text, None, label, given.labels or (head.classes if head.named else ()))
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -240,10 +271,10 @@ def _labels(rows: Rows, label: str, head: Head, file: str) -> tuple[str, ...]:
     if all(value.isdigit() and int(value) < len(head.classes) for value in values):
         return head.classes
     shown = ", ".join(sorted(values)[:12])
-    if not head.named and len(values) == len(head.classes):
+    if len(values) == len(head.classes):
         raise QuantboardError(
-            f"the model calls its classes {head.classes[0]} to {head.classes[-1]}, and {file} {shown}; give the names in the"
-            f" order of the model's outputs: {{command}} --labels {','.join(sorted(values))}"
+            f"the model calls its classes {_listed(head.classes)}, and {file} {shown}; give the file's names in the order of the"
+            f" model's: {{command}} --labels {','.join(sorted(values))}"
         )
     unknown = next(value for value in values if _plain(value) not in {_plain(name) for name in head.classes})
     raise QuantboardError(

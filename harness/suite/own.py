@@ -33,7 +33,7 @@ ROUNDS, FEWEST_ROUNDS = 5, 3
 @dataclass(frozen=True)
 class Own:
     """What a suite of a user's own model and data holds. source: as suites have it, with absolute folders. train, validation:
-    absolute files. backends: the keys of each entry; the first is the baseline."""
+    absolute files. backends: the keys of each entry; the first is the baseline. labels: the user's names of the model's outputs."""
 
     name: str
     title: str
@@ -46,6 +46,7 @@ class Own:
     train: Path | None
     backends: Sequence[Mapping[str, Any]]
     skip_bad_rows: bool = False
+    labels: Sequence[str] = ()
     rounds: int = ROUNDS
 
 
@@ -97,7 +98,7 @@ def write_suite(own: Own, file: Path) -> None:
     }
     tables: list[tuple[str, Mapping[str, Any]]] = [
         ("", {"title": own.title, "tasks": [own.task], "baseline": own.backends[0]["name"]}),
-        (f"[models.{_value(own.model)}]", {"source": source, "recipe": "load"}),
+        (f"[models.{_value(own.model)}]", {"source": source, "recipe": "load", "labels": list(own.labels) or None}),
         ("[shape]", {"max_length": own.max_length, "batch_sizes": [BATCH_SIZE]}),
         ("[measure]", {**MEASURE, "rounds": own.rounds}),
         (f"[task.{_value(own.task)}]", task),

@@ -14,6 +14,7 @@ import pytest
 
 from harness.cli.main import main, parser
 from harness.cli.pick_run import choose, prepare
+from harness.errors import QuantboardError
 from tests.run.own_tasks import save_model, tokenizer_of
 
 NAMES = ["returns", "delivery", "payment due", "Account", "other"]
@@ -103,6 +104,25 @@ def test_equal_files_give_equal_suites_and_other_files_are_taken_for_calibration
     text = prepared.suite.read_text()
     assert 'data = { train = "../train.csv", validation = "../tickets.csv" }' in text
     assert prepared.rows == 60
+
+
+def test_names_are_given_to_outputs_in_their_order(folder: Path) -> None:
+    from transformers import BertForSequenceClassification
+
+    from harness.cli.suites import RunOptions, plan_offline
+
+    save_model(folder / "model", BertForSequenceClassification, [f"LABEL_{number}" for number in range(5)])
+    with pytest.raises(QuantboardError, match="--labels Account,delivery,other,payment due,returns"):
+        prepare(options())
+    prepared = prepare(options("--labels", ",".join(NAMES)))
+    assert [cell.blocked for cell in plan_offline(RunOptions(str(prepared.suite))).cells if cell.baseline] == [None]
+
+
+def test_a_file_named_for_its_split_has_its_folders_name_too(folder: Path, model: Any) -> None:
+    (folder / "Tickets 2024").mkdir()
+    (folder / "Tickets 2024" / "dev.csv").write_text((folder / "tickets.csv").read_text())
+    prepared = prepare(parser().parse_args(["pick", "model", "--data", "Tickets 2024/dev.csv"]))
+    assert prepared.own.task == "tickets-2024-dev"
 
 
 def test_tabs_with_lone_quotes_are_read_as_they_stand(folder: Path, model: Any) -> None:

@@ -71,6 +71,10 @@ CASES = [
     (rows(text=TEN, idx=list(range(10)), price=["1", "2.5"] * 5), Head("regression"), Columns("regression", "text", None, "price")),
     # several labels: a column for each
     (rows(text=TEN, bad=[0, 1] * 5, good=[1, 0] * 5), Head("multi_label", ("bad", "good")), Columns("multi_label", "text", None, None, ("bad", "good"))),
+    # an encoder without a head is compared with scores of pairs
+    (rows(sentence1=TEN, sentence2=TEN, score=[1.5, 3] * 5), Head(None), Columns("similarity", "sentence1", "sentence2", "score")),
+    # words and tags
+    (rows(id=list(range(10)), tokens=[["a", "b"]] * 10, ner_tags=[[0, 1]] * 10), Head("token_classification", ("O", "B-X")), Columns("token_classification", "tokens", None, "ner_tags", ("O", "B-X"))),
     (rows(text=TEN, labels=["bad|good", "bad"] * 5), Head("multi_label", ("bad", "good")), Columns("multi_label", "text", None, "labels", ("bad", "good"))),
 ]  # fmt: skip
 
@@ -83,7 +87,7 @@ def test_columns_and_classes(table: list[dict[str, Any]], head: Head, expected: 
 def test_what_is_given_is_taken() -> None:
     table = rows(text=TEN, other=TEN, label=MANY, team=["x", "y"] * 5)
     given = Columns(kind="pair", text="other", text_pair="text", label="team", labels=("x", "y"))
-    assert guess(table, Head("classification", FIVE), given, "a.csv", list(KINDS)) == given
+    assert guess(table, Head("classification", ("bad", "good")), given, "a.csv", list(KINDS)) == given
 
 
 @pytest.mark.parametrize(
@@ -111,7 +115,7 @@ def test_what_is_given_is_taken() -> None:
             rows(text=TEN, label=["b", "a", "c", "a", "b"] * 2),
             Head("classification", NUMBERED),
             Columns(),
-            "in the order of the model's outputs: {command} --labels a,b,c",
+            "give the file's names in the order of the model's: {command} --labels a,b,c",
         ),
         (
             rows(text=TEN, label=["returns", "lost"] * 5),
