@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -90,6 +90,7 @@ class TorchSession:
 
     def __init__(self, model: torch.nn.Module, architecture: Architecture, max_length: int, size: int) -> None:
         self.model = model
+        self._forward: Callable[..., Any] = model
         self._architecture = architecture
         self._length = max_length
         self.artifact_bytes = size
@@ -101,7 +102,7 @@ class TorchSession:
 
         with torch.inference_mode():
             inputs = {name: self._to_device(torch.from_numpy(batch[name])) for name in INPUTS}
-            outputs = self.model(**inputs)
+            outputs = self._forward(**inputs)
             if self._architecture.head == "question_answering":
                 logits = torch.stack((outputs.start_logits, outputs.end_logits), dim=-1)
             elif self._architecture.pooling:
@@ -130,7 +131,7 @@ class TorchSession:
         return Placement(claimed, dict(nodes), 0, self._architecture.total_macs(self._length), tuple(detail))
 
     def close(self) -> None:
-        del self.model
+        del self.model, self._forward
 
 
 def _provider(parameter: torch.nn.Parameter) -> str:

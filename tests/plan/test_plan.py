@@ -319,5 +319,5 @@ def test_planning_imports_nothing_heavy(tmp_path: Path) -> None:
     )
     assert out.stderr.strip() == "[]"
     cells = json.loads(out.stdout)["cells"]
-    assert len(cells) == 12
+    assert len(cells) == 13
     assert all(cell["checkpoint"]["data"]["kind"] == "sample" for cell in cells)

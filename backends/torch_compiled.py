@@ -1,0 +1,117 @@
+"""PyTorch compiled by its Inductor on the CPU, in float32: the models of `torch_eager`, fused, with weights laid out beforehand.
+
+Batch and length are free, so nothing is compiled during a measurement: `prepare` compiles for one sequence and for several, which
+PyTorch tells apart. What it compiles is cached; a later process only traces the model again.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from backends.architecture import Architecture
+from backends.base import (
+    Availability,
+    BackendError,
+    Device,
+    Placement,
+    Precision,
+    Quantize,
+    Settings,
+    check_length,
+    installed,
+)
+from backends.checkpoint import read_architecture
+from backends.model_files import SAFETENSORS
+from backends.torch_eager import TorchSession
+from backends.torch_models import load_model
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class TorchCompiled:
+    """The backend. It runs on the CPU only, also where there is a GPU."""
+
+    name: str
+    version: int = 1
+    distributions: tuple[str, ...] = ("torch", "transformers")
+    quantizes: Literal["no", "static", "dynamic"] = "no"
+    simulated: bool = False
+    symmetric_only: bool = False
+    graph: tuple[Precision, Quantize] | None = ("fp32", "none")
+    options: Mapping[str, type] = field(default_factory=dict)
+    relative_cost: float = 1.0
+
+    def availability(self, machine: Mapping[str, Any]) -> Availability:
+        for name in self.distributions:
+            if not installed(name, machine):
+                return Availability(False, f"{name} is not installed", f"python -m pip install {name}")
+        if not machine.get("assumed") and shutil.which(_compiler()) is None:
+            return Availability(
+                False,
+                f"no C++ compiler: torch.compile calls '{_compiler()}'",
+                "install one (Debian and Ubuntu: apt install g++), or name yours in the variable CXX",
+            )
+        return Availability(True)
+
+    def prepare(self, checkpoint: Path, settings: Settings, device: Device) -> TorchCompiledSession:
+        if device != "cpu":
+            raise BackendError(f"{self.name}: runs on the CPU only, not on '{device}'")
+        architecture = read_architecture(checkpoint)
+        check_length(settings, architecture.positions)
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(settings.cache / "inductor")
+        import torch
+
+        torch.set_num_threads(settings.threads)
+        model = load_model(checkpoint, architecture)
+        return TorchCompiledSession(model, architecture, settings, (checkpoint / SAFETENSORS).stat().st_size)
+
+
+def _compiler() -> str:
+    """The command that Inductor calls on Linux."""
+    return os.environ.get("CXX") or "g++"
+
+
+class TorchCompiledSession(TorchSession):
+    """built: whether anything was compiled; without that, loading it from the cache still traces the model."""
+
+    def __init__(self, model: torch.nn.Module, architecture: Architecture, settings: Settings, size: int) -> None:
+        super().__init__(model, architecture, settings.max_length, size)
+        import numpy as np
+        import torch
+        from torch._dynamo.utils import counters
+        from torch._inductor import config
+
+        config.compile_threads = 1  # else its worker processes live on beside the measurement
+        started, missed, broken = time.perf_counter(), _cache_misses(), sum(counters["graph_break"].values())
+        self._forward = torch.compile(model, dynamic=True, options={"freezing": True})
+        for rows in {settings.max_batch, 1}:
+            ids = np.zeros((rows, settings.max_length), np.int64)
+            mask = np.ones_like(ids)
+            mask[:, -1] = rows == 1  # padding in a batch, none in a single sequence
+            self.run({"input_ids": ids, "attention_mask": mask, "token_type_ids": ids})
+        self.built = _cache_misses() > missed
+        self.build_seconds = time.perf_counter() - started if self.built else 0.0
+        self._breaks = sum(counters["graph_break"].values()) - broken
+
+    def placement(self) -> Placement:
+        """Of the modules, as PyTorch has them; a note where parts of the model run as they are, between compiled ones."""
+        placement = super().placement()
+        notes = (f"torch.compile left {self._breaks} parts of the model as they are",) if self._breaks else ()
+        return replace(placement, notes=notes)
+
+
+def _cache_misses() -> int:
+    from torch._dynamo.utils import counters
+
+    return int(counters["inductor"]["fxgraph_cache_miss"] + counters["inductor"]["fxgraph_cache_bypass"])
+
+
+TORCH_COMPILED_FP32 = TorchCompiled("torch_compiled_fp32")
