@@ -24,6 +24,7 @@ from tasks.installed import installed_facts, installed_tasks, open_installed
 
 if TYPE_CHECKING:
     from tasks.declared import DeclaredRows
+    from tasks.declared_questions import DeclaredQuestions
 
 __all__ = [
     "DataIdentity", "DataRef", "Features", "Scores", "Shape", "SplitIdentity", "Statistic", "Task", "TaskError", "TaskFacts",
@@ -63,13 +64,13 @@ def open_task(name: str, data: DataRef) -> Task:
     """The task with its data. Raises TaskError for an unknown name or unreadable data."""
     if data.kind == "declared":
         declared = _declared_rows(data)
-        own: Task = resolve_name(_CODE[declared.definition.kind])(declared.definition, declared)
+        own: Task = resolve_name(_code(declared.definition))(declared.definition, declared)
         return own
     if name in DEFINITIONS:
         from tasks.sources import open_rows
 
         definition = DEFINITIONS[name]
-        task: Task = resolve_name(_CODE[definition.kind])(definition, open_rows(name, data))
+        task: Task = resolve_name(_code(definition))(definition, open_rows(name, data))
         return task
     if name in installed_tasks():
         return open_installed(name, data)
@@ -104,7 +105,13 @@ def task_version(name: str, data: DataRef) -> int:
     return VERSIONS[DEFINITIONS[name].kind] if name in DEFINITIONS else open_task(name, data).version
 
 
-def _declared_rows(data: DataRef) -> DeclaredRows:
-    from tasks.declared import Declaration, DeclaredRows
+def _code(definition: Definition) -> str:
+    return "tasks.unanswerable:UnanswerableQuestions" if definition.unanswerable else _CODE[definition.kind]
 
-    return DeclaredRows(Declaration.from_json(data.location))
+
+def _declared_rows(data: DataRef) -> DeclaredRows | DeclaredQuestions:
+    from tasks.declared import Declaration, DeclaredRows
+    from tasks.declared_questions import DeclaredQuestions
+
+    declaration = Declaration.from_json(data.location)
+    return (DeclaredQuestions if declaration.kind == "question_answering" else DeclaredRows)(declaration)

@@ -22,13 +22,16 @@ from tasks.definitions import TRAIN, Definition, OfficialSplit, RawFiles
 from tasks.rows import Row, check_text, row_digest
 from tasks.tables import Values, column_names, read_table
 
-DeclaredKind = Literal["classification", "pair", "regression", "multi_label", "token_classification", "similarity"]
+DeclaredKind = Literal[
+    "classification", "pair", "regression", "multi_label", "token_classification", "question_answering", "similarity"
+]
 KINDS: dict[str, Kind] = {
     "classification": "classification",
     "pair": "classification",
     "regression": "regression",
     "multi_label": "multi_label",
     "token_classification": "token_classification",
+    "question_answering": "question_answering",
     "similarity": "similarity",
 }
 """What a suite may call a task, and the kind of head that it needs. A `pair` is a classification of two texts."""
@@ -37,14 +40,20 @@ METRICS: dict[Kind, tuple[str, ...]] = {
     "regression": ("pearson", "spearman"),
     "multi_label": ("micro_f1", "macro_f1", "subset_accuracy"),
     "token_classification": ("f1", "precision", "recall", "word_accuracy"),
+    "question_answering": ("f1", "exact_match"),
     "similarity": ("spearman", "pearson"),
 }
 """What may be asked of each kind; `f1` is that of the second of two classes. The first three, or all, are the default."""
 SCORED = ("regression", "similarity")
 """The kinds whose labels are numbers, and that have no classes."""
 POOLINGS = ("mean", "cls")
-COLUMNS: dict[str, tuple[str, str]] = {"token_classification": ("tokens", "ner_tags")}
+COLUMNS: dict[str, tuple[str, str]] = {
+    "token_classification": ("tokens", "ner_tags"),
+    "question_answering": ("question", "answers"),
+}
 """Names of the columns `text` and `label` that a declaration may leave out, by kind."""
+UNANSWERABLE = ("f1", "exact", "best_f1", "best_exact")
+"""The metrics of questions of which some have no answer, as SQuAD v2 calls them."""
 SEPARATORS = ("|", ";", ",")
 """What may stand between the labels of a row; the first that the column has is taken where the declaration names none."""
 LABEL = "own data"
@@ -55,9 +64,10 @@ LABEL = "own data"
 class Declaration:
     """A task as declared. data: the file of each split (`train`, `validation`), as an absolute path. text, text_pair, label:
     names of columns. labels: the names of the classes in the order of their numbers; empty: the values that the label column
-    has, sorted. Without `label`, each of `labels` is a column of 0 and 1. separator: between the labels of a row. pooling: how an encoder's states
-    become one vector, of a similarity; empty: as the model's folder says. metrics: the first one ranks; empty: the kind's default. skip_bad_rows: leave out rows that cannot be used,
-    and count them, instead of refusing the file."""
+    has, sorted. Without `label`, each of `labels` is a column of 0 and 1. separator: between the labels of a row. pooling: how an
+    encoder's states become one vector, of a similarity; empty: as the model's folder says. unanswerable: whether some questions
+    have no answer. metrics: the first one ranks; empty: the kind's default. skip_bad_rows: leave out rows that cannot be used, and
+    count them, instead of refusing the file."""
 
     name: str
     kind: DeclaredKind
@@ -68,6 +78,7 @@ class Declaration:
     labels: tuple[str, ...] = ()
     separator: str = ""
     pooling: str = ""
+    unanswerable: bool = False
     metrics: tuple[str, ...] = ()
     skip_bad_rows: bool = False
 
@@ -79,7 +90,7 @@ class Declaration:
     @property
     def facts(self) -> TaskFacts:
         """What a suite is checked against; reads no file."""
-        facts = facts_of_kind(self.kind, self.metrics)
+        facts = facts_of_kind(self.kind, self.metrics, unanswerable=self.unanswerable)
         assert facts is not None, "the kind is one of KINDS"
         return replace(facts, short=self.name, eval_splits=self.eval_splits)
 
@@ -96,12 +107,18 @@ class Declaration:
         return Declaration(**values | {name: tuple(values[name]) for name in ("labels", "metrics")})
 
 
-def facts_of_kind(kind: Any, metrics: Sequence[str] = ()) -> TaskFacts | None:
+def metrics_of_kind(kind: str, *, unanswerable: bool = False) -> tuple[str, ...]:
+    """What may be asked of a declared kind."""
+    return UNANSWERABLE if unanswerable and kind == "question_answering" else METRICS[KINDS[kind]]
+
+
+def facts_of_kind(kind: Any, metrics: Sequence[str] = (), *, unanswerable: bool = False) -> TaskFacts | None:
     """What is known of a task from its declared kind and metrics; None for a kind that is none."""
     if not isinstance(kind, str) or kind not in KINDS:
         return None
     head = KINDS[kind]
-    return TaskFacts(head, tuple(metrics) or METRICS[head][:3])
+    known = metrics_of_kind(kind, unanswerable=unanswerable)
+    return TaskFacts(head, tuple(metrics) or (known if unanswerable else known[:3]))
 
 
 class DeclaredRows:

@@ -57,6 +57,8 @@ class RawFiles:
     """Such as `glue/SST-2`."""
     names: Mapping[str, str]
     """The file of each split."""
+    other_names: Mapping[str, str] = field(default_factory=dict)
+    """Other names of the same files, which are taken where there is none of the first."""
     format: Literal["tsv", "squad_json"] = "tsv"
     """`tsv`: columns separated by tabs; a quote is a plain character."""
     other_folders: tuple[str, ...] = ()
@@ -101,6 +103,8 @@ class Definition:
     """The lowest and the highest score. Regression and similarity only."""
     id_pattern: str | None = None
     """What the ids of the official rows look like, where rows have an `id`: a regular expression."""
+    unanswerable: bool = False
+    """Whether a question may have no answer. Question answering only."""
     benchmark: str | None = None
     """The benchmark whose macro average takes this task."""
     short: str = ""
@@ -185,6 +189,30 @@ _TASKS = (
         id_pattern="[0-9a-f]{24}",
         typical_tokens=176,
         sample="tasks.sample.squad:squad_rows",
+    ),
+    Definition(
+        name="squad_v2",
+        kind="question_answering",
+        metrics=("f1", "exact", "best_f1", "best_exact"),
+        primary_metric="f1",
+        texts=("context", "question"),
+        splits={
+            "train": OfficialSplit(130_319, file="68dcfbb971bd3e96d5b46c7177b16c1a4e7d4bdef19fb204502738552dede002"),
+            "validation": OfficialSplit(
+                11_873, file="80a5225e94905956a6446d296ca1093975c4d3b3260f1d6c8f68bc2ab77182d8"
+            ),
+        },
+        raw=RawFiles(
+            folder="squad_v2",
+            names={"train": "train-v2.0.json", "validation": "dev-v2.0.json"},
+            other_names={"train": "train-v1.1.json", "validation": "dev-v1.1.json"},
+            format="squad_json",
+            other_folders=("squad", "squad2", "squad_v2.0"),
+            distinctive=True,
+        ),
+        hub=("rajpurkar/squad_v2", None),
+        unanswerable=True,
+        typical_tokens=176,
     ),
     _glue(
         "CoLA",

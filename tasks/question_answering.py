@@ -49,6 +49,7 @@ class QuestionAnswering:
     labels: tuple[str, ...] = ()
 
     def __init__(self, definition: Definition, rows: Rows) -> None:
+        self._definition = definition
         self._rows = rows
         self.name: str = definition.name
         self.primary_metric: str = definition.primary_metric
@@ -137,6 +138,16 @@ class QuestionAnswering:
         window, then to the better start, then to the better end, then to the earlier position. Positions past a window's
         length never win. A question gets None when one of its windows has a logit that is not finite.
         """
+        return [
+            None if span is None else NO_ANSWER if span[1] == -np.inf else span[0]
+            for span in self._spans(examples, features, outputs)
+        ]
+
+    def _spans(
+        self, examples: Sequence[Row], features: Features, outputs: np.ndarray[Any, Any]
+    ) -> list[tuple[str, float] | None]:
+        """The best span's text and its sum of logits for each example; an empty text and -inf where there is none, None where a
+        logit is not finite."""
         if outputs.shape != (*features.input_ids.shape, 2):
             raise ValueError(f"outputs have shape {outputs.shape}, the features need {(*features.input_ids.shape, 2)}")
         score, start, end = _best_spans(features, outputs)
@@ -147,15 +158,16 @@ class QuestionAnswering:
         inside = np.arange(outputs.shape[1]) < features.lengths[:, None]
         broken = (~np.isfinite(outputs).all(-1) & inside).any(1)
         winner[features.example_index[broken]] = BROKEN
-        answers: list[str | None] = []
+        spans: list[tuple[str, float] | None] = []
         for row, window in zip(examples, winner, strict=True):
             if window < 0:
-                answers.append(None if window == BROKEN else NO_ANSWER)
+                spans.append(None if window == BROKEN else ("", -np.inf))
                 continue
             first = features.extra["char_start"][window, start[window]]
             last = features.extra["char_end"][window, end[window]]
-            answers.append(row["context"][first : _with_accents(row["context"], last)])
-        return answers
+            text = row["context"][first : _with_accents(row["context"], last)]
+            spans.append((text, float(score[window])))
+        return spans
 
     def score(self, examples: Sequence[Row], predictions: Sequence[str | None]) -> Scores:
         """Exact match and F1 of the official `evaluate-v1.1.py`, to the last bit; None counts as wrong.
@@ -166,23 +178,22 @@ class QuestionAnswering:
             (0.0, 0.0) if prediction is None else exact_match_and_f1(prediction, row["answers"]["text"])
             for row, prediction in zip(examples, predictions, strict=True)
         ]
-        articles: dict[str, int] = {}
-        groups = [articles.setdefault(row["title"], len(articles)) for row in examples]
         columns = np.array(pairs, np.float64).reshape(-1, 2)
+        # summed in order, as the official script does: NumPy's pairwise sum can differ in the last bits
+        metrics = {
+            "exact_match": 100.0 * sum(pair[0] for pair in pairs) / max(len(pairs), 1),
+            "f1": 100.0 * sum(pair[1] for pair in pairs) / max(len(pairs), 1),
+        }
         return Scores(
-            # summed in order, as the official script does: NumPy's pairwise sum can differ in the last bits
-            metrics={
-                "exact_match": 100.0 * sum(pair[0] for pair in pairs) / max(len(pairs), 1),
-                "f1": 100.0 * sum(pair[1] for pair in pairs) / max(len(pairs), 1),
-            },
+            metrics={name: metrics[name] for name in self._definition.metrics},
             per_example={
                 "id": np.array([row["id"] for row in examples], np.str_),
                 "prediction": np.array([(prediction or "")[:_LONGEST_KEPT] for prediction in predictions], np.str_),
                 "exact_match": columns[:, 0],
                 "f1": columns[:, 1],
             },
-            statistics={name: Statistic("mean", (name,)) for name in ("exact_match", "f1")},
-            groups=np.array(groups, np.int64),
+            statistics={name: Statistic("mean", (name,)) for name in self._definition.metrics},
+            groups=groups_of(examples),
             missing=sum(prediction is None for prediction in predictions),
         )
 
@@ -206,6 +217,12 @@ class QuestionAnswering:
                     " leave out questions that have no answer"
                 )
         return [answers.get(row["id"]) for row in examples]
+
+
+def groups_of(examples: Sequence[Row]) -> np.ndarray[Any, Any]:
+    """The article of each question, (n,) int64, counted in the order in which they first come."""
+    articles: dict[str, int] = {}
+    return np.array([articles.setdefault(row["title"], len(articles)) for row in examples], np.int64)
 
 
 def window_spans(tokens: int, room: int, stride: int) -> list[tuple[int, int]]:
@@ -251,9 +268,11 @@ def _check_room(shape: Shape, special: Special, longest_question: int) -> None:
         raise TaskError(f"doc_stride {shape.doc_stride} would never reach the end of a context; set it to at least 1")
 
 
-def _answer_tokens(row: Row, chars: Ints) -> tuple[int, int]:
-    """First and last token of the context that overlap the first annotated answer. chars: (tokens, 2), the characters of each
+def _answer_tokens(row: Row, chars: Ints) -> tuple[int, int] | None:
+    """First and last token of the context that overlap the first annotated answer; None where there is no answer. chars: (tokens, 2), the characters of each
     token. The last comes before the first where the tokenizer dropped the whole answer."""
+    if not row["answers"]["text"]:
+        return None
     begin = row["answers"]["answer_start"][0]
     end = begin + len(row["answers"]["text"][0])
     first = np.searchsorted(chars[:, 1], begin, side="right")

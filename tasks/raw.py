@@ -7,8 +7,6 @@ broken rows of QQP are left out. Any other fault ends in a TaskError that names 
 
 from __future__ import annotations
 
-import codecs
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +14,8 @@ from typing import Any
 
 from tasks.base import TaskError
 from tasks.definitions import Definition
-from tasks.rows import Row, check_question, check_score
+from tasks.questions import read_questions, read_text
+from tasks.rows import Row, check_score
 
 
 def raw_files(definition: Definition, root: Path) -> dict[str, Path]:
@@ -26,9 +25,10 @@ def raw_files(definition: Definition, root: Path) -> dict[str, Path]:
     if definition.raw.distinctive or is_named(root, definition):
         folders.append(root)
     for folder in folders:
-        files = {split: folder / file for split, file in definition.raw.names.items() if (folder / file).is_file()}
-        if files:
-            return files
+        for names in (definition.raw.names, definition.raw.other_names):
+            files = {split: folder / file for split, file in names.items() if (folder / file).is_file()}
+            if files:
+                return files
     return {}
 
 
@@ -67,31 +67,18 @@ def _children(folder: Path, names: set[str]) -> list[Path]:
 
 def read_raw(definition: Definition, path: Path) -> list[Row]:
     """The rows of one file, in file order. Raises TaskError."""
-    rows = list(_questions(path)) if definition.raw.format == "squad_json" else list(_table(definition, path))
+    if definition.raw.format == "squad_json":
+        rows, _ = read_questions(path, unanswerable=definition.unanswerable)
+    else:
+        rows = list(_table(definition, path))
     if not rows:
         raise TaskError(f"{path}: holds no rows; replace it with the complete file")
     return rows
 
 
-def _text(path: Path) -> str:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise TaskError(f"{path}: cannot be read: {error.strerror}; check the file and its permissions") from error
-    if not data.removeprefix(codecs.BOM_UTF8).strip():
-        raise TaskError(f"{path}: empty file; replace it with the complete file")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise TaskError(
-            f"{path}: line {line}: byte 0x{data[error.start]:02x} is not UTF-8; convert the file to UTF-8"
-        ) from error
-
-
 def _table(definition: Definition, path: Path) -> Iterator[Row]:
     raw = definition.raw
-    lines = [line.removesuffix("\r") for line in _text(path).split("\n")]
+    lines = [line.removesuffix("\r") for line in read_text(path).split("\n")]
     while lines and not lines[-1]:
         lines.pop()
     header = lines[0].split("\t")
@@ -149,56 +136,3 @@ def _score(definition: Definition, text: str, where: str) -> float:
     except ValueError:
         value = text
     return check_score(definition, value, where)
-
-
-def _questions(path: Path) -> Iterator[Row]:
-    """The questions of a file in SQuAD's nested JSON: articles, their paragraphs, and the questions on each."""
-    seen: set[str] = set()
-    for article_index, article in enumerate(_list(_json(path), "data", f"{path}")):
-        article_place = f"{path}: data[{article_index}]"
-        # without a title, each article still is an article of its own
-        title = article.get("title", f"data[{article_index}]") if isinstance(article, dict) else ""
-        for paragraph_index, paragraph in enumerate(_list(article, "paragraphs", article_place)):
-            place = f"{article_place}.paragraphs[{paragraph_index}]"
-            for index, question in enumerate(_list(paragraph, "qas", place)):
-                where = f"{place}.qas[{index}]"
-                answers = _list(question, "answers", where)
-                if not all(isinstance(answer, dict) for answer in answers):
-                    raise TaskError(f"{where}: an answer needs a text and an integer 'answer_start'")
-                row: Row = {
-                    "id": question.get("id"), "title": title, "context": paragraph.get("context"),
-                    "question": question.get("question"),
-                    "answers": {
-                        "text": [answer.get("text") for answer in answers],
-                        "answer_start": [answer.get("answer_start") for answer in answers],
-                    },
-                }  # fmt: skip
-                if isinstance(row["id"], str):
-                    where = f"{where} (id {row['id'][:40]})"
-                check_question(row, where)
-                if row["id"] in seen:
-                    raise TaskError(f"{where}: this id occurs twice; keep one of the two questions")
-                seen.add(row["id"])
-                yield row
-
-
-def _json(path: Path) -> Any:
-    text = _text(path)
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        cut = "; the file is cut off" if not text[error.pos :].strip() or "Unterminated" in error.msg else ""
-        raise TaskError(
-            f"{path}: line {error.lineno} column {error.colno}: not JSON: {error.msg}{cut}; replace it with the complete file"
-        ) from error
-    except RecursionError:
-        raise TaskError(f"{path}: nested too deeply for SQuAD's format; replace it with the published file") from None
-
-
-def _list(value: Any, key: str, where: str) -> list[Any]:
-    items = value.get(key) if isinstance(value, dict) else None
-    if not isinstance(items, list):
-        raise TaskError(
-            f"{where}: no list '{key}'; this is not SQuAD's format: replace the file with the published one"
-        )
-    return items

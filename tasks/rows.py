@@ -25,18 +25,21 @@ def check_text(text: str, where: str) -> None:
         ) from None
 
 
-def check_question(row: Row, where: str) -> None:
+def check_question(row: Row, where: str, *, unanswerable: bool = False) -> None:
     """Raises TaskError unless this is a SQuAD row in flat form: every answer must be found at its offset (in characters) in
-    the context."""
+    the context. unanswerable: whether it may have no answer, as in SQuAD v2."""
     for column in ("id", "title", "context", "question"):
         if not isinstance(row.get(column), str):
             raise TaskError(f"{where}: '{column}' is missing or is not text; correct the row")
         check_text(row[column], f"{where}: '{column}'")
     answers = row.get("answers")
-    if not isinstance(answers, dict) or not isinstance(answers.get("text"), list) or not answers["text"]:
+    texts = answers.get("text") if isinstance(answers, dict) else None
+    if not isinstance(texts, list) or not (texts or unanswerable):
         raise TaskError(
-            f"{where}: no answer; SQuAD v1.1 has at least one for every question (is this a v2.0 or test file?)"
+            f"{where}: no answer; SQuAD v1.1 has at least one for every question (is this a v2.0 or test file? if so, take"
+            " task squad_v2)"
         )
+    assert isinstance(answers, dict)
     starts = answers.get("answer_start")
     if not isinstance(starts, list) or len(starts) != len(answers["text"]):
         raise TaskError(f"{where}: 'answer_start' must have one number for each answer")
@@ -48,8 +51,19 @@ def check_question(row: Row, where: str) -> None:
             actual = context[max(start, 0) : max(start, 0) + len(text)]
             raise TaskError(
                 f"{where}: answer {text[:60]!r} is not at its offset {start} in the context, which has {actual[:60]!r} there;"
-                " correct 'answer_start'"
+                f" {_other_units(context, text, start)}correct 'answer_start'"
             )
+
+
+def _other_units(context: str, text: str, start: int) -> str:
+    """What an offset counts that does not count characters, as a part of a message; empty where it fits nothing."""
+    units = {"utf-16-le": "UTF-16 units, as Java and JavaScript do", "utf-8": "bytes of UTF-8"}
+    for encoding, what in units.items():
+        width = 2 if encoding == "utf-16-le" else 1
+        wanted = text.encode(encoding)
+        if start > 0 and context.encode(encoding)[width * start :].startswith(wanted):
+            return f"it counts {what}: count characters (code points), so that an emoji is 1, and "
+    return ""
 
 
 def check_score(definition: Definition, value: Any, where: str) -> float:

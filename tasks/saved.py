@@ -85,7 +85,7 @@ def _rows(definition: Definition, folder: Path) -> Iterator[Row]:
                 where = f"{folder}: row {index}"
                 if definition.kind == "question_answering":
                     _flatten(row)
-                    check_question(row, where)
+                    check_question(row, where, unanswerable=definition.unanswerable)
                     if row["id"] in seen:
                         raise TaskError(f"{where}: id {row['id'][:40]} occurs twice; keep one of the two rows")
                     seen.add(row["id"])

@@ -77,7 +77,13 @@ def _rescore_part(record: Record, part: Accuracy, task: Task, stored: ScoreStore
         raise RecordError(
             f"{record.record_id}: {len(columns['prediction'])} predictions for {len(examples)} examples; run it again"
         )
-    scores = task.score(examples, [_prediction(task, value) for value in columns["prediction"].tolist()])
+    stored_predictions = getattr(task, "stored_predictions", None)
+    predictions = (
+        stored_predictions(columns)
+        if stored_predictions
+        else [_prediction(task, value) for value in columns["prediction"].tolist()]
+    )
+    scores = task.score(examples, predictions)
     if not np.array_equal(scores.per_example["id"], columns["id"]):
         raise RecordError(f"{record.record_id}: its predictions are not of this data's examples; run it again")
     return part.model_copy(update={"metrics": intervals(scores), "missing": scores.missing}), scores

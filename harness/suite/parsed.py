@@ -51,7 +51,8 @@ def facts_of(data: TomlTable, name: str) -> TaskFacts | None:
         return task_facts(name)
     from tasks.declared import facts_of_kind
 
-    return facts_of_kind(table(declared[name]).get("kind"), strings(table(declared[name]).get("metrics")))
+    own = table(declared[name])
+    return facts_of_kind(own.get("kind"), strings(own.get("metrics")), unanswerable=own.get("unanswerable") is True)
 
 
 def referenced_model(value: object) -> str | None:

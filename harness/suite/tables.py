@@ -210,9 +210,18 @@ class TaskFiles(Table):
 class DeclaredTask(Table):
     """A task of one's own, to be named in `tasks`."""
 
-    kind: Literal["classification", "pair", "regression", "multi_label", "token_classification", "similarity"] = Field(
+    kind: Literal[
+        "classification",
+        "pair",
+        "regression",
+        "multi_label",
+        "token_classification",
+        "question_answering",
+        "similarity",
+    ] = Field(
         description="classification: one of several classes for a text; pair: for two texts; regression: a number;"
-        " multi_label: any number of classes; token_classification: a tag for each word; similarity: how"
+        " multi_label: any number of classes; token_classification: a tag for each word;"
+        " question_answering: a part of a paragraph, from files in SQuAD's form or with one question a row; similarity: how"
         " alike two texts are, by the cosine of a sentence encoder's vectors, which is loaded and not trained"
     )
     data: TaskFiles
@@ -237,6 +246,9 @@ class DeclaredTask(Table):
     pooling: Literal["mean", "cls"] | None = Field(
         None,
         description="for kind = 'similarity': how states become one vector; default: as the model's folder says, else mean",
+    )
+    unanswerable: bool = Field(
+        False, description="for kind = 'question_answering': whether some questions have no answer, as in SQuAD v2"
     )
     metrics: List[Text] = Field((), description="the first one ranks; default: all of the kind")
     skip_bad_rows: bool = Field(False, description="leave out rows that cannot be used, and count them")

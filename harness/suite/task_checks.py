@@ -26,7 +26,7 @@ def check_similarities(data: TomlTable) -> Iterator[Problem]:
 
 def check_declared_tasks(data: TomlTable) -> Iterator[Problem]:
     """Every problem of the `task` tables."""
-    from tasks.declared import COLUMNS, KINDS, METRICS, SCORED
+    from tasks.declared import COLUMNS, KINDS, SCORED, metrics_of_kind
 
     named = strings(data.get("tasks"))
     for name, declared in subtables(data.get("task")):
@@ -65,9 +65,16 @@ def check_declared_tasks(data: TomlTable) -> Iterator[Problem]:
             yield (*at, "labels"), "a classification needs at least two classes; add the others"
         elif len(set(labels)) < len(labels):
             yield (*at, "labels"), "a class is named twice; delete one"
+        if "unanswerable" in declared and kind != "question_answering":
+            yield (*at, "unanswerable"), "only kind 'question_answering' has answers; delete this key"
+        if kind == "question_answering":
+            for key in ("text", "text_pair", "label", "labels"):
+                if key in declared:
+                    yield (*at, key), "the columns are called context, question and answers; delete this key"
+        allowed = metrics_of_kind(kind, unanswerable=declared.get("unanswerable") is True)
         for index, metric in enumerate(strings(declared.get("metrics"))):
-            if metric not in METRICS[KINDS[kind]]:
-                known = ", ".join(METRICS[KINDS[kind]])
+            if metric not in allowed:
+                known = ", ".join(allowed)
                 yield (*at, "metrics", index), f"{shown(metric)} is not a metric of kind '{kind}'; choose from {known}"
         if KINDS[kind] == "classification" and "f1" in strings(declared.get("metrics")) and len(labels) != 2:
             yield (*at, "metrics"), "'f1' is that of the second of two classes; name both in labels, or take 'macro_f1'"

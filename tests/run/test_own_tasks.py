@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import seqeval.metrics as seqeval
 import torch
 from scipy import stats
 from sklearn.metrics import accuracy_score, f1_score
-from transformers import BertForSequenceClassification, BertForTokenClassification, BertModel
+from transformers import BertForQuestionAnswering, BertForSequenceClassification, BertForTokenClassification, BertModel
 
 from tests.run.own_tasks import logits_of, metrics_of, run_suite, save_model, texts, tokenizer_of, write_rows
 
@@ -171,3 +172,50 @@ def test_similarity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
         metrics_of(records[backend])
     assert records["onnxruntime_int8"]["flops"]["cross_check"].endswith("equal")
     assert records["onnxruntime_int8"]["flops"]["head"] == 0
+
+
+def test_question_answering(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rows as JSONL, some of them without an answer: the best span among the 20 best starts and ends of plain transformers."""
+    model = save_model(tmp_path / "model", BertForQuestionAnswering)
+    contexts = [text for text in texts(90) if len(text.split()) > 3]
+    rows: list[dict[str, Any]] = []
+    for number, context in enumerate(contexts):
+        word = context.split()[number % 3]
+        answers = (
+            {"text": [word], "answer_start": [context.index(word)]} if number % 4 else {"text": [], "answer_start": []}
+        )
+        rows.append({"id": f"q{number}", "context": context, "question": "where is it ?", "answers": answers})
+    for split in ("train", "dev"):
+        write_rows(tmp_path / f"{split}.jsonl", rows)
+    tokenizer = tokenizer_of(tmp_path / "model")
+    exact = []
+    for row in rows:
+        encoded = tokenizer(row["question"], row["context"], return_tensors="pt", return_offsets_mapping=True)
+        offsets, sides = encoded.pop("offset_mapping")[0].tolist(), encoded.sequence_ids()
+        with torch.no_grad():
+            output = model(**encoded)
+        first, last = output.start_logits[0].numpy(), output.end_logits[0].numpy()
+        spans = [
+            (float(first[i]) + float(last[j]), row["context"][offsets[i][0] : offsets[j][1]])
+            for i in np.argsort(-first)[:20]
+            for j in np.argsort(-last)[:20]
+            if sides[i] == sides[j] == 1 and 0 <= j - i < 30
+        ]
+        score, text = max(spans)
+        given = "" if float(first[0]) + float(last[0]) > score else text
+        exact.append(given.lower() == row["answers"]["text"][0].lower() if row["answers"]["text"] else not given)
+    records = run_suite(
+        tmp_path,
+        'kind = "question_answering"\nunanswerable = true\ndata = { train = "train.jsonl", validation = "dev.jsonl" }\n',
+        monkeypatch,
+        capsys,
+        **{"max_length = 64": "max_length = 64, doc_stride = 32"},
+    )
+    for backend in ("torch_fp32", "onnxruntime_fp32"):
+        metrics = {name: figure["value"] for name, figure in records[backend]["accuracy"][0]["metrics"].items()}
+        assert metrics["exact"] == pytest.approx(100 * sum(exact) / len(exact))
+        assert metrics["best_exact"] >= metrics["exact"] and set(metrics) == {"f1", "exact", "best_f1", "best_exact"}
+    for backend in INT8:
+        assert records[backend]["status"] == "ok", records[backend]["log_tail"]
