@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from harness.report.pick import Limits, Pick, Ratio
 
 WIDTH = 80
+UNTESTED = (
+    "A speed-up without a range was not tested: other processes were busy, or too few rounds ran. Run it again on a quiet machine"
+    " with more --minutes."
+)
 _NAME = 18
 """Columns of a method's name, with the blank after it. For longer ones the range of accuracy is left out."""
 
@@ -95,6 +99,7 @@ def _notes(contest: Contest, limits: Limits) -> list[str]:
     return [
         "Ranges are 95% intervals: other rows of the same kind of text.",
         *([f"Speed-ups: {how}."] if how else []),
+        *([UNTESTED] if any(method.speed_up and method.speed_up.low is None for method in contest.methods) else []),
         f"Asked: {', '.join(asked)}.",
     ]
 

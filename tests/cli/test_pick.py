@@ -68,6 +68,7 @@ def test_the_terminal_shows_it_in_80_columns(results: Path, capsys: pytest.Captu
     verdict = {line.split()[0]: line.split()[-1] for line in shown.splitlines() if line.startswith("  ")}
     assert (verdict["int8"], verdict["fp32"], verdict["rough"]) == ("ship", "base", "4")
     assert "  4  rough: keeps 97.1%." in shown.splitlines()
+    assert "without a range" not in shown
 
 
 @pytest.mark.parametrize(
@@ -108,3 +109,10 @@ def test_an_invalid_figure_ranks_nothing_and_interleaved_rounds_still_do(
     add(together, "int8", answers(300, 20), turns=FAST, **invalid)
     assert main(["pick", "--from", str(together)]) == 0
     assert "Ship int8" in capsys.readouterr().out
+
+
+def test_a_speed_up_that_could_not_be_tested_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    add(tmp_path, "fp32", answers(300, 20), baseline=True, qps=QPS[:1], turns=SLOW[:1])
+    add(tmp_path, "int8", answers(300, 20), qps=QPS[:1], turns=FAST[:1])
+    assert main(["pick", "--from", str(tmp_path)]) == 0
+    assert "A speed-up without a range was not tested" in capsys.readouterr().out
