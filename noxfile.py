@@ -8,9 +8,13 @@ nox -s site | tests | lint | bench | nightly
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
 
 import nox
 
@@ -83,11 +87,14 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """ruff; import-linter, which keeps the wings of harness/ apart; mypy strict, with stubs of TensorRT's real API."""
+    """ruff; import-linter, which keeps the wings of harness/ apart; the form of the workflows; mypy strict, with stubs of
+    TensorRT's real API."""
     install(session, "minilm", "test", "lint")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("lint-imports", "--no-logo")
+    workflows = sorted(map(str, (HERE / ".github" / "workflows").glob("*.yml")))
+    session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *workflows)
     if not (HERE / "stubs" / "tensorrt").is_dir():
         session.run("bash", "tests/tensorrt_stubs.sh", "stubs", external=True)
     session.run("mypy", env={"MYPYPATH": "stubs"})
@@ -103,15 +110,50 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def nightly(session: nox.Session) -> None:
-    """Every suite on real data, never the sample; then the site."""
+    """What nightly.toml asks for: check the machine, measure every suite on real data again, compare with the last good night,
+    render the site. Ends with an error if a suite failed or the night is worse."""
     install(session, "minilm")
-    failed = []
-    for path in sorted((HERE / "suites").glob("*.toml")):
-        if path.stem != "sample":
+    night = tomllib.loads((HERE / "nightly.toml").read_text())
+    if night["require"]:
+        session.run("quantboard", "doctor", "--require", ",".join(night["require"]))
+    wrong = []
+    for name in night["suites"] or sorted(path.stem for path in (HERE / "suites").glob("*.toml")):
+        if name != "sample" or night["suites"]:
+            data = [] if "--data" in session.posargs else ["--data", night["data"]]
             try:
-                session.run("quantboard", "run", path.stem, "--data", "real", *session.posargs)
+                session.run("quantboard", "run", name, "--remeasure", *data, *session.posargs)
             except nox.command.CommandFailed:
-                failed.append(path.stem)
+                wrong.append(f"suite {name} has failed cells")
+    if not gate_passes(session, night):
+        wrong.append("the night is worse than the reference")
     session.run("quantboard", "site")
-    if failed:
-        session.error(f"suites with failed cells: {', '.join(failed)}")
+    if wrong:
+        session.error("; ".join(wrong))
+
+
+def gate_passes(session: nox.Session, night: dict[str, Any]) -> bool:
+    """Whether the night is not worse. True where there is no reference yet. On GitHub the comparison goes to the summary."""
+    known = subprocess.run(
+        ["git", "-C", str(HERE), "rev-parse", "-q", "--verify", night["against"]], capture_output=True
+    )
+    if known.returncode and not Path(night["against"]).is_dir():
+        session.log(
+            f"no {night['against']} yet: nothing to compare with; `git tag {night['against']}` after a good night"
+        )
+        return True
+    limits = ["--max-slowdown", night["max_slowdown"], "--max-loss", str(night["max_loss"])]
+    command = ["quantboard", "gate", "--against", night["against"], *limits, "--markdown"]
+    with NamedTemporaryFile("w+") as file:
+        try:
+            session.run(*command, stdout=file)
+        except nox.command.CommandFailed:
+            passed = False
+        else:
+            passed = True
+        file.seek(0)
+        text = file.read()
+    print(text)
+    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+        with Path(summary).open("a") as page:
+            page.write(text)
+    return passed

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.cli.arguments import Verbs, add_verb
+from harness.cli.terminal import say
+from harness.errors import did_you_mean
 
 if TYPE_CHECKING:
     from backends import Availability
@@ -55,13 +57,32 @@ class Diagnosis:
 
 
 def add_verbs(verbs: Verbs) -> None:
-    add_verb(verbs, "doctor", doctor, "show what this machine can run, and what to install or fix for the rest")
+    parser = add_verb(
+        verbs, "doctor", doctor, "show what this machine can run, and what to install or fix for the rest"
+    )
+    parser.add_argument(
+        "--require", type=_backends, default=[], metavar="A,B", help="exit with 1 unless these backends run here"
+    )
+
+
+def _backends(text: str) -> list[str]:
+    from backends import backend_names
+
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in backend_names():
+            raise argparse.ArgumentTypeError(f"there is no backend '{name}'{did_you_mean(name, backend_names())}")
+    return names
 
 
 def doctor(options: argparse.Namespace) -> int:
     diagnosis = examine()
     print(json.dumps(diagnosis.as_dict())) if options.json else print_diagnosis(diagnosis)
-    return 0
+    states = {name: diagnosis.backends[name][0] for name in options.require}
+    lacking = {name: state for name, state in states.items() if not state.available}
+    for name, state in lacking.items():
+        say(f"{name} is required and cannot run: {state.reason}; {state.remedy}")
+    return 1 if lacking else 0
 
 
 def examine() -> Diagnosis:

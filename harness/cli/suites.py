@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from harness.plan.data import DataOrReason
     from harness.plan.plan import Plan
     from harness.records.schema import Record
-    from harness.run.context import Until
+    from harness.run.context import Again, Until
     from harness.suite.tables import Suite
     from tasks import DataIdentity, DataRef
 
@@ -36,7 +36,7 @@ class RunOptions:
 
     data: a folder, `sample`, `real`, or None for the hub and else the sample. models, tasks, backends, seeds: only these;
     all where empty. limit: examples of each evaluation split; all where None. until: the step after which cells stop.
-    fresh: run cells again that have a measured record.
+    again: what of cells that have a measured record is measured again.
     """
 
     suite: str
@@ -47,7 +47,7 @@ class RunOptions:
     seeds: tuple[int, ...] = ()
     limit: int | None = None
     until: Until | None = None
-    fresh: bool = False
+    again: Again = ""
 
 
 def run_options(arguments: argparse.Namespace) -> RunOptions:
@@ -61,7 +61,7 @@ def run_options(arguments: argparse.Namespace) -> RunOptions:
         seeds=tuple(arguments.seed),
         limit=arguments.limit,
         until=getattr(arguments, "until", None),
-        fresh=getattr(arguments, "fresh", False),
+        again=getattr(arguments, "again", ""),
     )
 
 
@@ -88,7 +88,22 @@ def add_verbs(verbs: Verbs) -> None:
         choices=["train", "quantize", "build", "score"],
         help="stop every cell after this step, without a record; a later run at the same commit continues from there",
     )
-    parser.add_argument("--fresh", action="store_true", help="run cells again that have a measured record")
+    again = parser.add_mutually_exclusive_group()
+    again.add_argument(
+        "--fresh",
+        dest="again",
+        action="store_const",
+        const="all",
+        default="",
+        help="run cells again that have a record",
+    )
+    again.add_argument(
+        "--remeasure",
+        dest="again",
+        action="store_const",
+        const="speed",
+        help="measure the speed of cells that have a record again, and keep their scores",
+    )
 
     text = "write the data that a suite needs into a folder, for machines without a network"
     parser = add_verb(verbs, "data", data, text)
@@ -238,11 +253,11 @@ def run_suite(options: RunOptions, *, show_progress: bool) -> list[Record]:
         watch=view.watch if view else unwatched,
     )
     newest = store.newest_by_key(record for _, record in store.read(paths.results()))
-    lines = list(estimate(planned, newest, execution.cache, known, fresh=options.fresh, gpu=bool(machine.gpus)))
+    lines = list(estimate(planned, newest, execution.cache, known, fresh=bool(options.again), gpu=bool(machine.gpus)))
     for line in lines[-1:] if view else lines:
         say(line)
     with view or nullcontext():
-        records = list(execute(planned.cells, execution, newest, fresh=options.fresh, until=options.until))
+        records = list(execute(planned.cells, execution, newest, again=options.again, until=options.until))
     position = {cell.key: number for number, cell in enumerate(planned.cells)}
     return sorted(records, key=lambda record: position[record.key])
 

@@ -79,8 +79,8 @@ def interleaved_ratio(mine: tuple[Record, Turns], base: Record) -> PairedTest | 
     """The ratio of samples a second, record over base, from the rounds in which both ran the same batches interleaved. None
     where there are no such rounds, or where one of the two computed something other than it claims."""
     record, turns = mine
-    conditions = _interleaved_conditions(record, turns)
-    other = next((turns for turns in base.turns if _interleaved_conditions(base, turns) == conditions), None)
+    conditions = interleaved_conditions(record, turns)
+    other = next((turns for turns in base.turns if interleaved_conditions(base, turns) == conditions), None)
     if other is None or not (has_valid_accuracy(record) and has_valid_accuracy(base)):
         return None
     rounds = shared_rounds(turns, other)
@@ -88,8 +88,8 @@ def interleaved_ratio(mine: tuple[Record, Turns], base: Record) -> PairedTest | 
         return None
     looks = looks_of(record, base)
     test = ratio([1 / a.seconds for a, _ in rounds], [1 / b.seconds for _, b in rounds], interleaved=True, looks=looks)
-    if disturbance := _disturbance([round_ for round_, _ in rounds]):
-        return PairedTest(test.value, method=f"not tested: {disturbance} during the interleaved rounds")
+    if why := disturbance([round_ for round_, _ in rounds]):
+        return PairedTest(test.value, method=f"not tested: {why} during the interleaved rounds")
     if test.p is None:
         return test
     counts = sorted({round_.batches for round_, _ in rounds})
@@ -106,7 +106,7 @@ def shared_rounds(mine: Turns, theirs: Turns) -> list[tuple[TurnRound, TurnRound
     return [(a, b) for a, b in pairs if (a.work, a.samples, a.batches) == (b.work, b.samples, b.batches)]
 
 
-def _disturbance(rounds: Sequence[TurnRound]) -> str:
+def disturbance(rounds: Sequence[TurnRound]) -> str:
     """What took more of the processors' time than the validity rules allow; empty if nothing did. It may have delayed long
     calls more than short ones."""
     throttled = [round_.quota_throttled_percent or 0.0 for round_ in rounds]
@@ -129,7 +129,7 @@ def _disturbance(rounds: Sequence[TurnRound]) -> str:
     return ""
 
 
-def _interleaved_conditions(record: Record, turns: Turns) -> tuple[object, ...]:
+def interleaved_conditions(record: Record, turns: Turns) -> tuple[object, ...]:
     threads = record.settings.get("measure", {}).get("threads")
     return turns.load, turns.batch_size, turns.sequence_length, record.device, threads
 

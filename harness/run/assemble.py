@@ -36,8 +36,8 @@ def measured_record(results: CellResults, run: Run, until: Until | None) -> Reco
     Raises RecordError where that cannot be done."""
     cell, accuracy, rounds = results.cell, results.accuracy, results.rounds
     scores = work_folder(cell, run) / "scores.npz"
-    scores_file = None
-    if until is None:
+    scores_file = results.scores_file
+    if until is None and scores_file is None:
         scores_file = f"scores/{run.run_id}-{cell.key}.npz"
         copy_scores(scores, run.record_file(cell).parent / scores_file)
     checkpoint = describe_checkpoint(folder_of(cell.checkpoint, run.cache))

@@ -22,6 +22,10 @@ Until = Literal["train", "quantize", "build", "score"]
 """The step after which `run --until` stops."""
 
 
+Again = Literal["", "speed", "all"]
+"""What of a finished cell is measured again: nothing, its speed with the scores that are kept, or all but its checkpoint."""
+
+
 TIMEOUT = 6 * 3600.0
 """Seconds after which a cell's process counts as hung; a training has ten times as long."""
 
@@ -69,7 +73,7 @@ class MissingCheckpoint:
     log: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass
 class CellResults:
     """What a cell's processes have measured so far."""
 
@@ -81,6 +85,8 @@ class CellResults:
     turns: list[dict[str, Any]] = field(default_factory=list)
     """Interleaved times, one a round and load."""
     notes: list[str] = field(default_factory=list)
+    scores_file: str | None = None
+    """The scores file of an earlier record that holds the same scores."""
 
 
 class CellFailed(Exception):

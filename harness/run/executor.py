@@ -12,12 +12,12 @@ from pathlib import Path
 from harness.errors import QuantboardError
 from harness.plan.spec import Cell
 from harness.records.schema import Record
-from harness.run.context import Run, Until, cell_name
+from harness.run.context import Again, Run, Until, cell_name
 from harness.run.group import execute_group
 
 
 def execute(
-    cells: Sequence[Cell], run: Run, previous: Mapping[str, Record], *, fresh: bool, until: Until | None
+    cells: Sequence[Cell], run: Run, previous: Mapping[str, Record], *, again: Again, until: Until | None
 ) -> Iterator[Record]:
     """One record a cell: the old one where the cell is finished, else a new one that is already on the disk.
 
@@ -26,13 +26,15 @@ def execute(
     interleaved, so that changes of the machine affect all of them alike. What has been measured is kept in the cache until the
     cell's record is written, and a run that was killed continues from there.
 
-    previous: the last record of each cell key. fresh: measure finished cells, too. until: stop at this step, and write no
+    previous: the last record of each cell key. again: what of a finished cell is measured. until: stop at this step, and write no
     records. Raises QuantboardError where another run is measuring one of the cells.
     """
-    finished = {} if fresh or until else _finished(cells, run, previous)
+    finished = {} if again == "all" or until else _finished(cells, run, previous)
+    if again == "speed":
+        finished = {key: record for key, record in finished.items() if not record.speed}
     with locked_cells((cell for cell in cells if not cell.blocked and cell.key not in finished), run.cache):
         for group in group_by_table(cells):
-            yield from execute_group(group, run, previous, finished, fresh, until)
+            yield from execute_group(group, run, previous, finished, again, until)
 
 
 def _finished(cells: Iterable[Cell], run: Run, previous: Mapping[str, Record]) -> dict[str, Record]:

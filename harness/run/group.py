@@ -13,8 +13,9 @@ from harness.plan.spec import Cell
 from harness.records import store
 from harness.records.schema import Record
 from harness.run.assemble import make_record, measured_record
-from harness.run.context import CellFailed, CellResults, Run, Until, cell_name, work_folder
+from harness.run.context import Again, CellFailed, CellResults, Run, Until, cell_name, work_folder
 from harness.run.events import Event
+from harness.run.kept import keep_scores, restore_scores, scores_already_stored
 from harness.run.precise import may_end
 from harness.run.steps import failed_record, make_job, of_rounds, read_kept, run_step, start_cell
 from harness.run.turns import TurnResults, run_interleaved, turn_groups
@@ -28,11 +29,11 @@ def execute_group(
     run: Run,
     previous: Mapping[str, Record],
     finished: Mapping[str, Record],
-    fresh: bool,
+    again: Again,
     until: Until | None,
 ) -> Iterator[Record]:
     """The record of each cell, once it is on the disk. previous: the last record of each cell key. finished: those among them
-    that make a cell finished, so that it is not measured."""
+    that make a cell finished, so that it is not measured. again: what of a finished cell is measured."""
 
     def finish(cell: Cell, record: Record) -> Record:
         run.watch(Event("record", (cell.key,), done=True, results={cell.key: record.status}))
@@ -40,6 +41,8 @@ def execute_group(
         if until is None:
             if not _repeats(record, previous.get(cell.key)):
                 store.append(run.record_file(cell), record)
+            if record.measured:
+                keep_scores(cell, run)
             shutil.rmtree(work_folder(cell, run), ignore_errors=True)
         return record
 
@@ -53,12 +56,16 @@ def execute_group(
             reason, remedy = cell.blocked
             yield finish(cell, make_record(cell, run, status="skipped", reason=reason, remedy=remedy))
         else:
-            if fresh:
+            if again:
                 shutil.rmtree(work_folder(cell, run), ignore_errors=True)
+            note = restore_scores(cell, run) if again == "speed" else ""
             results = start_cell(cell, run, until)
             if isinstance(results, Record):
                 yield finish(cell, results)
             else:
+                if note:
+                    results.notes.append(note)
+                results.scores_file = scores_already_stored(results, run, previous)
                 waiting.append(results)
     yield from _measure_speed(waiting, run, finish)
 

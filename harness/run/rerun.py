@@ -52,7 +52,7 @@ def rerun(record: Record, option: str | None, source: Path | None, command: str,
         say=say,
         show_progress=True,
     )
-    (new,) = execute([cell], run, {}, fresh=True, until=None)
+    (new,) = execute([cell], run, {}, again="all", until=None)
     return new
 
 

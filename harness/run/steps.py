@@ -120,22 +120,31 @@ def why_missing(spec: CheckpointSpec, ended: ProcessResult) -> MissingCheckpoint
     return MissingCheckpoint("failed", f"checkpoint {spec.model} ({spec.recipe}): {ended.reason}", log=ended.log)
 
 
-def drop_stale_results(cell: Cell, run: Run) -> None:
-    """Delete what the cache holds of the cell unless it was measured with this code, machine and checkpoint, since a record
-    names one of each. With uncommitted changes it is always deleted."""
-    folder = work_folder(cell, run)
-    stamp = folder / "code.json"
+def state_of(cell: Cell, run: Run) -> dict[str, Any]:
+    """What results of the cell depend on beside its key: a record names one of each."""
     # Some virtual machines get memory as they use it.
     machine = {name: value for name, value in run.machine.as_dict().items() if name != "memory_bytes"}
     weights = content_digest(folder_of(cell.checkpoint, run.cache))
-    state = {"commit": run.commit, "code": run.code, "machine": digest(machine), "checkpoint": weights}
-    if run.dirty or read_kept(stamp) != state:
+    return {"commit": run.commit, "code": run.code, "machine": digest(machine), "checkpoint": weights}
+
+
+def write_state(cell: Cell, run: Run) -> None:
+    """Write down what the results in the cell's work folder depend on. Raises CellFailed."""
+    folder = work_folder(cell, run)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "code.json").write_text(json.dumps(state_of(cell, run)))
+    except OSError as error:
+        raise _disk_failure(error, folder) from None
+
+
+def drop_stale_results(cell: Cell, run: Run) -> None:
+    """Delete what the cache holds of the cell unless it was measured with this code, machine and checkpoint. With uncommitted
+    changes it is always deleted."""
+    folder = work_folder(cell, run)
+    if run.dirty or read_kept(folder / "code.json") != state_of(cell, run):
         shutil.rmtree(folder, ignore_errors=True)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            stamp.write_text(json.dumps(state))
-        except OSError as error:
-            raise _disk_failure(error, folder) from None
+        write_state(cell, run)
 
 
 def check_data_unchanged(results: CellResults, run: Run) -> None:
@@ -164,7 +173,7 @@ def _run_step(cell: Cell, run: Run, mode: Step, name: str, number: int) -> dict[
     words = f"speed, round {number} {of_rounds(cell)}" if mode == "speed" else name
     try:
         if mode != "build" and (kept := read_kept(job.out)) is not None:
-            run.say(f"{cell_name(cell)}: {words}: kept from an interrupted run")
+            run.say(f"{cell_name(cell)}: {words}: kept from an earlier run")
             return kept
         run.say(f"{cell_name(cell)}: {words}")
         with tempfile.TemporaryDirectory(prefix="quantboard-") as scratch:

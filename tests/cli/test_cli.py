@@ -279,3 +279,16 @@ def test_the_doctor_names_every_backend_and_what_it_needs(tmp_path: Path) -> Non
     for name, state in diagnosis["backends"].items():
         (line,) = (line for line in printed.splitlines() if line.split()[0] == name)
         assert (f"runs on {state['device']}" if state["available"] else state["remedy"]) in line
+
+
+def test_the_doctor_ends_badly_where_a_required_backend_cannot_run(tmp_path: Path) -> None:
+    fine = quantboard("doctor", "--require", "torch_fp32", cache=tmp_path)
+    assert (fine.returncode, fine.stderr) == (0, "")
+    lacking = quantboard("doctor", "--require", "torch_fp32,tensorrt_int8", "--json", cache=tmp_path)
+    state = json.loads(lacking.stdout)["backends"]["tensorrt_int8"]
+    if state["available"]:
+        pytest.skip("this machine has TensorRT and a GPU")
+    assert lacking.returncode == 1
+    assert lacking.stderr == f"tensorrt_int8 is required and cannot run: {state['reason']}; {state['remedy']}\n"
+    unknown = quantboard("doctor", "--require", "tensorrt_int9", cache=tmp_path)
+    assert unknown.returncode == 2 and "did you mean 'tensorrt_int8'?" in unknown.stderr

@@ -74,7 +74,7 @@ def test_a_record_made_with_other_instructions_does_not_finish_a_cell(
 
     monkeypatch.setattr(harness.run.group, "start_cell", start_cell)
     monkeypatch.setattr(store, "append", lambda path, record: None)
-    assert list(execute([cell], run, {cell.key: old}, fresh=False, until=None)) == [old]
+    assert list(execute([cell], run, {cell.key: old}, again="", until=None)) == [old]
     assert started == ([] if finished else [cell])
 
 
@@ -93,8 +93,8 @@ def test_cells_are_locked_before_anything_of_them_is_touched(
     old = make_record(key=cell.key, machine={"flags": ["avx2"]})
     todo, blocked = replace(cell, key="todo"), replace(cell, key="blocked", blocked=("no GPU", "get one"))
     with pytest.raises(QuantboardError, match="another run"):
-        list(execute([cell, todo, blocked], run, {cell.key: old}, fresh=False, until=None))
+        list(execute([cell, todo, blocked], run, {cell.key: old}, again="", until=None))
     with pytest.raises(QuantboardError, match="another run"):
-        list(execute([cell], run, {cell.key: old}, fresh=True, until=None))
+        list(execute([cell], run, {cell.key: old}, again="all", until=None))
     assert wanted == [["todo"], [cell.key]]
     assert work_folder(cell, run).exists()

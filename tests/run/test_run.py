@@ -189,10 +189,41 @@ def test_a_killed_run_loses_only_the_running_process(tmp_path: Path, checkout: C
     assert len(kept) >= 3 + 3 + 1  # accuracy and the first round of three engines, and a second round
     ended = other.run("run", "small")
     assert ended.returncode == 0, ended.stderr
-    assert ended.stderr.count("kept from an interrupted run") == len(kept)
+    assert ended.stderr.count("kept from an earlier run") == len(kept)
     assert other.records()[: len(recorded)] == recorded
     assert sorted(record["label"] for record in other.records()) == sorted(first)
     assert not list(cells.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("run")
+def test_a_night_takes_speed_anew_and_keeps_checkpoints_and_scores(
+    tmp_path: Path, checkout: Checkout, first: dict[str, dict[str, Any]]
+) -> None:
+    """Then the gate compares the two nights."""
+    other = Checkout(tmp_path / "other")
+    shutil.copytree(checkout.cache, other.cache)
+    shutil.copytree(checkout.folder / "results", other.folder / "results")
+    shutil.copytree(checkout.folder / "results", other.folder / "earlier")
+    ended = other.run("run", "small", "--remeasure")
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr.count("accuracy: kept from an earlier run") == 3
+    assert "fine-tune" not in ended.stderr
+    new = {record["label"]: record for record in other.records() if record["record_id"] not in str(first)}
+    assert sorted(new) == ["onnxruntime_int8", "onnxruntime_int8_dynamic", "torch_fp32"]
+    for label, record in new.items():
+        before = first[label]
+        assert (record["key"], record["accuracy"]) == (before["key"], before["accuracy"])
+        assert record["speed"][0]["rounds"][0]["started"] > before["finished"][:19]
+        assert len(record["turns"][0]["rounds"]) == 2
+        assert any(note.startswith("scored earlier") for note in record["notes"])
+    scores = list((other.folder / "results").rglob("*.npz"))
+    assert len(scores) == len(list((checkout.folder / "results").rglob("*.npz")))
+    gate = json.loads(other.run("gate", "--against", "earlier", "--json").stdout)
+    assert [check["record_id"] for check in gate["checks"] if check["kind"] == "accuracy"] == [
+        record["record_id"] for record in new.values()
+    ]
+    assert sum(check["kind"] == "speed" for check in gate["checks"]) + len(gate["untested"]) >= 2
 
 
 @pytest.mark.slow
