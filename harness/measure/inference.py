@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from backends import Session
+from backends import BackendError, Batch, Session
 from tasks import Features
 
 PAST_THE_END = -1e9
@@ -44,6 +44,7 @@ def run_features(session: Session, features: Features, *, batch_size: int, paddi
         logits = session.run(batch)
         seconds += time.perf_counter() - start
         tokens += batch["input_ids"].size
+        check_outputs(logits, batch, outputs if first else None)
         if first == 0:
             shape = (count, longest, logits.shape[2]) if logits.ndim == 3 else (count, logits.shape[1])
             outputs = np.full(shape, PAST_THE_END, np.float32)
@@ -56,6 +57,22 @@ def run_features(session: Session, features: Features, *, batch_size: int, paddi
     width_name = "the longest of the batch" if padding == "longest" else f"max_length, {max_length}"
     formation = f"sorted by length, longest first, {batch_size} a batch, padded to {width_name}"
     return Inference(outputs, seconds, tokens, formation)
+
+
+def check_outputs(logits: Any, batch: Batch, earlier: np.ndarray[Any, Any] | None) -> None:
+    """Raises BackendError unless the engine gave one row of numbers for each sequence, (batch, classes) or (batch, length, 2),
+    with as many classes as in `earlier` batches. NumPy would spread a single row over the whole batch."""
+    size, width = batch["input_ids"].shape
+    shape = getattr(logits, "shape", None)
+    right = isinstance(logits, np.ndarray) and np.issubdtype(logits.dtype, np.floating) and logits.ndim in (2, 3)
+    right = right and shape[0] == size and (logits.ndim == 2 or shape[1] == width)
+    if right and earlier is not None:
+        right = logits.ndim == earlier.ndim and shape[-1] == earlier.shape[-1]
+    if not right:
+        raise BackendError(
+            f"the engine returned {getattr(logits, 'dtype', type(logits).__name__)} of shape {shape} for a batch of"
+            f" {size} sequences of {width} tokens; expected floats, ({size}, classes) or ({size}, {width}, outputs)"
+        )
 
 
 def make_batch(features: Features, rows: np.ndarray[Any, Any], width: int) -> dict[str, np.ndarray[Any, Any]]:

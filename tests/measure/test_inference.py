@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 
+from backends import BackendError
 from harness.measure.inference import PAST_THE_END, make_batch, run_features
 from tests.backends.in_memory import InMemorySession
 from tests.measure.features import PAD, make_features
@@ -63,3 +67,33 @@ def test_nothing_to_run() -> None:
         features.input_ids[:0], features.token_type_ids[:0], features.lengths[:0], features.example_index[:0]
     )
     assert run_features(InMemorySession(), empty, batch_size=8, padding="longest", max_length=40).outputs.size == 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda logits: logits[:1],  # one row, which NumPy would spread over the batch
+        lambda logits: logits[:, :-1],
+        lambda logits: logits.astype(np.int64),
+        lambda logits: logits[..., 0, 0],
+        lambda logits: logits[None],
+        lambda logits: logits.tolist(),
+        lambda logits: None,
+    ],
+)
+def test_outputs_of_another_shape_are_no_answer(wrong: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    session = InMemorySession()
+    right = session.run
+    monkeypatch.setattr(session, "run", lambda batch: wrong(right(batch)))
+    with pytest.raises(
+        BackendError, match=r"the engine returned .* for a batch of 16 sequences of 40 tokens; expected"
+    ):
+        run_features(session, make_features(), batch_size=16, padding="longest", max_length=40)
+
+
+def test_later_batches_have_as_many_classes_as_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = InMemorySession(labels=3)
+    right = session.run
+    monkeypatch.setattr(session, "run", lambda batch: right(batch)[:, : 3 if len(session.shapes) < 2 else 1])
+    with pytest.raises(BackendError, match=r"of shape \(16, 1\)"):
+        run_features(session, make_features(), batch_size=16, padding="longest", max_length=40)
