@@ -19,8 +19,19 @@ from backends.base import (
 from backends.registry import Registry
 
 __all__ = [
-    "Availability", "Backend", "BackendError", "Batch", "Device", "Placement", "Precision", "Quantize", "Session", "Settings",
-    "backend_names", "get_backend",
+    "FOR_ONNX_FILES",
+    "Availability",
+    "Backend",
+    "BackendError",
+    "Batch",
+    "Device",
+    "Placement",
+    "Precision",
+    "Quantize",
+    "Session",
+    "Settings",
+    "backend_names",
+    "get_backend",
 ]  # fmt: skip
 
 BACKENDS = Registry(
@@ -34,6 +45,7 @@ BACKENDS = Registry(
         "onnxruntime_fp32": "backends.onnx_runtime:ONNXRUNTIME_FP32",
         "onnxruntime_int8": "backends.onnx_runtime:ONNXRUNTIME_INT8",
         "onnxruntime_int8_dynamic": "backends.onnx_runtime:ONNXRUNTIME_INT8_DYNAMIC",
+        "onnxruntime_file": "backends.onnx_file:ONNXRUNTIME_FILE",
         "openvino_fp32": "backends.open_vino:OPENVINO_FP32",
         "openvino_bf16": "backends.open_vino:OPENVINO_BF16",
         "openvino_int8": "backends.open_vino:OPENVINO_INT8",
@@ -42,6 +54,8 @@ BACKENDS = Registry(
         "tensorrt_int8": "backends.tensor_rt:TENSORRT_INT8",
     },
 )
+FOR_ONNX_FILES = "onnxruntime_file"
+"""The backend of graphs that were made elsewhere: it runs them as they are, and nothing else."""
 
 
 def backend_names() -> list[str]:

@@ -129,7 +129,10 @@ class OnnxRuntimeSession:
         return session
 
     def run(self, batch: Batch) -> np.ndarray[Any, Any]:
-        logits: np.ndarray[Any, Any] = self._session.run(["logits"], {name: batch[name] for name in INPUTS})[0]
+        return self._run(self._session, batch)
+
+    def _run(self, session: Any, batch: Batch) -> np.ndarray[Any, Any]:
+        logits: np.ndarray[Any, Any] = session.run(["logits"], {name: batch[name] for name in INPUTS})[0]
         return logits
 
     def placement(self) -> Placement:
@@ -139,7 +142,7 @@ class OnnxRuntimeSession:
         ids = np.zeros((1, self._settings.max_length), np.int64)
         with TemporaryDirectory() as folder:
             session = self._open(profile=f"{folder}/profile")
-            session.run(["logits"], {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": ids})
+            self._run(session, {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": ids})
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
         nodes = list(_kernels(events))
         notes = []

@@ -123,7 +123,8 @@ class QuantizedGraph:
             if self._quantize == "s8":
                 return self.graph.constant(f"{name}.bias", tensor.dequantize(codes).astype(self.dtype))
             return self._dequantized(f"{name}.bias", self.graph.constant(f"{name}.bias.codes", codes), tensor)
-        return self._integer_bias(name) if self._integer_biases else self._weight(f"{name}.bias")
+        integer = self._integer_biases and f"{name}.weight" in self._ranges
+        return self._integer_bias(name) if integer else self._weight(f"{name}.bias")
 
     def _integer_bias(self, name: str) -> str:
         codes, scale = integer_bias(

@@ -8,8 +8,10 @@ The vocabulary follows Nagel et al., "A White Paper on Neural Network Quantizati
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cache
 from typing import Any, Literal, get_args
 
 from backends.base import BackendError
@@ -99,6 +101,8 @@ class Scheme:
     mask: number that is added to the attention scores of padding, instead of one so low that their softmax is 0. With it, the
       sum of scores and mask is quantized as an operator's output; without it, no 8-bit grid could represent that sum.
     padding: `max_length` if padding influences what a model computes, as it does with a mask of -6.
+    keep_float: linear layers whose weight and input stay float: patterns of `fnmatch` for canonical names, such as
+      `encoder.layer.0.*` or `*.output.dense`. Query, key and value of a layer read one tensor, so that one of them keeps all three.
     """
 
     name: str
@@ -109,6 +113,7 @@ class Scheme:
     biases: Quantizer | Literal["int32"] | None = None
     mask: float | None = None
     padding: Padding = "longest"
+    keep_float: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         at = f"scheme '{self.name}': "
@@ -133,6 +138,8 @@ class Scheme:
             raise BackendError(
                 f"{at}int32 biases need quantized inputs of linear layers; op_outputs quantizes their outputs"
             )
+        if self.keep_float and self.tensors == "op_outputs":
+            raise BackendError(f"{at}keep_float needs a base that quantizes linear layers only, such as engine_int8")
         if self.mask is not None and not (self.tensors == "op_outputs" and self.mask < 0):
             raise BackendError(f"{at}mask must be negative, and needs tensors = 'op_outputs'")
 
@@ -155,7 +162,7 @@ class Scheme:
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values. Fields that were added later are left out at their default, so that older files stay the same."""
-        value = _without_defaults(asdict(self), self, ("embeddings", "biases", "mask", "padding"))
+        value = _without_defaults(asdict(self), self, ("embeddings", "biases", "mask", "padding", "keep_float"))
         for name in ("weights", "activations", "biases"):
             if isinstance(value.get(name), dict):
                 value[name] = _without_defaults(value[name], getattr(self, name), ("ema_decay", "training"))
@@ -165,12 +172,13 @@ class Scheme:
     def from_json(cls, value: Mapping[str, Any]) -> Scheme:
         """The scheme that `to_json` wrote. Raises BackendError for unknown keys and invalid values."""
         try:
-            parts = {name: Quantizer(**value[name]) for name in ("weights", "activations")}
+            parts: dict[str, Any] = {name: Quantizer(**value[name]) for name in ("weights", "activations")}
             if isinstance(value.get("biases"), Mapping):
                 parts["biases"] = Quantizer(**value["biases"])
             elif value.get("biases") not in (None, "int32"):
                 raise BackendError(f"biases must be null, 'int32' or a quantizer, not {value['biases']!r}")
-            return cls(**{**value, **parts})
+            kept = {"keep_float": tuple(value["keep_float"])} if "keep_float" in value else {}
+            return cls(**{**value, **parts, **kept})
         except (TypeError, KeyError) as error:
             raise BackendError(f"not a quantization scheme: {error}") from None
 
@@ -224,16 +232,108 @@ _SCHEMES = {
 }
 
 
+SUMMARIES = {
+    "engine_int8": "what engines run: static INT8 for the products of the encoder, symmetric; the default",
+    "engine_int8_asymmetric": "the same with zero points for activations, which is closer; not for TensorRT",
+    "q8bert": "Q8BERT (arXiv 1910.06188): embeddings, pooler and head as well, ranges by moving averages",
+    "aimet_w8a8": "AIMET's model zoo (arXiv 2109.12948): the output of every operator",
+    "vitis_pof2": "Vitis AI: scales are powers of two, as its fixed-point hardware has them",
+}
+"""What each scheme is, on one line."""
+
+CHANGES: Mapping[str, tuple[str, ...]] = {
+    "weights": ("granularity", "estimator", "percentile"),
+    "activations": ("symmetric", "estimator", "percentile"),
+}
+"""What a scheme of a user's own may change in its base, beside `keep_float`."""
+_WITH, _AND, _IS = " with ", "; ", " = "
+
+
 def scheme_names() -> list[str]:
-    """All scheme names that a suite may use."""
+    """All scheme names that a suite may use without declaring them."""
     return list(_SCHEMES)
 
 
+def changed_scheme(base: str, changes: Mapping[str, Any]) -> str:
+    """The name of a scheme that is another one with changes. The name says them, so that `get_scheme` needs nothing else, whichever
+    process or record it is in.
+
+    changes: of CHANGES by table, and `keep_float`. Such as `engine_int8 with activations.symmetric = false`. Raises BackendError for
+    an unknown base and for changes that make no scheme.
+    """
+    flat = {
+        f"{table}.{key}" if key else table: value
+        for table, content in changes.items()
+        for key, value in (content.items() if isinstance(content, Mapping) else [("", content)])
+    }
+    get_scheme(base)
+    if not flat:
+        return base
+    name = base + _WITH + _AND.join(f"{key}{_IS}{json.dumps(flat[key])}" for key in sorted(flat))
+    get_scheme(name)
+    return name
+
+
+@cache
 def get_scheme(name: str) -> Scheme:
-    """The scheme of that name. Raises BackendError for an unknown name, with the nearest known one."""
-    if name not in _SCHEMES:
-        near = difflib.get_close_matches(name, _SCHEMES, 1)
+    """The scheme of that name, or of a name that `changed_scheme` made. Raises BackendError for an unknown name, with the nearest
+    known one."""
+    base, changed, changes = name.partition(_WITH)
+    if base not in _SCHEMES:
+        near = difflib.get_close_matches(base, _SCHEMES, 1)
         raise BackendError(
-            f"unknown scheme '{name}'" + (f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(_SCHEMES)}")
+            f"unknown scheme '{base}'" + (f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(_SCHEMES)}")
         )
-    return _SCHEMES[name]
+    return _changed(name, _SCHEMES[base], changes) if changed else _SCHEMES[base]
+
+
+def _changed(name: str, scheme: Scheme, changes: str) -> Scheme:
+    """A scheme with the changes that its name says."""
+    parts: dict[str, dict[str, Any]] = {"weights": {}, "activations": {}}
+    kept: tuple[str, ...] = ()
+    try:
+        for change in changes.split(_AND):
+            key, _, text = change.partition(_IS)
+            table, _, field = key.partition(".")
+            if key == "keep_float":
+                kept = tuple(map(str, json.loads(text)))
+            elif field in CHANGES.get(table, ()):
+                parts[table][field] = json.loads(text)
+            else:
+                raise ValueError(f"'{key}' cannot be changed")
+        if parts["activations"].get("symmetric") is False:
+            parts["activations"]["narrow"] = False
+        weights = replace(scheme.weights, **parts["weights"])
+        activations = replace(scheme.activations, **parts["activations"])
+        return replace(scheme, name=name, weights=weights, activations=activations, keep_float=kept)
+    except (ValueError, TypeError) as error:
+        raise BackendError(f"scheme '{name}': {error}; declare it in [schemes.NAME] of the suite") from None
+
+
+def describe(scheme: Scheme) -> dict[str, str]:
+    """What a scheme does, in words, for lists of schemes."""
+    weights, activations = scheme.weights, scheme.activations
+    tensors = {
+        "encoder_linears": "linear layers of the encoder",
+        "linears": "linear layers, with pooler and head",
+        "op_outputs": "weights of linear layers and the output of every operator",
+    }[scheme.tensors]
+    return {
+        "tensors": tensors + (", embeddings" if scheme.embeddings else ""),
+        "weights": _in_words(weights) + f", {weights.granularity.replace('_', ' ')}",
+        "activations": _in_words(activations),
+        "biases": "float"
+        if scheme.biases is None
+        else "int32"
+        if scheme.biases == "int32"
+        else _in_words(scheme.biases),
+        "keep_float": ", ".join(scheme.keep_float),
+        "runs": "simulation only: " + scheme.simulation_only if scheme.simulation_only else "engines and simulation",
+    }
+
+
+def _in_words(quantizer: Quantizer) -> str:
+    sign = "symmetric" if quantizer.symmetric else "asymmetric"
+    share = f" {quantizer.percentile:g}" if quantizer.estimator == "percentile" else ""
+    power = ", powers of two" if quantizer.power_of_two else ""
+    return f"{quantizer.bits} bits, {sign}, {quantizer.estimator}{share}{power}"

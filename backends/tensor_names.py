@@ -11,14 +11,35 @@ nodes in the exported graph:
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
+
 from backends.architecture import PROJECTION, TOKEN_CLASSIFIER, Architecture
+from backends.base import BackendError
 from backends.schemes import Quantizer, Scheme
 
 
 def weight_names(architecture: Architecture, scheme: Scheme) -> list[str]:
-    """The linear layers whose weight is quantized."""
+    """The linear layers whose weight is quantized. Raises BackendError for a pattern of the scheme's that no layer has."""
     names = list(architecture.linears())
-    return [name for name in names if name.startswith("encoder.") or scheme.tensors != "encoder_linears"]
+    kept: set[str] = set()
+    for pattern in scheme.keep_float:
+        matched = {_shared(name) for name in names if fnmatchcase(name, pattern)}
+        if not matched:
+            raise BackendError(
+                f"keep_float: no linear layer is called '{pattern}'; there are {', '.join(names[:6])} ... {names[-1]}"
+            )
+        kept |= matched
+    return [
+        name
+        for name in names
+        if (name.startswith("encoder.") or scheme.tensors != "encoder_linears") and _shared(name) not in kept
+    ]
+
+
+def _shared(name: str) -> str:
+    """One name for query, key and value of a layer, whose input is one tensor."""
+    layer, is_shared, _ = name.partition(".self.")
+    return f"{layer}.self" if is_shared else name
 
 
 def tensor_names(architecture: Architecture, scheme: Scheme) -> list[str]:

@@ -12,6 +12,7 @@ _TITLES = {
     "onnxruntime_fp32": ("ONNX Runtime FP32", "ORT FP32"),
     "onnxruntime_int8": ("ONNX Runtime INT8", "ORT INT8"),
     "onnxruntime_int8_dynamic": ("ONNX Runtime INT8", "ORT INT8"),
+    "onnxruntime_file": ("ONNX Runtime, given file", "ORT file"),
     "openvino_fp32": ("OpenVINO FP32", "OpenVINO FP32"),
     "openvino_bf16": ("OpenVINO BF16", "OpenVINO BF16"),
     "openvino_int8": ("OpenVINO INT8", "OpenVINO INT8"),

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from harness.checkpoints.found import plain_folder
 from harness.checkpoints.hub import find_source, one_line
 from harness.checkpoints.origin import root_spec
-from harness.errors import CheckpointError
+from harness.errors import CheckpointError, SourceUnavailable
+from harness.plan.sources import folder_of_onnx
 from harness.plan.spec import CheckpointSpec, folder_of
 from tasks.tokens import load_tokenizer
 
@@ -28,6 +29,12 @@ def source_folder(spec: CheckpointSpec, cache: Path) -> Path | None:
         return folder_of(spec.parent, cache)
     if spec.source == "scratch":
         return None
+    if spec.source.startswith("onnx:"):
+        file = Path(spec.source.removeprefix("onnx:"))
+        folder = folder_of_onnx(file) if file.is_file() else None
+        if folder is None:
+            raise SourceUnavailable(f"{spec.source}: the file or its config.json is gone", "copy them back")
+        return folder
     revision = (spec.identity or {}).get("revision")  # "unresolved": the hub did not answer when this was planned
     found = find_source(spec.source, None if revision == "unresolved" else revision)
     return plain_folder(found, cache, f"{spec.model}: {spec.source}")
@@ -116,9 +123,23 @@ def write_tokenizer(spec: CheckpointSpec, source: Path | None, config: Any, outp
 def copy_model(source: Path, output: Path, labels: Sequence[str] = ()) -> None:
     """Copy the weights unchanged, and write a configuration that transformers' Auto classes can read. labels: names of the
     classes that replace the model's own."""
+    shutil.copyfile(source / "model.safetensors", output / "model.safetensors")
+    write_config(source, output, labels)
+
+
+def copy_onnx(file: Path, output: Path) -> None:
+    """Copy an ONNX file unchanged, and the files that hold its tensors: the file names them, so that they keep their names."""
+    from backends.onnx_file import FILE, data_files
+
+    shutil.copyfile(file, output / FILE)
+    for data in data_files(file):
+        shutil.copyfile(data, output / data.name)
+
+
+def write_config(source: Path, output: Path, labels: Sequence[str] = ()) -> None:
+    """The configuration, with other names for the classes where `labels` has some."""
     from backends.checkpoint import read_config
 
-    shutil.copyfile(source / "model.safetensors", output / "model.safetensors")
     config = read_config(source)
     if labels:
         config["id2label"] = {str(number): label for number, label in enumerate(labels)}

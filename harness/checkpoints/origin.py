@@ -76,11 +76,14 @@ def build_origin(
     from safetensors import safe_open
 
     from backends.families import get_family
+    from backends.onnx_file import FILE as ONNX_FILE
     from harness.machine import hardware, software
 
     config = json.loads((folder / "config.json").read_text())
     family = get_family(config["model_type"])
     weights = folder / "model.safetensors"
+    if not weights.is_file():
+        weights = folder / ONNX_FILE
     if task:
         parameters = parameter_count(folder)
     else:
@@ -96,7 +99,7 @@ def build_origin(
         "key": spec.key,
         "model": spec.model,
         "task": spec.task,
-        "source": "a local folder" if source.startswith("/") else source,
+        "source": _shown_source(source),
         "recipe": spec.recipe,
         "stand_in": source == "scratch" and spec.data.kind == "sample",
         "scheme": spec.scheme,
@@ -127,6 +130,12 @@ def _embedding_size(family: Family, config: Mapping[str, Any]) -> dict[str, int]
     """The width of the embedding tables, for families in which it may be another than the encoder's."""
     width = family.defaults.get("embedding_size")
     return {"embedding_size": config.get(family.key("embedding_size"), width)} if width else {}
+
+
+def _shown_source(source: str) -> str:
+    if source.startswith("onnx:"):
+        return f"onnx:{Path(source).name}"
+    return "a local folder" if source.startswith("/") else source
 
 
 def _settings(spec: CheckpointSpec) -> dict[str, Any]:

@@ -16,7 +16,14 @@ from typing import Any
 from backends import BackendError
 from backends.architecture import Architecture, Pooling
 from harness.checkpoints import distill
-from harness.checkpoints.base_model import copy_model, load_config, source_folder, write_tokenizer
+from harness.checkpoints.base_model import (
+    copy_model,
+    copy_onnx,
+    load_config,
+    source_folder,
+    write_config,
+    write_tokenizer,
+)
 from harness.checkpoints.labels import label_names
 from harness.checkpoints.origin import TRAINING_FIELDS, root_spec
 from harness.checkpoints.training.devices import prepare_training
@@ -72,7 +79,11 @@ def load(spec: CheckpointSpec, task: Task, cache: Path, output: Path) -> dict[st
         return {}
     architecture = _check_fits_task(spec, source, task)
     write_tokenizer(spec, source, load_config(spec, source), output)
-    copy_model(source, output, spec.labels or ())
+    if spec.source.startswith("onnx:"):
+        copy_onnx(Path(spec.source.removeprefix("onnx:")), output)
+        write_config(source, output, spec.labels or ())
+    else:
+        copy_model(source, output, spec.labels or ())
     if architecture.pooling:
         _make_sentence_encoder(output, architecture)
     if spec.scheme:
@@ -116,7 +127,8 @@ def _check_fits_task(spec: CheckpointSpec, source: Path, task: Task) -> Architec
     try:
         if unfit is None:
             architecture = read_architecture(source, _pooling(spec, source, task))
-            Weights(source, architecture)  # all are there, with the sizes of config.json
+            if not spec.source.startswith("onnx:"):
+                Weights(source, architecture)  # all are there, with the sizes of config.json
             if definition is None and task.kind not in ("question_answering", "similarity"):
                 _decode_nothing(task, architecture, spec.labels or label_names(source, task))
         if unfit is None and (origin_task := _task_in_origin(source)) not in (None, spec.task):

@@ -98,6 +98,10 @@ def _check(folder: Path, wanted: Wanted, loads: bool, labels: Sequence[str]) -> 
         head = stored_head(shapes, family, pooling)
         if head is None:
             raise _Fault("it is an encoder without a head for a task", FINETUNE)
+    if loads and not head and not files:
+        raise _Fault(
+            "config.json names no class of a model with a head in architectures", "copy the model's own config.json"
+        )
     if loads and head:
         _check_head(head, config, wanted)
         _check_classes(config, wanted, labels)

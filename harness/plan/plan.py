@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from backends import get_backend
+from backends import FOR_ONNX_FILES, get_backend
 from backends.schemes import get_scheme
 from harness.errors import QuantboardError, did_you_mean
 from harness.machine.hardware import Machine
@@ -114,6 +114,8 @@ def _cells(model: _PlannedModel, backends: Sequence[str], machine: Machine, limi
     for index, entry in enumerate(suite.backends):
         if backends and not {entry.name, suite.labels[index]} & set(backends):
             continue
+        if (entry.name == FOR_ONNX_FILES) != model.checkpoint.source.startswith("onnx:"):
+            continue  # a graph that was made elsewhere runs as it is, and there only
         cell = _cell(model, index, machine, limit)
         if cell.label not in labels:
             labels.add(cell.label)
@@ -126,7 +128,7 @@ def _cell(model: _PlannedModel, index: int, machine: Machine, limit: int | None)
     sample = suite.sample if task_data.on_sample else None
     entry, checkpoint, blocked = suite.backends[index], model.checkpoint, task_data.missing or model.blocked
     backend = get_backend(entry.name)
-    scheme, label = entry.scheme, suite.labels[index]
+    scheme, label = entry.scheme and suite.scheme_name(entry.scheme), suite.labels[index]
     if scheme and checkpoint.brings_ranges:
         scheme, label = checkpoint.scheme, entry.label or entry.name
         if why := why_unsupported(backend, checkpoint.scheme or ""):
@@ -187,6 +189,8 @@ def _ancestor(suite: Suite, model: str) -> str | None:
     """The other model with whose cell on the baseline backend a model is compared: a QAT model's FP32 parent, or a student's
     teacher (of a QAT teacher, its FP32 parent)."""
     table = suite.models[model]
+    if table.made_from:
+        return referenced_model(table.made_from)
     if table.recipe == "qat":
         return referenced_model(table.source)
     teacher = referenced_model(table.teacher) if table.recipe == "distill" else None

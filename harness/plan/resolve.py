@@ -60,7 +60,7 @@ def resolve_model(suite: Suite, name: str, task: str, on_sample: bool) -> Resolv
         shape=_shape(suite.shape, override),
         common_length=suite.shape.max_length,
         teacher=model.teacher,
-        scheme=model.scheme,
+        scheme=model.scheme and suite.scheme_name(model.scheme),
         architecture=_sizes(model.architecture),
         train=_complete(train) if model.recipe != "load" else None,
         stages=stages,
@@ -76,7 +76,14 @@ def _on_sample(suite: Suite, model: Model, sample: Sample, own: StandIn, task: s
     train = _merged(sample.train, override.train if override else {}) | own.train
     shape = _shape(sample, override)
     if model.recipe == "qat":
-        return ResolvedModel("qat", model.source, shape, sample.max_length, scheme=model.scheme, train=_complete(train))
+        return ResolvedModel(
+            "qat",
+            model.source,
+            shape,
+            sample.max_length,
+            scheme=model.scheme and suite.scheme_name(model.scheme),
+            train=_complete(train),
+        )
     sizes = _sizes(own.architecture or sample.model)
     if model.recipe != "distill" or not model.distill:
         return ResolvedModel(

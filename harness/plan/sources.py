@@ -11,6 +11,7 @@ from pathlib import Path
 from backends import BackendError
 from backends.families import DEFAULT_FAMILY, family_names, get_family
 from backends.model_files import SAFETENSORS, weight_files
+from backends.onnx_file import data_files
 from backends.pooling import FILES as POOLING_FILES
 from backends.schemes import get_scheme
 from harness.errors import CheckpointError
@@ -61,8 +62,37 @@ def look_up(source: str, folder: Path, *, hub: bool, revision: str | None = None
         if root is None:
             return Source(source, {"weights": "absent"}, not_installed(source, package))
         return _folder_source(source, root / inner, ())
+    if kind == "onnx":
+        return _onnx_source(source, (folder / name).resolve())
     path = (folder / source).resolve()
     return _folder_source(str(path), path, TOKENIZER_FILES)
+
+
+def _onnx_source(shown: str, path: Path) -> Source:
+    """An ONNX file, or a folder with one, as optimum writes it."""
+    absent = {"weights": "absent"}
+    files = sorted({*path.glob("*.onnx"), *path.glob("onnx/*.onnx")}) if path.is_dir() else [path]
+    if not path.exists() or not files:
+        return Source(shown, absent, (f"{shown}: there is no ONNX file", "give an ONNX file, or the folder with it"))
+    if len(files) > 1:
+        names = ", ".join(str(file.relative_to(path)) for file in files)
+        first = files[0].relative_to(path)
+        return Source(
+            shown, absent, (f"{shown}: the folder has {len(files)} ONNX files ({names})", f"name one: {shown}/{first}")
+        )
+    home = folder_of_onnx(files[0])
+    if home is None:
+        remedy = "copy the model's config.json and tokenizer.json beside it"
+        return Source(shown, absent, (f"{shown}: there is no config.json beside the ONNX file", remedy))
+    hashes = [file_hash(file) for file in (files[0], *data_files(files[0]))]
+    identity = {"weights": hashes[0] if len(hashes) == 1 else digest(hashes), "config": file_hash(home / "config.json")}
+    identity |= {name: file_hash(home / name) for name in TOKENIZER_FILES if (home / name).is_file()}
+    return Source(f"onnx:{files[0]}", identity)
+
+
+def folder_of_onnx(file: Path) -> Path | None:
+    """The folder with the configuration and tokenizer of an ONNX file: its own, or the one above. None where there is none."""
+    return next((folder for folder in file.parents[:2] if (folder / "config.json").is_file()), None)
 
 
 def package_folder(package: str) -> Path | None:
@@ -224,6 +254,8 @@ def local_folder(source: str) -> Path | None:
     kind, _, name = source.partition(":")
     if kind == "scratch":
         return None
+    if kind == "onnx":
+        return folder_of_onnx(Path(name))
     if kind == "hub":
         revision = pinned_revision(name) or ""
         commit = (read_text(_hub_cache(name) / "refs" / revision) or revision) if revision else "*"

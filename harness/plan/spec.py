@@ -50,7 +50,7 @@ class CheckpointSpec:
         masked_lm       `source` trained to fill in words (task `corpus`)
     The general stage of `distill` has task `corpus`, too.
 
-    source: `hub:ID`, `package:NAME/FOLDER`, `scratch`, `model:NAME` (that is `parent`), or an absolute folder.
+    source: `hub:ID`, `package:NAME/FOLDER`, `scratch`, `model:NAME` (that is `parent`), an absolute folder, or `onnx:` and an absolute file.
     architecture: sizes for `scratch` (num_hidden_layers, hidden_size, num_attention_heads, intermediate_size).
     train: settings of a training (harness.suite.train.TrainSettings). calibration: `samples` (examples) and `batch_size`.
     identity: hashes of source and data, so that the key changes when they do.
@@ -92,7 +92,7 @@ class CheckpointSpec:
         content = {name: value for name, value in asdict(self).items() if value is not None}
         for name in ("model", "data", "parent"):
             content.pop(name, None)
-        if self.parent or self.source.startswith("/"):
+        if self.parent or self.source.startswith(("/", "onnx:")):
             del content["source"]
         if self.train:
             content["train"] = in_key(self.train)

@@ -23,7 +23,8 @@ def is_sample(record: Record) -> bool:
 
 def is_padded(record: Record) -> bool:
     """Whether its scheme computes padding, so that sequences of real lengths are padded to the maximum for speed as well."""
-    return record.scheme in scheme_names() and get_scheme(record.scheme).computes_padding
+    scheme = record.scheme or ""
+    return scheme.partition(" with ")[0] in scheme_names() and get_scheme(scheme).computes_padding
 
 
 def is_whole(record: Record) -> bool:

@@ -120,8 +120,8 @@ def portable(cell: Cell) -> dict[str, Any]:
     def clean(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: "DIR" if key == "location" and item else clean(item) for key, item in value.items()}
-        if isinstance(value, str) and value.startswith("/"):
-            return Path(value).name
+        if isinstance(value, str) and value.startswith(("/", "onnx:/")):
+            return f"{'onnx:' if value.startswith('onnx:') else ''}{Path(value).name}"
         return [clean(item) for item in value] if isinstance(value, list | tuple) else value
 
     settings: dict[str, Any] = clean(json.loads(json.dumps(cell.to_json())))

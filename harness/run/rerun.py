@@ -122,7 +122,8 @@ def _find_source(spec: CheckpointSpec, folder: Path | None, record: Record) -> s
         raise QuantboardError(
             f"{record.record_id}: its model came from a folder '{spec.source}'; name that folder with --source"
         )
-    source = look_up(str(folder.resolve()) if local and folder else spec.source, Path.cwd(), hub=True)
+    onnx = "onnx:" if spec.source.startswith("onnx:") else ""
+    source = look_up(f"{onnx}{folder.resolve()}" if local and folder else spec.source, Path.cwd(), hub=True)
     if source.blocked:
         raise QuantboardError(f"{source.blocked[0]}; {source.blocked[1]}")
     recorded = spec.identity or {}

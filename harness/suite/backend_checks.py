@@ -9,6 +9,7 @@ from backends.schemes import get_scheme, scheme_names
 from harness.errors import KeyPath, did_you_mean
 from harness.suite.parsed import TomlTable, is_integer, table_array
 from harness.suite.problems import Problem, shown
+from harness.suite.scheme_checks import full_name, known_schemes
 from harness.suite.tables import BackendEntry, row_label
 
 
@@ -27,7 +28,7 @@ def check_backends(data: TomlTable) -> Iterator[Problem]:
             yield from _unknown_backend(name, options, at)
             continue
         yield from _options(backend, options, at)
-        yield from _scheme(backend, entry, at)
+        yield from _scheme(data, backend, entry, at)
         content = repr((name, scheme, sorted(options.items(), key=str)))
         if first_use.setdefault(content, index) != index:
             yield at, f"'{name}' with the same scheme and options is listed twice; delete one"
@@ -68,7 +69,7 @@ def _has_type(value: object, wanted: type) -> bool:
     return type(value) is wanted or (wanted is float and is_integer(value))
 
 
-def _scheme(backend: Backend, entry: TomlTable, at: KeyPath) -> Iterator[Problem]:
+def _scheme(data: TomlTable, backend: Backend, entry: TomlTable, at: KeyPath) -> Iterator[Problem]:
     supported = ", ".join(scheme for scheme in scheme_names() if not why_unsupported(backend, scheme))
     at_scheme, scheme = (*at, "scheme"), entry.get("scheme")
     if "scheme" not in entry:
@@ -79,9 +80,9 @@ def _scheme(backend: Backend, entry: TomlTable, at: KeyPath) -> Iterator[Problem
     elif backend.quantizes == "dynamic":
         yield at_scheme, f"'{backend.name}' quantizes dynamically, with the ranges of each batch; delete this key"
     elif isinstance(scheme, str):
-        if scheme not in scheme_names():
-            yield at_scheme, f"unknown scheme {shown(scheme)}{did_you_mean(scheme, scheme_names())}"
-        elif why := why_unsupported(backend, scheme):
+        if scheme not in known_schemes(data):
+            yield at_scheme, f"unknown scheme {shown(scheme)}{did_you_mean(scheme, known_schemes(data))}"
+        elif (full := full_name(data, scheme)) and (why := why_unsupported(backend, full)):
             yield at_scheme, f"{why}; use one of {supported}"
 
 

@@ -36,6 +36,7 @@ from harness.suite.parsed import (
     table_array,
 )
 from harness.suite.problems import Problem, from_pydantic, shown
+from harness.suite.scheme_checks import check_schemes
 from harness.suite.task_checks import check_declared_tasks, check_similarities
 from harness.suite.train import STAGES, Augment
 from tasks import Shape
@@ -46,6 +47,7 @@ def check(data: TomlTable) -> Iterator[Problem]:
     yield from _tasks(data)
     yield from check_declared_tasks(data)
     yield from check_similarities(data)
+    yield from check_schemes(data)
     for keys in (("seeds",), ("shape", "batch_sizes"), ("sample", "batch_sizes")):
         yield from _duplicates(data, keys)
     for keys in (("measure",), ("sample", "measure")):

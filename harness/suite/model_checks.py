@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from pydantic import ValidationError
 
-from backends.schemes import scheme_names
+from backends import FOR_ONNX_FILES
 from harness.errors import KeyPath, did_you_mean
 from harness.suite.parsed import (
     TomlTable,
@@ -19,11 +19,13 @@ from harness.suite.parsed import (
     strings,
     subtables,
     table,
+    table_array,
 )
 from harness.suite.problems import Problem, from_pydantic, shown
+from harness.suite.scheme_checks import known_schemes
 from harness.suite.train import STAGES, TrainSettings, fitting_depths
 
-SOURCES = ("hub", "package", "model", "scratch")
+SOURCES = ("hub", "package", "model", "scratch", "onnx")
 
 
 QUESTIONS_ONLY = ("doc_stride", "max_query_length")
@@ -93,8 +95,8 @@ def _model(data: TomlTable, name: str, model: TomlTable) -> Iterator[Problem]:
     if isinstance(source, str) and (wrong := _source(data, source)):
         yield (*at, "source"), wrong
     yield from _recipe(data, model, at)
-    if isinstance(scheme, str) and recipe not in ("load", "finetune", "distill") and scheme not in scheme_names():
-        yield (*at, "scheme"), f"unknown scheme {shown(scheme)}{did_you_mean(scheme, scheme_names())}"
+    if isinstance(scheme, str) and recipe not in ("load", "finetune", "distill") and scheme not in known_schemes(data):
+        yield (*at, "scheme"), f"unknown scheme {shown(scheme)}{did_you_mean(scheme, known_schemes(data))}"
     yield from check_architecture(model.get("architecture"), (*at, "architecture"))
     if source == "scratch" and "architecture" not in model:
         yield (*at, "architecture"), "is missing; source 'scratch' needs the sizes of the model"
@@ -128,6 +130,7 @@ def _recipe(data: TomlTable, model: TomlTable, at: KeyPath) -> Iterator[Problem]
             (*at, "scheme"),
             f"recipe '{recipe}' does not train quantizers; delete this key, or move it to a [[backends]] entry",
         )
+    yield from _onnx(data, model, at)
     labels = strings(model.get("labels"))
     if labels and recipe != "load":
         yield (
@@ -155,6 +158,22 @@ def _recipe(data: TomlTable, model: TomlTable, at: KeyPath) -> Iterator[Problem]
             yield (*at, "teacher"), f"must be 'model:NAME', a model of this suite, not {shown(teacher)}"
         elif name not in models:
             yield (*at, "teacher"), f"unknown model {shown(name)}{did_you_mean(name, models)}"
+
+
+def _onnx(data: TomlTable, model: TomlTable, at: KeyPath) -> Iterator[Problem]:
+    """A model that is an ONNX file is used as it is, by its own backend."""
+    source, made_from = model.get("source"), model.get("made_from")
+    if not isinstance(source, str) or not source.startswith("onnx:"):
+        if made_from is not None:
+            yield (*at, "made_from"), "only a model with source 'onnx:PATH' has it; delete this key"
+        return
+    if model.get("recipe") != "load":
+        yield (*at, "recipe"), "an ONNX file cannot be trained; set recipe = 'load'"
+    names = [entry.get("name") for _, entry in table_array(data.get("backends"))]
+    if names and FOR_ONNX_FILES not in names:
+        yield (*at, "source"), f"runs on backend '{FOR_ONNX_FILES}'; add a [[backends]] entry of that name"
+    if isinstance(made_from, str) and referenced_model(made_from) not in dict(subtables(data.get("models"))):
+        yield (*at, "made_from"), f"must be 'model:NAME', a model of this suite, not {shown(made_from)}"
 
 
 def _stages(data: TomlTable, model: TomlTable, at_model: KeyPath) -> Iterator[Problem]:
@@ -232,6 +251,8 @@ def _source(data: TomlTable, source: str) -> str | None:
         return "write 'scratch' alone, with nothing after it" if colon else None
     if not colon:
         return _below(source)
+    if kind == "onnx":
+        return _below(name)
     if kind == "hub":
         repository, at, revision = name.partition("@")
         valid = (

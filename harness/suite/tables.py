@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, ConfigDict, Field, PrivateAttr
 
+from backends.schemes import changed_scheme
 from harness.suite.measure import Measure
 from harness.suite.train import Distill, Table, TrainSettings
 from tasks import Shape, TaskFacts, task_facts
@@ -80,10 +81,13 @@ class Calibration(Table):
 
 class Model(Table):
     source: Text = Field(
-        description="hub:ID or hub:ID@REVISION, package:NAME/FOLDER, model:NAME of this suite, scratch, or a folder below the suite file's"
+        description="hub:ID or hub:ID@REVISION, package:NAME/FOLDER, model:NAME of this suite, scratch, onnx:PATH (a file or folder below the suite file's, run as it is), or a folder below the suite file's"
     )
     recipe: Literal["load", "finetune", "qat", "distill"] = Field(
         description="load: use it unchanged; finetune: train it on the task; qat: train it with quantizers; distill: train it to match a teacher"
+    )
+    made_from: Text | None = Field(
+        None, description="for source = 'onnx:PATH': model:NAME of this suite, the FP32 model that it is compared with"
     )
     labels: List[Text] = Field(
         (),
@@ -254,6 +258,38 @@ class DeclaredTask(Table):
     skip_bad_rows: bool = Field(False, description="leave out rows that cannot be used, and count them")
 
 
+class WeightChanges(Table):
+    granularity: Literal["per_tensor", "per_channel"] | None = Field(None, description="scales: one, or one an output")
+    estimator: Literal["min_max", "percentile", "mse"] | None = Field(None, description="how ranges are found")
+    percentile: float | None = Field(None, gt=50, le=100, description="for estimator = 'percentile'")
+
+
+class ActivationChanges(Table):
+    symmetric: bool | None = Field(None, description="whether the zero point is 0")
+    estimator: Literal["min_max", "percentile", "mse", "output_error", "ema", "entropy"] | None = Field(
+        None, description="how calibration finds ranges"
+    )
+    percentile: float | None = Field(None, gt=50, le=100, description="for estimator = 'percentile'")
+
+
+class OwnScheme(Table):
+    """A scheme of one's own: another one with changes."""
+
+    base: Text = Field(description="the scheme that it changes; `quantboard schemes` lists them")
+    weights: WeightChanges = WeightChanges()
+    activations: ActivationChanges = ActivationChanges()
+    keep_float: List[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.*?\[\]-]{1,200}$")]] = Field(
+        (), description="linear layers that stay float, by name: 'encoder.layer.0.*', '*.output.dense'"
+    )
+
+    def changes(self) -> dict[str, Any]:
+        """As `backends.schemes.changed_scheme` takes them."""
+        tables = self.model_dump(exclude={"base", "keep_float"}, exclude_none=True)
+        return {name: table for name, table in tables.items() if table} | (
+            {"keep_float": list(self.keep_float)} if self.keep_float else {}
+        )
+
+
 class StandIn(Table):
     """What is different for one model on sample data."""
 
@@ -300,6 +336,7 @@ class Suite(Table):
     references: List[Reference] = ()
     sample: Sample | None = None
     task: dict[str, DeclaredTask] = Field({}, description="tasks of one's own, by name")
+    schemes: dict[str, OwnScheme] = Field({}, description="schemes of one's own, by name")
 
     _file: Path = PrivateAttr(Path())
 
@@ -312,6 +349,12 @@ class Suite(Table):
     def folder(self) -> Path:
         """The folder of the file, to which local folders of models are relative."""
         return self._file.parent
+
+    def scheme_name(self, name: str) -> str:
+        """The full name of a scheme: of one that the suite declares, its base with the changes."""
+        if name not in self.schemes:
+            return name
+        return changed_scheme(self.schemes[name].base, self.schemes[name].changes())
 
     def facts(self, task: str) -> TaskFacts | None:
         """What is known of a task of the suite; None for an installed package's."""

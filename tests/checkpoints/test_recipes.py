@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForQuestionAnswering, RobertaConfig
+from transformers import AutoConfig, AutoModelForQuestionAnswering, GPT2Config
 
 from backends.base import BackendError
+from backends.families import family_names
 from harness.checkpoints import make
 from harness.checkpoints.make import ensure
 from harness.checkpoints.origin import describe_checkpoint
@@ -236,7 +237,7 @@ def test_a_configuration_that_may_not_be_berts_needs_a_model_type(
     else:
         del config[changed]
     (copy / "config.json").write_text(json.dumps(config))
-    line = "has no model_type; add the one of its family: bert, distilbert"
+    line = f"has no model_type; add the one of its family: {', '.join(family_names())}"
     fails(sample_spec(recipe=recipe, source=str(copy)), tmp_path, f"tiny: {copy}", "config.json", line)
 
 
@@ -321,12 +322,12 @@ def test_an_architecture_that_no_backend_runs_is_not_trained(
     encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = Path(shutil.copytree(encoder, tmp_path / "mine"))
-    RobertaConfig(vocab_size=5000).save_pretrained(folder)
+    GPT2Config(vocab_size=5000).save_pretrained(folder)
     monkeypatch.setattr(finetune, "train", None)
     fails(
         sample_spec(source=str(folder)),
         tmp_path,
-        f"tiny: {folder}: config.json model_type is 'roberta'; known model families: bert, distilbert",
+        f"tiny: {folder}: config.json model_type is 'gpt2'; known model families: {', '.join(family_names())}",
     )
 
 

@@ -99,7 +99,7 @@ CASES = {
     "trusted code": (
         'recipe = "load"',
         'recipe = "load"\ntrust_remote_code = true',
-        "models.base.trust_remote_code: unknown key; known: source, recipe, labels, scheme, teacher, distill, calibration, architecture, train, task",
+        "models.base.trust_remote_code: unknown key; known: source, recipe, made_from, labels, scheme, teacher, distill, calibration, architecture, train, task",
     ),
     "package that climbs": (
         "hub:owner/name",
