@@ -48,6 +48,7 @@ class TorchCompiled:
     graph: tuple[Precision, Quantize] | None = ("fp32", "none")
     options: Mapping[str, type] = field(default_factory=dict)
     relative_cost: float = 1.0
+    title: str = "PyTorch compiled"
 
     def availability(self, machine: Mapping[str, Any]) -> Availability:
         for name in self.distributions:
