@@ -7,6 +7,7 @@ from backends.base import BackendError
 
 _TITLES = {
     "torch_fp32": ("PyTorch FP32", "PyTorch FP32"),
+    "torch_compiled_fp32": ("PyTorch FP32, compiled", "PyTorch compiled"),
     "torch_bf16": ("PyTorch BF16", "PyTorch BF16"),
     "fake_quant_w8a8": ("Simulated W8A8", "Simulated W8A8"),
     "onnxruntime_fp32": ("ONNX Runtime FP32", "ORT FP32"),

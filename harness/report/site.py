@@ -24,6 +24,7 @@ from harness.records.schema import Record
 from harness.records.scores import ScoreStore
 from harness.report.boards import Board, latest, make_boards, page_name
 from harness.report.cell_page import cell_page
+from harness.report.coverage_page import coverage_page
 from harness.report.frames import board_frame, to_csv, to_json
 from harness.report.index_page import index_page
 from harness.report.leaderboards import leaderboards
@@ -33,7 +34,7 @@ from harness.report.row_answer import row_answers
 from harness.report.suite_page import suite_page
 from harness.report.task_page import task_page
 
-PAGES = re.compile(r"index\.html|(suite|cell|task)-[A-Za-z0-9_.-]+\.(html|csv|json)")
+PAGES = re.compile(r"(index|coverage)\.html|(suite|cell|task)-[A-Za-z0-9_.-]+\.(html|csv|json)")
 
 
 def render(results: Path, out: Path, *, if_changed: bool = False) -> Path:
@@ -116,6 +117,7 @@ def _pages(records: Sequence[Record], stored: ScoreStore) -> Pages:
     index = index_page(records, boards, subjects)
     averages = macro_averages(records)
     pages: Pages = {"index.html": ("index.html", index)}
+    pages["coverage.html"] = "coverage.html", coverage_page(records, paths.suites())
     for suite in index.suites:
         suite_content = suite_page(suite.name, suite.sample, records, boards, averages, uncommitted)
         pages[suite.page] = "suite.html", suite_content

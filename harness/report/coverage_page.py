@@ -1,0 +1,122 @@
+"""What has run where, as a matrix: a row a task and model, a column a backend, a mark a machine; and what has not run at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from pathlib import Path
+
+from backends.titles import titles
+from harness.records.schema import Record
+from harness.report.comparability import has_valid_accuracy, is_sample, is_whole, machine_of
+from harness.report.machines import Machine, machines
+from tasks.titles import task_order, task_title
+
+
+@dataclass(frozen=True)
+class Mark:
+    """kind: `full` (scored, and timed where its engine can be), `scored`, `absent`, `unable`, `failed` or `unasked`. text: what
+    the mark shows. title: what it means, with the reason."""
+
+    kind: str
+    text: str
+    title: str
+
+
+@dataclass(frozen=True)
+class CoverageRow:
+    """cells: by backend, a mark a machine."""
+
+    task: str
+    model: str
+    cells: tuple[tuple[Mark, ...], ...]
+
+
+@dataclass(frozen=True)
+class CoveragePage:
+    """counts: (number, what). machines, columns: titles. idle: suites without a record of real data, and how to run them."""
+
+    counts: tuple[tuple[str, str], ...]
+    machines: tuple[str, ...]
+    columns: tuple[str, ...]
+    rows: tuple[CoverageRow, ...]
+    idle: tuple[tuple[str, str], ...]
+
+
+LEGEND = {
+    "full": ("●", "measured"),
+    "scored": ("○", "scored, not timed"),
+    "absent": ("·", "not run on this machine"),
+    "unable": ("×", "cannot run here"),
+    "failed": ("!", "failed"),
+    "unasked": ("–", "no suite asks for it"),
+}
+
+
+def coverage_page(records: Sequence[Record], suites: Path) -> CoveragePage:
+    """records: the newest of each cell; those of the sample are left out. suites: the folder of the suite files."""
+    real = [record for record in records if not is_sample(record)]
+    hosts = list(machines(real).values())
+    backends = sorted({record.backend for record in real}, key=lambda name: (_is_simulated(real, name), titles(name)))
+    cells: dict[tuple[str, str], dict[tuple[str, str], list[Record]]] = {}
+    for record in real:
+        place = cells.setdefault((record.task, record.model), {})
+        place.setdefault((record.backend, machine_of(record)), []).append(record)
+    ordered = sorted(cells, key=lambda key: (task_order(key[0]), key))
+    rows, task = [], ""
+    for key in ordered:
+        marks = tuple(_marks(cells[key], backend, hosts) for backend in backends)
+        rows.append(CoverageRow(task_title(key[0]) if key[0] != task else "", key[1], marks))
+        task = key[0]
+    return CoveragePage(
+        counts=tuple(_counts(rows)),
+        machines=tuple(host.title for host in hosts),
+        columns=tuple(titles(name)[1] + _dynamic(name) for name in backends),
+        rows=tuple(rows),
+        idle=tuple(_idle(suites, {record.suite for record in real if record.measured})),
+    )
+
+
+def _dynamic(name: str) -> str:
+    return " dynamic" if name.endswith("_dynamic") else ""
+
+
+def _is_simulated(records: Sequence[Record], backend: str) -> bool:
+    return any(record.simulated for record in records if record.backend == backend)
+
+
+def _marks(
+    place: Mapping[tuple[str, str], Sequence[Record]], backend: str, hosts: Sequence[Machine]
+) -> tuple[Mark, ...]:
+    asked = any(name == backend for name, _ in place)
+    return tuple(_mark(place.get((backend, host.identity), ()), host, asked=asked) for host in hosts)
+
+
+def _mark(records: Sequence[Record], host: Machine, *, asked: bool) -> Mark:
+    """The best that any of the records has."""
+    scored = [record for record in records if has_valid_accuracy(record) and is_whole(record)]
+    full = [record for record in scored if record.simulated or record.speed or record.turns]
+    reason = next((f"{record.why}" for record in records if record.why), "")
+    kind = "unasked" if not asked else "absent"
+    if full or scored:
+        kind = "full" if full else "scored"
+    elif any(record.status == "skipped" for record in records):
+        kind = "unable"
+    elif records:
+        kind = "failed"
+    sign, meaning = LEGEND[kind]
+    seeds = len({record.seed for record in scored})
+    told = f": {reason}" if reason and kind in ("unable", "failed") else f", {seeds} seeds" if seeds > 1 else ""
+    return Mark(kind, f"{seeds}" if seeds > 1 else sign, f"{host.title}: {meaning}{told}")
+
+
+def _counts(rows: Sequence[CoverageRow]) -> list[tuple[str, str]]:
+    marks = [mark.kind for row in rows for cell in row.cells for mark in cell if mark.kind != "unasked"]
+    shown = [(kind, marks.count(kind)) for kind in ("full", "scored", "absent", "unable", "failed")]
+    return [(str(count), LEGEND[kind][1]) for kind, count in shown if count]
+
+
+def _idle(suites: Path, measured: AbstractSet[str]) -> list[tuple[str, str]]:
+    names = sorted(file.stem for file in suites.glob("*.toml") if file.stem not in measured and file.stem != "sample")
+    return [(name, f"quantboard run {name}") for name in names]
