@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import json
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,17 +15,75 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.recompute.pages import check_macro, check_readme
+from tests.recompute.pairs import check_comparison
 from tests.recompute.records import read, recompute
-from tests.recompute.tally import Array, Record
+from tests.recompute.tally import Array, Record, Tally
 
 TOP = Path(__file__).parents[1]
 
 
+@pytest.mark.slow
 def test_all_committed_figures_are_recomputed() -> None:
-    done = subprocess.run([sys.executable, "-m", "tests.recompute", "results"], cwd=TOP, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.recompute", "results", "README.md"], cwd=TOP, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1].endswith(", 0 mismatches")
     print(done.stdout)
+
+
+def command(*words: str) -> str:
+    done = subprocess.run([sys.executable, "-m", "harness", *words], cwd=TOP, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_what_compare_prints_is_recomputed() -> None:
+    tally = Tally()
+    pairs = json.loads(command("compare", "--json", "--results", "results", "onnxruntime_int8", "torch_fp32"))
+    check_comparison(tally, pairs, read(TOP / "results"))
+    assert tally.report()
+    assert tally.count["McNemar's test and Agresti and Min's ends"]
+    assert tally.count["linearised ends and p"]
+    assert tally.count["p by Holm's correction"]
+
+
+@pytest.mark.slow
+def test_the_macro_averages_on_a_page_are_recomputed(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    shutil.copytree(TOP / "results" / "minilm_glue", results / "minilm_glue")
+    command("site", "--results", str(results), "--out", str(tmp_path / "site"))
+    tally = Tally()
+    check_macro(tally, (tmp_path / "site" / "suite-minilm_glue.html").read_text("utf-8"), [r for r, _ in read(results)])
+    assert tally.report()
+    assert tally.count["macro averages"] >= 4
+
+
+def test_a_wrong_comparison_is_reported() -> None:
+    (pair, *_) = json.loads(command("compare", "--json", "--task", "glue/mrpc", "onnxruntime_int8", "torch_fp32"))
+    figure = pair["differences"]["accuracy"]
+    figure["p"] += 1e-6
+    figure["low"] -= 1e-6
+    bootstrapped = pair["differences"]["f1"]
+    bootstrapped["high"] += 0.2 * (bootstrapped["high"] - bootstrapped["low"])
+    pair["ratios"][0]["value"] *= 1.000001
+    tally = Tally()
+    check_comparison(tally, [pair], read(TOP / "results"))
+    wrong = {kind for kind, lines in tally.mismatches.items() if lines}
+    assert wrong >= {
+        "McNemar's test and Agresti and Min's ends",
+        "linearised ends and p",
+        "ratios of speed, their ends and p",
+    }
+
+
+def test_a_wrong_figure_in_readme_is_reported() -> None:
+    readme, tally = (TOP / "README.md").read_text("utf-8"), Tally()
+    number = re.findall(r"^- `onnxruntime_int8`: (\d+\.\d\d) ", readme, flags=re.M)[0]
+    check_readme(tally, readme.replace(f"`: {number} ", f"`: {float(number) + 0.02:.2f} "), read(TOP / "results"))
+    assert len(tally.mismatches["README's result"]) == 1
 
 
 def test_it_imports_nothing_of_ours() -> None:

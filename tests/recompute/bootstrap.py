@@ -28,12 +28,11 @@ def draws_of_units(units: int, part: int) -> Array:
 
 def ranks_of(values: Array, counts: Array) -> Array:
     """Mean ranks in each resample less their mean, (draws, units); a value that a resample lacks has any."""
-    unique, inverse = np.unique(values, return_inverse=True)
-    order = np.argsort(inverse, kind="stable")
-    each = counts[:, order]
-    if len(unique) < len(values):
-        each = np.add.reduceat(each, np.searchsorted(inverse[order], np.arange(len(unique))), axis=1)
-    ranks: Array = (np.cumsum(each, axis=1) - (each + counts.shape[1]) / 2)[:, inverse]
+    _, inverse, ties = np.unique(values, return_inverse=True, return_counts=True)
+    upto = np.cumsum(counts[:, np.argsort(inverse, kind="stable")], axis=1)[:, np.cumsum(ties) - 1]
+    middle = upto.copy()
+    middle[:, 1:] += upto[:, :-1]
+    ranks: Array = ((middle - counts.shape[1]) / 2)[:, inverse]
     return ranks
 
 

@@ -18,6 +18,7 @@ def read(results: Path) -> list[tuple[Record, Path]]:
 
 
 def recompute(results: Path) -> Tally:
+    """Every figure of every record."""
     tally, pairs = Tally(), read(results)
     for record, folder in pairs:
         check_accuracy(tally, record, folder)
