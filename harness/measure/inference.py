@@ -63,7 +63,7 @@ def check_outputs(logits: Any, batch: Batch, earlier: np.ndarray[Any, Any] | Non
     """Raises BackendError unless the engine gave one row of numbers for each sequence, (batch, classes) or (batch, length, 2),
     with as many classes as in `earlier` batches. NumPy would spread a single row over the whole batch."""
     size, width = batch["input_ids"].shape
-    shape = getattr(logits, "shape", None)
+    shape: tuple[int, ...] = getattr(logits, "shape", ())
     right = isinstance(logits, np.ndarray) and np.issubdtype(logits.dtype, np.floating) and logits.ndim in (2, 3)
     right = right and shape[0] == size and (logits.ndim == 2 or shape[1] == width)
     if right and earlier is not None:

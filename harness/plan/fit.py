@@ -157,7 +157,7 @@ def _check_classes(config: Mapping[str, Any], wanted: Wanted, labels: Sequence[s
         if is_unnamed(names):
             raise _Fault(
                 f"it calls its classes {', '.join(names)[:100]}, which says nothing of the order",
-                f"name them in the order of its outputs, such as labels = [{order}] in the model's table, or --labels",
+                f"name them in the order of its outputs, such as labels = [{order}] in the model's table (with pick: --labels)",
             ) from None
         raise _Fault(
             f"it calls its classes {', '.join(names)[:200]}, which are not the task's {', '.join(definition.labels)[:200]}",

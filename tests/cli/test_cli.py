@@ -59,7 +59,7 @@ def test_light_verbs_answer_at_once_without_an_engine(words: tuple[str, ...], tm
         (("run", "squad_int8", "--data", "sample", "--backend", "tensorrt_int9"), "tensorrt_int8"),
         (("run", "squad_int8", "--data", "sample", "--seed", "7"), "--seed: 7 is not in suite squad_int8; it has 1"),
         (("site", "--results", "/no/such/folder"), "/no/such/folder: no such folder"),
-        (("score", "squad_v2", "predictions.json", "--data", "sample"), "squad_v1"),
+        (("score", "squad_v3", "predictions.json", "--data", "sample"), "did you mean 'squad_v2'?"),
         (("score", "squad_v1", "no-such.json", "--data", "sample"), "no-such.json"),
     ],
 )
