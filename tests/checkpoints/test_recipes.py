@@ -258,7 +258,7 @@ def test_weights_that_are_not_finite_are_refused(encoder: Path, tmp_path: Path, 
         spec = replace(spec, recipe=recipe, task=CORPUS, train=None)
     with pytest.raises((CheckpointError, BackendError)) as caught:
         ensure(spec, tmp_path)
-    assert "'encoder.layer.0.output.dense.weight' holds values that are not finite; train or exp" in str(caught.value)
+    assert "encoder.layer.0.output.dense.weight' holds values that are not finite; train or exp" in str(caught.value)
 
 
 # -- finetune

@@ -6,12 +6,15 @@ import json
 from pathlib import Path
 
 import pytest
+from transformers import BertModel
 
 from harness.plan.spec import Cell
 from tasks import DataRef
 from tasks.sample import SAMPLE_VERSION
 from tests.machine.machines import GPU_MACHINE
 from tests.plan.test_plan import REAL, SAMPLE, Make, find_cell, make
+from tests.run.own_tasks import save_model
+from tests.run.small import edit
 from tests.suite.test_suite_models import MADE
 
 __all__ = ["make"]  # the fixture
@@ -193,19 +196,12 @@ def test_a_student_without_text_is_blocked(make: Make) -> None:
 
 @pytest.mark.slow
 def test_a_teacher_with_layers_that_do_not_fit_is_reported_before_it_is_trained(make: Make, tmp_path: Path) -> None:
-    folder = tmp_path / "bert"
-    folder.mkdir()
-    sizes = {"num_hidden_layers": 5, "hidden_size": 8, "intermediate_size": 8}
-    (folder / "config.json").write_text(json.dumps(sizes))
-    (folder / "model.safetensors").write_bytes(b"")
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "max_position_embeddings": 512}
+    save_model(tmp_path / "bert", BertModel, num_hidden_layers=5, num_attention_heads=4, **sizes)
+    save_model(tmp_path / "deep", BertModel, num_hidden_layers=6, num_attention_heads=4, **sizes)
     student = MADE.replace('source = "scratch"', 'source = "bert"').replace("architecture = {", "#")
     student = student.replace("temperature = 2.0", "layers = 2").replace("[models.student.distill.general]\n", "")
     deeper = student.replace('source = "bert"', 'source = "deep"')
-    (tmp_path / "deep").mkdir()
-    (tmp_path / "deep" / "config.json").write_text(
-        json.dumps(sizes | {"num_hidden_layers": 6, "num_attention_heads": 4})
-    )
-    (tmp_path / "deep" / "model.safetensors").write_bytes(b"")
     teacher = (FROM_HUB[0], FROM_HUB[1].replace("hub:owner/bert", "bert"))
 
     def blocked(student: str) -> tuple[str, str] | None:
@@ -220,7 +216,7 @@ def test_a_teacher_with_layers_that_do_not_fit_is_reported_before_it_is_trained(
         "give the student 1 or 5 layers",
     )
     assert blocked(deeper.replace("layers = 2", "layers = 1")) is None
-    (folder / "config.json").write_text(json.dumps(sizes | {"num_attention_heads": 2}))
+    edit(tmp_path / "bert", num_attention_heads=2)
     assert blocked(deeper.replace("layers = 2", "layers = 1")) == (
         "student: it has 4 attention heads and its teacher 2, but scores are compared head by head",
         "give the student 2 heads",
