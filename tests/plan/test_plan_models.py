@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import BertModel
@@ -196,7 +197,7 @@ def test_a_student_without_text_is_blocked(make: Make) -> None:
 
 @pytest.mark.slow
 def test_a_teacher_with_layers_that_do_not_fit_is_reported_before_it_is_trained(make: Make, tmp_path: Path) -> None:
-    sizes = {"hidden_size": 8, "intermediate_size": 8, "max_position_embeddings": 512}
+    sizes: dict[str, Any] = {"hidden_size": 8, "intermediate_size": 8, "max_position_embeddings": 512}
     save_model(tmp_path / "bert", BertModel, num_hidden_layers=5, num_attention_heads=4, **sizes)
     save_model(tmp_path / "deep", BertModel, num_hidden_layers=6, num_attention_heads=4, **sizes)
     student = MADE.replace('source = "scratch"', 'source = "bert"').replace("architecture = {", "#")
