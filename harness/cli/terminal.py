@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,6 +36,10 @@ def console() -> Console:
     return terminal if terminal.is_terminal else Console(width=180)
 
 
+WHOLE = ("model", "backend")
+"""Columns of names, which stay on one line."""
+
+
 def _table(title: str, columns: Iterable[str], right: Collection[str] = ()) -> Table:
     """right: the columns of figures."""
     from rich.markup import escape
@@ -43,7 +47,8 @@ def _table(title: str, columns: Iterable[str], right: Collection[str] = ()) -> T
 
     table = Table(title=escape(title))
     for name in columns:
-        table.add_column(escape(name), overflow="fold", justify="right" if name in right else "left")
+        justify: Literal["left", "right"] = "right" if name in right else "left"
+        table.add_column(escape(name), overflow="fold", justify=justify, no_wrap=name in WHOLE)
     return table
 
 
@@ -136,7 +141,7 @@ FIGURES = (
 )
 
 SPEED_NOTE = (
-    "samples/s: scenario offline, real lengths, largest batch. p90: single stream, real lengths."
+    "samples/s: scenario offline, real lengths, largest batch. p90: single stream, real lengths. ~: imprecise."
     " Simulations have no speed figure, and of several seeds only the first is timed."
 )
 
@@ -195,7 +200,7 @@ def _record_row(record: Record, points: Sequence[str], speed_up: str) -> tuple[s
         standing_words(record),
         "\n".join(accuracy),
         "\n".join(points),
-        _speed(record, single, "p90_ms", interval=False) if single else "",
+        _speed(record, single, "p90_ms") if single else "",
         _speed(record, offline, "qps") if offline else "",
         speed_up,
         f"{record.flops.int8_share:.0%}" if record.flops else "",
@@ -204,18 +209,17 @@ def _record_row(record: Record, points: Sequence[str], speed_up: str) -> tuple[s
     )
 
 
-def _speed(record: Record, speed: Speed, name: str, *, interval: bool = True) -> str:
-    """Rounded, with the queries behind a percentile, how precise it is, and `invalid` where a rule fails for it."""
-    from harness.measure import percentiles
-    from harness.measure.precision import in_words
+def _speed(record: Record, speed: Speed, name: str) -> str:
+    """Rounded, with `~` where it is imprecise and `invalid` where a rule fails for it."""
+    from harness.measure.precision import half_width
     from harness.report.comparability import is_speed_invalid, wanted_precision
 
     figure: Figure | None = getattr(speed, name)
     if figure is None:
         return ""
-    words = [percentiles.in_words(speed, name), in_words(figure, wanted_precision(record))]
-    words.append("invalid" if is_speed_invalid(record, speed) else "")
-    return ", ".join([show(figure, interval=interval), *filter(None, words)])
+    width = half_width(figure)
+    rough = " ~" if width is not None and width > wanted_precision(record) else ""
+    return f"{show(figure, interval=False)}{rough}{' invalid' if is_speed_invalid(record, speed) else ''}"
 
 
 def _against_baseline(records: Sequence[Record]) -> tuple[Mapping[str, list[str]], Mapping[str, str]]:
