@@ -76,3 +76,14 @@ def data_words(data: str | None) -> list[str]:
     if not data:
         return []
     return ["--data", data if data in ("sample", "real") else "DIR"]
+
+
+def positive_number(text: str) -> float:
+    """An argument's type: a finite number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number") from None
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError("must be above 0")
+    return value

@@ -6,7 +6,6 @@ import argparse
 import html
 import io
 import json
-import math
 import re
 import subprocess
 import tarfile
@@ -16,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cli.arguments import Verbs, add_results, add_verb
+from harness.cli.arguments import Verbs, add_results, add_verb, positive_number
 from harness.errors import QuantboardError
 from harness.machine import paths
 
@@ -37,24 +36,14 @@ def add_verbs(verbs: Verbs) -> None:
         "--max-slowdown", type=_percent, default=0.05, metavar="PERCENT", help="largest loss of speed to let pass; 5%%"
     )
     parser.add_argument(
-        "--max-loss", type=_amount, default=0.5, metavar="POINTS", help="largest loss of accuracy; 0.5 points"
+        "--max-loss", type=positive_number, default=0.5, metavar="POINTS", help="largest loss of accuracy; 0.5 points"
     )
     parser.add_argument("--markdown", action="store_true", help="print Markdown, for the summary of a CI run")
     add_results(parser)
 
 
-def _amount(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number") from None
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError("must be above 0")
-    return value
-
-
 def _percent(text: str) -> float:
-    value = _amount(text.removesuffix("%")) / 100
+    value = positive_number(text.removesuffix("%")) / 100
     if value >= 1:
         raise argparse.ArgumentTypeError(f"'{text}' is not a percentage below 100; give one such as 5%")
     return value

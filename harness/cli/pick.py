@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.cli.arguments import Verbs, add_tasks, add_verb
+from harness.cli.arguments import Verbs, add_tasks, add_verb, positive_number
 from harness.cli.pick_lines import answer_lines, place_lines, table_lines
 from harness.errors import QuantboardError
 from harness.machine import paths
@@ -47,7 +47,7 @@ def add_verbs(verbs: Verbs) -> None:
         help="names of the classes in the order of the model's outputs",
     )
     run.add_argument("--skip-bad-rows", action="store_true", help="leave out rows that cannot be used, and count them")
-    run.add_argument("--minutes", type=_positive_number, default=10, metavar="N", help="about how long it may take; 10")
+    run.add_argument("--minutes", type=positive_number, default=10, metavar="N", help="about how long it may take; 10")
     run.add_argument(
         "--name", type=_suite_name, metavar="NAME", help="of the suite file that is written: picks/NAME.toml"
     )
@@ -62,12 +62,10 @@ def add_verbs(verbs: Verbs) -> None:
     limits.add_argument("--sure", action="store_true", help="the lower end of the 95%% interval must hold --keep")
     for name in ("p90-ms", "p99-ms"):
         limits.add_argument(
-            f"--{name}", type=_positive_number, metavar="MS", help="at most: latency of one query, milliseconds"
+            f"--{name}", type=positive_number, metavar="MS", help="at most: latency of one query, milliseconds"
         )
-    limits.add_argument("--size-mib", type=_positive_number, metavar="MIB", help="at most: what the engine loads")
-    limits.add_argument(
-        "--memory-mib", type=_positive_number, metavar="MIB", help="at most: peak memory of the process"
-    )
+    limits.add_argument("--size-mib", type=positive_number, metavar="MIB", help="at most: what the engine loads")
+    limits.add_argument("--memory-mib", type=positive_number, metavar="MIB", help="at most: peak memory of the process")
 
 
 def _names(text: str) -> list[str]:
@@ -85,19 +83,9 @@ def _suite_name(text: str) -> str:
 
 
 def _share(text: str) -> float:
-    value = _positive_number(text)
+    value = positive_number(text)
     if value > 1:
         raise argparse.ArgumentTypeError(f"'{text}' is more than 1; give a share such as 0.99")
-    return value
-
-
-def _positive_number(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number") from None
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError("must be above 0")
     return value
 
 

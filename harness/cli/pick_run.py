@@ -253,9 +253,9 @@ def _kinds() -> list[str]:
 
 
 def _backends() -> list[dict[str, str]]:
-    """Every backend that this machine has and that is no simulation, with the first scheme that it can run. The registry's
-    first is the baseline."""
-    from backends import backend_names, get_backend
+    """Every backend that this machine has, with the first scheme that it can run; no simulations, and not the one for ONNX files
+    made elsewhere. The registry's first is the baseline."""
+    from backends import FOR_ONNX_FILES, backend_names, get_backend
     from backends.schemes import scheme_names
     from harness.machine import hardware
     from harness.suite.backend_checks import why_unsupported
@@ -263,7 +263,7 @@ def _backends() -> list[dict[str, str]]:
     machine, entries = hardware.describe().as_dict(), []
     for number, name in enumerate(backend_names()):
         backend = get_backend(name)
-        if number and (backend.simulated or not backend.availability(machine).available):
+        if name == FOR_ONNX_FILES or (number and (backend.simulated or not backend.availability(machine).available)):
             continue
         entry = {"name": name}
         if backend.quantizes == "static":

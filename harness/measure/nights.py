@@ -3,7 +3,7 @@
 Speed-ups of one cell differ between nights by more than its rounds within a night show: memory is laid out anew, and the
 machine's neighbours change (Kalibera & Jones 2013). So the unit is the night. A new night deviates from the mean of K earlier
 ones by a standard deviation of s * sqrt(1 + 1/K), where s is that of single nights (the prediction interval; Hahn & Meeker
-1991, chapter 4). s is pooled over all cells that were measured in the same nights. Until there are nights enough for that, the
+1991, chapter 4). s is pooled over all cells of a machine. Until there are nights enough for that, the
 rounds within each night take their place (Welch 1947), which is said in `method`.
 
 A slow-down may be too small for one night and yet last, so the mean of the last two nights is tested as well.

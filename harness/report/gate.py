@@ -29,6 +29,8 @@ FALSE_ALARMS = 0.005
 
 
 Key = tuple[Any, ...]
+MACHINE = 5
+"""The place of the machine in a key. How nights differ is a property of it."""
 
 
 @dataclass(frozen=True)
@@ -132,17 +134,21 @@ def _speed_checks(
     """Speed-ups over the baseline of the same rounds, so that a slower machine does not look like a slower engine."""
     untested: dict[str, str] = {}
     earlier, later = _nights(reference, {}), _nights(new, untested)
-    between = spread(list(nights.values())[-NIGHTS:] for nights in earlier.values())
+    machines = {key[MACHINE] for key in later}
+    between = {
+        machine: spread(list(nights.values())[-NIGHTS:] for key, nights in earlier.items() if key[MACHINE] == machine)
+        for machine in machines
+    }
     tests: list[tuple[Record, str, PairedTest]] = []
     for cell, nights in later.items():
         old = list(earlier.get(cell, {}).values())[-NIGHTS:]
         fresh = list(nights.values())
         record = next(record for record in reversed(new) if record.record_id == list(nights)[-1])
         if old:
-            tests.append((record, "tonight", change(fresh[-1:], old, between)))
+            tests.append((record, "tonight", change(fresh[-1:], old, between[cell[MACHINE]])))
         two, rest = ([*old, *fresh][-2:], [*old, *fresh][:-2])
         if len(rest) >= 2:
-            tests.append((record, "last two nights", change(two, rest, between)))
+            tests.append((record, "last two nights", change(two, rest, between[cell[MACHINE]])))
     checks = []
     for (record, nights_words, test), p in zip(tests, holm([test.p for _, _, test in tests]), strict=True):
         assert test.low is not None and test.high is not None

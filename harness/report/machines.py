@@ -36,8 +36,8 @@ def kind_of(record: Record) -> str:
 
 
 def machines(records: Sequence[Record]) -> dict[str, Machine]:
-    """The machines of these records by identity, the one with the newest instructions first. Those that share a title are told
-    apart by their processor's name, then by a number."""
+    """The machines of these records by identity, the one with the newest instructions first. Equal titles get
+    their processor's name, then a number."""
     order = ["GPU", *KINDS, OTHER]
     first = {machine_of(record): record for record in sorted(records, key=lambda record: record.device == "cuda")}
     ordered = sorted(first.items(), key=lambda item: order.index(_kind_of_host(item[1])))

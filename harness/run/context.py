@@ -50,7 +50,7 @@ class Run:
     say: Callable[[str], None]
     show_progress: bool
     watch: Watch = unwatched
-    """Is told of every step."""
+    """Called with every step."""
     failed_checkpoints: dict[str, MissingCheckpoint] = field(default_factory=dict)
     """By key: a checkpoint that failed once is not tried again in the same run."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import json
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,6 +16,8 @@ from harness.run.steps import read_kept, state_of, write_state
 
 FILES = ("accuracy.json", "scores.npz", "samples.npz")
 STATE = "code.json"
+SCORED = "scored.json"
+"""Holds the commit at which the scores were made."""
 
 
 def keep_scores(cell: Cell, run: Run) -> None:
@@ -24,7 +27,9 @@ def keep_scores(cell: Cell, run: Run) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     with suppress(OSError):
         folder.mkdir(parents=True)
-        for name in (*FILES, STATE):  # the last one makes it whole
+        if not (work / SCORED).is_file():
+            (work / SCORED).write_text(json.dumps({"commit": run.commit}))
+        for name in (*FILES, SCORED, STATE):  # the last one makes it whole
             shutil.move(work / name, folder / name)
 
 
@@ -38,13 +43,13 @@ def restore_scores(cell: Cell, run: Run) -> str:
         return ""
     try:
         work.mkdir(parents=True, exist_ok=True)
-        for name in FILES:
+        for name in (*FILES, SCORED):
             shutil.copyfile(folder / name, work / name)
     except OSError:
         shutil.rmtree(work, ignore_errors=True)
         return ""
     write_state(cell, run)
-    commit = kept.get("commit")
+    commit = (read_kept(work / SCORED) or {}).get("commit")
     return f"scored earlier{f', at commit {commit[:12]}' if commit else ''}; --remeasure took speed anew"
 
 

@@ -71,6 +71,23 @@ def test_a_slow_down_that_is_surely_small_passes() -> None:
     assert judged([*nights, a_night(11, rng, 0.001, slower=0.06)]).worse
 
 
+def test_a_noisy_machine_hides_nothing_on_a_quiet_one() -> None:
+    rng = np.random.default_rng(5)
+    noisy = {"cpu": "another", "cores": 2, "gpus": []}
+    nights = []
+    for number in range(12):
+        quiet = a_night(number, rng, 0.002, slower=0.06 if number == 11 else 0.0)
+        other = [
+            record.model_copy(
+                update={"machine": noisy, "run_id": f"{record.run_id}-b", "record_id": f"{record.record_id}-b"}
+            )
+            for record in a_night(number, rng, 0.2)
+        ]
+        nights.append([*quiet, *other])
+    worse = judged(nights).worse
+    assert {(check.record.label, check.record.machine["cpu"]) for check in worse} == {("int8", "made up")}
+
+
 def test_a_slower_machine_is_no_slower_engine() -> None:
     rng = np.random.default_rng(2)
     nights = [a_night(number, rng, 0.005) for number in range(12)]

@@ -1,0 +1,51 @@
+"""Scores that stay in the cache of a measured cell, for nights that take its speed anew."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.plan.spec import Cell
+from harness.run import steps
+from harness.run.context import Run, work_folder
+from harness.run.kept import FILES, keep_scores, restore_scores
+
+
+@pytest.fixture(autouse=True)
+def weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The checkpoint has no folder here; its hash is what the test says."""
+    monkeypatch.setattr(steps, "content_digest", lambda folder: "weights")
+
+
+def scored(cell: Cell, run: Run) -> Path:
+    folder = work_folder(cell, run)
+    folder.mkdir(parents=True)
+    for name in FILES:
+        (folder / name).write_text(name)
+    steps.write_state(cell, run)
+    return folder
+
+
+def test_every_night_names_the_commit_that_scored(cell: Cell, run: Run) -> None:
+    first = replace(run, commit="a" * 40, dirty=False)
+    work = scored(cell, first)
+    keep_scores(cell, first)
+    for night in ("b", "c"):
+        later = replace(run, commit=night * 40, dirty=False)
+        assert restore_scores(cell, later) == "scored earlier, at commit aaaaaaaaaaaa; --remeasure took speed anew"
+        assert [(work / name).read_text() for name in FILES] == list(FILES)
+        keep_scores(cell, later)
+
+
+def test_other_weights_and_uncommitted_changes_are_scored_again(
+    cell: Cell, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clean = replace(run, dirty=False)
+    assert restore_scores(cell, clean) == ""
+    scored(cell, clean)
+    keep_scores(cell, clean)
+    assert restore_scores(cell, replace(run, dirty=True)) == ""
+    monkeypatch.setattr(steps, "content_digest", lambda folder: "others")
+    assert restore_scores(cell, clean) == ""
