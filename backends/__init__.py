@@ -52,6 +52,8 @@ BACKENDS = Registry(
         "openvino_int8_bf16": "backends.open_vino:OPENVINO_INT8_BF16",
         "tensorrt_fp16": "backends.tensor_rt:TENSORRT_FP16",
         "tensorrt_int8": "backends.tensor_rt:TENSORRT_INT8",
+        "tensorrt_rtx_fp16": "backends.tensor_rt:TENSORRT_RTX_FP16",
+        "tensorrt_rtx_int8": "backends.tensor_rt:TENSORRT_RTX_INT8",
     },
 )
 FOR_ONNX_FILES = "onnxruntime_file"

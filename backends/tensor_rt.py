@@ -1,11 +1,11 @@
-"""TensorRT 11 (and 10.13 onwards): strongly typed networks, INT8 by explicit Q/DQ, FP16 by FP16 tensors in the graph.
+"""TensorRT 11 (and 10.13 onwards), and TensorRT for RTX: INT8 by explicit Q/DQ, FP16 by FP16 tensors in the graph.
 
-The graph of backends.export sets every precision; the builder chooses kernels only. There are two optimization profiles, for
-batch 1 and for larger batches, so that batch 1 does not get kernels that were chosen for throughput. Inputs and logits pass
+The graph of backends.export sets every precision; the builder (`tensor_rt_build`) chooses kernels only. Inputs and logits pass
 through pinned host buffers and one stream; a call returns when the logits are on the host.
 
-This project has not run it on a TensorRT engine yet. It is type-checked against stubs of the real 11.4 API, and its graphs are
-checked against TensorRT's rules and run in ONNX Runtime.
+Compiled by NVIDIA's builder, not run: TensorRT for RTX's parser and builder accept the graphs, for which they need no GPU. This
+project has not run an engine yet. The code is type-checked against stubs of TensorRT's real 11.4 API, which both libraries have, and
+the graphs run in ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from backends.base import (
     installed,
 )
 from backends.checkpoint import read_architecture
+from backends.tensor_rt_build import COMPUTE_CAPABILITIES, Library, build, load
 
 if TYPE_CHECKING:
     import numpy as np
     import tensorrt as trt
 
-WORKSPACE_BYTES = 4 << 30
 ENGINE_VERSION = "1"
 """Raise it, and the version of the backends, when `build` makes a different engine from the same graph."""
 OUTPUT = "logits"
@@ -48,11 +48,12 @@ OUTPUT = "logits"
 
 @dataclass(frozen=True)
 class TensorRT:
-    """The backend for one precision."""
+    """The backend for one library and precision."""
 
     name: str
     graph: tuple[Precision, Quantize]
     quantizes: Literal["no", "static", "dynamic"]
+    library: Library = "tensorrt"
     version: int = 1
     distributions: tuple[str, ...] = ("tensorrt",)
     simulated: bool = False
@@ -65,9 +66,18 @@ class TensorRT:
             return Availability(
                 False, "no NVIDIA GPU found", "run it on a machine with one (`nvidia-smi` must list it)"
             )
-        if not installed("tensorrt", machine):
+        rtx = self.library == "tensorrt_rtx"
+        capability = machine["gpus"][0].get("compute_capability", "")
+        if rtx and capability and capability not in COMPUTE_CAPABILITIES:
             return Availability(
-                False, "TensorRT is not installed", "python -m pip install -e '.[tensorrt]' in the checkout"
+                False,
+                f"TensorRT for RTX does not compile for a GPU of compute capability {capability}",
+                f"take the tensorrt_* backends, or a GPU of {', '.join(COMPUTE_CAPABILITIES)}",
+            )
+        if not installed(self.library, machine):
+            title, extra = ("TensorRT for RTX", "tensorrt-rtx") if rtx else ("TensorRT", "tensorrt")
+            return Availability(
+                False, f"{title} is not installed", f"python -m pip install -e '.[{extra}]' in the checkout"
             )
         return Availability(True, device="cuda")
 
@@ -76,25 +86,40 @@ class TensorRT:
         if device != "cuda":
             raise BackendError(f"{self.name}: runs on NVIDIA GPUs only, not on '{device}'")
         try:
-            import tensorrt  # noqa: F401  (its shared libraries may be missing although it is installed)
+            load(self.library)  # its shared libraries may be missing although it is installed
             from cuda.bindings import runtime  # noqa: F401
         except (ImportError, OSError) as error:
+            extra = self.library.replace("_", "-")
             raise BackendError(
-                f"{self.name}: TensorRT does not load: {error}; reinstall 'quantboard[tensorrt]' for this driver"
+                f"{self.name}: {extra} does not load: {error}; reinstall 'quantboard[{extra}]' for this driver"
             ) from None
         return TensorRTSession(self, checkpoint, settings)
 
 
 TENSORRT_FP16 = TensorRT("tensorrt_fp16", ("fp16", "none"), "no", title="TensorRT FP16")
 TENSORRT_INT8 = TensorRT("tensorrt_int8", ("fp16", "s8"), "static", title="TensorRT INT8")
+TENSORRT_RTX_FP16 = replace(
+    TENSORRT_FP16,
+    name="tensorrt_rtx_fp16",
+    library="tensorrt_rtx",
+    distributions=("tensorrt_rtx",),
+    title="TensorRT RTX FP16",
+)
+TENSORRT_RTX_INT8 = replace(
+    TENSORRT_INT8,
+    name="tensorrt_rtx_int8",
+    library="tensorrt_rtx",
+    distributions=("tensorrt_rtx",),
+    title="TensorRT RTX INT8",
+)
 
 
 class TensorRTSession:
     """An engine with one context for each optimization profile. Not thread-safe."""
 
     def __init__(self, backend: TensorRT, checkpoint: Path, settings: Settings) -> None:
-        import tensorrt as trt
-
+        trt = load(backend.library)
+        self._library = backend.library
         self._name = backend.name
         self._settings = settings
         self._integer = backend.quantizes != "no"
@@ -102,7 +127,7 @@ class TensorRTSession:
         self._logger = trt.Logger(trt.ILogger.Severity.WARNING)
         start = time.perf_counter()
         self._onnx = export(backend, checkpoint, settings)
-        plan = settings.cache / "tensorrt" / f"{engine_key(self._onnx, settings)}.plan"
+        plan = settings.cache / "tensorrt" / f"{engine_key(self._onnx, settings, backend.library)}.plan"
         self.built = not plan.exists()
         if self.built:
             from filelock import FileLock
@@ -111,7 +136,7 @@ class TensorRTSession:
             with FileLock(f"{plan}.lock"):
                 if not plan.exists():
                     part = plan.with_suffix(".part")
-                    part.write_bytes(build(self._onnx, settings, self._logger))
+                    part.write_bytes(build(self._onnx, settings.max_batch, settings.max_length, backend.library))
                     part.replace(plan)
         self.build_seconds = time.perf_counter() - start if self.built else 0.0
         self.artifact_bytes = plan.stat().st_size
@@ -121,7 +146,7 @@ class TensorRTSession:
             raise BackendError(
                 f"{self._name}: the engine in the cache does not load on this GPU and was removed; run it again"
             )
-        self._engine: trt.ICudaEngine = engine
+        self._engine = engine
         self._buffers = Buffers(settings.max_batch, settings.max_length, output_width(engine, settings.max_length))
         self._contexts = [self._context(index) for index in range(engine.num_optimization_profiles)]
 
@@ -148,10 +173,9 @@ class TensorRTSession:
 
     def placement(self) -> Placement:
         """Layers by precision, as the engine inspector reports them."""
-        import tensorrt as trt
-
         from backends.export import product_macs, promised_macs
 
+        trt = load(self._library)
         text = self._engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
         macs = product_macs(self._architecture, self._settings.max_length)
         placement = placement_of(json.loads(text), macs)
@@ -170,9 +194,8 @@ def export(backend: TensorRT, checkpoint: Path, settings: Settings) -> Path:
     return export_cached(checkpoint, settings.cache, precision=precision, quantize=quantize)[0]
 
 
-def engine_key(onnx_file: Path, settings: Settings) -> str:
-    """Hash of what an engine depends on: the graph, the TensorRT version, the GPU, its driver, and the largest shape."""
-    import tensorrt as trt
+def engine_key(onnx_file: Path, settings: Settings, library: Library) -> str:
+    """Hash of what an engine depends on: the graph, the library's version, the GPU, its driver, and the largest shape."""
     from cuda.bindings import runtime as cuda
     from pynvml import nvmlInit, nvmlSystemGetDriverVersion
 
@@ -185,41 +208,14 @@ def engine_key(onnx_file: Path, settings: Settings) -> str:
     parts = [
         ENGINE_VERSION,
         graph,
-        trt.__version__,
+        *([library] if library != "tensorrt" else []),
+        load(library).__version__,
         gpu,
         str(nvmlSystemGetDriverVersion()),
         str(settings.max_batch),
         str(settings.max_length),
     ]
     return hashlib.sha256("|".join(parts).encode()).hexdigest()[:16]
-
-
-def build(onnx_file: Path, settings: Settings, logger: trt.ILogger) -> bytes:
-    """A serialized engine. Raises BackendError with the parser's first error."""
-    import tensorrt as trt
-
-    builder = trt.Builder(logger)
-    # TensorRT 11 ignores the flag, since its networks are always strongly typed; 10.x needs it.
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, logger)
-    if not parser.parse_from_file(str(onnx_file)):
-        error = parser.get_error(0)
-        raise BackendError(
-            f"{onnx_file}: TensorRT {trt.__version__} rejects node {error.node()}: {error.desc()}; try another TensorRT version"
-        )
-    config = builder.create_builder_config()
-    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)
-    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    for batch in sorted({1, settings.max_batch}):
-        profile = builder.create_optimization_profile()
-        smallest, largest = trt.Dims([1, 1]), trt.Dims([batch, settings.max_length])
-        for name in INPUTS:
-            profile.set_shape(name, smallest, largest, largest)
-        config.add_optimization_profile(profile)
-    plan = builder.build_serialized_network(network, config)
-    if plan is None:
-        raise BackendError(f"{onnx_file}: TensorRT {trt.__version__} could not build an engine; see its log above")
-    return bytes(plan)
 
 
 def output_width(engine: trt.ICudaEngine, max_length: int) -> int:

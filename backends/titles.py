@@ -20,6 +20,8 @@ _TITLES = {
     "openvino_int8_bf16": ("OpenVINO INT8 and BF16", "OpenVINO INT8+BF16"),
     "tensorrt_fp16": ("TensorRT FP16", "TensorRT FP16"),
     "tensorrt_int8": ("TensorRT INT8", "TensorRT INT8"),
+    "tensorrt_rtx_fp16": ("TensorRT for RTX FP16", "TRT-RTX FP16"),
+    "tensorrt_rtx_int8": ("TensorRT for RTX INT8", "TRT-RTX INT8"),
 }
 
 

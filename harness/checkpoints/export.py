@@ -1,7 +1,8 @@
-"""Export a checkpoint as a folder that transformers or ONNX Runtime loads."""
+"""Export a checkpoint as a folder that transformers, ONNX Runtime or TensorRT for RTX loads."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,10 @@ from harness.plan.sources import TOKENIZER_FILES
 from harness.records.schema import Record
 from harness.records.store import names_of, select
 
-Format = Literal["onnx", "safetensors"]
+Format = Literal["onnx", "safetensors", "tensorrt-rtx"]
+ENGINE = "model.engine"
+ENGINE_BATCH = 32
+"""Largest batch of an engine whose checkpoint has no record."""
 
 
 def find_checkpoint(
@@ -102,21 +106,28 @@ def export(checkpoint: Path, record: Record | None, name: str, form: Format, tar
     PyTorch cell, whose engine runs no graph, it computes the same. For a model it is FP32, with Q/DQ nodes where the checkpoint
     has ranges. Q/DQ nodes hold exactly the ranges in `ranges.json`, which lies beside the graph.
 
+    tensorrt-rtx: `model.onnx`, the FP16 graph that TensorRT is given, with Q/DQ nodes where there are ranges;
+    `model.engine`, compiled from it for every kind of GPU that TensorRT for RTX knows; and `engine.json`, which says what it takes.
+
     Raises QuantboardError, BackendError.
     """
     from backends.export import export_onnx
 
     quantize: Quantize = "none"
-    if form == "onnx":
-        precision, quantize = _graph_kind(checkpoint, record, name)
+    if form != "safetensors":
+        precision, quantize = _graph_kind(checkpoint, record, name, form)
         _check_engine(checkpoint, record, name, quantize)
+    if form == "tensorrt-rtx":
+        _check_builder()
     existed = target.exists()
     try:
         target.mkdir(parents=True, exist_ok=True)
         if any(target.iterdir()):
             raise QuantboardError(f"{target}: is not empty; name a new folder")
-        if form == "onnx":  # before the other files: where it fails, the folder stays empty
+        if form != "safetensors":  # before the other files: where it fails, the folder stays empty
             export_onnx(checkpoint, target / "model.onnx", precision=precision, quantize=quantize)
+        if form == "tensorrt-rtx":
+            _write_engine(checkpoint, record, target)
         names = ["config.json", "origin.json", *TOKENIZER_FILES, *POOLING_FILES]
         if form == "safetensors":
             names.append("model.safetensors")
@@ -129,6 +140,7 @@ def export(checkpoint: Path, record: Record | None, name: str, form: Format, tar
     except OSError as error:
         raise QuantboardError(f"{target}: cannot be written: {error.strerror}; name another folder") from None
     except BackendError:
+        (target / "model.onnx").unlink(missing_ok=True)
         if not existed:
             target.rmdir()
         raise
@@ -142,9 +154,47 @@ def computes_padding(checkpoint: Path) -> bool:
     return (checkpoint / "ranges.json").is_file() and read_ranges(checkpoint).scheme.computes_padding
 
 
-def _graph_kind(checkpoint: Path, record: Record | None, name: str) -> tuple[Precision, Quantize]:
+def _check_builder() -> None:
+    """Raises QuantboardError where TensorRT for RTX cannot be loaded."""
+    from backends.tensor_rt_build import load
+
+    try:
+        load("tensorrt_rtx")
+    except (ImportError, OSError) as error:
+        raise QuantboardError(
+            f"--format tensorrt-rtx: TensorRT for RTX does not load ({error}); python -m pip install tensorrt-rtx"
+        ) from None
+
+
+def _write_engine(checkpoint: Path, record: Record | None, target: Path) -> None:
+    """Compile `model.onnx` of the folder for batches as large as the record's, and say beside it what the engine takes."""
+    from backends.checkpoint import read_architecture
+    from backends.tensor_rt_build import COMPUTE_CAPABILITIES, build, load
+
+    shape = record.settings.get("shape", {}) if record else {}
+    batch = max(shape.get("batch_sizes", [ENGINE_BATCH]))
+    length = shape.get("max_length") or read_architecture(checkpoint).positions
+    plan = build(target / "model.onnx", batch, length, "tensorrt_rtx", COMPUTE_CAPABILITIES)
+    (target / ENGINE).write_bytes(plan)
+    facts = {
+        "runtime": f"tensorrt_rtx {load('tensorrt_rtx').__version__}",
+        "compute_capabilities": COMPUTE_CAPABILITIES,
+        "max_batch": batch,
+        "max_length": length,
+    }
+    (target / "engine.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+
+
+def _graph_kind(checkpoint: Path, record: Record | None, name: str, form: Format) -> tuple[Precision, Quantize]:
     """Precision and quantization of the ONNX graph, as `export` describes them."""
     has_ranges = (checkpoint / "ranges.json").is_file()
+    if form == "tensorrt-rtx":
+        quantizes = get_backend(record.backend).quantizes if record and name != record.model else "static"
+        if quantizes == "dynamic":
+            raise QuantboardError(
+                f"{name}: dynamic quantization has no ranges, which TensorRT needs; export a cell of static INT8"
+            )
+        return "fp16", "s8" if has_ranges and quantizes == "static" else "none"
     if record is None:
         return "fp32", "u8" if has_ranges else "none"
     backend = get_backend(record.backend)

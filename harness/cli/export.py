@@ -37,9 +37,9 @@ def add_verbs(verbs: Verbs) -> None:
     parser.add_argument("folder", type=Path, metavar="DIR", help="new or empty folder")
     parser.add_argument(
         "--format",
-        choices=["onnx", "safetensors"],
+        choices=["onnx", "safetensors", "tensorrt-rtx"],
         default="onnx",
-        help="default: onnx; safetensors is for transformers",
+        help="default: onnx; safetensors is for transformers; tensorrt-rtx adds an engine for RTX GPUs, compiled here without one",
     )
     add_tasks(parser)
     add_results(parser)
@@ -61,6 +61,8 @@ def export(options: argparse.Namespace) -> int:
         files = _add_program(checkpoint, record if record and name != record.model else None, stored, options.folder)
         if computes_padding(checkpoint):
             say("note: padding takes part in this scheme's results; pad inputs to the max_length of the suite")
+    if options.format == "tensorrt-rtx":
+        say("note: the engine is compiled, and has not been run: that takes an RTX GPU and the runtime of engine.json")
     if record and record.checkpoint and checkpoint.name not in record.checkpoint.lineage:
         say(f"note: {record.record_id} is an early record without a hash of its weights; these may be other weights")
     shown = [str(path) for path in files]

@@ -284,7 +284,7 @@ def test_the_graphs_for_tensorrt_run_in_onnx_runtime(
 
 
 def test_tensorrt_is_unavailable_with_a_remedy() -> None:
-    for name in ("tensorrt_fp16", "tensorrt_int8"):
+    for name in ("tensorrt_fp16", "tensorrt_int8", "tensorrt_rtx_fp16", "tensorrt_rtx_int8"):
         availability = get_backend(name).availability({"gpus": []})
         assert not availability.available
         assert availability.reason == "no NVIDIA GPU found"
