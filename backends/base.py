@@ -110,7 +110,8 @@ class Backend(Protocol):
 
     A backend may also have `relative_cost: float`: roughly the time of a forward pass on a CPU with VNNI, relative to FP32
     (default 1). Only the estimate that is printed before a run reads it. It may have a `title`, at most 17 characters: what
-    narrow tables call it.
+    narrow tables call it. It may have `floats`, where products that are not integer have another type than the graph: `fp32` or
+    `bf16`.
     """
 
     name: str

@@ -53,6 +53,10 @@ class TorchEager:
         return "PyTorch FP32" if self.dtype == "float32" else "PyTorch BF16"
 
     @property
+    def floats(self) -> str:
+        return "fp32" if self.dtype == "float32" else "bf16"
+
+    @property
     def graph(self) -> tuple[Precision, Quantize] | None:
         return ("fp32", "none") if self.dtype == "float32" else None
 

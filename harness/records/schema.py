@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from harness.records.figure import Figure, Part
-from harness.records.speed_schema import ColdStart, Speed, Turns
+from harness.records.speed_schema import ColdStart, Roofline, Speed, Turns
 
 SCHEMA_VERSION = 1
 
@@ -224,6 +224,9 @@ class Record(Part):
     speed: list[Speed] = Field(default_factory=list)
     turns: list[Turns] = Field(
         default_factory=list, description="interleaved rounds, one entry for each load and batch size"
+    )
+    roofline: Roofline | None = Field(
+        None, description="share of what the processor can multiply; None in earlier records, and on GPUs"
     )
     memory: Memory | None = None
     placement: PlacementRecord | None = None

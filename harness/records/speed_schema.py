@@ -172,3 +172,34 @@ class ColdStart(Part):
     process_seconds: Figure = Field(description="from starting the process until its program runs, imports included")
     load_seconds: Figure = Field(description="importing the engine and loading the checkpoint into it")
     first_query_seconds: Figure = Field(description="the first answer, to one sequence of max_length")
+
+
+class Ceiling(Part):
+    """What a large matrix product reached, timed in the same run with the cell's number of threads."""
+
+    precision: Literal["fp32", "bf16", "int8"]
+    operations_a_second: float = Field(gt=0, description="of the fastest library and call; two a multiply-accumulate")
+    how: str = Field(description="library, sizes of the product, threads")
+
+
+class RooflineShare(Part):
+    """One of the cell's speed figures as operations of its products."""
+
+    scenario: Literal["interleaved", "single_stream", "multi_stream", "offline"]
+    load: Literal["fixed", "real"]
+    batch_size: int
+    operations_a_second: float = Field(
+        description="of all matrix products, by the rule of `flops`; padding counts where every sequence is padded to max_length"
+    )
+    share: float = Field(description="of the ceiling, 0 to about 1")
+
+
+class Roofline(Part):
+    """How near the cell's products came to the processor's: see docs/method.md, *Ceilings*."""
+
+    floats: Literal["fp32", "bf16"] = Field(description="type of the products that are not integer")
+    operations_a_second: float = Field(
+        description="the ceiling: the rate if each product ran at that of its precision, `int8_share` of them at INT8's"
+    )
+    ceilings: list[Ceiling]
+    shares: list[RooflineShare]

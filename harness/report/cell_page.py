@@ -11,6 +11,7 @@ from typing import Any
 from harness.measure.precision import in_words
 from harness.records.schema import Accuracy, Record
 from harness.report.boards import Board, page_name
+from harness.report.ceiling import CeilingSection, ceiling_section
 from harness.report.columns import difference_value, min_accuracy, p_text, ratio_value, share_value
 from harness.report.comparability import (
     OTHER_TRAINING,
@@ -94,6 +95,7 @@ class CellPage:
     comparisons: tuple[ComparisonSection, ...]
     speed: SpeedSection | None
     interleaved: Table | None
+    ceiling: CeilingSection | None
     cold_start: Table | None
     findings: tuple[tuple[str, str], ...]
     placement: tuple[str, ...]
@@ -128,6 +130,7 @@ def cell_page(
         comparisons=tuple(_comparison_sections(record, boards)),
         speed=speed_section(record) if record.speed else None,
         interleaved=interleaved_table(record.turns) if record.turns else None,
+        ceiling=ceiling_section(record),
         cold_start=cold_start_table(record),
         findings=tuple(
             (finding.rule, f"{finding.what} (measured {finding.measured}, bound {finding.bound}). {finding.remedy}")

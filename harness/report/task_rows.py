@@ -9,6 +9,7 @@ from harness.measure.precision import half_width, in_words
 from harness.records.figure import Figure
 from harness.records.schema import Record
 from harness.report.boards import page_name
+from harness.report.ceiling import ceiling_fact
 from harness.report.columns import p_text
 from harness.report.comparability import wanted_precision
 from harness.report.compare import accuracy_of, speed_of
@@ -182,6 +183,8 @@ def _details(entry: Entry) -> Iterable[tuple[str, str]]:
         yield "seeds", ", ".join(str(row.record.seed) for row in entry.rows)
     if record.flops:
         yield "INT8 share of the products", f"{100 * record.flops.int8_share:.1f}%"
+    if share := ceiling_fact(record):
+        yield "of what the processor can multiply", share
     if method.memory_mib:
         yield "peak memory, MiB", f"{method.memory_mib:.0f}"
     if record.cold_start_seconds is not None:

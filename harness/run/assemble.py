@@ -13,7 +13,7 @@ from backends import get_backend
 from backends.architecture import Head
 from harness.checkpoints.origin import describe_checkpoint, root_spec
 from harness.machine.software import code_digest, software
-from harness.measure.flops import encoder_flops
+from harness.measure.flops import FlopCount, encoder_flops
 from harness.measure.intervals import intervals
 from harness.measure.scenarios import TIMED, mean_over_rounds, summarise
 from harness.measure.validity import findings, no_answer, ran_float
@@ -23,6 +23,7 @@ from harness.records.schema import Accuracy, Checkpoint, Data, Flops, Memory, Pl
 from harness.records.scores import copy_scores, read_scores
 from harness.records.speed_schema import ColdStart, Speed, SpeedRound, TurnRound, Turns
 from harness.run.context import CellResults, Run, Until, work_folder
+from harness.run.roofline import roofline
 from tasks import DataIdentity
 
 OTHER_SEED = "speed is measured with the suite's first seed only: weights of another seed take the same time"
@@ -46,6 +47,12 @@ def measured_record(results: CellResults, run: Run, until: Until | None) -> Reco
     failed = [*no_answer(accuracy["splits"]), *findings(speed, accuracy["placement"], cell.measure)]
     if backend.quantizes != "no" and not backend.simulated:
         failed = [*ran_float(accuracy["placement"]), *failed]
+    flop_count = flops(cell, checkpoint, accuracy)
+    interleaved = turns(results.turns)
+
+    def operations(length: int) -> int:
+        return count_flops(checkpoint, accuracy, length).total
+
     dirty, code_notes = code_state(run)
     has_speed = cell.measure.rounds or backend.simulated
     return make_record(
@@ -56,9 +63,10 @@ def measured_record(results: CellResults, run: Run, until: Until | None) -> Reco
         reason="; ".join(finding.what for finding in failed),
         checkpoint=checkpoint,
         accuracy=accuracies(accuracy, scores, scores_file, cell),
-        flops=flops(cell, checkpoint, accuracy),
+        flops=flop_count,
         speed=speed,
-        turns=turns(results.turns),
+        turns=interleaved,
+        roofline=roofline(cell, run, speed, interleaved, operations, flop_count.int8_share),
         memory=_memory(rounds),
         placement=PlacementRecord(**accuracy["placement"]),
         artifact_bytes=accuracy["artifact_bytes"],
@@ -171,16 +179,8 @@ def selected_on(spec: CheckpointSpec) -> str:
 
 def flops(cell: Cell, checkpoint: Checkpoint, accuracy: Mapping[str, Any]) -> Flops:
     """FLOPs of one sequence of max_length by formula (`harness.measure.flops`), compared with the engine's own count."""
-    sizes, placement = checkpoint.architecture, accuracy["placement"]
-    count = encoder_flops(
-        layers=sizes["num_hidden_layers"],
-        hidden=sizes["hidden_size"],
-        intermediate=sizes["intermediate_size"],
-        sequence_length=cell.shape.max_length,
-        head_outputs=sizes.get("num_labels", 2),
-        head=FLOPS_HEADS[HEADS[accuracy["kind"]]],
-        embedding=sizes.get("embedding_size"),
-    )
+    placement = accuracy["placement"]
+    count = count_flops(checkpoint, accuracy, cell.shape.max_length)
     macs = placement["total_macs"]
     agreement = "equal" if 2 * macs == count.total else f"{200 * macs / count.total - 100:+.3f}% against the formula"
     return Flops(
@@ -190,6 +190,20 @@ def flops(cell: Cell, checkpoint: Checkpoint, accuracy: Mapping[str, Any]) -> Fl
         head=count.head,
         int8_share=placement["int8_macs"] / macs if macs else 0.0,
         cross_check=f"matrix products counted in the loaded model: {agreement}",
+    )
+
+
+def count_flops(checkpoint: Checkpoint, accuracy: Mapping[str, Any], length: int) -> FlopCount:
+    """FLOPs of one sequence of `length` tokens, by formula."""
+    sizes = checkpoint.architecture
+    return encoder_flops(
+        layers=sizes["num_hidden_layers"],
+        hidden=sizes["hidden_size"],
+        intermediate=sizes["intermediate_size"],
+        sequence_length=length,
+        head_outputs=sizes.get("num_labels", 2),
+        head=FLOPS_HEADS[HEADS[accuracy["kind"]]],
+        embedding=sizes.get("embedding_size"),
     )
 
 

@@ -15,6 +15,7 @@ from harness.machine import paths
 from harness.machine.hardware import Machine
 from harness.machine.software import code_digest, commit
 from harness.plan.spec import Cell
+from harness.records.speed_schema import Ceiling
 from harness.run.events import Watch, unwatched
 from tasks import DataIdentity
 
@@ -53,6 +54,8 @@ class Run:
     """Called with every step."""
     failed_checkpoints: dict[str, MissingCheckpoint] = field(default_factory=dict)
     """By key: a checkpoint that failed once is not tried again in the same run."""
+    ceilings: dict[int, list[Ceiling]] = field(default_factory=dict)
+    """By number of threads, once they have been taken."""
 
     def record_file(self, cell: Cell) -> Path:
         """The JSONL file that the cell's record is appended to. Records of the sample, generated or read from files, have a

@@ -143,6 +143,19 @@ def test_every_backend_leaves_a_record(first: dict[str, dict[str, Any]]) -> None
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("run")
+def test_records_hold_their_share_of_the_ceiling(first: dict[str, dict[str, Any]]) -> None:
+    """One set of ceilings a run; each speed figure has its share."""
+    assert first["fake_quant_w8a8"]["roofline"] is None
+    rooflines = [first[label]["roofline"] for label in ("torch_fp32", "onnxruntime_int8", "onnxruntime_int8_dynamic")]
+    assert rooflines[0]["ceilings"] == rooflines[1]["ceilings"] == rooflines[2]["ceilings"]
+    for roofline in rooflines:
+        scenarios = {one["scenario"] for one in roofline["shares"]}
+        assert "interleaved" in scenarios
+        assert all(0 < one["share"] < 1.5 for one in roofline["shares"])
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("run")
 def test_engines_with_the_same_ranges_agree(first: dict[str, dict[str, Any]]) -> None:
     """The simulation and ONNX Runtime's static INT8 share their ranges, so they give the same answers."""
     simulated, engine = (
