@@ -6,31 +6,25 @@ was good and is now invalid, failed or skipped. p-values are corrected over all 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
-from typing import Any, Literal
+from typing import Literal
 
-from harness.measure.nights import Night, change, night, spread
 from harness.measure.paired import PairedTest, differences, holm
 from harness.records.schema import Record
 from harness.records.scores import ScoreStore
-from harness.records.store import order
 from harness.report.comparability import examples_of, has_valid_accuracy, machine_of
-from harness.report.compare import accuracy_of, baseline_of
-from harness.report.speed_ratios import disturbance, interleaved_conditions, shared_rounds
-
-NIGHTS = 10
-"""How many earlier nights of a cell are compared with, the newest."""
-
-
-FALSE_ALARMS = 0.005
-"""Chance that a night in which nothing changed fails, by either kind of test."""
-
-
-Key = tuple[Any, ...]
-MACHINE = 5
-"""The place of the machine in a key. How nights differ is a property of it."""
+from harness.report.compare import accuracy_of
+from harness.report.night_tests import (
+    FALSE_ALARMS,
+    MACHINE,
+    Key,
+    is_slower,
+    newest_of,
+    nights_of,
+    slow_downs,
+    spreads,
+)
 
 
 @dataclass(frozen=True)
@@ -70,7 +64,7 @@ class Gate:
 def gate(new: Sequence[Record], reference: Sequence[Record], stored: ScoreStore, limits: Limits) -> Gate:
     """new: records since the reference. reference: records of earlier nights. Of each the newest of a cell counts as its state,
     and each run as a night."""
-    tonight, before = _newest(new), _newest(reference)
+    tonight, before = newest_of(new), newest_of(reference)
     rows = [_row(record, before[key]) for key, record in tonight.items() if key in before]
     speed, untested = _speed_checks(new, reference, limits)
     accuracy = _accuracy_checks(tonight, before, stored, limits)
@@ -81,16 +75,6 @@ def gate(new: Sequence[Record], reference: Sequence[Record], stored: ScoreStore,
         if key not in tonight and record.measured and (record.suite, machine_of(record)) in suites
     ]
     return Gate((*filter(None, rows), *accuracy, *speed), untested, tuple(absent))
-
-
-def _key(record: Record) -> Key:
-    """The cell, whatever the versions of code and libraries."""
-    cell = (record.suite, record.task, record.model, record.label, record.seed)
-    return (*cell, machine_of(record))
-
-
-def _newest(records: Iterable[Record]) -> dict[Key, Record]:
-    return {_key(record): record for record in sorted(records, key=order)}
 
 
 def _row(record: Record, before: Record) -> Check | None:
@@ -133,54 +117,21 @@ def _speed_checks(
 ) -> tuple[list[Check], dict[str, str]]:
     """Speed-ups over the baseline of the same rounds, so that a slower machine does not look like a slower engine."""
     untested: dict[str, str] = {}
-    earlier, later = _nights(reference, {}), _nights(new, untested)
-    machines = {key[MACHINE] for key in later}
-    between = {
-        machine: spread(list(nights.values())[-NIGHTS:] for key, nights in earlier.items() if key[MACHINE] == machine)
-        for machine in machines
-    }
-    tests: list[tuple[Record, str, PairedTest]] = []
-    for cell, nights in later.items():
-        old = list(earlier.get(cell, {}).values())[-NIGHTS:]
-        fresh = list(nights.values())
-        record = next(record for record in reversed(new) if record.record_id == list(nights)[-1])
-        if old:
-            tests.append((record, "tonight", change(fresh[-1:], old, between[cell[MACHINE]])))
-        two, rest = ([*old, *fresh][-2:], [*old, *fresh][:-2])
-        if len(rest) >= 2:
-            tests.append((record, "last two nights", change(two, rest, between[cell[MACHINE]])))
+    earlier, later = nights_of(reference, {}), nights_of(new, untested)
+    between = spreads(earlier, {key[MACHINE] for key in later})
+    by_id = {record.record_id: record for record in new}
+    tests = [
+        (by_id[list(nights)[-1]], words, test)
+        for cell, nights in later.items()
+        for words, test in slow_downs(
+            list(earlier.get(cell, {}).values()), list(nights.values()), between[cell[MACHINE]]
+        )
+    ]
     checks = []
     for (record, nights_words, test), p in zip(tests, holm([test.p for _, _, test in tests]), strict=True):
         assert test.low is not None and test.high is not None
-        slower = p is not None and p < FALSE_ALARMS
-        worse = slower and test.low <= 1 - limits.max_slowdown
+        worse = is_slower(test, p, limits.max_slowdown)
         percent = [100 * (value - 1) for value in (test.value, test.low, test.high)]
         words = f"speed-up, {nights_words}: {percent[0]:+.1f}% [{percent[1]:+.1f}, {percent[2]:+.1f}]"
         checks.append(Check(record, "speed", worse, words, test, p))
     return checks, untested
-
-
-def _nights(records: Sequence[Record], untested: dict[str, str]) -> dict[Key, dict[str, Night]]:
-    """By cell and load, each night by its record id, in order. Adds why a record has none to `untested`."""
-    found: dict[Key, dict[str, Night]] = {}
-    in_order = sorted(records, key=lambda record: (record.run_id, order(record)))
-    for _, run in groupby(in_order, key=lambda record: record.run_id):
-        latest = list(_newest(run).values())
-        for record in latest:
-            base = baseline_of(record, latest)
-            if base is None or base is record or not record.turns:
-                continue
-            for turns in record.turns:
-                conditions = interleaved_conditions(record, turns)
-                other = next((part for part in base.turns if interleaved_conditions(base, part) == conditions), None)
-                rounds = shared_rounds(turns, other) if other else []
-                if (
-                    why := disturbance([round_ for round_, _ in rounds])
-                    if rounds
-                    else "no round shared with its baseline"
-                ):
-                    untested[record.record_id] = why
-                elif one := night([b.seconds / a.seconds for a, b in rounds]):
-                    cell = (*_key(record), turns.load, turns.batch_size, turns.sequence_length)
-                    found.setdefault(cell, {})[record.record_id] = one
-    return dict(sorted(found.items(), key=str))

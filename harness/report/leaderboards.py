@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from urllib.parse import quote
 
 from harness.records.schema import Record
 from harness.report.boards import Board, Row
@@ -78,6 +79,25 @@ class Leaderboard:
             return None
         originals = [entry.contest.methods[_place(entry)] for entry in (a, b)]
         return a.contest.p_of_speed(*originals)
+
+    @property
+    def compare_page(self) -> str:
+        """Where its methods are compared in pairs; empty where there is nothing to compare."""
+        return self.page.replace("task-", "compare-", 1) if len(self.entries) > 1 else ""
+
+    @property
+    def history_page(self) -> str:
+        """Where its methods stand night by night, if any has several."""
+        return self.page.replace("task-", "history-", 1)
+
+    def anchor_of(self, entry: Entry) -> str:
+        """Of a method's part of a page."""
+        return re.sub(r"[^A-Za-z0-9]+", "-", entry.method.name).strip("-")
+
+    def compare_link(self, entries: Iterable[Entry]) -> str:
+        """That page with these methods chosen."""
+        names = (quote(entry.method.name, safe="") for entry in entries)
+        return f"{self.compare_page}#{','.join(names)}" if self.compare_page else ""
 
     def choose(self, limits: Limits | None = None) -> Pick:
         return pick(self.methods, limits or Limits(), self.p_of_speed)

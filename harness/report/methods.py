@@ -57,7 +57,7 @@ def _contest(board: Board, model: str) -> Contest | None:
 
     def p_of_speed(mine: Method, theirs: Method) -> float | None:
         pairs = ((a, b) for a in records[mine.name] for b in records[theirs.name] if a.seed == b.seed)
-        tests = (interleaved_ratio((a, turns), b) for a, b in pairs if (turns := _compared_turns(a)))
+        tests = (interleaved_ratio((a, turns), b) for a, b in pairs if (turns := compared_turns(a)))
         return next((test.p for test in tests if test and test.p is not None), None)
 
     methods = tuple(_method(name, rows, board.split) for name, rows in groups.items())
@@ -138,7 +138,7 @@ def _is_offline_invalid(record: Record) -> bool:
     return speed is None or is_speed_invalid(record, speed)
 
 
-def _compared_turns(record: Record) -> Turns | None:
+def compared_turns(record: Record) -> Turns | None:
     """The interleaved rounds that the speed-up of tables is of: real lengths, the largest batch of offline load."""
     speed = speed_of(record, "offline", "real")
     return next(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
 
 from harness.report.leaderboards import Entry, Leaderboard, Subject
 from harness.report.pick import Pick
@@ -13,7 +14,8 @@ from harness.report.task_rows import MethodRow, method_rows
 
 @dataclass(frozen=True)
 class RowAnswer:
-    """page: of the leaderboard. figures: (figure, what it is, interval, how imprecise). commands: to export and to rerun it."""
+    """page: of the leaderboard. figures: (figure, what it is, interval, how imprecise). commands: to export and to rerun it. links: other
+    pages about the method: (what, page)."""
 
     title: str
     page: str
@@ -22,16 +24,23 @@ class RowAnswer:
     how: str
     figures: tuple[tuple[str, str, str, str], ...]
     commands: tuple[str, ...]
+    links: tuple[tuple[str, str], ...] = ()
 
 
-def row_answers(subjects: Mapping[Subject, Sequence[Leaderboard]]) -> dict[str, RowAnswer]:
-    """By record id, of every cell that stands on a leaderboard; a method of several seeds has one answer."""
+def row_answers(
+    subjects: Mapping[Subject, Sequence[Leaderboard]], with_history: AbstractSet[str] = frozenset()
+) -> dict[str, RowAnswer]:
+    """By record id, of every cell that stands on a leaderboard; a method of several seeds has one answer. with_history: ids of
+    records with a history."""
     found: dict[str, RowAnswer] = {}
     for group in subjects.values():
         for board in group:
             choice = board.choose()
             for entry, row in zip(board.entries, method_rows(board, choice), strict=True):
                 answer = _answer(board, entry, row, choice)
+                if entry.record.record_id in with_history:
+                    history = f"{board.history_page}#{board.anchor_of(entry)}"
+                    answer = replace(answer, links=(*answer.links, ("its nights", history)))
                 found |= {own.record.record_id: answer for own in entry.rows}
     return found
 
@@ -46,6 +55,7 @@ def _answer(board: Leaderboard, entry: Entry, row: MethodRow, choice: Pick) -> R
         how=f"{row.how}; {_standing(entry, choice)}" if board.is_contested else row.how,
         figures=tuple(_figures(board, row)),
         commands=(row.export, row.rerun),
+        links=(("compare it", row.compare),) if row.compare else (),
     )
 
 

@@ -24,17 +24,21 @@ from harness.records.schema import Record
 from harness.records.scores import ScoreStore
 from harness.report.boards import Board, latest, make_boards, page_name
 from harness.report.cell_page import cell_page
+from harness.report.compare_page import compare_page, pairs_frame
 from harness.report.coverage_page import coverage_page
 from harness.report.frames import board_frame, to_csv, to_json
+from harness.report.history import Nights, histories
+from harness.report.history_page import history_page
 from harness.report.index_page import index_page
 from harness.report.leaderboards import leaderboards
 from harness.report.macro_average import macro_averages
+from harness.report.method_pairs import method_pairs
 from harness.report.pages import with_uncommitted_ancestors
 from harness.report.row_answer import row_answers
 from harness.report.suite_page import suite_page
 from harness.report.task_page import task_page
 
-PAGES = re.compile(r"(index|coverage)\.html|(suite|cell|task)-[A-Za-z0-9_.-]+\.(html|csv|json)")
+PAGES = re.compile(r"(index|coverage)\.html|(suite|cell|task|compare|history)-[A-Za-z0-9_.-]+\.(html|csv|json)")
 
 
 def render(results: Path, out: Path, *, if_changed: bool = False) -> Path:
@@ -50,7 +54,7 @@ def render(results: Path, out: Path, *, if_changed: bool = False) -> Path:
     if if_changed and is_unchanged(out, source):
         return out / "index.html"
     read = list(store.read(results)) if results.is_dir() else []
-    pages = _pages(latest(record for _, record in read), ScoreStore(read))
+    pages = _pages([record for _, record in read], ScoreStore(read))
     home = paths.site_sources()
     environment = make_environment(home)
     fresh: Path | None = None
@@ -87,12 +91,15 @@ def make_environment(home: Path) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    names = ("style.css", "script.js", "task.js")
-    style, script, task_script = ((home / "static" / name).read_text(encoding="utf-8") for name in names)
+    names = ("style.css", "script.js", "task.js", "compare.js")
+    style, script, task_script, compare_script = (
+        (home / "static" / name).read_text(encoding="utf-8") for name in names
+    )
     environment.filters["soft"] = soft
-    scripts = f"{_hash(script)} {_hash(task_script)}"
+    scripts = " ".join(map(_hash, (script, task_script, compare_script)))
     policy = f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {scripts}; base-uri 'none'; form-action 'none'"
     environment.globals |= {"style": Markup(style), "script": Markup(script), "task_script": Markup(task_script)}
+    environment.globals["compare_script"] = Markup(compare_script)
     environment.globals["policy"] = policy
     return environment
 
@@ -110,7 +117,8 @@ Pages = dict[str, tuple[str, Any] | str]
 """By file name: the template, and what it is given as `page`; or the text of a file."""
 
 
-def _pages(records: Sequence[Record], stored: ScoreStore) -> Pages:
+def _pages(all_records: Sequence[Record], stored: ScoreStore) -> Pages:
+    records, nights = latest(all_records), Nights(all_records)
     boards = make_boards(records, stored)
     uncommitted = with_uncommitted_ancestors(records)
     subjects = leaderboards(boards)
@@ -121,13 +129,23 @@ def _pages(records: Sequence[Record], stored: ScoreStore) -> Pages:
     for suite in index.suites:
         suite_content = suite_page(suite.name, suite.sample, records, boards, averages, uncommitted)
         pages[suite.page] = "suite.html", suite_content
+    with_history: set[str] = set()
     for group in subjects.values():
         for leaderboard in group:
-            task_content = task_page(leaderboard, group, uncommitted)
+            by_night = histories(leaderboard, nights)
+            if by_night:
+                with_history |= {history.entry.record.record_id for history in by_night}
+                pages[leaderboard.history_page] = "history.html", history_page(leaderboard, by_night)
+            history = leaderboard.history_page if by_night else ""
+            task_content = task_page(leaderboard, group, uncommitted, history)
             pages[leaderboard.page] = "task.html", task_content
             frame = board_frame(leaderboard, leaderboard.choose())
             pages |= {task_content.csv: to_csv(frame), task_content.json_file: to_json(frame)}
-    answers = row_answers(subjects)
+            if leaderboard.compare_page:
+                pairs = method_pairs(leaderboard, stored)
+                pages[leaderboard.compare_page] = "compare.html", compare_page(leaderboard, pairs)
+                pages[leaderboard.compare_page.replace(".html", ".csv")] = to_csv(pairs_frame(leaderboard, pairs))
+    answers = row_answers(subjects, with_history)
     with_row: dict[str, list[Board]] = {}
     for board in boards:
         for row in board.rows:

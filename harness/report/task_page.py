@@ -69,6 +69,8 @@ class TaskPage:
     unmeasured: tuple[tuple[str, str], ...]
     suites: tuple[tuple[str, str], ...]
     notes: tuple[tuple[str, str], ...]
+    compare: str
+    history: str
     csv: str
     json_file: str
     data: str
@@ -82,9 +84,11 @@ LIMITS = (
 )
 
 
-def task_page(board: Leaderboard, group: Sequence[Leaderboard], uncommitted: AbstractSet[str]) -> TaskPage:
+def task_page(
+    board: Leaderboard, group: Sequence[Leaderboard], uncommitted: AbstractSet[str], history: str = ""
+) -> TaskPage:
     """group: the same subject on all machines. uncommitted: ids of records with an ancestor from a checkout with uncommitted
-    changes."""
+    changes. history: the page of its nights; empty where there is one night."""
     choice = board.choose()
     subject = board.subject
     rows = tuple(method_rows(board, choice))
@@ -114,6 +118,8 @@ def task_page(board: Leaderboard, group: Sequence[Leaderboard], uncommitted: Abs
         unmeasured=tuple((f"{record.label} of {record.model}", _why_unmeasured(record)) for record in board.unmeasured),
         suites=tuple((title, suite_page_name(suite, subject.sample)) for suite, title in suites),
         notes=tuple(_notes(board, uncommitted)),
+        compare=board.compare_page,
+        history=history,
         csv=board.page.replace(".html", ".csv"),
         json_file=board.page.replace(".html", ".json"),
         data=script_data(board, baseline),

@@ -41,7 +41,8 @@ class Bar:
 
 @dataclass(frozen=True)
 class MethodRow:
-    """place: among the leaderboard's methods. facts: (name, value) of what the row opens to."""
+    """place: among the leaderboard's methods. facts: (name, value) of what the row opens to. compare: where it is compared with
+    the pick."""
 
     place: int
     title: str
@@ -62,6 +63,7 @@ class MethodRow:
     facts: tuple[tuple[str, str], ...]
     rerun: str
     export: str
+    compare: str
 
 
 def method_rows(board: Leaderboard, choice: Pick) -> Iterable[MethodRow]:
@@ -92,7 +94,16 @@ def method_rows(board: Leaderboard, choice: Pick) -> Iterable[MethodRow]:
             facts=tuple(_details(entry)),
             rerun=f"quantboard rerun {record.record_id}",
             export=export_command(record),
+            compare=board.compare_link(_with_pick(board, entry, choice)),
         )
+
+
+def _with_pick(board: Leaderboard, entry: Entry, choice: Pick) -> list[Entry]:
+    """The method and the pick; the pick itself stands beside the baseline, or beside any other."""
+    others = [other for other in board.entries if other is not entry]
+    picked = [other for other in others if other.method is choice.ship]
+    baselines = [other for other in others if other.name.kind == "baseline"]
+    return [entry, *[*picked, *baselines, *others][:1]]
 
 
 def export_command(record: Record) -> str:

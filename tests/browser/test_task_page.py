@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import shutil
 import subprocess
@@ -51,7 +52,7 @@ def probe(site: Path, page: str, body: str, width: int = 1280) -> Any:
         timeout=120,
     ).stdout
     (site / "probe.html").unlink()
-    answer: dict[str, Any] = json.loads(shown.split('<pre id="out">')[1].split("</pre>")[0].replace("&amp;", "&"))
+    answer: dict[str, Any] = json.loads(html.unescape(shown.split('<pre id="out">')[1].split("</pre>")[0]))
     assert answer["errors"] == [] and "error" not in (answer["found"] or {}), answer
     return answer["found"]
 
