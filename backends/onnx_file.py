@@ -32,6 +32,11 @@ def data_files(file: Path) -> list[Path]:
     return [file.with_name(name) for name in names if file.with_name(name).is_file()]
 
 
+def folder_of_onnx(file: Path) -> Path | None:
+    """The folder with the configuration and tokenizer of an ONNX file: its own, or the one above. None where there is none."""
+    return next((folder for folder in file.parents[:2] if (folder / "config.json").is_file()), None)
+
+
 @dataclass(frozen=True)
 class OnnxFile:
     """The backend of models with source `onnx:PATH`."""

@@ -22,6 +22,7 @@ tokenizer.enable_truncation({length})
 tokenizer.enable_padding(pad_id={pad})
 options = onnxruntime.SessionOptions()
 {saturation}session = onnxruntime.InferenceSession(folder / "model.onnx", options)
+inputs = {{given.name for given in session.get_inputs()}}
 
 
 def predict(texts):
@@ -29,7 +30,8 @@ def predict(texts):
     rows = tokenizer.encode_batch(texts)
     batch = {{"input_ids": [row.ids for row in rows], "attention_mask": [row.attention_mask for row in rows]}}
     batch["token_type_ids"] = [row.type_ids for row in rows]
-    (logits,) = session.run(["logits"], {{name: np.array(ids, np.int64) for name, ids in batch.items()}})
+    arrays = {{name: np.array(ids, np.int64) for name, ids in batch.items() if name in inputs}}
+    (logits,) = session.run(["logits"], arrays)
     return {answer}
 
 

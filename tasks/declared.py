@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from tasks.base import DataIdentity, Kind, SplitIdentity, TaskError, TaskFacts
+from tasks.base import DataIdentity, Kind, SplitIdentity, TaskError, TaskFacts, with_skip
 from tasks.definitions import TRAIN, Definition, OfficialSplit, RawFiles
 from tasks.rows import Row, check_text, row_digest
 from tasks.tables import Values, column_names, read_table
@@ -246,7 +246,7 @@ class DeclaredRows:
                 rows.append(self._row(values, f"{path}: {place}") | {"idx": len(rows)})
             except TaskError as error:
                 if not self._declaration.skip_bad_rows:
-                    raise TaskError(f"{error}, or leave such rows out with skip_bad_rows") from None
+                    raise with_skip(error) from None
                 self.skipped[split] += 1
         if not rows:
             raise TaskError(f"{path}: none of its {self.skipped[split]:,} rows can be used; check the columns")

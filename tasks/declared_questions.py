@@ -7,7 +7,7 @@ import json
 from functools import cached_property
 from pathlib import Path
 
-from tasks.base import DataIdentity, SplitIdentity, TaskError
+from tasks.base import BadRow, DataIdentity, SplitIdentity, TaskError, with_skip
 from tasks.declared import LABEL, Declaration
 from tasks.definitions import Definition, OfficialSplit, RawFiles
 from tasks.questions import read_questions
@@ -68,13 +68,12 @@ class DeclaredQuestions:
                 rows, skipped = read_questions(
                     path, unanswerable=declared.unanswerable, skip=declared.skip_bad_rows, read_table=read_table
                 )
-            except TaskError as error:
+            except BadRow as error:
                 text = str(error)
                 if not declared.unanswerable and ": no answer;" in text:
                     text = text.partition(": no answer;")[0]
                     text += ": no answer; write unanswerable = true where some questions have none"
-                is_a_row = any(mark in text for mark in (".qas[", ": row ", ": line ")) and "not JSON" not in text
-                raise TaskError(f"{text}, or leave such rows out with skip_bad_rows" if is_a_row else text) from None
+                raise with_skip(text) from None
             if not rows:
                 raise TaskError(f"{path}: holds no questions that can be used ({skipped:,} left out); check the file")
             self._read[split] = rows, skipped

@@ -109,9 +109,26 @@ def fetch(name: str, stall: float = STALL_LIMIT) -> Path:
 
     Raises TaskError, saying what to do: no such repository, no access, a broken download, or no byte for `stall` seconds.
     """
-    if folder := fetched(name):
-        return folder
-    target = _folder(name)
+    definition = definition_of(name)
+    return _fetch(name, _folder(name), definition.hub, tuple(definition.splits), stall)
+
+
+def fetch_dataset(repository: str, configuration: str | None = None, stall: float = STALL_LIMIT) -> Path:
+    """Any data set of the hub, as `fetch` does it: all of its splits. `NAME/CONFIG` is tried where the hub has no `OWNER/NAME` of
+    this name."""
+    whole = "/".join(filter(None, (repository, configuration)))
+    return _fetch(
+        f"hub:{whole}",
+        cache_folder() / "hub" / "datasets" / whole.replace("/", "--"),
+        (repository, configuration),
+        (),
+        stall,
+    )
+
+
+def _fetch(name: str, target: Path, hub: tuple[str, str | None], splits: tuple[str, ...], stall: float) -> Path:
+    if (target / ORIGIN).is_file():
+        return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=".fetching-", dir=target.parent))
@@ -120,7 +137,7 @@ def fetch(name: str, stall: float = STALL_LIMIT) -> Path:
             f"{target.parent}: cannot be written: {error.strerror}; set QUANTBOARD_CACHE to another folder"
         ) from error
     try:
-        result = _download(name, work, stall)
+        result = _download(hub, splits, work, stall)
         if not result.get("error"):
             saved = work / "saved"
             (saved / ORIGIN).write_text(json.dumps(result) + "\n", encoding="utf-8")
@@ -128,14 +145,14 @@ def fetch(name: str, stall: float = STALL_LIMIT) -> Path:
                 saved.replace(target)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    if folder := fetched(name):
-        return folder
-    repository = " ".join(part for part in definition_of(name).hub if part)
+    if (target / ORIGIN).is_file():
+        return target
+    repository = " ".join(part for part in hub if part)
     reason = result.get("error") or f"{target} could not be replaced; delete it"
     raise TaskError(f"{name}: {repository} at {endpoint()}: {reason}, or give the data with --data DIR")
 
 
-def _download(name: str, work: Path, stall: float) -> dict[str, Any]:
+def _download(hub: tuple[str, str | None], splits: tuple[str, ...], work: Path, stall: float) -> dict[str, Any]:
     """Run this module as a program, watch that bytes come in, and return what it wrote: repository and revision, or error."""
     caches = {} if offline() else {"HF_HUB_CACHE": str(work / "hub"), "HF_DATASETS_CACHE": str(work / "datasets")}
     environment = {
@@ -146,7 +163,7 @@ def _download(name: str, work: Path, stall: float) -> dict[str, Any]:
     show = sys.stderr.isatty()
     with log.open("wb") as output:
         child = subprocess.Popen(
-            [sys.executable, "-m", "tasks.hub", name, str(work)],
+            [sys.executable, "-m", "tasks.hub", hub[0], hub[1] or "", ",".join(splits), str(work)],
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=None if show else output,
@@ -188,31 +205,53 @@ def _size(work: Path, log: Path) -> int:
     return total
 
 
-def main(name: str, work: Path) -> None:
-    """The child process: download with the official client, write the folder `saved`, and what it is to `origin.json`."""
+def main(repository: str, configuration: str | None, wanted: tuple[str, ...], work: Path) -> None:
+    """The child process: download with the official client, write the folder `saved`, and what it is to `origin.json`. wanted: the
+    splits that must be there; empty: all that are."""
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # Ctrl-C also reaches the parent, which ends this process without a traceback
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    definition = definition_of(name)
-    repository, configuration = definition.hub
     result: dict[str, Any] = {"repository": repository}
     try:
-        from huggingface_hub import HfApi
-
-        revision = None if offline() else HfApi().dataset_info(repository, timeout=10).sha
+        if not wanted and not configuration:
+            repository, configuration = _with_configuration(repository)
+        revision = _revision(repository)
         import datasets  # only now: the import takes a second or more, and the hub may have refused above
 
         loaded = datasets.load_dataset(repository, configuration, revision=revision)
-        missing = [split for split in definition.splits if split not in loaded]
+        missing = [split for split in wanted if split not in loaded]
         if missing:
             raise ValueError(f"no split '{missing[0]}'; found: {', '.join(loaded)}")
-        splits = {split: loaded[split] for split in definition.splits}
+        splits = {split: loaded[split] for split in wanted or loaded}
         datasets.DatasetDict(splits).save_to_disk(str(work / "saved"))
         result["revision"] = revision or "offline"
     except Exception as error:
         result["error"] = explain(error)
     (work / ORIGIN).write_text(json.dumps(result), encoding="utf-8")
+
+
+def _with_configuration(name: str) -> tuple[str, str | None]:
+    """`OWNER/NAME` as it is; `NAME/CONFIG` of a data set without an owner, where the hub has no data set of the whole name."""
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    if "/" not in name or offline():
+        return name, None
+    try:
+        _revision(name)
+    except RepositoryNotFoundError:
+        repository, _, configuration = name.partition("/")
+        with contextlib.suppress(RepositoryNotFoundError):
+            _revision(repository)
+            return repository, configuration
+        raise
+    return name, None
+
+
+def _revision(repository: str) -> str | None:
+    from huggingface_hub import HfApi
+
+    return None if offline() else HfApi().dataset_info(repository, timeout=10).sha
 
 
 def explain(error: BaseException) -> str:
@@ -249,4 +288,4 @@ def _end_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(sys.argv[1], sys.argv[2] or None, tuple(filter(None, sys.argv[3].split(","))), Path(sys.argv[4]))

@@ -53,6 +53,10 @@ class SplitContent:
     """Whether the rows are the official ones by hash; False where a known hash or size contradicts; None where neither tells."""
     part: bool
     """Whether every row is one of the official split's, as far as we can tell."""
+    left_out: int = 0
+    """Rows that cannot be used, which were left out."""
+    quoted: int = 0
+    """Texts that look as if a CSV writer had put quotes around them."""
 
 
 def cache_folder() -> Path:
@@ -65,18 +69,26 @@ def cache_folder() -> Path:
 
 
 def split_content(
-    definition: Definition, split: str, files: Sequence[Path], rows: Callable[[], Sequence[Row]]
+    definition: Definition,
+    split: str,
+    files: Sequence[Path],
+    rows: Callable[[], tuple[Sequence[Row], int]],
+    *,
+    skip: bool = False,
 ) -> SplitContent:
-    """Count and hash a split. `rows` is read only if the cache does not know its files (by path, size and times of change)."""
+    """Count and hash a split. `rows` is read only if the cache does not know its files (by path, size and times of change); it also
+    tells how many were left out, which happens where `skip` says so."""
     official = definition.splits[split]
     stamps = [(str(path), (stat := path.stat()).st_size, stat.st_mtime_ns, stat.st_ctime_ns) for path in files]
     return cached(
-        ["split", definition.name, split, asdict(official), stamps],
-        lambda: _read(definition, split, files, rows()),
+        ["split", definition.name, split, asdict(official), stamps, *(["skip"] if skip else [])],
+        lambda: _read(definition, split, files, *rows()),
     )
 
 
-def _read(definition: Definition, split: str, files: Sequence[Path], rows: Sequence[Row]) -> SplitContent:
+def _read(
+    definition: Definition, split: str, files: Sequence[Path], rows: Sequence[Row], left_out: int
+) -> SplitContent:
     official, proof = definition.splits[split], None
     if len(rows) == official.rows:
         if official.content:
@@ -88,7 +100,21 @@ def _read(definition: Definition, split: str, files: Sequence[Path], rows: Seque
             proof = False
     members = are_members(definition, split, rows) if len(rows) < official.rows else None
     ids_fit = definition.id_pattern is not None and all(re.fullmatch(definition.id_pattern, row["id"]) for row in rows)
-    return SplitContent(len(rows), row_digest(definition, rows), proof, ids_fit if members is None else members)
+    part = ids_fit if members is None else members
+    quoted = looks_quoted(definition, rows) if any(file.suffix == ".tsv" for file in files) else 0
+    return SplitContent(len(rows), row_digest(definition, rows), proof, part, left_out, quoted)
+
+
+def looks_quoted(definition: Definition, rows: Sequence[Row]) -> int:
+    """How many texts are in quotes with doubled quotes inside, as a CSV writer puts them; 0 where a text has quotes otherwise, and
+    for QQP, whose official file, that of the broken rows, has such texts."""
+    if definition.raw.rows_for_each_broken:
+        return 0
+    texts = [text for row in rows for column in definition.texts if '"' in (text := row[column])]
+    quoted = all(
+        len(text) > 1 and text[0] == text[-1] == '"' and '"' not in text[1:-1].replace('""', "") for text in texts
+    )
+    return len(texts) if quoted and any('""' in text[1:-1] for text in texts) else 0
 
 
 def cached(key: Any, read: Callable[[], SplitContent]) -> SplitContent:
@@ -139,14 +165,25 @@ def identity_of(
 ) -> DataIdentity:
     """The identity of data of this kind (see `DataRef`). splits: the content and the label of each."""
     parts = {
-        split: SplitIdentity(content.rows, definition.splits[split].rows, content.sha256, label)
+        split: SplitIdentity(content.rows, definition.splits[split].rows, content.sha256, label + _left_out(content))
         for split, (content, label) in splits.items()
     }
+    quoted = [f"{content.quoted:,} texts of {split}" for split, (content, _) in splits.items() if content.quoted]
+    note = (
+        f"{definition.name}: {' and '.join(quoted)} look quoted, as a CSV writer does it, and keep their quotes, since GLUE's files have"
+        " none; declare the files as a task of your own to have them read as CSV"
+    )
     weakest = max(
         (part.label for part in parts.values()), key=lambda label: (STRENGTH.index(label.split()[0]), label == BY_COUNT)
     )
     missing = tuple(split for split in definition.splits if split not in parts)
-    return DataIdentity(kind, weakest, parts, origin, missing)
+    return DataIdentity(kind, weakest, parts, origin, missing, (note,) if quoted else ())
+
+
+def _left_out(content: SplitContent) -> str:
+    """Behind a label, of which the first word counts."""
+    count = content.left_out
+    return f" without {count:,} unusable row{'s' if count > 1 else ''}" if count else ""
 
 
 def declared_label(definition: Definition, split: str, folders: Iterable[Path]) -> str | None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from tasks.base import Features, Scores, Statistic, TaskError
 from tasks.class_names import output_classes, read_class
-from tasks.metrics.labels import statistic_percent
+from tasks.metrics.labels import class_counts, statistic_percent
 from tasks.predictions import parse_json, shown
 from tasks.sequence_classification import Row, SequenceClassification, example_ids, in_order
 
@@ -80,6 +80,7 @@ class MultiLabel(SequenceClassification):
             per_example=columns,
             statistics=statistics,
             missing=sum(names is None for names in predictions),
+            classes=class_counts(predicted, label, self.labels),
         )
 
     def predictions_from_json(  # type: ignore[override]

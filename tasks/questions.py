@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tasks.base import TaskError
+from tasks.base import BadRow, TaskError
 from tasks.rows import Row, check_question
 
 Entry = tuple[str, Mapping[str, Any]]
@@ -29,7 +29,7 @@ def read_questions(
     """The questions of a file in file order, in Hugging Face's flat form, and how many were left out.
 
     unanswerable: whether a question may have no answer. skip: leave out questions that cannot be used. read_table: reads a folder
-    or a Parquet file. Raises TaskError, naming file and place.
+    or a Parquet file. Raises TaskError, naming file and place: BadRow for a question that can be left out.
     """
     rows: list[Row] = []
     seen: set[str] = set()
@@ -41,14 +41,31 @@ def read_questions(
             check_question(row, where, unanswerable=unanswerable)
             if row["id"] in seen:
                 raise TaskError(f"{where}: this id occurs twice; keep one of the two questions")
-        except TaskError:
+        except TaskError as error:
             if not skip:
-                raise
+                raise BadRow(str(error)) from None
             skipped += 1
             continue
         seen.add(row["id"])
         rows.append(row)
     return rows, skipped
+
+
+MARKED = 0.1
+"""The share of questions without an answer from which a file that marks none with `is_impossible` is one of SQuAD v2's kind."""
+
+
+def has_unanswerable(path: Path, read_table: Callable[[Path], list[Entry]] | None = None) -> bool:
+    """Whether a file has questions that are meant to have no answer: marked as such, or not few. Raises TaskError."""
+    empty = count = 0
+    for _, entry in _entries(path, read_table):
+        if entry.get("is_impossible") is True:
+            return True
+        answers = entry.get("answers")
+        texts = answers.get("text") if isinstance(answers, dict) else answers
+        count += 1
+        empty += texts == []
+    return empty > MARKED * count
 
 
 def _row(entry: Mapping[str, Any], where: str) -> Row:

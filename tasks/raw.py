@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks.base import TaskError
+from tasks.base import BadRow, TaskError
 from tasks.definitions import Definition
 from tasks.questions import read_questions, read_text
 from tasks.rows import Row, check_score
@@ -65,18 +65,24 @@ def _children(folder: Path, names: set[str]) -> list[Path]:
     return sorted(child for child in folder.iterdir() if plain(child.name) in names and child.is_dir())
 
 
-def read_raw(definition: Definition, path: Path) -> list[Row]:
-    """The rows of one file, in file order. Raises TaskError."""
+def read_raw(definition: Definition, path: Path, *, skip: bool = False) -> tuple[list[Row], int]:
+    """The rows of one file, in file order, and how many that cannot be used were left out, where `skip` says so. Raises TaskError:
+    BadRow for a row that can be left out."""
     if definition.raw.format == "squad_json":
-        rows, _ = read_questions(path, unanswerable=definition.unanswerable)
+        rows, left_out = read_questions(path, unanswerable=definition.unanswerable, skip=skip)
     else:
-        rows = list(_table(definition, path))
+        faults: list[str] | None = [] if skip else None
+        rows = list(_table(definition, path, faults))
+        left_out = len(faults or ())
+    if not rows and left_out:
+        raise TaskError(f"{path}: none of its {left_out:,} rows can be used; leave --skip-bad-rows out to see why")
     if not rows:
         raise TaskError(f"{path}: holds no rows; replace it with the complete file")
-    return rows
+    return rows, left_out
 
 
-def _table(definition: Definition, path: Path) -> Iterator[Row]:
+def _table(definition: Definition, path: Path, faults: list[str] | None) -> Iterator[Row]:
+    """faults: takes the rows that cannot be used; None: the first of them is raised."""
     raw = definition.raw
     lines = [line.removesuffix("\r") for line in read_text(path).split("\n")]
     while lines and not lines[-1]:
@@ -95,15 +101,21 @@ def _table(definition: Definition, path: Path) -> Iterator[Row]:
         if len(fields) < width and may_break and number < len(lines):
             may_break -= 1
             continue
-        if len(fields) != width:
-            raise TaskError(
-                f"{where}: {len(fields)} columns, expected {width}; is the file cut off or written with quotes?"
-            )
-        label = fields[positions["label"]]
-        if label in raw.ignored_labels:
+        try:
+            if len(fields) != width:
+                raise TaskError(
+                    f"{where}: {len(fields)} columns, expected {width}; is the file cut off or written with quotes?"
+                )
+            label = fields[positions["label"]]
+            if label in raw.ignored_labels:
+                continue
+            row: Row = {column: fields[positions[column]] for column in definition.texts}
+            row["label"] = _class(classes, label, where) if classes else _score(definition, label, where)
+        except TaskError as error:
+            if faults is None:
+                raise BadRow(str(error)) from None
+            faults.append(str(error))
             continue
-        row: Row = {column: fields[positions[column]] for column in definition.texts}
-        row["label"] = _class(classes, label, where) if classes else _score(definition, label, where)
         row["idx"] = index
         index += 1
         yield row

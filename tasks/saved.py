@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.base import TaskError
+from tasks.base import BadRow, TaskError
 from tasks.definitions import Definition
 from tasks.identity import DECLARATION
 from tasks.raw import folder_names, is_named, plain, task_folders
@@ -64,16 +64,18 @@ def saved_files(folder: Path) -> list[Path]:
     return [folder / STATE, folder / INFO, *files]
 
 
-def read_saved(definition: Definition, folder: Path) -> list[Row]:
-    """The rows of one split's folder, in order. Raises TaskError."""
+def read_saved(definition: Definition, folder: Path, *, skip: bool = False) -> tuple[list[Row], int]:
+    """The rows of one split's folder, in order, and how many that cannot be used were left out, where `skip` says so. Raises
+    TaskError: BadRow for a row that can be left out."""
     _check_columns(definition, folder)
-    rows = list(_rows(definition, folder))
+    faults: list[str] | None = [] if skip else None
+    rows = list(_rows(definition, folder, faults))
     if not rows:
         raise TaskError(f"{folder}: holds no rows; save the complete split again")
-    return rows
+    return rows, len(faults or ())
 
 
-def _rows(definition: Definition, folder: Path) -> Iterator[Row]:
+def _rows(definition: Definition, folder: Path, faults: list[str] | None) -> Iterator[Row]:
     feature = _features(folder).get("label")
     classes = _class_numbers(definition, feature.get("names") if isinstance(feature, dict) else None, folder)
     seen: set[str] = set()
@@ -82,16 +84,22 @@ def _rows(definition: Definition, folder: Path) -> Iterator[Row]:
         for batch in _batches(path, definition):
             for values in zip(*(_values(batch, column) for column in definition.columns), strict=True):
                 row = dict(zip(definition.columns, values, strict=True))
-                where = f"{folder}: row {index}"
-                if definition.kind == "question_answering":
-                    _flatten(row)
-                    check_question(row, where, unanswerable=definition.unanswerable)
-                    if row["id"] in seen:
-                        raise TaskError(f"{where}: id {row['id'][:40]} occurs twice; keep one of the two rows")
-                    seen.add(row["id"])
-                else:
-                    _check_texts_and_label(definition, row, classes, where)
-                    row["idx"] = index
+                where = f"{folder}: row {index + len(faults or ())}"
+                try:
+                    if definition.kind == "question_answering":
+                        _flatten(row)
+                        check_question(row, where, unanswerable=definition.unanswerable)
+                        if row["id"] in seen:
+                            raise TaskError(f"{where}: id {row['id'][:40]} occurs twice; keep one of the two rows")
+                        seen.add(row["id"])
+                    else:
+                        _check_texts_and_label(definition, row, classes, where)
+                        row["idx"] = index
+                except TaskError as error:
+                    if faults is None:
+                        raise BadRow(str(error)) from None
+                    faults.append(str(error))
+                    continue
                 index += 1
                 yield row
 

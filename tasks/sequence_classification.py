@@ -15,7 +15,7 @@ import numpy as np
 from tasks.base import DataIdentity, Features, Kind, Rows, Scores, Shape, Statistic, TaskError
 from tasks.class_names import output_classes, read_class
 from tasks.definitions import VERSIONS, Definition
-from tasks.metrics.labels import statistic_percent
+from tasks.metrics.labels import class_counts, statistic_percent
 from tasks.predictions import as_number, read_predictions, shown
 from tasks.tokens import bare, sequences, special_tokens, token_ids
 
@@ -121,6 +121,7 @@ class SequenceClassification:
             per_example=columns,
             statistics=statistics,
             missing=valid.count(None),
+            classes={} if self.kind == "regression" else class_counts(columns["predicted"], label, self.labels),
         )
 
     def predictions_from_json(

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from functools import cached_property, partial
 from pathlib import Path
 
-from tasks.base import DataIdentity, DataRef, TaskError
+from tasks.base import BadRow, DataIdentity, DataRef, TaskError, with_skip
 from tasks.definitions import DEFINITIONS, definition_of
 from tasks.hub import fetch, fetched, hub_reachable, origin
 from tasks.identity import SplitContent, cached, declared_label, identity_of, is_official, label_of, split_content
@@ -30,7 +30,7 @@ class RowSource:
         self.name = name
         self.data = data
         self._definition = definition_of(name)
-        self._rows: dict[str, list[Row]] = {}
+        self._rows: dict[str, tuple[list[Row], int]] = {}
 
     @property
     def ready(self) -> bool:
@@ -48,6 +48,9 @@ class RowSource:
 
     def rows(self, split: str) -> list[Row]:
         """All rows of a split in file order, in Hugging Face's flat form."""
+        return self._read(split)[0]
+
+    def _read(self, split: str) -> tuple[list[Row], int]:
         if split not in self.splits:
             place = f" in {self.data.location}" if self.data.location else ""
             raise TaskError(f"{self.name}: no split '{split}'{place}; found: {', '.join(self.splits)}")
@@ -64,7 +67,8 @@ class RowSource:
         from_hub = self.data.kind == "hub"
         labelled = {}
         for split in self.splits:
-            content = split_content(self._definition, split, self._files(split), partial(self.rows, split))
+            read, skip = partial(self._read, split), self.data.skip_bad_rows
+            content = split_content(self._definition, split, self._files(split), read, skip=skip)
             declared = declared_label(self._definition, split, (self._paths[split].parent, self._root))
             labelled[split] = content, label_of(self._definition, split, content, declared, from_hub)
         return identity_of(self.data.kind, self._definition, labelled, origin(self._root) if from_hub else "")
@@ -86,13 +90,17 @@ class RowSource:
         path = self._paths[split]
         return [path] if self.data.kind == "raw" else saved_files(path)
 
-    def _load(self, split: str) -> list[Row]:
+    def _load(self, split: str) -> tuple[list[Row], int]:
+        """The rows, and how many were left out."""
         if self.data.kind == "sample":
             from tasks.sample import sample_rows
 
-            return sample_rows(self.name, split)
-        path = self._paths[split]
-        return read_raw(self._definition, path) if self.data.kind == "raw" else read_saved(self._definition, path)
+            return sample_rows(self.name, split), 0
+        read = read_raw if self.data.kind == "raw" else read_saved
+        try:
+            return read(self._definition, self._paths[split], skip=self.data.skip_bad_rows)
+        except BadRow as error:
+            raise with_skip(error) from None
 
     def _sample_content(self, split: str) -> SplitContent:
         from tasks.sample import SAMPLE_VERSION

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from backends.onnx_file import folder_of_onnx
 from harness.checkpoints.found import plain_folder
 from harness.checkpoints.hub import find_source, one_line
 from harness.checkpoints.origin import root_spec
 from harness.errors import CheckpointError, SourceUnavailable
-from harness.plan.sources import folder_of_onnx
 from harness.plan.spec import CheckpointSpec, folder_of
 from tasks.tokens import load_tokenizer
 

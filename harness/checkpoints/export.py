@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from backends import BackendError, Precision, Quantize, get_backend
+from backends import FOR_ONNX_FILES, BackendError, Precision, Quantize, get_backend
+from backends.onnx_file import DATA_ENDS, FILE
 from backends.pooling import FILES as POOLING_FILES
 from harness.checkpoints.origin import read_origin
 from harness.errors import QuantboardError
@@ -114,7 +115,10 @@ def export(checkpoint: Path, record: Record | None, name: str, form: Format, tar
     from backends.export import export_onnx
 
     quantize: Quantize = "none"
-    if form != "safetensors":
+    given = _given_files(checkpoint, record)
+    if given and form != "onnx":
+        raise QuantboardError(f"{name}: is an ONNX file that was made elsewhere; use --format onnx")
+    if form != "safetensors" and not given:
         precision, quantize = _graph_kind(checkpoint, record, name, form)
         _check_engine(checkpoint, record, name, quantize)
     if form == "tensorrt-rtx":
@@ -124,7 +128,9 @@ def export(checkpoint: Path, record: Record | None, name: str, form: Format, tar
         target.mkdir(parents=True, exist_ok=True)
         if any(target.iterdir()):
             raise QuantboardError(f"{target}: is not empty; name a new folder")
-        if form != "safetensors":  # before the other files: where it fails, the folder stays empty
+        for path in given:
+            shutil.copyfile(path, target / path.name)
+        if form != "safetensors" and not given:  # before the other files: where it fails, the folder stays empty
             export_onnx(checkpoint, target / "model.onnx", precision=precision, quantize=quantize)
         if form == "tensorrt-rtx":
             _write_engine(checkpoint, record, target)
@@ -145,6 +151,13 @@ def export(checkpoint: Path, record: Record | None, name: str, form: Format, tar
             target.rmdir()
         raise
     return sorted(target.iterdir())
+
+
+def _given_files(checkpoint: Path, record: Record | None) -> list[Path]:
+    """The ONNX file of a cell that ran one as it was given, and the files that hold its tensors."""
+    if record is None or record.backend != FOR_ONNX_FILES:
+        return []
+    return [checkpoint / FILE, *(file for file in checkpoint.iterdir() if file.name.endswith(DATA_ENDS))]
 
 
 def computes_padding(checkpoint: Path) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import csv
+import io
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeAlias
 
@@ -34,6 +36,35 @@ def add_data(parser: argparse.ArgumentParser, default: str = "the hub") -> None:
         help="folder with the data, or 'sample' (generated, small), or 'real' (the hub, never the sample);"
         f" default: {default}",
     )
+
+
+def add_rows(parser: argparse._ActionsContainer) -> None:
+    """How rows and outputs of models are read: `--labels`, `--skip-bad-rows`."""
+    parser.add_argument(
+        "--labels",
+        type=_names,
+        default=[],
+        metavar="A,B",
+        help="names of the classes in the order of the model's outputs, where it calls them LABEL_0, LABEL_1 ...",
+    )
+    parser.add_argument(
+        "--skip-bad-rows", action="store_true", help="leave out rows that cannot be used, and count them"
+    )
+
+
+def _names(text: str) -> list[str]:
+    """Names between commas, as the csv module reads them."""
+    names = [name.strip() for name in next(csv.reader([text], skipinitialspace=True), [])]
+    if len(names) < 2 or not all(names) or len(set(names)) < len(names):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a list of different names; write A,B,C")
+    return names
+
+
+def csv_line(names: Iterable[str]) -> str:
+    """Names as `--labels` takes them."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(names)
+    return line.getvalue()
 
 
 def add_tasks(parser: argparse._ActionsContainer) -> None:

@@ -82,7 +82,7 @@ def _add_program(
     from harness.records.scores import ScoreStore
     from harness.report.boards import latest, make_boards
     from harness.report.card import card
-    from harness.report.methods import contests
+    from harness.report.methods import contests, name_of
 
     if record is None:
         return sorted(target.iterdir())
@@ -92,13 +92,7 @@ def _add_program(
         write_program(checkpoint, target, length, integer=graph is not None and graph[1] != "none")
         suite = [one for one in latest(one for _, one in stored) if one.suite == record.suite]
         boards = make_boards(suite, ScoreStore(stored))
-        of_record = (
-            contest
-            for board in boards
-            if any(row.record.record_id == record.record_id for row in board.rows)
-            for contest in contests(board)
-            if any(method.name == record.label for method in contest.methods)
-        )
+        of_record = (contest for board in boards for contest in contests(board) if name_of(contest, record.record_id))
         versions = software(DISTRIBUTIONS)
         del versions["python"]
         names = [path.name for path in target.iterdir()]

@@ -12,7 +12,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-from harness.cli import doctor, export, flops, gate, pick, records, schemes, score, suites
+from harness.cli import data, doctor, export, flops, gate, pick, records, schemes, score, suites
 from harness.cli.arguments import Verb
 from harness.cli.terminal import say
 from harness.errors import QuantboardError, SuiteError
@@ -55,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="`quantboard VERB --help` explains a verb. First try: `quantboard run sample`, then `quantboard site`.",
     )
     verbs = top.add_subparsers(metavar="VERB", required=True)
-    for group in (suites, score, pick, gate, records, schemes, export, doctor, flops):
+    for group in (suites, data, score, pick, gate, records, schemes, export, doctor, flops):
         group.add_verbs(verbs)
     return top
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import re
 import shlex
@@ -11,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.cli.arguments import Verbs, add_tasks, add_verb, positive_number
+from harness.cli.arguments import Verbs, add_rows, add_tasks, add_verb, positive_number
 from harness.cli.pick_lines import answer_lines, place_lines, table_lines
 from harness.errors import QuantboardError
 from harness.machine import paths
@@ -25,28 +24,31 @@ def add_verbs(verbs: Verbs) -> None:
     text = "name the method to ship: run a model on a labelled file in every way that this machine has, or read earlier records"
     parser = add_verb(verbs, "pick", pick, text)
     parser.add_argument(
-        "pick_model", nargs="?", metavar="MODEL", help="a model folder, hub:OWNER/NAME or package:NAME/FOLDER"
+        "pick_model",
+        nargs="?",
+        metavar="MODEL",
+        help="a model folder, hub:OWNER/NAME, package:NAME/FOLDER, or an ONNX file or folder",
     )
     run = parser.add_argument_group("a run, with MODEL")
     run.add_argument(
-        "--data", metavar="FILE", help="labelled rows: CSV, TSV, JSON, JSONL, Parquet, or a save_to_disk folder"
+        "--data",
+        metavar="FILE",
+        help="labelled rows: CSV, TSV, JSON, JSONL, Parquet, SQuAD's JSON, a save_to_disk folder, or hub:DATASET[/CONFIG]",
     )
     run.add_argument(
         "--train", metavar="FILE", help="rows for INT8 ranges; default: a slice of --data, which is not scored"
+    )
+    run.add_argument(
+        "--made-from",
+        metavar="MODEL",
+        help="the FP32 model that an ONNX file is compared with; default: that of its folder",
     )
     for name, what in (("text", "text"), ("text-pair", "second text"), ("label", "class or the number")):
         run.add_argument(f"--{name}", metavar="COLUMN", help=f"the column of the {what}; default: guessed")
     run.add_argument(
         "--task-kind", metavar="KIND", help="classification, pair, regression ...; default: the model's head"
     )
-    run.add_argument(
-        "--labels",
-        type=_names,
-        default=[],
-        metavar="A,B",
-        help="names of the classes in the order of the model's outputs",
-    )
-    run.add_argument("--skip-bad-rows", action="store_true", help="leave out rows that cannot be used, and count them")
+    add_rows(run)
     run.add_argument("--minutes", type=positive_number, default=10, metavar="N", help="about how long it may take; 10")
     run.add_argument(
         "--name", type=_suite_name, metavar="NAME", help="of the suite file that is written: picks/NAME.toml"
@@ -66,14 +68,6 @@ def add_verbs(verbs: Verbs) -> None:
         )
     limits.add_argument("--size-mib", type=positive_number, metavar="MIB", help="at most: what the engine loads")
     limits.add_argument("--memory-mib", type=positive_number, metavar="MIB", help="at most: peak memory of the process")
-
-
-def _names(text: str) -> list[str]:
-    """Names between commas, as the csv module reads them."""
-    names = [name.strip() for name in next(csv.reader([text], skipinitialspace=True), [])]
-    if len(names) < 2 or not all(names) or len(set(names)) < len(names):
-        raise argparse.ArgumentTypeError(f"'{text}' is not a list of different names; write A,B,C")
-    return names
 
 
 def _suite_name(text: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -11,12 +10,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.cli.pick_data import (
+    FOLDER,
+    columns_note,
+    find_places,
+    read,
+    split_files,
+    typical_tokens,
+    with_unanswerable,
+)
+from harness.cli.pick_model import backends_of, find_model, max_length
 from harness.cli.suites import RunOptions, plan_offline, run_suite
 from harness.cli.terminal import say
 from harness.errors import QuantboardError
 from harness.machine import paths
 from harness.suite.guess import Columns, guess, head_of
-from harness.suite.own import FEWEST_ROUNDS, Own, set_aside, slug, write_rows, write_suite
+from harness.suite.own import FEWEST_ROUNDS, Own, slug, write_suite
 
 if TYPE_CHECKING:
     from harness.plan.spec import Cell
@@ -24,21 +33,10 @@ if TYPE_CHECKING:
     from harness.report.methods import Contest
     from harness.report.pick import Method
 
-FOLDER = Path("picks")
-"""Where suite files of picks are written, below the working folder."""
 LAST = FOLDER / "LAST"
 """Holds the id of the record that the last pick names."""
-CHARACTERS = 4
-"""Of a token of running text, roughly; only the estimate of time reads it."""
-LONGEST = 512
-"""Tokens to which a sequence is cut at most, also where a model could take more."""
 FEWEST = 500
 """Rows that are evaluated at least, where the time is short."""
-_NUMBERED = re.compile(r"(checkpoint|step|epoch|model|output|best|final)?[-_]?\d*")
-"""Names of folders that do not tell models apart."""
-SPLITS = ("train", "dev", "valid", "validation", "test", "eval", "data")
-"""Names of files that do not tell data sets apart."""
-Rows = list[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -81,8 +79,7 @@ def contest_of(records: Sequence[Record]) -> Contest:
 
 def remember(contest: Contest, ship: Method) -> str:
     """Note what the pick names, for `export LAST`. Returns the command."""
-    records = [row.record for row in contest.board.rows if row.record.label == ship.name]
-    chosen = min((record for record in records if record.model == contest.model), key=lambda record: record.seed)
+    chosen = min((row.record for row in contest.rows[ship.name]), key=lambda record: record.seed)
     LAST.write_text(f"{chosen.record_id}\n", encoding="utf-8")
     return "quantboard export LAST out/"
 
@@ -99,39 +96,39 @@ def last_pick() -> str:
 
 def prepare(options: argparse.Namespace) -> Prepared:
     """Read the file, guess what is not given, and write the suite file. Raises QuantboardError, TaskError, BackendError."""
-    from harness.checkpoints.hub import find_source
-
-    source, file = _source(options.pick_model), Path(options.data)
-    folder = find_source(source)
-    rows, plain = _read(file)
-    given = Columns(options.task_kind, options.text, options.text_pair, options.label, tuple(options.labels))
+    given = find_model(options.pick_model, options.made_from)
+    head = head_of(_config(given.folder))
+    places = find_places(options.data, options.train)
+    table = read(places.evaluated, options.task_kind or head.kind, skip=options.skip_bad_rows)
+    named = Columns(options.task_kind, options.text, options.text_pair, options.label, tuple(options.labels))
     try:
-        columns = guess(rows, head_of(_config(folder)), given, file.name, _kinds())
+        columns = with_unanswerable(guess(table.rows, head, named, places.shown, _kinds()), table)
     except QuantboardError as error:
         raise QuantboardError(str(error).replace("{command}", _command(options))) from None
-    model, task = slug(_model_name(options.pick_model)), slug(_data_name(file))
-    name = options.name or f"{task}-{model}"
-    backends, longest = _backends(), max_length(folder)
-    train, validation, split_notes = _splits(options, rows, columns, name, backends, plain)
+    task = slug(places.name)
+    name = options.name or f"{task}-{given.name}"
+    backends, longest = backends_of(given), max_length(given.folder, columns.kind)
+    calibrates = any("scheme" in backend for backend in backends)
+    files = split_files(options, places, table, columns, name, calibrates=calibrates)
     own = Own(
         name=name,
-        title=f"{model} on {file.name}",
+        title=f"{given.name} on {places.shown}",
         task=_task_name(task),
-        model=model,
-        source=source,
+        model=given.name,
+        source=given.source,
+        files=given.files,
         max_length=longest,
         columns=columns,
-        validation=validation,
-        train=train,
+        validation=files.validation,
+        train=files.train,
         backends=backends,
         skip_bad_rows=options.skip_bad_rows,
         labels=options.labels,
     )
     suite = FOLDER / f"{name}.toml"
     write_suite(own, suite)
-    evaluated = len(rows) if validation == file else len(set_aside(rows)[1])
-    notes = (_columns_note(file, len(rows), columns), *split_notes, f"Suite file: {suite}")
-    return Prepared(own, suite, notes, _typical_tokens(rows, columns, longest), evaluated)
+    notes = (*given.notes, columns_note(places, len(table.rows), columns), *files.notes, f"Suite file: {suite}")
+    return Prepared(own, suite, notes, typical_tokens(table.rows, columns, longest), files.rows)
 
 
 def choose(prepared: Prepared, minutes: float) -> tuple[RunOptions, list[str]]:
@@ -180,64 +177,18 @@ def _seconds(cell: Cell, rows: int, tokens: int, rate: float) -> float:
 
 
 def _cost(cell: Cell) -> tuple[bool, int]:
-    """The baseline first, then what needs nothing made, then what is calibrated."""
-    from backends import get_backend
+    """The baseline first, then what the user gave, what needs nothing made, and what is calibrated."""
+    from backends import FOR_ONNX_FILES, get_backend
 
+    if cell.backend == FOR_ONNX_FILES:
+        return not cell.baseline, -1
     return not cell.baseline, ("no", "dynamic", "static").index(get_backend(cell.backend).quantizes)
-
-
-def _source(model: str) -> str:
-    """A model as suites name it, a folder by its absolute path."""
-    if model.partition(":")[0] in ("hub", "package"):
-        return model
-    folder = Path(model).expanduser()
-    if not folder.is_dir():
-        raise QuantboardError(f"{model}: no such folder; give a model folder, hub:OWNER/NAME or package:NAME/FOLDER")
-    return str(folder.resolve())
-
-
-def _model_name(model: str) -> str:
-    """The last part of a model's place that tells it from others."""
-    place = model.partition(":")[2] if model.startswith(("hub:", "package:")) else str(Path(model).resolve())
-    parts = [part for part in place.split("/") if part]
-    if len(parts) > 1 and _NUMBERED.fullmatch(parts[-1].lower()):
-        return f"{parts[-2]}-{parts[-1]}" if any(map(str.isdigit, parts[-1])) else parts[-2]
-    return parts[-1] if parts else "model"
-
-
-def _data_name(file: Path) -> str:
-    """The file's name, with that of its folder where it says only which split it is."""
-    folder = file.resolve().parent.name
-    return f"{folder}-{file.stem}" if folder and file.stem.lower() in SPLITS else file.stem
 
 
 def _task_name(name: str) -> str:
     from tasks import task_names
 
     return name if re.match(r"[a-z0-9]", name) and name not in task_names() else f"my-{name}"
-
-
-def _read(file: Path) -> tuple[Rows, bool]:
-    """The rows of a file, and whether they were read as plain tabs: a TSV with lone quotes in it is taken as it stands."""
-    from tasks import TaskError
-    from tasks.tables import read_table
-
-    try:
-        return [values for _, values in read_table(file)], False
-    except TaskError:
-        if file.suffix.lower() == ".tsv" and (rows := _plain_tabs(file)):
-            return rows, True
-        raise
-
-
-def _plain_tabs(file: Path) -> Rows:
-    """The rows of a file of tabs without quoting, as GLUE's are; none where a line has not as many fields as the first."""
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError):
-        return []
-    names, *rows = [line.split("\t") for line in lines if line]
-    return [dict(zip(names, row, strict=True)) for row in rows] if all(len(row) == len(names) for row in rows) else []
 
 
 def _config(folder: Path) -> Mapping[str, Any]:
@@ -252,96 +203,10 @@ def _kinds() -> list[str]:
     return list(KINDS)
 
 
-def _backends() -> list[dict[str, str]]:
-    """Every backend that this machine has, with the first scheme that it can run; no simulations, and not the one for ONNX files
-    made elsewhere. The registry's first is the baseline."""
-    from backends import FOR_ONNX_FILES, backend_names, get_backend
-    from backends.schemes import scheme_names
-    from harness.machine import hardware
-    from harness.suite.backend_checks import why_unsupported
-
-    machine, entries = hardware.describe().as_dict(), []
-    for number, name in enumerate(backend_names()):
-        backend = get_backend(name)
-        if name == FOR_ONNX_FILES or (number and (backend.simulated or not backend.availability(machine).available)):
-            continue
-        entry = {"name": name}
-        if backend.quantizes == "static":
-            entry["scheme"] = next(scheme for scheme in scheme_names() if not why_unsupported(backend, scheme))
-        entries.append(entry)
-    return entries
-
-
-def _splits(
-    options: argparse.Namespace,
-    rows: Rows,
-    columns: Columns,
-    name: str,
-    backends: Sequence[Mapping[str, str]],
-    plain: bool,
-) -> tuple[Path | None, Path, list[str]]:
-    """The files of training and evaluation, and notes. A file is used where it lies unless a slice of it is set aside, or it
-    was read as plain tabs."""
-    file, folder, notes = Path(options.data), FOLDER / name, list[str]()
-    calibrates = any("scheme" in backend for backend in backends)
-    if plain:
-        notes.append(f"{file.name} has lone quotes: it is read as plain tabs, with quotes as text.")
-    if options.train:
-        train_rows, train_plain = _read(Path(options.train))
-        train = folder / "train.jsonl" if train_plain else Path(options.train)
-        if train_plain:
-            write_rows(train, train_rows, columns)
-    elif not calibrates:
-        train = None
-    if options.train or not calibrates:
-        if plain:
-            write_rows(folder / "validation.jsonl", rows, columns)
-        return train, folder / "validation.jsonl" if plain else file, notes
-    aside, evaluated = set_aside(rows)
-    write_rows(folder / "train.jsonl", [rows[place] for place in aside], columns)
-    write_rows(folder / "validation.jsonl", [rows[place] for place in evaluated], columns)
-    notes.append(
-        f"{len(aside):,} of {len(rows):,} rows are set aside for INT8 ranges and not scored; --train FILE takes another file."
-    )
-    return folder / "train.jsonl", folder / "validation.jsonl", notes
-
-
-def max_length(folder: Path) -> int:
-    """Tokens to which a sequence is cut: what the tokenizer says, what the model has positions for, or LONGEST."""
-    from backends.checkpoint import longest_sequence, read_config, read_family
-
-    cut, most = _content(folder / "tokenizer.json").get("truncation"), _content(folder / "tokenizer_config.json")
-    said = [(cut or {}).get("max_length"), most.get("model_max_length")]
-    lengths = [int(length) for length in said if isinstance(length, int | float) and 8 <= length < LONGEST]
-    return min(LONGEST, longest_sequence(read_config(folder), read_family(folder)), *lengths)
-
-
-def _content(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _typical_tokens(rows: Rows, columns: Columns, longest: int) -> int:
-    characters = sum(
-        len(str(row.get(name) or "")) for row in rows for name in (columns.text, columns.text_pair) if name is not None
-    )
-    return max(8, min(longest, characters // len(rows) // CHARACTERS + 3))
-
-
-def _columns_note(file: Path, count: int, columns: Columns) -> str:
-    texts = " and ".join(f"'{name}'" for name in (columns.text, columns.text_pair) if name)
-    classes = f", {len(columns.labels)} classes" if columns.labels else ""
-    label = f"label '{columns.label}'" if columns.label else "a column for each label"
-    return f"{file.name}: {count:,} rows, {columns.kind}: text {texts}, {label}{classes}."
-
-
 def _command(options: argparse.Namespace) -> str:
     """The command as given, to which an option can be added."""
     words = ["quantboard", "pick", options.pick_model, "--data", options.data]
-    for option in ("task_kind", "text", "text_pair", "label", "train"):
+    for option in ("made_from", "task_kind", "text", "text_pair", "label", "train"):
         if value := getattr(options, option):
             words += [f"--{option.replace('_', '-')}", value]
     return shlex.join(words)

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cli.arguments import Verbs, add_data, add_results, add_tasks, add_verb, data_words
-from harness.cli.terminal import print_pairs, print_rescored, say
+from harness.cli.compare_lines import compare_lines
+from harness.cli.terminal import print_rescored, say
 from harness.errors import QuantboardError
 from harness.machine import paths
 
@@ -82,7 +83,7 @@ def compare(options: argparse.Namespace) -> int:
     elif options.markdown:
         print(pairs.to_markdown(made))
     else:
-        print_pairs(made)
+        print("\n".join(compare_lines(made)))
     return 0
 
 
@@ -147,7 +148,7 @@ def rerun(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"record": new.model_dump(), "against": [pairs.to_json(pair) for pair in made]}))
     elif made:
-        print_pairs(made)
+        print("\n".join(compare_lines(made)))
     if new.why:
         say(f"{new.standing}: {new.why}")
     return 1 if new.status == "failed" else 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,20 @@ def add_verbs(verbs: Verbs) -> None:
     )
     add_data(parser)
     parser.add_argument("--split", help="evaluation split; default: the task's first")
+    parser.add_argument(
+        "--skip-bad-rows", action="store_true", help="leave out rows of the data that cannot be used, and count them"
+    )
     parser.add_argument("--strict", action="store_true", help="refuse a file with ids that are not in the data")
 
 
 def score(arguments: argparse.Namespace) -> int:
     scored = score_predictions(
-        arguments.task, arguments.predictions, arguments.data, arguments.split, strict=arguments.strict
+        arguments.task,
+        arguments.predictions,
+        arguments.data,
+        arguments.split,
+        strict=arguments.strict,
+        skip_bad_rows=arguments.skip_bad_rows,
     )
     if scored["unknown"]:
         say(f"note: {scored['unknown']:,} ids of {arguments.predictions} are not in the data and were left out")
@@ -38,9 +47,16 @@ def score(arguments: argparse.Namespace) -> int:
 
 
 def score_predictions(
-    name: str, path: Path, data: str | None, split: str | None = None, *, strict: bool = False
+    name: str,
+    path: Path,
+    data: str | None,
+    split: str | None = None,
+    *,
+    strict: bool = False,
+    skip_bad_rows: bool = False,
 ) -> dict[str, Any]:
-    """Official metrics of a predictions file in percent, with 95% intervals. split: default the task's first.
+    """Official metrics of a predictions file in percent, with 95% intervals, and of a classification what was said of each class.
+    split: default the task's first.
 
     Raises TaskError for a file that is not what the task expects or data that cannot be had; if strict, for unknown ids.
     """
@@ -56,7 +72,7 @@ def score_predictions(
         raise TaskError(f"{name}: {ref[0]}; {ref[1]}")
     if data is None and ref.kind == "sample":
         raise TaskError(f"{name}: no data to score against, since the hub cannot be reached; give --data DIR")
-    task = open_task(name, ref)
+    task = open_task(name, replace(ref, skip_bad_rows=skip_bad_rows))
     split = split or task.eval_splits[0]
     if split not in task.eval_splits:
         raise TaskError(f"{name}: no evaluation split '{split}'; it has {', '.join(task.eval_splits)}")
@@ -77,6 +93,7 @@ def score_predictions(
         "unknown": len(unknown),
         "split": split,
         "data": task.identity.splits[split].label,
+        **({"classes": {name: asdict(counts) for name, counts in scores.classes.items()}} if scores.classes else {}),
         "intervals": {
             metric: {"low": figure.low, "high": figure.high, "confidence": 0.95, "method": figure.method}
             for metric, figure in figures.items()

@@ -1,11 +1,10 @@
-"""The verbs that work on a suite: validate, plan, run, data; and score, which needs a task alone."""
+"""The verbs that work on a suite: validate, plan, run."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import shlex
-import shutil
 import sys
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -15,10 +14,22 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.cli.arguments import Verbs, add_data, add_suite, add_tasks, add_verb, data_words, positive, whole
+from harness.cli.arguments import (
+    Verbs,
+    add_data,
+    add_rows,
+    add_suite,
+    add_tasks,
+    add_verb,
+    csv_line,
+    data_words,
+    positive,
+    whole,
+)
 from harness.cli.live import live_view
-from harness.cli.terminal import plan_json, print_plan, print_records, say
-from harness.errors import QuantboardError, disk_fault
+from harness.cli.run_lines import run_lines
+from harness.cli.terminal import plan_json, print_plan, say
+from harness.errors import QuantboardError
 
 if TYPE_CHECKING:
     from harness.machine.hardware import Machine
@@ -27,7 +38,7 @@ if TYPE_CHECKING:
     from harness.records.schema import Record
     from harness.run.context import Again, Until
     from harness.suite.tables import Suite
-    from tasks import DataIdentity, DataRef
+    from tasks import DataIdentity
 
 
 @dataclass(frozen=True)
@@ -36,7 +47,8 @@ class RunOptions:
 
     data: a folder, `sample`, `real`, or None for the hub and else the sample. models, tasks, backends, seeds: only these;
     all where empty. limit: examples of each evaluation split; all where None. until: the step after which cells stop.
-    again: what of cells that have a measured record is measured again.
+    again: what of cells that have a measured record is measured again. skip_bad_rows: leave out rows that cannot be used. labels:
+    names of the outputs of loaded models that have none.
     """
 
     suite: str
@@ -48,6 +60,8 @@ class RunOptions:
     limit: int | None = None
     until: Until | None = None
     again: Again = ""
+    skip_bad_rows: bool = False
+    labels: tuple[str, ...] = ()
 
 
 def run_options(arguments: argparse.Namespace) -> RunOptions:
@@ -62,6 +76,8 @@ def run_options(arguments: argparse.Namespace) -> RunOptions:
         limit=arguments.limit,
         until=getattr(arguments, "until", None),
         again=getattr(arguments, "again", ""),
+        skip_bad_rows=arguments.skip_bad_rows,
+        labels=tuple(arguments.labels),
     )
 
 
@@ -105,14 +121,6 @@ def add_verbs(verbs: Verbs) -> None:
         help="measure the speed of cells that have a record again, and keep their scores",
     )
 
-    text = "write the data that a suite needs into a folder, for machines without a network"
-    parser = add_verb(verbs, "data", data, text)
-    add_suite(parser)
-    parser.add_argument(
-        "folder", type=Path, metavar="DIR", help="new or empty folder; pass it to `run --data DIR` there"
-    )
-    add_data(parser)
-
 
 def _add_choice(parser: argparse.ArgumentParser) -> None:
     """Which cells of a suite."""
@@ -125,6 +133,7 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", action="append", default=[], type=whole, metavar="N", help="only this seed (may be repeated)"
     )
+    add_rows(parser)
     parser.add_argument(
         "--limit",
         type=positive,
@@ -154,17 +163,37 @@ def plan_offline(options: RunOptions, assume: Collection[str] = ()) -> Plan:
     """
     from harness.machine import hardware
     from harness.plan.data import find_data, identities
-    from harness.suite.load import load_suite
     from tasks import DataRef
 
-    suite = load_suite(options.suite)
+    suite = _load(options)
     hub = "hub" in assume
     machine = hardware.describe()
     if "gpu" in assume:
         machine = hardware.assume_gpu(machine)
-    data = find_data(suite, options.data, lambda: hub, options.tasks)
+    data = find_data(suite, options.data, lambda: hub, options.tasks, skip_bad_rows=options.skip_bad_rows)
     local = {task: ref for task, ref in data.items() if not (isinstance(ref, DataRef) and ref.kind == "hub")}
     return _make_plan(suite, options, data, identities(local), machine, hub)
+
+
+def _load(options: RunOptions) -> Suite:
+    """The suite, with the names of --labels for loaded models. Raises QuantboardError."""
+    from harness.suite.load import load_suite
+
+    suite = load_suite(options.suite)
+    if not options.labels:
+        return suite
+    chosen = [name for name in options.models or suite.models if name in suite.models]
+    named = [name for name in chosen if suite.models[name].recipe == "load" and not suite.models[name].labels]
+    if not named:
+        raise QuantboardError(
+            "--labels: no chosen model is loaded without names of its own; set labels in the suite file"
+        )
+    models = {
+        name: model.model_copy(update={"labels": options.labels})
+        for name, model in suite.models.items()
+        if name in named
+    }
+    return suite.model_copy(update={"models": {**suite.models, **models}})
 
 
 def _make_plan(
@@ -198,7 +227,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps([record.model_dump() for record in records]))
     else:
-        print_records(records, arguments.until)
+        print("\n".join(run_lines(records, arguments.until)))
     if all(record.status == "skipped" for record in records):
         say(nothing_ran(records))
         return 1
@@ -229,22 +258,25 @@ def run_suite(options: RunOptions, *, show_progress: bool) -> list[Record]:
     from harness.run.estimate import estimate
     from harness.run.events import unwatched
     from harness.run.executor import execute
-    from harness.suite.load import load_suite
     from tasks.sources import hub_reachable
 
-    suite = load_suite(options.suite)
+    suite = _load(options)
     machine = hardware.describe()
     hub = cache(hub_reachable)  # asked at most once, and only where the answer matters
-    data = find_data(suite, options.data, hub, options.tasks)
+    data = find_data(suite, options.data, hub, options.tasks, skip_bad_rows=options.skip_bad_rows)
     known = identities(data)
     needs_hub = bool(hub_sources(suite)) and not all(_is_sample(source) for source in data.values())
     online = needs_hub and hub()
     planned = _make_plan(suite, options, data, known, machine, online, hub_revisions(suite) if online else {})
     _check_plan(planned, options)
     view = live_view(planned, machine, timed=options.until is None) if show_progress else None
+    recorded = [record for _, record in store.read(paths.results())]
+    folder = folder_id(suite.folder)
+    _check_folder(planned, folder, recorded)
     execution = new_run(
         suite.name,
         suite.title,
+        suite_folder=folder,
         command=command(options),
         machine=machine,
         identities=known,
@@ -252,7 +284,7 @@ def run_suite(options: RunOptions, *, show_progress: bool) -> list[Record]:
         show_progress=show_progress and not view,
         watch=view.watch if view else unwatched,
     )
-    newest = store.newest_by_key(record for _, record in store.read(paths.results()))
+    newest = store.newest_by_key(recorded)
     lines = list(estimate(planned, newest, execution.cache, known, fresh=bool(options.again), gpu=bool(machine.gpus)))
     for line in lines[-1:] if view else lines:
         say(line)
@@ -260,6 +292,32 @@ def run_suite(options: RunOptions, *, show_progress: bool) -> list[Record]:
         records = list(execute(planned.cells, execution, newest, again=options.again, until=options.until))
     position = {cell.key: number for number, cell in enumerate(planned.cells)}
     return sorted(records, key=lambda record: position[record.key])
+
+
+def folder_id(folder: Path) -> str:
+    """What a record says of its suite file's folder; empty for the folder of our suites."""
+    from harness.machine import paths
+    from harness.machine.digests import digest
+
+    folder = folder.resolve()
+    return "" if folder == paths.suites().resolve() else digest(str(folder))[:12]
+
+
+def _check_folder(planned: Plan, folder: str, recorded: Sequence[Record]) -> None:
+    """Raises QuantboardError where a suite file of the same name in another folder has records of the same models: tables would
+    show one in place of the other."""
+    from harness.machine import paths
+
+    name, models = planned.suite.name, {cell.model for cell in planned.cells}
+    is_ours = (paths.suites() / f"{name}.toml").is_file()
+    for record in recorded:
+        known = bool(record.suite_folder) or is_ours  # earlier records do not say it
+        if known and record.suite_folder != folder and record.suite == name and record.model in models:
+            place = paths.results() / name
+            raise QuantboardError(
+                f"{name}: a suite file of this name in another folder has records of model '{record.model}', which this run's would"
+                f" replace; rename this file, or delete {place} if its folder was moved"
+            )
 
 
 def _is_sample(source: DataOrReason) -> bool:
@@ -295,8 +353,10 @@ def command(options: RunOptions) -> str:
         "--backend": options.backends,
         "--seed": options.seeds,
         "--limit": (options.limit,) if options.limit else (),
+        "--labels": (csv_line(options.labels),) if options.labels else (),
     }
     words += [word for name, values in chosen.items() for value in values for word in (name, str(value))]
+    words += ["--skip-bad-rows"] if options.skip_bad_rows else []
     return shlex.join(words)
 
 
@@ -309,58 +369,3 @@ def _suite_word(given: str) -> str:
     if path.name == given and path.suffix != ".toml":
         return given
     return path.stem if path.resolve().parent == paths.suites().resolve() else f"./{path.name}"
-
-
-def data(arguments: argparse.Namespace) -> int:
-    written = write_data(arguments.suite, arguments.folder, arguments.data)
-    print(json.dumps(written) if arguments.json else "\n".join(written))
-    return 0
-
-
-def write_data(suite_name: str, folder: Path, option: str | None) -> list[str]:
-    """Write the data of every task of a suite as folders of `datasets.save_to_disk`, and the text corpus beside them where
-    a stage of the suite reads one. Returns the paths of what was written. option: where to take the data, as for `run`.
-
-    Raises TaskError for data that cannot be had, QuantboardError for a folder that cannot be written to.
-    """
-    from harness.plan.data import find_data
-    from harness.suite.load import load_suite
-    from tasks import DataRef, TaskError
-    from tasks.sources import hub_reachable, write_saved
-
-    suite = load_suite(suite_name)
-    refs: dict[str, DataRef] = {}
-    for task, source in find_data(suite, option, hub_reachable).items():
-        if not isinstance(source, DataRef):
-            raise TaskError(f"{task}: {source[0]}; {source[1]}")
-        if source.kind == "sample" and (option or suite.data) != "sample":
-            raise TaskError(
-                f"{task}: the hub cannot be reached; give --data DIR, or --data sample to write the generated sample"
-            )
-        refs[task] = source
-    written = [str(path) for task, ref in refs.items() for path in write_saved([task], ref, folder)]
-    if _reads_corpus(suite):
-        written += _copy_corpus(refs.values(), folder / "corpus")
-    return written
-
-
-def _reads_corpus(suite: Suite) -> bool:
-    stages = [model.distill for model in suite.models.values() if model.distill]
-    return any(stage.general is not None or (stage.augment and stage.augment.train) for stage in stages)
-
-
-def _copy_corpus(refs: Collection[DataRef], target: Path) -> list[str]:
-    from harness.plan.sources import corpus_files
-
-    written: list[str] = []
-    for file in dict.fromkeys(path for ref in refs for path in corpus_files(ref)):
-        copy = target / file.name
-        if copy.exists():
-            raise QuantboardError(f"{copy}: already exists; name another folder")
-        try:
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, copy)
-        except OSError as error:
-            raise QuantboardError(disk_fault(error, copy, "name another folder", "cannot be written")) from None
-        written.append(str(copy))
-    return written

@@ -6,7 +6,7 @@ rich is imported when a table is printed, so that `--help`, `validate` and `--js
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -16,10 +16,6 @@ if TYPE_CHECKING:
     from harness.plan.plan import Plan
     from harness.plan.spec import Cell, CheckpointSpec
     from harness.records.figure import Figure
-    from harness.records.schema import Record
-    from harness.records.speed_schema import Speed
-    from harness.report.pairs import Pair
-    from harness.report.tables import Value
     from harness.run.rescore import Rescored
 
 
@@ -130,132 +126,6 @@ def _settings(spec: CheckpointSpec) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in settings.items() if value is not None)
 
 
-FIGURES = (
-    "accuracy % [95%]",
-    "points against baseline [95%]",
-    "p90 ms",
-    "samples/s",
-    "speed-up [95%]",
-    "INT8 share",
-    "peak MiB",
-)
-
-SPEED_NOTE = (
-    "samples/s: scenario offline, real lengths, largest batch. p90: single stream, real lengths. ~: imprecise."
-    " Simulations have no speed figure, and of several seeds only the first is timed."
-)
-
-COMPARISON_NOTE = (
-    "points: paired over the same examples; p is Holm-corrected over the table."
-    " speed-up: from interleaved rounds where there are any, else from samples/s."
-    " 'other training', 'training not known': the baseline has, or may have, other weights (docs/method.md)."
-)
-
-
-def print_records(records: Sequence[Record], until: str | None = None) -> None:
-    """The final table: a row a cell, compared with its baseline where both were recorded. until: the step after which the
-    run stopped, without records to compare."""
-    from harness.report.macro_average import definition, macro_averages, macro_line
-
-    if not records:
-        return
-    points, speed_ups = _against_baseline([] if until else records)
-    columns = ("model", "task", "backend", "seed", "status", *FIGURES, "data")
-    table = _table(records[0].suite_title, columns, FIGURES)
-    for record in records:
-        _add_row(table, _record_row(record, points.get(record.record_id, []), speed_ups.get(record.record_id, "")))
-    out = console()
-    out.print(table)
-    for record in records:
-        if record.why:
-            fix = f"; {record.remedy}" if record.remedy else ""
-            _print_plain(out, f"{record.model} / {record.task} / {record.label}: {record.standing}: {record.why}{fix}")
-        for line in record.log_tail:
-            _print_plain(out, f"    {line}")
-    averages = [] if until else macro_averages(records)
-    for average in averages:
-        _print_plain(out, macro_line(average))
-    for benchmark in dict.fromkeys(average.benchmark for average in averages):
-        out.print(f"{benchmark} macro average: the {definition(benchmark)}.", style="dim", highlight=False)
-    out.print(SPEED_NOTE, style="dim")
-    out.print(COMPARISON_NOTE, style="dim")
-
-
-def _record_row(record: Record, points: Sequence[str], speed_up: str) -> tuple[str, ...]:
-    from harness.report.comparability import data_with_limit, standing_words
-    from harness.report.compare import speed_of
-
-    single, offline = speed_of(record, "single_stream", "real"), speed_of(record, "offline", "real")
-    accuracy = [
-        f"{_split(record, part.split)}{metric} {show(figure)}"
-        for part in record.accuracy
-        for metric, figure in part.metrics.items()
-    ]
-    missing = [f"no {split}" for split in (record.data.missing if record.data else ())]
-    return (
-        record.model,
-        record.task,
-        record.label,
-        str(record.seed),
-        standing_words(record),
-        "\n".join(accuracy),
-        "\n".join(points),
-        _speed(record, single, "p90_ms") if single else "",
-        _speed(record, offline, "qps") if offline else "",
-        speed_up,
-        f"{record.flops.int8_share:.0%}" if record.flops else "",
-        f"{record.memory.peak_rss_bytes / 2**20:.0f}" if record.memory else "",
-        "\n".join([data_with_limit(record), *missing]),
-    )
-
-
-def _speed(record: Record, speed: Speed, name: str) -> str:
-    """Rounded, with `~` where it is imprecise and `invalid` where a rule fails for it."""
-    from harness.measure.precision import half_width
-    from harness.report.comparability import is_speed_invalid, wanted_precision
-
-    figure: Figure | None = getattr(speed, name)
-    if figure is None:
-        return ""
-    width = half_width(figure)
-    rough = " ~" if width is not None and width > wanted_precision(record) else ""
-    return f"{show(figure, interval=False)}{rough}{' invalid' if is_speed_invalid(record, speed) else ''}"
-
-
-def _against_baseline(records: Sequence[Record]) -> tuple[Mapping[str, list[str]], Mapping[str, str]]:
-    """By record id: differences in accuracy, a line a split; and the ratio of speed."""
-    from harness.machine import paths
-    from harness.records import store
-    from harness.records.scores import ScoreStore
-    from harness.report.boards import make_boards
-    from harness.report.columns import QPS
-
-    points: dict[str, list[str]] = {}
-    speed_ups: dict[str, str] = {}
-    folder = paths.results()
-    stored = ScoreStore(store.read(folder)) if folder.is_dir() else ScoreStore()
-    for board in make_boards(records, stored):
-        position = [column.name for column in board.columns]
-        for row in board.rows:
-            record_id = row.record.record_id
-            if difference := _value(row.values[position.index("difference")]):
-                points.setdefault(record_id, []).append(_split(row.record, board.split) + difference)
-            if QPS in position:
-                speed_ups[record_id] = _value(row.values[position.index("speed-up")])
-    return points, speed_ups
-
-
-def _value(value: Value) -> str:
-    interval = f" [{value.low}, {value.high}]" if value.low else ""
-    note = f" {value.note}" if value.note else ""
-    return f"{value.text}{interval}{note}"
-
-
-def _split(record: Record, name: str) -> str:
-    """The evaluation split that a line is about, for records with several."""
-    return f"{name.removeprefix('validation_')} " if len(record.accuracy) > 1 else ""
-
-
 def show(figure: Figure, *, interval: bool = True) -> str:
     """Rounded, with its interval where it has one."""
     digits = 2 if figure.value < 1000 else 0
@@ -263,19 +133,6 @@ def show(figure: Figure, *, interval: bool = True) -> str:
     if interval and figure.low is not None and figure.high is not None:
         text += f" [{figure.low:.{digits}f}, {figure.high:.{digits}f}]"
     return text
-
-
-def print_pairs(made: Sequence[Pair]) -> None:
-    """The table of `compare`."""
-    from harness.report import pairs
-
-    table = _table(pairs.title(made), pairs.COLUMNS, right=("A", "B"))
-    for row in pairs.rows(made):
-        _add_row(table, row)
-    out = console()
-    out.print(table)
-    for note in pairs.notes(made):
-        _print_plain(out, note, style="dim")
 
 
 def print_rescored(rescored: Sequence[Rescored], files: Sequence[str]) -> None:

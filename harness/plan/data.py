@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from harness.plan.spec import Blocked
@@ -17,12 +17,12 @@ DataOrReason = DataRef | tuple[str, str]
 
 
 def find_data(
-    suite: Suite, option: str | None, hub: Callable[[], bool], tasks: Sequence[str] = ()
+    suite: Suite, option: str | None, hub: Callable[[], bool], tasks: Sequence[str] = (), *, skip_bad_rows: bool = False
 ) -> dict[str, DataOrReason]:
     """Where the rows of each task come from.
 
     option: of --data. hub: asks whether the hub answers; called at most once, and only where the answer matters. tasks: those
-    that are wanted; default: all of the suite. Raises TaskError for a folder in `option` that is missing or broken.
+    that are wanted; default: all of the suite. skip_bad_rows: leave out rows that cannot be used, of tasks of any kind. Raises TaskError for a folder in `option` that is missing or broken.
     """
     from tasks.sources import resolve
 
@@ -30,12 +30,15 @@ def find_data(
     wanted = [task for task in suite.tasks if not tasks or task in tasks]
     asks_hub = option in (None, "real") and any(task not in suite.task for task in wanted)
     reachable = hub() if asks_hub else False
-    return {
-        task: DataRef("declared", declaration.to_json())
-        if (declaration := suite.declaration(task))
-        else _opened(task, resolve(task, option, reachable))
-        for task in wanted
-    }
+    found: dict[str, DataOrReason] = {}
+    for task in wanted:
+        if declaration := suite.declaration(task):
+            own = replace(declaration, skip_bad_rows=declaration.skip_bad_rows or skip_bad_rows)
+            found[task] = DataRef("declared", own.to_json())
+            continue
+        source = _opened(task, resolve(task, option, reachable))
+        found[task] = replace(source, skip_bad_rows=skip_bad_rows) if isinstance(source, DataRef) else source
+    return found
 
 
 def _opened(task: str, source: DataOrReason) -> DataOrReason:

@@ -74,7 +74,8 @@ def make_plan(
                 planned = _PlannedModel(task_data, model, seed, *checkpoint_spec(task_data, model, seed))
                 cells += _cells(planned, backends, machine, limit)
     on_sample = any(identity.label == "sample" for identity in identities.values())
-    return Plan(suite, tuple(cells), on_sample, _notes(cells))
+    of_data = [note for identity in identities.values() for note in identity.notes]
+    return Plan(suite, tuple(cells), on_sample, (*of_data, *_notes(cells)))
 
 
 def _notes(cells: Iterable[Cell]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from backends import BackendError
 from backends.families import DEFAULT_FAMILY, family_names, get_family
 from backends.model_files import SAFETENSORS, weight_files
-from backends.onnx_file import data_files
+from backends.onnx_file import data_files, folder_of_onnx
 from backends.pooling import FILES as POOLING_FILES
 from backends.schemes import get_scheme
 from harness.errors import CheckpointError
@@ -63,13 +63,15 @@ def look_up(source: str, folder: Path, *, hub: bool, revision: str | None = None
             return Source(source, {"weights": "absent"}, not_installed(source, package))
         return _folder_source(source, root / inner, ())
     if kind == "onnx":
-        return _onnx_source(source, (folder / name).resolve())
+        return _onnx_source(source, folder / name)
     path = (folder / source).resolve()
     return _folder_source(str(path), path, TOKENIZER_FILES)
 
 
 def _onnx_source(shown: str, path: Path) -> Source:
-    """An ONNX file, or a folder with one, as optimum writes it."""
+    """An ONNX file, or a folder with one, as optimum writes it. A link to a file stays one: the hub's cache has its configuration
+    beside the link."""
+    path = path.resolve() if path.is_dir() else path.parent.resolve() / path.name
     absent = {"weights": "absent"}
     files = sorted({*path.glob("*.onnx"), *path.glob("onnx/*.onnx")}) if path.is_dir() else [path]
     if not path.exists() or not files:
@@ -88,11 +90,6 @@ def _onnx_source(shown: str, path: Path) -> Source:
     identity = {"weights": hashes[0] if len(hashes) == 1 else digest(hashes), "config": file_hash(home / "config.json")}
     identity |= {name: file_hash(home / name) for name in TOKENIZER_FILES if (home / name).is_file()}
     return Source(f"onnx:{files[0]}", identity)
-
-
-def folder_of_onnx(file: Path) -> Path | None:
-    """The folder with the configuration and tokenizer of an ONNX file: its own, or the one above. None where there is none."""
-    return next((folder for folder in file.parents[:2] if (folder / "config.json").is_file()), None)
 
 
 def package_folder(package: str) -> Path | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -127,6 +127,13 @@ def _leave_out_labels(checkpoint: dict[str, Any]) -> None:
             _leave_out_labels(checkpoint[name])
 
 
+def _data_of(checkpoint: dict[str, Any], *more: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield from (*more, checkpoint["data"])
+    for name in ("parent", "teacher", "masked_lm"):
+        if checkpoint[name]:
+            yield from _data_of(checkpoint[name])
+
+
 def folder_of(spec: CheckpointSpec, cache: Path) -> Path:
     """The folder of the finished checkpoint in the cache."""
     return cache / "checkpoints" / spec.key
@@ -171,6 +178,9 @@ class Cell:
         """As JSON values. Fields that were added later are left out at their default, so that plans and records stay the same."""
         value = asdict(self) | {"measure": self.measure.to_json()}
         _leave_out_labels(value["checkpoint"])
+        for data in _data_of(value["checkpoint"], value["data"]):
+            if not data["skip_bad_rows"]:
+                del data["skip_bad_rows"]
         return value
 
     @classmethod

@@ -121,6 +121,14 @@ class Checkpoint(Part):
     made_by: dict[str, Any] = Field(default_factory=dict, description="software and machine that made it")
 
 
+class ClassRecord(Part):
+    """Of one class: examples that have it, that were predicted to have it, and of which both holds."""
+
+    examples: int
+    predicted: int
+    right: int
+
+
 class Accuracy(Part):
     split: str
     metrics: dict[str, Figure] = Field(description="in percent, by official name")
@@ -138,6 +146,9 @@ class Accuracy(Part):
     batch_formation: str = Field(description="how batches were formed; dynamic quantization depends on it")
     forward_seconds: float = Field(description="time inside the session's run, for the whole split")
     tokens: int = Field(description="tokens given to the engine, padding included")
+    classes: dict[str, ClassRecord] = Field(
+        default_factory=dict, description="of a classification, by name; empty in earlier records"
+    )
     scores_file: str | None = Field(None, description="NPZ beside the record with predictions and per-example scores")
 
     @model_validator(mode="after")
@@ -200,6 +211,10 @@ class Record(Part):
     log_tail: list[str] = Field(default_factory=list, description="last lines of a failed cell's log")
     suite: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
     suite_title: str
+    suite_folder: str = Field(
+        "",
+        description="hash of the folder of a suite file of one's own; empty for a suite of ours, and in earlier records",
+    )
     model: str
     seed: int
     task: str

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from harness.records.figure import Figure
 from harness.records.schema import Record
-from harness.report.methods import Contest
+from harness.report.methods import Contest, name_of
 from harness.report.pick import Method, Ratio
 
 
@@ -16,7 +16,8 @@ def card(
     """Markdown. contest: where the record was compared with a baseline. files: what the folder holds. versions: of the packages
     that run it. dynamic: activations are quantized as they come."""
     methods = contest.methods if contest else ()
-    method = next((method for method in methods if method.name == record.label), None)
+    name = name_of(contest, record.record_id) if contest else None
+    method = next((method for method in methods if method.name == name), None)
     title = (method.title if method else "") or record.label
     base = contest.baseline.label if contest else ""
     rows = [*_accuracy(record), *(_speed(method, base) if method else [])]

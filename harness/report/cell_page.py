@@ -36,6 +36,7 @@ class AccuracySection:
     examples: str
     selected_on: str
     batches: str
+    classes: Table | None
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,25 @@ def _accuracy_section(part: Accuracy) -> AccuracySection:
         + ("" if part.whole else " (a part: never ranked with the whole)"),
         selected_on=part.selected_on,
         batches=part.batch_formation,
+        classes=_class_table(part) if part.classes else None,
     )
+
+
+def _class_table(part: Accuracy) -> Table:
+    """Precision is the share of a class's predictions that are right, recall that of its examples that were found."""
+    columns = (
+        Column("examples"),
+        Column("predicted"),
+        Column("right"),
+        Column("precision", "%"),
+        Column("recall", "%"),
+    )
+    rows = []
+    for name, counts in part.classes.items():
+        shares = (100 * counts.right / whole if whole else None for whole in (counts.predicted, counts.examples))
+        whole = (number(count, ",.0f") for count in (counts.examples, counts.predicted, counts.right))
+        rows.append((Value(name), *whole, *(number(share, ".1f") for share in shares)))
+    return Table(f"Classes, {part.split}", (*text_columns("class"), *columns), tuple(rows))
 
 
 def _comparison_sections(record: Record, boards: Sequence[Board]) -> Iterable[ComparisonSection]:

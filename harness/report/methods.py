@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from backends import BackendError, get_backend
+from backends import FOR_ONNX_FILES, BackendError, get_backend
 from harness.measure.paired import TOO_FEW
 from harness.measure.percentiles import is_maximum
 from harness.records.schema import Record
@@ -37,10 +37,28 @@ class Contest:
     simulated: tuple[Row, ...] = ()
 
 
+def name_of(contest: Contest, record_id: str) -> str | None:
+    """The name of the method that a record belongs to; None where it is none of the contest's."""
+    for name, rows in contest.rows.items():
+        if any(row.record.record_id == record_id for row in rows):
+            return name
+    return None
+
+
 def contests(board: Board) -> list[Contest]:
     """One for each model of the board that has a baseline. A model's students and QAT variants are methods of it."""
     models = dict.fromkeys(ancestor_of(row.record) for row in board.rows)
     return [contest for model in models if (contest := _contest(board, model))]
+
+
+def methods_of(board: Board, model: str) -> list[tuple[Method, Record]]:
+    """Every row of a model and of what descends from it as a method, with a record of it: also simulations, and rows without a
+    valid accuracy or a baseline."""
+    groups: dict[tuple[bool, str], list[Row]] = {}
+    for row in board.rows:
+        if ancestor_of(row.record) == model:
+            groups.setdefault((has_valid_accuracy(row.record), _name(row.record, model)), []).append(row)
+    return [(_method(name, rows, board.split), rows[0].record) for (_, name), rows in groups.items()]
 
 
 def _contest(board: Board, model: str) -> Contest | None:
@@ -48,8 +66,7 @@ def _contest(board: Board, model: str) -> Contest | None:
     for row in board.rows:
         record = row.record
         if ancestor_of(record) == model and not record.simulated and has_valid_accuracy(record):
-            name = record.label if record.model == model else f"{record.model} {record.label}"
-            groups.setdefault(name, []).append(row)
+            groups.setdefault(_name(record, model), []).append(row)
     baseline = next((row.record for rows in groups.values() for row in rows if _is_baseline(row)), None)
     if baseline is None:
         return None
@@ -64,6 +81,13 @@ def _contest(board: Board, model: str) -> Contest | None:
     simulated = [row for row in board.rows if row.record.simulated and ancestor_of(row.record) == model]
     valid = tuple(row for row in simulated if has_valid_accuracy(row.record))
     return Contest(board, model, board.primary, baseline, methods, p_of_speed, groups, valid)
+
+
+def _name(record: Record, model: str) -> str:
+    """What a method is known by: a row's label, with the model where that is another one. A given file is known by its own name."""
+    if record.model == model:
+        return record.label
+    return record.model if record.backend == FOR_ONNX_FILES == record.label else f"{record.model} {record.label}"
 
 
 def _is_baseline(row: Row) -> bool:
@@ -86,8 +110,16 @@ def _method(name: str, rows: Sequence[Row], split: str) -> Method:
         memory_mib=_median([record.memory.peak_rss_bytes / MIB for record in records if record.memory]),
         effort=max(_EFFORT.get(record.checkpoint.recipe, 0) if record.checkpoint else 0 for record in records),
         accuracy=_combined([ratio for record in records if (ratio := _score(record, split))]),
-        title=_title(first.backend) if name == first.backend else "",
+        title=_title_of(first, name),
     )
+
+
+def _title_of(record: Record, name: str) -> str:
+    """What tables call a method; empty where its own name must do."""
+    title = _title(record.backend) if record.label == record.backend else ""
+    if record.backend == FOR_ONNX_FILES:
+        return record.model
+    return title if name == record.label else f"{record.model} {title}" if title else ""
 
 
 def _title(backend: str) -> str:

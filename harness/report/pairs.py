@@ -242,7 +242,7 @@ def rows(pairs: Sequence[Pair]) -> list[tuple[str, ...]]:
     lines = []
     for pair in pairs:
         task = pair.mine.task + (f" {pair.split}" if len(pair.mine.accuracy) > 1 else "")
-        task = ", ".join([task, *_distinctions(pair, pairs)])
+        task = ", ".join([task, *distinctions(pair, pairs)])
         seeds = str(pair.mine.seed) if pair.mine.seed == pair.theirs.seed else f"{pair.mine.seed}, {pair.theirs.seed}"
         head = (task, seeds, data_with_limit(pair.mine, pair.split))
         caveat = training_caveat(pair.mine, pair.theirs)
@@ -272,7 +272,7 @@ def rows(pairs: Sequence[Pair]) -> list[tuple[str, ...]]:
     return lines
 
 
-def _distinctions(pair: Pair, pairs: Sequence[Pair]) -> list[str]:
+def distinctions(pair: Pair, pairs: Sequence[Pair]) -> list[str]:
     """Suite, machine and the two cells, each where it differs between the pairs."""
 
     def properties(pair: Pair) -> tuple[str, ...]:

@@ -103,6 +103,7 @@ def make_record(cell: Cell, run: Run, **parts: Any) -> Record:
         finished=now.isoformat(timespec="seconds"),
         suite=run.suite,
         suite_title=run.title,
+        suite_folder=run.suite_folder,
         model=cell.model,
         seed=cell.seed,
         task=cell.task,

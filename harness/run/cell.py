@@ -18,6 +18,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -118,6 +119,7 @@ def accuracy(job: Job) -> dict[str, Any]:
                 "batch_formation": inference.batch_formation,
                 "forward_seconds": inference.forward_seconds,
                 "tokens": inference.tokens,
+                "classes": {name: asdict(counts) for name, counts in scores.classes.items()},
             }
         )
     placement = session.placement()

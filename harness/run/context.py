@@ -52,6 +52,8 @@ class Run:
     show_progress: bool
     watch: Watch = unwatched
     """Called with every step."""
+    suite_folder: str = ""
+    """What tells suite files of one name apart: see `Record.suite_folder`."""
     failed_checkpoints: dict[str, MissingCheckpoint] = field(default_factory=dict)
     """By key: a checkpoint that failed once is not tried again in the same run."""
     ceilings: dict[int, list[Ceiling]] = field(default_factory=dict)
@@ -120,6 +122,7 @@ def new_run(
     say: Callable[[str], None],
     show_progress: bool,
     watch: Watch = unwatched,
+    suite_folder: str = "",
 ) -> Run:
     """A run that begins now, with the code as it is now. Raises QuantboardError where the cache cannot be written to."""
     make_cache()
@@ -140,6 +143,7 @@ def new_run(
         say=say,
         show_progress=show_progress,
         watch=watch,
+        suite_folder=suite_folder,
     )
 
 

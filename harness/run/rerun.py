@@ -51,6 +51,7 @@ def rerun(record: Record, option: str | None, source: Path | None, command: str,
         identities={record.task: task.identity},
         say=say,
         show_progress=True,
+        suite_folder=record.suite_folder,
     )
     (new,) = execute([cell], run, {}, again="all", until=None)
     return new

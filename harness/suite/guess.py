@@ -68,6 +68,7 @@ class Columns:
     text_pair: str | None = None
     label: str | None = None
     labels: tuple[str, ...] = ()
+    unanswerable: bool = False
 
 
 def head_of(config: Mapping[str, Any]) -> Head:
@@ -106,6 +107,8 @@ def guess(rows: Rows, head: Head, given: Columns, file: str, kinds: Sequence[str
         )
     if kind is None and "similarity" in kinds and _scored_pair(rows, names, given):
         kind = "similarity"
+    if kind == "question_answering":
+        return _questions(given, file)
     if kind == "token_classification" and kind in kinds:
         return _tagged(names, head, given, file)
     if kind is None:
@@ -163,6 +166,17 @@ def _tagged(names: Sequence[str], head: Head, given: Columns, file: str) -> Colu
                 f"{file} has no column of {what}. Its columns are {_listed(names)}. Name one: {{command}} --{option} COLUMN"
             )
     return Columns("token_classification", text, None, label, given.labels or (head.classes if head.named else ()))
+
+
+def _questions(given: Columns, file: str) -> Columns:
+    """Questions have columns of their own, which SQuAD's form names."""
+    for option, value in (("text", given.text), ("text-pair", given.text_pair), ("label", given.label)):
+        if value is not None:
+            raise QuantboardError(
+                f"--{option}: the columns of questions are called context, question and answers; leave it out, and rename them"
+                f" in {file} if they are not"
+            )
+    return Columns("question_answering")
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -7,12 +7,14 @@ import os
 import random
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from backends.onnx_file import folder_of_onnx
 from harness.errors import QuantboardError, disk_fault
 from harness.suite.guess import Columns
+from tasks import Shape
 
 MARK = "# Written by `quantboard pick`, which overwrites it: copy it before you change it."
 SLICE, LEAST = 128, 8
@@ -32,8 +34,9 @@ ROUNDS, FEWEST_ROUNDS = 5, 3
 
 @dataclass(frozen=True)
 class Own:
-    """What a suite of a user's own model and data holds. source: as suites have it, with absolute folders. train, validation:
-    absolute files. backends: the keys of each entry; the first is the baseline. labels: the user's names of the model's outputs."""
+    """What a suite of a user's own model and data holds. source: as suites have it, with absolute folders. files: ONNX files that
+    are compared with it, by model name. backends: the keys of each entry; the first is the baseline. labels: the user's names of
+    the model's outputs."""
 
     name: str
     title: str
@@ -48,6 +51,7 @@ class Own:
     skip_bad_rows: bool = False
     labels: Sequence[str] = ()
     rounds: int = ROUNDS
+    files: Mapping[str, Path] = field(default_factory=dict)
 
 
 def slug(text: str) -> str:
@@ -71,21 +75,28 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], columns: Columns) 
     """The rows' columns that the task reads, as JSONL. Raises QuantboardError."""
     flags = columns.labels if columns.label is None else ()
     names = [name for name in (columns.text, columns.text_pair, columns.label, *flags) if name is not None]
+    if columns.kind == "question_answering":
+        names = ["id", "title", "context", "question", "answers"]
     lines = [json.dumps({name: row.get(name) for name in names}, ensure_ascii=False, default=str) for row in rows]
     _write(path, "".join(f"{line}\n" for line in lines))
 
 
 def write_suite(own: Own, file: Path) -> None:
-    """Write the suite file. A model in a folder is reached by a link beside the split files, since a source must lie below the
-    suite file. Raises QuantboardError where a file of that name was not written by `pick`."""
+    """Write the suite file. A model in a folder, or an ONNX file, is reached by a link beside the split files, since a source must
+    lie below the suite file. Raises QuantboardError where a file of that name was not written by `pick`."""
     if file.exists() and not file.read_text(encoding="utf-8", errors="replace").startswith(MARK):
         raise QuantboardError(f"{file}: was not written by `quantboard pick`; move it, or give another --name")
-    source = own.source
-    if Path(source).is_absolute():
-        link = file.with_suffix("") / "model"
-        _link(link, source)
-        source = f"{file.stem}/{link.name}"
-    columns = own.columns
+    columns, labels = own.columns, list(own.labels) or None
+    model = {"source": _linked(own.source, file), "recipe": "load", "labels": labels}
+    models = {own.model: model} | {
+        name: {
+            "source": _linked(f"onnx:{path}", file),
+            "recipe": "load",
+            "made_from": f"model:{own.model}",
+            "labels": labels,
+        }
+        for name, path in own.files.items()
+    }
     data = {"train": own.train, "validation": own.validation}
     task = {
         "kind": columns.kind,
@@ -94,12 +105,13 @@ def write_suite(own: Own, file: Path) -> None:
         "text_pair": columns.text_pair,
         "label": columns.label,
         "labels": list(columns.labels) or None,
+        "unanswerable": columns.unanswerable or None,
         "skip_bad_rows": own.skip_bad_rows or None,
     }
     tables: list[tuple[str, Mapping[str, Any]]] = [
         ("", {"title": own.title, "tasks": [own.task], "baseline": own.backends[0]["name"]}),
-        (f"[models.{_value(own.model)}]", {"source": source, "recipe": "load", "labels": list(own.labels) or None}),
-        ("[shape]", {"max_length": own.max_length, "batch_sizes": [BATCH_SIZE]}),
+        *((f"[models.{_value(name)}]", table) for name, table in models.items()),
+        ("[shape]", {"max_length": own.max_length, **_windows(own), "batch_sizes": [BATCH_SIZE]}),
         ("[measure]", {**MEASURE, "rounds": own.rounds}),
         (f"[task.{_value(own.task)}]", task),
         *(("[[backends]]", backend) for backend in own.backends),
@@ -109,6 +121,26 @@ def write_suite(own: Own, file: Path) -> None:
         lines = [f"{key} = {_value(value)}" for key, value in table.items() if value is not None]
         blocks.append("\n".join([head, *lines] if head else lines))
     _write(file, "\n\n".join(blocks) + "\n")
+
+
+def _windows(own: Own) -> dict[str, int]:
+    """The overlap of windows and the longest question, where a model is too short for the defaults."""
+    third = own.max_length // 3
+    too_short = own.columns.kind == "question_answering" and third < Shape(0).doc_stride
+    return {"doc_stride": third, "max_query_length": min(third, Shape(0).max_query_length)} if too_short else {}
+
+
+def _linked(source: str, file: Path) -> str:
+    """A source as the suite file has it: of a folder or an ONNX file by a link."""
+    kind, path = ("onnx:", Path(source.removeprefix("onnx:"))) if source.startswith("onnx:") else ("", Path(source))
+    if not path.is_absolute():
+        return source
+    link, target, inner = file.with_suffix("") / "model", path, ""
+    if kind:
+        link, target = link.with_name("onnx"), folder_of_onnx(path) or path.parent
+        inner = f"/{path.relative_to(target)}"
+    _link(link, str(target))
+    return f"{kind}{file.stem}/{link.name}{inner}"
 
 
 def _value(value: Any) -> str:

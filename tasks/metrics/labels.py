@@ -7,11 +7,12 @@ the same answer has found no relation, and NaN could be neither ranked nor resam
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from tasks.base import Statistic
+from tasks.base import ClassCounts, Statistic
 
 Column = np.ndarray[Any, Any]
 
@@ -47,6 +48,15 @@ def matthews_correlation(predicted: Column, label: Column) -> float:
     """Matthews correlation of two columns of classes (Gorodkin 2004 for more than two classes)."""
     classes = np.union1d(predicted, label)
     return _correlation(predicted[:, None] == classes, label[:, None] == classes)
+
+
+def class_counts(predicted: Column, label: Column, names: Sequence[str]) -> dict[str, ClassCounts]:
+    """Of each class by name, from columns of class numbers, or (n, classes) of 0 and 1."""
+    if label.ndim == 1:
+        predicted, label = (column[:, None] == np.arange(len(names)) for column in (predicted, label))
+    said, true = predicted.astype(bool), label.astype(bool)
+    counts = (true.sum(0), said.sum(0), (said & true).sum(0))
+    return {name: ClassCounts(*map(int, of_class)) for name, *of_class in zip(names, *counts, strict=True)}
 
 
 def pearson(predicted: Column, label: Column) -> float:

@@ -161,10 +161,18 @@ def test_markdown_is_a_table_with_its_notes(results: Path, capsys: Any) -> None:
     assert "Holm" in out
 
 
-def test_the_terminal_shows_the_same(results: Path, capsys: Any) -> None:
+def test_the_terminal_has_a_line_a_task_that_says_which_side_is_better(results: Path, capsys: Any) -> None:
     _, out, _ = call(capsys, results, "tiny/int8", "torch_fp32", "--task", "glue/rte")
-    assert "-6.67" in out
-    assert "2.001× [" in out
+    lines = out.splitlines()
+    rows = [line.split() for line in lines if line.startswith("  glue/rte")]
+    assert len(rows) == 2, "one for each seed"
+    assert rows[0][:5] == ["glue/rte", "accuracy", "86.67", "93.33", "-6.67"]
+    assert "2.00×" in rows[0] and rows[0][-4:] == ["B", "score,", "A", "speed"]
+    assert "seed 1" in lines and "seed 2" in lines
+    assert max(map(len, lines)) <= 80
+    add(results, "same", answers(300, 40), label="same", seed=1)
+    _, out, _ = call(capsys, results, "run-int8-1", "run-same")
+    assert next(line for line in out.splitlines() if line.startswith("  glue/rte")).endswith("neither")
 
 
 @pytest.mark.parametrize(

@@ -374,19 +374,3 @@ def test_no_records_make_an_index_that_says_what_to_do(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("value", "text"), [(74.923, "74.92"), (174.26, "174.3"), (2325.2, "2325"), (0.001, "0.00")])
 def test_figures_are_rounded_for_reading(value: float, text: str) -> None:
     assert tables.figure_value(Figure(value=value)).text == text
-
-
-def test_the_terminal_names_the_parts_of_a_task_and_of_its_examples(capsys: Any) -> None:
-    from harness.cli.terminal import print_records
-
-    record = of_a_part(10, task="glue/mnli")
-    parts = [
-        part.model_copy(update={"split": f"validation_{name}"})
-        for part, name in zip(record.accuracy * 2, ("matched", "mismatched"), strict=True)
-    ]
-    print_records([record.model_copy(update={"accuracy": parts})])
-    words = capsys.readouterr().out.replace("│", " ").split()
-    assert words.count("matched") == words.count("mismatched") == 2  # f1 and exact_match
-    assert "1,000" in words
-    print_records([make_record()])
-    assert "validation f1" not in capsys.readouterr().out

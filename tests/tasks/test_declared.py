@@ -156,7 +156,7 @@ def test_what_cannot_be_used_is_one_line(tmp_path: Path, content: str, changes: 
 def test_bad_rows_are_left_out_and_counted_where_asked(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("message,topic\na,1.5\nb,x\nc,2\n")
-    with pytest.raises(TaskError, match="skip_bad_rows"):
+    with pytest.raises(TaskError, match="--skip-bad-rows"):
         DeclaredRows(declared(path, kind="regression")).rows("validation")
     rows = DeclaredRows(declared(path, kind="regression", skip_bad_rows=True))
     assert [(row["text"], row["label"], row["idx"]) for row in rows.rows("validation")] == [

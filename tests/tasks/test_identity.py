@@ -112,11 +112,11 @@ def test_as_many_rows_of_another_size_are_a_substitute(from_hub: bool) -> None:
     task = definition_of("glue/mnli")
     row = {"premise": "The new rights are nice enough", "hypothesis": "Everyone likes them", "label": 1}
     rows = [row] * task.splits["validation_matched"].rows
-    content = split_content(task, "validation_matched", [], lambda: rows)
+    content = split_content(task, "validation_matched", [], lambda: (rows, 0))
     assert label_of(task, "validation_matched", content, None, from_hub) == "substitute"
     spread = 1_833_783 // 9_815 - 20  # bytes of both texts of a row, if all were of the published mean size
     rows = [{"premise": "a" * (spread - 4), "hypothesis": f"{place:04}", "label": 1} for place in range(len(rows))]
-    content = split_content(task, "validation_matched", [Path(__file__)], lambda: rows)
+    content = split_content(task, "validation_matched", [Path(__file__)], lambda: (rows, 0))
     label = label_of(task, "validation_matched", content, None, from_hub)
     assert label == ("official" if from_hub else "official (by row count)")
 
@@ -124,7 +124,7 @@ def test_as_many_rows_of_another_size_are_a_substitute(from_hub: bool) -> None:
 def test_rows_whose_known_hash_contradicts_are_a_substitute_from_the_hub_too() -> None:
     task = definition_of("glue/rte")
     rows = [{"sentence1": "A", "sentence2": "B", "label": 0}] * task.splits["validation"].rows
-    content = split_content(task, "validation", [], lambda: rows)
+    content = split_content(task, "validation", [], lambda: (rows, 0))
     assert label_of(task, "validation", content, None, from_hub=True) == "substitute"
 
 

@@ -89,7 +89,7 @@ def test_one_unusable_row_is_named_or_left_out_and_counted(tmp_path: Path) -> No
         opened(path).examples("validation")
     assert str(fault.value) == (
         f"{path}: row 1 (id {SQUAD_ROWS[0]['id']}): no answer; write unanswerable = true where some questions have none, or"
-        " leave such rows out with skip_bad_rows"
+        " leave such rows out with --skip-bad-rows"
     )
     task = opened(path, skip_bad_rows=True)
     assert task.examples("validation") == SQUAD_ROWS[1:]

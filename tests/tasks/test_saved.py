@@ -197,7 +197,8 @@ def test_wrong_rows_name_folder_and_row(tmp_path: Path) -> None:
     lists = [{**row, "label": [row["label"]]} for row in good]
     assert message("glue/rte", "e", lists).startswith(": row 0: unknown label [")
     assert message("glue/rte", "b", [{**good[0], "sentence2": None}, good[1]]) == (
-        ": row 0: 'sentence2' is not text; correct the row and save the data set again"
+        ": row 0: 'sentence2' is not text; correct the row and save the data set again, or leave such rows out with"
+        " --skip-bad-rows"
     )
     assert message("glue/rte", "c", GLUE["glue/qnli"][2]).startswith(
         ": no column 'sentence1' for glue/rte; found: question"
