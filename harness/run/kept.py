@@ -38,8 +38,14 @@ def restore_scores(cell: Cell, run: Run) -> str:
     where its scores would; the machine and the weights must be the same. Returns the note for the record; empty where nothing
     fitting is kept, so that the cell must be scored again."""
     work, folder = work_folder(cell, run), _folder(cell, run)
-    kept, state = read_kept(folder / STATE), state_of(cell, run)
-    if kept is None or run.dirty or any(kept.get(name) != state[name] for name in ("machine", "checkpoint")):
+    kept = read_kept(folder / STATE)
+    if kept is None or run.dirty:
+        return ""
+    try:
+        state = state_of(cell, run)
+    except OSError:  # its checkpoint is no longer in the cache
+        return ""
+    if any(kept.get(name) != state[name] for name in ("machine", "checkpoint")):
         return ""
     try:
         work.mkdir(parents=True, exist_ok=True)

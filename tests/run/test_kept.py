@@ -39,6 +39,20 @@ def test_every_night_names_the_commit_that_scored(cell: Cell, run: Run) -> None:
         keep_scores(cell, later)
 
 
+def test_a_checkpoint_that_is_not_there_yet_or_no_longer_is_no_fault(
+    cell: Cell, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(folder: Path) -> str:
+        raise FileNotFoundError(folder)
+
+    clean = replace(run, dirty=False)
+    scored(cell, clean)
+    keep_scores(cell, clean)
+    monkeypatch.setattr(steps, "content_digest", missing)
+    assert restore_scores(cell, clean) == ""  # kept, and the checkpoint was deleted
+    assert restore_scores(replace(cell, seed=77), clean) == ""  # never measured
+
+
 def test_other_weights_and_uncommitted_changes_are_scored_again(
     cell: Cell, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
