@@ -27,13 +27,15 @@ class BackendError(Exception):
 @dataclass(frozen=True)
 class Settings:
     """max_length: in tokens. max_batch: in sequences. threads: of the engine's own pool (intra-op; inter-op is always 1). cache:
-    folder for what an engine builds (ONNX files, TensorRT engines). options: the other keys of the `[[backends]]` entry."""
+    folder for what an engine builds (ONNX files, TensorRT engines). options: the other keys of the `[[backends]]` entry.
+    takes_turns: sessions of other processes run between two calls of this one, and wait until its threads are idle."""
 
     max_length: int
     max_batch: int
     threads: int
     cache: Path
     options: Mapping[str, Any] = field(default_factory=dict)
+    takes_turns: bool = False
 
 
 def check_length(settings: Settings, positions: int) -> None:

@@ -105,6 +105,8 @@ class OnnxRuntimeSession:
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.log_severity_level = 3
+        if self._settings.takes_turns:  # by default its threads spin for about 0.1 s after an answer
+            options.add_session_config_entry("session.force_spinning_stop", "1")
         if self._integer and saturates_integer_products():
             options.add_session_config_entry("session.x64quantprecision", "1")
         if profile is not None:

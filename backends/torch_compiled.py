@@ -48,6 +48,8 @@ class TorchCompiled:
     graph: tuple[Precision, Quantize] | None = ("fp32", "none")
     options: Mapping[str, type] = field(default_factory=dict)
     relative_cost: float = 1.0
+    start_seconds: float = 45.0
+    """Of a process beyond an ordinary one's: PyTorch traces the model again, though nothing is compiled."""
     title: str = "PyTorch compiled"
 
     def availability(self, machine: Mapping[str, Any]) -> Availability:

@@ -14,9 +14,9 @@ TAIL_QUERIES = 500
 
 
 def queries_a_round(speed: Speed) -> int:
-    """The fewest queries of a round; a query of multi_stream has several samples."""
+    """The fewest queries of a round; a query of multi_stream has several samples, and so has an interleaved call."""
     samples = min(speed_round.queries for speed_round in speed.rounds)
-    return samples // speed.batch_size if speed.scenario == "multi_stream" else samples
+    return samples // speed.batch_size if speed.scenario in ("multi_stream", "interleaved") else samples
 
 
 def is_maximum(speed: Speed, figure: str) -> bool:

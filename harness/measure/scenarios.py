@@ -24,6 +24,7 @@ from harness.records.speed_schema import Probe, SpeedRound
 from harness.suite.measure import Profile
 
 TIMED = {
+    "interleaved": "from the call of the session's run with arrays in memory to its return: host-device copies inside; tokenization, the making of arrays and padding outside.",
     "single_stream": "from LoadGen's issue of one sample to its completion: the session's run with host-device copies; tokenization and the making of arrays are outside.",
     "multi_stream": "from LoadGen's issue of a query's samples to its completion: copying their rows of int64 arrays into one batch padded to its longest, and the session's run with host-device copies; tokenization is outside.",
     "offline": "from LoadGen's issue of all samples to the last completion: sorting by length, copying rows of int64 arrays into batches padded to their longest, and the session's runs with host-device copies; tokenization is outside.",

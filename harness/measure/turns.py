@@ -27,6 +27,7 @@ import numpy as np
 
 from backends import Batch, Session
 from harness.measure.samples import batches, make_samples
+from harness.records.speed_schema import Conditions, SpeedRound
 from tasks import Features
 
 SECONDS = 4.0
@@ -35,6 +36,8 @@ shorter."""
 
 
 MAX_BATCHES, MIN_BATCHES = 32, 2
+MIN_QUERIES = 16
+"""Batches of one sample are queries, whose latency has percentiles: of so many different ones at least."""
 
 
 MIN_PASSES, WANTED_PASSES = 3, 8
@@ -62,16 +65,19 @@ class Schedule:
     cold: bool
 
 
-def schedule(seconds: Sequence[float], available: int, budget: float, idle_seconds: float = 0.0) -> Schedule:
+def schedule(
+    seconds: Sequence[float], available: int, budget: float, idle_seconds: float = 0.0, *, queries: bool = False
+) -> Schedule:
     """What every session runs, such that the slowest has about `budget` seconds of timed calls: as many batches as leave time
     for eight passes over them, but never less than three passes over two batches (over one where there is no other).
 
-    seconds: of one call in each session. available: how many batches there are. idle_seconds: how long the threads of a
+    seconds: of one call in each session. queries: batches are of one sample, and MIN_QUERIES of them are run at least. available: how many batches there are. idle_seconds: how long the threads of a
     session take to become idle, the longest of all sessions; counted like the call.
     """
     slowest, fastest = max(seconds) + idle_seconds, min(seconds)
     calls = min(budget, SECONDS) / slowest
-    count = min(available, MAX_BATCHES, max(MIN_BATCHES, int(calls / WANTED_PASSES)))
+    fewest = MIN_QUERIES if queries else MIN_BATCHES
+    count = min(available, MAX_BATCHES, max(fewest, int(calls / WANTED_PASSES)))
     chosen = tuple((2 * number + 1) * available // (2 * count) for number in range(count))
     return Schedule(chosen, max(MIN_PASSES, int(calls / count)), fastest < COLD_SECONDS)
 
@@ -79,6 +85,35 @@ def schedule(seconds: Sequence[float], available: int, budget: float, idle_secon
 def work_seconds(times: Mapping[int, Sequence[float]]) -> float:
     """Seconds of all batches once, each at the median of its calls, so that a disturbed call does not count."""
     return sum(statistics.median(calls) for calls in times.values())
+
+
+def speed_round(
+    calls: Mapping[int, Sequence[float]], samples: int, tokens: int, warmup_seconds: float, conditions: Conditions
+) -> SpeedRound:
+    """A session's figures of one interleaved round. samples, tokens: in all batches once.
+
+    Samples a second are those of `work_seconds`. A latency is that of a timed call, a batch of one sample or more; percentiles
+    are taken as LoadGen does, at position floor(n x share) of the n sorted calls.
+    """
+    passes = min(map(len, calls.values()))
+    latencies = sorted(seconds for of_batch in calls.values() for seconds in of_batch)
+
+    def milliseconds(share: float) -> float:
+        return 1000 * latencies[int(len(latencies) * share)]
+
+    return SpeedRound(
+        qps=samples / work_seconds(calls),
+        mean_ms=1000 * statistics.fmean(latencies),
+        p50_ms=milliseconds(0.5),
+        p90_ms=milliseconds(0.9),
+        p99_ms=milliseconds(0.99),
+        queries=samples * passes,
+        mean_tokens=tokens / samples,
+        duration_seconds=sum(latencies),
+        warmup_seconds=warmup_seconds,
+        warmup_ended="one pass over the same batches",
+        conditions=conditions,
+    )
 
 
 def processors(threads: int, device: str) -> list[int]:

@@ -35,12 +35,45 @@ AGAIN = "run it again with --fresh on a quiet machine"
 
 def findings(speeds: Sequence[Speed], placement: Mapping[str, Any], measure: Measure) -> list[Finding]:
     """The rules that fail for a cell's speed."""
-    failed = [*_wrong_provider(placement), *_too_few_rounds(speeds), *_too_many_threads(speeds)]
-    rules = (_too_few_queries, _too_short, _not_steady, _bound_not_held, _throttled, _disturbed)
-    for speed in speeds:
-        for rule in rules:
+    judged = [speed for speed in speeds if not _is_cross_check(speed, measure)]
+    failed = [*_wrong_provider(placement), *_too_few_rounds(judged), *_too_many_threads(judged)]
+    of_loadgen = (_too_few_queries, _too_short, _not_steady, _bound_not_held)
+    for speed in judged:
+        for rule in (*(() if speed.scenario == "interleaved" else of_loadgen), _throttled, _disturbed):
             failed += rule(speed_name(speed), speed, measure)
     return failed
+
+
+def _is_cross_check(speed: Speed, measure: Measure) -> bool:
+    """LoadGen's single round beside interleaved ones, but for the server scenario, which has no other figure."""
+    return measure.is_interleaved and speed.scenario in INTERLEAVED_AS
+
+
+INTERLEAVED_AS = {"single_stream": "p50_ms", "offline": "qps", "multi_stream": "p50_ms"}
+"""LoadGen's scenarios that interleaved rounds measure as well, and the figure that both have."""
+
+
+DISAGREEMENT = 1.25
+"""LoadGen's figure and the interleaved one may be so many times apart. Between them the speed of a shared machine wanders by a
+tenth, and a session that takes turns finds its caches filled by others."""
+
+
+def loadgen_disagrees(speeds: Sequence[Speed]) -> Iterator[Finding]:
+    """Where LoadGen's round and the interleaved rounds of the same work do not confirm each other, one of the two is wrong."""
+    interleaved = {(speed.load, speed.batch_size): speed for speed in speeds if speed.scenario == "interleaved"}
+    for speed in speeds:
+        other, name = interleaved.get((speed.load, speed.batch_size)), INTERLEAVED_AS.get(speed.scenario)
+        if other is None or name is None:
+            continue
+        loadgens, ours = getattr(speed, name).value, getattr(other, name).value
+        if max(loadgens / ours, ours / loadgens) > DISAGREEMENT:
+            yield Finding(
+                rule="loadgen_disagrees",
+                what=f"{speed_name(speed)}: LoadGen's figure is far from the interleaved one",
+                measured=f"{name} {loadgens:.4g}, interleaved {ours:.4g}",
+                bound=f"a factor of {DISAGREEMENT:g}",
+                remedy="run it again with --remeasure on a quiet machine; if they still differ, report it",
+            )
 
 
 def speed_name(speed: Speed) -> str:

@@ -90,10 +90,10 @@ class Watch:
         except (OSError, ValueError):
             return ()
 
-    def add_to(self, results: dict[str, Any]) -> None:
-        """Add the samples to the results of a speed round's process: to the conditions of each test those that were taken
-        during it. Both processes share the monotonic clock."""
-        for test in results["rounds"]:
+    def add_conditions(self, tests: Iterable[dict[str, Any]], others: int = 0) -> None:
+        """Add to the conditions of each test the samples that were taken during it. Both processes share the monotonic clock.
+        others: processes of this run that are on the GPU beside the test's own."""
+        for test in tests:
             conditions = test["round"]["conditions"]
             if conditions is None:
                 continue
@@ -108,6 +108,12 @@ class Watch:
                 "gpu": gpu.model_dump() if gpu else None,
                 "runner_cpu_percent": self.cpu_percent,
             }
+            if gpu and gpu.processes is not None:
+                conditions["gpu"]["processes"] = max(1, gpu.processes - others)
+
+    def add_to(self, results: dict[str, Any]) -> None:
+        """Add the samples to the results of a speed round's process, and its device memory where the engine does not say it."""
+        self.add_conditions(results["rounds"])
         if self._gpu and results.get("peak_device_bytes") is None:
             gpus = [sample.gpu for sample in self._samples if sample.gpu]
             used = [gpu.memory_used for gpu in gpus if gpu.memory_used is not None]

@@ -32,11 +32,13 @@ Rule = Literal[
     "disturbed",
     "bound_not_held",
     "noisy",
+    "loadgen_disagrees",
 ]
 
 
-NO_FAULT = ("noisy",)
-"""Rules of earlier versions that are no rules any more: how far rounds differ is what the interval says."""
+NO_FAULT = ("noisy", "loadgen_disagrees")
+"""Findings that make no figure wrong. `noisy`, of earlier versions: how far rounds differ is what the interval says.
+`loadgen_disagrees`: tables show the interleaved figure."""
 
 
 class Finding(Part):

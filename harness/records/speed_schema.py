@@ -106,7 +106,7 @@ class SpeedRound(Part):
 
 
 class Speed(Part):
-    scenario: Literal["single_stream", "multi_stream", "offline", "server"]
+    scenario: Literal["interleaved", "single_stream", "multi_stream", "offline", "server"]
     load: Literal["fixed", "real"] = Field(
         description="fixed: every sample has max_length tokens; real: the task's own lengths"
     )

@@ -28,9 +28,9 @@ from harness.report.compare import (
     compare_board,
     compare_engines,
     seed_spreads,
-    speed_of,
 )
 from harness.report.qat_parts import QatParts, qat_parts
+from harness.report.shown_speed import throughput_of
 from harness.report.tables import Column, Value
 from tasks.identity import BY_COUNT
 
@@ -45,13 +45,13 @@ class Row:
     @property
     def in_chart(self) -> bool:
         """It has what the chart shows, and no rule fails for that."""
-        speed = speed_of(self.record, "offline", "real")
+        speed = throughput_of(self.record)
         return self.has_chart_figures and speed is not None and not is_speed_invalid(self.record, speed)
 
     @property
     def has_chart_figures(self) -> bool:
         """It has what the chart shows, valid or not: an accuracy, and samples a second at real lengths."""
-        return self.record.measured and speed_of(self.record, "offline", "real") is not None
+        return self.record.measured and throughput_of(self.record) is not None
 
 
 @dataclass(frozen=True)

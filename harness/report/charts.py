@@ -11,8 +11,9 @@ from markupsafe import escape
 
 from harness.records.schema import Record
 from harness.report.boards import Board
-from harness.report.compare import accuracy_of, speed_of
+from harness.report.compare import accuracy_of
 from harness.report.plots import SHAPES, Scale, steps
+from harness.report.shown_speed import throughput_of
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def chart_points(board: Board, labels: Mapping[Curve, str]) -> list[Point]:
     """Accuracy against offline throughput at real lengths, of cells whose throughput is valid."""
     points = []
     for row in board.rows:
-        part, speed = accuracy_of(row.record, board.split), speed_of(row.record, "offline", "real")
+        part, speed = accuracy_of(row.record, board.split), throughput_of(row.record)
         if part is None or speed is None or not row.in_chart:
             continue
         y, x = part.metrics[part.primary], speed.qps

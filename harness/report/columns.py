@@ -12,7 +12,8 @@ from harness.records.figure import Figure
 from harness.records.schema import Record
 from harness.records.speed_schema import Speed
 from harness.report.comparability import is_padded, is_speed_invalid, wanted_precision
-from harness.report.compare import Comparison, accuracy_of, speed_of
+from harness.report.compare import Comparison, accuracy_of
+from harness.report.shown_speed import latency_of, throughput_of
 from harness.report.speed_ratios import INTERLEAVED, RATE, Load
 from harness.report.tables import Column, Value, figure_value, formatted, mebibytes, number
 from harness.suite.measure import Measure
@@ -20,15 +21,20 @@ from harness.suite.measure import Measure
 ROUNDS = "Mean over fresh processes (rounds) with Student's t interval over them, cut off at 0: an interval that reaches 0 means that there were too few rounds."
 
 
+SOURCE = (
+    "From interleaved rounds; in records without their latencies from LoadGen's offline and single-stream scenarios."
+)
+
+
 QPS = "QPS, real lengths"
 
 
 SPEED_COLUMNS = (
-    ("offline", "real", "qps", Column(QPS, "/s", f"Samples a second, offline: all samples are available at the start, sorted by length; batches are padded to their longest sample. {ROUNDS}")),
-    ("single_stream", "real", "p50_ms", Column("p50", "ms", f"Median latency, single stream: one sample a query, at its own length. {ROUNDS}")),
-    ("single_stream", "real", "p90_ms", Column("p90", "ms", f"90th percentile of latency, single stream at real lengths (MLPerf's figure for single stream). {ROUNDS}")),
-    ("single_stream", "real", "p99_ms", Column("p99", "ms", f"99th percentile of latency, single stream at real lengths. With fewer than {percentiles.TAIL_QUERIES} queries a round it is one of the slowest, and called so. {ROUNDS}")),
-    ("offline", "fixed", "qps", Column("QPS, fixed length", "/s", f"Samples a second, offline, every sample padded to max_length. {ROUNDS}")),
+    (throughput_of, "real", "qps", Column(QPS, "/s", f"Samples a second at the largest batch; batches hold samples of similar length, padded to the longest. {SOURCE} {ROUNDS}")),
+    (latency_of, "real", "p50_ms", Column("p50", "ms", f"Median latency: one sample a query, at its own length. {SOURCE} {ROUNDS}")),
+    (latency_of, "real", "p90_ms", Column("p90", "ms", f"90th percentile of latency at real lengths. {SOURCE} {ROUNDS}")),
+    (latency_of, "real", "p99_ms", Column("p99", "ms", f"99th percentile of latency at real lengths. With fewer than {percentiles.TAIL_QUERIES} queries a round it is one of the slowest, and called so. {ROUNDS}")),
+    (throughput_of, "fixed", "qps", Column("QPS, fixed length", "/s", f"Samples a second, every sample padded to max_length. {ROUNDS}")),
 )  # fmt: skip
 
 
@@ -40,7 +46,7 @@ ACCURACY_COMPARED = (
 
 
 SPEED_COMPARED = (
-    Column("speed-up", "×", "Samples a second at real lengths over the baseline's. Interleaved: both ran the same batches alternately in fresh processes, and this is the ratio of their times. It need not equal the ratio of the two QPS, each measured alone, and stays valid where one of those is invalid. Where cells were not interleaved it is the ratio of the QPS. 95% interval over rounds; p is Holm-corrected over the column."),
+    Column("speed-up", "×", "Samples a second at real lengths over the baseline's. Interleaved: both ran the same batches alternately in fresh processes, and this is the ratio of their times. In records whose QPS is LoadGen's it need not equal the ratio of the two QPS, each measured alone. Where cells were not interleaved it is the ratio of the QPS. 95% interval over rounds; p is Holm-corrected over the column."),
     Column("same engine", "×", "The speed-up over the same engine on the same device in floating point, where that is not the baseline: what quantization did, without what the engine did. p is Holm-corrected over the cells compared in this way."),
     Column("batch 1", "×", "The speed-up over the baseline with batches of one sample at real lengths, interleaved: the ratio of the times for the same samples. p is Holm-corrected over the column."),
     Column("speed rank", "", "The ranks that samples a second at real lengths may hold among this table's interleaved cells of the same seed; 1 is the fastest. (By QPS, of valid cells, where that ranks more of them.) Holm's correction is over all pairs."),
@@ -90,8 +96,8 @@ def row_values(
         yield replace(points, note=points.note + own) if points else Value(comparison.why_incomparable)
         share = share_value(record, comparison)
         yield replace(share, note=share.note + own) if share.text else share
-    for scenario, load, figure, column in SPEED_COLUMNS:
-        speed = speed_of(record, scenario, load)
+    for find, load, figure, column in SPEED_COLUMNS:
+        speed = find(record, load)
         yield _speed_value(record, speed, figure)
         if column.name == QPS:
             yield from _compared_speed(record, speed, comparison, engine)
@@ -110,7 +116,7 @@ def is_own_baseline(record: Record, comparison: Comparison) -> bool:
 def _speed_value(record: Record, speed: Speed | None, figure: str) -> Value:
     if speed is None:
         return Value(why_untimed(record))
-    notes = [f"batch {speed.batch_size}"] if speed.scenario == "offline" else []
+    notes = [f"batch {speed.batch_size}"] if figure == "qps" else []
     if speed.load == "real" and is_padded(record):
         notes.append(f"padded to {speed.sequence_length}")
     value = getattr(speed, figure)

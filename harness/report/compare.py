@@ -23,7 +23,7 @@ from harness.measure.paired import (
 from harness.records.figure import Figure
 from harness.records.schema import Accuracy, Record
 from harness.records.scores import ScoreStore
-from harness.records.speed_schema import Speed, Turns
+from harness.records.speed_schema import Turns
 from harness.report.comparability import (
     has_valid_accuracy,
     is_speed_invalid,
@@ -31,6 +31,7 @@ from harness.report.comparability import (
     training_settings,
     why_incomparable,
 )
+from harness.report.shown_speed import throughput_of
 from harness.report.speed_ratios import (
     INTERLEAVED,
     RATE,
@@ -105,12 +106,6 @@ class SeedSpread:
 
 def accuracy_of(record: Record, split: str) -> Accuracy | None:
     return next((part for part in record.accuracy if part.split == split), None)
-
-
-def speed_of(record: Record, scenario: str, load: str) -> Speed | None:
-    """A record's speed in a scenario under a load, at its largest batch size."""
-    parts = [part for part in record.speed if part.scenario == scenario and part.load == load]
-    return max(parts, key=lambda part: part.batch_size, default=None)
 
 
 def ancestor_of(record: Record) -> str:
@@ -253,7 +248,7 @@ def same_examples(mine: Scores, theirs: Scores) -> bool:
 def _with_speed_ups(records: Sequence[Record], comparisons: Mapping[str, Comparison]) -> dict[str, Comparison]:
     chosen: dict[str, Load] = {}
     for record in records:
-        part, ratios = speed_of(record, "offline", "real"), comparisons[record.record_id].ratios
+        part, ratios = throughput_of(record), comparisons[record.record_id].ratios
         base = comparisons[record.record_id].base
         if part is None or base is None or not (has_valid_accuracy(record) and has_valid_accuracy(base)):
             continue
@@ -302,7 +297,7 @@ def _accuracy_ranks(
 def _interleaved_ranks(records: Sequence[Record]) -> dict[str, tuple[int, RankRange]]:
     """Ranks by samples a second in interleaved rounds at real lengths, at the table's batch size, of the largest set of cells
     that can all be tested against one another. Whether a cell's own speed differs between rounds does not matter here."""
-    timed = [(record, part.batch_size) for record in records if (part := speed_of(record, "offline", "real"))]
+    timed = [(record, part.batch_size) for record in records if (part := throughput_of(record))]
     interleaved = [
         (record, turns)
         for record, batch_size in timed
@@ -324,7 +319,7 @@ def _is_tested(mine: tuple[Record, Turns], other: Record) -> bool:
 def _speed_ranks(records: Sequence[Record]) -> dict[str, tuple[int, RankRange]]:
     """Ranks by samples a second, offline at real lengths, largest batch, of the largest set of cells whose rounds alternated
     under the same conditions. No rule may fail for that figure."""
-    timed = [(record, part) for record in records if (part := speed_of(record, "offline", "real"))]
+    timed = [(record, part) for record in records if (part := throughput_of(record))]
     timed = [(record, part) for record, part in timed if not is_speed_invalid(record, part)]
     ranked = _largest_set(
         timed,

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from harness.measure.paired import PairedTest, holm
 from harness.records.schema import Record
 from harness.report.columns import p_text
-from harness.report.compare import accuracy_of, speed_of
+from harness.report.compare import accuracy_of
 from harness.report.leaderboards import Entry, Leaderboard
 from harness.report.method_pairs import MethodPair, Pairs
 from harness.report.plots import SHAPES
+from harness.report.shown_speed import latency_of
 from harness.report.tables import Column, Table, Value, formatted, text_columns
 from harness.report.task_rows import MethodRow, Shown, method_rows
 
@@ -163,7 +164,7 @@ def _making(record: Record, effort: int) -> str:
 
 
 def _latencies(record: Record, row: MethodRow) -> Shown:
-    single = speed_of(record, "single_stream", "real")
+    single = latency_of(record)
     figures = (single.p50_ms, single.p90_ms, single.p99_ms) if single else ()
     text = " / ".join(f"{figure.value:.1f}" for figure in figures if figure)
     return Shown(text, imprecise=row.p90.imprecise)

@@ -13,7 +13,7 @@ from harness.measure.paired import PairedTest, holm
 from harness.records.figure import Figure
 from harness.records.schema import Record
 from harness.records.store import order
-from harness.report.compare import accuracy_of, speed_of
+from harness.report.compare import accuracy_of
 from harness.report.gate import Limits
 from harness.report.leaderboards import Entry, Leaderboard
 from harness.report.methods import compared_turns
@@ -28,6 +28,7 @@ from harness.report.night_tests import (
     slow_downs,
     spreads,
 )
+from harness.report.shown_speed import latency_of
 
 UNTOLD = ("memory_bytes", "python")
 """Parts of a machine whose change is not told: memory differs a little between boots, Python stands among the libraries."""
@@ -174,7 +175,7 @@ def _points(judged: Sequence[Judged], split: str) -> Iterable[NightPoint]:
     for each, changed, date in zip(judged, changes, dates, strict=True):
         record = each.record
         part = accuracy_of(record, split)
-        single = speed_of(record, "single_stream", "real")
+        single = latency_of(record)
         yield NightPoint(
             record=record,
             date=date if dates.count(date) == 1 else f"{date} {record.finished[11:16]}",

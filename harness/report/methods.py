@@ -13,8 +13,9 @@ from harness.records.schema import Record
 from harness.records.speed_schema import Turns
 from harness.report.boards import Board, Row
 from harness.report.comparability import has_valid_accuracy, is_speed_invalid
-from harness.report.compare import accuracy_of, ancestor_of, speed_of
+from harness.report.compare import accuracy_of, ancestor_of
 from harness.report.pick import Method, Ratio
+from harness.report.shown_speed import latency_of, throughput_of
 from harness.report.speed_ratios import INTERLEAVED, interleaved_ratio
 
 MIB = 2**20
@@ -98,7 +99,7 @@ def _is_baseline(row: Row) -> bool:
 def _method(name: str, rows: Sequence[Row], split: str) -> Method:
     """Several seeds count by their median; the ends of the intervals by the worst."""
     records = [row.record for row in rows]
-    one_query = [speed for record in records if (speed := speed_of(record, "single_stream", "real"))]
+    one_query = [speed for record in records if (speed := latency_of(record))]
     first = records[0]
     return Method(
         name=name,
@@ -166,13 +167,13 @@ def _speed_up(row: Row) -> Ratio | None:
 
 
 def _is_offline_invalid(record: Record) -> bool:
-    speed = speed_of(record, "offline", "real")
+    speed = throughput_of(record)
     return speed is None or is_speed_invalid(record, speed)
 
 
 def compared_turns(record: Record) -> Turns | None:
     """The interleaved rounds that the speed-up of tables is of: real lengths, the largest batch of offline load."""
-    speed = speed_of(record, "offline", "real")
+    speed = throughput_of(record)
     return next(
         (turns for turns in record.turns if speed and (turns.load, turns.batch_size) == ("real", speed.batch_size)),
         None,

@@ -12,10 +12,11 @@ from harness.report.boards import page_name
 from harness.report.ceiling import ceiling_fact
 from harness.report.columns import p_text
 from harness.report.comparability import wanted_precision
-from harness.report.compare import accuracy_of, speed_of
+from harness.report.compare import accuracy_of
 from harness.report.leaderboards import Entry, Leaderboard
 from harness.report.pick import Limits, Pick, Ratio
 from harness.report.plots import SHAPES
+from harness.report.shown_speed import latency_of, throughput_of
 from harness.report.speed_ratios import INTERLEAVED
 from harness.report.tables import Badge
 
@@ -169,7 +170,7 @@ def _latency(entry: Entry) -> Shown:
     value, record = entry.method.p90_ms, entry.record
     if value is None:
         return Shown()
-    speed = speed_of(record, "single_stream", "real")
+    speed = latency_of(record)
     return Shown(
         f"{value:.1f}", order=value, imprecise=_imprecise(speed.p90_ms, record) if speed and speed.p90_ms else ""
     )
@@ -177,9 +178,9 @@ def _latency(entry: Entry) -> Shown:
 
 def _details(entry: Entry) -> Iterable[tuple[str, str]]:
     record, row, method = entry.record, entry.rows[0], entry.method
-    if offline := speed_of(record, "offline", "real"):
+    if offline := throughput_of(record):
         yield f"samples/s, batch {offline.batch_size}", f"{offline.qps.value:.1f}"
-    if single := speed_of(record, "single_stream", "real"):
+    if single := latency_of(record):
         figures = (single.p50_ms, single.p90_ms, single.p99_ms)
         yield "p50 / p90 / p99, ms", " / ".join(f"{figure.value:.1f}" for figure in figures if figure)
     load = row.comparison.speed_up

@@ -16,7 +16,7 @@ from harness.machine.software import code_digest, software
 from harness.measure.flops import FlopCount, encoder_flops
 from harness.measure.intervals import intervals
 from harness.measure.scenarios import TIMED, mean_over_rounds, summarise
-from harness.measure.validity import findings, no_answer, ran_float
+from harness.measure.validity import findings, loadgen_disagrees, no_answer, ran_float
 from harness.plan.heads import HEADS
 from harness.plan.spec import Cell, CheckpointSpec, folder_of
 from harness.records.schema import Accuracy, Checkpoint, Data, Flops, Memory, PlacementRecord, Record, SplitData
@@ -45,6 +45,7 @@ def measured_record(results: CellResults, run: Run, until: Until | None) -> Reco
     speed = speeds(cell, rounds)
     backend = get_backend(cell.backend)
     failed = [*no_answer(accuracy["splits"]), *findings(speed, accuracy["placement"], cell.measure)]
+    disagreements = list(loadgen_disagrees(speed)) if cell.measure.is_interleaved else []
     if backend.quantizes != "no" and not backend.simulated:
         failed = [*ran_float(accuracy["placement"]), *failed]
     flop_count = flops(cell, checkpoint, accuracy)
@@ -73,7 +74,7 @@ def measured_record(results: CellResults, run: Run, until: Until | None) -> Reco
         build_seconds=accuracy["build_seconds"],
         cold_start_seconds=cold_start_seconds(rounds),
         cold_start=cold_start(rounds),
-        findings=failed,
+        findings=[*failed, *disagreements],
         notes=[
             *results.notes,
             *code_notes,
@@ -261,8 +262,9 @@ def _memory(rounds: Sequence[Mapping[str, Any]]) -> Memory | None:
 
 
 def cold_start_seconds(rounds: Sequence[Mapping[str, Any]]) -> float | None:
-    """Median over the speed rounds; None where there were none."""
-    return statistics.median(process["cold_start_seconds"] for process in rounds) if rounds else None
+    """Median over LoadGen's rounds, whose processes start alone; None where there were none."""
+    known = [process["cold_start_seconds"] for process in rounds if "cold_start_seconds" in process]
+    return statistics.median(known) if known else None
 
 
 def cold_start(rounds: Sequence[Mapping[str, Any]]) -> ColdStart | None:

@@ -61,7 +61,14 @@ def prepare(job: Job) -> tuple[Session, dict[str, Any]]:
     before = rss_bytes()
     session = get_backend(cell.backend).prepare(
         job.checkpoint,
-        Settings(cell.shape.max_length, max(cell.batch_sizes), job.threads, job.cache / "engines", cell.options),
+        Settings(
+            cell.shape.max_length,
+            max(cell.batch_sizes),
+            job.threads,
+            job.cache / "engines",
+            cell.options,
+            takes_turns=job.mode == "turns",
+        ),
         cast(Device, cell.device),
     )
     return session, {
@@ -156,7 +163,7 @@ def speed(job: Job) -> dict[str, Any]:
     session.run({"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": ids.copy()})
     answered = time.time()
     rounds = _run_scenarios(job, session)
-    peak = device_peak_bytes() if cell.device == "cuda" else None  # read before the engine frees its memory
+    peaks = _peaks(cell.device)  # read before the engine frees its memory
     session.close()
     cold_start = {
         "process_seconds": running - job.started,
@@ -168,8 +175,7 @@ def speed(job: Job) -> dict[str, Any]:
         "rounds": rounds,
         "cold_start_seconds": sum(cold_start.values()),
         "cold_start": cold_start,
-        "peak_rss_bytes": peak_rss_bytes(),
-        "peak_device_bytes": peak,
+        **peaks,
     }
 
 
@@ -187,7 +193,7 @@ def _run_scenarios(job: Job, session: Session) -> list[dict[str, Any]]:
         samples = make_samples(
             features, load=load, max_length=longest, count=len(features), seed=seed, padded=cell.pads
         )
-        for scenario in measure.scenarios:
+        for scenario in measure.loadgen_scenarios(job.number):
             for size in measure.sizes(scenario, cell.batch_sizes):
                 speed_round = run_scenario(
                     session,
@@ -208,6 +214,14 @@ def _run_scenarios(job: Job, session: Session) -> list[dict[str, Any]]:
     return rounds
 
 
+def _peaks(device: str) -> dict[str, Any]:
+    """Peak memory of this process, which holds the engine and the samples."""
+    return {
+        "peak_rss_bytes": peak_rss_bytes(),
+        "peak_device_bytes": device_peak_bytes() if device == "cuda" else None,
+    }
+
+
 def turns(job: Job) -> dict[str, Any]:
     """Answer the questions of `harness.run.turns` until there are no more. All cells of a table draw the same sequences in a
     round."""
@@ -219,7 +233,9 @@ def turns(job: Job) -> dict[str, Any]:
     worker = Worker(session, read_samples(job.samples), cell.shape.max_length, seed, padded=cell.pads)
     with os.fdopen(int(os.environ[REPLIES]), "w", buffering=1) as replies:
         for line in sys.stdin:
-            print(json.dumps(worker.answer(json.loads(line))), file=replies, flush=True)
+            question = json.loads(line)
+            answer = facts | _peaks(cell.device) if "facts" in question else worker.answer(question)
+            print(json.dumps(answer), file=replies, flush=True)
     session.close()
     return facts
 

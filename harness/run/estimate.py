@@ -104,16 +104,20 @@ def cell_seconds(cell: Cell, identity: DataIdentity | None, rate: float, tokens:
     rows = min(rows, cell.limit or rows)
     flops = _forward_flops(cell.checkpoint, padded=cell.padding == "max_length", tokens=tokens)
     gain = GPU_GAIN if cell.device == "cuda" else 1
-    seconds = START_SECONDS + rows * flops / rate / gain * getattr(backend, "relative_cost", 1.0)
+    start = START_SECONDS + getattr(backend, "start_seconds", 0.0)
+    seconds = start + rows * flops / rate / gain * getattr(backend, "relative_cost", 1.0)
     if backend.simulated:
         return seconds
     measure = cell.measure
-    tests = len(measure.loads) * sum(
-        len(measure.sizes(name, cell.batch_sizes)) * (SEARCH_TESTS if name == "server" else 1)
-        for name in measure.scenarios
-    )
-    interleaved = len(measure.turns(cell.batch_sizes)) * min(measure.min_duration, SECONDS)
-    return seconds + measure.rounds * (2 * START_SECONDS + 2 * tests * measure.min_duration + 2 * interleaved)
+    for number in range(1, measure.rounds + 1):
+        tests = len(measure.loads) * sum(
+            len(measure.sizes(name, cell.batch_sizes)) * (SEARCH_TESTS if name == "server" else 1)
+            for name in measure.loadgen_scenarios(number)
+        )
+        if tests:
+            seconds += start + 2 * tests * measure.min_duration
+        seconds += start + 2 * len(measure.turns(cell.batch_sizes)) * min(measure.min_duration, SECONDS)
+    return seconds
 
 
 def _forward_flops(spec: CheckpointSpec, *, padded: bool = False, tokens: int | None = None) -> float:

@@ -18,7 +18,7 @@ from harness.run.events import Event
 from harness.run.kept import keep_scores, restore_scores, scores_already_stored
 from harness.run.precise import may_end
 from harness.run.steps import failed_record, make_job, of_rounds, read_kept, run_step, start_cell
-from harness.run.turns import TurnResults, run_interleaved, turn_groups
+from harness.run.turns import Interleaved, run_interleaved, turn_groups
 
 MEMORY_SHARE = 0.8
 """The share of the available memory that interleaved models may need together."""
@@ -80,13 +80,15 @@ def _repeats(record: Record, previous: Record | None) -> bool:
 
 
 def _measure_speed(waiting: list[CellResults], run: Run, finish: Callable[[Cell, Record], Record]) -> Iterator[Record]:
-    """Each round runs the cells one after the other, in the opposite order of the round before, and then interleaved. The rounds
-    end when the figures that are compared are as precise as the suite asks, if it leaves their number open."""
+    """Each round runs the cells one after the other under LoadGen, in the opposite order of the round before, and then
+    interleaved; where interleaving is the measurement, LoadGen runs in the first round alone. The rounds end when the figures
+    that are compared are as precise as the suite asks, if it leaves their number open."""
     for number in range(1, max((results.cell.measure.looks[-1] for results in waiting), default=0) + 1):
         if number > 1 and may_end(waiting, number - 1):
             break
         for results in waiting[:: 1 if number % 2 else -1]:
-            if number > results.cell.measure.looks[-1]:
+            measure = results.cell.measure
+            if number > measure.looks[-1] or not measure.loadgen_scenarios(number):
                 continue
             try:
                 results.rounds.append(run_step(results.cell, run, "speed", f"round-{number}", number))
@@ -97,7 +99,11 @@ def _measure_speed(waiting: list[CellResults], run: Run, finish: Callable[[Cell,
         for cells in turn_groups(results.cell for results in by_key.values()):
             interleave([by_key[cell.key] for cell in cells], run, number)
     for results in waiting:
-        yield finish(results.cell, measured_record(results, run, None))
+        if results.rounds:
+            yield finish(results.cell, measured_record(results, run, None))
+        else:
+            why = next(iter(results.notes[-1:]), "no interleaved round was measured")
+            yield finish(results.cell, failed_record(results.cell, run, CellFailed(why)))
 
 
 def interleave(cells: list[CellResults], run: Run, number: int) -> None:
@@ -106,7 +112,7 @@ def interleave(cells: list[CellResults], run: Run, number: int) -> None:
     paths = [work_folder(results.cell, run) / f"turns-{number}.json" for results in cells]
     kept = [content for content in map(read_kept, paths) if content]
     if len(kept) < len(cells) or len({content["together"] for content in kept}) > 1:
-        if len(cells) < 2:
+        if len(cells) < 2 and not cells[0].cell.measure.is_interleaved:
             return
         kept = _interleaved_round(cells, run, number)
         for path, content in zip(paths, kept, strict=True):
@@ -115,13 +121,16 @@ def interleave(cells: list[CellResults], run: Run, number: int) -> None:
                 path.with_suffix(".part").replace(path)
     for results, content in zip(cells, kept, strict=True):
         results.turns.extend(content["loads"])
+        if content["process"] and results.cell.measure.is_interleaved:
+            results.rounds.append(content["process"] | {"run_id": run.run_id})
         if content["note"]:
             results.notes.append(f"interleaved, round {number}: {content['note']}")
             run.say(f"{cell_name(results.cell)}: {results.notes[-1]}")
 
 
 def _interleaved_round(cells: list[CellResults], run: Run, number: int) -> list[dict[str, Any]]:
-    """For each cell `together`, its `loads` (as in `TurnResults`), and a `note` that says why it has none or not all."""
+    """For each cell `together`, its `loads` and `process` (as in `Interleaved`), and a `note` that says why it has none or not
+    all."""
     first = cells[0].cell
     together = f"{run.run_id} {first.task} {first.seed} {first.device} {number}"
     words = f"{len(cells)} cells interleaved, round {number} {of_rounds(first)}"
@@ -129,21 +138,29 @@ def _interleaved_round(cells: list[CellResults], run: Run, number: int) -> list[
     run.watch(Event("turns", tuple(results.cell.key for results in cells), number))
     jobs = {results.cell.key: make_job(results.cell, run, "turns", f"turns-{number}", number) for results in cells}
     notes: dict[str, str] = {}
-    times: TurnResults = {}
+    round_ = Interleaved({}, {})
     if why := _too_large(cells, run):
         notes = dict.fromkeys(jobs, why)
     else:
         try:
-            times = run_interleaved(jobs, together, notes.__setitem__)
+            round_ = run_interleaved(jobs, together, notes.__setitem__)
         except OSError as error:
             notes = dict.fromkeys(jobs, f"{error.filename or 'its processes'}: {error.strerror}")
-    run.watch(Event("turns", tuple(jobs), number, done=True, results=times))
-    return [{"together": together, "loads": times.get(key, []), "note": notes.get(key, "")} for key in jobs]
+    run.watch(Event("turns", tuple(jobs), number, done=True, results=round_.loads))
+    return [
+        {
+            "together": together,
+            "loads": round_.loads.get(key, []),
+            "process": round_.processes.get(key),
+            "note": notes.get(key, ""),
+        }
+        for key in jobs
+    ]
 
 
 def _too_large(cells: list[CellResults], run: Run) -> str:
     """Why these models do not fit into memory together, by what each needed alone; empty where they do."""
-    rounds = [results.rounds[-1] for results in cells]
+    rounds = [{"peak_device_bytes": None} | (results.rounds or [results.accuracy])[-1] for results in cells]
     gpu_bytes = run.machine.gpus[0].memory_bytes if run.machine.gpus else None
     for name, available, needed in (
         ("memory", available_bytes(), [process["peak_rss_bytes"] for process in rounds]),

@@ -7,14 +7,17 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from harness.machine.processes import ProcessDied, ServerProcess
 from harness.measure.conditions import Counters, conditions_between
-from harness.measure.turns import Schedule, processors, schedule, work_seconds
+from harness.measure.turns import Schedule, processors, schedule, speed_round, work_seconds
+from harness.measure.watch import Watch
 from harness.plan.spec import Cell
+from harness.records.speed_schema import SpeedRound
 from harness.run.job import Job
 
 START_SECONDS, CALL_SECONDS = 1800.0, 600.0
@@ -36,8 +39,13 @@ CONDITIONS = {
 """Of all processes together; they are in every cell's `TurnRound`."""
 
 
-TurnResults = dict[str, list[dict[str, Any]]]
-"""By cell, one item a load: the fields of a record's `TurnRound` and what identifies its `Turns`."""
+@dataclass
+class Interleaved:
+    """What an interleaved round gave, by cell. loads: of each load the fields of a record's `TurnRound` and what identifies its
+    `Turns`. processes: as a LoadGen round's process returns them, with tests of scenario `interleaved`."""
+
+    loads: dict[str, list[dict[str, Any]]]
+    processes: dict[str, dict[str, Any]]
 
 
 def turn_groups(cells: Iterable[Cell]) -> list[list[Cell]]:
@@ -50,15 +58,16 @@ def turn_groups(cells: Iterable[Cell]) -> list[list[Cell]]:
 
 def run_interleaved(
     jobs: Mapping[str, Job], together: str, lost: Callable[[str, str], None], *, module: str = "harness.run.cell"
-) -> TurnResults:
+) -> Interleaved:
     """One interleaved round of the jobs, which have names: how long each took for the work that all of them did.
 
     together: names the round in records. lost: called with the name of a process that ends badly, or whose threads do not
     become idle after an answer, and the reason; the others go on without it. All processes are alive at the same time, so all
     models must fit into memory together. Raises OSError where no process can be started.
     """
-    results: TurnResults = {name: [] for name in jobs}
+    results = Interleaved({name: [] for name in jobs}, {})
     first = next(iter(jobs.values()))
+    started = datetime.now(UTC).isoformat(timespec="milliseconds")
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="quantboard-")))
         processes: dict[str, ServerProcess] = {}
@@ -69,12 +78,18 @@ def run_interleaved(
         workers = Workers(processes, lost)
         workers.ask_all({"cpu": True}, START_SECONDS)  # answered once the session is there
         loads = {name: job.cell.measure.turns(job.cell.batch_sizes) for name, job in jobs.items()}
-        for load, size in dict.fromkeys(pair for pairs in loads.values() for pair in pairs):
-            names = [name for name, pairs in loads.items() if (load, size) in pairs]
-            shared = {"load": load, "batch_size": size, "sequence_length": first.cell.shape.max_length}
-            measured = _run_load(workers, names, load, size, first, f"{together} {load} {size}")
-            for name, times in measured.items():
-                results[name].append({**shared, "together": together, **times})
+        tests: dict[str, list[dict[str, Any]]] = {name: [] for name in jobs}
+        with Watch(first.cell.device) as watch:
+            for load, size in dict.fromkeys(pair for pairs in loads.values() for pair in pairs):
+                names = [name for name, pairs in loads.items() if (load, size) in pairs]
+                shared = {"load": load, "batch_size": size, "sequence_length": first.cell.shape.max_length}
+                measured = _run_load(workers, names, load, size, first, f"{together} {load} {size}")
+                for name, (times, round_) in measured.items():
+                    results.loads[name].append({**shared, "together": together, **times})
+                    tests[name].append({**shared, "scenario": "interleaved", "round": round_.model_dump()})
+        for name, facts in workers.ask_all({"facts": True}).items():
+            watch.add_conditions(tests[name], others=len(processes) - 1)
+            results.processes[name] = facts | {"started": started, "rounds": tests[name]}
     return results
 
 
@@ -127,8 +142,8 @@ class Workers:
 
 def _run_load(
     workers: Workers, names: Sequence[str], load: str, size: int, job: Job, seed: str
-) -> dict[str, dict[str, Any]]:
-    """Times of the processes that finished all passes under one load; empty where fewer than two can start."""
+) -> dict[str, tuple[dict[str, Any], SpeedRound]]:
+    """Times of the processes that finished all passes under one load, and their figures; empty where too few can start."""
     work = workers.ask_all({"load": load, "batch_size": size}, START_SECONDS)
     work = {name: work[name] for name in names if name in work}
     available = min((len(answer["samples"]) for answer in work.values()), default=0)
@@ -138,36 +153,47 @@ def _run_load(
         if answer := workers.run(name, available // 2, available // 2):
             seconds[name] = answer["seconds"]
             idle_seconds = max(idle_seconds, answer["idle_seconds"])
-    if len(seconds) < 2:
+    if len(seconds) < (1 if job.cell.measure.is_interleaved else 2):
         return {}
-    plan = schedule(list(seconds.values()), available, job.cell.measure.min_duration, idle_seconds)
+    budget = job.cell.measure.min_duration
+    plan = schedule(list(seconds.values()), available, budget, idle_seconds, queries=size == 1)
     read = Counters.reader("cpu", cpus=processors(job.threads, job.cell.device))
     workers.ask_all({"cpu": True})
     cpu, before = sum(workers.cpu.values()), read()
-    times = _run_passes(workers, list(seconds), plan, seed)
+    times, warmup = _run_passes(workers, list(seconds), plan, seed)
     after = read()
     workers.ask_all({"cpu": True})
     after = replace(after, own=after.own + sum(workers.cpu.values()) - cpu)
-    conditions = conditions_between(before, after, before.at, after.at, job.threads).model_dump(include=CONDITIONS)
-    return {
-        name: {
+    conditions = conditions_between(before, after, before.at, after.at, job.threads)
+    # Energy and waiting are counted for the runner, not for the cells that take turns.
+    conditions = conditions.model_copy(
+        update={"waited_percent": None, "energy_joules": None, "energy_source": "not measured: cells take turns"}
+    )
+    results = {}
+    for name, calls in times.items():
+        if not calls or any(len(of_batch) != plan.passes for of_batch in calls.values()):
+            continue
+        counts = {unit: sum(work[name][unit][batch] for batch in plan.batches) for unit in ("samples", "tokens")}
+        turn = {
             "seconds": work_seconds(calls),
             "work": work[name]["work"],
-            "samples": sum(work[name]["samples"][batch] for batch in plan.batches),
-            "tokens": sum(work[name]["tokens"][batch] for batch in plan.batches),
+            **counts,
             "batches": len(plan.batches),
             "passes": plan.passes,
-            **conditions,
+            **conditions.model_dump(include=CONDITIONS),
         }
-        for name, calls in times.items()
-        if calls and all(len(of_batch) == plan.passes for of_batch in calls.values())
-    }
+        results[name] = turn, speed_round(calls, counts["samples"], counts["tokens"], warmup.get(name, 0.0), conditions)
+    return results
 
 
-def _run_passes(workers: Workers, names: list[str], plan: Schedule, seed: str) -> dict[str, dict[int, list[float]]]:
-    """Seconds of every timed call, by process and batch. The first pass warms up and is not timed. The order of the processes
-    is drawn anew for every batch, so that none always runs on the caches that the same other one left behind."""
+def _run_passes(
+    workers: Workers, names: list[str], plan: Schedule, seed: str
+) -> tuple[dict[str, dict[int, list[float]]], dict[str, float]]:
+    """Seconds of every timed call, by process and batch, and of the first pass, by process: it warms up and is not timed. The
+    order of the processes is drawn anew for every batch, so that none always runs on the caches that the same other one left
+    behind."""
     times: dict[str, dict[int, list[float]]] = {name: {} for name in names}
+    warmup = dict.fromkeys(names, 0.0)
     order = random.Random(seed)
     for number in range(-1, plan.passes):
         for position, batch in enumerate(plan.batches):
@@ -175,6 +201,10 @@ def _run_passes(workers: Workers, names: list[str], plan: Schedule, seed: str) -
             cold = plan.batches[position - 1] if plan.cold else None
             for name in names:
                 answer = workers.run(name, batch, cold)
-                if answer is not None and number >= 0:
+                if answer is None:
+                    continue
+                if number < 0:
+                    warmup[name] += answer["seconds"]
+                else:
                     times[name].setdefault(batch, []).append(answer["seconds"])
-    return times
+    return times, warmup

@@ -14,10 +14,6 @@ LEAST_ADAPTIVE, MOST_TIMES = 7, 4
 be at most, so that there are three looks."""
 
 
-MLPERF_ROUNDS = 5
-"""The default of profile `mlperf`; ours, MLPerf has no rounds."""
-
-
 MLPERF_SECONDS = 600.0
 """min_duration of every scenario, by LoadGen's mlperf.conf."""
 
@@ -34,15 +30,16 @@ MLPERF_LATENCY_MS = 130.0
 class Measure:
     """How speed is measured. Durations are in seconds.
 
-    scenarios: by their names in MLPerf Inference. loads: `fixed` (every sample is padded to max_length) and `real` (the task's
+    scenarios: `interleaved` (the cells of a table take turns with the same batches), and those of MLPerf Inference by their names
+    there. Beside `interleaved` these run in the first round only, as a cross-check. loads: `fixed` (every sample is padded to max_length) and `real` (the task's
     own lengths). rounds: fresh processes that repeat the measurement; 0: speed is not measured.
     profile `quick`: the durations and counts below; `mlperf`: those of LoadGen's mlperf.conf for BERT, while rounds, loads and
     batch sizes stay ours. MLCommons verifies neither.
     """
 
-    scenarios: tuple[str, ...] = ("single_stream", "offline")
+    scenarios: tuple[str, ...] = ("interleaved", "single_stream", "offline")
     loads: tuple[str, ...] = ("fixed", "real")
-    rounds: int = 3
+    rounds: int = 5
     min_duration: float = 2.0
     min_queries: int = 64
     max_warmup: float = 20.0
@@ -71,11 +68,24 @@ class Measure:
         """How many looks the intervals must hold at; None where the number of rounds is fixed."""
         return len(self.looks) if self.max_rounds else None
 
+    @property
+    def is_interleaved(self) -> bool:
+        """Whether interleaved rounds are the measurement. Otherwise they follow LoadGen's rounds, for ratios alone."""
+        return "interleaved" in self.scenarios
+
+    def loadgen_scenarios(self, number: int) -> tuple[str, ...]:
+        """LoadGen's scenarios in a round; the first is number 1. Nothing but LoadGen measures `server`."""
+        others = tuple(name for name in self.scenarios if name != "interleaved")
+        return others if number == 1 or not self.is_interleaved else tuple(name for name in others if name == "server")
+
     def sizes(self, scenario: str, batch_sizes: Sequence[int]) -> tuple[int, ...]:
         """The batch sizes at which a scenario is measured, of those of a cell. multi_stream: the samples per query, eight in
-        profile `mlperf`; server: the largest batch that may be formed; offline: all sizes."""
+        profile `mlperf`; server: the largest batch that may be formed; interleaved: one sample, for latency, and the largest
+        batch; offline: all sizes."""
         if scenario == "single_stream":
             return (1,)
+        if scenario == "interleaved":
+            return tuple(sorted({1, max(batch_sizes)}))
         if scenario == "server":
             return (max(batch_sizes),)
         if scenario == "multi_stream":
@@ -115,13 +125,13 @@ class Measure:
 
 
 def mlperf_settings(settings: Mapping[str, Any], given: Collection[str]) -> dict[str, Any]:
-    """Values that replace defaults: MLPerf's latency bound of scenario server, and the duration and rounds of profile `mlperf`.
-    LoadGen itself takes that profile's counts from its mlperf.conf. given: names of the settings that the suite file has."""
+    """Values that replace defaults: MLPerf's latency bound of scenario server, and the duration and scenarios of profile `mlperf`,
+    which runs LoadGen in every round. LoadGen itself takes that profile's counts from its mlperf.conf. given: names of the settings that the suite file has."""
     replaced: dict[str, Any] = {}
     if "server" in settings["scenarios"] and settings["server_latency_ms"] is None:
         replaced["server_latency_ms"] = MLPERF_LATENCY_MS
     if settings["profile"] == "mlperf":
         replaced["min_duration"] = MLPERF_SECONDS
-        if "rounds" not in given:
-            replaced["rounds"] = MLPERF_ROUNDS
+        if "scenarios" not in given:
+            replaced["scenarios"] = ("single_stream", "offline")
     return replaced

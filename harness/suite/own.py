@@ -22,12 +22,10 @@ SLICE, LEAST = 128, 8
 
 BATCH_SIZE = 16
 MEASURE: Mapping[str, Any] = {
-    "scenarios": ["single_stream", "offline"],
+    "scenarios": ["interleaved"],
     "loads": ["real"],
-    "min_duration": 0.5,
-    "max_warmup": 5.0,
 }
-"""Short rounds: a few minutes for a model of MiniLM's size."""
+"""Interleaved rounds alone: a few minutes for a model of MiniLM's size."""
 ROUNDS, FEWEST_ROUNDS = 5, 3
 """Of each method, and where the time is short."""
 

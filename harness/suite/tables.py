@@ -141,9 +141,12 @@ class MeasureTable(Table):
         Measure.profile,
         description="quick: the durations and counts of this table; mlperf: those of LoadGen's own mlperf.conf for BERT",
     )
-    scenarios: Annotated[List[Literal["single_stream", "multi_stream", "offline", "server"]], Field(min_length=1)] = (
-        "single_stream",
-        "offline",
+    scenarios: Annotated[
+        List[Literal["interleaved", "single_stream", "multi_stream", "offline", "server"]], Field(min_length=1)
+    ] = Field(
+        ("interleaved", "single_stream", "offline"),
+        description="interleaved: cells take turns with the same batches; the others are LoadGen's, and beside interleaved they "
+        "run once, as a cross-check",
     )
     loads: Annotated[List[Literal["fixed", "real"]], Field(min_length=1)] = Field(
         ("fixed", "real"),

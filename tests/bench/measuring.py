@@ -95,7 +95,9 @@ class Bench:
         seconds: dict[str, list[float]] = {name: [] for name in cells}
         for number in range(1, rounds + 1):
             jobs = {name: self.job("turns", cell, number) for name, cell in cells.items()}
-            for name, loads in run_interleaved(jobs, str(number), self._lost, module="tests.bench.slowed").items():
+            for name, loads in run_interleaved(
+                jobs, str(number), self._lost, module="tests.bench.slowed"
+            ).loads.items():
                 seconds[name] += [load["seconds"] for load in loads]
         return seconds
 

@@ -159,7 +159,11 @@ def test_a_slow_session_is_cut_off_and_invalid() -> None:
         speed_round = run_scenario(session, samples_of("fixed", 4), scenario=scenario, batch_size=4, **options)
         assert time.perf_counter() - start < 10
         assert fewest <= speed_round.queries < 20 or scenario == "offline"
-        failed = findings([as_speed(speed_round)], NOWHERE, Measure(min_queries=1000, min_duration=0.1))
+        failed = findings(
+            [as_speed(speed_round)],
+            NOWHERE,
+            Measure(scenarios=("single_stream", "offline"), min_queries=1000, min_duration=0.1),
+        )
         assert [finding.rule for finding in failed if finding.rule != "disturbed"] == [
             "too_few_rounds",
             "too_few_queries",
@@ -338,6 +342,6 @@ def test_an_engine_that_returns_no_numbers_is_invalid() -> None:
     ],
 )
 def test_each_rule_finds_its_fault(rounds: list[SpeedRound], placement: dict[str, Any], rules: list[str]) -> None:
-    failed = findings([as_speed(*rounds)], placement, Measure(min_queries=64))
+    failed = findings([as_speed(*rounds)], placement, Measure(scenarios=("single_stream", "offline"), min_queries=64))
     assert [finding.rule for finding in failed] == rules
     assert all(finding.what and finding.measured and finding.bound and finding.remedy for finding in failed)

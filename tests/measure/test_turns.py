@@ -9,9 +9,10 @@ import time
 import numpy as np
 import pytest
 
-from harness.measure.turns import IDLE_TIMEOUT, Worker, schedule, wait_until_idle, work_seconds
+from harness.measure.turns import IDLE_TIMEOUT, Worker, schedule, speed_round, wait_until_idle, work_seconds
 from tests.backends.in_memory import InMemorySession
 from tests.measure.features import make_features
+from tests.measure.test_validity import conditions
 
 LARGE = bytes(1 << 22)
 
@@ -40,6 +41,24 @@ def test_a_schedule_has_only_batches_that_exist(seconds: float, available: int) 
 
 def test_the_time_of_the_work_is_the_sum_of_medians() -> None:
     assert work_seconds({3: [1.0, 2.0, 90.0], 7: [0.5, 0.25, 0.75, 0.5]}) == 2.0 + 0.5
+
+
+def test_single_samples_are_of_many_lengths() -> None:
+    """Percentiles of latency need different queries, however slow they are."""
+    plan = schedule([0.5], available=64, budget=2.0, queries=True)
+    assert (len(plan.batches), plan.passes) == (16, 3)
+    assert len(schedule([0.5], available=5, budget=2.0, queries=True).batches) == 5
+
+
+def test_the_figures_of_a_round() -> None:
+    """By hand: medians of 20 and 40 ms for 3 samples each; the six calls in order are 10, 20, 30, 40, 40, 90 ms."""
+    calls = {2: [0.010, 0.020, 0.030], 5: [0.040, 0.090, 0.040]}
+    round_ = speed_round(calls, 6, 120, 0.5, conditions())
+    assert round_.qps == pytest.approx(6 / 0.06)
+    assert (round_.p50_ms, round_.p90_ms, round_.p99_ms) == (40.0, 90.0, 90.0)  # at positions 3 and 5, counted from 0
+    assert round_.mean_ms == pytest.approx(230 / 6)
+    assert (round_.queries, round_.mean_tokens) == (18, 20.0)
+    assert round_.warmup_seconds == 0.5 and round_.duration_seconds == pytest.approx(0.23)
 
 
 def test_batches_are_those_of_offline() -> None:

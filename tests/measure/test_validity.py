@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from harness.measure.scenarios import summarise
-from harness.measure.validity import findings, ran_float
+from harness.measure.validity import findings, loadgen_disagrees, ran_float
+from harness.records.figure import Figure
 from harness.records.speed_schema import Conditions, GpuConditions, Probe, Speed, SpeedRound
 from harness.suite.measure import Measure, Profile
 
@@ -136,6 +137,36 @@ def test_rounds_are_counted_once_a_cell(profile: Profile, rounds: int, bound: st
     assert [(finding.rule, finding.measured, finding.bound) for finding in failed] == (
         [("too_few_rounds", str(rounds), bound)] if bound else []
     )
+
+
+def test_loadgens_round_beside_interleaved_ones_is_a_cross_check() -> None:
+    """It is not judged by itself, but has to confirm the interleaved figure within a quarter."""
+    interleaved = speed(*[conditions()] * 3, qps=20.0).model_copy(update={"scenario": "interleaved"})
+    disturbed = speed(conditions(other=50.0), qps=24.9, warmup_ended="too long").model_copy(
+        update={"scenario": "offline"}
+    )
+    measure = Measure(scenarios=("interleaved", "offline"))
+    assert findings([interleaved, disturbed], PLACEMENT, measure) == []
+    assert {finding.rule for finding in findings([disturbed], PLACEMENT, Measure(scenarios=("offline",)))} > {
+        "disturbed"
+    }
+    assert list(loadgen_disagrees([interleaved, disturbed])) == []
+    for qps in (25.1, 15.9):
+        far = disturbed.model_copy(update={"qps": Figure(value=qps)})
+        (finding,) = loadgen_disagrees([interleaved, far])
+        assert finding.rule == "loadgen_disagrees" and finding.measured == f"qps {qps:g}, interleaved 20"
+    other_batch = far.model_copy(update={"batch_size": 8})
+    assert list(loadgen_disagrees([interleaved, other_batch])) == []
+
+
+def test_interleaved_rounds_are_judged_by_what_others_did() -> None:
+    """LoadGen's rules about queries, duration and warm-up are not theirs."""
+    measure = Measure(scenarios=("interleaved",))
+    few = speed(*[conditions()] * 3, queries=6, warmup_ended="one pass over the same batches")
+    few = few.model_copy(update={"scenario": "interleaved"})
+    assert findings([few], PLACEMENT, measure) == []
+    disturbed = speed(*[conditions(other=50.0)] * 3).model_copy(update={"scenario": "interleaved"})
+    assert [finding.rule for finding in findings([disturbed], PLACEMENT, measure)] == ["disturbed"]
 
 
 @pytest.mark.parametrize("scenario", ["single_stream", "multi_stream", "offline", "server"])

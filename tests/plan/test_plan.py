@@ -18,6 +18,7 @@ from harness.plan.plan import Plan, make_plan
 from harness.plan.spec import Cell
 from harness.run.executor import group_by_table
 from harness.suite.load import load_suite
+from harness.suite.measure import Measure
 from tasks import DataIdentity, DataRef, SplitIdentity
 from tests.machine.machines import GPU_MACHINE, MACHINE
 from tests.suite.suite_mistakes import GOOD
@@ -281,9 +282,9 @@ def test_a_gpu_backend_needs_a_gpu(make: Make) -> None:
     assert find_cell(with_gpu, "tiny").key != find_cell(make(), "tiny").key
 
 
-def test_a_profile_brings_mlperfs_durations_and_bound_and_five_rounds(make: Make) -> None:
+def test_a_profile_brings_mlperfs_durations_and_bound(make: Make) -> None:
     quick = find_cell(make(("rounds = 5", ""))).measure
-    assert (quick.profile, quick.rounds, quick.min_duration, quick.server_latency_ms) == ("quick", 3, 2.0, None)
+    assert (quick.profile, quick.rounds, quick.min_duration, quick.server_latency_ms) == ("quick", 5, 2.0, None)
     mlperf = find_cell(make(("rounds = 5", 'profile = "mlperf"\nscenarios = ["server", "multi_stream"]'))).measure
     assert (mlperf.profile, mlperf.rounds, mlperf.min_duration, mlperf.server_latency_ms) == ("mlperf", 5, 600.0, 130.0)
     assert find_cell(make(("rounds = 5", 'profile = "mlperf"\nrounds = 7'))).measure.rounds == 7
@@ -293,7 +294,8 @@ def test_a_profile_brings_mlperfs_durations_and_bound_and_five_rounds(make: Make
 
 def test_the_sample_is_always_measured_quickly(make: Make) -> None:
     found = find_cell(make(("rounds = 5", 'profile = "mlperf"'), data=SAMPLE, hub=False, tasks=["squad_v1"])).measure
-    assert (found.profile, found.min_duration, found.rounds) == ("quick", 2.0, 3)
+    assert found.scenarios == Measure.scenarios
+    assert (found.profile, found.min_duration, found.rounds) == ("quick", 2.0, 5)
 
 
 def test_every_field_of_a_cell_is_in_its_key_or_changes_no_result(make: Make) -> None:

@@ -90,7 +90,26 @@ def check_speed(tally: Tally, record: Record) -> None:
         tokens = [one.get("mean_tokens") for one in rounds]
         if tokens and None not in tokens:
             tally.compare("mean tokens of a sample", where, speed["mean_tokens"], float(np.mean(tokens)))
+    check_interleaved(tally, record)
     check_findings(tally, record)
+
+
+def check_interleaved(tally: Tally, record: Record) -> None:
+    """Samples a second and calls of an interleaved round are those of the turn with the same work."""
+    turns = {(turn["load"], turn["batch_size"]): turn["rounds"] for turn in record.get("turns") or []}
+    for speed in record["speed"]:
+        if speed["scenario"] != "interleaved":
+            continue
+        where = f"{record['record_id']} interleaved {speed['load']} {speed['batch_size']}"
+        for one, turn in zip(speed["rounds"], turns[speed["load"], speed["batch_size"]], strict=True):
+            kind = "figures of an interleaved round"
+            tally.compare(kind, where, one["qps"], turn["samples"] / turn["seconds"])
+            tally.compare(kind, where, one["queries"], turn["samples"] * turn["passes"])
+            tally.compare(kind, where, one["mean_tokens"], turn["tokens"] / turn["samples"])
+            calls = turn["batches"] * turn["passes"]
+            tally.compare(kind, where, one["mean_ms"], 1000 * one["duration_seconds"] / calls)
+            in_order = one["p50_ms"] <= one["p90_ms"] <= one["p99_ms"]
+            tally.compare("interleaved percentiles in order", where, True, in_order)
 
 
 def check_findings(tally: Tally, record: Record) -> None:

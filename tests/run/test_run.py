@@ -52,7 +52,6 @@ name = "onnxruntime_int8_dynamic"
 name = "tensorrt_fp16"
 
 [measure]
-scenarios = ["single_stream", "offline"]
 loads = ["real"]
 rounds = 2
 min_duration = 0.2

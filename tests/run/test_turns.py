@@ -16,7 +16,8 @@ from harness.machine.processes import ServerProcess
 from harness.run.context import CellResults, Run, work_folder
 from harness.run.events import unwatched
 from harness.run.group import interleave
-from harness.run.turns import TurnResults, Workers, run_interleaved, turn_groups
+from harness.run.turns import Interleaved, Workers, run_interleaved, turn_groups
+from harness.suite.measure import Measure
 from tests.bench.measuring import MEASURE, Bench
 from tests.machine.machines import MACHINE
 
@@ -28,8 +29,10 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     return Bench(tmp_path_factory.mktemp("turns"))
 
 
-def one_round(bench: Bench, slowed: dict[str, float], broken: str = "") -> tuple[TurnResults, dict[str, str]]:
-    jobs = {name: bench.job("turns", bench.cell(slow, BOTH), 1) for name, slow in slowed.items()}
+def one_round(
+    bench: Bench, slowed: dict[str, float], broken: str = "", measure: Measure = BOTH
+) -> tuple[Interleaved, dict[str, str]]:
+    jobs = {name: bench.job("turns", bench.cell(slow, measure), 1) for name, slow in slowed.items()}
     jobs = {
         name: replace(job, checkpoint=Path("/nowhere"), cache=bench.folder / "empty") if name == broken else job
         for name, job in jobs.items()
@@ -47,10 +50,10 @@ def test_a_session_four_times_as_slow_is_measured_as_slower(bench: Bench) -> Non
     calls more often than short ones; `nox -s bench -- -k trials` has narrow bounds."""
     results, lost = one_round(bench, {"plain": 0.0, "slowed": 3.0})
     assert lost == {}
-    for mine, theirs in zip(results["slowed"], results["plain"], strict=True):
+    for mine, theirs in zip(results.loads["slowed"], results.loads["plain"], strict=True):
         assert 2 < mine["seconds"] / theirs["seconds"] < 20
         assert {**mine, "seconds": 0} == {**theirs, "seconds": 0}
-    assert [(times["load"], times["batch_size"], times["together"]) for times in results["plain"]] == [
+    assert [(times["load"], times["batch_size"], times["together"]) for times in results.loads["plain"]] == [
         ("real", 1, "round 1"),
         ("real", 8, "round 1"),
     ]
@@ -60,9 +63,28 @@ def test_a_session_four_times_as_slow_is_measured_as_slower(bench: Bench) -> Non
 def test_a_process_that_is_lost_is_named_and_the_others_go_on(bench: Bench) -> None:
     results, lost = one_round(bench, {"a": 0.0, "broken": 0.0, "b": 0.0}, broken="broken")
     assert list(lost) == ["broken"] and "exit code" in lost["broken"]
-    assert results["broken"] == [] and len(results["a"]) == len(results["b"]) == 2
+    assert results.loads["broken"] == [] and len(results.loads["a"]) == len(results.loads["b"]) == 2
+    assert set(results.processes) == {"a", "b"}
     alone, lost = one_round(bench, {"a": 0.0, "broken": 0.0}, broken="broken")
-    assert alone == {"a": [], "broken": []} and list(lost) == ["broken"]
+    assert alone.loads == {"a": [], "broken": []} and list(lost) == ["broken"]
+
+
+@pytest.mark.slow
+def test_a_cell_alone_is_measured_where_interleaving_is_the_measurement(bench: Bench) -> None:
+    """Its figures are those of the calls that its times are made of."""
+    measure = replace(MEASURE, scenarios=("interleaved",))
+    results, lost = one_round(bench, {"alone": 0.0}, measure=measure)
+    assert lost == {}
+    process = results.processes["alone"]
+    assert process["peak_rss_bytes"] > process["import_rss_bytes"] > 0
+    for turn, test in zip(results.loads["alone"], process["rounds"], strict=True):
+        round_ = test["round"]
+        assert (test["scenario"], test["batch_size"]) == ("interleaved", turn["batch_size"])
+        assert round_["qps"] == pytest.approx(turn["samples"] / turn["seconds"])
+        assert round_["queries"] == turn["samples"] * turn["passes"]
+        assert 0 < round_["p50_ms"] <= round_["p90_ms"] <= round_["p99_ms"]
+        assert round_["conditions"]["ended_seconds"] > round_["conditions"]["began_seconds"]
+    assert results.loads["alone"][0]["batches"] >= 16  # different queries
 
 
 def answering(folder: Path, name: str, answers: list[dict[str, Any]]) -> ServerProcess:
@@ -117,16 +139,16 @@ class TwoCells:
             work_folder(cell, self.run).mkdir(parents=True)
         monkeypatch.setattr(harness.run.group, "run_interleaved", self.run_interleaved)
 
-    def run_interleaved(self, jobs: dict[str, Any], together: str, lost: Any) -> TurnResults:
+    def run_interleaved(self, jobs: dict[str, Any], together: str, lost: Any) -> Interleaved:
         self.started += 1
         if self.fault:
             raise self.fault
         lost("b", "its process ended with exit code 1")
-        return {"a": [{"together": together}], "b": []}
+        return Interleaved({"a": [{"together": together}], "b": []}, {})
 
     def keep(self, key: str, together: str) -> None:
         cell = next(results.cell for results in self.cells if results.cell.key == key)
-        content = {"together": together, "loads": [{"together": together}], "note": ""}
+        content = {"together": together, "loads": [{"together": together}], "process": None, "note": ""}
         (work_folder(cell, self.run) / "turns-1.json").write_text(json.dumps(content))
 
     def turns(self) -> list[list[dict[str, Any]]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.suite.measure import Measure
+from harness.suite.measure import Measure, mlperf_settings
 
 
 def test_younger_measure_settings_leave_older_keys_alone() -> None:
@@ -32,3 +32,19 @@ def test_sizes_of_each_scenario() -> None:
     assert Measure(profile="mlperf").sizes("multi_stream", sizes) == (8,)
     assert Measure().sizes("offline", sizes) == sizes
     assert Measure().sizes("server", sizes) == (32,)
+    assert Measure().sizes("interleaved", (8, 32)) == (1, 32)
+
+
+def test_loadgen_runs_once_beside_interleaved_rounds() -> None:
+    """It is a cross-check there; the server scenario has no other measurement."""
+    both = Measure(scenarios=("interleaved", "offline", "server"))
+    assert [both.loadgen_scenarios(number) for number in (1, 2)] == [("offline", "server"), ("server",)]
+    alone = Measure(scenarios=("single_stream", "offline"))
+    assert [alone.loadgen_scenarios(number) for number in (1, 5)] == [("single_stream", "offline")] * 2
+    assert Measure(scenarios=("interleaved",)).loadgen_scenarios(1) == ()
+
+
+def test_profile_mlperf_runs_loadgen_in_every_round() -> None:
+    settings = {"scenarios": Measure.scenarios, "server_latency_ms": None, "profile": "mlperf"}
+    assert mlperf_settings(settings, given=())["scenarios"] == ("single_stream", "offline")
+    assert "scenarios" not in mlperf_settings(settings, given=("scenarios",))

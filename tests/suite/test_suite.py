@@ -57,7 +57,7 @@ def test_a_good_suite_is_read_whole(tmp_path: Path) -> None:
     assert suite.shape.max_query_length == 64
     assert suite.shape.padding == "longest"
     assert suite.measure.rounds == 5
-    assert suite.measure.scenarios == ("single_stream", "offline")
+    assert suite.measure.scenarios == ("interleaved", "single_stream", "offline")
     assert suite.labels == (
         "torch_fp32",
         "onnxruntime_int8 (engine_int8)",

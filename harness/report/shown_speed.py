@@ -1,0 +1,23 @@
+"""Which of a record's speeds tables show: the one that ranks and speed-ups come from, so that each number has one measurement."""
+
+from __future__ import annotations
+
+from harness.records.schema import Record
+from harness.records.speed_schema import Speed
+
+
+def throughput_of(record: Record, load: str = "real") -> Speed | None:
+    """The speed whose samples a second tables show: interleaved at the largest batch, else offline."""
+    return _speed_of(record, "interleaved", load, largest=True) or _speed_of(record, "offline", load, largest=True)
+
+
+def latency_of(record: Record, load: str = "real") -> Speed | None:
+    """The speed whose latencies tables show: interleaved at batch 1, else single stream."""
+    return _speed_of(record, "interleaved", load, largest=False) or _speed_of(
+        record, "single_stream", load, largest=False
+    )
+
+
+def _speed_of(record: Record, scenario: str, load: str, *, largest: bool) -> Speed | None:
+    parts = [part for part in record.speed if (part.scenario, part.load) == (scenario, load)]
+    return max(parts, key=lambda part: part.batch_size if largest else -part.batch_size, default=None)
