@@ -185,24 +185,27 @@ def test_the_same_command_runs_nothing_twice(checkout: Checkout, first: dict[str
 @pytest.mark.slow
 @pytest.mark.xdist_group("run")
 def test_a_killed_run_loses_only_the_running_process(tmp_path: Path, checkout: Checkout, first: dict[str, Any]) -> None:
-    """kill -9 in the second speed round: its children die with it, and the same command runs only what is missing."""
+    """kill -9 in the second interleaved round: its children die with it, and the same command runs only what is missing."""
     other = Checkout(tmp_path / "other")
     shutil.copytree(checkout.cache, other.cache)
     process = subprocess.Popen(
         other.command("run", "small"), cwd=other.folder, env=other.environment, stderr=subprocess.DEVNULL
     )
     cells, deadline = other.cache / "cells", time.monotonic() + 500
-    while len(list(cells.glob("*/round-2.json"))) < 1 and time.monotonic() < deadline:
+    while len(list(cells.glob("*/turns-1.json"))) < 3 and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
     recorded, kept = other.records(), sorted(path.relative_to(cells) for path in cells.glob("*/[ar]*.json"))
     assert [record["label"] for record in recorded] == ["fake_quant_w8a8", "tensorrt_fp16"]
-    assert len(kept) >= 3 + 3 + 1  # accuracy and the first round of three engines, and a second round
+    assert len(kept) == 3 + 3  # accuracy and LoadGen's round of three engines
+    earlier = {json.loads(path.read_text())["together"] for path in cells.glob("*/turns-1.json")}
     ended = other.run("run", "small")
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr.count("kept from an earlier run") == len(kept)
     assert other.records()[: len(recorded)] == recorded
+    timed = [record for record in other.records() if record["turns"]]
+    assert {record["turns"][0]["rounds"][0]["together"] for record in timed} == earlier and len(timed) == 3
     assert sorted(record["label"] for record in other.records()) == sorted(first)
     assert not list(cells.iterdir())
 
@@ -240,15 +243,20 @@ def test_a_night_takes_speed_anew_and_keeps_checkpoints_and_scores(
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("run")
-def test_speed_rounds_of_cells_alternate(checkout: Checkout, first: dict[str, dict[str, Any]]) -> None:
-    starts = sorted(
-        (speed_round["started"], label)
-        for label, record in first.items()
-        for speed in record["speed"][:1]
-        for speed_round in speed["rounds"]
-    )
+def test_loadgen_runs_in_the_first_round_alone(first: dict[str, dict[str, Any]]) -> None:
+    """Interleaved rounds are the measurement; their processes all start together, LoadGen's one after the other."""
     engines = ["torch_fp32", "onnxruntime_int8", "onnxruntime_int8_dynamic"]
-    assert [label for _, label in starts] == [*engines, *reversed(engines)]
+    starts: dict[str, list[tuple[str, ...]]] = {}
+    for label in engines:
+        for speed in first[label]["speed"]:
+            starts.setdefault(speed["scenario"], []).append(tuple(round_["started"] for round_ in speed["rounds"]))
+    assert {scenario: len(times[0]) for scenario, times in starts.items()} == {
+        "single_stream": 1,
+        "offline": 1,
+        "interleaved": 2,
+    }
+    assert len(set(starts["interleaved"])) == 1
+    assert starts["single_stream"] == sorted(starts["single_stream"]) and len(set(starts["single_stream"])) == 3
 
 
 @pytest.mark.slow
@@ -289,7 +297,8 @@ def test_conditions_and_cold_start_are_recorded(first: dict[str, dict[str, Any]]
                 assert conditions["own_cpu_percent"] > 0
                 # LoadGen's duration includes its own work, which takes long where other processes use the processors
                 assert 0.1 < conditions["ended_seconds"] - conditions["began_seconds"] < 60
-                assert conditions["runner_cpu_percent"] < 5  # tests/bench asks for 1 over longer rounds
+                if speed["scenario"] != "interleaved":  # there the runner asks for every call
+                    assert conditions["runner_cpu_percent"] < 5  # tests/bench asks for 1 over longer rounds
                 assert conditions["threads"] == record["settings"]["measure"]["threads"]
 
 
