@@ -41,7 +41,7 @@ def speed_ratios(record: Record, base: Record) -> dict[Load, PairedTest]:
     for part in record.speed:
         conditions = speed_conditions(record, part)
         other = next((speed for speed in base.speed if speed_conditions(base, speed) == conditions), None)
-        if other is None:
+        if other is None or (part.scenario == INTERLEAVED and part.batch_size > 1):  # latency is of one sample
             continue
         for figure in RATIO_FIGURES.get(part.scenario, ("qps",)):
             mine, theirs = round_values(part, figure), round_values(other, figure)

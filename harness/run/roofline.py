@@ -76,7 +76,7 @@ def _rates(
         rounds = [rate(one.load, of.samples / of.seconds, of.tokens / of.seconds) for of in one.rounds]
         yield "interleaved", one.load, one.batch_size, statistics.median(rounds)
     for test in speed:
-        if test.scenario != "server":
+        if test.scenario not in ("server", "interleaved"):  # the latter is in turns
             samples = test.qps.value
             yield test.scenario, test.load, test.batch_size, rate(test.load, samples, samples * test.mean_tokens)
 
