@@ -41,7 +41,7 @@ Made from the records below `results/` by `python -m harness.report.coverage`. D
 A cell lists its backends, each with three numbers of records (models x seeds):
 
 1. **accuracy**: measured on the whole evaluation split, and no rule fails for it;
-2. **speed**: measured by LoadGen, and no rule fails for any of its figures;
+2. **speed**: measured, and no rule fails for any of its figures;
 3. **interleaved**: timed in turn with the other cells of its table. Such a speed-up holds on a noisy machine, too.
 
 In brackets: why the others have no accuracy or speed, as their records say. [method.md](method.md) lists the rules.
