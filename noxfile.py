@@ -119,7 +119,7 @@ def lint(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Engines in pairs, interleaved in one run (pytest-benchmark); coverage of intervals; trials of what the measurements
     promise, in full with `-- -k "trials or disturbed or loadgen or test_server" --trials 200` (hours)."""
-    install(session, "minilm", "test", "bench")
+    install(session, "minilm", "test")
     session.run("pytest", "tests/bench", "--override-ini=addopts=", "-s", *session.posargs)
 
 

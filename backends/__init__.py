@@ -32,6 +32,7 @@ __all__ = [
     "Settings",
     "backend_names",
     "get_backend",
+    "runs_any_family",
 ]  # fmt: skip
 
 BACKENDS = Registry(
@@ -69,3 +70,8 @@ def get_backend(name: str) -> Backend:
     """The backend of that name. Raises BackendError for an unknown name, with the nearest known one."""
     backend: Backend = BACKENDS.get(name)
     return backend
+
+
+def runs_any_family(backend: Backend) -> bool:
+    """Whether a backend also runs encoders whose family is not known here."""
+    return bool(getattr(backend, "any_family", False))

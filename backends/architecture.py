@@ -35,16 +35,29 @@ PROJECTION = "embeddings.projection"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Architecture:
-    """Sizes of an encoder and its head.
+class Encoder:
+    """What tasks and engines need to know of any encoder, of a known family or not.
+
+    labels: outputs of the head; 2 (start, end) for question answering, the width of the states for an embedding.
+    positions: tokens of the longest sequence.
+    pooling: of an embedding; None with other heads.
+    """
+
+    positions: int
+    head: Head
+    labels: int
+    pooling: Pooling | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture(Encoder):
+    """Sizes of an encoder of a known family, and its head.
 
     embedding: width of the embedding tables. If it is not `hidden`, the linear layer PROJECTION follows the embeddings.
-    positions: tokens of the longest sequence. first_position: the first token's row of the position table.
+    first_position: the first token's row of the position table.
     relative_buckets: rows of the table of biases by relative position that attention scores get, in all layers; 0 without a table.
     types: rows of the token type table, 0 without a table. With fewer than 2, token_type_ids are not read.
     pooler: activation of the linear layer before the classifier; None without that layer.
-    labels: outputs of the head; 2 (start, end) for question answering, `hidden` for an embedding.
-    pooling: of an embedding; None with other heads.
     """
 
     layers: int
@@ -53,16 +66,12 @@ class Architecture:
     intermediate: int
     vocabulary: int
     embedding: int
-    positions: int
     first_position: int
     types: int
     epsilon: float
     activation: Activation
-    head: Head
     pooler: Activation | None
-    labels: int
     relative_buckets: int = 0
-    pooling: Pooling | None = None
 
     @property
     def logits_shape(self) -> tuple[str | int, ...]:

@@ -113,7 +113,7 @@ class Backend(Protocol):
     A backend may also have `relative_cost: float`: roughly the time of a forward pass on a CPU with VNNI, relative to FP32
     (default 1). Only the estimate that is printed before a run reads it. It may have a `title`, at most 17 characters: what
     narrow tables call it. It may have `floats`, where products that are not integer have another type than the graph: `fp32` or
-    `bf16`.
+    `bf16`; and `any_family`: whether it also runs encoders of families that are not known here.
     """
 
     name: str
@@ -141,3 +141,20 @@ class Backend(Protocol):
 
     def prepare(self, checkpoint: Path, settings: Settings, device: Device) -> Session:
         """Load a checkpoint folder. Quantizing backends read `ranges.json` in it. Raises BackendError."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackendFields:
+    """The attributes of a Backend, with what most backends have."""
+
+    name: str
+    version: int = 1
+    distributions: tuple[str, ...]
+    quantizes: Literal["no", "static", "dynamic"] = "no"
+    simulated: bool = False
+    symmetric_only: bool = False
+    graph: tuple[Precision, Quantize] | None = ("fp32", "none")
+    options: Mapping[str, type] = field(default_factory=dict)
+    relative_cost: float = 1.0
+    title: str = ""
+    any_family: bool = False

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from backends.architecture import TOKEN_CLASSIFIER, Activation, Architecture, Head, Pooling
+from backends.architecture import TOKEN_CLASSIFIER, Activation, Architecture, Encoder, Head, Pooling
 from backends.base import BackendError
 from backends.families import Family, family_names, get_family, untyped_family
+from backends.families.generic import generic_family
 from backends.model_files import (
     FLOATS,
     SAFETENSORS,
@@ -68,22 +70,37 @@ def read_config(checkpoint: Path) -> dict[str, Any]:
 
 
 def read_family(checkpoint: Path) -> Family:
-    """The family of a checkpoint folder. Raises BackendError for an unknown family."""
+    """The family of a checkpoint folder, or a generic one. Raises BackendError where transformers has no such encoder."""
     return _family(checkpoint / "config.json", read_config(checkpoint))
 
 
 def _family(path: Path, config: Mapping[str, Any]) -> Family:
     model_type = config["model_type"]
-    if model_type not in family_names():
-        known = ", ".join(family_names())
-        raise BackendError(f"{path}: model_type is {model_type!r}; known model families: {known}")
-    return get_family(model_type)
+    if model_type in family_names():
+        return get_family(model_type)
+    if family := generic_family(str(model_type)):
+        return family
+    raise BackendError(f"{path}: {_unknown(model_type, config)}")
 
 
-def read_architecture(checkpoint: Path, pooling: Pooling | None = None) -> Architecture:
-    """The architecture of a checkpoint folder. Raises BackendError unless it is an encoder of a known family, with absolute positions
-    and a head: for answers to questions, classes of a sequence or of its tokens, or, in the layout of sentence-transformers, one
-    vector. pooling: whatever head the folder has, the encoder gives one vector."""
+def _unknown(model_type: object, config: Mapping[str, Any]) -> str:
+    """What is wrong with a model that neither we nor transformers know, and what to do."""
+    known = ", ".join(family_names())
+    fault = f"model_type is {model_type!r}, which is no encoder of this transformers"
+    if config.get("auto_map"):
+        return (
+            f"{fault}, and code that comes with a model is never run; name a model of a known family ({known}), or of any"
+            " other encoder of transformers"
+        )
+    if near := get_close_matches(str(model_type), family_names(), 1):
+        return f"{fault}; did you mean '{near[0]}'?"
+    return f"{fault}; name a model of a known family ({known}), or of any other encoder of transformers"
+
+
+def read_encoder(checkpoint: Path, pooling: Pooling | None = None) -> Encoder:
+    """What a checkpoint folder computes. Raises BackendError unless it is an encoder with a head: for answers to questions, classes
+    of a sequence or of its tokens, or, in the layout of sentence-transformers, one vector; and, in a known family, with absolute
+    positions. pooling: whatever head the folder has, the encoder gives one vector."""
     path, config = checkpoint / "config.json", read_config(checkpoint)
     family = _family(path, config)
     head: Head = "embedding"
@@ -91,19 +108,57 @@ def read_architecture(checkpoint: Path, pooling: Pooling | None = None) -> Archi
         if pooling is None:
             pooling = read_pooling(checkpoint)
             head = named_head(config, family, pooling) or _stored_head(checkpoint, family, pooling)
-        return architecture_of(config, family, head, pooling)
+        return encoder_of(config, family, head, pooling)
     except BackendError as error:
         prefix = "" if str(error).startswith(str(checkpoint)) else f"{path}: "
         raise BackendError(f"{prefix}{error}") from None
 
 
+def read_architecture(checkpoint: Path, pooling: Pooling | None = None) -> Architecture:
+    """The same of an encoder of a known family, with its sizes. Raises BackendError for any other, too."""
+    family = read_family(checkpoint)
+    encoder = None if family.generic else read_encoder(checkpoint, pooling)
+    if not isinstance(encoder, Architecture):
+        raise BackendError(
+            f"{checkpoint / 'config.json'}: model_type is {family.model_type!r}, which is no known family and runs the generic"
+            f" way only; take another backend, or a model of a known family ({', '.join(family_names())})"
+        )
+    return encoder
+
+
+def encoder_of(config: Mapping[str, Any], family: Family, head: Head, pooling: Pooling | None = None) -> Encoder:
+    """What a configuration describes; an Architecture where its family is known. pooling: of an embedding. Raises BackendError,
+    naming the key, for what is not supported."""
+    if not family.generic:
+        return architecture_of(config, family, head, pooling)
+    _check_encoder(config)
+    return Encoder(
+        positions=longest_sequence(config, family),
+        head=head,
+        labels=int(config.get("hidden_size") or 0) if head == "embedding" else _labels(config, head),
+        pooling=pooling if head == "embedding" else None,
+    )
+
+
+def _check_encoder(config: Mapping[str, Any]) -> None:
+    for key in ("is_decoder", "add_cross_attention", "is_encoder_decoder"):
+        if config.get(key):
+            raise BackendError(f"{key} is true; only encoders are supported")
+
+
+def _labels(config: Mapping[str, Any], head: Head) -> int:
+    labels = len(config["id2label"]) if isinstance(config.get("id2label"), dict) else config.get("num_labels", 2)
+    if head == "question_answering" and labels != 2:
+        raise BackendError(f"a question answering head has 2 outputs (start, end), not {labels}")
+    return int(labels)
+
+
 def architecture_of(
     config: Mapping[str, Any], family: Family, head: Head, pooling: Pooling | None = None
 ) -> Architecture:
-    """The architecture that a configuration describes. pooling: of an embedding. Raises BackendError, naming the key, for one that is not supported."""
-    for key in ("is_decoder", "add_cross_attention"):
-        if config.get(key):
-            raise BackendError(f"{key} is true; only encoders are supported")
+    """The architecture that a configuration of a known family describes. pooling: of an embedding. Raises BackendError, naming the
+    key, for one that is not supported."""
+    _check_encoder(config)
     if config.get("position_embedding_type", "absolute") != "absolute":
         raise BackendError(
             f"position_embedding_type is {config['position_embedding_type']!r}; only 'absolute' is supported"
@@ -120,9 +175,6 @@ def architecture_of(
     epsilon = _value(config, family, "layer_norm_eps")
     if not isinstance(epsilon, (int, float)) or not 0 < epsilon < 1:
         raise BackendError(f"{family.key('layer_norm_eps')} is {epsilon!r}; it must be a small positive number")
-    labels = len(config["id2label"]) if isinstance(config.get("id2label"), dict) else config.get("num_labels", 2)
-    if head == "question_answering" and labels != 2:
-        raise BackendError(f"a question answering head has 2 outputs (start, end), not {labels}")
     has_width = family.key("embedding_size") in config or "embedding_size" in family.defaults
     return Architecture(
         layers=_size(config, family, "num_hidden_layers"),
@@ -138,7 +190,7 @@ def architecture_of(
         activation=_ACTIVATIONS[activation],
         head=head,
         pooler=family.pooler if head == "classification" else None,
-        labels=hidden if head == "embedding" else labels,
+        labels=hidden if head == "embedding" else _labels(config, head),
         pooling=pooling if head == "embedding" else None,
         relative_buckets=_size(config, family, "relative_buckets") if "relative_buckets" in family.defaults else 0,
     )
@@ -190,6 +242,8 @@ def named_head(config: Mapping[str, Any], family: Family, pooling: Pooling | Non
 
 def stored_head(names: Iterable[str], family: Family, pooling: Pooling | None = None) -> Head | None:
     """The head of a model with these stored tensors; None for an encoder alone. pooling: of a sentence encoder's folder."""
+    if family.generic:
+        return "embedding" if pooling else None
     names = set(names)
     stored = {family.canonical(name) for name in names}
     if "qa_outputs.weight" in stored:

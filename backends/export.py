@@ -16,16 +16,18 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from onnx import TensorProto, helper
 
-from backends.architecture import Architecture
+from backends.architecture import Architecture, Encoder
 from backends.base import INPUTS, BackendError, Precision, Quantize
-from backends.checkpoint import Weights, read_architecture
+from backends.checkpoint import Weights, read_architecture, read_family
 from backends.encoder_graph import EncoderGraph
 from backends.model_files import SAFETENSORS
 from backends.pooling import FILES as POOLING_FILES
 from backends.ranges import FILE_NAME, Ranges, read_ranges
+from backends.traced import counted_products, trace_id, write_dynamic, write_traced
 
 EXPORT_VERSION = 2
 """Part of the key under which exported graphs are cached. Raise it whenever exported graphs change."""
@@ -115,6 +117,19 @@ def _write(target: Path, content: bytes) -> None:
         ) from None
 
 
+def write_onnx(checkpoint: Path, target: Path, *, precision: Precision = "fp32", quantize: Quantize = "none") -> None:
+    """The same as `export_onnx` of any encoder: one whose family is not known here goes the generic way, with `fp32` and `none` or
+    `dynamic` only. Raises BackendError."""
+    if not read_family(checkpoint).generic or precision != "fp32" or quantize not in ("none", "dynamic"):
+        export_onnx(checkpoint, target, precision=precision, quantize=quantize)
+    elif quantize == "none":
+        write_traced(checkpoint, target)
+    else:
+        with TemporaryDirectory() as folder:
+            write_traced(checkpoint, Path(folder) / "traced.onnx")
+            write_dynamic(Path(folder) / "traced.onnx", target)
+
+
 def export_cached(
     checkpoint: Path, cache: Path, *, precision: Precision = "fp32", quantize: Quantize = "none"
 ) -> tuple[Path, bool]:
@@ -123,7 +138,9 @@ def export_cached(
     """
     from filelock import FileLock
 
-    digest = hashlib.sha256(f"{EXPORT_VERSION} {precision} {quantize}".encode())
+    generic = read_family(checkpoint).generic
+    maker = trace_id() if generic else str(EXPORT_VERSION)
+    digest = hashlib.sha256(f"{maker} {precision} {quantize}".encode())
     pooling = [name for name in POOLING_FILES if (checkpoint / name).is_file()]
     for name in ("config.json", SAFETENSORS, *pooling, *([FILE_NAME] if quantize in ("u8", "s8") else [])):
         digest.update(_file_digest(checkpoint / name))
@@ -133,7 +150,10 @@ def export_cached(
         with FileLock(path.with_suffix(".lock")):
             if path.exists():
                 return path, False
-            export_onnx(checkpoint, path, precision=precision, quantize=quantize)
+            if generic and quantize == "dynamic":
+                write_dynamic(export_cached(checkpoint, cache)[0], path)
+            else:
+                write_onnx(checkpoint, path, precision=precision, quantize=quantize)
     except OSError as error:
         raise BackendError(
             f"{path.parent}: cannot be written ({error.strerror}); free some space or move the cache"
@@ -150,6 +170,11 @@ def _file_digest(path: Path) -> bytes:
             "calibrate the checkpoint with a post-training scheme" if path.name == FILE_NAME else "name a model folder"
         )
         raise BackendError(f"{path}: cannot be read ({error.strerror}); {fix}") from None
+
+
+def graph_macs(path: Path, encoder: Encoder, length: int) -> dict[str, int]:
+    """The same as `product_macs` of any encoder's graph: where its family is not known, the graph is run to count them."""
+    return product_macs(encoder, length) if isinstance(encoder, Architecture) else counted_products(path, length)
 
 
 def product_macs(architecture: Architecture, length: int) -> dict[str, int]:

@@ -7,12 +7,22 @@ its output is `logits`, or `start_logits` and `end_logits`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from backends.base import INPUTS, Availability, BackendError, Batch, Device, Placement, Settings, check_length
-from backends.checkpoint import read_architecture
+from backends.base import (
+    INPUTS,
+    Availability,
+    BackendError,
+    BackendFields,
+    Batch,
+    Device,
+    Placement,
+    Settings,
+    check_length,
+)
+from backends.checkpoint import read_encoder
 from backends.onnx_runtime import ONNXRUNTIME_FP32, OnnxRuntimeSession
 from backends.processor import saturates_integer_products
 
@@ -37,18 +47,11 @@ def folder_of_onnx(file: Path) -> Path | None:
     return next((folder for folder in file.parents[:2] if (folder / "config.json").is_file()), None)
 
 
-@dataclass(frozen=True)
-class OnnxFile:
+@dataclass(frozen=True, kw_only=True)
+class OnnxFile(BackendFields):
     """The backend of models with source `onnx:PATH`."""
 
-    name: str = "onnxruntime_file"
-    version: int = 1
     distributions: tuple[str, ...] = ("onnxruntime-gpu|onnxruntime",)
-    quantizes: Literal["no", "static", "dynamic"] = "no"
-    simulated: bool = False
-    symmetric_only: bool = False
-    graph: None = None
-    options: Mapping[str, type] = field(default_factory=dict)
 
     def availability(self, machine: Mapping[str, Any]) -> Availability:
         available = ONNXRUNTIME_FP32.availability(machine)
@@ -57,11 +60,11 @@ class OnnxFile:
         )  # the CUDA provider has hardly any integer kernels, and the file may have integers
 
     def prepare(self, checkpoint: Path, settings: Settings, device: Device) -> OnnxFileSession:
-        architecture = read_architecture(checkpoint)
-        check_length(settings, architecture.positions)
+        encoder = read_encoder(checkpoint)
+        check_length(settings, encoder.positions)
         if not (checkpoint / FILE).is_file():
             raise BackendError(f"{checkpoint / FILE} is missing; this backend runs models with source = 'onnx:PATH'")
-        return OnnxFileSession(checkpoint / FILE, architecture, settings, device, integer=False)
+        return OnnxFileSession(checkpoint / FILE, encoder, settings, device, integer=False)
 
 
 class OnnxFileSession(OnnxRuntimeSession):
@@ -109,4 +112,4 @@ class OnnxFileSession(OnnxRuntimeSession):
         return replace(placement, notes=(*placement.notes, note))
 
 
-ONNXRUNTIME_FILE = OnnxFile()
+ONNXRUNTIME_FILE = OnnxFile(name="onnxruntime_file", graph=None, any_family=True)

@@ -11,16 +11,17 @@ import math
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from backends.architecture import Architecture
+from backends.architecture import Architecture, Encoder
 from backends.base import (
     INPUTS,
     Availability,
     BackendError,
+    BackendFields,
     Batch,
     Device,
     Placement,
@@ -30,7 +31,8 @@ from backends.base import (
     check_length,
     installed,
 )
-from backends.checkpoint import read_architecture
+from backends.checkpoint import read_encoder
+from backends.families.generic import NOTE
 from backends.processor import saturates_integer_products
 
 if TYPE_CHECKING:
@@ -39,20 +41,12 @@ if TYPE_CHECKING:
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
-@dataclass(frozen=True)
-class OnnxRuntime:
+@dataclass(frozen=True, kw_only=True)
+class OnnxRuntime(BackendFields):
     """The backend for one kind of graph."""
 
-    name: str
     graph: tuple[Precision, Quantize]
-    version: int = 1
     distributions: tuple[str, ...] = ("onnxruntime-gpu|onnxruntime",)
-    quantizes: Literal["no", "static", "dynamic"] = "no"
-    simulated: bool = False
-    symmetric_only: bool = False
-    options: Mapping[str, type] = field(default_factory=dict)
-    relative_cost: float = 1.0
-    title: str = ""
 
     def availability(self, machine: Mapping[str, Any]) -> Availability:
         for name in ("onnxruntime-gpu", "onnxruntime"):
@@ -65,14 +59,14 @@ class OnnxRuntime:
         return Availability(False, "ONNX Runtime is not installed", f"python -m pip install {package}")
 
     def prepare(self, checkpoint: Path, settings: Settings, device: Device) -> OnnxRuntimeSession:
-        architecture = read_architecture(checkpoint)
-        check_length(settings, architecture.positions)
+        encoder = read_encoder(checkpoint)
+        check_length(settings, encoder.positions)
         from backends.export import export_cached
 
         precision, quantize = self.graph
         started = time.perf_counter()
         path, built = export_cached(checkpoint, settings.cache, precision=precision, quantize=quantize)
-        session = OnnxRuntimeSession(path, architecture, settings, device, integer=quantize != "none")
+        session = OnnxRuntimeSession(path, encoder, settings, device, integer=quantize != "none")
         session.built, session.build_seconds = built, time.perf_counter() - started if built else 0.0
         return session
 
@@ -81,13 +75,11 @@ class OnnxRuntimeSession:
     built = False
     build_seconds = 0.0
 
-    def __init__(
-        self, path: Path, architecture: Architecture, settings: Settings, device: Device, *, integer: bool
-    ) -> None:
+    def __init__(self, path: Path, encoder: Encoder, settings: Settings, device: Device, *, integer: bool) -> None:
         import onnxruntime
 
         self._path = path
-        self._architecture = architecture
+        self._encoder = encoder
         self._settings = settings
         self._claimed = _PROVIDERS[device]
         self._integer = integer
@@ -147,7 +139,7 @@ class OnnxRuntimeSession:
             self._run(session, {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": ids})
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
         nodes = list(_kernels(events))
-        notes = []
+        notes = [] if isinstance(self._encoder, Architecture) else [NOTE]
         if self._integer and saturates_integer_products():
             notes.append(
                 "this CPU has no VNNI, so u8 x s8 products could saturate: session.x64quantprecision is on (exact, slower)"
@@ -156,16 +148,21 @@ class OnnxRuntimeSession:
             claimed=self._claimed,
             nodes=dict(Counter(node.provider for node in nodes)),
             int8_macs=sum(node.int8_macs for node in nodes),
-            total_macs=self._architecture.total_macs(self._settings.max_length),
+            total_macs=sum(self._macs().values()),
             detail=tuple((node.name, node.operator, node.provider) for node in nodes),
             notes=tuple(notes),
             promised_macs=self._promised_macs() if self._integer else None,
         )
 
-    def _promised_macs(self) -> int:
-        from backends.export import product_macs, promised_macs
+    def _macs(self) -> Mapping[str, int]:
+        from backends.export import graph_macs
 
-        return promised_macs(self._path, product_macs(self._architecture, self._settings.max_length))
+        return graph_macs(self._path, self._encoder, self._settings.max_length)
+
+    def _promised_macs(self) -> int:
+        from backends.export import promised_macs
+
+        return promised_macs(self._path, self._macs())
 
     def close(self) -> None:
         del self._session
@@ -210,14 +207,15 @@ def _integer_macs(operator: str, inputs: list[dict[str, list[int]]]) -> int:
     return math.prod(shapes[0][1][:-1]) * math.prod(second[-2:])
 
 
-ONNXRUNTIME_FP32 = OnnxRuntime("onnxruntime_fp32", ("fp32", "none"), title="ORT FP32")
+ONNXRUNTIME_FP32 = OnnxRuntime(name="onnxruntime_fp32", graph=("fp32", "none"), title="ORT FP32", any_family=True)
 ONNXRUNTIME_INT8 = OnnxRuntime(
-    "onnxruntime_int8", ("fp32", "u8"), quantizes="static", relative_cost=0.6, title="ORT INT8 static"
+    name="onnxruntime_int8", graph=("fp32", "u8"), quantizes="static", relative_cost=0.6, title="ORT INT8 static"
 )
 ONNXRUNTIME_INT8_DYNAMIC = OnnxRuntime(
-    "onnxruntime_int8_dynamic",
-    ("fp32", "dynamic"),
+    name="onnxruntime_int8_dynamic",
+    graph=("fp32", "dynamic"),
     quantizes="dynamic",
     relative_cost=0.5,
     title="ORT INT8 dynamic",
+    any_family=True,
 )

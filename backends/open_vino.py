@@ -12,16 +12,17 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from backends.architecture import Architecture
+from backends.architecture import Architecture, Encoder
 from backends.base import (
     INPUTS,
     Availability,
     BackendError,
+    BackendFields,
     Batch,
     Device,
     Placement,
@@ -31,28 +32,21 @@ from backends.base import (
     check_length,
     installed,
 )
-from backends.checkpoint import read_architecture
+from backends.checkpoint import read_encoder
+from backends.families.generic import NOTE
 from backends.processor import multiplies_bfloat16, saturates_integer_products
 
 if TYPE_CHECKING:
     import numpy as np
 
 
-@dataclass(frozen=True)
-class OpenVino:
+@dataclass(frozen=True, kw_only=True)
+class OpenVino(BackendFields):
     """The backend for one kind of graph. floats: the type that whatever is not integer is computed in."""
 
-    name: str
-    graph: tuple[Precision, Quantize]
     floats: Literal["f32", "bf16"]
-    version: int = 1
+    graph: tuple[Precision, Quantize]
     distributions: tuple[str, ...] = ("openvino",)
-    quantizes: Literal["no", "static", "dynamic"] = "no"
-    simulated: bool = False
-    symmetric_only: bool = False
-    options: Mapping[str, type] = field(default_factory=dict)
-    relative_cost: float = 1.0
-    title: str = ""
 
     def availability(self, machine: Mapping[str, Any]) -> Availability:
         if not installed("openvino", machine):
@@ -69,15 +63,15 @@ class OpenVino:
         """Export the checkpoint, or take the file from the cache, and compile it. Raises BackendError."""
         if device != "cpu":
             raise BackendError(f"{self.name}: runs on the CPU only, not on '{device}'")
-        architecture = read_architecture(checkpoint)
-        check_length(settings, architecture.positions)
+        encoder = read_encoder(checkpoint)
+        check_length(settings, encoder.positions)
         from backends.export import export_cached
 
         precision, quantize = self.graph
         started = time.perf_counter()
         path, built = export_cached(checkpoint, settings.cache, precision=precision, quantize=quantize)
         seconds = time.perf_counter() - started
-        session = OpenVinoSession(path, architecture, settings, self.floats, integer=quantize != "none")
+        session = OpenVinoSession(path, encoder, settings, self.floats, integer=quantize != "none")
         session.built, session.build_seconds = built, seconds if built else 0.0
         return session
 
@@ -88,13 +82,11 @@ class OpenVinoSession:
     built = False
     build_seconds = 0.0
 
-    def __init__(
-        self, path: Path, architecture: Architecture, settings: Settings, floats: str, *, integer: bool
-    ) -> None:
+    def __init__(self, path: Path, encoder: Encoder, settings: Settings, floats: str, *, integer: bool) -> None:
         openvino = _load()
         self._path = path
         self._integer = integer
-        self._architecture = architecture
+        self._encoder = encoder
         self._settings = settings
         self.artifact_bytes = path.stat().st_size
         core = openvino.Core()
@@ -122,23 +114,25 @@ class OpenVinoSession:
         """From OpenVINO's runtime model after one run of a sequence of max_length, in which all shapes are known."""
         import numpy as np
 
-        from backends.export import product_macs, promised_macs
+        from backends.export import graph_macs, promised_macs
 
         ids = np.zeros((1, self._settings.max_length), np.int64)
         self.run({"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": ids})
         nodes = list(_kernels(self._compiled.get_runtime_model().get_ordered_ops()))
-        macs = product_macs(self._architecture, self._settings.max_length)
+        macs = graph_macs(self._path, self._encoder, self._settings.max_length)
         return Placement(
             claimed="CPU",
             nodes=dict(Counter(f"CPU {node.precision}" for node in nodes)),
             int8_macs=sum(node.int8_macs for node in nodes),
-            total_macs=self._architecture.total_macs(self._settings.max_length),
+            total_macs=sum(macs.values()),
             detail=tuple((node.name, node.operator, node.kernel) for node in nodes),
             notes=tuple(self._notes()),
             promised_macs=promised_macs(self._path, macs) if self._integer else None,
         )
 
     def _notes(self) -> Iterator[str]:
+        if not isinstance(self._encoder, Architecture):
+            yield NOTE
         if self._integer and saturates_integer_products():
             yield (
                 "this CPU has no VNNI: OpenVINO's u8 x s8 products saturate where the sum of a pair leaves 16 bits, so its predictions"
@@ -210,11 +204,25 @@ def _integer_macs(operator: str, node: Any) -> int:
     return int(math.prod(node.output(0).get_shape()) * node.input(0).get_shape()[-1])
 
 
-OPENVINO_FP32 = OpenVino("openvino_fp32", ("fp32", "none"), "f32", title="OpenVINO FP32")
-OPENVINO_BF16 = OpenVino("openvino_bf16", ("fp32", "none"), "bf16", relative_cost=0.5, title="OpenVINO BF16")
+OPENVINO_FP32 = OpenVino(
+    name="openvino_fp32", graph=("fp32", "none"), floats="f32", title="OpenVINO FP32", any_family=True
+)
+OPENVINO_BF16 = OpenVino(
+    name="openvino_bf16", graph=("fp32", "none"), floats="bf16", relative_cost=0.5, title="OpenVINO BF16"
+)
 OPENVINO_INT8 = OpenVino(
-    "openvino_int8", ("fp32", "u8"), "f32", quantizes="static", relative_cost=0.6, title="OpenVINO INT8"
+    name="openvino_int8",
+    graph=("fp32", "u8"),
+    floats="f32",
+    quantizes="static",
+    relative_cost=0.6,
+    title="OpenVINO INT8",
 )
 OPENVINO_INT8_BF16 = OpenVino(
-    "openvino_int8_bf16", ("fp32", "u8"), "bf16", quantizes="static", relative_cost=0.4, title="OpenVINO INT8+16"
+    name="openvino_int8_bf16",
+    graph=("fp32", "u8"),
+    floats="bf16",
+    quantizes="static",
+    relative_cost=0.4,
+    title="OpenVINO INT8+16",
 )

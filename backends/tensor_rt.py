@@ -17,14 +17,15 @@ import math
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from backends.base import (
     INPUTS,
     Availability,
     BackendError,
+    BackendFields,
     Batch,
     Device,
     Placement,
@@ -46,20 +47,14 @@ ENGINE_VERSION = "1"
 OUTPUT = "logits"
 
 
-@dataclass(frozen=True)
-class TensorRT:
+@dataclass(frozen=True, kw_only=True)
+class TensorRT(BackendFields):
     """The backend for one library and precision."""
 
-    name: str
     graph: tuple[Precision, Quantize]
-    quantizes: Literal["no", "static", "dynamic"]
     library: Library = "tensorrt"
-    version: int = 1
     distributions: tuple[str, ...] = ("tensorrt",)
-    simulated: bool = False
     symmetric_only: bool = True
-    options: Mapping[str, type] = field(default_factory=dict)
-    title: str = ""
 
     def availability(self, machine: Mapping[str, Any]) -> Availability:
         if not machine.get("gpus"):
@@ -96,8 +91,8 @@ class TensorRT:
         return TensorRTSession(self, checkpoint, settings)
 
 
-TENSORRT_FP16 = TensorRT("tensorrt_fp16", ("fp16", "none"), "no", title="TensorRT FP16")
-TENSORRT_INT8 = TensorRT("tensorrt_int8", ("fp16", "s8"), "static", title="TensorRT INT8")
+TENSORRT_FP16 = TensorRT(name="tensorrt_fp16", graph=("fp16", "none"), title="TensorRT FP16")
+TENSORRT_INT8 = TensorRT(name="tensorrt_int8", graph=("fp16", "s8"), quantizes="static", title="TensorRT INT8")
 TENSORRT_RTX_FP16 = replace(
     TENSORRT_FP16,
     name="tensorrt_rtx_fp16",

@@ -31,7 +31,7 @@ def titles(name: str) -> tuple[str, str]:
     if name in _TITLES:
         return _TITLES[name]
     try:
-        title = str(getattr(get_backend(name), "title", name))
+        title = str(getattr(get_backend(name), "title", "")) or name
     except BackendError:
         title = name
     return title, title

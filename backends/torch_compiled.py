@@ -10,18 +10,17 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from backends.architecture import Architecture
 from backends.base import (
     Availability,
     BackendError,
+    BackendFields,
     Device,
     Placement,
-    Precision,
-    Quantize,
     Settings,
     check_length,
     installed,
@@ -35,22 +34,13 @@ if TYPE_CHECKING:
     import torch
 
 
-@dataclass(frozen=True)
-class TorchCompiled:
+@dataclass(frozen=True, kw_only=True)
+class TorchCompiled(BackendFields):
     """The backend. It runs on the CPU only, also where there is a GPU."""
 
-    name: str
-    version: int = 1
     distributions: tuple[str, ...] = ("torch", "transformers")
-    quantizes: Literal["no", "static", "dynamic"] = "no"
-    simulated: bool = False
-    symmetric_only: bool = False
-    graph: tuple[Precision, Quantize] | None = ("fp32", "none")
-    options: Mapping[str, type] = field(default_factory=dict)
-    relative_cost: float = 1.0
     start_seconds: float = 45.0
     """Of a process beyond an ordinary one's: PyTorch traces the model again, though nothing is compiled."""
-    title: str = "PyTorch compiled"
 
     def availability(self, machine: Mapping[str, Any]) -> Availability:
         for name in self.distributions:
@@ -117,4 +107,4 @@ def _cache_misses() -> int:
     return int(counters["inductor"]["fxgraph_cache_miss"] + counters["inductor"]["fxgraph_cache_bypass"])
 
 
-TORCH_COMPILED_FP32 = TorchCompiled("torch_compiled_fp32")
+TORCH_COMPILED_FP32 = TorchCompiled(name="torch_compiled_fp32", title="PyTorch compiled")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backends.architecture import Architecture, Head
+from backends.architecture import Architecture, Encoder, Head
 from backends.base import BackendError
 from backends.checkpoint import HEADS, architecture_of, read_family
-from backends.families import Family, Part, get_family
+from backends.families import Family, Part, family_names, get_family
+from backends.pooling import pool
 
 if TYPE_CHECKING:
     import torch
@@ -66,8 +68,13 @@ def read_model_architecture(model: nn.Module) -> Architecture:
 def take_all_inputs(model: nn.Module) -> None:
     """Let a model be called with `token_type_ids` where its family has no use for them: they are then left out."""
     config: Any = model.config
-    family = family_of(model)
-    if (config.to_dict().get(family.key("type_vocab_size"), family.defaults.get("type_vocab_size")) or 0) > 1:
+    if config.model_type in family_names():
+        family = family_of(model)
+        types = config.to_dict().get(family.key("type_vocab_size"), family.defaults.get("type_vocab_size")) or 0
+    else:
+        takes = "token_type_ids" in signature(model.forward).parameters
+        types = (config.to_dict().get("type_vocab_size", 2) or 0) if takes else 0
+    if types > 1:
         return
     base: Any = model.base_model
     for module in {model, base}:
@@ -102,15 +109,17 @@ def disable_cudnn_attention() -> None:
     torch.backends.cuda.enable_cudnn_sdp(False)
 
 
-def load_model(checkpoint: Path, architecture: Architecture) -> torch.nn.Module:
+def load_model(checkpoint: Path, encoder: Encoder) -> torch.nn.Module:
     """The checkpoint's model in float32, in evaluation mode. Raises BackendError unless all its weights are in the folder."""
-    family = read_family(checkpoint)
+    family, part, options = read_family(checkpoint), part_of(encoder.head), dict[str, Any]()
+    if not family.generic:
+        options["attn_implementation"] = "eager" if family.own_attention else "sdpa"
+    if part == "encoder":
+        options |= family.encoder_arguments
     try:
-        part = part_of(architecture.head)
         model, loading = auto_class(part).from_pretrained(
-            checkpoint, dtype="float32", attn_implementation="eager" if family.own_attention else "sdpa", local_files_only=True,
-            use_safetensors=True, trust_remote_code=False, output_loading_info=True,
-            **(family.encoder_arguments if part == "encoder" else {}),
+            checkpoint, dtype="float32", local_files_only=True, use_safetensors=True, trust_remote_code=False,
+            output_loading_info=True, **options,
         )  # fmt: skip
     except (OSError, RuntimeError, ValueError) as error:
         raise BackendError(
@@ -133,3 +142,48 @@ def load_model(checkpoint: Path, architecture: Architecture) -> torch.nn.Module:
     module: torch.nn.Module = model.eval()
     take_all_inputs(module)
     return module
+
+
+def try_model(checkpoint: Path, encoder: Encoder, length: int) -> None:
+    """Load a model whose family is not known here, and run one sequence of `length` tokens with both token types. Raises
+    BackendError."""
+    import torch
+
+    model = load_model(checkpoint, encoder)
+    ids = torch.zeros((1, length), dtype=torch.int64)
+    types = (torch.arange(length) >= length // 2).long()[None]
+    try:
+        with torch.inference_mode():
+            outputs = model(input_ids=ids, attention_mask=torch.ones_like(ids), token_type_ids=types)
+            model_logits(outputs, encoder, torch.ones_like(ids))
+    except Exception as error:  # whatever code of another's model raises
+        why = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')[:200]}"
+        raise BackendError(
+            f"{checkpoint}: it does not run on {length} tokens ({why}); lower shape.max_length, or name another model"
+        ) from None
+
+
+def model_logits(outputs: Any, encoder: Encoder, attention_mask: torch.Tensor) -> torch.Tensor:
+    """A model's answer as backends give it: logits, those of start and end side by side, or one vector a text."""
+    import torch
+
+    if encoder.head == "question_answering":
+        return torch.stack((outputs.start_logits, outputs.end_logits), dim=-1)
+    logits: torch.Tensor = (
+        pool(outputs.last_hidden_state, attention_mask, encoder.pooling) if encoder.pooling else outputs.logits
+    )
+    return logits
+
+
+def counted_macs(model: nn.Module, length: int) -> int:
+    """Multiply-accumulates of all matrix products for one sequence of `length` tokens, as PyTorch counts them. It misses those of
+    its fused attention, which is taken apart for this."""
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    ids = torch.zeros((1, length), dtype=torch.int64, device=next(model.parameters()).device)
+    counter = FlopCounterMode(display=False)
+    with torch.inference_mode(False), torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+        model(input_ids=ids, attention_mask=torch.ones_like(ids), token_type_ids=ids)
+    return counter.get_total_flops() // 2

@@ -14,9 +14,10 @@ import numpy as np
 
 from tasks.base import Features, Scores, Statistic, TaskError
 from tasks.class_names import output_classes, read_class
+from tasks.defined import Row
 from tasks.metrics.labels import class_counts, statistic_percent
 from tasks.predictions import parse_json, shown
-from tasks.sequence_classification import Row, SequenceClassification, example_ids, in_order
+from tasks.sequence_classification import SequenceClassification, example_ids, in_order
 
 Names = list[str]
 

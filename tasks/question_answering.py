@@ -14,13 +14,13 @@ window are BERT's. Two things use character offsets where BERT joins words again
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tasks.base import DataIdentity, Features, Kind, Rows, Scores, Shape, Statistic, TaskError
-from tasks.definitions import VERSIONS, Definition
+from tasks.base import Features, Scores, Shape, Statistic, TaskError
+from tasks.defined import DefinedTask, Row
 from tasks.metrics.answers import exact_match_and_f1
 from tasks.predictions import read_predictions, shown
 from tasks.tokens import Ints, Special, bare, sequences, special_tokens, token_ids, token_ids_and_offsets
@@ -28,7 +28,6 @@ from tasks.tokens import Ints, Special, bare, sequences, special_tokens, token_i
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-Row = Mapping[str, Any]
 
 N_BEST = 20
 MAX_ANSWER_LENGTH = 30
@@ -40,28 +39,9 @@ _LONGEST_KEPT = 1000
 _CHUNK = 1024
 
 
-class QuestionAnswering:
+class QuestionAnswering(DefinedTask):
     """A task of kind `question_answering`. Rows as Hugging Face's `squad`: id, title, context, question, answers {text,
     answer_start}."""
-
-    kind: Kind = "question_answering"
-    version: int = VERSIONS["question_answering"]
-    labels: tuple[str, ...] = ()
-
-    def __init__(self, definition: Definition, rows: Rows) -> None:
-        self._definition = definition
-        self._rows = rows
-        self.name: str = definition.name
-        self.primary_metric: str = definition.primary_metric
-        self.eval_splits: tuple[str, ...] = definition.eval_splits
-
-    @property
-    def identity(self) -> DataIdentity:
-        return self._rows.identity
-
-    def examples(self, split: str) -> Sequence[Row]:
-        """The questions of a split, in file order. Raises TaskError on broken data."""
-        return self._rows.rows(split)
 
     def features(
         self, examples: Sequence[Row], tokenizer: Tokenizer, shape: Shape, *, training: bool = False

@@ -7,14 +7,14 @@ Sequences are made as transformers' `run_glue.py` makes them: with the tokenizer
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tasks.base import DataIdentity, Features, Kind, Rows, Scores, Shape, Statistic, TaskError
+from tasks.base import Features, Scores, Shape, Statistic, TaskError
 from tasks.class_names import output_classes, read_class
-from tasks.definitions import VERSIONS, Definition
+from tasks.defined import DefinedTask, Row
 from tasks.metrics.labels import class_counts, statistic_percent
 from tasks.predictions import as_number, read_predictions, shown
 from tasks.tokens import bare, sequences, special_tokens, token_ids
@@ -22,32 +22,11 @@ from tasks.tokens import bare, sequences, special_tokens, token_ids
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-Row = Mapping[str, Any]
 Prediction = str | float
 
 
-class SequenceClassification:
+class SequenceClassification(DefinedTask):
     """A task of kind `classification` or `regression`. Rows hold the definition's texts, `label` and, if they can, `idx`."""
-
-    def __init__(self, definition: Definition, rows: Rows) -> None:
-        self._definition = definition
-        self._rows = rows
-        self.name: str = definition.name
-        self.kind: Kind = definition.kind
-        self.version: int = VERSIONS[definition.kind]
-        self.labels: tuple[str, ...] = definition.labels
-        self.primary_metric: str = definition.primary_metric
-        present = tuple(split for split in definition.eval_splits if split in rows.splits)
-        # with no split to evaluate, the first one is named, and reading it says that it is missing
-        self.eval_splits: tuple[str, ...] = present or definition.eval_splits[:1]
-
-    @property
-    def identity(self) -> DataIdentity:
-        return self._rows.identity
-
-    def examples(self, split: str) -> Sequence[Row]:
-        """The rows of a split, in file order. Raises TaskError on broken data."""
-        return self._rows.rows(split)
 
     def features(
         self, examples: Sequence[Row], tokenizer: Tokenizer, shape: Shape, *, training: bool = False

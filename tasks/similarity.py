@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tasks.base import Features, Scores, Shape, Statistic, TaskError
+from tasks.defined import Row
 from tasks.metrics.labels import statistic_percent
 from tasks.predictions import shown
-from tasks.sequence_classification import Row, SequenceClassification, example_ids
+from tasks.sequence_classification import SequenceClassification, example_ids
 from tasks.tokens import bare, sequences, special_tokens, token_ids
 
 if TYPE_CHECKING:

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tasks.base import DataIdentity, Features, Kind, Rows, Scores, Shape, Statistic, TaskError
+from tasks.base import Features, Scores, Shape, Statistic, TaskError
 from tasks.class_names import output_tags, read_class
-from tasks.definitions import VERSIONS, Definition
+from tasks.defined import DefinedTask, Row
 from tasks.metrics.labels import statistic_percent
 from tasks.predictions import parse_json, shown
-from tasks.sequence_classification import Row, example_ids, in_order
+from tasks.sequence_classification import example_ids, in_order
 from tasks.tokens import Ints, bare, sequences, special_tokens
 
 if TYPE_CHECKING:
@@ -37,28 +37,9 @@ STATISTICS = {
 _BATCH = 1000
 
 
-class TokenClassification:
+class TokenClassification(DefinedTask):
     """A task of kind `token_classification`. Rows hold `tokens`, the words, `label`, a tag's number for each, and, if they can,
     `idx`."""
-
-    kind: Kind = "token_classification"
-    version: int = VERSIONS["token_classification"]
-
-    def __init__(self, definition: Definition, rows: Rows) -> None:
-        self._definition = definition
-        self._rows = rows
-        self.name: str = definition.name
-        self.labels: tuple[str, ...] = definition.labels
-        self.primary_metric: str = definition.primary_metric
-        self.eval_splits: tuple[str, ...] = definition.eval_splits
-
-    @property
-    def identity(self) -> DataIdentity:
-        return self._rows.identity
-
-    def examples(self, split: str) -> Sequence[Row]:
-        """The sentences of a split, in file order. Raises TaskError on broken data."""
-        return self._rows.rows(split)
 
     def features(
         self, examples: Sequence[Row], tokenizer: Tokenizer, shape: Shape, *, training: bool = False

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from tasks.base import Features, Scores, Statistic
+from tasks.defined import Row
 from tasks.metrics.answers import exact_match_and_f1, normalize_answer
-from tasks.question_answering import QuestionAnswering, Row, groups_of
+from tasks.question_answering import QuestionAnswering, groups_of
 
 NEVER = 1e9
 """The odds of no answer where no span is valid."""

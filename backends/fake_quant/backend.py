@@ -4,11 +4,11 @@ integers can reach, and nothing about speed."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from backends.base import Availability, Batch, Device, Placement, Precision, Quantize, Settings
+from backends.base import Availability, BackendFields, Batch, Device, Placement, Settings
 from backends.torch_eager import TORCH_FP32, TorchSession
 
 if TYPE_CHECKING:
@@ -17,20 +17,11 @@ if TYPE_CHECKING:
     from backends.ranges import Ranges
 
 
-@dataclass(frozen=True)
-class FakeQuant:
+@dataclass(frozen=True, kw_only=True)
+class FakeQuant(BackendFields):
     """The backend; runs any scheme. See `backends.base.Backend`."""
 
-    name: str = "fake_quant_w8a8"
-    version: int = 1
     distributions: tuple[str, ...] = TORCH_FP32.distributions
-    quantizes: Literal["no", "static", "dynamic"] = "static"
-    simulated: bool = True
-    symmetric_only: bool = False
-    graph: tuple[Precision, Quantize] | None = ("fp32", "u8")
-    options: Mapping[str, type] = field(default_factory=dict)
-    relative_cost: float = 1.5
-    title: str = "Simulated W8A8"
 
     def availability(self, machine: Mapping[str, Any]) -> Availability:
         return TORCH_FP32.availability(machine)
@@ -82,4 +73,11 @@ class FakeQuantSession:
         self._session.close()
 
 
-FAKE_QUANT_W8A8 = FakeQuant()
+FAKE_QUANT_W8A8 = FakeQuant(
+    name="fake_quant_w8a8",
+    quantizes="static",
+    simulated=True,
+    graph=("fp32", "u8"),
+    relative_cost=1.5,
+    title="Simulated W8A8",
+)

@@ -59,9 +59,14 @@ class Family:
     untyped_keys: frozenset[str] = frozenset()
     """A config.json without `model_type` is of this family if it has these keys; with no keys here, never. BERT's first
     repositories have such files."""
+    generic: bool = False
+    """True: only transformers knows the model, so that it has no canonical names; see `backends.families.generic`."""
 
     def class_of(self, part: Part) -> str:
-        """transformers' class of a part; that of token classification is called alike in every family."""
+        """transformers' class of a part; that of token classification is called alike in every family. Empty where transformers has
+        none."""
+        if self.generic:
+            return self.classes.get(part, "")
         answers = self.classes["question_answering"]
         return self.classes.get(part) or answers.replace("ForQuestionAnswering", "ForTokenClassification")
 
@@ -74,6 +79,8 @@ class Family:
 
         In files that were converted from TensorFlow, LayerNorm has gamma and beta instead of weight and bias.
         """
+        if self.generic:
+            return None
         if name.endswith((".gamma", ".beta")):
             name = name.replace(".gamma", ".weight").replace(".beta", ".bias")
         return _renamed(name, self._canonical) or _renamed(f"{self.prefix}.{name}", self._canonical)
@@ -84,7 +91,7 @@ class Family:
 
     def may_be_unused(self, name: str) -> bool:
         """Whether a file may hold this tensor although a task's model does not have it."""
-        return name.removeprefix(f"{self.prefix}.").startswith(self.unused)
+        return self.generic or name.removeprefix(f"{self.prefix}.").startswith(self.unused)
 
     def is_untyped(self, config: Mapping[str, Any]) -> bool:
         """Whether a configuration without `model_type` is of this family: it has `untyped_keys` and names no other family's classes."""

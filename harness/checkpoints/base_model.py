@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from backends.onnx_file import folder_of_onnx
 from harness.checkpoints.found import plain_folder
 from harness.checkpoints.hub import find_source, one_line
-from harness.checkpoints.origin import root_spec
 from harness.errors import CheckpointError, SourceUnavailable
 from harness.plan.spec import CheckpointSpec, folder_of
 from tasks.tokens import load_tokenizer
@@ -70,15 +69,15 @@ def load_config(spec: CheckpointSpec, source: Path | None) -> Any:
             positions = longest_sequence(config.to_dict(), family)
         except BackendError as error:
             reason = str(error).removeprefix(f"{source / 'config.json'}: ")
-            raise CheckpointError(f"{spec.model}: {root_spec(spec).source}: config.json {reason}") from None
+            raise CheckpointError(f"{spec.model}: {spec.root.source}: config.json {reason}") from None
         except Exception as error:  # transformers raises many kinds of exception for a value of a wrong type
             raise CheckpointError(
-                f"{spec.model}: {root_spec(spec).source}: config.json cannot be read ({one_line(error)}); save the model again"
+                f"{spec.model}: {spec.root.source}: config.json cannot be read ({one_line(error)}); save the model again"
             ) from None
     if spec.shape.max_length > positions:
         raise CheckpointError(
             f"{spec.model}: shape.max_length {spec.shape.max_length} is more than the {positions} positions of"
-            f" {root_spec(spec).source}; lower shape.max_length to {positions} or name another source"
+            f" {spec.root.source}; lower shape.max_length to {positions} or name another source"
         )
     return config
 
@@ -103,18 +102,18 @@ def write_tokenizer(spec: CheckpointSpec, source: Path | None, config: Any, outp
             )
         except Exception as error:  # the tokenizers library raises plain Exception for a broken file
             raise CheckpointError(
-                f"{spec.model}: {root_spec(spec).source}: tokenizer.json or vocab.txt cannot be read ({one_line(error)});"
+                f"{spec.model}: {spec.root.source}: tokenizer.json or vocab.txt cannot be read ({one_line(error)});"
                 " save the tokenizer again"
             ) from None
         tokenizer.save_pretrained(output)
     if not (output / "tokenizer.json").is_file():
         raise CheckpointError(
-            f"{spec.model}: {root_spec(spec).source}: there is no fast tokenizer; save one as tokenizer.json"
+            f"{spec.model}: {spec.root.source}: there is no fast tokenizer; save one as tokenizer.json"
         )
     fast = load_tokenizer(output)
     if fast.get_vocab_size() > config.vocab_size:
         raise CheckpointError(
-            f"{spec.model}: {root_spec(spec).source}: the tokenizer has {fast.get_vocab_size():,} tokens, but the model only"
+            f"{spec.model}: {spec.root.source}: the tokenizer has {fast.get_vocab_size():,} tokens, but the model only"
             f" {config.vocab_size:,}; use the model's own tokenizer"
         )
     return fast

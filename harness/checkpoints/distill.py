@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from harness.checkpoints.base_model import copy_model, load_config, source_folder, write_tokenizer
 from harness.checkpoints.labels import class_columns
-from harness.checkpoints.origin import root_spec
 from harness.checkpoints.training.devices import prepare_training
 from harness.checkpoints.training.states import state_folder
 from harness.errors import CheckpointError
@@ -96,7 +95,7 @@ def distill_on_task(spec: CheckpointSpec, task: Task, cache: Path, output: Path)
         configure_for_task(stage.config, task, stage.settings, output)
     except BackendError as error:
         reason = str(error).removeprefix(f"{output / 'config.json'}: ")
-        raise CheckpointError(f"{spec.model}: {root_spec(spec).source}: {reason}") from None
+        raise CheckpointError(f"{spec.model}: {spec.root.source}: {reason}") from None
     features, examples = training_features(task, tokenizer, spec)
     if spec.masked_lm and task.kind != "question_answering":
         features = augmented(features, spec, tokenizer, cache, stage.device)

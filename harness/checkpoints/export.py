@@ -112,7 +112,7 @@ def export(checkpoint: Path, record: Record | None, name: str, form: Format, tar
 
     Raises QuantboardError, BackendError.
     """
-    from backends.export import export_onnx
+    from backends.export import write_onnx
 
     quantize: Quantize = "none"
     given = _given_files(checkpoint, record)
@@ -131,7 +131,7 @@ def export(checkpoint: Path, record: Record | None, name: str, form: Format, tar
         for path in given:
             shutil.copyfile(path, target / path.name)
         if form != "safetensors" and not given:  # before the other files: where it fails, the folder stays empty
-            export_onnx(checkpoint, target / "model.onnx", precision=precision, quantize=quantize)
+            write_onnx(checkpoint, target / "model.onnx", precision=precision, quantize=quantize)
         if form == "tensorrt-rtx":
             _write_engine(checkpoint, record, target)
         names = ["config.json", "origin.json", *TOKENIZER_FILES, *POOLING_FILES]

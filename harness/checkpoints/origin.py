@@ -75,12 +75,12 @@ def build_origin(
     """
     from safetensors import safe_open
 
-    from backends.families import get_family
+    from backends.checkpoint import read_family
     from backends.onnx_file import FILE as ONNX_FILE
     from harness.machine import hardware, software
 
     config = json.loads((folder / "config.json").read_text())
-    family = get_family(config["model_type"])
+    family = read_family(folder)
     weights = folder / "model.safetensors"
     if not weights.is_file():
         weights = folder / ONNX_FILE
@@ -93,7 +93,7 @@ def build_origin(
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     machine = hardware.describe().as_dict()
     commit, dirty = software.commit()
-    source = root_spec(spec).source
+    source = spec.root.source
     return {
         "format": 1,
         "key": spec.key,
@@ -147,16 +147,15 @@ def _settings(spec: CheckpointSpec) -> dict[str, Any]:
     return settings | {"seed": spec.seed}
 
 
-def root_spec(spec: CheckpointSpec) -> CheckpointSpec:
-    """The first of the chain of parents: its source is where the weights come from."""
-    return root_spec(spec.parent) if spec.parent else spec
-
-
 def parameter_count(folder: Path) -> int:
     """The parameters that a task's model computes with. A loaded file may hold more: an unused pooler, or another head."""
-    from backends.checkpoint import read_architecture
+    from backends.architecture import Architecture
+    from backends.checkpoint import read_encoder
+    from backends.model_files import stored_shapes, weight_files
 
-    return sum(prod(shape) for shape in read_architecture(folder).tensors().values())
+    encoder = read_encoder(folder)
+    shapes = encoder.tensors() if isinstance(encoder, Architecture) else stored_shapes(weight_files(folder))
+    return sum(prod(shape) for shape in shapes.values())
 
 
 def read_origin(folder: Path) -> dict[str, Any]:

@@ -14,13 +14,13 @@ def write_program(checkpoint: Path, target: Path, length: int, *, integer: bool)
     """Write the program beside `target / "model.onnx"`, unless the answers of the model's head take more than its logits.
     length: tokens to which a sequence is cut. integer: whether the graph has integer products. Raises TaskError for a
     tokenizer without special tokens."""
-    from backends.checkpoint import read_architecture, read_config
+    from backends.checkpoint import read_config, read_encoder
     from backends.onnx_program import program
     from tasks.tokens import load_tokenizer, special_tokens
 
     head = head_of(read_config(checkpoint))
     kind = head.kind
-    if kind is None and read_architecture(checkpoint).head == "classification":
+    if kind is None and read_encoder(checkpoint).head == "classification":
         kind = "classification"
     tokenizer = load_tokenizer(checkpoint)
     special = special_tokens(tokenizer)

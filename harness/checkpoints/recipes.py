@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from backends import BackendError
-from backends.architecture import Architecture, Pooling
+from backends.architecture import Architecture, Encoder, Pooling
 from harness.checkpoints import distill
 from harness.checkpoints.base_model import (
     copy_model,
@@ -25,7 +25,7 @@ from harness.checkpoints.base_model import (
     write_tokenizer,
 )
 from harness.checkpoints.labels import label_names
-from harness.checkpoints.origin import TRAINING_FIELDS, root_spec
+from harness.checkpoints.origin import TRAINING_FIELDS
 from harness.checkpoints.training.devices import prepare_training
 from harness.checkpoints.training.states import state_folder
 from harness.errors import CheckpointError
@@ -77,15 +77,15 @@ def load(spec: CheckpointSpec, task: Task, cache: Path, output: Path) -> dict[st
         set_head(config, task)
         random_model(config, task, spec.seed).save_pretrained(output)
         return {}
-    architecture = _check_fits_task(spec, source, task)
+    encoder = _check_fits_task(spec, source, task)
     write_tokenizer(spec, source, load_config(spec, source), output)
     if spec.source.startswith("onnx:"):
         copy_onnx(Path(spec.source.removeprefix("onnx:")), output)
         write_config(source, output, spec.labels or ())
     else:
         copy_model(source, output, spec.labels or ())
-    if architecture.pooling:
-        _make_sentence_encoder(output, architecture)
+    if encoder.pooling:
+        _make_sentence_encoder(output, encoder)
     if spec.scheme:
         shutil.copyfile(source / "ranges.json", output / "ranges.json")
         try:
@@ -95,14 +95,14 @@ def load(spec: CheckpointSpec, task: Task, cache: Path, output: Path) -> dict[st
     return {}
 
 
-def _make_sentence_encoder(folder: Path, architecture: Architecture) -> None:
+def _make_sentence_encoder(folder: Path, encoder: Encoder) -> None:
     """Write into a model's folder that it is an encoder, and how its states become one vector."""
     from backends.checkpoint import read_config, read_family
     from backends.pooling import write_pooling
 
     config = read_config(folder) | {"architectures": [read_family(folder).classes["encoder"]]}
     (folder / "config.json").write_text(json.dumps(config, indent=2))
-    write_pooling(folder, architecture.pooling or "mean", architecture.hidden)
+    write_pooling(folder, encoder.pooling or "mean", encoder.labels)
 
 
 def _pooling(spec: CheckpointSpec, source: Path, task: Task) -> Pooling | None:
@@ -116,50 +116,39 @@ def _pooling(spec: CheckpointSpec, source: Path, task: Task) -> Pooling | None:
     return "cls" if declared == "cls" else "mean" if declared == "mean" else read_pooling(source) or "mean"
 
 
-def _check_fits_task(spec: CheckpointSpec, source: Path, task: Task) -> Architecture:
-    """The architecture of a source. Raises CheckpointError where its weights cannot be used for the task: broken, another head,
+def _check_fits_task(spec: CheckpointSpec, source: Path, task: Task) -> Encoder:
+    """What a source computes. Raises CheckpointError where its weights cannot be used for the task: broken, another head,
     other classes."""
-    from backends.checkpoint import Weights, read_architecture
+    from backends.checkpoint import Weights, read_encoder
+    from backends.torch_models import try_model
 
     definition = task_definition(spec.task, spec.data)
     wanted = Wanted(spec.task, task.kind, definition, spec.shape)
     unfit = why_unfit(source, wanted, loads=True, labels=spec.labels or ())
     try:
         if unfit is None:
-            architecture = read_architecture(source, _pooling(spec, source, task))
-            if not spec.source.startswith("onnx:"):
-                Weights(source, architecture)  # all are there, with the sizes of config.json
+            encoder = read_encoder(source, _pooling(spec, source, task))
+            if isinstance(encoder, Architecture) and not spec.source.startswith("onnx:"):
+                Weights(source, encoder)  # all are there, with the sizes of config.json
+            elif not spec.source.startswith("onnx:"):
+                try_model(source, encoder, spec.shape.max_length)
             if definition is None and task.kind not in ("question_answering", "similarity"):
-                _decode_nothing(task, architecture, spec.labels or label_names(source, task))
-        if unfit is None and (origin_task := _task_in_origin(source)) not in (None, spec.task):
-            unfit = f"its origin.json says that it was made for {origin_task}", FINETUNE
+                _decode_nothing(task, encoder, spec.labels or label_names(source, task))
     except (BackendError, TaskError) as error:
         unfit = str(error), FINETUNE
     if unfit:
-        raise CheckpointError(
-            f"{spec.model}: {root_spec(spec).source} does not fit {spec.task}: {unfit[0]}; {unfit[1]}"
-        )
-    return architecture
+        raise CheckpointError(f"{spec.model}: {spec.root.source} does not fit {spec.task}: {unfit[0]}; {unfit[1]}")
+    return encoder
 
 
-def _decode_nothing(task: Task, architecture: Architecture, names: Sequence[str]) -> None:
+def _decode_nothing(task: Task, encoder: Encoder, names: Sequence[str]) -> None:
     """Raises TaskError where the model's classes are not the task's: decoding checks them."""
     import numpy as np
 
     no_tokens = np.zeros((0, 1), np.int32)
     no_features = Features(no_tokens, no_tokens, np.zeros(0, np.int64), np.zeros(0, np.int64))
-    no_logits = np.zeros((0, *([1] if task.kind == "token_classification" else []), architecture.labels), np.float32)
+    no_logits = np.zeros((0, *([1] if task.kind == "token_classification" else []), encoder.labels), np.float32)
     task.decode([], no_features, no_logits, names)
-
-
-def _task_in_origin(source: Path) -> str | None:
-    """The task of a checkpoint that Quantboard made: its classes may have the names of another task's. None of any other
-    folder."""
-    try:
-        name = json.loads((source / "origin.json").read_text())["task"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return name if isinstance(name, str) else None
 
 
 def finetune(spec: CheckpointSpec, task: Task, cache: Path, output: Path) -> dict[str, Any]:
@@ -175,7 +164,7 @@ def finetune(spec: CheckpointSpec, task: Task, cache: Path, output: Path) -> dic
         configure_for_task(config, task, settings, output)
     except BackendError as error:
         reason = str(error).removeprefix(f"{output / 'config.json'}: ")
-        raise CheckpointError(f"{spec.model}: {root_spec(spec).source}: {reason}") from None
+        raise CheckpointError(f"{spec.model}: {spec.root.source}: {reason}") from None
     model, facts = finetune_model(source, config, task, tokenizer, spec, settings, state_folder(spec, cache), device)
     model.save_pretrained(output, max_shard_size="1TB")
     return facts

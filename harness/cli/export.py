@@ -75,7 +75,7 @@ def _add_program(
 ) -> list[Path]:
     """For what a cell ran: a program that answers, and a card with the measured figures. Returns all files of the folder."""
     from backends import get_backend
-    from backends.checkpoint import read_architecture
+    from backends.checkpoint import read_encoder
     from backends.onnx_program import DISTRIBUTIONS
     from harness.checkpoints.program import write_program
     from harness.machine.software import software
@@ -88,7 +88,7 @@ def _add_program(
         return sorted(target.iterdir())
     graph = get_backend(record.backend).graph
     try:
-        length = record.settings.get("shape", {}).get("max_length") or read_architecture(checkpoint).positions
+        length = record.settings.get("shape", {}).get("max_length") or read_encoder(checkpoint).positions
         write_program(checkpoint, target, length, integer=graph is not None and graph[1] != "none")
         suite = [one for one in latest(one for _, one in stored) if one.suite == record.suite]
         boards = make_boards(suite, ScoreStore(stored))

@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.machine.digests import file_hash
 from harness.plan.data import TaskData
-from harness.plan.fit import Wanted, has_unnamed_classes, why_unfit
+from harness.plan.fit import Wanted, has_unnamed_classes, why_no_masked_lm, why_not_trained, why_unfit
 from harness.plan.resolve import ResolvedModel, resolve_model
 from harness.plan.sources import (
     HEADS,
@@ -16,6 +16,7 @@ from harness.plan.sources import (
     corpus_identity,
     depth_of,
     folder_of_source,
+    local_folder,
     look_up,
     pooling_hash,
     ranges_of,
@@ -116,9 +117,9 @@ class _Start:
 def _start(task_data: TaskData, resolved: ResolvedModel, model: str, seed: int) -> _Start:
     if name := referenced_model(resolved.source):
         parent, blocked = checkpoint_spec(task_data, name, seed)
-        return _Start(resolved.source, parent=parent, blocked=blocked)
+        return _Start(resolved.source, parent=parent, blocked=blocked or _not_trained(model, parent))
     if resolved.source == "scratch":
-        return _Start(resolved.source)
+        return _Start(resolved.source, blocked=_too_few_words(task_data, resolved, model))
     blocked = None
     if task_data.on_sample and not task_data.suite.sample:
         blocked = "the suite names no stand-in model for sample data", "add a [sample] table, or give --data DIR"
@@ -126,6 +127,22 @@ def _start(task_data: TaskData, resolved: ResolvedModel, model: str, seed: int) 
     labels = _labels(task_data, resolved, source)
     blocked = blocked or source.blocked or _unfit(task_data, resolved, model, source, labels or ())
     return _Start(source.source, source.identity, blocked=blocked, labels=labels)
+
+
+def _not_trained(model: str, start: CheckpointSpec, *, scores: bool = False) -> Blocked:
+    """Why a model cannot be trained from or by a checkpoint, as far as its source is on this machine."""
+    folder = local_folder(start.root.source)
+    why = why_not_trained(folder, scores=scores) if folder else None
+    return why and (f"{model}: {start.model}: {why[0]}", why[1])
+
+
+def _too_few_words(task_data: TaskData, resolved: ResolvedModel, model: str) -> Blocked:
+    if resolved.recipe != "finetune" or task_data.missing or task_data.data.kind == "sample":
+        return None
+    return (
+        f"{model}: source 'scratch' has the sample's vocabulary, which holds few words of real data",
+        "start from a pretrained encoder (hub:ID, package:NAME/FOLDER or a folder)",
+    )
 
 
 def _labels(task_data: TaskData, resolved: ResolvedModel, source: Source) -> tuple[str, ...] | None:
@@ -227,6 +244,9 @@ def _masked_lm(task_data: TaskData, resolved: ResolvedModel) -> tuple[Checkpoint
     if not (task_data.on_sample and task_data.suite.sample):
         found = _look_up(task_data, str(augment["masked_lm"]))
         source, identity, blocked = found.source, found.identity, found.blocked
+        folder = None if augment.get("train") else folder_of_source(found)
+        if not blocked and folder and (why := why_no_masked_lm(folder)):
+            blocked = f"augment.masked_lm: {why[0]}", why[1]
     glove: dict[str, str] = {}
     if augment.get("glove"):
         path = task_data.suite.folder / str(augment["glove"])
@@ -255,9 +275,7 @@ def _masked_lm(task_data: TaskData, resolved: ResolvedModel) -> tuple[Checkpoint
 
 def _as_pretrained(teacher: CheckpointSpec) -> CheckpointSpec:
     """A teacher before it was fine-tuned on its task; a teacher that started from random weights as it is."""
-    root = teacher
-    while root.parent:
-        root = root.parent
+    root = teacher.root
     if root.source == "scratch":
         return teacher
     return CheckpointSpec(
@@ -285,7 +303,11 @@ def _student_mismatch(resolved: ResolvedModel, student: CheckpointSpec, teacher:
     source_depth = depth_of(first.parent or replace(first, distill=None))
     if resolved.layers and source_depth and source_depth % resolved.layers:
         return depth_mismatch(student.model, resolved.layers, source_depth, "its source's")
-    if not {"general", "intermediate"} & set(resolved.stages):
+    scores = bool({"general", "intermediate"} & set(resolved.stages))
+    for spec in (teacher, student):
+        if why := _not_trained(student.model, spec, scores=scores):
+            return why
+    if not scores:
         return None
     depth, teacher_depth = resolved.layers or depth_of(student), depth_of(teacher)
     if depth and teacher_depth and teacher_depth % depth:

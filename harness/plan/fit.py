@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from backends import BackendError
-from backends.architecture import Head
+from backends.architecture import Architecture, Head
 from backends.checkpoint import (
-    architecture_of,
     canonical_names,
+    encoder_of,
     longest_sequence,
     named_head,
     not_finite,
@@ -23,13 +23,14 @@ from backends.checkpoint import (
     stored_head,
     wrong_tensor,
 )
-from backends.families import Family
+from backends.families import Family, family_names
 from backends.model_files import clean_names, first_not_finite, is_pickled, stored_shapes, weight_files
 from backends.pooling import read_pooling
 from harness.machine import paths
 from harness.machine.digests import digest, file_hash, read_text
 from harness.plan.heads import HEADS
 from harness.plan.spec import Blocked
+from harness.suite.train import own_attention
 from tasks import Shape, TaskError
 from tasks.base import Kind
 from tasks.class_names import output_classes, output_tags
@@ -39,6 +40,9 @@ VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.
 """A model folder must have at least one of these."""
 
 FINETUNE = "fine-tune it (recipe = 'finetune')"
+ELSEWHERE = "fine-tune it with transformers and load the result"
+"""The same of a model whose family is not known here."""
+OF_A_FAMILY = f"name a model of a known family: {', '.join(family_names())}"
 UNNAMED = "LABEL_"
 """How transformers calls the classes of a model whose author gave them no names: LABEL_0, LABEL_1 ..."""
 
@@ -75,7 +79,7 @@ def why_unfit(folder: Path, wanted: Wanted, *, loads: bool, labels: Sequence[str
     try:
         _check(folder, wanted, loads, labels)
     except _Fault as fault:
-        return fault.reason, fault.remedy
+        return fault.reason, fault.remedy if not unknown_family(folder) else fault.remedy.replace(FINETUNE, ELSEWHERE)
     except BackendError as error:
         text = str(error).replace(f"{folder}/", "")
         named = re.match(r"[\w.-]+\.(json|safetensors|bin)\b", text)  # else it is of the configuration
@@ -86,6 +90,8 @@ def why_unfit(folder: Path, wanted: Wanted, *, loads: bool, labels: Sequence[str
 
 def _check(folder: Path, wanted: Wanted, loads: bool, labels: Sequence[str]) -> None:
     config, family = read_config(folder), read_family(folder)
+    if family.generic and not loads:
+        raise _Fault(_untrained(family), ELSEWHERE)
     files = weight_files(folder)
     shapes = {} if not files or is_pickled(files[0]) else _clean(stored_shapes(files))
     pooling = read_pooling(folder)
@@ -105,11 +111,14 @@ def _check(folder: Path, wanted: Wanted, loads: bool, labels: Sequence[str]) -> 
     if loads and head:
         _check_head(head, config, wanted)
         _check_classes(config, wanted, labels)
+    if loads and (made_for := _task_in_origin(folder)) not in (None, wanted.task):
+        raise _Fault(f"its origin.json says that it was made for {made_for}", FINETUNE)
     _check_sizes(config, family, wanted.shape)
-    if head:
-        canonical = {new: shapes[old] for new, old in canonical_names(shapes, family, head).items()}
-        if shapes and (fault := wrong_tensor(canonical, architecture_of(config, family, head, pooling))):
-            raise _Fault(f"{files[0].name}: {fault}", "save config.json and the weights from the same model")
+    head = head or "embedding"  # of a model that is to be trained, the encoder
+    encoder = encoder_of(config, family, head, pooling or "mean")
+    canonical = {new: shapes[old] for new, old in canonical_names(shapes, family, head).items()}
+    if shapes and isinstance(encoder, Architecture) and (fault := wrong_tensor(canonical, encoder)):
+        raise _Fault(f"{files[0].name}: {fault}", "save config.json and the weights from the same model")
     _check_tokenizer(folder, config, family)
     for file in files:
         if not is_pickled(file) and (name := _remembered(file, "not finite", partial(first_not_finite, file))):
@@ -193,6 +202,16 @@ def is_unnamed(names: Sequence[str]) -> bool:
     return tuple(names) == tuple(f"{UNNAMED}{number}" for number in range(len(names)))
 
 
+def _task_in_origin(folder: Path) -> str | None:
+    """The task of a checkpoint that Quantboard made: its classes may have the names of another task's. None of any other
+    folder."""
+    try:
+        name = json.loads((folder / "origin.json").read_text())["task"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return name if isinstance(name, str) else None
+
+
 def _check_sizes(config: Mapping[str, Any], family: Family, shape: Shape) -> None:
     positions = longest_sequence(config, family)
     if shape.max_length > positions:
@@ -245,6 +264,45 @@ def _remembered(file: Path, what: str, compute: Callable[[], str | None]) -> str
     except OSError:
         pass  # a full or read-only cache: the file is read again next time
     return found
+
+
+def why_not_trained(folder: Path, *, scores: bool = False) -> Blocked:
+    """Why a folder's model can be no parent, teacher or student of a training. scores: its attention scores are learnt from."""
+    try:
+        family = read_family(folder)
+    except BackendError:
+        return None  # said where the model is looked up
+    if family.generic:
+        return _untrained(family), OF_A_FAMILY
+    return own_attention(family.model_type) if scores and family.own_attention else None
+
+
+def _untrained(family: Family) -> str:
+    return f"{family.model_type!r} is no model family that is trained here"
+
+
+def why_no_masked_lm(folder: Path) -> Blocked:
+    """Why a folder's model cannot propose words for masked tokens."""
+    try:
+        family, files = read_family(folder), weight_files(folder)
+        if family.generic:
+            return _untrained(family), OF_A_FAMILY
+        names = [] if not files or is_pickled(files[0]) else _clean(stored_shapes(files))
+    except BackendError as error:
+        reason, _, remedy = str(error).replace(f"{folder}/", "").partition("; ")
+        return reason, remedy or "use another model"
+    if names and not any(name.startswith(tuple(f"{module}." for module in family.masked_lm)) for name in names):
+        return "it has no head that predicts masked tokens", "name a masked language model, or give augment.train"
+    return None
+
+
+def unknown_family(folder: Path) -> str:
+    """The `model_type` of a folder whose model runs the generic way only; empty where its family is known, or cannot be read."""
+    try:
+        family = read_family(folder)
+    except BackendError:
+        return ""
+    return family.model_type if family.generic else ""
 
 
 def notes_on(folder: Path) -> list[str]:

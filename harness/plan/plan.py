@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from backends import FOR_ONNX_FILES, get_backend
+from backends import FOR_ONNX_FILES, Backend, backend_names, get_backend, runs_any_family
 from backends.schemes import get_scheme
 from harness.errors import QuantboardError, did_you_mean
 from harness.machine.hardware import Machine
 from harness.plan.checkpoint_specs import calibrated, checkpoint_spec
 from harness.plan.data import DataOrReason, TaskData
-from harness.plan.fit import notes_on
+from harness.plan.fit import notes_on, unknown_family
 from harness.plan.keys import cell_key
 from harness.plan.sources import local_folder
 from harness.plan.spec import CORPUS, Blocked, Cell, CheckpointSpec
@@ -82,10 +82,8 @@ def _notes(cells: Iterable[Cell]) -> tuple[str, ...]:
     """What the sources' files tell, each source once."""
     sources: dict[str, str] = {}
     for cell in cells:
-        spec = cell.checkpoint
-        while spec.parent:
-            spec = spec.parent
-        sources.setdefault(spec.source, spec.model)
+        root = cell.checkpoint.root
+        sources.setdefault(root.source, root.model)
     folders = [(model, local_folder(source)) for source, model in sources.items()]
     return tuple(f"{model}: {note}" for model, folder in folders if folder for note in notes_on(folder))
 
@@ -136,6 +134,7 @@ def _cell(model: _PlannedModel, index: int, machine: Machine, limit: int | None)
             blocked = blocked or (f"{model.name}: {why}", "train the model with a scheme that this backend supports")
     elif scheme:
         checkpoint = calibrated(task_data, checkpoint, scheme, model.seed)
+    blocked = blocked or _needs_family(model, backend)
     availability = backend.availability(machine.as_dict())
     blocked = blocked or _no_evaluation_data(task_data) or _no_training_data(task_data, checkpoint)
     if not availability.available:
@@ -163,6 +162,21 @@ def _cell(model: _PlannedModel, index: int, machine: Machine, limit: int | None)
         ancestor=_ancestor(suite, model.name),
     )
     return replace(cell, key=cell_key(cell, backend, machine, task_data.identity, task_data.version))
+
+
+def _needs_family(model: _PlannedModel, backend: Backend) -> Blocked:
+    """Why a backend cannot run a model whose family is not known here."""
+    if runs_any_family(backend):
+        return None
+    folder = local_folder(model.checkpoint.root.source)
+    model_type = unknown_family(folder) if folder else ""
+    if not model_type:
+        return None
+    able = [name for name in backend_names() if name != FOR_ONNX_FILES and runs_any_family(get_backend(name))]
+    return (
+        f"{model.name}: '{backend.name}' runs known model families only, and {model_type!r} is none",
+        f"take {', '.join(able[:-1])} or {able[-1]}, which run it the generic way",
+    )
 
 
 def _no_evaluation_data(task_data: TaskData) -> Blocked:

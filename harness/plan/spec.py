@@ -76,6 +76,11 @@ class CheckpointSpec:
     labels: tuple[str, ...] | None = None
 
     @property
+    def root(self) -> CheckpointSpec:
+        """The first of the chain of parents: its source is where the weights come from."""
+        return self.parent.root if self.parent else self
+
+    @property
     def needs(self) -> tuple[CheckpointSpec, ...]:
         """The checkpoints that this one is made from or learns from."""
         return tuple(spec for spec in (self.parent, self.teacher, self.masked_lm) if spec)

@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from backends import get_backend
 from backends.architecture import Head
-from harness.checkpoints.origin import describe_checkpoint, root_spec
+from backends.families.generic import NOTE
+from harness.checkpoints.origin import describe_checkpoint
 from harness.machine.software import code_digest, software
 from harness.measure.flops import FlopCount, encoder_flops
 from harness.measure.intervals import intervals
@@ -50,6 +51,7 @@ def measured_record(results: CellResults, run: Run, until: Until | None) -> Reco
         failed = [*ran_float(accuracy["placement"]), *failed]
     flop_count = flops(cell, checkpoint, accuracy)
     interleaved = turns(results.turns)
+    has_formula = NOTE not in accuracy["placement"]["notes"]
 
     def operations(length: int) -> int:
         return count_flops(checkpoint, accuracy, length).total
@@ -67,7 +69,7 @@ def measured_record(results: CellResults, run: Run, until: Until | None) -> Reco
         flops=flop_count,
         speed=speed,
         turns=interleaved,
-        roofline=roofline(cell, run, speed, interleaved, operations, flop_count.int8_share),
+        roofline=roofline(cell, run, speed, interleaved, operations, flop_count.int8_share) if has_formula else None,
         memory=_memory(rounds),
         placement=PlacementRecord(**accuracy["placement"]),
         artifact_bytes=accuracy["artifact_bytes"],
@@ -173,24 +175,35 @@ def accuracies(accuracy: Mapping[str, Any], scores: Path, scores_file: str | Non
 
 def selected_on(spec: CheckpointSpec) -> str:
     """What the weights and ranges of a checkpoint were selected on, as far as it is known here."""
-    weights = "unknown: weights as published" if root_spec(spec).recipe == "load" else "nothing"
+    weights = "unknown: weights as published" if spec.root.recipe == "load" else "nothing"
     if spec.recipe == "load":
         return weights
     return f"{weights}; {'ranges calibrated on training examples' if spec.recipe == 'ptq' else 'last step of training'}"
 
 
 def flops(cell: Cell, checkpoint: Checkpoint, accuracy: Mapping[str, Any]) -> Flops:
-    """FLOPs of one sequence of max_length by formula (`harness.measure.flops`), compared with the engine's own count."""
+    """FLOPs of one sequence of max_length by formula (`harness.measure.flops`), compared with the engine's own count. There is no
+    formula for a model whose family is not known here: its count stands for it, the head with the encoder."""
     placement = accuracy["placement"]
-    count = count_flops(checkpoint, accuracy, cell.shape.max_length)
     macs = placement["total_macs"]
+    int8_share = placement["int8_macs"] / macs if macs else 0.0
+    if NOTE in placement["notes"]:
+        return Flops(
+            sequence_length=cell.shape.max_length,
+            total=2 * macs,
+            encoder=2 * macs,
+            head=0,
+            int8_share=int8_share,
+            cross_check="none: matrix products counted in the loaded model, for whose family there is no formula here",
+        )
+    count = count_flops(checkpoint, accuracy, cell.shape.max_length)
     agreement = "equal" if 2 * macs == count.total else f"{200 * macs / count.total - 100:+.3f}% against the formula"
     return Flops(
         sequence_length=cell.shape.max_length,
         total=count.total,
         encoder=count.encoder,
         head=count.head,
-        int8_share=placement["int8_macs"] / macs if macs else 0.0,
+        int8_share=int8_share,
         cross_check=f"matrix products counted in the loaded model: {agreement}",
     )
 

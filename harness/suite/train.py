@@ -143,6 +143,12 @@ def head_mismatch(model: str, student: int, teacher: int) -> tuple[str, str]:
     return reason, f"give the student {teacher} heads"
 
 
+def own_attention(model_type: str) -> tuple[str, str]:
+    """(reason, remedy) where stages that compare attention scores are asked of a family that keeps them to itself."""
+    reason = f"{model_type} computes attention in its own modules, where its scores cannot be learnt from"
+    return reason, "use stages 'prediction' and 'labels'"
+
+
 def in_key(train: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that are part of a checkpoint's key: those that change its weights and are not at their default. So a new
     setting leaves old keys alone, and a changed default needs a new version in RECIPE_VERSIONS."""

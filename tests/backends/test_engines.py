@@ -189,7 +189,7 @@ def test_static_int8_without_ranges_says_what_to_do(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "t5"}, "model_type is 't5'; known model families: bert,"),
+        ({"model_type": "t5"}, "model_type is 't5', which is no encoder of this transformers; name a model of a known"),
         ({"position_embedding_type": "relative_key"}, "only 'absolute'"),
         ({"num_attention_heads": 5}, "5"),
         ({"hidden_size": 128}, "64"),

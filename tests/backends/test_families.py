@@ -195,7 +195,9 @@ def test_bert_of_tensorflow_and_of_an_encoder_alone() -> None:
 
 def test_an_unknown_family_is_one_line_that_names_the_known_ones(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "albert"}')
-    with pytest.raises(BackendError, match=r"config.json: model_type is 'albert'; known model families: bert, "):
+    with pytest.raises(
+        BackendError, match=r"config.json: model_type is 'albert', which is no known family .* \(bert, "
+    ):
         read_architecture(tmp_path)
     with pytest.raises(BackendError, match=r"^unknown model family 'berta'; did you mean 'bert'\?$"):
         get_family("berta")

@@ -327,7 +327,8 @@ def test_an_architecture_that_no_backend_runs_is_not_trained(
     fails(
         sample_spec(source=str(folder)),
         tmp_path,
-        f"tiny: {folder}: config.json model_type is 'gpt2'; known model families: {', '.join(family_names())}",
+        f"tiny: {folder}: config.json model_type is 'gpt2', which is no encoder of this transformers; name a model of a known"
+        f" family ({', '.join(family_names())})",
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from backends.families.generic import NOTE
 from harness.cli.main import main, parser
 from harness.cli.pick_run import choose, prepare
 from harness.errors import QuantboardError
@@ -40,6 +41,25 @@ def model(folder: Path) -> Any:
     from transformers import BertForSequenceClassification
 
     return save_model(folder / "model", BertForSequenceClassification, NAMES)
+
+
+@pytest.mark.slow
+def test_a_family_that_is_not_known_gets_an_answer(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In the generic way, which needs no rows for calibration."""
+    from transformers import AlbertForSequenceClassification
+
+    save_model(folder / "model", AlbertForSequenceClassification, NAMES, embedding_size=16)
+    capsys.readouterr()
+    assert main(["pick", "model", "--data", "tickets.csv", "--minutes", "0.1"]) == 0
+    shown = capsys.readouterr()
+    assert shown.out.startswith("Ship ")
+    assert "set aside" not in shown.err
+    records = [json.loads(line) for file in folder.glob("results/*/*.jsonl") for line in file.read_text().splitlines()]
+    assert {record["backend"] for record in records} >= {"torch_fp32", "onnxruntime_fp32", "onnxruntime_int8_dynamic"}
+    assert {record["status"] for record in records} <= {"ok", "invalid"}
+    assert all(NOTE in record["placement"]["notes"] for record in records)
+    assert main(["export", "LAST", "out"]) == 0
+    assert (folder / "out" / "model.onnx").is_file()
 
 
 def options(*words: str) -> Namespace:

@@ -44,7 +44,11 @@ def too_many_tokens(folder: Path) -> None:
 
 SQUAD_FAULTS: dict[str, tuple[Any, str, str]] = {
     "infinite": (infinite, "model.safetensors: tensor 'qa_outputs.weight' holds values", "train or export"),
-    "family": (lambda folder: edit(folder, model_type="gpt2"), "model_type is 'gpt2'", "known model families: "),
+    "family": (
+        lambda folder: edit(folder, model_type="gpt2"),
+        "model_type is 'gpt2'",
+        "name a model of a known family",
+    ),
     "sizes": (lambda folder: edit(folder, intermediate_size=64), "but config.json asks for [64, 16]", "same model"),
     "positions": (lambda folder: edit(folder, max_position_embeddings=64), "more than its 64 positions", "to 64"),
     "tokens": (too_many_tokens, "tokens, but the model only", "use the model's own tokenizer"),
@@ -104,3 +108,16 @@ def test_fine_tuning_needs_no_head_and_no_classes(mine: Path) -> None:
     wanted = Wanted("glue/sst2", "classification", None, Shape(96))
     assert why_unfit(mine, wanted, loads=False) is None
     assert why_unfit(mine, Wanted("glue/sst2", "classification", None, Shape(9999)), loads=False) is not None
+
+
+def test_an_encoder_to_be_trained_must_be_that_of_its_configuration(mine: Path) -> None:
+    wanted = Wanted("glue/cola", "classification", None, Shape(96))
+    assert why_unfit(mine, wanted, loads=False) is None
+    edit(mine, intermediate_size=64)
+    unfit = why_unfit(mine, wanted, loads=False)
+    assert unfit is not None
+    assert "but config.json asks for [64, 16]" in unfit[0]
+    edit(mine, intermediate_size=32, hidden_act="selu")
+    unfit = why_unfit(mine, wanted, loads=False)
+    assert unfit is not None
+    assert "hidden_act is 'selu'" in unfit[0]

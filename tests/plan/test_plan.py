@@ -36,6 +36,12 @@ def identity(dev: str = "d", train: str = "t") -> dict[str, DataIdentity]:
 Make = Callable[..., Plan]
 
 
+FROM_HUB = (
+    'source = "scratch"\nrecipe = "finetune"\narchitecture = {',
+    'source = "hub:owner/bert"\nrecipe = "finetune"\n#',
+)
+
+
 @pytest.fixture
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
     """The plan of GOOD with replacements, where the hub answers unless `hub=False` is given."""
@@ -110,7 +116,7 @@ def test_data_without_a_train_split_blocks_what_is_trained_or_calibrated_on_it(m
     bare = {name: DataIdentity("raw", "official", {"validation": dev}) for name in REAL}
     reasons = {
         (cell.model, cell.label): cell.blocked and cell.blocked[0]
-        for cell in make(identities=bare).cells
+        for cell in make(FROM_HUB, identities=bare).cells
         if cell.task == "squad_v1" and cell.backend != "tensorrt_int8"
     }
     missing = "squad_v1: the data has no split 'train', which {} on"
@@ -119,13 +125,13 @@ def test_data_without_a_train_split_blocks_what_is_trained_or_calibrated_on_it(m
     assert reasons["base", "torch_fp32"] is None
     calibrated = [reason for (model, label), reason in reasons.items() if model == "base" and label != "torch_fp32"]
     assert calibrated == [missing.format("base is calibrated")] * 2
-    assert not any(cell.blocked for cell in make().cells if cell.backend != "tensorrt_int8")
+    assert not any(cell.blocked for cell in make(FROM_HUB).cells if cell.backend != "tensorrt_int8")
 
 
 def test_data_without_rows_to_evaluate_on_blocks_every_cell(make: Make) -> None:
     train = SplitIdentity(3, 3, "a", "official")
     alone = {name: DataIdentity("raw", "official", {"train": train}) for name in REAL}
-    assert {cell.blocked for cell in make(identities=alone).cells if cell.task == "squad_v1"} == {
+    assert {cell.blocked for cell in make(FROM_HUB, identities=alone).cells if cell.task == "squad_v1"} == {
         ("squad_v1: the data has no evaluation split", "add its dev file to the folder of --data")
     }
 
@@ -266,13 +272,13 @@ def test_without_a_stand_in_a_real_model_does_not_run_on_the_sample(make: Make) 
 
 
 def test_task_without_data_is_blocked(make: Make) -> None:
-    plan = make(data={**REAL, "glue/cola": ("no data for glue/cola", "give --data DIR")})
+    plan = make(FROM_HUB, data={**REAL, "glue/cola": ("no data for glue/cola", "give --data DIR")})
     assert find_cell(plan, "tiny", "glue/cola").blocked == ("no data for glue/cola", "give --data DIR")
     assert find_cell(plan, "tiny").blocked is None
 
 
 def test_a_gpu_backend_needs_a_gpu(make: Make) -> None:
-    cell = find_cell(make(), "tiny", index=3)
+    cell = find_cell(make(FROM_HUB), "tiny", index=3)
     assert cell.blocked is not None
     assert "no NVIDIA GPU" in cell.blocked[0]
     assert cell.device == "cpu"

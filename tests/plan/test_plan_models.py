@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import BertModel
+from transformers import BertForMaskedLM, BertModel, MPNetModel
 
 from harness.plan.spec import Cell
 from tasks import DataRef
 from tasks.sample import SAMPLE_VERSION
 from tests.machine.machines import GPU_MACHINE
-from tests.plan.test_plan import REAL, SAMPLE, Make, find_cell, make
+from tests.plan.test_plan import FROM_HUB, REAL, SAMPLE, Make, find_cell, make
 from tests.run.own_tasks import save_model
 from tests.run.small import edit
 from tests.suite.test_suite_models import MADE
@@ -21,10 +21,6 @@ from tests.suite.test_suite_models import MADE
 __all__ = ["make"]  # the fixture
 
 MADE_FROM_OTHERS = ("[shape]\n", MADE)
-FROM_HUB = (
-    'source = "scratch"\nrecipe = "finetune"\narchitecture = {',
-    'source = "hub:owner/bert"\nrecipe = "finetune"\n#',
-)
 
 
 @pytest.fixture
@@ -69,9 +65,8 @@ def test_a_qat_model_has_its_own_ranges(make: Make) -> None:
 
 
 def test_an_engine_that_cannot_compute_a_trained_scheme_is_blocked(make: Make) -> None:
-    plan = make(
-        (MADE_FROM_OTHERS[0], MADE.replace('scheme = "engine_int8"', 'scheme = "vitis_pof2"')), machine=GPU_MACHINE
-    )
+    scheme = MADE.replace('scheme = "engine_int8"', 'scheme = "vitis_pof2"')
+    plan = make((MADE_FROM_OTHERS[0], scheme), FROM_HUB, machine=GPU_MACHINE)
     assert find_cell(plan, "small").blocked is None
     blocked = find_cell(plan, "small", index=1).blocked
     assert blocked is not None
@@ -181,15 +176,15 @@ def test_a_stages_key_changes_with_it_and_with_what_it_is_made_from(
 
 
 def test_a_student_without_text_is_blocked(make: Make) -> None:
-    assert find_cell(make(MADE_FROM_OTHERS), "student", "glue/cola").blocked == (
+    assert find_cell(make(MADE_FROM_OTHERS, FROM_HUB), "student", "glue/cola").blocked == (
         "there is no text corpus on the hub",
         "save the tasks with `quantboard data SUITE DIR`, put plain text (*.txt, a blank line between documents) into"
         " DIR/corpus and give --data DIR",
     )
     without = (MADE_FROM_OTHERS[0], MADE.replace("[models.student.distill.general]\n", ""))
-    assert find_cell(make(without), "student", "glue/cola").blocked is None
+    assert find_cell(make(without, FROM_HUB), "student", "glue/cola").blocked is None
     vectors = ('hub:owner/words"', 'hub:owner/words"\nglove = "glove.txt"')
-    assert find_cell(make(without, vectors), "student", "glue/cola").blocked == (
+    assert find_cell(make(without, FROM_HUB, vectors), "student", "glue/cola").blocked == (
         "glove.txt: no such file",
         "download GloVe vectors, or delete key glove",
     )
@@ -228,6 +223,33 @@ def test_a_teacher_with_layers_that_do_not_fit_is_reported_before_it_is_trained(
         ).blocked
         is None
     )
+
+
+@pytest.mark.slow
+def test_a_teacher_that_cannot_teach_is_reported_before_it_is_trained(make: Make, tmp_path: Path) -> None:
+    sizes: dict[str, Any] = {"hidden_size": 8, "intermediate_size": 8, "max_position_embeddings": 512}
+    teacher = (FROM_HUB[0], FROM_HUB[1].replace("hub:owner/bert", "bert"))
+    without_text = MADE.replace("[models.student.distill.general]\n", "")
+    of_answers = without_text.replace("[models.student.distill.intermediate]\nepochs = 20\n", "")
+    of_answers = of_answers.replace('[models.student.task."glue/cola".distill.intermediate]\nepochs = 50\n', "")
+
+    def blocked(student: str) -> tuple[str, str] | None:
+        return find_cell(make((MADE_FROM_OTHERS[0], student), teacher), "student", "glue/cola").blocked
+
+    save_model(tmp_path / "bert", MPNetModel, **sizes)
+    assert blocked(without_text) == (
+        "student: tiny: mpnet computes attention in its own modules, where its scores cannot be learnt from",
+        "use stages 'prediction' and 'labels'",
+    )
+    assert blocked(of_answers) is None
+    save_model(tmp_path / "words", BertModel, **sizes)
+    words = of_answers.replace("hub:owner/words", "words")
+    assert blocked(words) == (
+        "augment.masked_lm: it has no head that predicts masked tokens",
+        "name a masked language model, or give augment.train",
+    )
+    save_model(tmp_path / "words", BertForMaskedLM, **sizes)
+    assert blocked(words) is None
 
 
 def test_on_the_sample_students_are_made_from_stand_ins(make: Make) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoTokenizer, BertConfig
+from transformers import AutoTokenizer
 
 from harness.cli.main import main
 from tasks.sample import sample_tokenizer
@@ -55,7 +55,7 @@ def save_model(folder: Path, model_class: Any, labels: list[str] | None = None, 
     )
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
     options = {"vocab_size": sample_tokenizer().get_vocab_size(), "initializer_range": 0.4, **sizes, **names, **config}
-    model = model_class(BertConfig(**options)).train(False)
+    model = model_class(model_class.config_class(**options)).train(False)
     model.save_pretrained(folder)
     sample_tokenizer().save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(

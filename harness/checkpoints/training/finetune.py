@@ -24,7 +24,7 @@ from harness.checkpoints.training.loop import Loss, train
 from harness.errors import MOVE_CACHE, CheckpointError, disk_fault
 from harness.plan.heads import HEADS
 from harness.plan.spec import CheckpointSpec
-from harness.suite.train import TrainSettings
+from harness.suite.train import TrainSettings, own_attention
 from tasks import Features, Task, TaskError
 
 if TYPE_CHECKING:
@@ -100,10 +100,7 @@ def build_model(
         disable_cudnn_attention()
     if get_family(config.model_type).own_attention:
         if attention not in (None, "sdpa"):
-            raise CheckpointError(
-                f"{config.model_type} computes attention in its own modules, where its scores cannot be learnt from; use stages"
-                " 'prediction' and 'labels'"
-            )
+            raise CheckpointError("; ".join(own_attention(config.model_type)))
         attention = "eager"
     options = {"attn_implementation": attention or default_attention, "dtype": torch.float32}
     if part == "encoder":

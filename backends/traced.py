@@ -1,0 +1,158 @@
+"""The generic way to an ONNX file: PyTorch's own exporter on transformers' code of a model whose family is not known here.
+
+It takes and gives what our graphs do: `input_ids`, `attention_mask`, `token_type_ids`, int64 (batch, sequence), both sizes free;
+`logits`, float32. PyTorch and the counting of products have processes of their own, so that an engine's holds that engine only.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from backends.base import INPUTS, BackendError, installed
+
+TRACE_VERSION = 1
+"""Part of the key under which exported graphs are cached. Raise it whenever they change."""
+
+
+def trace_id() -> str:
+    """What the graphs depend on beside the checkpoint."""
+    runtime = "onnxruntime-gpu" if installed("onnxruntime-gpu", {}) else "onnxruntime"
+    made_by = [f"{name} {version(name)}" for name in ("torch", "transformers", "onnxscript", runtime)]
+    return f"traced {TRACE_VERSION} {' '.join(made_by)}"
+
+
+def write_traced(checkpoint: Path, target: Path) -> None:
+    """Write the ONNX model of a checkpoint folder to `target`, whole or not at all. Raises BackendError."""
+    _write("export", checkpoint, target)
+
+
+def write_dynamic(traced: Path, target: Path) -> None:
+    """Write a traced model with dynamic INT8 by ONNX Runtime's own tool, whole or not at all: weights of linear layers have a scale
+    per output channel, their inputs are quantized at run time. Raises BackendError."""
+    _write("quantize", traced, target)
+
+
+def _write(action: str, source: Path, target: Path) -> None:
+    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _in_own_process(action, str(source), str(partial))
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def counted_products(path: Path, length: int) -> dict[str, int]:
+    """Multiply-accumulates of every matrix product of a graph for one sequence of `length` tokens, by name of its node. Raises
+    BackendError."""
+    macs: dict[str, int] = json.loads(_in_own_process("count", str(path), str(length)))
+    return macs
+
+
+def _in_own_process(*arguments: str) -> str:
+    command = [sys.executable, "-m", "backends.traced", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        return done.stdout.splitlines()[-1] if done.stdout else ""
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    reason = lines[-1].strip()[:300] if lines else f"exit code {done.returncode}"
+    raise BackendError(f"PyTorch's exporter or ONNX Runtime cannot take this model ({reason}); run it on torch_fp32")
+
+
+def _export(checkpoint: Path, target: Path) -> None:
+    import torch
+
+    from backends.checkpoint import read_encoder
+    from backends.torch_models import load_model, model_logits
+
+    encoder = read_encoder(checkpoint)
+
+    class WithLogits(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = load_model(checkpoint, encoder)
+
+        def forward(
+            self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor
+        ) -> torch.Tensor:
+            outputs = self.model(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids)
+            return model_logits(outputs, encoder, attention_mask)
+
+    ids = torch.full((2, 16), 7)
+    mask = torch.ones_like(ids)
+    mask[1, 9:] = 0
+    free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
+    with torch.no_grad():
+        torch.onnx.export(
+            WithLogits().eval(),
+            (ids, mask, torch.zeros_like(ids)),
+            target,
+            input_names=list(INPUTS),
+            output_names=["logits"],
+            dynamic_shapes=(free, free, free),
+            external_data=False,
+            verbose=False,
+            dynamo=True,
+        )
+
+
+def _quantize(source: Path, target: Path) -> None:
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantize_dynamic(source, target, op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8)
+
+
+def _count(path: Path, length: int) -> dict[str, int]:
+    """By ONNX Runtime's profile of a run in which nothing is fused."""
+    import numpy as np
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 3
+    options.enable_profiling = True
+    with TemporaryDirectory() as folder:
+        options.profile_file_prefix = f"{folder}/profile"
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        types = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
+        whole = {"attention_mask": np.ones, "input_ids": np.zeros, "token_type_ids": np.zeros}
+        session.run(None, {one.name: whole[one.name]((1, length), types[one.type]) for one in session.get_inputs()})
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    macs: dict[str, int] = {}
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            macs[event["name"].removesuffix("_kernel_time")] = _macs(event["args"])
+    return {name: count for name, count in macs.items() if count}
+
+
+def _macs(facts: dict[str, Any]) -> int:
+    """Of one node: elements of its output times terms of each sum. 0 where it is no product."""
+    shapes = [next(iter(shape.values())) for shape in facts["input_type_shape"] if shape]
+    outputs = [next(iter(shape.values())) for shape in facts["output_type_shape"] if shape]
+    match facts["op_name"]:
+        case "MatMul" | "MatMulInteger" | "Gemm":
+            terms = shapes[0][-1]
+        case "Conv" | "ConvInteger":
+            terms = math.prod(shapes[1][1:])
+        case _:
+            return 0
+    return int(math.prod(outputs[0]) * terms)
+
+
+def main(action: str, source: str, argument: str) -> None:
+    if action == "count":
+        print(json.dumps(_count(Path(source), int(argument))))
+    else:
+        (_export if action == "export" else _quantize)(Path(source), Path(argument))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

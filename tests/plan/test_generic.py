@@ -1,0 +1,67 @@
+"""What `plan` says of a model whose family is not known here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AlbertForSequenceClassification
+
+from harness.cli.main import main
+from tests.run.own_tasks import save_model
+
+SUITE = """
+title = "Generic"
+tasks = ["topics"]
+baseline = "torch_fp32"
+shape = {{ max_length = 32, batch_sizes = [8] }}
+backends = [
+  {{ name = "torch_fp32" }}, {{ name = "torch_compiled_fp32" }}, {{ name = "onnxruntime_fp32" }},
+  {{ name = "onnxruntime_int8", scheme = "engine_int8" }}, {{ name = "onnxruntime_int8_dynamic" }},
+  {{ name = "openvino_fp32" }}, {{ name = "fake_quant_w8a8", scheme = "engine_int8" }},
+]
+[models]
+mine = {{ source = "model", {recipe} }}
+[task.topics]
+kind = "classification"
+text = "message"
+label = "topic"
+labels = ["a", "b"]
+data = {{ train = "rows.jsonl", validation = "rows.jsonl" }}
+"""
+ABLE = {"torch_fp32", "onnxruntime_fp32", "onnxruntime_int8_dynamic", "openvino_fp32"}
+
+
+@pytest.fixture
+def planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """The blocked cells of a plan with a recipe: (reason, remedy), or None, by backend."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("QUANTBOARD_CACHE", str(tmp_path / "cache"))
+    save_model(tmp_path / "model", AlbertForSequenceClassification, ["a", "b"], embedding_size=16)
+    rows = [{"message": f"text {number}", "topic": "ab"[number % 2]} for number in range(20)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def plan(recipe: str) -> dict[str, Any]:
+        (tmp_path / "suite.toml").write_text(SUITE.format(recipe=recipe))
+        capsys.readouterr()
+        assert main(["plan", "suite.toml", "--json"]) == 0
+        return {cell["backend"]: cell["blocked"] for cell in json.loads(capsys.readouterr().out)["cells"]}
+
+    return plan
+
+
+def test_backends_that_need_a_known_family_are_refused(planned: Any) -> None:
+    blocked = planned('recipe = "load"')
+    assert {name for name, why in blocked.items() if not why} == ABLE
+    reason, remedy = blocked["onnxruntime_int8"]
+    assert reason == "mine: 'onnxruntime_int8' runs known model families only, and 'albert' is none"
+    assert all(name in remedy for name in ABLE)
+    assert "onnxruntime_file" not in remedy
+
+
+def test_training_needs_a_known_family(planned: Any) -> None:
+    for reason, remedy in planned('recipe = "finetune"').values():
+        assert "'albert' is no model family that is trained here" in reason
+        assert remedy == "fine-tune it with transformers and load the result"
