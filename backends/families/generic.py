@@ -13,10 +13,8 @@ from backends.families.base import Family, Part
 
 UNLIMITED = 1 << 20
 """Tokens of the longest sequence, where a configuration has no `max_position_embeddings`."""
-NOTE = (
-    "the generic way: this model's family is not known here, so it runs as transformers has it, not in a graph of ours"
-)
-"""A note of the engines."""
+NOTE = "the generic way: as transformers has it, not in a graph of ours"
+"""How the engines' notes say it."""
 _ENDS: Mapping[Part, str] = {
     "question_answering": "ForQuestionAnswering",
     "classification": "ForSequenceClassification",

@@ -24,6 +24,7 @@ from backends.checkpoint import (
     wrong_tensor,
 )
 from backends.families import Family, family_names
+from backends.families.generic import NOTE
 from backends.model_files import clean_names, first_not_finite, is_pickled, stored_shapes, weight_files
 from backends.pooling import read_pooling
 from harness.machine import paths
@@ -307,6 +308,12 @@ def unknown_family(folder: Path) -> str:
 
 def notes_on(folder: Path) -> list[str]:
     """What a user should know of a folder's files although they can be used."""
+    if model_type := unknown_family(folder):
+        return [f"{model_type!r} is no family known here: it runs {NOTE}", *_casing(folder)]
+    return _casing(folder)
+
+
+def _casing(folder: Path) -> list[str]:
     vocabulary = folder / "vocab.txt"
     if (folder / "tokenizer.json").is_file() or not vocabulary.is_file():
         return []

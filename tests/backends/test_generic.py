@@ -73,7 +73,10 @@ def test_logits_and_products_are_those_of_transformers(model: str, tmp_path: Pat
     logits, integer = run(DYNAMIC, folder, batch, tmp_path)
     assert 0 < np.abs(logits - expected).max() < 0.2 * np.ptp(expected)
     assert [NOTE in placement.notes for placement in (*placements.values(), integer)] == [True] * 4
-    assert {placement.total_macs for placement in (*placements.values(), integer)} == {integer.total_macs}
+    # DeBERTa's projections of its relative positions, 32 by 64, by query and key of two layers: constants in a graph
+    folded = 2 * 2 * 32 * 64 * 64 if model == "deberta-v2" else 0
+    assert {placements[name].total_macs for name in FP32[1:]} == {integer.total_macs}
+    assert placements["torch_fp32"].total_macs == integer.total_macs + folded
     assert integer.int8_macs == integer.promised_macs
     assert integer.int8_macs > integer.total_macs / 2
 

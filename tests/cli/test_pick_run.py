@@ -50,7 +50,7 @@ def test_a_family_that_is_not_known_gets_an_answer(folder: Path, capsys: pytest.
 
     save_model(folder / "model", AlbertForSequenceClassification, NAMES, embedding_size=16)
     capsys.readouterr()
-    assert main(["pick", "model", "--data", "tickets.csv", "--minutes", "0.1"]) == 0
+    assert main(["pick", "model", "--data", "tickets.csv", "--minutes", "1"]) == 0
     shown = capsys.readouterr()
     assert shown.out.startswith("Ship ")
     assert "set aside" not in shown.err

@@ -62,6 +62,6 @@ def test_backends_that_need_a_known_family_are_refused(planned: Any) -> None:
 
 
 def test_training_needs_a_known_family(planned: Any) -> None:
-    for reason, remedy in planned('recipe = "finetune"').values():
+    for reason, remedy in planned('recipe = "finetune", train = { learning_rate = 1e-4, epochs = 1 }').values():
         assert "'albert' is no model family that is trained here" in reason
         assert remedy == "fine-tune it with transformers and load the result"
