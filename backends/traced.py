@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from importlib.metadata import version
@@ -20,6 +21,12 @@ from backends.base import INPUTS, BackendError, installed
 
 TRACE_VERSION = 1
 """Part of the key under which exported graphs are cached. Raise it whenever they change."""
+_REFUSED = 3
+"""Exit code for a fault of the checkpoint."""
+
+
+_RENAMING = ["MatMulAddFusion", "MatMulScaleFusion", "MatMulTransposeFusion"]
+"""ONNX Runtime's optimizers after which a product has another name."""
 
 
 def trace_id() -> str:
@@ -62,8 +69,10 @@ def _in_own_process(*arguments: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return done.stdout.splitlines()[-1] if done.stdout else ""
-    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    lines = done.stderr.splitlines()
     reason = lines[-1].strip()[:300] if lines else f"exit code {done.returncode}"
+    if done.returncode == _REFUSED:
+        raise BackendError(reason)
     raise BackendError(f"PyTorch's exporter or ONNX Runtime cannot take this model ({reason}); run it on torch_fp32")
 
 
@@ -122,7 +131,9 @@ def _count(path: Path, length: int) -> dict[str, int]:
     options.enable_profiling = True
     with TemporaryDirectory() as folder:
         options.profile_file_prefix = f"{folder}/profile"
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=_RENAMING
+        )
         types = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
         whole = {"attention_mask": np.ones, "input_ids": np.zeros, "token_type_ids": np.zeros}
         session.run(None, {one.name: whole[one.name]((1, length), types[one.type]) for one in session.get_inputs()})
@@ -148,12 +159,22 @@ def _macs(facts: dict[str, Any]) -> int:
     return int(math.prod(outputs[0]) * terms)
 
 
-def main(action: str, source: str, argument: str) -> None:
-    if action == "count":
-        print(json.dumps(_count(Path(source), int(argument))))
-    else:
-        (_export if action == "export" else _quantize)(Path(source), Path(argument))
+def main(action: str, source: str, argument: str) -> int:
+    """The last line of stderr says why it failed."""
+    try:
+        if action == "count":
+            print(json.dumps(_count(Path(source), int(argument))))
+        else:
+            (_export if action == "export" else _quantize)(Path(source), Path(argument))
+    except BackendError as error:
+        print(error, file=sys.stderr)
+        return _REFUSED
+    except Exception as error:  # of an exporter on whatever code
+        first = re.sub(r"\x1b\[[0-9;]*m", "", next(iter(str(error).splitlines()), ""))
+        print(f"{type(error).__name__}: {first}", file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    sys.exit(main(*sys.argv[1:]))

@@ -50,12 +50,12 @@ def test_a_family_that_is_not_known_gets_an_answer(folder: Path, capsys: pytest.
 
     save_model(folder / "model", AlbertForSequenceClassification, NAMES, embedding_size=16)
     capsys.readouterr()
-    assert main(["pick", "model", "--data", "tickets.csv", "--minutes", "1"]) == 0
+    assert main(["pick", "model", "--data", "tickets.csv", "--minutes", "0.1"]) == 0
     shown = capsys.readouterr()
     assert shown.out.startswith("Ship ")
     assert "set aside" not in shown.err
     records = [json.loads(line) for file in folder.glob("results/*/*.jsonl") for line in file.read_text().splitlines()]
-    assert {record["backend"] for record in records} >= {"torch_fp32", "onnxruntime_fp32", "onnxruntime_int8_dynamic"}
+    assert {record["backend"] for record in records} >= {"torch_fp32", "onnxruntime_fp32"}
     assert {record["status"] for record in records} <= {"ok", "invalid"}
     assert all(NOTE in record["placement"]["notes"] for record in records)
     assert main(["export", "LAST", "out"]) == 0
