@@ -27,6 +27,8 @@ from backends.families import Family, family_names
 from backends.families.generic import NOTE
 from backends.model_files import clean_names, first_not_finite, is_pickled, stored_shapes, weight_files
 from backends.pooling import read_pooling
+from backends.schemes import get_scheme
+from backends.tensor_names import weight_names
 from harness.machine import paths
 from harness.machine.digests import digest, file_hash, read_text
 from harness.plan.heads import HEADS
@@ -280,6 +282,20 @@ def why_not_trained(folder: Path, *, scores: bool = False) -> Blocked:
 
 def _untrained(family: Family) -> str:
     return f"{family.model_type!r} is no model family that is trained here"
+
+
+def why_scheme_unfit(folder: Path, scheme: str, kind: Kind) -> Blocked:
+    """Why a folder's model cannot be quantized so: the scheme keeps a layer in floating point that the model does not have."""
+    chosen = get_scheme(scheme)
+    try:
+        config, family = read_config(folder) | {"id2label": {"0": "", "1": ""}}, read_family(folder)
+        encoder = encoder_of(config, family, HEADS[kind], "mean")
+        if chosen.keep_float and isinstance(encoder, Architecture):
+            weight_names(encoder, chosen)
+    except BackendError as error:
+        reason, _, remedy = str(error).partition("; ")
+        return reason, remedy or "use another model"
+    return None
 
 
 def why_no_masked_lm(folder: Path) -> Blocked:

@@ -11,7 +11,7 @@ from harness.errors import QuantboardError, did_you_mean
 from harness.machine.hardware import Machine
 from harness.plan.checkpoint_specs import calibrated, checkpoint_spec
 from harness.plan.data import DataOrReason, TaskData
-from harness.plan.fit import notes_on, unknown_family
+from harness.plan.fit import notes_on, unknown_family, why_scheme_unfit
 from harness.plan.keys import cell_key
 from harness.plan.sources import local_folder
 from harness.plan.spec import CORPUS, Blocked, Cell, CheckpointSpec
@@ -134,7 +134,7 @@ def _cell(model: _PlannedModel, index: int, machine: Machine, limit: int | None)
             blocked = blocked or (f"{model.name}: {why}", "train the model with a scheme that this backend supports")
     elif scheme:
         checkpoint = calibrated(task_data, checkpoint, scheme, model.seed)
-    blocked = blocked or _needs_family(model, backend)
+    blocked = blocked or _needs_family(model, backend) or _keeps_no_layer(model, scheme)
     availability = backend.availability(machine.as_dict())
     blocked = blocked or _no_evaluation_data(task_data) or _no_training_data(task_data, checkpoint)
     if not availability.available:
@@ -177,6 +177,16 @@ def _needs_family(model: _PlannedModel, backend: Backend) -> Blocked:
         f"{model.name}: '{backend.name}' runs known model families only, and {model_type!r} is none",
         f"take {', '.join(able[:-1])} or {able[-1]}, which run it the generic way",
     )
+
+
+def _keeps_no_layer(model: _PlannedModel, scheme: str | None) -> Blocked:
+    """Why a scheme does not fit a model, as far as its source is on this machine. A student may have fewer layers than its source."""
+    root, facts = model.checkpoint.root, model.task_data.suite.facts(model.task_data.task)
+    folder = local_folder(root.source)
+    if scheme is None or folder is None or facts is None or root.recipe == "distill":
+        return None
+    why = why_scheme_unfit(folder, scheme, facts.kind)
+    return why and (f"{model.name}: {why[0]}", why[1])
 
 
 def _no_evaluation_data(task_data: TaskData) -> Blocked:

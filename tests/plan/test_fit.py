@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from harness.plan.fit import Wanted, why_unfit
+from backends.schemes import changed_scheme
+from harness.plan.fit import Wanted, why_scheme_unfit, why_unfit
 from tasks import DataRef, Shape
 from tests.plan.test_plan import Make, find_cell, make
 from tests.run.small import cache, edit, fails, glue, loads, own_cache, trained
@@ -121,3 +122,12 @@ def test_an_encoder_to_be_trained_must_be_that_of_its_configuration(mine: Path) 
     unfit = why_unfit(mine, wanted, loads=False)
     assert unfit is not None
     assert "hidden_act is 'selu'" in unfit[0]
+
+
+def test_a_scheme_keeps_layers_that_the_model_has(mine: Path) -> None:
+    kept = changed_scheme("engine_int8", {"keep_float": ["encoder.layer.0.*", "qa_outputs"]})
+    assert why_scheme_unfit(mine, kept, "question_answering") is None
+    unfit = why_scheme_unfit(mine, kept, "classification")
+    assert unfit is not None
+    assert unfit[0] == "keep_float: no linear layer is called 'qa_outputs'"
+    assert unfit[1].startswith("there are encoder.layer.0.attention.self.query, ")
