@@ -12,6 +12,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -114,9 +115,39 @@ def _export(checkpoint: Path, target: Path) -> None:
 
 
 def _quantize(source: Path, target: Path) -> None:
+    import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     quantize_dynamic(source, target, op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8)
+    model = onnx.load(target)
+    _separate(model)
+    onnx.save(model, target)
+
+
+def _separate(model: Any) -> None:
+    """Give products that share a weight, as ALBERT's layers do, a name each for it: ONNX Runtime converts signed weights for
+    processors without VNNI once a product, under the weight's name, and stops at the second. A Reshape to its own shape is another
+    name for it in the file, and is computed when the graph is loaded."""
+    import numpy as np
+    from onnx import helper, numpy_helper
+
+    shapes = {one.name: list(one.dims) for one in model.graph.initializer}
+    uses, added = Counter[str](), list[Any]()
+    for node in model.graph.node:
+        for place in (1, 3) if node.op_type == "MatMulInteger" else ():  # weight and zero point
+            name = node.input[place]
+            uses[name] += name in shapes
+            if uses[name] == 2:
+                shape = numpy_helper.from_array(np.array(shapes[name], np.int64), f"{name}:shape")
+                model.graph.initializer.append(shape)
+            if uses[name] > 1:
+                node.input[place] = f"{name}:{uses[name]}"
+                added.append(
+                    helper.make_node("Reshape", [name, f"{name}:shape"], [node.input[place]], node.input[place])
+                )
+    nodes = [*added, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
 
 
 def _count(path: Path, length: int) -> dict[str, int]:
