@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 
 from harness.measure.change_points import change_points, deviation
-from harness.measure.nights import Night
+from harness.measure.nights import Night, Spread
 from harness.measure.paired import PairedTest, holm
 from harness.records.figure import Figure
 from harness.records.schema import Record
@@ -87,6 +87,10 @@ class Nights:
         self._untested: dict[str, str] = {}
         self._nights = nights_of([record for record in in_order if record.run_id in needed], self._untested)
         self._judged = self._judge(in_order)
+
+    def between(self, machine: str) -> Spread:
+        """How the speed-ups of one cell differ between runs on a machine, from all cells that were measured more than once."""
+        return spreads(self._nights, [machine])[machine]
 
     def records_of(self, record: Record) -> list[Record]:
         """All nights of its cell, the oldest first."""

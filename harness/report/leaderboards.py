@@ -1,17 +1,20 @@
 """All methods of one task and model on one machine, from every suite that ran there: what a page names a pick of.
 
 A board holds the rows of one suite. Rows of several suites stand together here, each compared with the baseline of its own
-suite. Where two suites have the same method, the suite counts that timed more engines on this machine, then more methods,
+suite. Their runs differ by more than rounds within a run show; where that is known from repeated runs, all speed-ups of such a
+table include it. Where two suites have the same method, the suite counts that timed more engines on this machine, then more methods,
 then the newer one. A test of speed exists only between methods of one suite, whose rounds were interleaved.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import quote
 
+from harness.measure.nights import Spread
 from harness.records.schema import Record
 from harness.report.boards import Board, Row
 from harness.report.comparability import data_of, examples_of
@@ -20,6 +23,9 @@ from harness.report.methods import Contest, contests, kept_of
 from harness.report.names import Name, name_of
 from harness.report.pick import Limits, Method, Pick, Ratio, pick
 from tasks.titles import metric_title, task_order, task_title
+
+UNKNOWN = Spread(0.0, 0)
+"""No cell was measured in two runs."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,8 @@ class Simulated:
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """entries: the fastest first. main: the contest whose baseline the leaderboard shows. unmeasured: failed and skipped cells."""
+    """entries: the fastest first. main: the contest whose baseline the leaderboard shows. unmeasured: failed and skipped cells.
+    between: how runs differ on this machine, which the speed-ups include where they come from several runs."""
 
     subject: Subject
     machine: Machine
@@ -59,6 +66,7 @@ class Leaderboard:
     simulated: tuple[Simulated, ...]
     unmeasured: tuple[Record, ...]
     page: str
+    between: Spread = UNKNOWN
 
     @property
     def methods(self) -> tuple[Method, ...]:
@@ -118,8 +126,11 @@ class Subject:
     slug: str
 
 
-def leaderboards(boards: Sequence[Board]) -> dict[Subject, list[Leaderboard]]:
-    """By subject, a leaderboard a machine: real data first, then by task; the machine with the newest instructions first."""
+def leaderboards(
+    boards: Sequence[Board], between: Callable[[str], Spread] = lambda machine: UNKNOWN
+) -> dict[Subject, list[Leaderboard]]:
+    """By subject, a leaderboard a machine: real data first, then by task; the machine with the newest instructions first.
+    between: how speed-ups of a cell differ between runs, by machine."""
     rows = [row.record for board in boards for row in board.rows]
     by_machine = machines(rows)
     grouped: dict[tuple[object, ...], list[Contest]] = {}
@@ -133,7 +144,7 @@ def leaderboards(boards: Sequence[Board]) -> dict[Subject, list[Leaderboard]]:
         for identity, machine in by_machine.items():
             own = [contest for contest in grouped[key] if contest.board.machine == identity]
             if own:
-                found.setdefault(subject, []).append(_leaderboard(subject, machine, own))
+                found.setdefault(subject, []).append(_leaderboard(subject, machine, own, between(identity)))
     return found
 
 
@@ -196,7 +207,7 @@ def _state(group: Sequence[Contest]) -> str:
     return str(named.get("evaluated on", words[0]))
 
 
-def _leaderboard(subject: Subject, machine: Machine, group: Sequence[Contest]) -> Leaderboard:
+def _leaderboard(subject: Subject, machine: Machine, group: Sequence[Contest], between: Spread) -> Leaderboard:
     ordered = sorted(group, key=_strength, reverse=True)
     entries: dict[tuple[object, ...], Entry] = {}
     for contest in ordered:
@@ -214,6 +225,11 @@ def _leaderboard(subject: Subject, machine: Machine, group: Sequence[Contest]) -
                 name = name_of(record, contest.model, baseline=baseline)
                 entries[key] = Entry(method, name, rows, contest, foreign=contest is not ordered[0])
     unique = _with_unique_names(list(entries.values()))
+    if any(entry.foreign for entry in unique):
+        unique = [
+            replace(entry, method=replace(entry.method, speed_up=_between_runs(entry.method.speed_up, between)))
+            for entry in unique
+        ]
     board_records = {record.record_id: record for contest in ordered for record in contest.board.unmeasured}
     return Leaderboard(
         subject=subject,
@@ -223,7 +239,21 @@ def _leaderboard(subject: Subject, machine: Machine, group: Sequence[Contest]) -
         simulated=tuple(_simulated(ordered)),
         unmeasured=tuple(record for record in board_records.values() if record.model == subject.model),
         page=f"task-{subject.slug}-{machine.slug}.html",
+        between=between,
     )
+
+
+def _between_runs(speed_up: Ratio | None, between: Spread) -> Ratio | None:
+    """A speed-up with the interval that another run would fall into as well: half-widths add up as variances do."""
+    if speed_up is None or speed_up.low is None or speed_up.high is None or speed_up.low == speed_up.high:
+        return speed_up
+    if not between.freedom:
+        return speed_up
+    from scipy.special import stdtrit
+
+    runs = float(stdtrit(between.freedom, 0.975)) * math.sqrt(between.variance)
+    below, above = (math.hypot(math.log(end / speed_up.value), runs) for end in (speed_up.low, speed_up.high))
+    return Ratio(speed_up.value, speed_up.value * math.exp(-below), speed_up.value * math.exp(above))
 
 
 def _strength(contest: Contest) -> tuple[int, int, int, str]:

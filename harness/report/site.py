@@ -121,7 +121,7 @@ def _pages(all_records: Sequence[Record], stored: ScoreStore) -> Pages:
     records, nights = latest(all_records), Nights(all_records)
     boards = make_boards(records, stored)
     uncommitted = with_uncommitted_ancestors(records)
-    subjects = leaderboards(boards)
+    subjects = leaderboards(boards, nights.between)
     index = index_page(records, boards, subjects)
     averages = macro_averages(records)
     pages: Pages = {"index.html": ("index.html", index)}

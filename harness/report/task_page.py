@@ -3,10 +3,12 @@ script needs to pick under other limits."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
+from harness.measure.nights import Spread
 from harness.records.schema import Record
 from harness.report.boards import page_name
 from harness.report.leaderboards import Leaderboard
@@ -168,6 +170,15 @@ def _facts(board: Leaderboard, rows: Sequence[MethodRow]) -> Iterable[str]:
         yield "rows of several suites"
 
 
+def _between_words(between: Spread) -> str:
+    if not between.freedom:
+        return "How runs differ is not known here, since no cell was measured twice; the intervals lack it."
+    deviation = 100 * math.sqrt(between.variance)
+    return (
+        f"Speed-ups of one cell differ between runs by {deviation:.1f}% (standard deviation); the intervals include it."
+    )
+
+
 def _why_unmeasured(record: Record) -> str:
     return f"{record.status}: {record.reason}" + (f". Fix: {record.remedy}" if record.remedy else "")
 
@@ -192,7 +203,8 @@ def _notes(board: Leaderboard, uncommitted: AbstractSet[str]) -> Iterable[tuple[
         yield (
             "Several suites",
             f"ran here. Rows of {', '.join(others)} are compared with the baseline of their own run; between runs no speed is"
-            " tested, which counts as a tie. Of a method that two suites have, the suite counts that timed more engines.",
+            f" tested, which counts as a tie. {_between_words(board.between)} Of a method that two suites have, the suite counts"
+            " that timed more engines.",
         )
     if any(len(entry.rows) > 1 for entry in board.entries):
         yield (

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from harness.measure.nights import Spread
 from harness.records.schema import Checkpoint, Record
 from harness.records.scores import ScoreStore
 from harness.report.boards import latest, make_boards
 from harness.report.index_page import Card, IndexPage, index_page
-from harness.report.leaderboards import Leaderboard, leaderboards
+from harness.report.leaderboards import UNKNOWN, Leaderboard, leaderboards
 from harness.report.machines import machines
 from harness.report.names import name_of
 from harness.report.plots import Scale, frontier
@@ -38,12 +40,12 @@ def timed(folder: Path, key: str, backend: str, times: float, wrong: int, **chan
     return add(folder, key, answers(1000, wrong), **({"qps": (10.0 * times,) * 4} | fields | changes))
 
 
-def found(folder: Path) -> list[Leaderboard]:
+def found(folder: Path, between: Spread = UNKNOWN) -> list[Leaderboard]:
     from harness.records import store
 
     read = list(store.read(folder))
     boards = make_boards(latest(record for _, record in read), ScoreStore(read))
-    return [board for group in leaderboards(boards).values() for board in group]
+    return [board for group in leaderboards(boards, lambda machine: between).values() for board in group]
 
 
 def _index(records: list[Record]) -> IndexPage:
@@ -57,6 +59,26 @@ def cards(folder: Path) -> tuple[Card, ...]:
     records = latest(record for _, record in read)
     boards = make_boards(records, ScoreStore(read))
     return index_page(records, boards, leaderboards(boards)).cards
+
+
+def test_intervals_of_several_runs_include_how_runs_differ(tmp_path: Path) -> None:
+    """By hand: half-widths of logarithms are added as squares; Student's t of 10 degrees of freedom is 2.228."""
+    timed(tmp_path, "a", "torch_fp32", 1.0, 100, baseline=True)
+    timed(tmp_path, "b", "onnxruntime_fp32", 1.3, 100)
+    (alone,) = found(tmp_path, Spread(0.02**2, 10))
+    (unknown,) = found(tmp_path)
+    assert [method.speed_up for method in alone.methods] == [method.speed_up for method in unknown.methods]
+    timed(tmp_path, "d", "torch_fp32", 1.0, 200, baseline=True, suite="other")
+    timed(tmp_path, "f", "onnxruntime_int8_dynamic", 1.99, 200, suite="other")
+    (wide,) = found(tmp_path, Spread(0.02**2, 10))
+    (narrow,) = found(tmp_path)
+    for mine, theirs in zip(wide.methods[:2], narrow.methods[:2], strict=True):
+        assert mine.speed_up and theirs.speed_up and mine.speed_up.high and theirs.speed_up.high
+        assert mine.speed_up.value == theirs.speed_up.value
+        own, both = (math.log((ratio.high or 0) / ratio.value) for ratio in (theirs.speed_up, mine.speed_up))
+        assert both**2 == pytest.approx(own**2 + (2.2281 * 0.02) ** 2, rel=1e-4)
+    baseline = wide.methods[-1].speed_up
+    assert baseline and (baseline.low, baseline.high) == (1.0, 1.0)
 
 
 def test_methods_of_two_suites_stand_together_each_against_its_own_baseline(tmp_path: Path) -> None:
