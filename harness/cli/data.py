@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cli.arguments import Verbs, add_data, add_suite, add_verb
+from harness.cli.terminal import say
 from harness.errors import QuantboardError, disk_fault
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ def add_verbs(verbs: Verbs) -> None:
 
 def data(arguments: argparse.Namespace) -> int:
     written = write_data(arguments.suite, arguments.folder, arguments.data)
-    print(json.dumps(written) if arguments.json else "\n".join(written))
+    for line in [json.dumps(written)] if arguments.json else written:
+        print(line)
     return 0
 
 
@@ -45,8 +47,15 @@ def write_data(suite_name: str, folder: Path, option: str | None) -> list[str]:
     from tasks.sources import hub_reachable, write_saved
 
     suite = load_suite(suite_name)
+    own = [task for task in suite.tasks if task in suite.task]
+    if own:
+        files = {file for task in own for file in suite.task[task].data.model_dump(exclude_none=True).values()}
+        say(
+            f"note: the suite names the files of {', '.join(own)} itself; copy them with it: {', '.join(sorted(files))}"
+        )
+    others = [task for task in suite.tasks if task not in own]
     refs: dict[str, DataRef] = {}
-    for task, source in find_data(suite, option, hub_reachable).items():
+    for task, source in (find_data(suite, option, hub_reachable, others) if others else {}).items():
         if not isinstance(source, DataRef):
             raise TaskError(f"{task}: {source[0]}; {source[1]}")
         if source.kind == "sample" and (option or suite.data) != "sample":

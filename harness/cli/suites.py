@@ -27,8 +27,9 @@ from harness.cli.arguments import (
     whole,
 )
 from harness.cli.live import live_view
+from harness.cli.plan_lines import plan_lines
 from harness.cli.run_lines import run_lines
-from harness.cli.terminal import plan_json, print_plan, say
+from harness.cli.terminal import plan_json, say
 from harness.errors import QuantboardError
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ def validate(arguments: argparse.Namespace) -> int:
 
 def plan(arguments: argparse.Namespace) -> int:
     planned = plan_offline(run_options(arguments), arguments.assume)
-    print(json.dumps(plan_json(planned))) if arguments.json else print_plan(planned)
+    print(json.dumps(plan_json(planned)) if arguments.json else "\n".join(plan_lines(planned)))
     return 0
 
 

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from harness.plan.plan import Plan
-    from harness.plan.spec import Cell, CheckpointSpec
     from harness.records.figure import Figure
     from harness.run.rescore import Rescored
 
@@ -63,67 +62,6 @@ def plan_json(plan: Plan) -> dict[str, Any]:
     """Every cell with its settings; `blocked` holds the reason and the fix where it cannot run here."""
     notes = {"notes": list(plan.notes)} if plan.notes else {}
     return {"suite": plan.suite.name, "cells": [cell.to_json() for cell in plan.cells]} | notes
-
-
-def print_plan(plan: Plan) -> None:
-    from harness.plan.spec import SAMPLE_NOTICE
-
-    columns = ("model", "seed", "task", "backend", "recipe", "device", "shape", "key", "status")
-    table = _table(f"{plan.suite.title} ({plan.suite.name})", columns)
-    for cell in plan.cells:
-        _add_row(table, _plan_row(cell))
-    out = console()
-    if plan.on_sample:
-        _print_plain(out, SAMPLE_NOTICE)
-    for note in plan.notes:
-        _print_plain(out, note)
-    out.print(table)
-    out.print(_checkpoint_table(plan))
-
-
-def _plan_row(cell: Cell) -> tuple[str, ...]:
-    recipe = cell.checkpoint.recipe if cell.checkpoint.recipe != "ptq" else f"ptq {cell.scheme}"
-    shape = f"{cell.shape.max_length}, batch {'/'.join(map(str, cell.batch_sizes))}"
-    status = f"skipped: {cell.blocked[0]}; {cell.blocked[1]}" if cell.blocked else "runs"
-    return cell.model, str(cell.seed), cell.task, cell.label, recipe, cell.device, shape, cell.key[:8], status
-
-
-def _checkpoint_table(plan: Plan) -> Table:
-    """How every checkpoint is made, each after those that it needs. Seeds share a row."""
-    seeds_by_row: dict[tuple[str, str, str, str], list[int]] = {}
-
-    def add(spec: CheckpointSpec) -> None:
-        for needed in spec.needs:
-            add(needed)
-        step = spec.distill["stage"] if spec.distill else spec.scheme if spec.recipe in ("ptq", "qat") else ""
-        row = (spec.model, spec.task, f"{spec.recipe} {step}".strip(), _settings(spec))
-        seeds = seeds_by_row.setdefault(row, [])
-        if spec.seed not in seeds:
-            seeds.append(spec.seed)
-
-    for cell in plan.cells:
-        add(cell.checkpoint)
-    title = "How the checkpoints are made (settings that are not named have their defaults)"
-    table = _table(title, ("model", "task", "recipe", "settings", "seeds"))
-    for row, seeds in seeds_by_row.items():
-        _add_row(table, (*row, ", ".join(map(str, seeds))))
-    return table
-
-
-def _settings(spec: CheckpointSpec) -> str:
-    """The settings that differ from the defaults of a suite file."""
-    from harness.suite.train import TrainSettings
-
-    train = {} if spec.recipe == "ptq" else spec.train or {}
-    defaults = {name: field.default for name, field in TrainSettings.model_fields.items() if not field.is_required()}
-    settings = {name: value for name, value in train.items() if value != defaults.get(name)}
-    settings |= {f"calibration {name}": value for name, value in (spec.calibration or {}).items() if name != "seed"}
-    for name, value in (spec.distill or {}).items():
-        if isinstance(value, dict):
-            settings |= {f"{name} {key}": setting for key, setting in value.items()}
-        elif name != "stage":
-            settings[name] = value
-    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in settings.items() if value is not None)
 
 
 def show(figure: Figure, *, interval: bool = True) -> str:

@@ -14,8 +14,8 @@ import pytest
 
 from backends import backend_names
 from harness.cli.main import parser
+from harness.cli.plan_lines import plan_lines
 from harness.cli.suites import RunOptions, command, plan_offline, run_options
-from harness.cli.terminal import print_plan
 from tests.tasks.raw_files import GLUE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -208,11 +208,21 @@ def test_assumed_hardware_plans_every_cell(suite: str, count: int) -> None:
     assert all(cell.blocked[0].startswith(NEEDS_MORE) for cell in cells if cell.blocked)
 
 
-def test_the_plan_says_how_models_are_made(capsys: pytest.CaptureFixture[str]) -> None:
-    print_plan(plan_offline(RunOptions("tinybert", tasks=("glue/mrpc",)), ("gpu", "hub")))
-    printed = " ".join(capsys.readouterr().out.split())
-    assert "distill prediction │ learning rate 3e-05, epochs 3.0, batch size 32, warmup ratio 0.1" in printed
+def test_the_plan_says_how_models_are_made() -> None:
+    lines = plan_lines(plan_offline(RunOptions("tinybert", tasks=("glue/mrpc",)), ("gpu", "hub")))
+    printed = " ".join(" ".join(lines).split())
+    assert "distill prediction (learning rate 3e-05, epochs 3.0, batch size 32, warmup ratio 0.1" in printed
     assert "augment copies 30" in printed
+    assert max(map(len, lines)) <= 80
+
+
+def test_the_plan_tells_each_reason_once() -> None:
+    lines = plan_lines(plan_offline(RunOptions("minilm_qat", data="sample")))
+    assert max(map(len, lines)) <= 80
+    plan = plan_offline(RunOptions("tinybert"))
+    text = " ".join(" ".join(plan_lines(plan)).split())
+    for reason in {cell.blocked[0] for cell in plan.cells if cell.blocked}:
+        assert text.count(reason) == 1
 
 
 def test_score_prints_percent_with_intervals(tmp_path: Path) -> None:

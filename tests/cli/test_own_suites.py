@@ -68,6 +68,12 @@ def test_a_bad_row_stops_a_plan_or_is_left_out_and_counted(folder: Path, capsys:
     assert "skip_bad_rows" not in cells[0].to_json()["data"], "a declaration says it itself"
 
 
+def test_data_tells_which_files_a_suite_names_itself(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert main(["data", "./own.toml", "out"]) == 0
+    assert "names the files of mine itself; copy them with it: rows.jsonl" in capsys.readouterr().err
+
+
 def test_score_leaves_out_and_counts_bad_rows_and_counts_each_class(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

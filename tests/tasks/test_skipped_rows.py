@@ -112,3 +112,22 @@ def test_counts_of_classes_are_scikit_learns() -> None:
         class_counts(predicted, label, "xyz").values(), multilabel_confusion_matrix(label, predicted), strict=True
     ):
         assert (found.right, found.predicted, found.examples) == (right, right + false, right + missed)
+
+
+def test_a_file_of_pandas_is_read_where_it_is_declared_and_told_where_it_is_not(tmp_path: Path) -> None:
+    """`to_csv(sep="\\t")`: texts with quotes or line breaks are quoted, quotes doubled."""
+    import pandas
+
+    from tasks.declared import Declaration, DeclaredRows
+
+    texts = ['he said "never" twice', "plain", "two\nlines", "a, b"]
+    frame = pandas.DataFrame({"sentence": texts, "label": [0, 1, 0, 1]})
+    (tmp_path / "glue" / "SST-2").mkdir(parents=True)
+    path = tmp_path / "glue" / "SST-2" / "dev.tsv"
+    frame.to_csv(path, sep="\t", index=False)
+    own = Declaration("mine", "classification", {"validation": str(path)}, text="sentence", label="label")
+    assert [row["text"] for row in DeclaredRows(own).rows("validation")] == texts
+    with pytest.raises(
+        BadRow, match=r"dev\.tsv: line 4: 1 columns, expected 2; is the file cut off or written with quotes\?"
+    ):
+        open_rows("glue/sst2", detect("glue/sst2", tmp_path)).rows("validation")
