@@ -7,7 +7,8 @@ confidence interval approach"; with Bonferroni's bound in the place of a boundar
 whatever makes the rounds end, a killed run included.
 
 Rounds are seldom normal: a few are slow. The figure is therefore their median, and its interval is the one of order statistics
-(David & Nagaraja 2003, section 7.1), which holds for any distribution. It needs seven rounds for three looks. A ratio of
+(David & Nagaraja 2003, section 7.1), which holds for any distribution. It needs seven rounds for three looks, and five where
+their number is fixed. A ratio of
 interleaved rounds has no such tail, since a slow round is slow for both cells: Student's t of the logarithm stays.
 """
 
@@ -19,32 +20,37 @@ from collections.abc import Sequence
 
 from harness.records.figure import Figure
 
+FEW_ROUNDS = 0.0704
+"""What the interval of a fixed number of rounds may miss: of five rounds the lowest and the highest hold the median in 93.75%, of
+eight the second ones in 92.97%. Three rounds have no such interval."""
 
-def median_over_rounds(values: Sequence[float | None], looks: int) -> Figure | None:
-    """The median with its interval at the level of one of so many looks. None where a round has no value."""
+
+def median_over_rounds(values: Sequence[float | None], looks: int | None = None) -> Figure | None:
+    """The median with its interval, of a fixed number of rounds or at the level of one of so many looks. None where a round has
+    no value."""
     known = sorted(value for value in values if value is not None)
     if len(known) != len(values) or not known:
         return None
-    median, place = statistics.median(known), _place(len(known), 0.05 / looks)
+    median, (place, missed) = statistics.median(known), _place(len(known), 0.05 / looks if looks else FEW_ROUNDS)
     if place is None:
-        return Figure(
-            value=median, method=f"no interval: {len(known)} rounds are too few for a median at {looks} looks"
-        )
+        at_looks = f" at {looks} looks" if looks else ""
+        return Figure(value=median, method=f"no interval: {len(known)} rounds are too few for a median{at_looks}")
+    held = f"for each of {looks} looks" if looks else f"which holds in {100 * (1 - missed):.1f}%"
     return Figure(
         value=median,
         low=known[place],
         high=known[-1 - place],
-        method=f"median and interval of order statistics over {len(known)} fresh-process rounds, for each of {looks} looks",
+        method=f"median and interval of order statistics over {len(known)} fresh-process rounds, {held}",
     )
 
 
-def _place(count: int, miss: float) -> int | None:
-    """From both ends, the innermost order statistics, counted from 0, between which the median lies but for `miss`. None where
-    even the outermost do not hold it."""
-    tail, place = 0.0, None
+def _place(count: int, miss: float) -> tuple[int | None, float]:
+    """From both ends, the innermost order statistics, counted from 0, between which the median lies but for `miss`, and what they
+    miss. None where even the outermost do not hold it."""
+    tail, place, missed = 0.0, None, 1.0
     for number in range(count // 2):
         tail += math.comb(count, number) / 2**count
         if 2 * tail > miss:
             break
-        place = number
-    return place
+        place, missed = number, 2 * tail
+    return place, missed

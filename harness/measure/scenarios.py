@@ -198,11 +198,14 @@ def mean_over_rounds(values: Sequence[float | None]) -> Figure | None:
     )
 
 
-def summarise(rounds: Sequence[SpeedRound], looks: int | None = None) -> dict[str, Figure | None]:
-    """Every figure of a Speed, from its rounds: their mean, or the median where they end at one of several looks."""
+def summarise(
+    rounds: Sequence[SpeedRound], looks: int | None = None, *, interleaved: bool = False
+) -> dict[str, Figure | None]:
+    """Every figure of a Speed, from its rounds: the median where they are interleaved or end at one of several looks, else their
+    mean."""
 
     def over_rounds(values: Sequence[float | None]) -> Figure | None:
-        return median_over_rounds(values, looks) if looks else mean_over_rounds(values)
+        return median_over_rounds(values, looks) if looks or interleaved else mean_over_rounds(values)
 
     names = ("qps", "mean_ms", "p50_ms", "p90_ms", "p99_ms", "early_stopping_ms")
     figures = {name: over_rounds([getattr(speed_round, name) for speed_round in rounds]) for name in names}

@@ -18,7 +18,7 @@ from harness.report.speed_ratios import INTERLEAVED, RATE, Load
 from harness.report.tables import Column, Value, figure_value, formatted, mebibytes, number
 from harness.suite.measure import Measure
 
-ROUNDS = "Mean over fresh processes (rounds) with Student's t interval over them, cut off at 0: an interval that reaches 0 means that there were too few rounds."
+ROUNDS = "Median over fresh processes (rounds) with the interval of order statistics; LoadGen's figures are means with Student's t interval, cut off at 0."
 
 
 SOURCE = (

@@ -242,7 +242,7 @@ def speeds(cell: Cell, rounds: Sequence[Mapping[str, Any]]) -> list[Speed]:
             energy_source=speed_rounds[0].conditions.energy_source if speed_rounds[0].conditions else "",
             profile=cell.measure.profile,
             latency_bound_ms=cell.measure.server_latency_ms if scenario == "server" else None,
-            **summarise(speed_rounds, cell.measure.planned_looks),  # type: ignore[arg-type]
+            **summarise(speed_rounds, cell.measure.planned_looks, interleaved=scenario == "interleaved"),  # type: ignore[arg-type]
         )
         for (scenario, load, size, length), speed_rounds in grouped.items()
     ]

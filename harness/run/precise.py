@@ -41,7 +41,9 @@ def _compared(cells: Sequence[CellResults]) -> Iterator[tuple[CellResults, Inter
             yield results, ratio(mine, theirs, interleaved=True, looks=len(measure.looks))
         if not shared and (results is not base or len(cells) == 1):
             for speed in speeds(results.cell, results.rounds):
-                if figure := summarise(speed.rounds, measure.planned_looks)["qps"]:
+                if figure := summarise(
+                    speed.rounds, measure.planned_looks, interleaved=speed.scenario == "interleaved"
+                )["qps"]:
                     yield results, figure
 
 

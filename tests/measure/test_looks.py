@@ -31,6 +31,24 @@ def test_seven_rounds_by_hand() -> None:
     assert median_over_rounds([1.0, None, 2.0], 3) is None
 
 
+@pytest.mark.parametrize(
+    ("count", "place", "held"),
+    [(5, 0, "93.8"), (6, 0, "96.9"), (7, 0, "98.4"), (8, 1, "93.0"), (9, 1, "96.1"), (11, 2, "93.5")],
+)
+def test_a_fixed_number_of_rounds(count: int, place: int, held: str) -> None:
+    """By the binomial distribution: of five rounds all lie on one side of the median with 2 / 2^5."""
+    values = np.random.default_rng(count).permutation(count) + 1.0
+    figure = median_over_rounds(list(values))
+    assert figure is not None and (figure.low, figure.high) == (1 + place, count - place)
+    assert figure.method.endswith(f"which holds in {held}%")
+
+
+def test_three_rounds_have_no_interval() -> None:
+    figure = median_over_rounds([3.0, 1.0, 2.0])
+    assert figure is not None and (figure.value, figure.low) == (2.0, None)
+    assert figure.method == "no interval: 3 rounds are too few for a median"
+
+
 def test_a_ratio_at_several_looks_has_a_wider_interval_by_bonferroni() -> None:
     mine, theirs = [2.0, 2.2, 1.9, 2.1, 2.05, 2.1, 1.95], [1.0, 1.05, 1.0, 1.0, 1.02, 1.0, 1.0]
     expected = stats.ttest_rel(np.log(mine), np.log(theirs))
