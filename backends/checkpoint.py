@@ -41,6 +41,21 @@ _ACTIVATIONS: Mapping[str, Activation] = {
     "swish": "silu",
     "quick_gelu": "quick_gelu",
 }
+LARGEST = {
+    "num_hidden_layers": 1000,
+    "hidden_size": 1 << 17,
+    "embedding_size": 1 << 17,
+    "num_attention_heads": 1 << 12,
+    "intermediate_size": 1 << 20,
+    "vocab_size": 1 << 24,
+    "max_position_embeddings": 1 << 24,
+    "type_vocab_size": 1 << 16,
+    "relative_buckets": 1 << 16,
+    "num_labels": 1 << 20,
+}
+"""Sizes far above those of any encoder. A damaged or hostile config.json may have greater ones, and who reads it next may make a
+list of all layers."""
+LARGEST_CONFIG = 16 << 20
 HEADS: tuple[Head, ...] = ("question_answering", "classification", "token_classification", "embedding")
 _OTHER_HEADS = {
     "ForQuestionAnswering": "question answering",
@@ -56,7 +71,9 @@ def read_config(checkpoint: Path) -> dict[str, Any]:
     BackendError."""
     path = checkpoint / "config.json"
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        if path.stat().st_size > LARGEST_CONFIG:
+            raise ValueError(f"it is larger than {LARGEST_CONFIG >> 20} MiB")
+        config = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
     except (OSError, ValueError, RecursionError) as error:
         raise BackendError(f"{path}: cannot be read ({error}); name a Hugging Face model folder") from None
     if not isinstance(config, dict):
@@ -69,6 +86,16 @@ def read_config(checkpoint: Path) -> dict[str, Any]:
         raise BackendError(f"{path}: {error}") from None
 
 
+def _short(value: Any) -> str:
+    """A value of the file as a message shows it."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
 def read_family(checkpoint: Path) -> Family:
     """The family of a checkpoint folder, or a generic one. Raises BackendError where transformers has no such encoder."""
     return _family(checkpoint / "config.json", read_config(checkpoint))
@@ -76,17 +103,22 @@ def read_family(checkpoint: Path) -> Family:
 
 def _family(path: Path, config: Mapping[str, Any]) -> Family:
     model_type = config["model_type"]
-    if model_type in family_names():
-        return get_family(model_type)
-    if family := generic_family(str(model_type)):
-        return family
-    raise BackendError(f"{path}: {_unknown(model_type, config)}")
+    if not isinstance(model_type, str):
+        raise BackendError(f"{path}: model_type is {_short(model_type)}; it must be a name")
+    family = get_family(model_type) if model_type in family_names() else generic_family(model_type)
+    if family is None:
+        raise BackendError(f"{path}: {_unknown(model_type, config)}")
+    for size, largest in LARGEST.items():
+        value = _value(config, family, size)
+        if type(value) is int and value > largest:
+            raise BackendError(f"{path}: {family.key(size)} is {_short(value)}; the largest that is read is {largest}")
+    return family
 
 
 def _unknown(model_type: object, config: Mapping[str, Any]) -> str:
     """What is wrong with a model that neither we nor transformers know, and what to do."""
     known = ", ".join(family_names())
-    fault = f"model_type is {model_type!r}, which is no encoder of this transformers"
+    fault = f"model_type is {_short(model_type)}, which is no encoder of this transformers"
     if config.get("auto_map"):
         return (
             f"{fault}, and code that comes with a model is never run; name a model of a known family ({known}), or of any"
@@ -135,7 +167,7 @@ def encoder_of(config: Mapping[str, Any], family: Family, head: Head, pooling: P
     return Encoder(
         positions=longest_sequence(config, family),
         head=head,
-        labels=int(config.get("hidden_size") or 0) if head == "embedding" else _labels(config, head),
+        labels=_size(config, family, "hidden_size") if head == "embedding" else _labels(config, head),
         pooling=pooling if head == "embedding" else None,
     )
 
@@ -148,9 +180,11 @@ def _check_encoder(config: Mapping[str, Any]) -> None:
 
 def _labels(config: Mapping[str, Any], head: Head) -> int:
     labels = len(config["id2label"]) if isinstance(config.get("id2label"), dict) else config.get("num_labels", 2)
+    if type(labels) is not int or not 0 < labels <= LARGEST["num_labels"]:
+        raise BackendError(f"num_labels is {_short(labels)}; it must be a positive integer")
     if head == "question_answering" and labels != 2:
         raise BackendError(f"a question answering head has 2 outputs (start, end), not {labels}")
-    return int(labels)
+    return labels
 
 
 def architecture_of(
@@ -161,12 +195,12 @@ def architecture_of(
     _check_encoder(config)
     if config.get("position_embedding_type", "absolute") != "absolute":
         raise BackendError(
-            f"position_embedding_type is {config['position_embedding_type']!r}; only 'absolute' is supported"
+            f"position_embedding_type is {_short(config['position_embedding_type'])}; only 'absolute' is supported"
         )
     activation = _value(config, family, "hidden_act")
-    if activation not in _ACTIVATIONS:
+    if not isinstance(activation, str) or activation not in _ACTIVATIONS:
         key = family.key("hidden_act")
-        raise BackendError(f"{key} is {activation!r}; supported: {', '.join(_ACTIVATIONS)}")
+        raise BackendError(f"{key} is {_short(activation)}; supported: {', '.join(_ACTIVATIONS)}")
     hidden, heads = _size(config, family, "hidden_size"), _size(config, family, "num_attention_heads")
     if hidden % heads:
         raise BackendError(
@@ -174,7 +208,7 @@ def architecture_of(
         )
     epsilon = _value(config, family, "layer_norm_eps")
     if not isinstance(epsilon, (int, float)) or not 0 < epsilon < 1:
-        raise BackendError(f"{family.key('layer_norm_eps')} is {epsilon!r}; it must be a small positive number")
+        raise BackendError(f"{family.key('layer_norm_eps')} is {_short(epsilon)}; it must be a small positive number")
     has_width = family.key("embedding_size") in config or "embedding_size" in family.defaults
     return Architecture(
         layers=_size(config, family, "num_hidden_layers"),
@@ -216,7 +250,7 @@ def _size(config: Mapping[str, Any], family: Family, size: str, *, least: int = 
     value = _value(config, family, size)
     if type(value) is not int or value < least:
         what = "a positive integer" if least == 1 else f"an integer of at least {least}"
-        raise BackendError(f"{family.key(size)} is {value!r}; it must be {what}")
+        raise BackendError(f"{family.key(size)} is {_short(value)}; it must be {what}")
     return value
 
 

@@ -21,6 +21,7 @@ from tempfile import TemporaryDirectory
 from onnx import TensorProto, helper
 
 from backends.architecture import Architecture, Encoder
+from backends.artefacts import move_sealed, sha256_of, usable
 from backends.base import INPUTS, BackendError, Precision, Quantize
 from backends.checkpoint import Weights, read_architecture, read_family
 from backends.encoder_graph import EncoderGraph
@@ -143,17 +144,19 @@ def export_cached(
     digest = hashlib.sha256(f"{maker} {precision} {quantize}".encode())
     pooling = [name for name in POOLING_FILES if (checkpoint / name).is_file()]
     for name in ("config.json", SAFETENSORS, *pooling, *([FILE_NAME] if quantize in ("u8", "s8") else [])):
-        digest.update(_file_digest(checkpoint / name))
+        digest.update(_file_digest(checkpoint / name, cache / "hashes"))
     path = cache / "onnx" / f"{precision}-{quantize}-{digest.hexdigest()[:16]}.onnx"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):
-            if path.exists():
+            if usable(path, cache):
                 return path, False
+            part = path.with_suffix(".part")
             if generic and quantize == "dynamic":
-                write_dynamic(export_cached(checkpoint, cache)[0], path)
+                write_dynamic(export_cached(checkpoint, cache)[0], part)
             else:
-                write_onnx(checkpoint, path, precision=precision, quantize=quantize)
+                write_onnx(checkpoint, part, precision=precision, quantize=quantize)
+            move_sealed(part, path, cache / "hashes")
     except OSError as error:
         raise BackendError(
             f"{path.parent}: cannot be written ({error.strerror}); free some space or move the cache"
@@ -161,10 +164,9 @@ def export_cached(
     return path, True
 
 
-def _file_digest(path: Path) -> bytes:
+def _file_digest(path: Path, memory: Path) -> bytes:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
+        return bytes.fromhex(sha256_of(path, memory))
     except OSError as error:
         fix = (
             "calibrate the checkpoint with a post-training scheme" if path.name == FILE_NAME else "name a model folder"

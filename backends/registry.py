@@ -31,11 +31,20 @@ class Registry:
         return [*self.ours, *self._installed]
 
     def get(self, name: str) -> Any:
-        """The object of that name. Raises BackendError for an unknown name, with the nearest known one."""
+        """The object of that name. Raises BackendError for an unknown name, with the nearest known one, and for an object of an
+        installed package that cannot be imported."""
         target = self.ours.get(name) or self._installed.get(name)
         if target is None:
             near = difflib.get_close_matches(name, self.names(), 1)
             hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(self.names())}"
             raise BackendError(f"unknown {self.kind} '{name}'; {hint}")
         module, _, attribute = target.partition(":")
-        return getattr(import_module(module), attribute)
+        try:
+            return getattr(import_module(module), attribute)
+        except Exception as error:  # a plugin may raise anything
+            if name in self.ours:
+                raise
+            what = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise BackendError(
+                f"{self.kind} '{name}' of an installed package cannot be loaded ({what}); mend or uninstall the package of {module}"
+            ) from None

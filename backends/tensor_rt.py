@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from backends.artefacts import move_sealed, usable
 from backends.base import (
     INPUTS,
     Availability,
@@ -123,16 +124,16 @@ class TensorRTSession:
         start = time.perf_counter()
         self._onnx = export(backend, checkpoint, settings)
         plan = settings.cache / "tensorrt" / f"{engine_key(self._onnx, settings, backend.library)}.plan"
-        self.built = not plan.exists()
+        self.built = not usable(plan, settings.cache)
         if self.built:
             from filelock import FileLock
 
             plan.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{plan}.lock"):
-                if not plan.exists():
+                if not usable(plan, settings.cache):
                     part = plan.with_suffix(".part")
                     part.write_bytes(build(self._onnx, settings.max_batch, settings.max_length, backend.library))
-                    part.replace(plan)
+                    move_sealed(part, plan, settings.cache / "hashes")
         self.build_seconds = time.perf_counter() - start if self.built else 0.0
         self.artifact_bytes = plan.stat().st_size
         engine = trt.Runtime(self._logger).deserialize_cuda_engine(plan.read_bytes())

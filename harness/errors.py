@@ -18,7 +18,7 @@ import errno
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 
@@ -57,6 +57,15 @@ class WorkerFailed(CheckpointError):
 
 class RecordError(QuantboardError):
     """A results file that cannot be read or written."""
+
+
+Tell = Callable[[str], None]
+"""Called with a line about a part of what is read that is left out because it is damaged."""
+
+
+def refuse(fault: str) -> None:
+    """The `Tell` of callers that need all of it: raises RecordError."""
+    raise RecordError(fault)
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -120,3 +129,24 @@ def printable(text: str) -> str:
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode() for char in text
     )
+
+
+_COMMANDS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060\u2066-\u2069\ufeff\ud800-\udfff]"
+)
+"""Characters that terminals, browsers and editors obey: control characters, which begin escape sequences, marks that turn the
+direction of what follows (CVE-2021-42574), marks without width, and halves of characters."""
+
+
+def visible(text: str) -> str:
+    """Text of a log, a record or data, so that whoever shows it obeys nothing in it. Line breaks and tabs stay."""
+    return _COMMANDS.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), text)
+
+
+def markdown(text: str) -> str:
+    """Text on one line of Markdown, without links, images, code, HTML or columns of a table."""
+    line = " ".join(visible(text).split()).replace("\\", "\\\\")
+    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    line = re.sub(r"([`*|])", r"\\\1", line)
+    line = re.sub(r"\](?=[(\[:])|~(?=~)|(?<!\w)_|_(?!\w)", lambda found: "\\" + found[0], line)
+    return line.replace("://", ":\\//").replace("www.", "www\\.")

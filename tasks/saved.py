@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tasks.arrow import BROKEN, not_arrow, stream_batches
 from tasks.base import BadRow, TaskError
 from tasks.definitions import Definition
 from tasks.identity import DECLARATION
@@ -82,7 +83,7 @@ def _rows(definition: Definition, folder: Path, faults: list[str] | None) -> Ite
     index = 0
     for path in saved_files(folder)[2:]:
         for batch in _batches(path, definition):
-            for values in zip(*(_values(batch, column) for column in definition.columns), strict=True):
+            for values in zip(*_columns(path, batch, definition), strict=True):
                 row = dict(zip(definition.columns, values, strict=True))
                 where = f"{folder}: row {index + len(faults or ())}"
                 try:
@@ -105,16 +106,18 @@ def _rows(definition: Definition, folder: Path, faults: list[str] | None) -> Ite
 
 
 def _batches(path: Path, definition: Definition) -> Iterator[pa.RecordBatch]:
-    import pyarrow as pa
+    for batch in stream_batches(path):
+        if missing := [name for name in definition.columns if name not in batch.schema.names]:
+            raise TaskError(f"{path}: no column '{missing[0]}'; found: {', '.join(batch.schema.names)}")
+        yield batch
 
+
+def _columns(path: Path, batch: pa.RecordBatch, definition: Definition) -> list[list[Any]]:
+    """The values of the task's columns. Raises TaskError."""
     try:
-        with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as reader:
-            missing = [name for name in definition.columns if name not in reader.schema.names]
-            if missing:
-                raise TaskError(f"{path}: no column '{missing[0]}'; found: {', '.join(reader.schema.names)}")
-            yield from reader
-    except (pa.ArrowException, OSError) as error:
-        raise TaskError(f"{path}: not readable as an Arrow stream (cut off?): {str(error).splitlines()[0]}") from error
+        return [_values(batch, column) for column in definition.columns]
+    except BROKEN as error:  # text that is not UTF-8, for example
+        raise not_arrow(path, error) from error
 
 
 def _values(batch: pa.RecordBatch, name: str) -> list[Any]:

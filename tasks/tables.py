@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tasks.arrow import BROKEN, not_arrow, parquet_rows, stream_batches
 from tasks.base import TaskError
 
 Values = Mapping[str, Any]
@@ -142,20 +143,11 @@ def _object(value: Any, where: str) -> Values:
 
 
 def _parquet(path: Path) -> Iterator[tuple[str, Values]]:
-    import pyarrow as pa
-    import pyarrow.parquet as parquet
-
-    try:
-        rows = parquet.read_table(path).to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        raise TaskError(f"{path}: cannot be read as Parquet: {str(error).splitlines()[0]}; write it again") from None
-    for number, row in enumerate(rows, 1):
+    for number, row in enumerate(parquet_rows(path), 1):
         yield f"row {number}", row
 
 
 def _saved(folder: Path) -> Iterator[tuple[str, Values]]:
-    import pyarrow as pa
-
     from tasks.saved import class_names, saved_files
 
     if not (folder / "state.json").is_file():
@@ -164,10 +156,9 @@ def _saved(folder: Path) -> Iterator[tuple[str, Values]]:
     number = 0
     for path in saved_files(folder)[2:]:
         try:
-            with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as reader:
-                rows = reader.read_all().to_pylist()
-        except (pa.ArrowException, OSError) as error:
-            raise TaskError(f"{path}: not readable as an Arrow stream: {str(error).splitlines()[0]}") from None
+            rows = [row for batch in stream_batches(path) for row in batch.to_pylist()]
+        except BROKEN as error:  # text that is not UTF-8, for example
+            raise not_arrow(path, error) from None
         for row in rows:
             number += 1
             yield f"row {number}", {column: _named(names.get(column), value) for column, value in row.items()}

@@ -4,6 +4,7 @@ entry point."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from backends.base import BackendError
@@ -43,6 +44,7 @@ def get_family(model_type: str) -> Family:
 def untyped_family(config: Mapping[str, Any]) -> Family:
     """The family of a configuration without `model_type`. Raises BackendError if it is of none."""
     for name in family_names():
-        if get_family(name).is_untyped(config):
-            return get_family(name)
+        with suppress(BackendError):  # an installed family that cannot be loaded is none of ours
+            if get_family(name).is_untyped(config):
+                return get_family(name)
     raise BackendError(f"has no model_type; add the one of its family: {', '.join(family_names())}")

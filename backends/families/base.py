@@ -96,7 +96,8 @@ class Family:
     def is_untyped(self, config: Mapping[str, Any]) -> bool:
         """Whether a configuration without `model_type` is of this family: it has `untyped_keys` and names no other family's classes."""
         own = self.classes["encoder"].removesuffix("Model")
-        named = all(str(name).startswith(own) for name in config.get("architectures") or [])
+        classes = config.get("architectures")
+        named = not isinstance(classes, list) or all(str(name).startswith(own) for name in classes)
         return bool(self.untyped_keys) and named and self.untyped_keys <= set(config)
 
     @property

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from backends import FOR_ONNX_FILES, BackendError, Precision, Quantize, get_backend
+from backends.artefacts import copy_file, is_free, whole_folder
 from backends.onnx_file import DATA_ENDS, FILE
 from backends.pooling import FILES as POOLING_FILES
+from harness.checkpoints.intact import checkpoint_fault
 from harness.checkpoints.origin import read_origin
 from harness.errors import QuantboardError
 from harness.plan.sources import TOKENIZER_FILES
@@ -66,6 +67,10 @@ def find_checkpoint(
             f"{record.record_id}: its checkpoint is not in the cache; make it again: {_make_command(record)}"
         )
     assert record.checkpoint is not None
+    if fault := checkpoint_fault(folder):
+        raise QuantboardError(
+            f"{record.record_id}: its checkpoint in the cache is damaged ({fault}); make it again: {_make_command(record)}"
+        )
     weights = read_origin(folder)["weights_sha256"]
     if record.checkpoint.lineage.get(key, weights) != weights:
         raise QuantboardError(
@@ -79,6 +84,8 @@ def _find_in_cache(name: str, tasks: Sequence[str], cache: Path) -> Path | None:
     """The folder of the checkpoint that has this model name or this key."""
     origins: dict[Path, dict[str, Any]] = {}
     for file in sorted((cache / "checkpoints").glob("*/origin.json")):
+        if checkpoint_fault(file.parent):
+            continue
         origin = read_origin(file.parent)
         is_model = origin["model"] == name and origin["recipe"] not in ("ptq", "pretrained")
         if (is_model and (not tasks or origin["task"] in tasks)) or file.parent.name == name:
@@ -98,8 +105,16 @@ def _make_command(record: Record) -> str:
     return record.command + until
 
 
-def export(checkpoint: Path, record: Record | None, name: str, form: Format, target: Path) -> list[Path]:
-    """Write a checkpoint into the new or empty folder `target`; returns the files. name: by which it was found.
+def export(
+    checkpoint: Path,
+    record: Record | None,
+    name: str,
+    form: Format,
+    target: Path,
+    more: Callable[[Path], None] = lambda folder: None,
+) -> list[Path]:
+    """Write a checkpoint into the new or empty folder `target`, all of it or nothing; returns the files. name: by which it was
+    found. more: writes what else belongs into the folder, which has another name until then.
 
     safetensors: a Hugging Face model folder with the weights as they were trained, and `ranges.json` where there is one.
 
@@ -123,33 +138,26 @@ def export(checkpoint: Path, record: Record | None, name: str, form: Format, tar
         _check_engine(checkpoint, record, name, quantize)
     if form == "tensorrt-rtx":
         _check_builder()
-    existed = target.exists()
+    part = target
     try:
-        target.mkdir(parents=True, exist_ok=True)
-        if any(target.iterdir()):
+        if not is_free(target):
             raise QuantboardError(f"{target}: is not empty; name a new folder")
-        for path in given:
-            shutil.copyfile(path, target / path.name)
-        if form != "safetensors" and not given:  # before the other files: where it fails, the folder stays empty
-            write_onnx(checkpoint, target / "model.onnx", precision=precision, quantize=quantize)
-        if form == "tensorrt-rtx":
-            _write_engine(checkpoint, record, target)
-        names = ["config.json", "origin.json", *TOKENIZER_FILES, *POOLING_FILES]
-        if form == "safetensors":
-            names.append("model.safetensors")
-        if form == "safetensors" or quantize in ("u8", "s8"):
-            names.append("ranges.json")
-        for file in names:
-            if (checkpoint / file).is_file():
-                (target / file).parent.mkdir(exist_ok=True)
-                shutil.copyfile(checkpoint / file, target / file)
+        with whole_folder(target) as part:
+            for path in given:
+                copy_file(path, part / path.name)
+            if form != "safetensors" and not given:
+                write_onnx(checkpoint, part / "model.onnx", precision=precision, quantize=quantize)
+            if form == "tensorrt-rtx":
+                _write_engine(checkpoint, record, part)
+            for file in _copied(form, quantize):
+                if (checkpoint / file).is_file():
+                    (part / file).parent.mkdir(exist_ok=True)
+                    copy_file(checkpoint / file, part / file)
+            more(part)
     except OSError as error:
         raise QuantboardError(f"{target}: cannot be written: {error.strerror}; name another folder") from None
-    except BackendError:
-        (target / "model.onnx").unlink(missing_ok=True)
-        if not existed:
-            target.rmdir()
-        raise
+    except BackendError as error:
+        raise BackendError(str(error).replace(str(part), str(target))) from None
     return sorted(target.iterdir())
 
 
@@ -158,6 +166,16 @@ def _given_files(checkpoint: Path, record: Record | None) -> list[Path]:
     if record is None or record.backend != FOR_ONNX_FILES:
         return []
     return [checkpoint / FILE, *(file for file in checkpoint.iterdir() if file.name.endswith(DATA_ENDS))]
+
+
+def _copied(form: Format, quantize: Quantize) -> list[str]:
+    """Names of the checkpoint's files that go into the folder as they are."""
+    names = ["config.json", "origin.json", *TOKENIZER_FILES, *POOLING_FILES]
+    if form == "safetensors":
+        names.append("model.safetensors")
+    if form == "safetensors" or quantize in ("u8", "s8"):
+        names.append("ranges.json")
+    return names
 
 
 def computes_padding(checkpoint: Path) -> bool:

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from backends import BackendError
+from backends import BackendError, artefacts
 from backends.model_files import SAFETENSORS, clean_names, data_start, is_pickled, tensor_headers, weight_files
 from harness.errors import CheckpointError
 from harness.machine.digests import digest, file_hash
@@ -38,7 +38,7 @@ def plain_folder(source: Path, cache: Path, shown: str) -> Path:
         others = [file for file in others if not file.name.endswith(".index.json")]
         content = {str(file.relative_to(source)): file_hash(file) for file in [*files, *others]}
         target = cache / "sources" / digest([_VERSION, content])
-        if not target.is_dir():
+        if not artefacts.usable(target, cache):
             _make(files, others, source, target)
     except (BackendError, CheckpointError) as error:
         raise CheckpointError(f"{shown}: {error}") from None
@@ -67,6 +67,7 @@ def _make(files: list[Path], others: list[Path], source: Path, target: Path) -> 
             raw.unlink()
         else:
             _join(files, part / SAFETENSORS)
+        artefacts.seal_folder(part)
         try:
             part.rename(target)
         except OSError:

@@ -2,8 +2,8 @@
 
 `python -m harness.checkpoints.make JOB.json` makes one; JOB.json holds a CheckpointSpec as `spec` and the folder of the cache as
 `cache`. A checkpoint is immutable and its folder is named by its key. It is a plain Hugging Face folder (config.json,
-model.safetensors, tokenizer files), with `ranges.json` where it has quantization ranges, and `origin.json`, which says what it
-was made from and how.
+model.safetensors, tokenizer files), with `ranges.json` where it has quantization ranges, `origin.json`, which says what it
+was made from and how, and SHA256SUMS, the hashes of them all.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from backends import artefacts
+from harness.checkpoints.intact import drop_broken
 from harness.checkpoints.origin import build_origin, parent_weights, stale_parent
 from harness.checkpoints.recipes import run_recipe, task_of
 from harness.checkpoints.training.states import state_folder
@@ -61,6 +63,8 @@ def ensure(spec: CheckpointSpec, cache: Path) -> Path:
     from safetensors import SafetensorError
 
     target = folder_of(spec, cache)
+    if broken := drop_broken(spec, cache):
+        _log(broken)
     if stale := stale_parent(spec, target.parent):
         raise CheckpointError("; ".join(stale))
     if target.is_dir():
@@ -112,10 +116,10 @@ def _make(spec: CheckpointSpec, cache: Path, target: Path) -> None:
             )
         facts |= build_origin(spec, task_of(spec), part, weights_before)
         (part / "origin.json").write_text(json.dumps(facts, indent=1, allow_nan=False))
-        for file in part.iterdir():
-            _sync(file)
+        artefacts.seal_folder(part)
         part.rename(target)
-        _sync(target.parent)
+        artefacts.sync(target.parent)
+        artefacts.remember_folder(target, cache / "hashes")
     finally:
         shutil.rmtree(part, ignore_errors=True)
     shutil.rmtree(state_folder(spec, cache), ignore_errors=True)
@@ -159,14 +163,6 @@ def _run_recipe(spec: CheckpointSpec, cache: Path, output: Path) -> dict[str, An
         if size > 1:
             return distributed.run_recipe(spec, cache, output, size)
     return run_recipe(spec, cache, output)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _log(line: str) -> None:

@@ -9,6 +9,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.errors import CheckpointError
 from harness.plan.spec import CORPUS, CheckpointSpec
 from tasks import Task
 
@@ -61,6 +62,9 @@ RECORDED_TRAINING_FIELDS = (
 MADE_WITH = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
 """Distributions whose versions origin.json holds."""
 
+SEALED_FORMAT = 2
+"""The format of origin.json since checkpoints have their hashes beside them (`backends.artefacts.SUMS`)."""
+
 WORST_TENSORS = 8
 """How many of the worst quantized tensors a record names."""
 
@@ -95,7 +99,7 @@ def build_origin(
     commit, dirty = software.commit()
     source = spec.root.source
     return {
-        "format": 1,
+        "format": SEALED_FORMAT,
         "key": spec.key,
         "model": spec.model,
         "task": spec.task,
@@ -159,9 +163,18 @@ def parameter_count(folder: Path) -> int:
 
 
 def read_origin(folder: Path) -> dict[str, Any]:
-    """The origin.json of a checkpoint's folder."""
-    origin: dict[str, Any] = json.loads((folder / "origin.json").read_text())
-    return origin
+    """The origin.json of a checkpoint's folder. Raises CheckpointError for one that is missing or damaged."""
+    try:
+        origin: Any = json.loads((folder / "origin.json").read_text())
+    except FileNotFoundError:
+        fault = "is missing"
+    except (OSError, ValueError, RecursionError):
+        fault = "cannot be read"
+    else:
+        if isinstance(origin, dict) and isinstance(origin.get("weights_sha256"), str):
+            return origin
+        fault = "is not that of a checkpoint"
+    raise CheckpointError(f"{folder}: origin.json {fault}; delete the folder, and the next run makes it again")
 
 
 def lineage_of(origin: dict[str, Any]) -> dict[str, str]:

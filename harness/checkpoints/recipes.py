@@ -6,14 +6,13 @@ Heavy libraries are imported inside the functions: not every recipe needs transf
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from backends import BackendError
+from backends import BackendError, artefacts
 from backends.architecture import Architecture, Encoder, Pooling
 from harness.checkpoints import distill
 from harness.checkpoints.base_model import (
@@ -208,8 +207,10 @@ def ptq(spec: CheckpointSpec, task: Task, cache: Path, output: Path) -> dict[str
         raise ValueError("a ptq checkpoint needs a parent and a scheme")
     parent = folder_of(spec.parent, cache)
     for file in sorted(parent.iterdir()):
-        if file.name not in ("origin.json", "ranges.json"):
-            _link_or_copy(file, output / file.name)
+        if file.is_dir():  # of sentence-transformers' layout
+            shutil.copytree(file, output / file.name)
+        elif file.name not in ("origin.json", "ranges.json", artefacts.SUMS):
+            artefacts.copy_file(file, output / file.name)
     torch.set_num_threads(min(cores(), torch.get_num_threads()))
     device: Device = "cuda" if torch.cuda.is_available() else "cpu"
     batches = calibration_batches(spec, get_scheme(spec.scheme), task, load_tokenizer(parent))
@@ -219,13 +220,3 @@ def ptq(spec: CheckpointSpec, task: Task, cache: Path, output: Path) -> dict[str
     return {name: parent_origin[name] for name in TRAINING_FIELDS if name in parent_origin} | {
         "calibration_seconds": time.monotonic() - start
     }
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    if source.is_dir():  # of sentence-transformers' layout
-        shutil.copytree(source, target)
-        return
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)

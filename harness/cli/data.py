@@ -36,11 +36,12 @@ def data(arguments: argparse.Namespace) -> int:
 
 
 def write_data(suite_name: str, folder: Path, option: str | None) -> list[str]:
-    """Write the data of every task of a suite as folders of `datasets.save_to_disk`, and the text corpus beside them where
-    a stage of the suite reads one. Returns the paths of what was written. option: where to take the data, as for `run`.
+    """Write the data of every task of a suite, all of it or nothing where the folder is new or empty, as folders of
+    `datasets.save_to_disk`, and the text corpus beside them where a stage of the suite reads one. Returns the paths of what was written. option: where to take the data, as for `run`.
 
     Raises TaskError for data that cannot be had, QuantboardError for a folder that cannot be written to.
     """
+    from backends.artefacts import is_free, whole_folder
     from harness.plan.data import find_data
     from harness.suite.load import load_suite
     from tasks import DataRef, TaskError
@@ -63,10 +64,22 @@ def write_data(suite_name: str, folder: Path, option: str | None) -> list[str]:
                 f"{task}: the hub cannot be reached; give --data DIR, or --data sample to write the generated sample"
             )
         refs[task] = source
-    written = [str(path) for task, ref in refs.items() for path in write_saved([task], ref, folder)]
-    if _reads_corpus(suite):
-        written += _copy_corpus(refs.values(), folder / "corpus")
-    return written
+
+    def write(into: Path) -> list[str]:
+        written = [str(path) for task, ref in refs.items() for path in write_saved([task], ref, into)]
+        return written + (_copy_corpus(refs.values(), into / "corpus") if _reads_corpus(suite) else [])
+
+    folder = folder.expanduser().resolve()
+    if not is_free(folder):  # the data of other suites: each task's is written whole
+        return write(folder)
+    try:
+        with whole_folder(folder) as part:
+            written = write(part)
+    except OSError as error:
+        raise QuantboardError(disk_fault(error, folder, "name another folder", "cannot be written")) from None
+    except TaskError as error:
+        raise TaskError(str(error).replace(str(part), str(folder))) from None
+    return [path.replace(str(part), str(folder)) for path in written]
 
 
 def _reads_corpus(suite: Suite) -> bool:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.cli.arguments import Verbs, add_verb
 from harness.cli.terminal import say
-from harness.errors import did_you_mean
+from harness.errors import did_you_mean, visible
 
 if TYPE_CHECKING:
     from backends import Availability
@@ -87,21 +87,17 @@ def doctor(options: argparse.Namespace) -> int:
 
 def examine() -> Diagnosis:
     """Look at the machine, every backend, the hub, the checkout and the cache. Asks the network once, for at most 5 s."""
-    from backends import backend_names, get_backend
+    from backends import backend_names
     from harness.machine import hardware, paths, software
     from tasks.sources import hub_reachable
 
     machine = hardware.describe()
-    backends = {name: get_backend(name) for name in backend_names()}
     cache = paths.cache()
     existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
     commit, dirty = software.commit()
     return Diagnosis(
         machine=machine,
-        backends={
-            name: (backend.availability(machine.as_dict()), software.software(backend.distributions))
-            for name, backend in backends.items()
-        },
+        backends={name: _state(name, machine) for name in backend_names()},
         hub=hub_reachable(),
         cache=cache,
         free_bytes=shutil.disk_usage(existing).free,
@@ -109,6 +105,24 @@ def examine() -> Diagnosis:
         commit=commit,
         dirty=dirty,
     )
+
+
+def _state(name: str, machine: Machine) -> tuple[Availability, Mapping[str, str]]:
+    """Whether a backend runs here, and its libraries. An installed package's may be broken in any way: that is its row."""
+    from backends import Availability, BackendError, get_backend
+    from harness.machine import software
+
+    try:
+        backend = get_backend(name)
+        return backend.availability(machine.as_dict()), software.software(backend.distributions)
+    except BackendError as error:
+        reason, _, remedy = str(error).partition("; ")
+    except Exception as error:
+        reason, remedy = (
+            f"it cannot say whether it runs ({type(error).__name__}: {error})",
+            "mend or uninstall its package",
+        )
+    return Availability(False, reason, remedy), {}
 
 
 def print_diagnosis(diagnosis: Diagnosis) -> None:
@@ -126,4 +140,4 @@ def print_diagnosis(diagnosis: Diagnosis) -> None:
         text = (
             f"runs on {state.device} ({listed})" if state.available else f"cannot run: {state.reason}; {state.remedy}"
         )
-        print(f"  {name:26}{text}")
+        print(visible(f"  {name:26}{text}"))

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 from harness.cli.arguments import Verbs, add_results, add_tasks, add_verb
 from harness.cli.pick_run import last_pick
 from harness.cli.records import with_replaced
-from harness.cli.terminal import say
-from harness.errors import QuantboardError
+from harness.cli.terminal import say, tell
 from harness.machine import paths
 
 if TYPE_CHECKING:
@@ -51,16 +50,22 @@ def export(options: argparse.Namespace) -> int:
     from harness.report.boards import latest
 
     folder = options.results or paths.results()
-    stored = list(store.read(folder)) if folder.is_dir() else []
+    stored = list(store.read(folder, tell)) if folder.is_dir() else []
     records = [record for _, record in stored]
     name = last_pick() if options.name == LAST else options.name
     candidates = with_replaced(latest(records), records, [name])
     checkpoint, record = find_checkpoint(candidates, name, options.task, paths.cache())
-    files = export(checkpoint, record, name, options.format, options.folder)
-    if options.format == "onnx":
-        files = _add_program(checkpoint, record if record and name != record.model else None, stored, options.folder)
-        if computes_padding(checkpoint):
-            say("note: padding takes part in this scheme's results; pad inputs to the max_length of the suite")
+    of_cell = record if record and name != record.model and options.format == "onnx" else None
+    files = export(
+        checkpoint,
+        record,
+        name,
+        options.format,
+        options.folder,
+        lambda folder: _add_program(checkpoint, of_cell, stored, folder),
+    )
+    if options.format == "onnx" and computes_padding(checkpoint):
+        say("note: padding takes part in this scheme's results; pad inputs to the max_length of the suite")
     if options.format == "tensorrt-rtx":
         say("note: the engine is compiled, and has not been run: that takes an RTX GPU and the runtime of engine.json")
     if record and record.checkpoint and checkpoint.name not in record.checkpoint.lineage:
@@ -70,10 +75,8 @@ def export(options: argparse.Namespace) -> int:
     return 0
 
 
-def _add_program(
-    checkpoint: Path, record: Record | None, stored: Sequence[tuple[Path, Record]], target: Path
-) -> list[Path]:
-    """For what a cell ran: a program that answers, and a card with the measured figures. Returns all files of the folder."""
+def _add_program(checkpoint: Path, record: Record | None, stored: Sequence[tuple[Path, Record]], target: Path) -> None:
+    """For what a cell ran: a program that answers, and a card with the measured figures. Raises OSError."""
     from backends import get_backend
     from backends.checkpoint import read_encoder
     from backends.onnx_program import DISTRIBUTIONS
@@ -85,19 +88,15 @@ def _add_program(
     from harness.report.methods import contests, name_of
 
     if record is None:
-        return sorted(target.iterdir())
+        return
     graph = get_backend(record.backend).graph
-    try:
-        length = record.settings.get("shape", {}).get("max_length") or read_encoder(checkpoint).positions
-        write_program(checkpoint, target, length, integer=graph is not None and graph[1] != "none")
-        suite = [one for one in latest(one for _, one in stored) if one.suite == record.suite]
-        boards = make_boards(suite, ScoreStore(stored))
-        of_record = (contest for board in boards for contest in contests(board) if name_of(contest, record.record_id))
-        versions = software(DISTRIBUTIONS)
-        del versions["python"]
-        names = [path.name for path in target.iterdir()]
-        text = card(record, next(of_record, None), names, versions, dynamic=graph is not None and graph[1] == "dynamic")
-        (target / "README.md").write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise QuantboardError(f"{target}: cannot be written: {error.strerror}; name another folder") from None
-    return sorted(target.iterdir())
+    length = record.settings.get("shape", {}).get("max_length") or read_encoder(checkpoint).positions
+    write_program(checkpoint, target, length, integer=graph is not None and graph[1] != "none")
+    suite = [one for one in latest(one for _, one in stored) if one.suite == record.suite]
+    boards = make_boards(suite, ScoreStore(stored, tell))
+    of_record = (contest for board in boards for contest in contests(board) if name_of(contest, record.record_id))
+    versions = software(DISTRIBUTIONS)
+    del versions["python"]
+    names = [path.name for path in target.iterdir()]
+    text = card(record, next(of_record, None), names, versions, dynamic=graph is not None and graph[1] == "dynamic")
+    (target / "README.md").write_text(text, encoding="utf-8")

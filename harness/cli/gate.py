@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.cli.arguments import Verbs, add_results, add_verb, positive_number
-from harness.errors import QuantboardError
+from harness.errors import QuantboardError, markdown, refuse, visible
 from harness.machine import paths
 
 if TYPE_CHECKING:
@@ -54,9 +54,9 @@ def gate(options: argparse.Namespace) -> int:
     from harness.records.scores import ScoreStore
     from harness.report import gate as rule
 
-    stored = read_all(options.results or paths.results())
+    stored = read_all(options.results or paths.results(), refuse)
     with _reference(options.against, options.results or paths.results()) as folder:
-        reference = read_all(folder)
+        reference = read_all(folder, refuse)
         known = {record.record_id for _, record in reference}
         new = [(path, record) for path, record in stored if record.record_id not in known]
         if not new:
@@ -70,7 +70,7 @@ def gate(options: argparse.Namespace) -> int:
         print(_to_markdown(result, limits, options.against))
     else:
         for line in _lines(result, limits, options.against):
-            print(line)
+            print(visible(line))
     return 1 if result.worse else 0
 
 
@@ -142,12 +142,12 @@ def _to_markdown(result: Gate, limits: Limits, against: str) -> str:
             p = f"{check.p:.2g}" if check.p is not None else ""
             lines.append(f"| {_cell(_row_name(check))} | {_cell(check.words)} | {p} |")
         lines.append("")
-    return "\n".join([*lines, *(f"- {note}" for note in _notes(result, limits))])
+    return "\n".join([*lines, *(f"- {markdown(note)}" for note in _notes(result, limits))])
 
 
 def _cell(text: str) -> str:
     """Text of a record in a Markdown table: as it is, without effect."""
-    return re.sub(r"([\\`*_|\[\]])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
+    return re.sub(r"([\\`*_|\[\]])", r"\\\1", html.escape(" ".join(visible(text).split()), quote=False))
 
 
 def _to_json(result: Gate, against: str) -> dict[str, Any]:

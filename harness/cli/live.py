@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from harness.errors import visible
 from harness.run.events import Event, Step
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from harness.plan.plan import Plan
     from harness.plan.spec import Cell
 
+_FAULTS = (": failed", ": skipped", "interleaved, round", "put aside", "put back", "measured again", "left out")
+"""What lines about faults have in common."""
 MOST_ROWS = 20
 """Cells that are shown at once: those that run, and the ones after them."""
 GUESS: dict[Step, float] = {"checkpoint": 10, "accuracy": 20, "build": 20, "speed": 8, "turns": 20}
@@ -145,8 +148,8 @@ class View:
 
     def say(self, line: str) -> None:
         """Faults stay on the screen."""
-        if self._live and any(word in line for word in (": failed", ": skipped", "interleaved, round")):
-            self._live.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        if self._live and any(word in line for word in _FAULTS):
+            self._live.console.print(visible(line), markup=False, highlight=False, soft_wrap=True)
 
     def render(self) -> Any:
         from rich.console import Group

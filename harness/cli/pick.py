@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from harness.cli.arguments import Verbs, add_rows, add_tasks, add_verb, positive_number
 from harness.cli.pick_lines import answer_lines, place_lines, table_lines
-from harness.errors import QuantboardError
+from harness.cli.terminal import tell
+from harness.errors import QuantboardError, visible
 from harness.machine import paths
 
 if TYPE_CHECKING:
@@ -116,7 +117,8 @@ def _from_run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(_to_json(contest, choice) | {"notes": notes}))
         return 0
-    print("\n".join([*answer_lines(contest, choice, limits, take), "", *table_lines(contest, choice, limits, notes)]))
+    lines = [*answer_lines(contest, choice, limits, take), "", *table_lines(contest, choice, limits, notes)]
+    print(visible("\n".join(lines)))
     return 0
 
 
@@ -128,7 +130,7 @@ def _from_records(options: argparse.Namespace) -> int:
     from harness.report.methods import contests
 
     stored = read_all(options.results or paths.results())
-    boards = make_boards(latest(record for _, record in stored), ScoreStore(stored))
+    boards = make_boards(latest(record for _, record in stored), ScoreStore(stored, tell))
     limits = _limits(options)
     rows = [
         (contest, rule.pick(contest.methods, limits, contest.p_of_speed))
@@ -146,7 +148,7 @@ def _from_records(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps([_to_json(contest, choice) for contest, choice in rows]))
     else:
-        print("\n\n".join("\n".join(_all_lines(contest, choice, limits)) for contest, choice in rows))
+        print(visible("\n\n".join("\n".join(_all_lines(contest, choice, limits)) for contest, choice in rows)))
     return 0
 
 

@@ -21,7 +21,7 @@ from harness.cli.pick_data import (
 )
 from harness.cli.pick_model import backends_of, find_model, max_length
 from harness.cli.suites import RunOptions, plan_offline, run_suite
-from harness.cli.terminal import say
+from harness.cli.terminal import say, tell
 from harness.errors import QuantboardError
 from harness.machine import paths
 from harness.suite.guess import Columns, guess, head_of
@@ -67,7 +67,7 @@ def contest_of(records: Sequence[Record]) -> Contest:
     from harness.report.boards import make_boards
     from harness.report.methods import contests
 
-    boards = make_boards(records, ScoreStore(store.read(paths.results())))
+    boards = make_boards(records, ScoreStore(store.read(paths.results(), tell), tell))
     for contest in (contest for board in boards for contest in contests(board)):
         return contest
     failed = [record for record in records if record.reason]

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from harness.cli.arguments import Verbs, add_data, add_results, add_tasks, add_verb, data_words
 from harness.cli.compare_lines import compare_lines
-from harness.cli.terminal import print_rescored, say
-from harness.errors import QuantboardError
+from harness.cli.terminal import print_rescored, say, tell
+from harness.errors import QuantboardError, Tell, visible
 from harness.machine import paths
 
 if TYPE_CHECKING:
@@ -42,7 +42,9 @@ def add_verbs(verbs: Verbs) -> None:
         "--source", type=Path, metavar="DIR", help="folder of the model, if it was loaded from a folder"
     )
 
-    parser = add_verb(verbs, "site", site, "make static web pages from the records")
+    parser = add_verb(
+        verbs, "site", site, "make static web pages from the records; exit code 1 where damaged ones are left out"
+    )
     add_results(parser)
     parser.add_argument(
         "--out",
@@ -53,11 +55,11 @@ def add_verbs(verbs: Verbs) -> None:
     parser.add_argument("--if-changed", action="store_true", help="do nothing if the pages would stay the same")
 
 
-def read_all(folder: Path) -> list[tuple[Path, Record]]:
-    """Every record with its file. Raises QuantboardError where there are none."""
+def read_all(folder: Path, tell: Tell = tell) -> list[tuple[Path, Record]]:
+    """Every record with its file. Damaged ones are told, and left out unless `tell` raises. Raises QuantboardError where there are none."""
     from harness.records import store
 
-    records = list(store.read(folder)) if folder.is_dir() else []
+    records = list(store.read(folder, tell)) if folder.is_dir() else []
     if not records:
         raise QuantboardError(f"{folder}: no records; `quantboard run SUITE` makes some")
     return records
@@ -77,13 +79,13 @@ def compare(options: argparse.Namespace) -> int:
     stored = read_all(options.results or paths.results())
     records = [record for _, record in stored]
     candidates = with_replaced(latest(records), records, {options.a, options.b})
-    made = pairs.pair_up(candidates, options.a, options.b, options.task, ScoreStore(stored))
+    made = pairs.pair_up(candidates, options.a, options.b, options.task, ScoreStore(stored, tell))
     if options.json:
         print(json.dumps([pairs.to_json(pair) for pair in made]))
     elif options.markdown:
         print(pairs.to_markdown(made))
     else:
-        print("\n".join(compare_lines(made)))
+        print(visible("\n".join(compare_lines(made))))
     return 0
 
 
@@ -143,12 +145,12 @@ def rerun(options: argparse.Namespace) -> int:
     new = rerun(old, options.data, options.source, command, say)
     made: list[pairs.Pair] = []
     if new.accuracy and old.accuracy:
-        scores = ScoreStore(read_all(paths.results()))
+        scores = ScoreStore(read_all(paths.results()), tell)
         made = pairs.pair_up([old, new], new.record_id, old.record_id, [], scores)
     if options.json:
         print(json.dumps({"record": new.model_dump(), "against": [pairs.to_json(pair) for pair in made]}))
     elif made:
-        print("\n".join(compare_lines(made)))
+        print(visible("\n".join(compare_lines(made))))
     if new.why:
         say(f"{new.standing}: {new.why}")
     return 1 if new.status == "failed" else 0
@@ -173,6 +175,6 @@ def site(options: argparse.Namespace) -> int:
     if options.results and not options.results.is_dir():
         raise QuantboardError(f"--results: {options.results}: no such folder; `quantboard run SUITE` makes records")
     results, out = options.results or paths.results(), options.out or paths.site_output()
-    page = render(results, out, if_changed=options.if_changed)
+    page = render(results, out, if_changed=options.if_changed, tell=tell)
     print(json.dumps({"page": str(page)}) if options.json else f"open {page}")
-    return 0
+    return 1 if tell.cache_info().currsize else 0

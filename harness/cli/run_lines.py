@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from harness.cli.method_table import RANGES, WIDTH, Notes, how_timed, table, titles_of, verdicts
+from harness.cli.terminal import tell
 
 if TYPE_CHECKING:
     from harness.records.schema import Record
@@ -27,7 +28,7 @@ def run_lines(records: Sequence[Record], until: str | None = None) -> list[str]:
     from harness.report.boards import make_boards
 
     folder = paths.results()
-    stored = ScoreStore(store.read(folder)) if folder.is_dir() and not until else ScoreStore()
+    stored = ScoreStore(store.read(folder, tell), tell) if folder.is_dir() and not until else ScoreStore()
     boards = [board for board in make_boards(records, stored) if board.rows]
     notes, lines = Notes([RANGES] if boards else ()), list[str]()
     for board in boards:

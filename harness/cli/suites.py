@@ -29,8 +29,8 @@ from harness.cli.arguments import (
 from harness.cli.live import live_view
 from harness.cli.plan_lines import plan_lines
 from harness.cli.run_lines import run_lines
-from harness.cli.terminal import plan_json, say
-from harness.errors import QuantboardError
+from harness.cli.terminal import plan_json, say, tell
+from harness.errors import QuantboardError, visible
 
 if TYPE_CHECKING:
     from harness.machine.hardware import Machine
@@ -228,7 +228,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps([record.model_dump() for record in records]))
     else:
-        print("\n".join(run_lines(records, arguments.until)))
+        print(visible("\n".join(run_lines(records, arguments.until))))
     if all(record.status == "skipped" for record in records):
         say(nothing_ran(records))
         return 1
@@ -255,6 +255,7 @@ def run_suite(options: RunOptions, *, show_progress: bool) -> list[Record]:
     from harness.machine import hardware, paths
     from harness.plan.data import find_data, hub_sources, identities
     from harness.records import store
+    from harness.records.scores import ScoreStore
     from harness.run.context import new_run
     from harness.run.estimate import estimate
     from harness.run.events import unwatched
@@ -271,7 +272,8 @@ def run_suite(options: RunOptions, *, show_progress: bool) -> list[Record]:
     planned = _make_plan(suite, options, data, known, machine, online, hub_revisions(suite) if online else {})
     _check_plan(planned, options)
     view = live_view(planned, machine, timed=options.until is None) if show_progress else None
-    recorded = [record for _, record in store.read(paths.results())]
+    read = list(store.read(paths.results(), tell))
+    recorded = [record for _, record in read]
     folder = folder_id(suite.folder)
     _check_folder(planned, folder, recorded)
     execution = new_run(
@@ -284,6 +286,7 @@ def run_suite(options: RunOptions, *, show_progress: bool) -> list[Record]:
         say=view.say if view else say,
         show_progress=show_progress and not view,
         watch=view.watch if view else unwatched,
+        stored=ScoreStore(read, tell),
     )
     newest = store.newest_by_key(recorded)
     lines = list(estimate(planned, newest, execution.cache, known, fresh=bool(options.again), gpu=bool(machine.gpus)))

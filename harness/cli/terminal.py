@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Iterable, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
+
+from harness.errors import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,7 +23,13 @@ if TYPE_CHECKING:
 
 def say(line: str) -> None:
     """Print a message or progress line on standard error."""
-    print(line, file=sys.stderr, flush=True)
+    print(visible(line), file=sys.stderr, flush=True)
+
+
+@cache
+def tell(line: str) -> None:
+    """Say once what is damaged and left out."""
+    say(f"left out: {line}")
 
 
 def console() -> Console:
@@ -40,7 +49,7 @@ def _table(title: str, columns: Iterable[str], right: Collection[str] = ()) -> T
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=escape(title))
+    table = Table(title=escape(visible(title)))
     for name in columns:
         justify: Literal["left", "right"] = "right" if name in right else "left"
         table.add_column(escape(name), overflow="fold", justify=justify, no_wrap=name in WHOLE)
@@ -50,7 +59,7 @@ def _table(title: str, columns: Iterable[str], right: Collection[str] = ()) -> T
 def _add_row(table: Table, row: Iterable[str]) -> None:
     from rich.markup import escape
 
-    table.add_row(*map(escape, row))
+    table.add_row(*(escape(visible(cell)) for cell in row))
 
 
 def _print_plain(out: Console, line: str, style: str | None = None) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import json
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -16,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+from harness.errors import printable
 
 USER_FAULT = 3
 """Exit code of a job that ends in a fault of the user's input or machine; its last line on stdout is the message."""
@@ -46,6 +49,7 @@ class ProcessResult:
     code: int
     reason: str
     log: tuple[str, ...]
+    timed_out: bool = False
 
 
 def die_with_parent() -> None:
@@ -67,12 +71,17 @@ def run_module(
     show: bool = False,
     threads: int | None = None,
     keep_memory: bool = False,
+    memory: int | None = None,
 ) -> ProcessResult:
     """Run `python -m module job` to its end, in a session of its own.
 
-    log: gets all output. show: standard error (progress bars) goes to this terminal instead. timeout: seconds after which the
+    job: its folder is the child's folder for temporary files, so that they go with it however the child ends. log: gets all
+    output. show: standard error (progress bars) goes to this terminal instead. timeout: seconds after which the
     child is killed. threads: of OpenMP, MKL and OpenBLAS. keep_memory: sets KEEP_MEMORY, unless the caller's environment does,
     for work whose speed and memory are not figures of a backend.
+
+    memory: bytes of private memory that the child may map (RLIMIT_DATA, setrlimit(2)); more is refused to it, and most programs
+    then end.
 
     On KeyboardInterrupt the child gets SIGINT and ten seconds to save its state; a second Ctrl-C kills it at once.
     """
@@ -82,14 +91,19 @@ def run_module(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=None if show else output,
-            env={**(KEEP_MEMORY if keep_memory else {}), **child_environment(threads)},
+            env={**(KEEP_MEMORY if keep_memory else {}), **child_environment(threads), "TMPDIR": str(job.parent)},
             start_new_session=True,
         )
+        timed_out = False
         try:
+            if memory is not None:
+                with contextlib.suppress(ProcessLookupError):  # it has ended
+                    resource.prlimit(child.pid, resource.RLIMIT_DATA, (memory, memory))
             code = _wait(child, timeout)
             reason = describe_exit(code)
         except subprocess.TimeoutExpired:
             _stop(child, signal.SIGKILL)
+            timed_out = True
             code, reason = child.returncode, f"took longer than {timeout:.0f} s and was stopped"
         except KeyboardInterrupt:
             try:
@@ -98,7 +112,7 @@ def run_module(
                 if child.poll() is None:
                     _stop(child, signal.SIGKILL)
             raise
-    return ProcessResult(code, reason, tail(log))
+    return ProcessResult(code, reason, tail(log), timed_out)
 
 
 def child_environment(threads: int | None) -> dict[str, str]:
@@ -141,7 +155,7 @@ class ServerProcess:
                     stdout=output,
                     stderr=output,
                     pass_fds=[write_end],
-                    env=child_environment(threads) | {REPLIES: str(write_end)},
+                    env=child_environment(threads) | {REPLIES: str(write_end), "TMPDIR": str(job.parent)},
                     start_new_session=True,
                 )
             except OSError:
@@ -239,9 +253,17 @@ def describe_exit(code: int) -> str:
     return f"its process was killed by {name}{hint}"
 
 
+TAIL_BYTES = 20_000
+"""How much of a log's end is read."""
+
+
 def tail(log: Path, lines: int = 15) -> tuple[str, ...]:
-    """The last lines of a log that are not blank; of a progress bar, only what it showed last."""
+    """The last lines of a log that are not blank, with control characters as escapes; of a progress bar, only what it showed
+    last."""
     if not log.exists():
         return ()
-    text = log.read_bytes()[-20_000:].decode(errors="replace")
-    return tuple(line.rsplit("\r", 1)[-1].rstrip() for line in text.splitlines() if line.strip())[-lines:]
+    with log.open("rb") as file:  # a log may be of any size
+        file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+        text = file.read(TAIL_BYTES).decode(errors="replace")
+    shown = (line.rstrip("\r").rsplit("\r", 1)[-1].rstrip() for line in text.split("\n"))
+    return tuple(printable(line) for line in shown if line.strip())[-lines:]

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from harness.errors import RecordError, disk_fault
+from backends import artefacts
+from harness.errors import RecordError, Tell, disk_fault, refuse
 
 BEGIN = b'{"schema_version"'
 """How every line that we write begins."""
@@ -23,7 +24,8 @@ def append(path: Path, line: str) -> None:
     file. Raises RecordError.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        artefacts.make_folder(path.parent)
+        is_new = not path.exists()
         with path.open("a+b") as file:
             end = file.tell()
             tail = _tail(path) if end else b""
@@ -34,6 +36,8 @@ def append(path: Path, line: str) -> None:
             file.write(line.encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
+        if is_new:
+            artefacts.sync(path.parent)
     except OSError as error:
         raise RecordError(disk_fault(error, path, "make the folder writable", "cannot write the record")) from None
 
@@ -64,23 +68,25 @@ def is_cut(tail: bytes) -> bool:
     return False
 
 
-def read(path: Path) -> Iterator[tuple[int, Any]]:
-    """Number and JSON value of every line; an incomplete last line is skipped. Raises RecordError with file and line."""
+def read(path: Path, tell: Tell = refuse) -> Iterator[tuple[int, Any]]:
+    """Number and JSON value of every line; an incomplete last line is skipped. Any other damage is told with file and line: `refuse`
+    raises RecordError, and with another `tell` the line alone is left out."""
     try:
         if not path.is_file():
-            raise RecordError(
-                f"{path}: not a file (a folder, or a broken link); move it out of the results folder or rename it"
-            )
+            tell(f"{path}: not a file (a folder, or a broken link); move it out of the results folder or rename it")
+            return
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
-        raise RecordError(f"{path}: cannot be read: {error.strerror}; make it readable or move it away") from None
+        tell(f"{path}: cannot be read: {error.strerror}; make it readable or move it away")
+        return
     for number, line in enumerate(lines, 1):
         if not line.strip() or (number == len(lines) and is_cut(line)):
             continue
         try:
             value = json.loads(line)
         except RecursionError:
-            raise RecordError(f"{path}: line {number}: nested too deeply for a record; {FIX}") from None
+            tell(f"{path}: line {number}: nested too deeply for a record; {FIX}")
         except ValueError:
-            raise RecordError(f"{path}: line {number}: not a JSON object; {FIX}") from None
-        yield number, value
+            tell(f"{path}: line {number}: not a JSON object; {FIX}")
+        else:
+            yield number, value

@@ -152,6 +152,7 @@ class Accuracy(Part):
         default_factory=dict, description="of a classification, by name; empty in earlier records"
     )
     scores_file: str | None = Field(None, description="NPZ beside the record with predictions and per-example scores")
+    scores_sha256: str | None = Field(None, description="SHA-256 of that file; None in earlier records")
 
     @model_validator(mode="after")
     def _has_its_primary(self) -> Self:

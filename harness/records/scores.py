@@ -5,7 +5,6 @@ Columns are called `SPLIT/NAME`, groups `SPLIT/group`. Only this module reads an
 
 from __future__ import annotations
 
-import shutil
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,17 +13,40 @@ from typing import Any
 
 import numpy as np
 
-from harness.errors import RecordError, disk_fault
+from backends import artefacts
+from harness.errors import RecordError, Tell, disk_fault, refuse
 from harness.records.schema import Accuracy, Record
 from tasks import Scores, Statistic
-from tasks.metrics.labels import COEFFICIENTS
+from tasks.metrics.labels import COEFFICIENTS, statistic_percent
 from tasks.token_classification import STATISTICS
 
 Array = np.ndarray[Any, Any]
 
-BROKEN = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+BROKEN = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    EOFError,
+    RuntimeError,
+    MemoryError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 """What NumPy and zipfile raise for files that are no scores: incomplete ones, bare arrays, pickled objects, damaged or
 encrypted archives. Their messages say how to load such a file all the same, which is bad advice here."""
+
+
+class Wrong(ValueError):
+    """A scores file that is well-formed and cannot be that of its record."""
+
+
+FIX = "restore it from git or delete it"
+LARGEST = (1 << 20, 1 << 16)
+"""Bytes that the columns of a split may have: so many, and for each example so many more. Long answers in Unicode take a few KiB
+an example."""
+AGREE = 1e-6
+"""How far a metric in percent may be from that of its columns: sums in another order differ by less."""
 
 
 def save_scores(path: Path, scores_by_split: Mapping[str, Scores]) -> None:
@@ -38,7 +60,9 @@ def save_scores(path: Path, scores_by_split: Mapping[str, Scores]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         np.savez_compressed(part, allow_pickle=False, **columns)
+        artefacts.sync(part)
         part.replace(path)
+        artefacts.sync(path.parent)
     except OSError:
         part.unlink(missing_ok=True)
         raise
@@ -53,14 +77,12 @@ def write_scores(path: Path, scores_by_split: Mapping[str, Scores]) -> None:
 
 
 def copy_scores(source: Path, target: Path) -> None:
-    """Copy a scores file to its place beside the results, whole or not at all. Raises RecordError."""
-    part = target.with_suffix(".part")
+    """Copy a scores file to its place beside the results, whole or not at all, and return when it is on the disk: the record that
+    names it comes after it. Raises RecordError."""
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, part)
-        part.replace(target)
+        artefacts.make_folder(target.parent)
+        artefacts.write_whole(target, source.read_bytes())
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise _cannot_write(target, error) from None
 
 
@@ -78,26 +100,36 @@ def read_scores(
     return Scores(metrics, columns, by_metric, groups)
 
 
-def _load(path: Path, split: str, *, skip: Sequence[str] = ()) -> dict[str, Array]:
-    """The columns of one split by name, without those in `skip`."""
+def _load(path: Path, split: str, *, skip: Sequence[str] = (), examples: int | None = None) -> dict[str, Array]:
+    """The columns of one split by name, without those in `skip`. examples: how many there should be; files are not bounded where
+    it is None. Raises Wrong for a file that takes more memory than its examples can, or whose columns are not of them."""
     prefix = f"{split}/"
     with np.load(path, allow_pickle=False) as file:
         names = [name.removeprefix(prefix) for name in file.files if name.startswith(prefix)]
-        return {name: file[prefix + name] for name in names if name not in skip}
+        size = sum(file.zip.getinfo(f"{prefix}{name}.npy").file_size for name in names)
+        if examples is not None and size > LARGEST[0] + LARGEST[1] * examples:
+            raise Wrong(f"{size:,} bytes for {examples} examples")
+        columns = {name: file[prefix + name] for name in names if name not in skip}
+    for name, values in columns.items():
+        if examples is not None and (not values.ndim or len(values) != examples):
+            raise Wrong(f"{len(values) if values.ndim else 'no'} values in '{name}' for {examples} examples")
+        if values.dtype.kind == "f" and name != "prediction" and not np.isfinite(values).all():
+            raise Wrong(f"a value of '{name}' is not finite")
+    return columns
 
 
 class ScoreStore:
     """The scores of records. Made from what `store.read` yields, since scores lie beside the file that holds a record."""
 
-    def __init__(self, records: Iterable[tuple[Path, Record]] = ()) -> None:
+    def __init__(self, records: Iterable[tuple[Path, Record]] = (), tell: Tell = refuse) -> None:
+        """tell: called where the scores of a record are damaged; unless it raises, they count as missing."""
+        self._tell = tell
         self._folders = {record.record_id: path.parent for path, record in records}
         self._loaded: dict[tuple[str, str], Scores | None] = {}
 
     def scores(self, record: Record, split: str) -> Scores | None:
-        """What comparisons need of a split: ids, the columns of the metrics, groups. None where nothing is stored.
-
-        Raises RecordError for a file that is no scores file.
-        """
+        """What comparisons need of a split: ids, the columns of the metrics, groups. None where nothing is stored, or what is
+        stored is damaged and `tell` did not raise RecordError."""
         place = (record.record_id, split)
         if place not in self._loaded:
             self._loaded[place] = self._scores(record, split)
@@ -110,22 +142,49 @@ class ScoreStore:
             return None
         groups = columns.pop("group", None)
         metrics = {name: figure.value for name, figure in accuracy.metrics.items()}
-        return Scores(metrics, columns, statistics_of(metrics, columns), groups, accuracy.missing)
+        scores = Scores(metrics, columns, statistics_of(metrics, columns), groups, accuracy.missing)
+        if other := _disagreement(scores):
+            self._tell(f"{self.path(record, accuracy.scores_file or '')}: {other}; {FIX}")
+            return None
+        return scores
 
     def columns(self, record: Record, split: str, *, predictions: bool = False) -> dict[str, Array] | None:
         """The stored columns of a split by name; None where nothing is stored. Predictions, which are large, only where
-        they are asked for. Raises RecordError for a file that is no scores file."""
+        they are asked for. Damaged ones are told."""
         accuracy = _accuracy(record, split)
         path = self.path(record, accuracy.scores_file) if accuracy and accuracy.scores_file else None
-        if path is None or not path.exists():
+        if accuracy is None or path is None or not path.exists():
             return None
         try:
-            return _load(path, split, skip=() if predictions else ("prediction",))
+            if accuracy.scores_sha256 not in (None, artefacts.sha256_of(path)):
+                raise Wrong("its hash is not the record's")
+            skipped = () if predictions else ("prediction",)
+            return _load(path, split, skip=skipped, examples=accuracy.examples)
         except BROKEN as error:
             reason = "not a scores file"
             if isinstance(error, OSError) and error.strerror:
                 reason = f"cannot be read: {error.strerror}"
-            raise RecordError(f"{path}: {reason}; restore it from git or delete it") from None
+            elif isinstance(error, Wrong):
+                reason = f"not the scores of its record: {error}"
+            self._tell(f"{path}: {reason}; {FIX}")
+            return None
+
+    def fault(self, record: Record, part: Accuracy, memory: Path) -> str:
+        """What is wrong with the scores file of a part of a record; empty where nothing is. memory: of hashes; it spares reading
+        the file again."""
+        path = self.path(record, part.scores_file or "")
+        if path is None or not path.is_file():
+            return "is missing"
+        if part.scores_sha256:
+            try:
+                return "" if artefacts.sha256_of(path, memory) == part.scores_sha256 else "its hash is not the record's"
+            except OSError as error:
+                return f"cannot be read: {error.strerror}"
+        faults: list[str] = []
+        one = ScoreStore([(self._folders[record.record_id] / path.name, record)], faults.append)
+        if one.scores(record, part.split) is not None:
+            return ""
+        return faults[0].removeprefix(f"{path}: ").partition(";")[0] if faults else "has no scores"
 
     def path(self, record: Record, name: str) -> Path | None:
         """Where a scores file of a record lies; None for a name that leads out of the record's folder."""
@@ -133,6 +192,18 @@ class ScoreStore:
         if folder is None or Path(name).is_absolute() or ".." in Path(name).parts:
             return None
         return folder / name
+
+
+def _disagreement(scores: Scores) -> str:
+    """Which metric is not that of the columns; empty where all are."""
+    for name, statistic in scores.statistics.items():
+        try:
+            value = statistic_percent(statistic, dict(scores.per_example))
+        except BROKEN as error:
+            return f"not the scores of its record: {name} cannot be computed ({error})"
+        if not abs(value - scores.metrics[name]) <= AGREE:
+            return f"not the scores of its record: they give {name} {value:.4f}, the record says {scores.metrics[name]:.4f}"
+    return ""
 
 
 def _accuracy(record: Record, split: str) -> Accuracy | None:

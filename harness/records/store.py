@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from harness.errors import QuantboardError, RecordError, did_you_mean, key_path, printable
+from harness.errors import QuantboardError, Tell, did_you_mean, key_path, printable, refuse
 from harness.records import jsonl
 from harness.records.schema import SCHEMA_VERSION, Record, check_free_parts
 
@@ -22,21 +22,21 @@ def append(path: Path, record: Record) -> None:
     jsonl.append(path, record.model_dump_json())
 
 
-def read(folder: Path) -> Iterator[tuple[Path, Record]]:
+def read(folder: Path, tell: Tell = refuse) -> Iterator[tuple[Path, Record]]:
     """Every record below a folder with its file, files in the order of their names.
 
-    A last line that a killed run cut short is skipped; any other broken line raises RecordError with file and line.
+    A last line that a killed run cut short is skipped. Any other broken line is told with file and line: `refuse` raises
+    RecordError, and with another `tell` it costs that record alone.
     """
     for path in sorted(folder.rglob("*.jsonl")):
-        for number, value in jsonl.read(path):
+        for number, value in jsonl.read(path, tell):
             try:
                 record = parse(value)
             except ValidationError as error:
                 problem = printable(_first_problem(error))
-                raise RecordError(
-                    f"{path}: line {number}: {problem}: not a record of schema version {SCHEMA_VERSION}; {jsonl.FIX}"
-                ) from None
-            yield path, record
+                tell(f"{path}: line {number}: {problem}: not a record of schema version {SCHEMA_VERSION}; {jsonl.FIX}")
+            else:
+                yield path, record
 
 
 def parse(value: Any) -> Record:

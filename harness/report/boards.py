@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -96,7 +97,16 @@ def latest(records: Iterable[Record]) -> list[Record]:
 
 def page_name(record: Record) -> str:
     """File name of a cell's page, made of letters that need no escaping anywhere."""
-    return "cell-" + re.sub(r"[^A-Za-z0-9_-]", "-", record.record_id) + ".html"
+    return f"cell-{page_part(record.record_id)}.html"
+
+
+def page_part(name: str) -> str:
+    """A name as a part of a file's name: as it is, or, where it is long or has other characters, with a hash, so that no two are
+    the same."""
+    if re.fullmatch(r"[A-Za-z0-9_-]{1,100}", name):
+        return name
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return f"{re.sub(r'[^A-Za-z0-9_-]', '-', name)[:80]}-{digest}"
 
 
 def make_boards(records: Sequence[Record], stored: ScoreStore | None = None) -> list[Board]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from harness.errors import markdown, visible
 from harness.records.figure import Figure
 from harness.records.schema import Record
 from harness.report.methods import Contest, name_of
@@ -19,13 +20,18 @@ def card(
     name = name_of(contest, record.record_id) if contest else None
     method = next((method for method in methods if method.name == name), None)
     title = (method.title if method else "") or record.label
-    base = contest.baseline.label if contest else ""
+    base = _code(contest.baseline.label) if contest else ""
     rows = [*_accuracy(record), *(_speed(method, base) if method else [])]
     rows += [("Size of the model", f"{record.artifact_bytes / 2**20:.1f} MiB")] if record.artifact_bytes else []
     rows += [("Peak memory of the process", f"{record.memory.peak_rss_bytes / 2**20:.0f} MiB")] if record.memory else []
     if record.flops:
         rows.append(("Integer share of its products", f"{record.flops.int8_share:.0%}"))
-    lines = [f"# {record.model}, {title}", "", f"Measured on `{record.task}` with Quantboard.", ""]
+    lines = [
+        f"# {markdown(record.model)}, {markdown(title)}",
+        "",
+        f"Measured on `{_code(record.task)}` with Quantboard.",
+        "",
+    ]
     lines += ["| what | measured |", "|---|---|", *(f"| {name} | {_cell(value)} |" for name, value in rows), ""]
     lines += ["In brackets: 95% intervals.", ""]
     if "predict.py" in files:
@@ -70,7 +76,8 @@ def _conditions(record: Record) -> list[str]:
         lines.append(
             f"Data: {part.examples:,} examples of {part.split}{f', {record.data.label}' if record.data else ''}"
         )
-    return [*lines, f"Command: `{record.command}`", f"Record: {record.record_id}, {record.finished}"]
+    named = [*lines, f"Record: {record.record_id}, {record.finished}"]
+    return [*map(markdown, named), f"Command: `{_code(record.command)}`"]
 
 
 def _figure(figure: Figure, digits: int) -> str:
@@ -85,4 +92,9 @@ def _ratio(ratio: Ratio, factor: float, digits: int) -> str:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
+    return visible(text).replace("|", "\\|")
+
+
+def _code(text: str) -> str:
+    """Text inside a pair of backticks."""
+    return " ".join(visible(text).replace("`", "'").split())

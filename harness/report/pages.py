@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -49,7 +50,15 @@ def not_measured(records: Sequence[Record]) -> list[str]:
     return sorted({record.backend for record in records if record.backend not in measured})
 
 
+LONGEST_SUITE = 100
+"""Characters of a suite's name in the name of a page."""
+
+
 def suite_page_name(suite: str, sample: bool) -> str:
+    if len(suite) > LONGEST_SUITE or (
+        suite.endswith("-sample") and not sample
+    ):  # another suite's on the sample has that name
+        suite = f"{suite[:LONGEST_SUITE]}-{hashlib.sha256(suite.encode()).hexdigest()[:16]}"
     return f"suite-{suite}-sample.html" if sample else f"suite-{suite}.html"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.errors import QuantboardError
+from harness.errors import QuantboardError, markdown
 from harness.measure.paired import PairedTest, holm
 from harness.measure.precision import in_words
 from harness.records.schema import Record
@@ -330,7 +330,7 @@ def notes(pairs: Sequence[Pair]) -> list[str]:
 
 def to_markdown(pairs: Sequence[Pair]) -> str:
     def line(words: Sequence[str]) -> str:
-        return "| " + " | ".join(word.replace("|", "\\|").replace("\n", " ") for word in words) + " |"
+        return "| " + " | ".join(map(markdown, words)) + " |"
 
     table = [line(COLUMNS), "|" + " --- |" * len(COLUMNS), *(line(row) for row in rows(pairs))]
-    return "\n".join([title(pairs), "", *table, "", *notes(pairs)])
+    return "\n".join([markdown(title(pairs)), "", *table, "", *map(markdown, notes(pairs))])

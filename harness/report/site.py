@@ -15,7 +15,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from harness.errors import QuantboardError, disk_fault
+from harness.errors import QuantboardError, Tell, disk_fault, refuse, visible
 from harness.machine import paths
 from harness.machine.digests import digest
 from harness.machine.software import code_digest, tree_digest
@@ -41,11 +41,11 @@ from harness.report.task_page import task_page
 PAGES = re.compile(r"(index|coverage)\.html|(suite|cell|task|compare|history)-[A-Za-z0-9_.-]+\.(html|csv|json)")
 
 
-def render(results: Path, out: Path, *, if_changed: bool = False) -> Path:
+def render(results: Path, out: Path, *, if_changed: bool = False, tell: Tell = refuse) -> Path:
     """Write the whole site to `out` and return its index page. An older site is replaced only when the new one is complete;
     with if_changed it stays where it was made of the same records, scores, suites, templates and code.
 
-    Raises RecordError for a results file that cannot be read, SuiteError for a suite file whose references cannot be read, and
+    A damaged record or scores file is told: `refuse` raises RecordError. Raises SuiteError for a suite file whose references cannot be read, and
     QuantboardError for a folder with other files in it. Nothing half-written stays.
     """
     if out.exists() and not _is_ours(out):
@@ -53,8 +53,8 @@ def render(results: Path, out: Path, *, if_changed: bool = False) -> Path:
     source = made_of(results)  # before reading: records appended in the meantime belong to the next site
     if if_changed and is_unchanged(out, source):
         return out / "index.html"
-    read = list(store.read(results)) if results.is_dir() else []
-    pages = _pages([record for _, record in read], ScoreStore(read))
+    read = list(store.read(results, tell)) if results.is_dir() else []
+    pages = _pages([record for _, record in read], ScoreStore(read, tell))
     home = paths.site_sources()
     environment = make_environment(home)
     fresh: Path | None = None
@@ -90,6 +90,7 @@ def make_environment(home: Path) -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=lambda value: visible(value) if type(value) is str else value,
     )
     names = ("style.css", "script.js", "task.js", "compare.js")
     style, script, task_script, compare_script = (
@@ -106,7 +107,7 @@ def make_environment(home: Path) -> Environment:
 
 def soft(text: str) -> Markup:
     """A name that may be broken after an underscore."""
-    return Markup("_<wbr>").join(str(text).split("_"))
+    return Markup("_<wbr>").join(visible(str(text)).split("_"))
 
 
 def _hash(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, Literal
 
 from backends import get_backend
 from backends.architecture import Head
+from backends.artefacts import sha256_of
 from backends.families.generic import NOTE
 from harness.checkpoints.origin import describe_checkpoint
 from harness.machine.software import code_digest, software
@@ -99,6 +101,10 @@ def make_record(cell: Cell, run: Run, **parts: Any) -> Record:
     """A record of the cell as it was planned, on this machine, with these parts."""
     backend = get_backend(cell.backend)
     now = datetime.now(UTC)
+    for name in ("reason", "remedy"):
+        parts[name] = without_folders(parts.get(name, ""), run)
+    for name in ("log_tail", "notes"):
+        parts[name] = [without_folders(line, run) for line in parts.get(name, ())]
     return Record(
         record_id=f"{run.run_id}-{cell.key}",
         key=cell.key,
@@ -124,6 +130,13 @@ def make_record(cell: Cell, run: Run, **parts: Any) -> Record:
         software=software(backend.distributions),
         data=_data(run.identities.get(cell.task)),
     )
+
+
+def without_folders(text: str, run: Run) -> str:
+    """Words of a record without the folders of this machine: they mean nothing on another, and name its user."""
+    for folder, shown in ((run.cache, "CACHE"), (run.results, "results"), (Path(tempfile.gettempdir()), "TMP")):
+        text = text.replace(f"{folder}/", f"{shown}/")
+    return text
 
 
 def portable(cell: Cell) -> dict[str, Any]:
@@ -166,10 +179,13 @@ def accuracies(accuracy: Mapping[str, Any], scores: Path, scores_file: str | Non
     that its scores are."""
     chosen_on = selected_on(cell.checkpoint)
     parts = []
+    sha256 = sha256_of(scores) if scores_file else None
     for split in accuracy["splits"]:
         fields = {name: value for name, value in split.items() if name not in ("statistics", "metrics")}
         figures = intervals(read_scores(scores, split["split"], split["statistics"], split["metrics"]))
-        parts.append(Accuracy(**fields, metrics=figures, selected_on=chosen_on, scores_file=scores_file))
+        parts.append(
+            Accuracy(**fields, metrics=figures, selected_on=chosen_on, scores_file=scores_file, scores_sha256=sha256)
+        )
     return parts
 
 

@@ -15,6 +15,7 @@ from harness.machine import paths
 from harness.machine.hardware import Machine
 from harness.machine.software import code_digest, commit
 from harness.plan.spec import Cell
+from harness.records.scores import ScoreStore
 from harness.records.speed_schema import Ceiling
 from harness.run.events import Watch, unwatched
 from tasks import DataIdentity
@@ -58,6 +59,12 @@ class Run:
     """By key: a checkpoint that failed once is not tried again in the same run."""
     ceilings: dict[int, list[Ceiling]] = field(default_factory=dict)
     """By number of threads, once they have been taken."""
+    stored: ScoreStore = field(default_factory=ScoreStore)
+    """The scores of all records that there were when the run began."""
+    checked: set[str] = field(default_factory=set)
+    """Keys of the checkpoints that this run has compared with their hashes."""
+    told: set[str] = field(default_factory=set)
+    """Names of what was broken in the cache and has been told, or had been put aside before the run."""
 
     def record_file(self, cell: Cell) -> Path:
         """The JSONL file that the cell's record is appended to. Records of the sample, generated or read from files, have a
@@ -123,8 +130,9 @@ def new_run(
     show_progress: bool,
     watch: Watch = unwatched,
     suite_folder: str = "",
+    stored: ScoreStore | None = None,
 ) -> Run:
-    """A run that begins now, with the code as it is now. Raises QuantboardError where the cache cannot be written to."""
+    """A run that begins now, with the code as it is now. stored: the scores of all records so far. Raises QuantboardError where the cache cannot be written to."""
     make_cache()
     code, (sha, dirty) = code_digest(), commit()
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
@@ -144,7 +152,14 @@ def new_run(
         show_progress=show_progress,
         watch=watch,
         suite_folder=suite_folder,
+        stored=stored or ScoreStore(),
+        told=broken_names(paths.cache()),
     )
+
+
+def broken_names(cache: Path) -> set[str]:
+    """What lies in the cache's folders of what was put aside as broken."""
+    return {path.name for folder in (cache, cache / "engines") for path in (folder / "broken").glob("*")}
 
 
 def make_cache() -> None:

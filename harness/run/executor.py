@@ -6,12 +6,14 @@ import errno
 import fcntl
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from backends.artefacts import sha256_of
 from harness.errors import QuantboardError
 from harness.plan.spec import Cell
 from harness.records.schema import Record
+from harness.records.scores import copy_scores
 from harness.run.context import Again, Run, Until, cell_name
 from harness.run.group import execute_group
 
@@ -41,12 +43,33 @@ def _finished(cells: Iterable[Cell], run: Run, previous: Mapping[str, Record]) -
     """Good records of cells on this machine. The processor's flags are not part of a cell's key, but they decide how integer
     products are rounded and how fast they are."""
     flags = list(run.machine.flags)
-    records = {cell.key: previous[cell.key] for cell in cells if cell.key in previous}
     return {
-        key: record
-        for key, record in records.items()
-        if record.measured and record.machine.get("flags", flags) == flags
+        cell.key: record
+        for cell in cells
+        if (record := previous.get(cell.key)) is not None
+        and record.measured
+        and record.machine.get("flags", flags) == flags
+        and _has_scores(cell, record, run)
     }
+
+
+def _has_scores(cell: Cell, record: Record, run: Run) -> bool:
+    """Whether the scores of a record are there and whole, as every comparison needs them. Where the cache kept the same scores,
+    they are put back; otherwise the cell is measured again."""
+    for part in record.accuracy:
+        path = run.stored.path(record, part.scores_file) if part.scores_file else None
+        fault = run.stored.fault(record, part, run.cache / "hashes") if path else ""
+        if not path or not fault:
+            continue
+        kept = run.cache / "scored" / cell.key / "scores.npz"
+        with suppress(OSError):
+            if sha256_of(kept) == part.scores_sha256:
+                copy_scores(kept, path)
+                run.say(f"{cell_name(cell)}: {path}: {fault}; its scores were put back from the cache")
+                continue
+        run.say(f"{cell_name(cell)}: {path}: {fault}; it is measured again")
+        return False
+    return True
 
 
 def group_by_table(cells: Iterable[Cell]) -> list[list[Cell]]:

@@ -6,12 +6,13 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
 
 import numpy as np
 
+from backends import artefacts
 from harness.run.job import Job
 from tasks import Features, Task
 
@@ -29,17 +30,15 @@ MLPERF_SAMPLES = 10_833
 def cached_features(job: Job, task: Task, split: str, examples: Sequence[Any], tokenizer: Tokenizer) -> Features:
     """Features of a split. All cells of a model share them, so they are made once and kept in the cache."""
     path = job.cache / "features" / f"{_features_key(job, task, split)}.npz"
-    if path.exists():
-        try:
+    with suppress(OSError):
+        if artefacts.usable(path, job.cache):
             return _read_features(path)
-        except (OSError, ValueError, KeyError, EOFError, BadZipFile):
-            path.unlink(missing_ok=True)  # cut short when the machine crashed: made again below
     features = task.features(examples, tokenizer, job.cell.shape)
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}.npz")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         _write_features(part, features)
-        part.replace(path)
+        artefacts.move_sealed(part, path, job.cache / "hashes")
     except OSError:
         part.unlink(missing_ok=True)  # the cell does not need the cache: a full disk is no reason to fail
     return features

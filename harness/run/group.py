@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -17,8 +16,9 @@ from harness.run.context import Again, CellFailed, CellResults, Run, Until, cell
 from harness.run.events import Event
 from harness.run.kept import keep_scores, restore_scores, scores_already_stored
 from harness.run.precise import may_end
-from harness.run.steps import failed_record, make_job, of_rounds, read_kept, run_step, start_cell
+from harness.run.steps import failed_record, make_job, of_rounds, run_step, start_cell
 from harness.run.turns import Interleaved, run_interleaved, turn_groups
+from harness.run.work import read_kept, write_kept
 
 MEMORY_SHARE = 0.8
 """The share of the available memory that interleaved models may need together."""
@@ -117,8 +117,7 @@ def interleave(cells: list[CellResults], run: Run, number: int) -> None:
         kept = _interleaved_round(cells, run, number)
         for path, content in zip(paths, kept, strict=True):
             with suppress(OSError):  # a full disk is no reason to fail: only a killed run would need the file
-                path.with_suffix(".part").write_text(json.dumps(content))
-                path.with_suffix(".part").replace(path)
+                write_kept(path, content)
     for results, content in zip(cells, kept, strict=True):
         results.turns.extend(content["loads"])
         if content["process"] and results.cell.measure.is_interleaved:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import filecmp
-import json
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from harness.errors import CheckpointError
 from harness.plan.spec import Cell
 from harness.records.schema import Record
 from harness.run.context import CellResults, Run, work_folder
-from harness.run.steps import read_kept, state_of, write_state
+from harness.run.steps import state_of, write_state
+from harness.run.work import read_kept, write_kept
 
 FILES = ("accuracy.json", "scores.npz", "samples.npz")
 STATE = "code.json"
@@ -28,22 +29,22 @@ def keep_scores(cell: Cell, run: Run) -> None:
     with suppress(OSError):
         folder.mkdir(parents=True)
         if not (work / SCORED).is_file():
-            (work / SCORED).write_text(json.dumps({"commit": run.commit}))
+            write_kept(work / SCORED, {"commit": run.commit})
         for name in (*FILES, SCORED, STATE):  # the last one makes it whole
             shutil.move(work / name, folder / name)
 
 
 def restore_scores(cell: Cell, run: Run) -> str:
     """Put the kept scores into the cell's empty work folder. The code may be newer than they are, since a cell's key changes
-    where its scores would; the machine and the weights must be the same. Returns the note for the record; empty where nothing
-    fitting is kept, so that the cell must be scored again."""
+    where its scores would; the machine and the weights must be the same, and the scores what
+    was written. Returns the note for the record; empty where nothing fitting is kept, so that the cell must be scored again."""
     work, folder = work_folder(cell, run), _folder(cell, run)
     kept = read_kept(folder / STATE)
-    if kept is None or run.dirty:
+    if kept is None or read_kept(folder / "accuracy.json") is None or run.dirty:
         return ""
     try:
         state = state_of(cell, run)
-    except OSError:  # its checkpoint is no longer in the cache
+    except (OSError, CheckpointError):  # its checkpoint is no longer in the cache
         return ""
     if any(kept.get(name) != state[name] for name in ("machine", "checkpoint")):
         return ""

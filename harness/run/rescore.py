@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from harness.errors import QuantboardError, RecordError
+from backends import artefacts
+from harness.errors import QuantboardError, RecordError, disk_fault
 from harness.machine import software
 from harness.measure.inference import limited
 from harness.measure.intervals import intervals
 from harness.plan.data import find_task_data
-from harness.records import store
 from harness.records.figure import Figure
 from harness.records.schema import Accuracy, Record
 from harness.records.scores import ScoreStore, write_scores
@@ -127,13 +127,14 @@ def append_rescored(rescored: Sequence[Rescored], stored: ScoreStore) -> list[Pa
     by = f"commit {commit[:12]}{', with changes' if dirty else ''}" if commit else "no checkout"
     # Each copy has an id and a file of scores of its own, also where two records have the same key.
     stamps = [f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}" for _ in rescored]
-    files = []
+    lines: dict[Path, list[str]] = {}
     for stamp, result in zip(stamps, rescored, strict=True):
         old = result.record
         path = stored.path(old, f"scores/{stamp}-{old.key}.npz")
         assert path is not None, "its predictions were read from this folder"
         write_scores(path, {part.split: scores for part, scores in result.parts})
-        parts = [part.model_copy(update={"scores_file": f"scores/{path.name}"}) for part, _ in result.parts]
+        kept = {"scores_file": f"scores/{path.name}", "scores_sha256": artefacts.sha256_of(path)}
+        parts = [part.model_copy(update=kept) for part, _ in result.parts]
         note = f"accuracy scored again from the predictions of {old.record_id}, by {by}"
         changes = {
             "record_id": f"{stamp}-{old.key}",
@@ -142,6 +143,10 @@ def append_rescored(rescored: Sequence[Rescored], stored: ScoreStore) -> list[Pa
             "notes": [*old.notes, note],
         }
         file = path.parent.parent / f"{stamps[0]}.jsonl"
-        store.append(file, old.model_copy(update=changes))
-        files.append(file)
-    return list(dict.fromkeys(files))
+        lines.setdefault(file, []).append(old.model_copy(update=changes).model_dump_json() + "\n")
+    for file, of_file in lines.items():  # once all scores are there: all copies or none
+        try:
+            artefacts.write_whole(file, "".join(of_file).encode())
+        except OSError as error:
+            raise RecordError(disk_fault(error, file, "make the folder writable", "cannot write the records")) from None
+    return list(lines)

@@ -7,13 +7,14 @@ import shutil
 import tempfile
 import time
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from backends import get_backend
+from harness.checkpoints.intact import drop_broken
 from harness.checkpoints.origin import content_digest, stale_parent
-from harness.errors import MOVE_CACHE, disk_fault
+from harness.errors import MOVE_CACHE, CheckpointError, disk_fault
 from harness.machine.digests import digest
 from harness.machine.processes import USER_FAULT, ProcessResult, run_module
 from harness.plan.spec import Cell, CheckpointSpec, folder_of
@@ -26,17 +27,20 @@ from harness.run.context import (
     MissingCheckpoint,
     Run,
     Until,
+    broken_names,
     cell_name,
     work_folder,
 )
 from harness.run.events import Event, Step
 from harness.run.job import Job
+from harness.run.work import array_hashes, read_kept, tell_broken, write_kept
 
 
 def start_cell(cell: Cell, run: Run, until: Until | None) -> Record | CellResults:
     """Make the checkpoint and measure accuracy. The result is a record where nothing is left to measure: after a failure, at
     the step `until`, or where the cell has no speed figures."""
-    missing = ensure_checkpoint(unquantized(cell.checkpoint) if until == "train" else cell.checkpoint, run)
+    wanted = unquantized(cell.checkpoint) if until == "train" else cell.checkpoint
+    missing = ensure_checkpoint(wanted, run, cell.measure.train_timeout)
     if missing:
         return make_record(
             cell, run, status=missing.status, reason=missing.reason, remedy=missing.remedy, log_tail=list(missing.log)
@@ -66,12 +70,17 @@ def unquantized(spec: CheckpointSpec) -> CheckpointSpec:
     return unquantized(spec.parent) if spec.recipe == "ptq" and spec.parent else spec
 
 
-def ensure_checkpoint(spec: CheckpointSpec, run: Run) -> MissingCheckpoint | None:
-    """Make the checkpoint, in a process of its own, unless it is in the cache. None where it is there afterwards.
+def ensure_checkpoint(spec: CheckpointSpec, run: Run, timeout: float | None = None) -> MissingCheckpoint | None:
+    """Make the checkpoint, in a process of its own, unless it is in the cache. None where it is there afterwards. timeout: seconds
+    after which the process counts as hung.
 
     A checkpoint that failed once is not tried again for the next cell of the run that needs it.
     """
     folder = folder_of(spec, run.cache)
+    try:
+        _check_kept(spec, run)
+    except CheckpointError as error:
+        return MissingCheckpoint("failed", str(error))
     if why := stale_parent(spec, folder.parent):
         return MissingCheckpoint("failed", *why)
     if folder.is_dir():
@@ -79,7 +88,7 @@ def ensure_checkpoint(spec: CheckpointSpec, run: Run) -> MissingCheckpoint | Non
     if spec.key in run.failed_checkpoints:
         return run.failed_checkpoints[spec.key]
     for needed in spec.needs:
-        if missing := ensure_checkpoint(needed, run):
+        if missing := ensure_checkpoint(needed, run, timeout):
             return missing
     run.say(f"{_recipe_words(spec)} on {spec.task}, seed {spec.seed}")
     run.watch(Event("checkpoint", words=_recipe_words(spec)))
@@ -87,12 +96,31 @@ def ensure_checkpoint(spec: CheckpointSpec, run: Run) -> MissingCheckpoint | Non
         job, log = Path(scratch) / "checkpoint.json", Path(scratch) / "checkpoint.log"
         job.write_text(json.dumps({"spec": asdict(spec), "cache": str(run.cache)}))
         ended = run_module(
-            "harness.checkpoints.make", job, log, timeout=10 * TIMEOUT, show=run.show_progress, keep_memory=True
+            "harness.checkpoints.make",
+            job,
+            log,
+            timeout=timeout or 10 * TIMEOUT,
+            show=run.show_progress,
+            keep_memory=True,
         )
     if not ended.reason:
         return None
-    run.failed_checkpoints[spec.key] = why_missing(spec, ended)
+    missing = why_missing(spec, ended)
+    if ended.timed_out:
+        missing = replace(missing, remedy=_longer("train_timeout"))
+    run.failed_checkpoints[spec.key] = missing
     return run.failed_checkpoints[spec.key]
+
+
+def _check_kept(spec: CheckpointSpec, run: Run) -> None:
+    """Compare the checkpoint and those that it needs with their hashes, once a run. Raises CheckpointError."""
+    for needed in spec.needs:
+        _check_kept(needed, run)
+    if spec.key not in run.checked:
+        run.checked.add(spec.key)
+        if broken := drop_broken(spec, run.cache):
+            run.say(broken)
+            run.told.update(broken_names(run.cache))
 
 
 def _recipe_words(spec: CheckpointSpec) -> str:
@@ -133,7 +161,7 @@ def write_state(cell: Cell, run: Run) -> None:
     folder = work_folder(cell, run)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "code.json").write_text(json.dumps(state_of(cell, run)))
+        write_kept(folder / "code.json", state_of(cell, run))
     except OSError as error:
         raise _disk_failure(error, folder) from None
 
@@ -171,6 +199,9 @@ def _run_step(cell: Cell, run: Run, mode: Step, name: str, number: int) -> dict[
 
     job = make_job(cell, run, mode, name, number)
     words = f"speed, round {number} {of_rounds(cell)}" if mode == "speed" else name
+    measure = cell.measure
+    limit = (measure.speed_timeout if mode == "speed" else measure.accuracy_timeout) or TIMEOUT
+    memory = int(measure.memory_gib * 2**30) if measure.memory_gib and cell.device == "cpu" else None
     try:
         if mode != "build" and (kept := read_kept(job.out)) is not None:
             run.say(f"{cell_name(cell)}: {words}: kept from an earlier run")
@@ -178,23 +209,50 @@ def _run_step(cell: Cell, run: Run, mode: Step, name: str, number: int) -> dict[
         run.say(f"{cell_name(cell)}: {words}")
         with tempfile.TemporaryDirectory(prefix="quantboard-") as scratch:
             path, log = Path(scratch) / "job.json", Path(scratch) / "log"
-            job.write(path)
+            replace(job, out=Path(scratch) / "out.json").write(path)
             with Watch(cell.device) if mode == "speed" else nullcontext() as watch:
                 ended = run_module(
-                    "harness.run.cell", path, log, timeout=TIMEOUT, threads=job.threads, keep_memory=mode != "speed"
+                    "harness.run.cell",
+                    path,
+                    log,
+                    timeout=limit,
+                    threads=job.threads,
+                    keep_memory=mode != "speed",
+                    memory=memory,
                 )
-        if ended.code == USER_FAULT and ended.log:
-            raise CellFailed(ended.log[-1])
-        if ended.reason:
-            raise CellFailed(f"{words}: {ended.reason}", ended.log)
-        results: dict[str, Any] = json.loads(job.out.read_text())
+            tell_broken(run)
+            if ended.timed_out:
+                name = "speed_timeout" if mode == "speed" else "accuracy_timeout"
+                raise CellFailed(f"{words}: {ended.reason}; {_longer(name)}", ended.log)
+            if ended.reason and memory:
+                ended = replace(ended, reason=f"{ended.reason}, under measure.memory_gib = {cell.measure.memory_gib:g}")
+            results = _results_of(ended, Path(scratch) / "out.json", words)
         if watch:
             watch.add_to(results)
             results["run_id"] = run.run_id
-            job.out.with_suffix(".part").write_text(json.dumps(results))
-            job.out.with_suffix(".part").replace(job.out)
+        if mode == "accuracy":
+            results["arrays"] = array_hashes(job.scores.parent)
+        if mode != "build":
+            write_kept(job.out, results)
     except OSError as error:
         raise _disk_failure(error, work_folder(cell, run)) from None
+    return results
+
+
+def _longer(name: str) -> str:
+    return f"raise measure.{name} in the suite if it only needs longer"
+
+
+def _results_of(ended: ProcessResult, out: Path, words: str) -> dict[str, Any]:
+    """What a process wrote to `out`. Raises CellFailed where it ended badly."""
+    if ended.code == USER_FAULT and ended.log:
+        raise CellFailed(ended.log[-1])
+    if ended.reason:
+        raise CellFailed(f"{words}: {ended.reason}", ended.log)
+    try:
+        results: dict[str, Any] = json.loads(out.read_text())
+    except FileNotFoundError:
+        raise CellFailed(f"{words}: its process ended with exit code 0 before it had results", ended.log) from None
     return results
 
 
@@ -212,15 +270,6 @@ def make_job(cell: Cell, run: Run, mode: str, name: str, number: int) -> Job:
         threads=cell.measure.threads,
         number=number,
     )
-
-
-def read_kept(path: Path) -> dict[str, Any] | None:
-    """Results in the cache; None where there are none, or a crash of the machine cut the file short."""
-    try:
-        results: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-    return results
 
 
 def _disk_failure(error: OSError, folder: Path) -> CellFailed:

@@ -253,6 +253,8 @@ def _augment(augment: TomlTable, changes: TomlTable, train: TomlTable, at: KeyPa
         yield from from_pydantic(error, Augment, at)
     if isinstance(own_train := changes.get("train"), dict):
         yield from check_train(train, own_train, (*at, "train"))
+    elif "train" in changes:
+        yield (*at, "train"), f"must be a table of training settings, not {shown(own_train)}"
 
 
 def _models_from_elsewhere(data: TomlTable) -> Sequence[str]:

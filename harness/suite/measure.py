@@ -26,6 +26,10 @@ MLPERF_LATENCY_MS = 130.0
 """Bound on the 99th percentile of latency in scenario server for BERT, by LoadGen's mlperf.conf."""
 
 
+LIMITS = ("train_timeout", "accuracy_timeout", "speed_timeout", "memory_gib")
+"""Bounds on a process, which change no figure."""
+
+
 @dataclass(frozen=True)
 class Measure:
     """How speed is measured. Durations are in seconds.
@@ -54,6 +58,12 @@ class Measure:
     changes no figure."""
     max_rounds: int | None = None
     """Rounds go on up to so many, until the compared figures are precise; None: there are as many as `rounds` says."""
+    train_timeout: float | None = None
+    accuracy_timeout: float | None = None
+    speed_timeout: float | None = None
+    """Seconds after which a process counts as hung: one that makes a checkpoint, scores all examples, or takes a round."""
+    memory_gib: float | None = None
+    """The most memory that the process of a cell may take for its data; None: all that there is."""
 
     @property
     def looks(self) -> tuple[int, ...]:
@@ -101,10 +111,10 @@ class Measure:
         return tuple((load, size) for size in sorted({min(sizes), max(sizes)})) if sizes else ()
 
     def to_json(self) -> dict[str, Any]:
-        """All settings, without those of `precision` and `max_rounds` that are at their default: plans and records from before
+        """All settings, without those of `precision`, `max_rounds` and LIMITS that are at their default: plans and records from before
         them then stay as they are."""
         content = asdict(self)
-        for name in ("precision", "max_rounds"):
+        for name in ("precision", "max_rounds", *LIMITS):
             if content[name] == getattr(Measure, name):
                 del content[name]
         return content
@@ -115,7 +125,8 @@ class Measure:
         if not self.rounds:
             return {"rounds": 0, "threads": self.threads, "profile": self.profile}
         content = asdict(self)
-        del content["min_accuracy"]
+        for name in ("min_accuracy", *LIMITS):
+            del content[name]
         if self.max_rounds is None:
             del content["max_rounds"], content["precision"]
         for name, default in (("profile", "quick"), ("server_latency_ms", None)):

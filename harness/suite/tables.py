@@ -27,9 +27,8 @@ List = Annotated[tuple[T, ...], BeforeValidator(lambda value: tuple(value) if is
 Text = Annotated[str, Field(min_length=1, max_length=2000)]
 
 
+Limit = Annotated[float | None, Field(gt=0, le=10_000_000)]
 Length = Annotated[int, Field(ge=8, le=8192)]
-
-
 Stride = Annotated[int, Field(ge=1, le=8192)]
 
 
@@ -172,9 +171,7 @@ class MeasureTable(Table):
         le=3_600_000,
         description="bound on the 99th percentile of latency in scenario server; default: MLPerf's 130",
     )
-    max_warmup: float = Field(
-        Measure.max_warmup, ge=0, le=3600, description="seconds after which warm-up ends at the latest"
-    )
+    max_warmup: float = Field(Measure.max_warmup, ge=0, le=3600, description="seconds after which warm-up ends")
     threads: int = Field(Measure.threads, ge=0, le=1024, description="threads of every engine; 0: all physical cores")
     min_accuracy: float = Field(
         Measure.min_accuracy, gt=0, le=1, description="share of the baseline's accuracy that a badge asks for"
@@ -185,6 +182,10 @@ class MeasureTable(Table):
         le=1,
         description="half-width of a speed figure's 95% interval, as a share of it, up to which it is called precise",
     )
+    train_timeout: Limit = Field(None, description="seconds for making a checkpoint; default: 216000")
+    accuracy_timeout: Limit = Field(None, description="seconds for building an engine and scoring; default: 21600")
+    speed_timeout: Limit = Field(None, description="seconds for a round of speed; default: 21600")
+    memory_gib: Limit = Field(None, description="GiB that a cell's process on the CPU may take; default: all")
 
 
 class Reference(Table):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForQuestionAnswering
 
 from backends import BackendError
-from backends.checkpoint import Weights, check_finite, read_architecture
+from backends.checkpoint import Weights, check_finite, read_architecture, read_family
 from backends.model_files import weight_files
 from tests.backends.checkpoints import make_checkpoint
 
@@ -84,3 +86,43 @@ def test_a_head_for_another_kind_of_task_is_refused(tmp_path: Path) -> None:
     BertForMultipleChoice(BertConfig(vocab_size=50, **sizes)).save_pretrained(tmp_path)
     with pytest.raises(BackendError, match=r"a head for multiple choice \(BertForMultipleChoice\)"):
         read_architecture(tmp_path)
+
+
+HOSTILE = [2**31, 10**30, -1, float("inf"), float("nan"), [], {}, "x", True, 1.5, [[1]], {"a": {}}, "a" * 100_000]
+KEYS = (
+    "num_hidden_layers",
+    "hidden_size",
+    "num_attention_heads",
+    "intermediate_size",
+    "vocab_size",
+    "max_position_embeddings",
+    "type_vocab_size",
+    "layer_norm_eps",
+    "hidden_act",
+    "model_type",
+    "architectures",
+    "num_labels",
+    "position_embedding_type",
+)
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_hostile_configurations_are_a_line(tmp_path: Path, key: str) -> None:
+    """Nothing is made of a size before it is known to be one that models have: 2^31 layers once took 2.8 GiB."""
+    folder = make_checkpoint(tmp_path / "model")
+    file = folder / "config.json"
+    good = json.loads(file.read_text())
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for value in HOSTILE:
+        file.write_text(json.dumps(good | {key: value}))
+        try:
+            read_family(folder)
+            read_architecture(folder)
+        except BackendError as error:
+            assert "\n" not in str(error)
+            assert len(str(error)) < 1000
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KiB
+    file.write_text(json.dumps(good | {key: 2**31}))
+    if isinstance(good.get(key), int):
+        with pytest.raises(BackendError, match=rf"{key} is 2147483648; the largest that is read is"):
+            read_architecture(folder)

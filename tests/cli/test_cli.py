@@ -291,6 +291,35 @@ def test_the_doctor_names_every_backend_and_what_it_needs(tmp_path: Path) -> Non
         assert (f"runs on {state['device']}" if state["available"] else state["remedy"]) in line
 
 
+PLUGINS = """
+class Odd:
+    distributions = ()
+    def availability(self, machine):
+        return 1 / 0
+ODD = Odd()
+"""
+
+
+def test_broken_plugins_cost_their_own_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that cannot be imported, and one that cannot say whether it runs."""
+    package = tmp_path / "plugins" / "odd-1.dist-info"
+    package.mkdir(parents=True)
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: odd\nVersion: 1\n")
+    points = "[quantboard.backends]\nodd_fp32 = odd:ODD\ngone_fp32 = no_such_module:GONE\n"
+    families = "[quantboard.families]\ngone = no_such_module:GONE\n"
+    (package / "entry_points.txt").write_text(points + families)
+    (tmp_path / "plugins" / "odd.py").write_text(PLUGINS)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "plugins"))
+    done = quantboard("doctor", "--json", cache=tmp_path)
+    assert done.returncode == 0, done.stderr
+    states = json.loads(done.stdout)["backends"]
+    assert states["torch_fp32"]["available"]
+    assert states["odd_fp32"]["reason"] == "it cannot say whether it runs (ZeroDivisionError: division by zero)"
+    reason = "backend 'gone_fp32' of an installed package cannot be loaded (ModuleNotFoundError: No module named 'no_such_module')"
+    assert states["gone_fp32"]["reason"] == reason
+    assert states["gone_fp32"]["remedy"] == "mend or uninstall the package of no_such_module"
+
+
 def test_the_doctor_ends_badly_where_a_required_backend_cannot_run(tmp_path: Path) -> None:
     fine = quantboard("doctor", "--require", "torch_fp32", cache=tmp_path)
     assert (fine.returncode, fine.stderr) == (0, "")

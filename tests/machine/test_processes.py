@@ -164,3 +164,23 @@ def test_a_server_process_that_died_says_how(
             process.send({"number": 1})
             process.receive(2)
     assert time.monotonic() - began < 60
+
+
+def test_the_end_of_a_huge_log_is_read_and_obeys_nobody(tmp_path: Path) -> None:
+    """20 GB of zeros that take no room, and escape sequences, bidi marks and a bell after them."""
+    with (tmp_path / "log").open("wb") as log:
+        log.truncate(20 << 30)
+        log.seek(0, 2)
+        log.write("\nred \x1b[31m\x1b]0;title\x07 \u202eback\n 10%\r 99%\r\n".encode())
+    assert tail(tmp_path / "log", 2) == ("red \\x1b[31m\\x1b]0;title\\x07 \\u202eback", " 99%")
+
+
+def test_more_memory_than_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "import time; time.sleep(0.5); block = bytearray({} << 20); print(len(block))"
+    child, log = module(tmp_path, text.format(50), monkeypatch), tmp_path / "log"
+    assert run_module(child, tmp_path / "job", log, timeout=60, memory=400 << 20).log[-1] == str(50 << 20)
+    (tmp_path / "child_module.py").write_text(text.format(600))
+    ended = run_module(child, tmp_path / "job", log, timeout=60, memory=400 << 20)
+    assert ended.reason == "its process ended with exit code 1"
+    assert ended.log[-1] == "MemoryError"
+    assert run_module(child, tmp_path / "job", log, timeout=60).reason == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,12 +17,16 @@ import pytest
 
 import harness.run.executor
 import harness.run.group
+from backends.artefacts import sha256_of
 from harness.errors import QuantboardError
 from harness.plan.spec import Cell
 from harness.records import store
+from harness.records.schema import Record
+from harness.records.scores import ScoreStore
 from harness.run.context import Run, work_folder
 from harness.run.executor import execute, locked_cells
 from tests.records.records import make_record
+from tests.report.stored_scores import add, answers
 
 ROOT = Path(__file__).parents[2]
 HOLD = """
@@ -98,3 +103,35 @@ def test_cells_are_locked_before_anything_of_them_is_touched(
         list(execute([cell], run, {cell.key: old}, again="all", until=None))
     assert wanted == [["todo"], [cell.key]]
     assert work_folder(cell, run).exists()
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_record_whose_scores_are_gone_is_told_and_measured_again(
+    tmp_path: Path, cell: Cell, run: Run, monkeypatch: pytest.MonkeyPatch, kept: bool
+) -> None:
+    """Where the cache kept the same scores, they are put back, and nothing is measured."""
+    made = add(tmp_path / "results", "a", answers(100, 30), machine={"flags": ["avx2"]})
+    file = tmp_path / "results" / "scores" / "run-a.npz"
+    part = made.accuracy[0].model_copy(update={"scores_sha256": sha256_of(file)})
+    record = made.model_copy(update={"key": cell.key, "accuracy": [part]})
+    lines: list[str] = []
+    later = replace(run, stored=ScoreStore([(tmp_path / "results" / "run.jsonl", record)]), say=lines.append)
+    started: list[Cell] = []
+
+    def start_cell(cell: Cell, run: Run, until: Any) -> Record:
+        started.append(cell)
+        return record
+
+    monkeypatch.setattr(harness.run.group, "start_cell", start_cell)
+    monkeypatch.setattr(store, "append", lambda path, record: None)
+    list(execute([cell], later, {cell.key: record}, again="", until=None))
+    assert not started
+    if kept:
+        (run.cache / "scored" / cell.key).mkdir(parents=True)
+        shutil.copy(file, run.cache / "scored" / cell.key / "scores.npz")
+    file.unlink()
+    list(execute([cell], later, {cell.key: record}, again="", until=None))
+    assert started == ([] if kept else [cell])
+    assert file.is_file() == kept
+    end = "its scores were put back from the cache" if kept else "it is measured again"
+    assert any(f"run-a.npz: is missing; {end}" in line for line in lines)

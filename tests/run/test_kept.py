@@ -11,6 +11,7 @@ from harness.plan.spec import Cell
 from harness.run import steps
 from harness.run.context import Run, work_folder
 from harness.run.kept import FILES, keep_scores, restore_scores
+from harness.run.work import ARRAYS, array_hashes, write_kept
 
 
 @pytest.fixture(autouse=True)
@@ -22,8 +23,9 @@ def weights(monkeypatch: pytest.MonkeyPatch) -> None:
 def scored(cell: Cell, run: Run) -> Path:
     folder = work_folder(cell, run)
     folder.mkdir(parents=True)
-    for name in FILES:
+    for name in ARRAYS:
         (folder / name).write_text(name)
+    write_kept(folder / "accuracy.json", {"arrays": array_hashes(folder)})
     steps.write_state(cell, run)
     return folder
 
@@ -35,7 +37,7 @@ def test_every_night_names_the_commit_that_scored(cell: Cell, run: Run) -> None:
     for night in ("b", "c"):
         later = replace(run, commit=night * 40, dirty=False)
         assert restore_scores(cell, later) == "scored earlier, at commit aaaaaaaaaaaa; --remeasure took speed anew"
-        assert [(work / name).read_text() for name in FILES] == list(FILES)
+        assert [(work / name).read_text() for name in ARRAYS] == list(ARRAYS)
         keep_scores(cell, later)
 
 
@@ -62,4 +64,17 @@ def test_other_weights_and_uncommitted_changes_are_scored_again(
     keep_scores(cell, clean)
     assert restore_scores(cell, replace(run, dirty=True)) == ""
     monkeypatch.setattr(steps, "content_digest", lambda folder: "others")
+    assert restore_scores(cell, clean) == ""
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_damaged_scores_are_made_again(cell: Cell, run: Run, name: str) -> None:
+    """One bit of any of the files flips while they are kept."""
+    clean = replace(run, dirty=False)
+    scored(cell, clean)
+    keep_scores(cell, clean)
+    file = clean.cache / "scored" / cell.key / name
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
     assert restore_scores(cell, clean) == ""

@@ -16,7 +16,9 @@ from harness.plan.sources import corpus_identity, look_up
 from harness.plan.spec import Cell, folder_of
 from harness.run.assemble import code_state
 from harness.run.context import CellFailed, CellResults, Run, work_folder
+from harness.run.job import Job
 from harness.run.steps import check_data_unchanged, drop_stale_results, ensure_checkpoint, run_step
+from harness.run.work import read_kept
 from tasks import DataRef, data_identity
 from tests.machine.machines import MACHINE
 from tests.run.small import sample_spec, train
@@ -107,3 +109,56 @@ def test_processes_keep_memory_where_neither_speed_nor_memory_is_measured(
     for setting in KEEP_MEMORY:
         monkeypatch.delenv(setting, raising=False)
     assert not {*KEEP_MEMORY} & {*child_environment(2)}
+
+
+@pytest.mark.parametrize(
+    ("ended", "words"),
+    [
+        (ProcessResult(0, "", ("goodbye",)), "its process ended with exit code 0 before it had results"),
+        (
+            ProcessResult(-9, "took longer than 5 s and was stopped", (), timed_out=True),
+            "took longer than 5 s and was stopped; raise measure.speed_timeout in the suite if it only needs longer",
+        ),
+        (
+            ProcessResult(1, "its process ended with exit code 1", ("MemoryError",)),
+            "its process ended with exit code 1, under measure.memory_gib = 2",
+        ),
+    ],
+)
+def test_messages_say_how_a_process_ended(
+    cell: Cell, run: Run, monkeypatch: pytest.MonkeyPatch, ended: ProcessResult, words: str
+) -> None:
+    given: dict[str, Any] = {}
+
+    def run_module(*_: Any, **settings: Any) -> ProcessResult:
+        given.update(settings)
+        return ended
+
+    monkeypatch.setattr(harness.run.steps, "run_module", run_module)
+    limited = replace(cell, measure=replace(cell.measure, speed_timeout=5.0, memory_gib=2.0))
+    with pytest.raises(CellFailed) as caught:
+        run_step(limited, run, "speed", "round-1", 1)
+    assert str(caught.value).endswith(words)
+    assert "free some space" not in str(caught.value)
+    assert (given["timeout"], given["memory"]) == (5.0, 2 << 30)
+
+
+def test_a_round_is_kept_with_what_was_observed_or_not_at_all(
+    cell: Cell, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill between the end of the round's process and the runner's observations costs the round."""
+
+    def run_module(module: str, job: Path, *_: Any, **__: Any) -> ProcessResult:
+        Job.read(job).out.write_text('{"rounds": []}')
+        return ProcessResult(0, "", ())
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(harness.run.steps, "run_module", run_module)
+    with monkeypatch.context() as context:
+        context.setattr("harness.measure.watch.Watch.add_to", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_step(cell, run, "speed", "round-1", 1)
+    assert read_kept(work_folder(cell, run) / "round-1.json") is None
+    assert run_step(cell, run, "speed", "round-1", 1) == read_kept(work_folder(cell, run) / "round-1.json")

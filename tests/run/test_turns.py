@@ -17,6 +17,7 @@ from harness.run.context import CellResults, Run, work_folder
 from harness.run.events import unwatched
 from harness.run.group import interleave
 from harness.run.turns import Interleaved, Workers, run_interleaved, turn_groups
+from harness.run.work import write_kept
 from harness.suite.measure import Measure
 from tests.bench.measuring import MEASURE, Bench
 from tests.machine.machines import MACHINE
@@ -149,7 +150,7 @@ class TwoCells:
     def keep(self, key: str, together: str) -> None:
         cell = next(results.cell for results in self.cells if results.cell.key == key)
         content = {"together": together, "loads": [{"together": together}], "process": None, "note": ""}
-        (work_folder(cell, self.run) / "turns-1.json").write_text(json.dumps(content))
+        write_kept(work_folder(cell, self.run) / "turns-1.json", content)
 
     def turns(self) -> list[list[dict[str, Any]]]:
         return [results.turns for results in self.cells]

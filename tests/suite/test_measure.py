@@ -48,3 +48,10 @@ def test_profile_mlperf_runs_loadgen_in_every_round() -> None:
     settings = {"scenarios": Measure.scenarios, "server_latency_ms": None, "profile": "mlperf"}
     assert mlperf_settings(settings, given=())["scenarios"] == ("single_stream", "offline")
     assert "scenarios" not in mlperf_settings(settings, given=("scenarios",))
+
+
+def test_limits_of_processes_are_in_no_key_and_in_no_older_plan() -> None:
+    plain, limited = Measure(), Measure(train_timeout=60.0, speed_timeout=5.0, memory_gib=2.0)
+    assert limited.in_key() == plain.in_key()
+    assert not any("timeout" in name or "memory" in name for name in (*plain.to_json(), *plain.in_key()))
+    assert limited.to_json() == plain.to_json() | {"train_timeout": 60.0, "speed_timeout": 5.0, "memory_gib": 2.0}

@@ -152,6 +152,11 @@ CASES = {
         "[sample.models.student.distill.augment]\ntrain = { epoch = 1 }\n[sample.train]",
         "sample.models.student.distill.augment.train.epoch: unknown key; did you mean 'epochs'?",
     ),
+    "a list of settings for examples of the sample": (
+        "[sample.train]",
+        "[sample.models.student.distill.augment]\ntrain = []\n[sample.train]",
+        "sample.models.student.distill.augment.train: must be a table of training settings, not a list",
+    ),
     "examples of the sample alone": (
         '[models.student.distill.augment]\nmasked_lm = "hub:owner/words"',
         "[sample.models.student.distill.augment]\ncopies = 1",

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from backends import artefacts
 from harness.checkpoints.origin import read_origin
 from harness.checkpoints.training.corpus import Row, read_sequences, write_sequences
 from harness.checkpoints.training.devices import process_group
@@ -154,13 +155,13 @@ def candidates(
     for first in range(0, len(features), ROWS):
         rows = np.arange(first, min(first + ROWS, len(features)))
         file = folder / f"{first:09d}.npz"
-        if not file.is_file():
+        if not artefacts.usable(file, folder.parents[1]):
             model = model or load_masked_lm(masked_lm, vocabulary.tokenizer, device)
             predictions = _predict(features, rows, model, vocabulary, count, device)
             folder.mkdir(parents=True, exist_ok=True)
             part = file.with_suffix(".part.npz")
             np.savez_compressed(part, allow_pickle=False, **predictions)
-            part.replace(file)
+            artefacts.move_sealed(part, file, folder.parents[1] / "hashes")
         with np.load(file, allow_pickle=False) as stored:
             word_rows, positions, words = stored["rows"], stored["places"], stored["words"]
         bounds = np.searchsorted(word_rows, [*rows, rows[-1] + 1])

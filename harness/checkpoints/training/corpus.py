@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from filelock import FileLock
 
+from backends import artefacts
 from harness.checkpoints.training.devices import process_group
 from harness.errors import CheckpointError
 from harness.machine.digests import digest, file_hash
@@ -86,7 +87,7 @@ def write_sequences(folder: Path, rows: Callable[[], Iterator[Row]], max_length:
     Each is padded with 0 to `max_length` tokens."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
-        if folder.is_dir():
+        if artefacts.usable(folder, folder.parents[1]):
             return folder
         part = folder.with_name(f".part-{folder.name}")
         shutil.rmtree(part, ignore_errors=True)  # left by a process that was killed
@@ -103,6 +104,7 @@ def write_sequences(folder: Path, rows: Callable[[], Iterator[Row]], max_length:
                     padded[0][: len(ids)], padded[1][: len(ids)] = ids, types
                     for file, values in zip(files, padded, strict=True):
                         file.write(values.tobytes())
+            artefacts.seal_folder(part)
             part.rename(folder)
         finally:
             shutil.rmtree(part, ignore_errors=True)

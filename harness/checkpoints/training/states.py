@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from backends import artefacts
 from harness.checkpoints.training.devices import ProcessGroup
 from harness.plan.spec import CheckpointSpec, folder_of
 
@@ -84,6 +85,7 @@ class Training:
             save_file(_storable(moments | generators), part / "optimizer.safetensors")
             content = vars(progress) | {"scaler": self.scaler.state_dict(), "made_by": self.made_by}
             (part / "state.json").write_text(json.dumps(content, allow_nan=False))
+            artefacts.seal_folder(part)
             target = folder / f"step-{progress.step:09d}"
             shutil.rmtree(target, ignore_errors=True)
             part.rename(target)
@@ -99,6 +101,8 @@ class Training:
         """Load the newest state that can be read and has the same `made_by`. Returns its progress, or that of a fresh start."""
         for state in sorted(folder.glob("step-*"), reverse=True):
             try:
+                if fault := artefacts.folder_fault(state):
+                    raise ValueError(fault)
                 content = json.loads((state / "state.json").read_text())
                 made_by = content.get("made_by", {})
                 changed = [name for name in {**made_by, **self.made_by} if made_by.get(name) != self.made_by.get(name)]
