@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,7 +46,12 @@ def test_markdown_is_text(text: str, written: str) -> None:
 
 def test_nothing_raw_reaches_terminal_page_or_markdown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for key in ("a", "b"):
-        changes = {"baseline": key == "a", "label": f"{key}{HOSTILE}", "notes": [HOSTILE], "machine": {"cpu": HOSTILE}}
+        changes: dict[str, Any] = {
+            "baseline": key == "a",
+            "label": f"{key}{HOSTILE}",
+            "notes": [HOSTILE],
+            "machine": {"cpu": HOSTILE},
+        }
         add(tmp_path / "results", key, answers(100, 30), **changes)
     add(tmp_path / "results", "c", answers(9, 3), status="failed", reason=HOSTILE, log_tail=[HOSTILE], accuracy=[])
     where = ["--results", str(tmp_path / "results")]
