@@ -267,5 +267,6 @@ def _quantization(folder: Path) -> Quantization:
         quantized=quantized,
         share=quantized / tensors,
         worst={name: noise[name] for name in worst},
+        noise={name: round(value, 1) for name, value in noise.items()},
         notes=list(ranges.calibration.get("notes", [])),
     )

@@ -34,6 +34,11 @@ def site_sources() -> Path:
     return (checkout() or _PACKAGED) / "site"
 
 
+def method() -> Path:
+    """What is known of how each figure is made, for the page Method."""
+    return (checkout() or _PACKAGED) / "docs" / "method.md"
+
+
 def results() -> Path:
     """The folder of all records, in the checkout or else in the working folder."""
     return (checkout() or Path.cwd()) / "results"

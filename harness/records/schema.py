@@ -75,6 +75,10 @@ class Quantization(Part):
     worst: dict[str, float] = Field(
         description="the tensors that rounding changes most, with their signal to quantization noise ratio in decibels"
     )
+    noise: dict[str, float] = Field(
+        default_factory=dict,
+        description="that ratio of every rounded tensor, to a tenth of a decibel; empty in earlier records",
+    )
     notes: list[str] = Field(default_factory=list, description="remarks from calibration or training")
 
 

@@ -22,6 +22,7 @@ from harness.report.comparability import (
     wanted_precision,
 )
 from harness.report.compare import Comparison
+from harness.report.noise_map import NoiseMap, noise_map
 from harness.report.pages import standing_badge, suite_page_name, uncommitted_remarks
 from harness.report.row_answer import RowAnswer
 from harness.report.speed_ratios import figure_words
@@ -65,11 +66,12 @@ class ComparisonSection:
 
 @dataclass(frozen=True)
 class QuantizationSection:
-    """own_quantizers: the cell runs them; else it runs the same weights without."""
+    """own_quantizers: the cell runs them; else it runs the same weights without. which: tensors of the picture."""
 
     own_quantizers: bool
     summary: str
-    table: Table
+    which: str
+    picture: NoiseMap
     notes: tuple[str, ...]
 
 
@@ -218,8 +220,8 @@ def _comparison_section(
         training_unknown=reason == TRAINING_UNKNOWN,
         checkpoint=record.checkpoint.key if record.checkpoint else "",
         corrected=f"Holm-corrected over {family}: {p}." if p else "",
-        differences=_difference_table(comparison) if comparison.differences else None,
-        ratios=_ratio_table(record, comparison, base, family) if comparison.ratios else None,
+        differences=_difference_table(comparison, f"{what}, {split}") if comparison.differences else None,
+        ratios=_ratio_table(record, comparison, base, family, f"{what}, {split}") if comparison.ratios else None,
     )
 
 
@@ -234,7 +236,7 @@ def _kept(record: Record, comparison: Comparison) -> str:
     return f"It keeps {share.text}{interval} of the baseline's {primary} ({share.note}; {asked})."
 
 
-def _difference_table(comparison: Comparison) -> Table:
+def _difference_table(comparison: Comparison, other: str) -> Table:
     columns = (
         *text_columns("metric"),
         Column("difference", "points, 95%"),
@@ -245,10 +247,10 @@ def _difference_table(comparison: Comparison) -> Table:
     for name, test in comparison.differences.items():
         value = difference_value(test, test.p, "")
         rows.append((Value(name), _without_note(value), Value(value.note), Value("", note=test.method)))
-    return Table("Differences", columns, tuple(rows))
+    return Table(f"Differences to {other}", columns, tuple(rows))
 
 
-def _ratio_table(record: Record, comparison: Comparison, base: Record, family: str) -> Table:
+def _ratio_table(record: Record, comparison: Comparison, base: Record, family: str, other: str) -> Table:
     columns = (
         *text_columns("scenario", "load"),
         Column("batch"),
@@ -264,7 +266,7 @@ def _ratio_table(record: Record, comparison: Comparison, base: Record, family: s
         shown = replace(_without_note(value), note=in_words(test, wanted_precision(record)))
         place = (Value(scenario), Value(lengths), Value(str(batch_size)), Value(figure_words(load, record)))
         rows.append((*place, shown, Value(value.note), Value("", note=test.method)))
-    return Table("Ratios of speed", columns, tuple(rows))
+    return Table(f"Ratios of speed to {other}", columns, tuple(rows))
 
 
 def _without_note(value: Value) -> Value:
@@ -292,10 +294,9 @@ def _quantization_section(record: Record) -> QuantizationSection | None:
         own_quantizers=bool(record.scheme),
         summary=f"{checkpoint.scheme} rounds {quantization.quantized} of {quantization.tensors} tensors"
         f" ({100 * quantization.share:.0f}%; constants, and what each operator computes).",
-        table=Table(
-            "Signal to quantization noise",
-            (*text_columns("tensor"), Column("ratio", "dB")),
-            tuple((Value(name), number(decibels, ".1f")) for name, decibels in quantization.worst.items()),
+        which="of every rounded tensor" if quantization.noise else "of the tensors that rounding disturbs most",
+        picture=noise_map(
+            quantization.noise or quantization.worst, checkpoint.architecture.get("num_hidden_layers", 0)
         ),
         notes=tuple(quantization.notes),
     )

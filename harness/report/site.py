@@ -22,6 +22,7 @@ from harness.machine.software import code_digest, tree_digest
 from harness.records import store
 from harness.records.schema import Record
 from harness.records.scores import ScoreStore
+from harness.report.benchmark_page import benchmark_pages
 from harness.report.boards import Board, latest, make_boards, page_name
 from harness.report.cell_page import cell_page
 from harness.report.compare_page import compare_page, pairs_frame
@@ -32,13 +33,17 @@ from harness.report.history_page import history_page
 from harness.report.index_page import index_page
 from harness.report.leaderboards import leaderboards
 from harness.report.macro_average import macro_averages
+from harness.report.method_page import method_page
 from harness.report.method_pairs import method_pairs
 from harness.report.pages import with_uncommitted_ancestors
+from harness.report.references_page import references_page
 from harness.report.row_answer import row_answers
 from harness.report.suite_page import suite_page
 from harness.report.task_page import task_page
 
-PAGES = re.compile(r"(index|coverage)\.html|(suite|cell|task|compare|history)-[A-Za-z0-9_.-]+\.(html|csv|json)")
+PAGES = re.compile(
+    r"(index|coverage|references|method)\.html|(suite|cell|task|compare|history|benchmark)-[A-Za-z0-9_.-]+\.(html|csv|json)"
+)
 
 
 def render(results: Path, out: Path, *, if_changed: bool = False, tell: Tell = refuse) -> Path:
@@ -127,6 +132,10 @@ def _pages(all_records: Sequence[Record], stored: ScoreStore) -> Pages:
     averages = macro_averages(records)
     pages: Pages = {"index.html": ("index.html", index)}
     pages["coverage.html"] = "coverage.html", coverage_page(records, paths.suites())
+    pages |= {name: ("benchmark.html", content) for name, content in benchmark_pages(averages).items()}
+    pages["references.html"] = "references.html", references_page(paths.suites())
+    if (text := paths.method()).is_file():
+        pages["method.html"] = "method.html", method_page(text)
     for suite in index.suites:
         suite_content = suite_page(suite.name, suite.sample, records, boards, averages, uncommitted)
         pages[suite.page] = "suite.html", suite_content
@@ -157,18 +166,32 @@ def _pages(all_records: Sequence[Record], stored: ScoreStore) -> Pages:
     return pages
 
 
+def _navigation(pages: Pages) -> list[tuple[str, str]]:
+    """(name, file name) of what every page links to."""
+    benchmarks = [
+        (page[1].name, name)
+        for name, page in pages.items()
+        if not isinstance(page, str) and page[0] == "benchmark.html"
+    ]
+    fixed = [("Coverage", "coverage.html"), ("References", "references.html"), ("Method", "method.html")]
+    return [("Leaderboards", "index.html"), *benchmarks, *(entry for entry in fixed if entry[1] in pages)]
+
+
 def _write(environment: Environment, out: Path, pages: Pages, source: str) -> None:
+    environment.globals["site_pages"] = _navigation(pages)
     mark = Markup(MARK.format(f"{source} {len(pages)}"))
     for name, content in pages.items():
         if isinstance(content, str):
             (out / name).write_text(content, encoding="utf-8")
             continue
         template, page = content
-        html = environment.get_template(template).render(page=page, mark=mark if name == "index.html" else "")
+        html = environment.get_template(template).render(
+            page=page, here=name, mark=mark if name == "index.html" else ""
+        )
         (out / name).write_text(html, encoding="utf-8")
 
 
-LIBRARIES = ("jinja2", "numpy", "pandas", "scipy")
+LIBRARIES = ("jinja2", "markdown-it-py", "numpy", "pandas", "ruptures", "scipy")
 
 
 MARK = '<meta name="quantboard-made-of" content="{}">'
@@ -177,7 +200,9 @@ MARK = '<meta name="quantboard-made-of" content="{}">'
 def made_of(results: Path) -> str:
     """Hash of all that decides the pages: records, scores, suites, templates, our code, and the libraries' versions."""
     folders = [tree_digest(folder) for folder in (results, paths.suites(), paths.site_sources())]
-    return digest([folders, code_digest(), [version(name) for name in LIBRARIES]])
+    method = paths.method()
+    text = method.read_text(encoding="utf-8") if method.is_file() else ""
+    return digest([folders, text, code_digest(), [version(name) for name in LIBRARIES]])
 
 
 def is_unchanged(out: Path, source: str) -> bool:

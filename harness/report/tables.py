@@ -8,6 +8,9 @@ from typing import Literal
 from harness.measure.paired import PairedTest
 from harness.records.figure import Figure
 
+WIDE = 9
+"""Columns that fit beside one another on a page of 1,200 pixels."""
+
 
 @dataclass(frozen=True)
 class Badge:
@@ -55,9 +58,28 @@ class Table:
     sortable: bool = False
 
     @property
+    def shown(self) -> tuple[Column, ...]:
+        """The columns without those in which no row has anything."""
+        places = self._places()
+        return tuple(self.columns[place] for place in places)
+
+    @property
+    def is_wide(self) -> bool:
+        """Too wide for a page: a row is then laid out as a list of its figures."""
+        return len(self._places()) > WIDE
+
+    @property
     def cells(self) -> list[list[tuple[Column, Value]]]:
         """Each row's values with their columns."""
-        return [list(zip(self.columns, row, strict=True)) for row in self.rows]
+        pairs = [list(zip(self.columns, row, strict=True)) for row in self.rows]
+        places = self._places()
+        return [[row[place] for place in places] for row in pairs]
+
+    def _places(self) -> list[int]:
+        def said(value: Value) -> bool:
+            return bool(value.text or value.note or value.invalid or value.badges)
+
+        return [place for place in range(len(self.columns)) if not place or any(said(row[place]) for row in self.rows)]
 
 
 def text_columns(*names: str) -> tuple[Column, ...]:

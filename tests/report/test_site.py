@@ -192,7 +192,7 @@ def test_what_a_record_says_is_escaped(tmp_path: Path) -> None:
         make_record(key="b", command=evil, notes=[evil]),
     )
     pages = list(site.glob("*.html"))
-    assert len(pages) == 5
+    assert len(pages) == 7
     for page in pages:
         assert evil not in page.read_text()
         assert page.read_text().count("<script>") == 1
