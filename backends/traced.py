@@ -78,6 +78,7 @@ def _in_own_process(*arguments: str) -> str:
 
 
 def _export(checkpoint: Path, target: Path) -> None:
+    import onnx
     import torch
 
     from backends.checkpoint import read_encoder
@@ -101,17 +102,19 @@ def _export(checkpoint: Path, target: Path) -> None:
     mask[1, 9:] = 0
     free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     with torch.no_grad():
-        torch.onnx.export(
+        program: Any = torch.onnx.export(
             WithLogits().eval(),
             (ids, mask, torch.zeros_like(ids)),
-            target,
             input_names=list(INPUTS),
             output_names=["logits"],
             dynamic_shapes=(free, free, free),
-            external_data=False,
             verbose=False,
             dynamo=True,
         )
+    model = program.model_proto
+    for part in (model, model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer):
+        del part.metadata_props[:]  # where in transformers' code a node comes from, with this machine's folders
+    onnx.save(model, target)
 
 
 def _quantize(source: Path, target: Path) -> None:
