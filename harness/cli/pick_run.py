@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 LAST = FOLDER / "LAST"
 """Holds the id of the record that the last pick names."""
+FAR_LONGER = 2.0
+"""Times the median method's time, from which a method is left out first: compiling takes minutes in every process."""
 FEWEST = 500
 """Rows that are evaluated at least, where the time is short."""
 
@@ -132,8 +135,9 @@ def prepare(options: argparse.Namespace) -> Prepared:
 
 
 def choose(prepared: Prepared, minutes: float) -> tuple[RunOptions, list[str]]:
-    """Which methods to run, on how many rows and in how many rounds, so that it takes about `minutes`: the baseline, then the
-    cheap ones first. Writes the suite file again where the rounds change. The list says what is left out."""
+    """Which methods to run, on how many rows and in how many rounds, so that it takes about `minutes`. Where all take longer,
+    methods that take far longer than most are left out first, then there are fewer rounds, fewer rows, and at last only the
+    cheap methods. Writes the suite file again where the rounds change. The list says what is left out."""
     from harness.run.estimate import flops_per_second
 
     planned = plan_offline(RunOptions(str(prepared.suite)), ["hub"])
@@ -146,6 +150,10 @@ def choose(prepared: Prepared, minutes: float) -> tuple[RunOptions, list[str]]:
     def seconds(cell: Cell) -> float:
         return _seconds(cell, limit, prepared.tokens, rate)
 
+    every = cells
+    if sum(map(seconds, cells)) > budget:
+        most = FAR_LONGER * statistics.median(map(seconds, cells))
+        cells = [cell for cell in cells if cell.baseline or seconds(cell) <= most]
     if sum(map(seconds, cells)) > budget:
         write_suite(replace(prepared.own, rounds=FEWEST_ROUNDS), prepared.suite)
         cells = [replace(cell, measure=replace(cell.measure, rounds=FEWEST_ROUNDS)) for cell in cells]
@@ -160,10 +168,10 @@ def choose(prepared: Prepared, minutes: float) -> tuple[RunOptions, list[str]]:
     for cell in cells[1:]:
         if sum(map(seconds, kept)) + seconds(cell) <= budget or len(kept) == 1:
             kept.append(cell)
-    for cell in cells:
-        if cell not in kept:
+    for cell in every:
+        if cell.label not in {one.label for one in kept}:
             notes.append(f"{cell.label} does not fit {minutes:g} minutes; --minutes gives more.")
-    names = tuple(cell.label for cell in kept) if len(kept) < len(cells) else ()
+    names = tuple(cell.label for cell in kept) if len(kept) < len(every) else ()
     drawn = limit if limit < prepared.rows else None
     return RunOptions(str(prepared.suite), backends=names, limit=drawn), notes
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from argparse import Namespace
@@ -109,6 +110,11 @@ def test_time_decides_on_rounds_rows_and_methods(folder: Path, model: Any) -> No
     prepared = prepare(options())
     whole, notes = choose(prepared, 60)
     assert (whole.backends, whole.limit, notes) == ((), None, [])
+    if shutil.which("g++"):  # else it is no candidate
+        middle, notes = choose(prepared, 7)
+        assert notes == ["torch_compiled_fp32 does not fit 7 minutes; --minutes gives more."]
+        assert len(middle.backends) > 4 and middle.limit is None
+        assert "rounds = 5" in prepared.suite.read_text()
     short, notes = choose(prepared, 0.1)
     assert len(short.backends) == 2 and short.backends[0] == "torch_fp32"
     assert any("3 rounds" in note for note in notes)
