@@ -118,9 +118,22 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Engines in pairs, interleaved in one run (pytest-benchmark); coverage of intervals; trials of what the measurements
-    promise, in full with `-- -k "trials or disturbed or loadgen or test_server" --trials 200` (hours)."""
+    promise, in full with `-- -k "trials or disturbed or loadgen or test_server" --trials 200` (hours); `-- -k peers`: our rows
+    and other tools', which get an environment of their own (2 GB)."""
     install(session, "minilm", "test")
-    session.run("pytest", "tests/bench", "--override-ini=addopts=", "-s", *session.posargs)
+    environment = {"QUANTBOARD_PEERS_PYTHON": str(peers(session))} if "peers" in session.posargs else {}
+    session.run("pytest", "tests/bench", "--override-ini=addopts=", "-s", *session.posargs, env=environment)
+
+
+def peers(session: nox.Session) -> Path:
+    """The Python of an environment with the tools that we are compared with: optimum wants an older transformers than ours."""
+    python = HERE / ".nox" / "peers" / "bin" / "python"
+    if not (stamp := HERE / ".nox" / "peers" / "installed").exists():
+        session.run("python", "-m", "venv", python.parents[1])
+        wanted = ("torch>=2.11,<2.14", "openvino>=2026.4,<2027", "nncf>=3.4", "optimum-onnx[onnxruntime]>=0.1")
+        session.run(python, "-m", "pip", "install", *wanted, external=True)
+        stamp.touch()
+    return python
 
 
 @nox.session

@@ -14,16 +14,36 @@ from harness.machine.hardware import describe
 from harness.machine.processes import run_module
 
 
-def test_a_rate_is_operations_by_the_fastest_call() -> None:
-    calls = iter([0.05, 0.05, 0.05, 0.02] + 100 * [0.05])  # the first two are of few rows and to warm up
-    rate = ceiling._rate(lambda rows: lambda: time.sleep(next(calls) if rows == ceiling.ROWS else 0.0))
-    assert rate == pytest.approx(2 * 2048 * 1024 * 1024 / 0.02, rel=0.1)
+class Clock:
+    """Stands in for the module `time`: only `pass_` makes time pass."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def pass_(self, seconds: float) -> None:
+        self.now += seconds
 
 
-def test_a_library_without_a_kernel_is_left_out() -> None:
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(ceiling, "time", clock)
+    return clock
+
+
+def test_a_rate_is_operations_by_the_fastest_call(clock: Clock) -> None:
+    calls = iter([9.0, 0.05, 0.05, 0.02] + 100 * [0.05])  # the first warms up
+    rate = ceiling._rate(lambda rows: lambda: clock.pass_(next(calls) if rows == ceiling.ROWS else 0.001))
+    assert rate == pytest.approx(2 * 2048 * 1024 * 1024 / 0.02)
+
+
+def test_a_library_without_a_kernel_is_left_out(clock: Clock) -> None:
     def make(rows: int) -> ceiling.Product:
         assert rows == ceiling.FEW_ROWS, "the whole product would take seconds"
-        return lambda: time.sleep(0.1)
+        return lambda: clock.pass_(0.1)
 
     assert ceiling._rate(make) == 0.0
 
