@@ -274,6 +274,13 @@ def changed_scheme(base: str, changes: Mapping[str, Any]) -> str:
     return name
 
 
+def changes_of(name: str) -> tuple[str, dict[str, Any]]:
+    """The base of a scheme's name, and the changes that the name says, as `changed_scheme` takes them."""
+    base, changed, changes = name.partition(_WITH)
+    pairs = (change.partition(_IS) for change in changes.split(_AND)) if changed else ()
+    return base, {key: json.loads(value) for key, _, value in pairs}
+
+
 @cache
 def get_scheme(name: str) -> Scheme:
     """The scheme of that name, or of a name that `changed_scheme` made. Raises BackendError for an unknown name, with the nearest

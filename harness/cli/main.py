@@ -15,7 +15,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from harness.cli import cache, data, doctor, export, flops, gate, pick, records, schemes, score, suites, thin
+from harness.cli import cache, data, doctor, export, flops, gate, pick, records, schemes, score, search, suites, thin
 from harness.cli.arguments import Verb
 from harness.cli.terminal import say, tell
 from harness.errors import QuantboardError, SuiteError
@@ -90,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="`quantboard VERB --help` explains a verb. First try: `quantboard run sample`, then `quantboard site`.",
     )
     verbs = top.add_subparsers(metavar="VERB", required=True)
-    for group in (suites, data, score, pick, gate, records, schemes, export, cache, doctor, flops, thin):
+    for group in (suites, data, score, pick, search, gate, records, schemes, export, cache, doctor, flops, thin):
         group.add_verbs(verbs)
     return top
 
