@@ -263,7 +263,8 @@ def test_an_early_calibrated_checkpoint_gets_the_lineage_of_its_parent(trained: 
 def test_the_lineage_of_an_early_parent_is_unknown(trained: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     parent = Path(shutil.copytree(trained, cache / "checkpoints" / trained.name)) / "origin.json"
-    content = json.loads(parent.read_text())
+    content = json.loads(parent.read_text()) | {"format": 1}
+    (parent.parent / "SHA256SUMS").unlink()
     del content["lineage"]
     parent.write_text(json.dumps(content))
     assert describe_checkpoint(parent.parent).lineage == {trained.name: sha256_of(trained)}  # it was made from no other

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from backends import artefacts
 from harness.checkpoints.training.cpu import register_attention, replace_dropout
 from harness.checkpoints.training.states import Progress, Training
 from tests.checkpoints.trainings import Stop, loss_that_stops, make_model, raise_stop, run_training, same_weights
@@ -50,11 +51,13 @@ def test_a_state_of_another_program_device_or_parent_is_not_resumed(tmp_path: Pa
     content = json.loads(state.read_text())
     assert (content["step"], bool(content["made_by"][what])) == (10, True)
     state.write_text(json.dumps(content | {"made_by": content["made_by"] | {what: "other"}}))
+    artefacts.seal_folder(state.parent)
     with pytest.raises(Stop):
         run_training(tmp_path / "cut", loss=loss_that_stops(9, raise_stop), **common)
     assert [path.name for path in (tmp_path / "cut").iterdir()] == ["step-000000005"]
     state.parent.mkdir()
     state.write_text(json.dumps(content | {"made_by": {}}))
+    artefacts.seal_folder(state.parent)
     again, _, lines = run_training(tmp_path / "cut", **common)
     assert lines[0].startswith("step-000000010: made with another program, python, torch, ")
     assert lines[1] == "resumes at step 5 of 18"
