@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from backends import FOR_ONNX_FILES
 from backends.schemes import get_scheme, scheme_names
 from harness.measure.validity import speed_name
 from harness.records.schema import Record
@@ -161,7 +162,9 @@ def retrained_between(record: Record, other: Record) -> bool:
 
 def why_incomparable(record: Record, base: Record) -> str:
     """Why the accuracy is not compared with a baseline; empty where it is. A cell must descend from the baseline's own
-    weights. Two records without a lineage are assumed to."""
+    weights. Two records without a lineage are assumed to, and an ONNX file made elsewhere where its suite says so."""
+    if record.backend == FOR_ONNX_FILES and record.settings.get("ancestor") == base.model:
+        return ""
     mine, theirs = _lineage(record), _lineage(base)
     if not mine and not theirs:
         return ""

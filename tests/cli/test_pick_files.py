@@ -299,6 +299,7 @@ def test_a_pick_for_an_onnx_file_scores_it_as_onnx_runtime_answers(
     assert main(["pick", "optimum", "--data", "tickets.csv", "--minutes", "1", "--keep", "0.01"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("Ship model") and max(map(len, lines)) <= 80
+    assert not any("no accuracy to compare" in line for line in lines)
     records = [json.loads(line) for file in folder.glob("results/*/*.jsonl") for line in file.read_text().splitlines()]
     tokenizer = tokenizer_of(folder / "model")
     for record in records:
