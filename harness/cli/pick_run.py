@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 LAST = FOLDER / "LAST"
 """Holds the id of the record that the last pick names."""
+MARGIN = 1.3
+"""How many times longer than estimated a pick may take."""
 FAR_LONGER = 2.0
 """Times the median method's time, from which a method is left out first: compiling takes minutes in every process."""
 FEWEST = 500
@@ -145,7 +147,7 @@ def choose(prepared: Prepared, minutes: float) -> tuple[RunOptions, list[str]]:
     if not cells or not cells[0].baseline:
         why = next((cell.blocked for cell in planned.cells if cell.blocked), None)
         raise QuantboardError("; ".join(why) if why else "no method can run here; `quantboard doctor` says why")
-    rate, budget, notes, limit = flops_per_second(), 60 * minutes, list[str](), prepared.rows
+    rate, budget, notes, limit = flops_per_second(), 60 * minutes / MARGIN, list[str](), prepared.rows
 
     def seconds(cell: Cell) -> float:
         return _seconds(cell, limit, prepared.tokens, rate)

@@ -111,8 +111,8 @@ def test_time_decides_on_rounds_rows_and_methods(folder: Path, model: Any) -> No
     whole, notes = choose(prepared, 60)
     assert (whole.backends, whole.limit, notes) == ((), None, [])
     if shutil.which("g++"):  # else it is no candidate
-        middle, notes = choose(prepared, 7)
-        assert notes == ["torch_compiled_fp32 does not fit 7 minutes; --minutes gives more."]
+        middle, notes = choose(prepared, 9)
+        assert notes == ["torch_compiled_fp32 does not fit 9 minutes; --minutes gives more."]
         assert len(middle.backends) > 4 and middle.limit is None
         assert "rounds = 5" in prepared.suite.read_text()
     short, notes = choose(prepared, 0.1)
