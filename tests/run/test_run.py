@@ -201,7 +201,7 @@ def test_a_killed_run_loses_only_the_running_process(tmp_path: Path, checkout: C
     recorded, kept = other.records(), sorted(path.relative_to(cells) for path in cells.glob("*/[ar]*.json"))
     assert [record["label"] for record in recorded] == ["fake_quant_w8a8", "tensorrt_fp16"]
     assert len(kept) == 3 + 3  # accuracy and LoadGen's round of three engines
-    earlier = {json.loads(path.read_text())["together"] for path in cells.glob("*/turns-1.json")}
+    earlier = {json.loads(path.read_text())["results"]["together"] for path in cells.glob("*/turns-1.json")}
     ended = other.run("run", "small")
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr.count("kept from an earlier run") == len(kept)
