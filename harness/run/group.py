@@ -121,7 +121,7 @@ def interleave(cells: list[CellResults], run: Run, number: int) -> None:
     for results, content in zip(cells, kept, strict=True):
         results.turns.extend(content["loads"])
         if content["process"] and results.cell.measure.is_interleaved:
-            results.rounds.append(content["process"] | {"run_id": run.run_id})
+            results.rounds.append(content["process"])
         if content["note"]:
             results.notes.append(f"interleaved, round {number}: {content['note']}")
             run.say(f"{cell_name(results.cell)}: {results.notes[-1]}")
@@ -150,7 +150,7 @@ def _interleaved_round(cells: list[CellResults], run: Run, number: int) -> list[
         {
             "together": together,
             "loads": round_.loads.get(key, []),
-            "process": round_.processes.get(key),
+            "process": round_.processes[key] | {"run_id": run.run_id} if key in round_.processes else None,
             "note": notes.get(key, ""),
         }
         for key in jobs
