@@ -117,7 +117,7 @@ def test_what_is_known_of_an_encoder_without_an_engine(tmp_path: Path) -> None:
             {"model_type": "my_own", "auto_map": {"AutoModel": "code.Model"}},
             "is never run; name a model of a known family",
         ),
-        ({"model_type": ["bert"]}, "did you mean 'bert'"),
+        ({"model_type": ["bert"]}, "model_type is ['bert']; it must be a name"),
     ],
 )
 def test_an_unknown_type_of_model_is_a_line_that_helps(config: dict[str, Any], fix: str, tmp_path: Path) -> None:

@@ -116,6 +116,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
         Bench(folder / "bench").cell(),
         backend="onnxruntime_int8",
         scheme="engine_int8",
+        options={},
         checkpoint=spec,
         shape=spec.shape,
     )
