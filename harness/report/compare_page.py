@@ -124,7 +124,7 @@ def _metrics(board: Leaderboard) -> list[str]:
 def _figure_names(board: Leaderboard) -> list[str]:
     others = [f"{name.replace('_', ' ').capitalize()}, %" for name in _metrics(board)]
     metric = board.subject.metric[:1].upper() + board.subject.metric[1:]
-    speed = ["Speed-up, largest batch", "p50 / p90 / p99, ms"]
+    speed = ["Speed-up, largest batch", "p50 / p90, ms"]
     cost = ["On disk, MiB", "Peak memory, MiB", "Cold start, s", "INT8 share of products", "Made by"]
     return [f"{metric}, %", *others, f"{metric} kept, %", *speed, *cost]
 
@@ -165,7 +165,7 @@ def _making(record: Record, effort: int) -> str:
 
 def _latencies(record: Record, row: MethodRow) -> Shown:
     single = latency_of(record)
-    figures = (single.p50_ms, single.p90_ms, single.p99_ms) if single else ()
+    figures = (single.p50_ms, single.p90_ms) if single else ()
     text = " / ".join(f"{figure.value:.1f}" for figure in figures if figure)
     return Shown(text, imprecise=row.p90.imprecise)
 

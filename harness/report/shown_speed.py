@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from harness.measure import percentiles
 from harness.records.schema import Record
 from harness.records.speed_schema import Speed
 
@@ -16,6 +17,17 @@ def latency_of(record: Record, load: str = "real") -> Speed | None:
     return _speed_of(record, "interleaved", load, largest=False) or _speed_of(
         record, "single_stream", load, largest=False
     )
+
+
+def latencies(speed: Speed) -> tuple[str, str]:
+    """(what they are, their milliseconds): p50, p90 and p99, which of few queries is called what it is."""
+    figures = (("p50", speed.p50_ms), ("p90", speed.p90_ms), ("p99", speed.p99_ms))
+    names = [
+        percentiles.in_words(speed, f"{name}_ms") if percentiles.is_maximum(speed, f"{name}_ms") else name
+        for name, figure in figures
+        if figure
+    ]
+    return f"{' / '.join(names)}, ms", " / ".join(f"{figure.value:.1f}" for _, figure in figures if figure)
 
 
 def _speed_of(record: Record, scenario: str, load: str, *, largest: bool) -> Speed | None:

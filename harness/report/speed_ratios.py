@@ -53,6 +53,9 @@ def speed_ratios(record: Record, base: Record) -> dict[Load, PairedTest]:
                     interleaved=rounds_alternate((record, part), (base, other)),
                     looks=looks_of(record, base),
                 )
+                if part.scenario == INTERLEAVED and test.p is not None:
+                    rounds = f"{len(mine)} interleaved rounds{at_looks(looks_of(record, base))}"
+                    test = replace(test, method=f"t interval of the logarithm over {rounds}")
                 if why := _why_no_percentile(part, other, figure):
                     test = PairedTest(test.value, method=why)
                 ratios[load] = test

@@ -16,7 +16,7 @@ from harness.report.compare import accuracy_of
 from harness.report.leaderboards import Entry, Leaderboard
 from harness.report.pick import Limits, Pick, Ratio
 from harness.report.plots import SHAPES
-from harness.report.shown_speed import latency_of, throughput_of
+from harness.report.shown_speed import latencies, latency_of, throughput_of
 from harness.report.speed_ratios import INTERLEAVED
 from harness.report.tables import Badge
 
@@ -181,8 +181,7 @@ def _details(entry: Entry) -> Iterable[tuple[str, str]]:
     if offline := throughput_of(record):
         yield f"samples/s, batch {offline.batch_size}", f"{offline.qps.value:.1f}"
     if single := latency_of(record):
-        figures = (single.p50_ms, single.p90_ms, single.p99_ms)
-        yield "p50 / p90 / p99, ms", " / ".join(f"{figure.value:.1f}" for figure in figures if figure)
+        yield latencies(single)
     load = row.comparison.speed_up
     if load:
         how = "interleaved" if load[0] == INTERLEAVED else "each measured alone"
