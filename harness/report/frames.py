@@ -70,6 +70,10 @@ def to_csv(frame: pd.DataFrame) -> str:
     return str(frame.to_csv(index=False))
 
 
+def to_parquet(frame: pd.DataFrame) -> bytes:
+    return bytes(frame.to_parquet(index=False, engine="pyarrow"))
+
+
 def to_json(frame: pd.DataFrame) -> str:
     """A list of objects, one a method."""
     return str(frame.to_json(orient="records", indent=1, double_precision=12))

@@ -27,7 +27,7 @@ from harness.report.boards import Board, latest, make_boards, page_name
 from harness.report.cell_page import cell_page
 from harness.report.compare_page import compare_page, pairs_frame
 from harness.report.coverage_page import coverage_page
-from harness.report.frames import board_frame, to_csv, to_json
+from harness.report.frames import board_frame, to_csv, to_json, to_parquet
 from harness.report.history import Nights, histories
 from harness.report.history_page import history_page
 from harness.report.index_page import index_page
@@ -42,7 +42,7 @@ from harness.report.suite_page import suite_page
 from harness.report.task_page import task_page
 
 PAGES = re.compile(
-    r"(index|coverage|references|method)\.html|(suite|cell|task|compare|history|benchmark)-[A-Za-z0-9_.-]+\.(html|csv|json)"
+    r"(index|coverage|references|method)\.html|(suite|cell|task|compare|history|benchmark)-[A-Za-z0-9_.-]+\.(html|csv|json|parquet)"
 )
 
 
@@ -119,8 +119,8 @@ def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-Pages = dict[str, tuple[str, Any] | str]
-"""By file name: the template, and what it is given as `page`; or the text of a file."""
+Pages = dict[str, tuple[str, Any] | str | bytes]
+"""By file name: the template, and what it is given as `page`; or the content of a file."""
 
 
 def _pages(all_records: Sequence[Record], stored: ScoreStore) -> Pages:
@@ -151,6 +151,7 @@ def _pages(all_records: Sequence[Record], stored: ScoreStore) -> Pages:
             pages[leaderboard.page] = "task.html", task_content
             frame = board_frame(leaderboard, leaderboard.choose())
             pages |= {task_content.csv: to_csv(frame), task_content.json_file: to_json(frame)}
+            pages[task_content.parquet] = to_parquet(frame)
             if leaderboard.compare_page:
                 pairs = method_pairs(leaderboard, stored)
                 pages[leaderboard.compare_page] = "compare.html", compare_page(leaderboard, pairs)
@@ -169,9 +170,7 @@ def _pages(all_records: Sequence[Record], stored: ScoreStore) -> Pages:
 def _navigation(pages: Pages) -> list[tuple[str, str]]:
     """(name, file name) of what every page links to."""
     benchmarks = [
-        (page[1].name, name)
-        for name, page in pages.items()
-        if not isinstance(page, str) and page[0] == "benchmark.html"
+        (page[1].name, name) for name, page in pages.items() if isinstance(page, tuple) and page[0] == "benchmark.html"
     ]
     fixed = [("Coverage", "coverage.html"), ("References", "references.html"), ("Method", "method.html")]
     return [("Leaderboards", "index.html"), *benchmarks, *(entry for entry in fixed if entry[1] in pages)]
@@ -181,8 +180,8 @@ def _write(environment: Environment, out: Path, pages: Pages, source: str) -> No
     environment.globals["site_pages"] = _navigation(pages)
     mark = Markup(MARK.format(f"{source} {len(pages)}"))
     for name, content in pages.items():
-        if isinstance(content, str):
-            (out / name).write_text(content, encoding="utf-8")
+        if isinstance(content, str | bytes):
+            (out / name).write_bytes(content.encode() if isinstance(content, str) else content)
             continue
         template, page = content
         html = environment.get_template(template).render(
@@ -191,7 +190,7 @@ def _write(environment: Environment, out: Path, pages: Pages, source: str) -> No
         (out / name).write_text(html, encoding="utf-8")
 
 
-LIBRARIES = ("jinja2", "markdown-it-py", "numpy", "pandas", "ruptures", "scipy")
+LIBRARIES = ("jinja2", "markdown-it-py", "numpy", "pandas", "pyarrow", "ruptures", "scipy")
 
 
 MARK = '<meta name="quantboard-made-of" content="{}">'

@@ -75,6 +75,7 @@ class TaskPage:
     history: str
     csv: str
     json_file: str
+    parquet: str
     data: str
 
 
@@ -124,6 +125,7 @@ def task_page(
         history=history,
         csv=board.page.replace(".html", ".csv"),
         json_file=board.page.replace(".html", ".json"),
+        parquet=board.page.replace(".html", ".parquet"),
         data=script_data(board, baseline),
     )
 

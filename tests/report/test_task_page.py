@@ -8,9 +8,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
-from harness.report.frames import board_frame, to_csv, to_json
+from harness.report.frames import board_frame, to_csv, to_json, to_parquet
 from harness.report.leaderboards import Leaderboard
 from harness.report.pick import Limits
 from harness.report.task_page import TaskPage, task_page
@@ -111,6 +113,8 @@ def test_the_files_have_the_boards_figures(board: Leaderboard) -> None:
     as_json = json.loads(to_json(frame))
     assert [row["record"] for row in as_json] == [row["record"] for row in rows]
     assert as_json[1]["speed_up"] == pytest.approx(float(rows[1]["speed_up"]))
+    table = parquet.read_table(pyarrow.BufferReader(to_parquet(frame)))
+    assert table.column_names == list(frame) and table["speed_up"].to_pylist() == list(frame["speed_up"])
 
 
 def test_where_nothing_was_timed_the_page_says_so(tmp_path: Path) -> None:
@@ -131,7 +135,7 @@ def test_a_page_has_at_most_forty_words_before_its_first_figure_and_little_cavea
     before = re.sub(r"<[^>]*>", " ", text.partition("<main")[2].partition('class="stats"')[0].partition(">")[2])
     assert len(before.split()) <= 40
     assert 'href="task-glue-rte-tiny-avx-512-vnni.html"' in text
-    assert (site / "task-glue-rte-tiny-avx2.csv").is_file() and (site / "task-glue-rte-tiny-avx2.json").is_file()
+    assert all((site / f"task-glue-rte-tiny-avx2.{form}").is_file() for form in ("csv", "json", "parquet"))
     ids = re.findall(r'\bid="([^"]+)"', text)
     assert len(ids) == len(set(ids))
 
