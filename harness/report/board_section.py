@@ -105,7 +105,7 @@ def board_section(
 
 def _speed_profile(board: Board) -> str:
     """Whose settings the speeds were measured with, and in how many rounds."""
-    first = [row.record.speed[0] for row in board.rows if row.record.speed]
+    first = [max(row.record.speed, key=lambda part: len(part.rounds)) for row in board.rows if row.record.speed]
     profiles = dict.fromkeys(speed.profile for speed in first)
     rounds = sorted({len(speed.rounds) for speed in first})
     counts = f"{' or '.join(map(str, rounds))} round{'' if rounds == [1] else 's'}"

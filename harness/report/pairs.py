@@ -29,7 +29,7 @@ from harness.report.comparability import (
     wanted_precision,
 )
 from harness.report.compare import compare_metrics
-from harness.report.speed_ratios import INTERLEAVED, Load, figure_words, shared_rounds, speed_ratios
+from harness.report.speed_ratios import INTERLEAVED, RATE, Load, figure_words, shared_rounds, speed_ratios
 
 COLUMNS = ("task", "seed", "data", "figure", "A", "B", "A against B [95%]", "p, Holm")
 
@@ -221,7 +221,7 @@ def _metric(record: Record, split: str, name: str) -> float:
 def _speeds(pair: Pair, load: Load) -> tuple[float, float]:
     """Of both, in the figure's own unit; of interleaved rounds the geometric mean over the rounds that they share."""
     scenario, lengths, batch_size, figure = load
-    if scenario == INTERLEAVED:
+    if (scenario, figure) == (INTERLEAVED, RATE):
         mine, theirs = (
             next(turns for turns in record.turns if (turns.load, turns.batch_size) == (lengths, batch_size))
             for record in (pair.mine, pair.theirs)
