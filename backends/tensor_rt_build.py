@@ -1,7 +1,7 @@
 """An ONNX file -> an engine, by the parser and builder of TensorRT or of TensorRT for RTX, which have the same API.
 
 There are two optimization profiles, for batch 1 and for larger batches, so that batch 1 does not get kernels that were chosen for
-throughput. TensorRT times kernels on the GPU at hand. TensorRT for RTX compiles ahead of time for kinds of GPU that it is told,
+throughput. TensorRT times kernels on the GPU at hand. TensorRT for RTX compiles ahead of time for the kinds of GPU that are named,
 and needs none; its runtime compiles the kernels on the GPU in the end.
 """
 

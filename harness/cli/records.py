@@ -56,7 +56,7 @@ def add_verbs(verbs: Verbs) -> None:
 
 
 def read_all(folder: Path, tell: Tell = tell) -> list[tuple[Path, Record]]:
-    """Every record with its file. Damaged ones are told, and left out unless `tell` raises. Raises QuantboardError where there are none."""
+    """Every record with its file. Damaged ones are passed to `tell`, and left out unless it raises. Raises QuantboardError where there are none."""
     from harness.records import store
 
     records = list(store.read(folder, tell)) if folder.is_dir() else []

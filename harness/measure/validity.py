@@ -35,7 +35,8 @@ AGAIN = "run it again with --fresh on a quiet machine"
 
 def findings(speeds: Sequence[Speed], placement: Mapping[str, Any], measure: Measure) -> list[Finding]:
     """The rules that fail for a cell's speed."""
-    judged = [speed for speed in speeds if not _is_cross_check(speed, measure)]
+    interleaved = any(speed.scenario == "interleaved" for speed in speeds)
+    judged = [speed for speed in speeds if not (interleaved and speed.scenario in CROSS_CHECKED)]
     failed = [*_wrong_provider(placement), *_too_few_rounds(judged), *_too_many_threads(judged)]
     of_loadgen = (_too_few_queries, _too_short, _not_steady, _bound_not_held)
     for speed in judged:
@@ -44,13 +45,9 @@ def findings(speeds: Sequence[Speed], placement: Mapping[str, Any], measure: Mea
     return failed
 
 
-def _is_cross_check(speed: Speed, measure: Measure) -> bool:
-    """LoadGen's single round beside interleaved ones, but for the server scenario, which has no other figure."""
-    return measure.is_interleaved and speed.scenario in INTERLEAVED_AS
-
-
-INTERLEAVED_AS = {"single_stream": "p50_ms", "offline": "qps", "multi_stream": "p50_ms"}
-"""LoadGen's scenarios that interleaved rounds measure as well, and the figure that both have."""
+CROSS_CHECKED = {"single_stream": "p50_ms", "offline": "qps", "multi_stream": "p50_ms"}
+"""LoadGen's scenarios that are a cross-check beside interleaved rounds, and the figure that both have. Where no interleaved round
+was measured they are the only figures, and judged."""
 
 
 DISAGREEMENT = 1.25
@@ -62,10 +59,11 @@ def loadgen_disagrees(speeds: Sequence[Speed]) -> Iterator[Finding]:
     """Where LoadGen's round and the interleaved rounds of the same work do not confirm each other, one of the two is wrong."""
     interleaved = {(speed.load, speed.batch_size): speed for speed in speeds if speed.scenario == "interleaved"}
     for speed in speeds:
-        other, name = interleaved.get((speed.load, speed.batch_size)), INTERLEAVED_AS.get(speed.scenario)
-        if other is None or name is None:
+        other, name = interleaved.get((speed.load, speed.batch_size)), CROSS_CHECKED.get(speed.scenario)
+        figures = [getattr(part, name) for part in (speed, other) if part and name]
+        if len(figures) < 2 or None in figures:
             continue
-        loadgens, ours = getattr(speed, name).value, getattr(other, name).value
+        loadgens, ours = (figure.value for figure in figures)
         if max(loadgens / ours, ours / loadgens) > DISAGREEMENT:
             yield Finding(
                 rule="loadgen_disagrees",

@@ -69,7 +69,7 @@ def is_cut(tail: bytes) -> bool:
 
 
 def read(path: Path, tell: Tell = refuse) -> Iterator[tuple[int, Any]]:
-    """Number and JSON value of every line; an incomplete last line is skipped. Any other damage is told with file and line: `refuse`
+    """Number and JSON value of every line; an incomplete last line is skipped. `tell` gets any other damage with file and line: `refuse`
     raises RecordError, and with another `tell` the line alone is left out."""
     try:
         if not path.is_file():

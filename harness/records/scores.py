@@ -150,7 +150,7 @@ class ScoreStore:
 
     def columns(self, record: Record, split: str, *, predictions: bool = False) -> dict[str, Array] | None:
         """The stored columns of a split by name; None where nothing is stored. Predictions, which are large, only where
-        they are asked for. Damaged ones are told."""
+        they are asked for. `tell` gets the damaged ones."""
         accuracy = _accuracy(record, split)
         path = self.path(record, accuracy.scores_file) if accuracy and accuracy.scores_file else None
         if accuracy is None or path is None or not path.exists():

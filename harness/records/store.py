@@ -25,7 +25,7 @@ def append(path: Path, record: Record) -> None:
 def read(folder: Path, tell: Tell = refuse) -> Iterator[tuple[Path, Record]]:
     """Every record below a folder with its file, files in the order of their names.
 
-    A last line that a killed run cut short is skipped. Any other broken line is told with file and line: `refuse` raises
+    A last line that a killed run cut short is skipped. `tell` gets any other broken line with file and line: `refuse` raises
     RecordError, and with another `tell` it costs that record alone.
     """
     for path in sorted(folder.rglob("*.jsonl")):

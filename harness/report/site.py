@@ -50,8 +50,8 @@ def render(results: Path, out: Path, *, if_changed: bool = False, tell: Tell = r
     """Write the whole site to `out` and return its index page. An older site is replaced only when the new one is complete;
     with if_changed it stays where it was made of the same records, scores, suites, templates and code.
 
-    A damaged record or scores file is told: `refuse` raises RecordError. Raises SuiteError for a suite file whose references cannot be read, and
-    QuantboardError for a folder with other files in it. Nothing half-written stays.
+    `tell` gets damaged records and scores files: `refuse` raises RecordError. Raises SuiteError for a suite file whose references
+    cannot be read, and QuantboardError for a folder with other files in it. Nothing half-written stays.
     """
     if out.exists() and not _is_ours(out):
         raise QuantboardError(f"{out}: holds files that are not a Quantboard site; name another folder with --out")

@@ -143,14 +143,16 @@ def interleaved_conditions(record: Record, turns: Turns) -> tuple[object, ...]:
 
 
 def rounds_alternate(mine: tuple[Record, Speed], theirs: tuple[Record, Speed]) -> bool:
-    """Whether the n-th rounds of both can be paired: both finished their n-th before either began its next. Cells of other
-    tasks or seeds cannot, nor can a round kept from a killed run with one measured after it, nor rounds of records that do
-    not say when rounds started."""
+    """Whether the n-th rounds of both can be paired: they are the same interleaved round, or both finished their n-th before
+    either began its next. Cells of other tasks or seeds cannot, nor can a round kept from a killed run with one measured after
+    it, nor rounds of records that do not say when rounds started."""
     (record, part), (base, other) = mine, theirs
     if (record.run_id, record.task, record.seed) != (base.run_id, base.task, base.seed):
         return False
     if [round_.run_id for round_ in part.rounds] != [round_.run_id for round_ in other.rounds]:
         return False
+    if part.scenario == INTERLEAVED:
+        return all(a.started == b.started for a, b in zip(part.rounds, other.rounds, strict=True))
     starts = [sorted((a.started, b.started)) for a, b in zip(part.rounds, other.rounds, strict=True)]
     return all(first for first, _ in starts) and all(last < following for (_, last), (following, _) in pairwise(starts))
 

@@ -155,6 +155,10 @@ def test_loadgens_round_beside_interleaved_ones_is_a_cross_check() -> None:
         far = disturbed.model_copy(update={"qps": Figure(value=qps)})
         (finding,) = loadgen_disagrees([interleaved, far])
         assert finding.rule == "loadgen_disagrees" and finding.measured == f"qps {qps:g}, interleaved 20"
+    (alone,) = findings([disturbed.model_copy(update={"rounds": disturbed.rounds[:1]})], PLACEMENT, measure)[:1]
+    assert alone.rule == "too_few_rounds"  # no interleaved round was measured: LoadGen's is the only one
+    without = disturbed.model_copy(update={"scenario": "single_stream"})
+    assert list(loadgen_disagrees([interleaved, without])) == []  # no latencies to compare
     other_batch = far.model_copy(update={"batch_size": 8})
     assert list(loadgen_disagrees([interleaved, other_batch])) == []
 

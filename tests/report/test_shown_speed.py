@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from harness.records.schema import Record
+from harness.records.speed_schema import Speed
 from harness.report.shown_speed import latencies, latency_of, throughput_of
+from harness.report.speed_ratios import rounds_alternate
 from tests.records.records import make_record
 
 
@@ -30,6 +32,19 @@ def test_without_them_loadgens_are_shown() -> None:
         "single_stream",
     ]
     assert throughput_of(record.model_copy(update={"speed": []})) is None
+
+
+def test_only_the_same_interleaved_rounds_are_paired() -> None:
+    """Each of the two lost another one of three rounds: as many are left, but they are not the same."""
+
+    def with_rounds(*started: str) -> tuple[Record, Speed]:
+        record = interleaved()
+        part = record.speed[-1]
+        rounds = [part.rounds[0].model_copy(update={"started": one}) for one in started]
+        return record, part.model_copy(update={"rounds": rounds})
+
+    assert rounds_alternate(with_rounds("10:00", "10:02"), with_rounds("10:00", "10:02"))
+    assert not rounds_alternate(with_rounds("10:00", "10:02"), with_rounds("10:00", "10:01"))
 
 
 def test_a_p99_of_few_calls_is_called_what_it_is() -> None:
