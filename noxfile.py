@@ -8,6 +8,7 @@ nox -s site | tests | rtx | lint | bench | nightly
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -24,6 +25,8 @@ nox.options.sessions = ["tests"]
 nox.options.reuse_existing_virtualenvs = True
 
 HERE = Path(__file__).parent
+ENVIRONMENT = ".nox/env"
+"""One environment for the sessions, so that its 2 GB are installed once."""
 
 
 def has_gpu() -> bool:
@@ -33,19 +36,28 @@ def has_gpu() -> bool:
 
 
 def install(session: nox.Session, *extras: str) -> None:
-    """Install the project and its extras, once: again only when pyproject.toml or the extras change."""
-    wanted = ",".join(["gpu" if has_gpu() else "cpu", *extras])
-    stamp = Path(session.create_tmp()).parent / "installed"
-    content = hashlib.sha256((HERE / "pyproject.toml").read_bytes() + wanted.encode()).hexdigest()
-    if stamp.exists() and stamp.read_text() == content:
-        return
-    session.install("-e", f".[{wanted}]")
+    """Install the project and its extras into the environment that the sessions share, once: again only when pyproject.toml
+    changes or an extra is missing."""
+    stamp = Path(session.virtualenv.location) / "installed.json"
+    project = hashlib.sha256((HERE / "pyproject.toml").read_bytes()).hexdigest()
+    wanted = {"gpu" if has_gpu() else "cpu", *extras}
+    try:
+        there = json.loads(stamp.read_text())
+    except (OSError, ValueError):
+        there = {}
+    if there.get("pyproject.toml") == project:
+        if wanted <= set(there["extras"]):
+            return
+        wanted |= set(there["extras"])
+    else:
+        session.log("installing PyTorch, the engines and the rest, once: some 2 GB on disk, a few minutes")
+    session.install("-e", f".[{','.join(sorted(wanted))}]", silent=False)
     if has_gpu():  # on its own and best-effort: without it only TensorRT's rows are lost
         session.run_install("python", "-m", "pip", "install", "-e", ".[tensorrt]", success_codes=range(256))
-    stamp.write_text(content)
+    stamp.write_text(json.dumps({"pyproject.toml": project, "extras": sorted(wanted)}))
 
 
-@nox.session
+@nox.session(venv_location=ENVIRONMENT)
 def suite(session: nox.Session) -> None:
     """Run a suite and render the site: nox -s suite -- NAME [options of `quantboard run`]."""
     if not session.posargs:
@@ -61,21 +73,21 @@ def suite(session: nox.Session) -> None:
         session.error("the suite did not end well; its reasons stand above")
 
 
-@nox.session
+@nox.session(venv_location=ENVIRONMENT)
 def pick(session: nox.Session) -> None:
     """Which quantization to ship: nox -s pick -- MODEL --data FILE [options of `quantboard pick`]."""
     install(session, "minilm")
     session.run("quantboard", "pick", *session.posargs)
 
 
-@nox.session
+@nox.session(venv_location=ENVIRONMENT)
 def site(session: nox.Session) -> None:
     """Render results/ to _site/."""
     install(session, "minilm")
     session.run("quantboard", "site", *session.posargs)
 
 
-@nox.session
+@nox.session(venv_location=ENVIRONMENT)
 def tests(session: nox.Session) -> None:
     """The tests, on all cores; then those that need a GPU, where there is one. A first answer: nox -s tests -- -m "not slow"."""
     install(session, "minilm", "test")
@@ -90,17 +102,15 @@ def tests(session: nox.Session) -> None:
 def rtx(session: nox.Session) -> None:
     """Compile every exported graph with NVIDIA's own parser and builder, TensorRT for RTX's: no GPU needed. 95 MB, beside the
     environment of the tests, so that they are the same with and without it."""
-    rooms = HERE / ".nox"
-    python, builder = rooms / "tests" / "bin" / "python", rooms / "rtx"
-    if not (rooms / "tests" / "installed").exists():
-        session.run(sys.executable, "-m", "nox", "-s", "tests", "--install-only")
+    python, builder = HERE / ENVIRONMENT / "bin" / "python", HERE / ".nox" / "rtx"
+    session.run(sys.executable, "-m", "nox", "-s", "tests", "--install-only")
     if not (builder / "tensorrt_rtx").is_dir():
         session.run(python, "-m", "pip", "install", "--target", builder, "tensorrt-rtx>=1.7,<2")
     files = session.posargs or ["tests/backends/test_tensor_rt_builder.py"]
     session.run(python, "-m", "pytest", *files, env={"PYTHONPATH": os.pathsep.join([str(builder), str(HERE)])})
 
 
-@nox.session
+@nox.session(venv_location=ENVIRONMENT)
 def lint(session: nox.Session) -> None:
     """ruff; import-linter, which keeps the wings of harness/ apart; the form of the workflows; mypy strict, with stubs of
     TensorRT's real API."""
@@ -115,7 +125,7 @@ def lint(session: nox.Session) -> None:
     session.run("mypy", env={"MYPYPATH": "stubs"})
 
 
-@nox.session
+@nox.session(venv_location=ENVIRONMENT)
 def bench(session: nox.Session) -> None:
     """Engines in pairs, interleaved in one run (pytest-benchmark); coverage of intervals; trials of what the measurements
     promise, in full with `-- -k "trials or disturbed or loadgen or test_server" --trials 200` (hours); `-- -k peers`: our rows
@@ -136,7 +146,7 @@ def peers(session: nox.Session) -> Path:
     return python
 
 
-@nox.session
+@nox.session(venv_location=ENVIRONMENT)
 def nightly(session: nox.Session) -> None:
     """What nightly.toml asks for: check the machine, measure every suite on real data again, compare with the last good night,
     render the site. Ends with an error if a suite failed or the night is worse."""
