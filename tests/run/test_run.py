@@ -56,6 +56,7 @@ loads = ["real"]
 rounds = 2
 min_duration = 0.2
 min_queries = 16
+max_warmup = 0.5
 
 [sample]
 max_length = 64
