@@ -96,9 +96,7 @@ def run_module(
         )
         timed_out = False
         try:
-            if memory is not None:
-                with contextlib.suppress(ProcessLookupError):  # it has ended
-                    resource.prlimit(child.pid, resource.RLIMIT_DATA, (memory, memory))
+            _limit_memory(child.pid, memory)
             code = _wait(child, timeout)
             reason = describe_exit(code)
         except subprocess.TimeoutExpired:
@@ -133,8 +131,18 @@ def child_environment(threads: int | None) -> dict[str, str]:
     return environment
 
 
+def _limit_memory(pid: int, memory: int | None) -> None:
+    if memory is not None:
+        with contextlib.suppress(ProcessLookupError):  # it has ended
+            resource.prlimit(pid, resource.RLIMIT_DATA, (memory, memory))
+
+
 class ProcessDied(Exception):
-    """A `ServerProcess` ended or does not answer; the message says how."""
+    """A `ServerProcess` ended or does not answer; the message says how. log: the last lines that it wrote."""
+
+    def __init__(self, how: str, log: tuple[str, ...] = (), *, timed_out: bool = False) -> None:
+        super().__init__(how)
+        self.log, self.timed_out = log, timed_out
 
 
 class ServerProcess:
@@ -142,9 +150,12 @@ class ServerProcess:
 
     Requests and answers are JSON, a line each. The child reads requests from its standard input and writes answers to the
     descriptor that REPLIES names; whatever it and its libraries print goes to `log`, so that it cannot mix with the answers.
+    memory: as for `run_module`.
     """
 
-    def __init__(self, module: str, job: Path, log: Path, *, threads: int | None = None) -> None:
+    def __init__(
+        self, module: str, job: Path, log: Path, *, threads: int | None = None, memory: int | None = None
+    ) -> None:
         self._log = log
         with log.open("ab") as output:
             read_end, write_end = os.pipe()
@@ -164,6 +175,7 @@ class ServerProcess:
             finally:
                 os.close(write_end)
         self._replies, self._buffer = read_end, b""
+        _limit_memory(self._child.pid, memory)
 
     def __enter__(self) -> Self:
         return self
@@ -201,13 +213,17 @@ class ServerProcess:
         while b"\n" not in self._buffer:
             if not select.select([self._replies], [], [], max(0.0, deadline - time.monotonic()))[0]:
                 _stop(self._child, signal.SIGKILL)
-                raise ProcessDied(f"no answer within {timeout:.0f} s")
+                raise ProcessDied(f"no answer within {timeout:.0f} s", tail(self._log), timed_out=True)
             chunk = os.read(self._replies, 1 << 16)
             if not chunk:
                 raise self._died()
             self._buffer += chunk
         line, _, self._buffer = self._buffer.partition(b"\n")
-        return json.loads(line)
+        try:
+            return json.loads(line)
+        except ValueError:
+            _stop(self._child, signal.SIGKILL)
+            raise ProcessDied("its answer is not JSON", tail(self._log)) from None
 
     def _died(self) -> ProcessDied:
         try:
@@ -215,7 +231,10 @@ class ServerProcess:
         except subprocess.TimeoutExpired:
             _stop(self._child, signal.SIGKILL)
             code = self._child.returncode
-        return ProcessDied("; ".join((describe_exit(code) or "its process ended", *tail(self._log, 1))))
+        log = tail(self._log)
+        if code == USER_FAULT and log:
+            return ProcessDied(log[-1], log)
+        return ProcessDied("; ".join((describe_exit(code) or "its process ended with exit code 0", *log[-1:])), log)
 
 
 def _wait(child: subprocess.Popen[bytes], timeout: float) -> int:

@@ -75,6 +75,22 @@ class Run:
         return folder / self.suite / f"{self.run_id}.jsonl"
 
 
+def longer(name: str) -> str:
+    """The remedy for a process that reached a limit of `measure`."""
+    return f"raise measure.{name} in the suite if it only needs longer"
+
+
+def memory_limit(cell: Cell) -> int | None:
+    """The bytes that each process of a cell may take for its data; None: as many as there are."""
+    gib = cell.measure.memory_gib if cell.device == "cpu" else None
+    return int(gib * 2**30) if gib else None
+
+
+def under_limit(why: str, cell: Cell) -> str:
+    """How a process ended, with the limit of memory that it had."""
+    return f"{why}, under measure.memory_gib = {cell.measure.memory_gib:g}" if memory_limit(cell) else why
+
+
 @dataclass(frozen=True)
 class MissingCheckpoint:
     """Why a checkpoint could not be made, as the records of its cells say it."""
@@ -83,6 +99,14 @@ class MissingCheckpoint:
     reason: str
     remedy: str = ""
     log: tuple[str, ...] = ()
+
+
+class CellFailed(Exception):
+    """A process of the cell ended badly. log: the last lines that it wrote."""
+
+    def __init__(self, reason: str, log: tuple[str, ...] = ()) -> None:
+        super().__init__(reason)
+        self.log = log
 
 
 @dataclass
@@ -99,14 +123,8 @@ class CellResults:
     notes: list[str] = field(default_factory=list)
     scores_file: str | None = None
     """The scores file of an earlier record that holds the same scores."""
-
-
-class CellFailed(Exception):
-    """A process of the cell ended badly. log: the last lines that it wrote."""
-
-    def __init__(self, reason: str, log: tuple[str, ...] = ()) -> None:
-        super().__init__(reason)
-        self.log = log
+    lost: CellFailed | None = None
+    """How its process ended badly in an interleaved round."""
 
 
 def cell_name(cell: Cell) -> str:

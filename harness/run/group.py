@@ -95,9 +95,17 @@ def _measure_speed(waiting: list[CellResults], run: Run, finish: Callable[[Cell,
             except CellFailed as failure:
                 waiting.remove(results)
                 yield finish(results.cell, failed_record(results.cell, run, failure))
-        by_key = {results.cell.key: results for results in waiting if number <= results.cell.measure.looks[-1]}
+        by_key = {
+            results.cell.key: results
+            for results in waiting
+            if number <= results.cell.measure.looks[-1] and not results.lost
+        }
         for cells in turn_groups(results.cell for results in by_key.values()):
             interleave([by_key[cell.key] for cell in cells], run, number)
+        for results in by_key.values():
+            if results.lost and results.cell.measure.is_interleaved:
+                waiting.remove(results)
+                yield finish(results.cell, failed_record(results.cell, run, results.lost))
     for results in waiting:
         if results.rounds:
             yield finish(results.cell, measured_record(results, run, None))
@@ -108,7 +116,8 @@ def _measure_speed(waiting: list[CellResults], run: Run, finish: Callable[[Cell,
 
 def interleave(cells: list[CellResults], run: Run, number: int) -> None:
     """Add an interleaved round to the results of cells, or what an interrupted run kept of it. Where that run had already
-    written the records of the others, the kept times of the last cell are still good: all of them took part."""
+    written the records of the others, the kept times of the last cell are still good: all of them took part. A cell whose
+    process ended badly is `lost`."""
     paths = [work_folder(results.cell, run) / f"turns-{number}.json" for results in cells]
     kept = [content for content in map(read_kept, paths) if content]
     if len(kept) < len(cells) or len({content["together"] for content in kept}) > 1:
@@ -125,11 +134,13 @@ def interleave(cells: list[CellResults], run: Run, number: int) -> None:
         if content["note"]:
             results.notes.append(f"interleaved, round {number}: {content['note']}")
             run.say(f"{cell_name(results.cell)}: {results.notes[-1]}")
+        if content.get("log") is not None:
+            results.lost = CellFailed(results.notes[-1], tuple(content["log"]))
 
 
 def _interleaved_round(cells: list[CellResults], run: Run, number: int) -> list[dict[str, Any]]:
-    """For each cell `together`, its `loads` and `process` (as in `Interleaved`), and a `note` that says why it has none or not
-    all."""
+    """For each cell `together`, its `loads` and `process` (as in `Interleaved`), a `note` that says why it has none or not
+    all, and the `log` of a process that ended badly, else None."""
     first = cells[0].cell
     together = f"{run.run_id} {first.task} {first.seed} {first.device} {number}"
     words = f"{len(cells)} cells interleaved, round {number} {of_rounds(first)}"
@@ -152,6 +163,7 @@ def _interleaved_round(cells: list[CellResults], run: Run, number: int) -> list[
             "loads": round_.loads.get(key, []),
             "process": round_.processes[key] | {"run_id": run.run_id} if key in round_.processes else None,
             "note": notes.get(key, ""),
+            "log": round_.logs.get(key),
         }
         for key in jobs
     ]

@@ -29,6 +29,9 @@ from harness.run.context import (
     Until,
     broken_names,
     cell_name,
+    longer,
+    memory_limit,
+    under_limit,
     work_folder,
 )
 from harness.run.events import Event, Step
@@ -107,7 +110,7 @@ def ensure_checkpoint(spec: CheckpointSpec, run: Run, timeout: float | None = No
         return None
     missing = why_missing(spec, ended)
     if ended.timed_out:
-        missing = replace(missing, remedy=_longer("train_timeout"))
+        missing = replace(missing, remedy=longer("train_timeout"))
     run.failed_checkpoints[spec.key] = missing
     return run.failed_checkpoints[spec.key]
 
@@ -201,7 +204,6 @@ def _run_step(cell: Cell, run: Run, mode: Step, name: str, number: int) -> dict[
     words = f"speed, round {number} {of_rounds(cell)}" if mode == "speed" else name
     measure = cell.measure
     limit = (measure.speed_timeout if mode == "speed" else measure.accuracy_timeout) or TIMEOUT
-    memory = int(measure.memory_gib * 2**30) if measure.memory_gib and cell.device == "cpu" else None
     try:
         if mode != "build" and (kept := read_kept(job.out)) is not None:
             run.say(f"{cell_name(cell)}: {words}: kept from an earlier run")
@@ -218,14 +220,14 @@ def _run_step(cell: Cell, run: Run, mode: Step, name: str, number: int) -> dict[
                     timeout=limit,
                     threads=job.threads,
                     keep_memory=mode != "speed",
-                    memory=memory,
+                    memory=memory_limit(cell),
                 )
             tell_broken(run)
             if ended.timed_out:
                 name = "speed_timeout" if mode == "speed" else "accuracy_timeout"
-                raise CellFailed(f"{words}: {ended.reason}; {_longer(name)}", ended.log)
-            if ended.reason and memory:
-                ended = replace(ended, reason=f"{ended.reason}, under measure.memory_gib = {cell.measure.memory_gib:g}")
+                raise CellFailed(f"{words}: {ended.reason}; {longer(name)}", ended.log)
+            if ended.reason:
+                ended = replace(ended, reason=under_limit(ended.reason, cell))
             results = _results_of(ended, Path(scratch) / "out.json", words)
         if watch:
             watch.add_to(results)
@@ -237,10 +239,6 @@ def _run_step(cell: Cell, run: Run, mode: Step, name: str, number: int) -> dict[
     except OSError as error:
         raise _disk_failure(error, work_folder(cell, run)) from None
     return results
-
-
-def _longer(name: str) -> str:
-    return f"raise measure.{name} in the suite if it only needs longer"
 
 
 def _results_of(ended: ProcessResult, out: Path, words: str) -> dict[str, Any]:

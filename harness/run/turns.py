@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,11 @@ from harness.measure.turns import Schedule, processors, schedule, speed_round, w
 from harness.measure.watch import Watch
 from harness.plan.spec import Cell
 from harness.records.speed_schema import SpeedRound
+from harness.run.context import longer, memory_limit, under_limit
 from harness.run.job import Job
 
 START_SECONDS, CALL_SECONDS = 1800.0, 600.0
-"""How long a process may take to start, and to answer, before it counts as hung."""
+"""How long a process may take to start, and to answer, before it counts as hung, where the suite has no `speed_timeout`."""
 
 
 MAX_BUSY_ANSWERS = 3
@@ -42,10 +43,12 @@ CONDITIONS = {
 @dataclass
 class Interleaved:
     """What an interleaved round gave, by cell. loads: of each load the fields of a record's `TurnRound` and what identifies its
-    `Turns`. processes: as a LoadGen round's process returns them, with tests of scenario `interleaved`."""
+    `Turns`. processes: as a LoadGen round's process returns them, with tests of scenario `interleaved`. logs: the last lines of
+    each process that ended or hung."""
 
     loads: dict[str, list[dict[str, Any]]]
     processes: dict[str, dict[str, Any]]
+    logs: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def turn_groups(cells: Iterable[Cell]) -> list[list[Cell]]:
@@ -62,8 +65,9 @@ def run_interleaved(
     """One interleaved round of the jobs, which have names: how long each took for the work that all of them did.
 
     together: names the round in records. lost: called with the name of a process that ends badly, or whose threads do not
-    become idle after an answer, and the reason; the others go on without it. All processes are alive at the same time, so all
-    models must fit into memory together. Raises OSError where no process can be started.
+    become idle after an answer, and the reason; the others go on without it. A process may take as long in all as its cell's
+    `speed_timeout` says, while it has its turn, and as much memory as `memory_gib` says. All processes are alive at the same time,
+    so all models must fit into memory together. Raises OSError where no process can be started.
     """
     results = Interleaved({name: [] for name in jobs}, {})
     first = next(iter(jobs.values()))
@@ -74,8 +78,10 @@ def run_interleaved(
         for number, (name, job) in enumerate(jobs.items()):
             path, log = folder / f"{number}.json", folder / f"{number}.log"
             replace(job, mode="turns", out=folder / f"{number}.out", started=time.time()).write(path)
-            processes[name] = stack.enter_context(ServerProcess(module, path, log, threads=job.threads))
-        workers = Workers(processes, lost)
+            processes[name] = stack.enter_context(
+                ServerProcess(module, path, log, threads=job.threads, memory=memory_limit(job.cell))
+            )
+        workers = Workers(processes, lost, {name: job.cell for name, job in jobs.items()}, results.logs)
         workers.ask_all({"cpu": True}, START_SECONDS)  # answered once the session is there
         loads = {name: job.cell.measure.turns(job.cell.batch_sizes) for name, job in jobs.items()}
         tests: dict[str, list[dict[str, Any]]] = {name: [] for name in jobs}
@@ -96,8 +102,16 @@ def run_interleaved(
 class Workers:
     """The processes that still answer; each runs a `harness.measure.turns.Worker`."""
 
-    def __init__(self, processes: dict[str, ServerProcess], lost: Callable[[str, str], None]) -> None:
-        self._processes, self._lost = processes, lost
+    def __init__(
+        self,
+        processes: dict[str, ServerProcess],
+        lost: Callable[[str, str], None],
+        cells: Mapping[str, Cell],
+        logs: dict[str, tuple[str, ...]],
+    ) -> None:
+        self._processes, self._lost, self._cells, self._logs = processes, lost, cells, logs
+        limits = {name: cell.measure.speed_timeout for name, cell in cells.items()}
+        self._seconds_left = {name: seconds for name, seconds in limits.items() if seconds}
         self._busy_answers: dict[str, int] = {}
         self.cpu: dict[str, float] = {}
         """Seconds of processor time as each process last reported it; processes that have ended keep theirs."""
@@ -105,13 +119,14 @@ class Workers:
     def ask_all(self, question: Mapping[str, Any], timeout: float = CALL_SECONDS) -> dict[str, Any]:
         """The answers of all processes, which work on the question at the same time."""
         asked = [name for name in list(self._processes) if self._try(name, lambda process: process.send(question))]
-        answers = {name: self._try(name, lambda process: process.receive(timeout)) for name in asked}
+        deadline = time.monotonic() + timeout  # of all: one that has answered meanwhile is not late
+        answers = {name: self._receive(name, deadline - time.monotonic()) for name in asked}
         return {name: self._noted(name, answer) for name, answer in answers.items() if answer is not None}
 
     def run(self, name: str, batch: int, cold: int | None) -> Any:
         """One process's answer to running a batch; None where it has ended or is left out."""
         sent = self._try(name, lambda process: process.send({"run": batch, "cold": cold}))
-        answer = self._try(name, lambda process: process.receive(CALL_SECONDS)) if sent else None
+        answer = self._receive(name, CALL_SECONDS) if sent else None
         if answer is None:
             return None
         self._busy_answers[name] = self._busy_answers.get(name, 0) + (not answer["idle"])
@@ -122,6 +137,14 @@ class Workers:
 
     def _noted(self, name: str, answer: Any) -> Any:
         self.cpu[name] = answer.get("cpu", self.cpu.get(name, 0.0))
+        return answer
+
+    def _receive(self, name: str, timeout: float) -> Any:
+        """An answer within `timeout`, or within the rest of the time that the suite allows."""
+        began, allowed = time.monotonic(), max(0.0, self._seconds_left.get(name, timeout))
+        answer = self._try(name, lambda process: process.receive(allowed))
+        if name in self._seconds_left:
+            self._seconds_left[name] = allowed - (time.monotonic() - began)
         return answer
 
     def _drop(self, name: str, why: str) -> None:
@@ -136,8 +159,16 @@ class Workers:
         try:
             return do(process)
         except ProcessDied as death:
-            self._drop(name, str(death))
+            self._logs[name] = death.log
+            self._drop(name, self._how(name, death))
             return None
+
+    def _how(self, name: str, death: ProcessDied) -> str:
+        if not death.timed_out:
+            return under_limit(str(death), self._cells[name])
+        limit = self._cells[name].measure.speed_timeout
+        took = f"took longer than {limit:g} s and was stopped" if limit else str(death)
+        return f"{took}; {longer('speed_timeout')}"
 
 
 def _run_load(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -63,11 +64,32 @@ def test_a_session_four_times_as_slow_is_measured_as_slower(bench: Bench) -> Non
 @pytest.mark.slow
 def test_a_process_that_is_lost_is_named_and_the_others_go_on(bench: Bench) -> None:
     results, lost = one_round(bench, {"a": 0.0, "broken": 0.0, "b": 0.0}, broken="broken")
-    assert list(lost) == ["broken"] and "exit code" in lost["broken"]
+    assert list(lost) == ["broken"] and "config.json: cannot be read" in lost["broken"]
     assert results.loads["broken"] == [] and len(results.loads["a"]) == len(results.loads["b"]) == 2
     assert set(results.processes) == {"a", "b"}
     alone, lost = one_round(bench, {"a": 0.0, "broken": 0.0}, broken="broken")
     assert alone.loads == {"a": [], "broken": []} and list(lost) == ["broken"]
+
+
+@pytest.mark.slow
+def test_limits_of_a_suite_hold_and_cost_their_own_cell(bench: Bench) -> None:
+    """A process that hangs in a call, one that wants more memory than it may have, and one that neither concerns."""
+    cells = {
+        "fine": bench.cell(0.0, replace(BOTH, speed_timeout=600)),
+        "hangs": bench.cell(1e9, replace(BOTH, speed_timeout=20)),
+        "large": bench.cell(0.0, replace(BOTH, memory_gib=0.05)),
+    }
+    jobs = {name: bench.job("turns", cell, 1) for name, cell in cells.items()}
+    lost: dict[str, str] = {}
+    began = time.monotonic()
+    results = run_interleaved(jobs, "round 1", lost.__setitem__, module="tests.bench.slowed")
+    assert time.monotonic() - began < 300
+    assert lost["hangs"] == (
+        "took longer than 20 s and was stopped; raise measure.speed_timeout in the suite if it only needs longer"
+    )
+    assert "under measure.memory_gib = 0.05" in lost["large"]
+    assert set(lost) == set(results.logs) == {"hangs", "large"}
+    assert set(results.processes) == {"fine"}
 
 
 @pytest.mark.slow
@@ -88,13 +110,22 @@ def test_a_cell_alone_is_measured_where_interleaving_is_the_measurement(bench: B
     assert results.loads["alone"][0]["batches"] >= 16  # different queries
 
 
+def workers_of(
+    bench: Bench, processes: dict[str, ServerProcess], lost: dict[str, str], measure: Measure = BOTH
+) -> tuple[Workers, dict[str, tuple[str, ...]]]:
+    logs: dict[str, tuple[str, ...]] = {}
+    return Workers(processes, lost.__setitem__, {name: bench.cell(0.0, measure) for name in processes}, logs), logs
+
+
 def answering(folder: Path, name: str, answers: list[dict[str, Any]]) -> ServerProcess:
     job = folder / f"{name}.json"
     job.write_text(json.dumps(answers))
     return ServerProcess("tests.run.answering", job, folder / f"{name}.log")
 
 
-def test_a_process_with_busy_threads_is_left_out_and_the_cpu_time_of_lost_ones_is_kept(tmp_path: Path) -> None:
+def test_a_process_with_busy_threads_is_left_out_and_the_cpu_time_of_lost_ones_is_kept(
+    bench: Bench, tmp_path: Path
+) -> None:
     """Twice may be chance. The processor time of lost processes is not that of other processes."""
     busy = [
         {"seconds": 0.1, "idle": idle, "idle_seconds": 0.2, "cpu": 0.5} for idle in (True, False, True, False, False)
@@ -102,7 +133,7 @@ def test_a_process_with_busy_threads_is_left_out_and_the_cpu_time_of_lost_ones_i
     cut = [{"cpu": 0.5}, {"seconds": 0.1, "idle": True, "idle_seconds": 0.0, "cpu": 0.75}]
     lost: dict[str, str] = {}
     with answering(tmp_path, "busy", busy) as busy_process, answering(tmp_path, "cut", cut) as cut_process:
-        workers = Workers({"busy": busy_process, "cut": cut_process}, lost.__setitem__)
+        workers, logs = workers_of(bench, {"busy": busy_process, "cut": cut_process}, lost)
         workers.ask_all({"cpu": True})
         assert workers.cpu == {"busy": 0.5, "cut": 0.5}
         assert [workers.run("busy", 0, 0) for _ in range(3)] == busy[1:4]
@@ -111,6 +142,21 @@ def test_a_process_with_busy_threads_is_left_out_and_the_cpu_time_of_lost_ones_i
         assert workers.run("cut", 0, None) == cut[1]
         assert workers.run("cut", 0, None) is None and "exit code 3" in lost["cut"]
         assert workers.ask_all({"cpu": True}) == {} and workers.cpu["cut"] == 0.75
+        assert set(logs) == {"cut"}  # the other one neither ended nor hung
+
+
+def test_a_process_has_its_time_for_its_own_turns_alone(bench: Bench, tmp_path: Path) -> None:
+    """While another one hangs, its time does not run out."""
+    slow = [{"cpu": 0.0, "sleep": 600}]
+    fine = [{"cpu": 0.0}, {"seconds": 0.1, "idle": True, "idle_seconds": 0.0, "cpu": 0.5}]
+    lost: dict[str, str] = {}
+    with answering(tmp_path, "slow", slow) as slow_process, answering(tmp_path, "fine", fine) as fine_process:
+        measure = replace(BOTH, speed_timeout=3)
+        workers, logs = workers_of(bench, {"slow": slow_process, "fine": fine_process}, lost, measure)
+        assert workers.ask_all({"cpu": True}, 600) == {"fine": fine[0]}
+        assert "took longer than 3 s and was stopped; raise measure.speed_timeout" in lost["slow"]
+        assert workers.run("fine", 0, None) == fine[1]
+        assert set(lost) == set(logs) == {"slow"}
 
 
 def test_which_cells_are_interleaved(bench: Bench) -> None:
@@ -145,7 +191,7 @@ class TwoCells:
         if self.fault:
             raise self.fault
         lost("b", "its process ended with exit code 1")
-        return Interleaved({"a": [{"together": together}], "b": []}, {})
+        return Interleaved({"a": [{"together": together}], "b": []}, {}, {"b": ("the last words",)})
 
     def keep(self, key: str, together: str) -> None:
         cell = next(results.cell for results in self.cells if results.cell.key == key)
@@ -180,9 +226,13 @@ def test_a_round_that_not_all_cells_have_kept_is_run_again(two: TwoCells, before
     (mine,), theirs = two.turns()
     assert mine["together"].startswith("later") and theirs == []
     assert two.cells[1].notes == ["interleaved, round 1: its process ended with exit code 1"]
-    again = [replace(results, turns=[], notes=[]) for results in two.cells]
+    again = [replace(results, turns=[], notes=[], lost=None) for results in two.cells]
     interleave(again, two.run, 1)
     assert two.started == 1 and [results.turns for results in again] == two.turns()
+    for pair in (two.cells, again):
+        assert pair[0].lost is None and pair[1].lost is not None
+        assert str(pair[1].lost) == "interleaved, round 1: its process ended with exit code 1"
+        assert pair[1].lost.log == ("the last words",)
 
 
 def test_a_full_disk_does_not_stop_the_run(two: TwoCells) -> None:
