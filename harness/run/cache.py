@@ -83,6 +83,7 @@ def _places(cache: Path) -> Iterator[tuple[Kind, Path]]:
         ("source", "sources/*"),
         ("hashes", "hashes"),
         ("hashes", "engines/hashes"),
+        ("hashes", "arrow"),
         ("broken", "broken/*"),
         ("broken", "engines/broken/*"),
     ]
@@ -114,6 +115,7 @@ def verify(cache: Path) -> list[tuple[str, str]]:
     with unused(cache):
         shutil.rmtree(cache / "hashes", ignore_errors=True)  # nothing is believed unread
         shutil.rmtree(cache / "engines" / "hashes", ignore_errors=True)
+        shutil.rmtree(cache / "arrow", ignore_errors=True)
         for kind, path in _places(cache):
             if fault := _fault(kind, path):
                 aside = cache / "engines" if kind == "engine" else cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import time
 from pathlib import Path
 
 import datasets
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
+from tasks import arrow
 from tasks.base import TaskError
 from tasks.tables import read_table
 
@@ -50,6 +52,7 @@ def ends(path: Path) -> int:
     child = os.fork()
     if not child:
         code = 2
+        arrow.try_in_child = lambda path: None  # type: ignore[assignment, misc]  # this child is one
         try:
             read_table(path)
             code = 0
@@ -73,3 +76,36 @@ def test_damage_ends_in_a_line(tmp_path: Path, make: object) -> None:
         assert code in (0, 1), file.write_bytes
         found.add(code)
     assert 1 in found
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("QUANTBOARD_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.mark.parametrize("make", [arrow_file, parquet_file])
+def test_a_child_reads_a_file_once(tmp_path: Path, own_cache: Path, make: object) -> None:
+    file, path = make(tmp_path)  # type: ignore[operator]
+    rows = read_table(path)
+    assert [values["text"] for _, values in rows] == TEXTS
+    (known,) = (own_cache / "arrow").iterdir()
+    first = known.stat().st_mtime_ns
+    assert read_table(path) == rows and known.stat().st_mtime_ns == first
+    time.sleep(0.01)
+    file.write_bytes(file.read_bytes())
+    assert read_table(path) == rows and len(list((own_cache / "arrow").iterdir())) == 2
+
+
+def test_a_file_that_ends_its_reader_is_refused_each_time(
+    tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, _ = parquet_file(tmp_path)
+    dies = ("-c", "import os, signal; os.kill(os.getpid(), signal.SIGBUS)")
+    for _ in range(2):
+        with pytest.raises(TaskError, match=r"rows.parquet: the process that reads it ends by SIGBUS; it is damaged"):
+            arrow.try_in_child(file, dies)
+    monkeypatch.setattr(arrow, "CHILD_SECONDS", 0.5)
+    with pytest.raises(TaskError, match="not read within"):
+        arrow.try_in_child(file, ("-c", "import time; time.sleep(60)"))
+    assert not own_cache.exists()
