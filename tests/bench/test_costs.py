@@ -6,7 +6,6 @@ The records are copies of committed ones with the keys of a real plan and scores
 from __future__ import annotations
 
 import json
-import os
 import resource
 import shutil
 import time
@@ -113,8 +112,9 @@ def seconds(checkout: Checkout, *words: str) -> tuple[float, float]:
 
 @pytest.mark.parametrize(("verb", "limit"), [("plan", PLAN_SECONDS), ("run", RUN_SECONDS)])
 def test_a_thousand_done_cells(done: Checkout, verb: str, limit: float) -> None:
-    before = sorted(os.listdir(done.folder / "results" / "sample" / "thousand"))
+    folder = done.folder / "results" / "sample" / "thousand"
+    before = sorted(folder.iterdir())
     cpu, wall = seconds(done, verb, "thousand")
     print(f"\n  {verb} of {CELLS} done cells: {cpu:.1f} s of CPU, {wall:.1f} s")
-    assert sorted(os.listdir(done.folder / "results" / "sample" / "thousand")) == before
+    assert sorted(folder.iterdir()) == before
     assert cpu < limit
