@@ -4,6 +4,7 @@ from __future__ import annotations
 
 _TITLES = {
     "squad_v1": "SQuAD v1.1",
+    "squad_v2": "SQuAD v2.0",
     "glue/cola": "CoLA",
     "glue/sst2": "SST-2",
     "glue/mrpc": "MRPC",
@@ -12,6 +13,7 @@ _TITLES = {
     "glue/mnli": "MNLI",
     "glue/qnli": "QNLI",
     "glue/rte": "RTE",
+    "sts_b": "STS-B, cosine",
 }
 _METRICS = {
     "f1": "F1",

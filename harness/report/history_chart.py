@@ -109,7 +109,7 @@ def _chart(
         bottom=bottom,
         y_ticks=tuple((y(value), f"{value:g}{unit}") for value in steps(low, high, 5)),
         x_ticks=tuple(
-            (x(place), point.date[5:10], "end" if place == len(points) - 1 and place else "middle")
+            (x(place), point.date[5:], "end" if place == len(points) - 1 and place else "middle")
             for place, point in enumerate(points)
             if (len(points) - 1 - place) % every == 0
         ),
