@@ -2,7 +2,7 @@
 
 nox -s suite -- squad_int8     run a suite, then render the site
 nox -s pick -- MODEL --data FILE     which quantization of a model to ship, measured on a labelled file
-nox -s site | tests | rtx | lint | bench | nightly
+nox -s site | docs | tests | rtx | lint | bench | nightly
 """
 
 from __future__ import annotations
@@ -85,6 +85,14 @@ def site(session: nox.Session) -> None:
     """Render results/ to _site/."""
     install(session, "minilm")
     session.run("quantboard", "site", *session.posargs)
+
+
+@nox.session(venv_location=ENVIRONMENT)
+def docs(session: nox.Session) -> None:
+    """Write docs/coverage.md, docs/findings.md and README's result anew from results/: after new records are added."""
+    install(session, "minilm")
+    session.run("python", "-m", "harness.report.coverage")
+    session.run("python", "-m", "harness.report.findings")
 
 
 @nox.session(venv_location=ENVIRONMENT)

@@ -36,7 +36,7 @@ ALWAYS = ("AVX2", "AVX-512 VNNI", "AMX", "GPU")
 
 HEAD = """# What has run where
 
-Made from the records below `results/` by `python -m harness.report.coverage`. Do not edit it.
+Made from the records below `results/` by `nox -s docs`. Do not edit it.
 
 A cell lists its backends, each with three numbers of records (models x seeds):
 

@@ -26,7 +26,7 @@ from harness.report.pick import Ratio
 
 HEAD = """# Findings
 
-Made from the records below `results/` by `python -m harness.report.findings`. Do not edit it.
+Made from the records below `results/` by `nox -s docs`. Do not edit it.
 
 Real data only. In brackets: 95% intervals. *Keeps* is the share of the baseline's accuracy. A speed-up is over the baseline's
 samples a second on the same machine. Where rows of several runs stand together, it includes how runs differ, if that is known. Of

@@ -25,7 +25,7 @@ NOISY = Finding(
 
 @pytest.mark.skipif(not (TOP / "docs" / "coverage.md").is_file(), reason="a source tree without the records")
 def test_the_committed_pages_are_made_of_the_committed_records(tmp_path: Path) -> None:
-    """Where this fails: python -m harness.report.coverage, and commit what it wrote."""
+    """Where this fails: nox -s docs, and commit what it wrote."""
     for folder in ("results", "suites"):
         (tmp_path / folder).symlink_to(TOP / folder, target_is_directory=True)
     (tmp_path / "docs").mkdir()

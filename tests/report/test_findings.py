@@ -37,7 +37,7 @@ def records_of(cell: str) -> list[dict[str, Any]]:
 
 
 def test_the_committed_page_is_made_of_the_committed_records() -> None:
-    """Where this fails: python -m harness.report.findings, and commit what it wrote."""
+    """Where this fails: nox -s docs, and commit what it wrote."""
     assert findings.page(store.read(TOP / "results")) == FILE.read_text()
 
 
