@@ -2,6 +2,7 @@
 
 nox -s suite -- squad_int8     run a suite, then render the site
 nox -s pick -- MODEL --data FILE     which quantization of a model to ship, measured on a labelled file
+nox -s reproduce -- --data DIR     repeat the committed results
 nox -s site | docs | tests | rtx | lint | bench | nightly
 """
 
@@ -20,13 +21,12 @@ from typing import Any
 
 import nox
 
-nox.options.default_venv_backend = "virtualenv"
+nox.options.default_venv_backend = "none"  # the sessions share ENVIRONMENT
 nox.options.sessions = ["tests"]
-nox.options.reuse_existing_virtualenvs = True
 
 HERE = Path(__file__).parent
-ENVIRONMENT = ".nox/env"
-"""One environment for the sessions, so that its 2 GB are installed once."""
+ENVIRONMENT = HERE / ".nox" / "env"
+"""One environment for all sessions, so that its 2 GB are installed once."""
 
 
 def has_gpu() -> bool:
@@ -36,9 +36,12 @@ def has_gpu() -> bool:
 
 
 def install(session: nox.Session, *extras: str) -> None:
-    """Install the project and its extras into the environment that the sessions share, once: again only when pyproject.toml
-    changes or an extra is missing."""
-    stamp = Path(session.virtualenv.location) / "installed.json"
+    """Make ENVIRONMENT, put its programs first, and install the project and these extras there, once: again only when
+    pyproject.toml changes or an extra is missing."""
+    python, stamp = ENVIRONMENT / "bin" / "python", ENVIRONMENT / "installed.json"
+    if not python.exists():
+        session.run_install(sys.executable, "-m", "virtualenv", "-q", ENVIRONMENT)
+    os.environ["PATH"] = os.pathsep.join([str(python.parent), os.environ["PATH"]])
     project = hashlib.sha256((HERE / "pyproject.toml").read_bytes()).hexdigest()
     wanted = {"gpu" if has_gpu() else "cpu", *extras}
     try:
@@ -51,13 +54,13 @@ def install(session: nox.Session, *extras: str) -> None:
         wanted |= set(there["extras"])
     else:
         session.log("installing PyTorch, the engines and the rest, once: some 2 GB on disk, a few minutes")
-    session.install("-e", f".[{','.join(sorted(wanted))}]", silent=False)
+    session.run_install(python, "-m", "pip", "install", "-e", f".[{','.join(sorted(wanted))}]")
     if has_gpu():  # on its own and best-effort: without it only TensorRT's rows are lost
-        session.run_install("python", "-m", "pip", "install", "-e", ".[tensorrt]", success_codes=range(256))
+        session.run_install(python, "-m", "pip", "install", "-e", ".[tensorrt]", success_codes=range(256))
     stamp.write_text(json.dumps({"pyproject.toml": project, "extras": sorted(wanted)}))
 
 
-@nox.session(venv_location=ENVIRONMENT)
+@nox.session
 def suite(session: nox.Session) -> None:
     """Run a suite and render the site: nox -s suite -- NAME [options of `quantboard run`]."""
     if not session.posargs:
@@ -73,29 +76,50 @@ def suite(session: nox.Session) -> None:
         session.error("the suite did not end well; its reasons stand above")
 
 
-@nox.session(venv_location=ENVIRONMENT)
+@nox.session
 def pick(session: nox.Session) -> None:
     """Which quantization to ship: nox -s pick -- MODEL --data FILE [options of `quantboard pick`]."""
     install(session, "minilm")
     session.run("quantboard", "pick", *session.posargs)
 
 
-@nox.session(venv_location=ENVIRONMENT)
+@nox.session
 def site(session: nox.Session) -> None:
     """Render results/ to _site/."""
     install(session, "minilm")
     session.run("quantboard", "site", *session.posargs)
 
 
-@nox.session(venv_location=ENVIRONMENT)
+@nox.session
 def docs(session: nox.Session) -> None:
-    """Write docs/coverage.md, docs/findings.md and README's result anew from results/: after new records are added."""
+    """Write docs/coverage.md, findings.md and reproduce.md and README's result anew from results/, when records were added."""
     install(session, "minilm")
     session.run("python", "-m", "harness.report.coverage")
     session.run("python", "-m", "harness.report.findings")
+    session.run("python", "-m", "harness.report.reproduce")
 
 
-@nox.session(venv_location=ENVIRONMENT)
+REPRODUCED = ("minilm_sts", "squad_minilm", "minilm_glue", "minilm_schemes", "minilm_qat", "minilm_distill")
+"""The suites of the committed results; none needs the hub. The cheap ones first."""
+
+
+@nox.session
+def reproduce(session: nox.Session) -> None:
+    """Repeat the committed results: nox -s reproduce -- --data DIR [options of `quantboard run`]. Days on two cores; the same
+    command continues."""
+    install(session, "minilm")
+    failed = []
+    for name in REPRODUCED:
+        try:
+            session.run("quantboard", "run", name, *session.posargs)
+        except nox.command.CommandFailed:
+            failed.append(name)
+    session.run("quantboard", "site", "--if-changed")
+    if failed:
+        session.error(f"these did not end well; their reasons stand above: {', '.join(failed)}")
+
+
+@nox.session
 def tests(session: nox.Session) -> None:
     """The tests, on all cores; then those that need a GPU, where there is one. A first answer: nox -s tests -- -m "not slow"."""
     install(session, "minilm", "test")
@@ -106,19 +130,19 @@ def tests(session: nox.Session) -> None:
         session.run("pytest", "-m", "gpu")
 
 
-@nox.session(venv_backend="none")
+@nox.session
 def rtx(session: nox.Session) -> None:
     """Compile every exported graph with NVIDIA's own parser and builder, TensorRT for RTX's: no GPU needed. 95 MB, beside the
     environment of the tests, so that they are the same with and without it."""
-    python, builder = HERE / ENVIRONMENT / "bin" / "python", HERE / ".nox" / "rtx"
-    session.run(sys.executable, "-m", "nox", "-s", "tests", "--install-only")
+    install(session, "minilm", "test")
+    builder = HERE / ".nox" / "rtx"
     if not (builder / "tensorrt_rtx").is_dir():
-        session.run(python, "-m", "pip", "install", "--target", builder, "tensorrt-rtx>=1.7,<2")
+        session.run_install("python", "-m", "pip", "install", "--target", builder, "tensorrt-rtx>=1.7,<2")
     files = session.posargs or ["tests/backends/test_tensor_rt_builder.py"]
-    session.run(python, "-m", "pytest", *files, env={"PYTHONPATH": os.pathsep.join([str(builder), str(HERE)])})
+    session.run("pytest", *files, env={"PYTHONPATH": os.pathsep.join([str(builder), str(HERE)])})
 
 
-@nox.session(venv_location=ENVIRONMENT)
+@nox.session
 def lint(session: nox.Session) -> None:
     """ruff; import-linter, which keeps the wings of harness/ apart; the form of the workflows; mypy strict, with stubs of
     TensorRT's real API."""
@@ -133,7 +157,7 @@ def lint(session: nox.Session) -> None:
     session.run("mypy", env={"MYPYPATH": "stubs"})
 
 
-@nox.session(venv_location=ENVIRONMENT)
+@nox.session
 def bench(session: nox.Session) -> None:
     """Engines in pairs, interleaved in one run (pytest-benchmark); coverage of intervals; trials of what the measurements
     promise, in full with `-- -k "trials or disturbed or loadgen or test_server" --trials 200` (hours); `-- -k peers`: our rows
@@ -147,14 +171,14 @@ def peers(session: nox.Session) -> Path:
     """The Python of an environment with the tools that we are compared with: optimum wants an older transformers than ours."""
     python = HERE / ".nox" / "peers" / "bin" / "python"
     if not (stamp := HERE / ".nox" / "peers" / "installed").exists():
-        session.run("python", "-m", "venv", python.parents[1])
+        session.run(sys.executable, "-m", "virtualenv", "-q", python.parents[1])
         wanted = ("torch>=2.11,<2.14", "openvino>=2026.4,<2027", "nncf>=3.4", "optimum-onnx[onnxruntime]>=0.1")
         session.run(python, "-m", "pip", "install", *wanted, external=True)
         stamp.touch()
     return python
 
 
-@nox.session(venv_location=ENVIRONMENT)
+@nox.session
 def nightly(session: nox.Session) -> None:
     """What nightly.toml asks for: check the machine, measure every suite on real data again, compare with the last good night,
     render the site. Ends with an error if a suite failed or the night is worse."""
