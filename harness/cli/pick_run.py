@@ -62,7 +62,8 @@ def run_pick(options: argparse.Namespace) -> tuple[list[Record], list[str]]:
     notes = [*prepared.notes, *left_out]
     for note in notes:
         say(note)
-    return run_suite(run, show_progress=not options.json), notes
+    records, _ = run_suite(run, show_progress=not options.json)
+    return records, notes
 
 
 def contest_of(records: Sequence[Record]) -> Contest:
@@ -72,7 +73,7 @@ def contest_of(records: Sequence[Record]) -> Contest:
     from harness.report.boards import make_boards
     from harness.report.methods import contests
 
-    boards = make_boards(records, ScoreStore(store.read(paths.results(), tell), tell))
+    boards = make_boards(records, ScoreStore(store.read(paths.results(), tell), tell), for_pick=True)
     for contest in (contest for board in boards for contest in contests(board)):
         return contest
     failed = [record for record in records if record.reason]

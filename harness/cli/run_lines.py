@@ -11,6 +11,7 @@ from harness.cli.terminal import tell
 
 if TYPE_CHECKING:
     from harness.records.schema import Record
+    from harness.records.scores import ScoreStore
     from harness.report.boards import Board
     from harness.report.methods import Contest
 
@@ -20,16 +21,17 @@ MOST_NAMED = 6
 """Cells that a note names; of more it says how many."""
 
 
-def run_lines(records: Sequence[Record], until: str | None = None) -> list[str]:
-    """The final tables of a run. until: the step after which it stopped, without records to compare."""
+def run_lines(records: Sequence[Record], until: str | None = None, stored: ScoreStore | None = None) -> list[str]:
+    """The final tables of a run. until: the step after which it stopped, without records to compare. stored: their scores; default:
+    those beside the records of this folder."""
     from harness.machine import paths
     from harness.records import store
     from harness.records.scores import ScoreStore
     from harness.report.boards import make_boards
 
-    folder = paths.results()
-    stored = ScoreStore(store.read(folder, tell), tell) if folder.is_dir() and not until else ScoreStore()
-    boards = [board for board in make_boards(records, stored) if board.rows]
+    if stored is None and not until and paths.results().is_dir():
+        stored = ScoreStore(store.read(paths.results(), tell), tell)
+    boards = [board for board in make_boards(records, None if until else stored, for_pick=True) if board.rows]
     notes, lines = Notes([RANGES] if boards else ()), list[str]()
     for board in boards:
         lines += _board_lines(board, notes)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from harness.plan.data import DataOrReason
     from harness.plan.plan import Plan
     from harness.records.schema import Record
+    from harness.records.scores import ScoreStore
     from harness.run.context import Again, Until
     from harness.suite.tables import Suite
     from tasks import DataIdentity
@@ -224,11 +225,11 @@ def _make_plan(
 
 
 def run(arguments: argparse.Namespace) -> int:
-    records = run_suite(run_options(arguments), show_progress=not arguments.json or sys.stderr.isatty())
+    records, stored = run_suite(run_options(arguments), show_progress=not arguments.json or sys.stderr.isatty())
     if arguments.json:
         print(json.dumps([record.model_dump() for record in records]))
     else:
-        print(visible("\n".join(run_lines(records, arguments.until))))
+        print(visible("\n".join(run_lines(records, arguments.until, stored))))
     if all(record.status == "skipped" for record in records):
         say(nothing_ran(records))
         return 1
@@ -249,8 +250,8 @@ def nothing_ran(records: Sequence[Record]) -> str:
     return f"nothing was run, all {len(records)} cells were skipped: {reason}; {remedy}{more}"
 
 
-def run_suite(options: RunOptions, *, show_progress: bool) -> list[Record]:
-    """Find the data, plan, and run every cell. One record a cell, in the order of the plan."""
+def run_suite(options: RunOptions, *, show_progress: bool) -> tuple[list[Record], ScoreStore]:
+    """Find the data, plan, and run every cell. One record a cell, in the order of the plan, and the scores of all records."""
     from harness.checkpoints.hub import hub_revisions
     from harness.machine import hardware, paths
     from harness.plan.data import find_data, hub_sources, identities
@@ -295,7 +296,7 @@ def run_suite(options: RunOptions, *, show_progress: bool) -> list[Record]:
     with view or nullcontext():
         records = list(execute(planned.cells, execution, newest, again=options.again, until=options.until))
     position = {cell.key: number for number, cell in enumerate(planned.cells)}
-    return sorted(records, key=lambda record: position[record.key])
+    return sorted(records, key=lambda record: position[record.key]), execution.stored
 
 
 def folder_id(folder: Path) -> str:

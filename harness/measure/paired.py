@@ -72,7 +72,9 @@ def differences(
     if not pairs:
         return []
     first = scored[0]
-    if any(not np.array_equal(scores.per_example["id"], first.per_example["id"]) for scores in scored):
+    ids = first.per_example["id"]
+    others = (scores.per_example["id"] for scores in scored)
+    if any(other is not ids and not np.array_equal(other, ids) for other in others):
         raise ValueError("these scores are not of the same examples")
     statistic = first.statistics[metric]
     sets = [[np.asarray(scores.per_example[name], np.float64) for name in statistic.columns] for scores in scored]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 from backends import FOR_ONNX_FILES, Backend, backend_names, get_backend, runs_any_family
 from backends.schemes import get_scheme
@@ -61,6 +62,7 @@ def make_plan(
             known = ", ".join(map(str, suite.seeds))
             raise QuantboardError(f"--seed: {seed} is not in suite {suite.name}; it has {known}")
     cells: list[Cell] = []
+    here = _Here(machine)
     for task in suite.tasks:
         if tasks and task not in tasks:
             continue
@@ -71,8 +73,9 @@ def make_plan(
             if models and model not in models:
                 continue
             for seed in seeds or (suite.seeds[:1] if task_data.on_sample and suite.sample else suite.seeds):
-                planned = _PlannedModel(task_data, model, seed, *checkpoint_spec(task_data, model, seed))
-                cells += _cells(planned, backends, machine, limit)
+                measure = _measure(task_data, machine, seed)
+                planned = _PlannedModel(task_data, model, seed, measure, *checkpoint_spec(task_data, model, seed))
+                cells += _cells(planned, backends, here, limit)
     on_sample = any(identity.label == "sample" for identity in identities.values())
     of_data = [note for identity in identities.values() for note in identity.notes]
     return Plan(suite, tuple(cells), on_sample, (*of_data, *_notes(cells)))
@@ -95,18 +98,27 @@ def _check_selection(kind: str, selected: Iterable[str], known: Iterable[str], s
             raise QuantboardError(f"--{kind}: '{name}' is not in suite {suite}{did_you_mean(name, names, 'it has')}")
 
 
+class _Here:
+    """What is available on a machine. Each backend is asked once a plan."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine, self._description = machine, machine.as_dict()
+        self.availability = cache(lambda name: get_backend(name).availability(self._description))
+
+
 @dataclass(frozen=True)
 class _PlannedModel:
-    """A model on a task with one seed: its own checkpoint, and why that cannot be made."""
+    """A model on a task with one seed: how its speed is measured, its own checkpoint, and why that cannot be made."""
 
     task_data: TaskData
     name: str
     seed: int
+    measure: Measure
     checkpoint: CheckpointSpec
     blocked: Blocked
 
 
-def _cells(model: _PlannedModel, backends: Sequence[str], machine: Machine, limit: int | None) -> Iterator[Cell]:
+def _cells(model: _PlannedModel, backends: Sequence[str], here: _Here, limit: int | None) -> Iterator[Cell]:
     """The model's cells on the selected backends. Entries that differ only by a post-training scheme are one cell to a model
     that has its own ranges."""
     suite, labels = model.task_data.suite, set[str]()
@@ -115,13 +127,13 @@ def _cells(model: _PlannedModel, backends: Sequence[str], machine: Machine, limi
             continue
         if (entry.name == FOR_ONNX_FILES) != model.checkpoint.source.startswith("onnx:"):
             continue  # a graph that was made elsewhere runs as it is, and there only
-        cell = _cell(model, index, machine, limit)
+        cell = _cell(model, index, here, limit)
         if cell.label not in labels:
             labels.add(cell.label)
             yield cell
 
 
-def _cell(model: _PlannedModel, index: int, machine: Machine, limit: int | None) -> Cell:
+def _cell(model: _PlannedModel, index: int, here: _Here, limit: int | None) -> Cell:
     """The cell of a model on the backend entry at `index`."""
     task_data, suite = model.task_data, model.task_data.suite
     sample = suite.sample if task_data.on_sample else None
@@ -135,7 +147,7 @@ def _cell(model: _PlannedModel, index: int, machine: Machine, limit: int | None)
     elif scheme:
         checkpoint = calibrated(task_data, checkpoint, scheme, model.seed)
     blocked = blocked or _needs_family(model, backend) or _keeps_no_layer(model, scheme)
-    availability = backend.availability(machine.as_dict())
+    availability = here.availability(entry.name)
     blocked = blocked or _no_evaluation_data(task_data) or _no_training_data(task_data, checkpoint)
     if not availability.available:
         blocked = blocked or (availability.reason, availability.remedy)
@@ -151,7 +163,7 @@ def _cell(model: _PlannedModel, index: int, machine: Machine, limit: int | None)
         shape=model.checkpoint.shape,
         padding="max_length" if scheme and get_scheme(scheme).computes_padding else suite.shape.padding,
         batch_sizes=(sample.batch_sizes if sample else None) or suite.shape.batch_sizes,
-        measure=_measure(task_data, machine, model.seed),
+        measure=model.measure,
         limit=limit,
         data=task_data.data,
         checkpoint=checkpoint,
@@ -161,7 +173,7 @@ def _cell(model: _PlannedModel, index: int, machine: Machine, limit: int | None)
         blocked=blocked,
         ancestor=_ancestor(suite, model.name),
     )
-    return replace(cell, key=cell_key(cell, backend, machine, task_data.identity, task_data.version))
+    return replace(cell, key=cell_key(cell, backend, here.machine, task_data.identity, task_data.version))
 
 
 def _needs_family(model: _PlannedModel, backend: Backend) -> Blocked:

@@ -71,22 +71,31 @@ def is_cut(tail: bytes) -> bool:
 def read(path: Path, tell: Tell = refuse) -> Iterator[tuple[int, Any]]:
     """Number and JSON value of every line; an incomplete last line is skipped. `tell` gets any other damage with file and line: `refuse`
     raises RecordError, and with another `tell` the line alone is left out."""
+    for number, line in lines(path, tell):
+        for value in parsed(path, number, line, tell):
+            yield number, value
+
+
+def lines(path: Path, tell: Tell = refuse) -> Iterator[tuple[int, bytes]]:
+    """Number and content of every line that is neither blank nor an incomplete last one."""
     try:
         if not path.is_file():
             tell(f"{path}: not a file (a folder, or a broken link); move it out of the results folder or rename it")
             return
-        lines = path.read_bytes().split(b"\n")
+        found = path.read_bytes().split(b"\n")
     except OSError as error:
         tell(f"{path}: cannot be read: {error.strerror}; make it readable or move it away")
         return
-    for number, line in enumerate(lines, 1):
-        if not line.strip() or (number == len(lines) and is_cut(line)):
-            continue
-        try:
-            value = json.loads(line)
-        except RecursionError:
-            tell(f"{path}: line {number}: nested too deeply for a record; {FIX}")
-        except ValueError:
-            tell(f"{path}: line {number}: not a JSON object; {FIX}")
-        else:
-            yield number, value
+    for number, line in enumerate(found, 1):
+        if line.strip() and not (number == len(found) and is_cut(line)):
+            yield number, line
+
+
+def parsed(path: Path, number: int, line: bytes, tell: Tell = refuse) -> Iterator[Any]:
+    """The JSON value of a line; nothing where it is damaged."""
+    try:
+        yield json.loads(line)
+    except RecursionError:
+        tell(f"{path}: line {number}: nested too deeply for a record; {FIX}")
+    except ValueError:
+        tell(f"{path}: line {number}: not a JSON object; {FIX}")

@@ -5,6 +5,7 @@ Columns are called `SPLIT/NAME`, groups `SPLIT/group`. Only this module reads an
 
 from __future__ import annotations
 
+import hashlib
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -42,6 +43,8 @@ class Wrong(ValueError):
 
 
 FIX = "restore it from git or delete it"
+SHARED = ("id", "label", "group")
+"""Columns that are the same for all cells of a task."""
 LARGEST = (1 << 20, 1 << 16)
 """Bytes that the columns of a split may have: so many, and for each example so many more. Long answers in Unicode take a few KiB
 an example."""
@@ -100,22 +103,51 @@ def read_scores(
     return Scores(metrics, columns, by_metric, groups)
 
 
-def _load(path: Path, split: str, *, skip: Sequence[str] = (), examples: int | None = None) -> dict[str, Array]:
+Known = dict[bytes, Array]
+"""Columns by the hash of their compressed bytes: cells of one task have their ids, labels and groups in common."""
+
+
+def _load(
+    path: Path, split: str, *, skip: Sequence[str] = (), examples: int | None = None, known: Known | None = None
+) -> dict[str, Array]:
     """The columns of one split by name, without those in `skip`. examples: how many there should be; files are not bounded where
-    it is None. Raises Wrong for a file that takes more memory than its examples can, or whose columns are not of them."""
+    it is None. known: columns that other files had, which are not read again; new ones are added. Raises Wrong for a file that takes more memory than its examples can, or whose columns are not of them."""
     prefix = f"{split}/"
     with np.load(path, allow_pickle=False) as file:
         names = [name.removeprefix(prefix) for name in file.files if name.startswith(prefix)]
         size = sum(file.zip.getinfo(f"{prefix}{name}.npy").file_size for name in names)
         if examples is not None and size > LARGEST[0] + LARGEST[1] * examples:
             raise Wrong(f"{size:,} bytes for {examples} examples")
-        columns = {name: file[prefix + name] for name in names if name not in skip}
+        columns = {name: _column(file, prefix + name, known) for name in names if name not in skip}
     for name, values in columns.items():
         if examples is not None and (not values.ndim or len(values) != examples):
             raise Wrong(f"{len(values) if values.ndim else 'no'} values in '{name}' for {examples} examples")
         if values.dtype.kind == "f" and name != "prediction" and not np.isfinite(values).all():
             raise Wrong(f"a value of '{name}' is not finite")
     return columns
+
+
+def _column(file: Any, name: str, known: Known | None) -> Array:
+    """A column of an open NPZ file."""
+    if known is None or name.rpartition("/")[2] not in SHARED:
+        values: Array = file[name]
+        return values
+    raw = _compressed(file.zip, f"{name}.npy")
+    if raw not in known:
+        known[raw] = file[name]
+        known[raw].flags.writeable = False
+    return known[raw]
+
+
+def _compressed(archive: zipfile.ZipFile, name: str) -> bytes:
+    """SHA-256 of a member's compressed bytes, with what they are read by."""
+    member = archive.getinfo(name)
+    assert archive.fp is not None
+    archive.fp.seek(member.header_offset + 26)
+    lengths = archive.fp.read(4)  # of the name and of the extra field, in the local header
+    archive.fp.seek(sum(int.from_bytes(lengths[at : at + 2], "little") for at in (0, 2)), 1)
+    content = archive.fp.read(member.compress_size)
+    return hashlib.sha256(f"{member.compress_type} {member.CRC} {member.file_size} ".encode() + content).digest()
 
 
 class ScoreStore:
@@ -126,6 +158,11 @@ class ScoreStore:
         self._tell = tell
         self._folders = {record.record_id: path.parent for path, record in records}
         self._loaded: dict[tuple[str, str], Scores | None] = {}
+        self._known: Known = {}
+
+    def add(self, path: Path, record: Record) -> None:
+        """A record that was just appended to a file."""
+        self._folders[record.record_id] = path.parent
 
     def scores(self, record: Record, split: str) -> Scores | None:
         """What comparisons need of a split: ids, the columns of the metrics, groups. None where nothing is stored, or what is
@@ -159,7 +196,7 @@ class ScoreStore:
             if accuracy.scores_sha256 not in (None, artefacts.sha256_of(path)):
                 raise Wrong("its hash is not the record's")
             skipped = () if predictions else ("prediction",)
-            return _load(path, split, skip=skipped, examples=accuracy.examples)
+            return _load(path, split, skip=skipped, examples=accuracy.examples, known=self._known)
         except BROKEN as error:
             reason = "not a scores file"
             if isinstance(error, OSError) and error.strerror:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +30,23 @@ def read(folder: Path, tell: Tell = refuse) -> Iterator[tuple[Path, Record]]:
     RecordError, and with another `tell` it costs that record alone.
     """
     for path in sorted(folder.rglob("*.jsonl")):
-        for number, value in jsonl.read(path, tell):
-            try:
-                record = parse(value)
-            except ValidationError as error:
-                problem = printable(_first_problem(error))
-                tell(f"{path}: line {number}: {problem}: not a record of schema version {SCHEMA_VERSION}; {jsonl.FIX}")
-            else:
+        for number, line in jsonl.lines(path, tell):
+            record = _parsed(path, number, line, tell)
+            if record:
                 yield path, record
+
+
+def _parsed(path: Path, number: int, line: bytes, tell: Tell) -> Record | None:
+    """Nearly all lines are whole, and one parser reads them; what it refuses is read again for its fault."""
+    with suppress(ValidationError):
+        return _checked(line)
+    for value in jsonl.parsed(path, number, line, tell):
+        try:
+            return parse(value)
+        except ValidationError as error:
+            problem = printable(_first_problem(error))
+            tell(f"{path}: line {number}: {problem}: not a record of schema version {SCHEMA_VERSION}; {jsonl.FIX}")
+    return None
 
 
 def parse(value: Any) -> Record:
@@ -44,7 +54,11 @@ def parse(value: Any) -> Record:
 
     Raises ValidationError, also where `settings` or `machine` do not hold what pages and comparisons read of them.
     """
-    record = Record.model_validate_json(json.dumps(value))
+    return _checked(json.dumps(value))
+
+
+def _checked(line: str | bytes) -> Record:
+    record = Record.model_validate_json(line)
     check_free_parts(record.settings, record.machine)
     return record
 

@@ -109,10 +109,11 @@ def page_part(name: str) -> str:
     return f"{re.sub(r'[^A-Za-z0-9_-]', '-', name)[:80]}-{digest}"
 
 
-def make_boards(records: Sequence[Record], stored: ScoreStore | None = None) -> list[Board]:
+def make_boards(records: Sequence[Record], stored: ScoreStore | None = None, *, for_pick: bool = False) -> list[Board]:
     """Every board: real data first, then by limit, suite and task; of one task the board with the newest record first. A
     skipped cell is on the board that it would have had a row on. Without `stored` scores nothing is tested: differences have
-    no interval, and accuracy has no ranks."""
+    no interval, and accuracy has no ranks. for_pick: only what methods are picked by, without the ranks and further tests of
+    pages, which take seconds where there are many cells."""
     stored = stored or ScoreStore()
     groups: dict[tuple[Any, ...], list[Record]] = {}
     for record in records:
@@ -130,14 +131,16 @@ def make_boards(records: Sequence[Record], stored: ScoreStore | None = None) -> 
         splits = list(dict.fromkeys(part.split for record in measured for part in record.accuracy)) or [""]
         for split in splits:
             unmeasured = [record for record in group if not record.accuracy] if split == splits[0] else []
-            boards.append(_board(group, split, unmeasured, stored))
+            boards.append(_board(group, split, unmeasured, stored, for_pick=for_pick))
     return boards
 
 
-def _board(group: Sequence[Record], split: str, unmeasured: Sequence[Record], stored: ScoreStore) -> Board:
+def _board(
+    group: Sequence[Record], split: str, unmeasured: Sequence[Record], stored: ScoreStore, *, for_pick: bool
+) -> Board:
     records = [record for record in group if accuracy_of(record, split)]
-    comparisons = compare_board(records, split, stored)
-    engines = compare_engines(records, split, stored)
+    comparisons = compare_board(records, split, stored, for_pick=for_pick)
+    engines = {} if for_pick else compare_engines(records, split, stored)
     columns, rows = _table(records, split, comparisons, engines)
     sizes = filter(None, map(unofficial_splits, group))
     return Board(
@@ -155,7 +158,7 @@ def _board(group: Sequence[Record], split: str, unmeasured: Sequence[Record], st
         unmeasured=tuple(unmeasured),
         seeds=tuple(seed_spreads(records, split, comparisons)),
         engines=engines,
-        qat=tuple(qat_parts(records, split, comparisons, stored)),
+        qat=() if for_pick else tuple(qat_parts(records, split, comparisons, stored)),
         corpora=_corpora(records),
     )
 

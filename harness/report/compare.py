@@ -6,49 +6,18 @@ Everything is derived from records and their per-example scores; nothing here ch
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
 
-from harness.measure.paired import (
-    PairedTest,
-    all_pairs,
-    bound_held,
-    differences,
-    holm,
-    rank_ranges,
-    ratio,
-    significant_pairs,
-)
+from harness.measure.paired import PairedTest, bound_held, differences, holm
 from harness.records.figure import Figure
 from harness.records.schema import Accuracy, Record
 from harness.records.scores import ScoreStore
-from harness.records.speed_schema import Turns
-from harness.report.comparability import (
-    has_valid_accuracy,
-    is_speed_invalid,
-    speed_conditions,
-    training_settings,
-    why_incomparable,
-)
+from harness.report.comparability import has_valid_accuracy, training_settings, why_incomparable
+from harness.report.ranks import RankRange, accuracy_ranks, interleaved_ranks, speed_ranks
 from harness.report.shown_speed import throughput_of
-from harness.report.speed_ratios import (
-    INTERLEAVED,
-    RATE,
-    Load,
-    interleaved_ratio,
-    looks_of,
-    round_values,
-    rounds_alternate,
-    speed_ratios,
-)
+from harness.report.speed_ratios import INTERLEAVED, RATE, Load, speed_ratios
 from tasks import Scores
-
-Item = TypeVar("Item")
-
-
-RankRange = tuple[int, int]
-"""The best and the worst rank that a cell may hold."""
 
 
 @dataclass(frozen=True)
@@ -155,18 +124,26 @@ def compare_engines(records: Sequence[Record], split: str, stored: ScoreStore) -
     return _with_corrections(_with_speed_ups(compared, comparisons), _primary(records, split))
 
 
-def compare_board(records: Sequence[Record], split: str, stored: ScoreStore) -> dict[str, Comparison]:
-    """By record id, the cells of one board (same task, split, machine and examples), compared and ranked."""
+def compare_board(
+    records: Sequence[Record], split: str, stored: ScoreStore, *, for_pick: bool = False
+) -> dict[str, Comparison]:
+    """By record id, the cells of one board (same task, split, machine and examples), compared and ranked. for_pick: without
+    ranks, and of the metrics only the primary one."""
     bases = {record.record_id: baseline_of(record, records) for record in records}
-    comparisons = {record.record_id: _compare(record, bases[record.record_id], split, stored) for record in records}
     primary = _primary(records, split)
+    metrics = [primary] if for_pick else None
+    comparisons = {
+        record.record_id: _compare(record, bases[record.record_id], split, stored, metrics) for record in records
+    }
     comparisons = _with_corrections(_with_speed_ups(records, comparisons), primary)
+    if for_pick:
+        return comparisons
     for seed in dict.fromkeys(record.seed for record in records):
         accurate = [record for record in records if record.seed == seed and has_valid_accuracy(record)]
         comparable = [record for record in accurate if not comparisons[record.record_id].why_incomparable]
-        for record_id, (count, rank) in _accuracy_ranks(comparable, split, primary, stored).items():
+        for record_id, (count, rank) in accuracy_ranks(comparable, split, primary, stored).items():
             comparisons[record_id] = replace(comparisons[record_id], rank=rank, ranked=count)
-        for record_id, (count, rank) in max(_interleaved_ranks(accurate), _speed_ranks(accurate), key=len).items():
+        for record_id, (count, rank) in max(interleaved_ranks(accurate), speed_ranks(accurate), key=len).items():
             comparisons[record_id] = replace(comparisons[record_id], speed_rank=rank, speed_ranked=count)
     return comparisons
 
@@ -175,7 +152,9 @@ def _primary(records: Sequence[Record], split: str) -> str:
     return next((part.primary for record in records if (part := accuracy_of(record, split))), "")
 
 
-def _compare(record: Record, base: Record | None, split: str, stored: ScoreStore) -> Comparison:
+def _compare(
+    record: Record, base: Record | None, split: str, stored: ScoreStore, metrics: Collection[str] | None = None
+) -> Comparison:
     if base is None or base.record_id == record.record_id:
         return Comparison(base=base)
     mine, theirs = accuracy_of(record, split), accuracy_of(base, split)
@@ -186,7 +165,7 @@ def _compare(record: Record, base: Record | None, split: str, stored: ScoreStore
     value, base_value = mine.metrics.get(mine.primary), theirs.metrics.get(mine.primary)
     if different_examples(*scores):
         value = base_value = None
-    tests = compare_metrics(mine, theirs, *scores)
+    tests = compare_metrics(mine, theirs, *scores, metrics=metrics)
     return Comparison(
         base=base,
         differences=tests,
@@ -205,15 +184,20 @@ def _share_range(points: PairedTest | None, base: Figure | None) -> tuple[float,
 
 
 def compare_metrics(
-    mine: Accuracy, theirs: Accuracy, my_scores: Scores | None, their_scores: Scores | None
+    mine: Accuracy,
+    theirs: Accuracy,
+    my_scores: Scores | None,
+    their_scores: Scores | None,
+    *,
+    metrics: Collection[str] | None = None,
 ) -> dict[str, PairedTest]:
-    """The difference of every metric that both have. Without scores to test it has no p, and `method` says why. Empty where
+    """The difference of every metric that both have, or of those in `metrics`. Without scores to test it has no p, and `method` says why. Empty where
     the two answered different examples."""
     tests: dict[str, PairedTest] = {}
     if different_examples(my_scores, their_scores):
         return tests
     for name, figure in mine.metrics.items():
-        if name not in theirs.metrics:
+        if name not in theirs.metrics or (metrics is not None and name not in metrics):
             continue
         reason = _why_untested(name, my_scores, their_scores)
         if reason or my_scores is None or their_scores is None:
@@ -238,11 +222,12 @@ def different_examples(mine: Scores | None, theirs: Scores | None) -> bool:
 
 def same_examples(mine: Scores, theirs: Scores) -> bool:
     a, b = mine.per_example["id"], theirs.per_example["id"]
-    if a.shape != b.shape or not bool((a == b).all()):
+    if a is not b and (a.shape != b.shape or not bool((a == b).all())):
         return False
-    if "label" in mine.per_example and "label" in theirs.per_example:
-        return bool((mine.per_example["label"] == theirs.per_example["label"]).all())
-    return True
+    labels = mine.per_example.get("label"), theirs.per_example.get("label")
+    if labels[0] is None or labels[1] is None or labels[0] is labels[1]:
+        return True
+    return bool((labels[0] == labels[1]).all())
 
 
 def _with_speed_ups(records: Sequence[Record], comparisons: Mapping[str, Comparison]) -> dict[str, Comparison]:
@@ -280,76 +265,6 @@ def _with_corrections(comparisons: Mapping[str, Comparison], primary: str) -> di
         record_id: replace(comparison, corrected=p, corrected_ratios=corrected[record_id])
         for (record_id, comparison), p in zip(comparisons.items(), of_primary, strict=True)
     }
-
-
-def _accuracy_ranks(
-    records: Sequence[Record], split: str, primary: str, stored: ScoreStore
-) -> dict[str, tuple[int, RankRange]]:
-    """(how many were ranked, rank range) of the largest set of cells that have scores of the same examples."""
-    scored = [(record, scores) for record in records if (scores := stored.scores(record, split))]
-    scored = [(record, scores) for record, scores in scored if primary in scores.statistics]
-    ranked = _largest_set(scored, lambda mine, theirs: same_examples(mine[1], theirs[1]))
-    pairs = all_pairs(len(ranked))
-    tests = differences([scores for _, scores in ranked], primary, pairs)
-    return _by_record_id([record for record, _ in ranked], significant_pairs(pairs, tests, tie=0.0))
-
-
-def _interleaved_ranks(records: Sequence[Record]) -> dict[str, tuple[int, RankRange]]:
-    """Ranks by samples a second in interleaved rounds at real lengths, at the table's batch size, of the largest set of cells
-    that can all be tested against one another. Whether a cell's own speed differs between rounds does not matter here."""
-    timed = [(record, part.batch_size) for record in records if (part := throughput_of(record))]
-    interleaved = [
-        (record, turns)
-        for record, batch_size in timed
-        for turns in record.turns
-        if (turns.load, turns.batch_size) == ("real", batch_size)
-    ]
-    ranked = _largest_set(interleaved, lambda mine, theirs: _is_tested(theirs, mine[0]))
-    pairs = all_pairs(len(ranked))
-    tests = [interleaved_ratio(ranked[mine], ranked[theirs][0]) for mine, theirs in pairs]
-    beats = significant_pairs(pairs, [test for test in tests if test], tie=1.0)
-    return _by_record_id([record for record, _ in ranked], beats)
-
-
-def _is_tested(mine: tuple[Record, Turns], other: Record) -> bool:
-    test = interleaved_ratio(mine, other)
-    return test is not None and test.p is not None
-
-
-def _speed_ranks(records: Sequence[Record]) -> dict[str, tuple[int, RankRange]]:
-    """Ranks by samples a second, offline at real lengths, largest batch, of the largest set of cells whose rounds alternated
-    under the same conditions. No rule may fail for that figure."""
-    timed = [(record, part) for record in records if (part := throughput_of(record))]
-    timed = [(record, part) for record, part in timed if not is_speed_invalid(record, part)]
-    ranked = _largest_set(
-        timed,
-        lambda mine, theirs: speed_conditions(*mine) == speed_conditions(*theirs) and rounds_alternate(mine, theirs),
-    )
-    pairs = all_pairs(len(ranked))
-    values = [round_values(part, "qps") for _, part in ranked]
-    looks = looks_of(*(record for record, _ in ranked)) if ranked else 1
-    tests = [ratio(values[mine], values[theirs], interleaved=True, looks=looks) for mine, theirs in pairs]
-    return _by_record_id([record for record, _ in ranked], significant_pairs(pairs, tests, tie=1.0))
-
-
-def _largest_set(items: Sequence[Item], fit: Callable[[Item, Item], bool]) -> list[Item]:
-    """A set of items that all fit one another, the largest found; each item joins the first set that it fits."""
-    sets: list[list[Item]] = []
-    for item in items:
-        fitting = next((members for members in sets if all(fit(member, item) for member in members)), None)
-        if fitting is None:
-            sets.append([item])
-        else:
-            fitting.append(item)
-    return max(sets, key=len, default=[])
-
-
-def _by_record_id(records: Sequence[Record], beats: Sequence[tuple[int, int]]) -> dict[str, tuple[int, RankRange]]:
-    """Empty where there are fewer than two cells to rank."""
-    if len(records) < 2:
-        return {}
-    ranges = rank_ranges(len(records), beats)
-    return {record.record_id: (len(records), rank) for record, rank in zip(records, ranges, strict=True)}
 
 
 def seed_spreads(records: Sequence[Record], split: str, comparisons: Mapping[str, Comparison]) -> list[SeedSpread]:

@@ -41,6 +41,7 @@ def execute_group(
         if until is None:
             if not _repeats(record, previous.get(cell.key)):
                 store.append(run.record_file(cell), record)
+                run.stored.add(run.record_file(cell), record)
             if record.measured:
                 keep_scores(cell, run)
             shutil.rmtree(work_folder(cell, run), ignore_errors=True)
