@@ -77,7 +77,7 @@ def test_the_other_way_round() -> None:
     """Of a difference and of a ratio, value and interval; p stays."""
     assert findings._turned(PairedTest(2.0, 1.0, 4.0, 0.03)) == PairedTest(-2.0, -4.0, -1.0, 0.03)
     turned = findings._inverse(PairedTest(2.0, 1.6, 4.0, 0.03))
-    assert np.allclose([turned.value, turned.low, turned.high], [0.5, 0.25, 0.625]) and turned.p == 0.03
+    assert (turned.value, turned.low, turned.high, turned.p) == pytest.approx((0.5, 0.25, 0.625, 0.03))
 
 
 def test_what_is_significant_is_counted_by_its_direction() -> None:
