@@ -27,6 +27,7 @@ import numpy as np
 
 from harness.measure.influence import influence
 from harness.measure.intervals import effective_number, is_share
+from harness.measure.looks import may_miss
 from tasks import Scores, Statistic
 
 Array = np.ndarray[Any, Any]
@@ -154,7 +155,7 @@ def ratio(mine: Sequence[float], theirs: Sequence[float], *, interleaved: bool, 
 
     interleaved: the n-th rounds of both were measured one after the other, so that a drift of the machine cancels. Otherwise
     there is no interval and no test: the rounds of a run share the machine's state during that run, so they do not show how
-    far another run may differ. looks: at how many numbers of rounds the interval and p must hold together
+    far another run may differ. looks: at how many numbers of rounds they could have ended
     (`harness.measure.looks`).
     """
     from scipy.special import stdtr, stdtrit
@@ -168,13 +169,15 @@ def ratio(mine: Sequence[float], theirs: Sequence[float], *, interleaved: bool, 
     error = statistics.stdev(x - y for x, y in zip(a, b, strict=True)) / math.sqrt(len(a))
     freedom = float(len(a) - 1)
     method = f"t interval of the logarithm over {len(a)} pairs of rounds, one after the other{at_looks(looks)}"
-    half = float(stdtrit(freedom, 1 - 0.025 / looks)) * error
-    p = min(1.0, 2 * looks * float(stdtr(freedom, -abs(value) / error))) if error > 0 else float(abs(value) < 1e-12)
+    missed = may_miss(looks)
+    half = float(stdtrit(freedom, 1 - missed / 2)) * error
+    tail = float(stdtr(freedom, -abs(value) / error)) if error > 0 else 0.5 * float(abs(value) < 1e-12)
+    p = min(1.0, 2 * tail * 0.05 / missed)
     return PairedTest(math.exp(value), math.exp(value - half), math.exp(value + half), p, method)
 
 
 def at_looks(looks: int) -> str:
-    return f", for each of {looks} looks" if looks > 1 else ""
+    return f", at one of {looks} looks" if looks > 1 else ""
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:
