@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from harness.cli.arguments import Verbs, add_data, add_results, add_tasks, add_verb, data_words
 from harness.cli.compare_lines import compare_lines
-from harness.cli.terminal import print_rescored, say, tell
+from harness.cli.rescore_lines import rescore_lines
+from harness.cli.terminal import say, tell
 from harness.errors import QuantboardError, Tell, visible
 from harness.machine import paths
 
@@ -100,7 +101,7 @@ def rescore(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"records": [_rescored_json(outcome) for outcome in rescored], "written": files}))
     else:
-        print_rescored(rescored, files)
+        print(visible("\n".join(rescore_lines(rescored, files))))
     return 1 if any(outcome.differs for outcome in rescored) and not options.write else 0
 
 

@@ -156,6 +156,25 @@ def test_other_intervals_and_other_metrics_are_shown(tmp_path: Path, capsys: Any
     assert "differs" in capsys.readouterr().out
 
 
+def test_the_terminal_shows_it_in_80_columns(tmp_path: Path, capsys: Any) -> None:
+    """A line a metric, with the recorded figure beside the new one where they differ; records of several tasks."""
+    record = make(tmp_path, "glue/mrpc")
+    accuracy = record.accuracy[0].metrics["accuracy"]
+    wrong = record.accuracy[0].model_copy(update={"metrics": {"accuracy": Figure(value=99.0, low=98.5, high=99.25)}})
+    changes = {"record_id": "20261122T060611Z-0fc4-" + 40 * "w", "key": "w", "accuracy": [wrong], "model": 90 * "m"}
+    store.append(tmp_path / "run.jsonl", record.model_copy(update=changes))
+    assert main(["rescore", "--results", str(tmp_path), "--data", str(tmp_path / "data")]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[0] == "Records scored again: 2; with other figures than recorded: 1."
+    now = f"{accuracy.value:.2f} [{accuracy.low:.2f}, {accuracy.high:.2f}]"
+    rows = [line.split() for line in lines if line.startswith("  accuracy")]
+    assert rows == [
+        ["accuracy", *now.split(), "the", "same"],
+        ["accuracy", "99.00", "[98.50,", "99.25]", *now.split(), "differs"],
+    ]
+
+
 def test_two_records_of_one_key_keep_a_file_each(tmp_path: Path, capsys: Any) -> None:
     record = make(tmp_path, "glue/mrpc")
     shutil.copy(tmp_path / "scores" / "run-k.npz", tmp_path / "scores" / "again.npz")
