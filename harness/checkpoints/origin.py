@@ -217,6 +217,7 @@ def content_digest(folder: Path) -> str:
 
 def describe_checkpoint(folder: Path) -> Checkpoint:
     """The part of a record that describes a checkpoint, from its folder."""
+    from backends.checkpoint import read_family
     from harness.records.schema import Checkpoint
 
     origin = read_origin(folder)
@@ -226,6 +227,7 @@ def describe_checkpoint(folder: Path) -> Checkpoint:
         fields["parameters"] = parameter_count(folder)
     return Checkpoint(
         **fields,
+        generic=read_family(folder).generic,
         lineage=_recorded_lineage(origin, folder.parent),
         quantization=_quantization(folder) if (folder / "ranges.json").is_file() else None,
         train=origin["settings"],

@@ -90,6 +90,11 @@ class Checkpoint(Part):
     architecture: dict[str, int] = Field(
         description="num_hidden_layers, hidden_size, num_attention_heads, intermediate_size, vocab_size"
     )
+    generic: bool = Field(
+        False,
+        description="its family is not known here: it runs as transformers has it, and its FLOPs are counted, since there is no "
+        "formula; False in earlier records",
+    )
     parameters: int
     weights_bytes: int
     scheme: str | None = None

@@ -13,7 +13,6 @@ from typing import Any, Literal
 from backends import get_backend
 from backends.architecture import Head
 from backends.artefacts import sha256_of
-from backends.families.generic import NOTE
 from harness.checkpoints.origin import describe_checkpoint
 from harness.machine.software import code_digest, software
 from harness.measure.flops import FlopCount, encoder_flops
@@ -53,7 +52,6 @@ def measured_record(results: CellResults, run: Run, until: Until | None) -> Reco
         failed = [*ran_float(accuracy["placement"]), *failed]
     flop_count = flops(cell, checkpoint, accuracy)
     interleaved = turns(results.turns)
-    has_formula = NOTE not in accuracy["placement"]["notes"]
 
     def operations(length: int) -> int:
         return count_flops(checkpoint, accuracy, length).total
@@ -71,7 +69,9 @@ def measured_record(results: CellResults, run: Run, until: Until | None) -> Reco
         flops=flop_count,
         speed=speed,
         turns=interleaved,
-        roofline=roofline(cell, run, speed, interleaved, operations, flop_count.int8_share) if has_formula else None,
+        roofline=None
+        if checkpoint.generic
+        else roofline(cell, run, speed, interleaved, operations, flop_count.int8_share),
         memory=_memory(rounds),
         placement=PlacementRecord(**accuracy["placement"]),
         artifact_bytes=accuracy["artifact_bytes"],
@@ -203,7 +203,7 @@ def flops(cell: Cell, checkpoint: Checkpoint, accuracy: Mapping[str, Any]) -> Fl
     placement = accuracy["placement"]
     macs = placement["total_macs"]
     int8_share = placement["int8_macs"] / macs if macs else 0.0
-    if NOTE in placement["notes"]:
+    if checkpoint.generic:
         return Flops(
             sequence_length=cell.shape.max_length,
             total=2 * macs,

@@ -58,7 +58,10 @@ def test_a_family_that_is_not_known_gets_an_answer(folder: Path, capsys: pytest.
     records = [json.loads(line) for file in folder.glob("results/*/*.jsonl") for line in file.read_text().splitlines()]
     assert {record["backend"] for record in records} >= {"torch_fp32", "onnxruntime_fp32"}
     assert {record["status"] for record in records} <= {"ok", "invalid"}
-    assert all(NOTE in record["placement"]["notes"] for record in records)
+    for record in records:
+        assert NOTE in record["placement"]["notes"]
+        assert record["checkpoint"]["generic"] and record["roofline"] is None
+        assert record["flops"]["total"] == 2 * record["placement"]["total_macs"]
     assert main(["export", "LAST", "out"]) == 0
     assert (folder / "out" / "model.onnx").is_file()
 

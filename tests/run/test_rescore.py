@@ -160,7 +160,8 @@ def test_the_terminal_shows_it_in_80_columns(tmp_path: Path, capsys: Any) -> Non
     """A line a metric, with the recorded figure beside the new one where they differ; records of several tasks."""
     record = make(tmp_path, "glue/mrpc")
     accuracy = record.accuracy[0].metrics["accuracy"]
-    wrong = record.accuracy[0].model_copy(update={"metrics": {"accuracy": Figure(value=99.0, low=98.5, high=99.25)}})
+    metrics = record.accuracy[0].metrics | {"accuracy": Figure(value=99.0, low=98.5, high=99.25)}
+    wrong = record.accuracy[0].model_copy(update={"metrics": metrics})
     changes = {"record_id": "20261122T060611Z-0fc4-" + 40 * "w", "key": "w", "accuracy": [wrong], "model": 90 * "m"}
     store.append(tmp_path / "run.jsonl", record.model_copy(update=changes))
     assert main(["rescore", "--results", str(tmp_path), "--data", str(tmp_path / "data")]) == 1
