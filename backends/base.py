@@ -3,8 +3,10 @@ or record."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -58,13 +60,19 @@ class Availability:
 
 def installed(distribution: str, machine: Mapping[str, Any]) -> bool:
     """Whether a distribution is installed. An assumed machine (`plan --assume gpu`) counts as having it."""
-    if machine.get("assumed"):
-        return True
+    return bool(machine.get("assumed")) or version_of(distribution) is not None
+
+
+@cache
+def version_of(distribution: str) -> str | None:
+    """Its installed version; None where it is not installed. Looking it up takes milliseconds, and the cells of a plan ask for the
+    same ones; `importlib.metadata.version` would parse all that a package says of itself as an e-mail."""
     try:
-        metadata.distribution(distribution)
+        found = metadata.distribution(distribution)
     except metadata.PackageNotFoundError:
-        return False
-    return True
+        return None
+    said = re.search(r"^Version: (.+)$", found.read_text("METADATA") or "", flags=re.M)
+    return said[1].strip() if said else found.version
 
 
 @dataclass(frozen=True)
@@ -113,7 +121,8 @@ class Backend(Protocol):
     A backend may also have `relative_cost: float`: roughly the time of a forward pass on a CPU with VNNI, relative to FP32
     (default 1). Only the estimate that is printed before a run reads it. It may have a `title`, at most 17 characters: what
     narrow tables call it. It may have `floats`, where products that are not integer have another type than the graph: `fp32` or
-    `bf16`; and `any_family`: whether it also runs encoders of families that are not known here.
+    `bf16`; `any_family`: whether it also runs encoders of families that are not known here; and `traced`: whether it runs them in
+    the graph of PyTorch's exporter.
     """
 
     name: str
@@ -158,3 +167,4 @@ class BackendFields:
     relative_cost: float = 1.0
     title: str = ""
     any_family: bool = False
+    traced: bool = False

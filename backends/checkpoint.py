@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from backends.architecture import TOKEN_CLASSIFIER, Activation, Architecture, Encoder, Head, Pooling
 from backends.base import BackendError
-from backends.families import Family, family_names, get_family, untyped_family
+from backends.families import FAMILIES, Family, family_names, get_family, untyped_family
 from backends.families.generic import generic_family
 from backends.model_files import (
     FLOATS,
@@ -105,7 +105,7 @@ def _family(path: Path, config: Mapping[str, Any]) -> Family:
     model_type = config["model_type"]
     if not isinstance(model_type, str):
         raise BackendError(f"{path}: model_type is {_short(model_type)}; it must be a name")
-    family = get_family(model_type) if model_type in family_names() else generic_family(model_type)
+    family = get_family(model_type) if model_type in FAMILIES else generic_family(model_type)
     if family is None:
         raise BackendError(f"{path}: {_unknown(model_type, config)}")
     for size, largest in LARGEST.items():

@@ -30,6 +30,9 @@ class Registry:
         """All names; imports none of the objects."""
         return [*self.ours, *self._installed]
 
+    def __contains__(self, name: object) -> bool:
+        return name in self.ours or name in self._installed
+
     def get(self, name: str) -> Any:
         """The object of that name. Raises BackendError for an unknown name, with the nearest known one, and for an object of an
         installed package that cannot be imported."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,6 +20,7 @@ from backends.base import (
     Settings,
     check_length,
     installed,
+    version_of,
 )
 from backends.checkpoint import read_encoder
 from backends.families.generic import NOTE
@@ -48,7 +48,7 @@ class TorchEager(BackendFields):
         for name in self.distributions:
             if not installed(name, machine):
                 return Availability(False, f"{name} is not installed", f"python -m pip install {name}")
-        cuda = bool(machine.get("assumed")) or not version("torch").endswith("+cpu")
+        cuda = bool(machine.get("assumed")) or not (version_of("torch") or "").endswith("+cpu")
         usable = bool(machine.get("gpus")) and cuda
         if self.dtype == "bfloat16" and not usable and not multiplies_bfloat16(machine):
             return Availability(

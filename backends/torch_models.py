@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from backends.architecture import Architecture, Encoder, Head
 from backends.base import BackendError
 from backends.checkpoint import HEADS, architecture_of, read_family
-from backends.families import Family, Part, family_names, get_family
+from backends.families import FAMILIES, Family, Part, get_family
 from backends.pooling import pool
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def read_model_architecture(model: nn.Module) -> Architecture:
 def take_all_inputs(model: nn.Module) -> None:
     """Let a model be called with `token_type_ids` where its family has no use for them: they are then left out."""
     config: Any = model.config
-    if config.model_type in family_names():
+    if config.model_type in FAMILIES:
         family = family_of(model)
         types = config.to_dict().get(family.key("type_vocab_size"), family.defaults.get("type_vocab_size")) or 0
     else:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cli.arguments import Verbs, add_results, add_tasks, add_verb
-from harness.cli.pick_run import last_pick
 from harness.cli.records import with_replaced
 from harness.cli.terminal import say, tell
 from harness.machine import paths
@@ -46,6 +45,7 @@ def add_verbs(verbs: Verbs) -> None:
 
 def export(options: argparse.Namespace) -> int:
     from harness.checkpoints.export import computes_padding, export, find_checkpoint
+    from harness.cli.pick_run import last_pick
     from harness.records import store
     from harness.report.boards import latest
 

@@ -6,11 +6,10 @@ import hashlib
 import platform
 import subprocess
 from collections.abc import Iterable
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import harness
+from backends.base import version_of
 from harness.machine import paths
 
 
@@ -20,16 +19,10 @@ def software(distributions: Iterable[str]) -> dict[str, str]:
     versions = {"python": platform.python_version()}
     for choice in distributions:
         for name in choice.split("|"):
-            try:
-                versions[name] = _version(name)
+            if version := version_of(name):
+                versions[name] = version
                 break
-            except PackageNotFoundError:
-                continue
     return versions
-
-
-_version = cache(version)
-"""Reading a package's metadata takes milliseconds, and the cells of a plan ask for the same packages."""
 
 
 def commit() -> tuple[str | None, bool | None]:

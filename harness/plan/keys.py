@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 
 from backends import Backend
 from harness.machine.digests import digest
@@ -11,15 +11,15 @@ from harness.machine.software import software
 from harness.plan.spec import MEASURE_VERSION, Cell
 from tasks import DataIdentity
 
+_LEFT_OUT = ("checkpoint", "data", "key", "blocked", "ancestor")
+
 
 def cell_key(cell: Cell, backend: Backend, machine: Machine, identity: DataIdentity | None, task_version: int) -> str:
     """The key of a cell. It contains the names of suite, model and label, so that a record belongs to one row. It leaves out the
     badge's bound and where the data lies; of the data it has the splits that are evaluated, and the checkpoint's key has the
     rest."""
-    settings = asdict(cell)
-    for name in ("checkpoint", "data", "key", "blocked", "ancestor"):
-        del settings[name]
-    settings["measure"] = cell.measure.in_key()
+    settings = {field.name: getattr(cell, field.name) for field in fields(cell) if field.name not in _LEFT_OUT}
+    settings |= {"shape": asdict(cell.shape), "measure": cell.measure.in_key()}
     libraries = software(backend.distributions)
     libraries.pop("python", None)
     splits = None

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from backends import BackendError
-from backends.families import DEFAULT_FAMILY, family_names, get_family
+from backends.families import DEFAULT_FAMILY, FAMILIES, get_family
 from backends.model_files import SAFETENSORS, weight_files
 from backends.onnx_file import data_files, folder_of_onnx
 from backends.pooling import FILES as POOLING_FILES
@@ -226,7 +226,7 @@ def _sizes_in(source: str) -> dict[str, int]:
     try:
         config = json.loads((folder / "config.json").read_text())
         model_type = config.get("model_type")
-        key = get_family(model_type if model_type in family_names() else DEFAULT_FAMILY).key
+        key = get_family(model_type if model_type in FAMILIES else DEFAULT_FAMILY).key
         sizes = {name: int(config[key(name)]) for name in SIZES}
         return sizes | ({HEADS: int(config[key(HEADS)])} if key(HEADS) in config else {})
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -90,13 +91,13 @@ class CheckpointSpec:
         """Whether it has quantizer ranges of its own, trained or loaded, which are never calibrated again."""
         return self.recipe == "qat" or (self.recipe == "load" and self.scheme is not None)
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The content key, from settings, recipe version, identities and parent; the names of models and the folders of data are
         not part of it."""
-        content = {name: value for name, value in asdict(self).items() if value is not None}
-        for name in ("model", "data", "parent"):
-            content.pop(name, None)
+        others = ("model", "data", "parent", "shape", "teacher", "masked_lm")
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in others}
+        content = {name: value for name, value in values.items() if value is not None} | {"shape": asdict(self.shape)}
         if self.parent or self.source.startswith(("/", "onnx:")):
             del content["source"]
         if self.train:
