@@ -33,6 +33,7 @@ __all__ = [
     "backend_names",
     "get_backend",
     "runs_any_family",
+    "runs_traced",
 ]  # fmt: skip
 
 BACKENDS = Registry(
@@ -75,3 +76,8 @@ def get_backend(name: str) -> Backend:
 def runs_any_family(backend: Backend) -> bool:
     """Whether a backend also runs encoders whose family is not known here."""
     return bool(getattr(backend, "any_family", False))
+
+
+def runs_traced(backend: Backend) -> bool:
+    """Whether it runs such encoders in the graph of PyTorch's exporter."""
+    return bool(getattr(backend, "traced", False))

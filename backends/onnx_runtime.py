@@ -207,7 +207,9 @@ def _integer_macs(operator: str, inputs: list[dict[str, list[int]]]) -> int:
     return math.prod(shapes[0][1][:-1]) * math.prod(second[-2:])
 
 
-ONNXRUNTIME_FP32 = OnnxRuntime(name="onnxruntime_fp32", graph=("fp32", "none"), title="ORT FP32", any_family=True)
+ONNXRUNTIME_FP32 = OnnxRuntime(
+    name="onnxruntime_fp32", graph=("fp32", "none"), title="ORT FP32", any_family=True, traced=True
+)
 ONNXRUNTIME_INT8 = OnnxRuntime(
     name="onnxruntime_int8", graph=("fp32", "u8"), quantizes="static", relative_cost=0.6, title="ORT INT8 static"
 )
@@ -218,4 +220,5 @@ ONNXRUNTIME_INT8_DYNAMIC = OnnxRuntime(
     relative_cost=0.5,
     title="ORT INT8 dynamic",
     any_family=True,
+    traced=True,
 )

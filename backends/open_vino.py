@@ -205,7 +205,7 @@ def _integer_macs(operator: str, node: Any) -> int:
 
 
 OPENVINO_FP32 = OpenVino(
-    name="openvino_fp32", graph=("fp32", "none"), floats="f32", title="OpenVINO FP32", any_family=True
+    name="openvino_fp32", graph=("fp32", "none"), floats="f32", title="OpenVINO FP32", any_family=True, traced=True
 )
 OPENVINO_BF16 = OpenVino(
     name="openvino_bf16", graph=("fp32", "none"), floats="bf16", relative_cost=0.5, title="OpenVINO BF16"

@@ -24,7 +24,10 @@ TRACE_VERSION = 1
 """Part of the key under which exported graphs are cached. Raise it whenever they change."""
 _REFUSED = 3
 """Exit code for a fault of the checkpoint."""
-
+CHECKED = (3, 40)
+"""Sequences, and tokens of each, on which a new graph is compared with its model."""
+TOLERANCE = 1e-3
+"""Of their logits, relative to the largest."""
 
 _RENAMING = ["MatMulAddFusion", "MatMulScaleFusion", "MatMulTransposeFusion"]
 """ONNX Runtime's optimizers after which a product has another name."""
@@ -97,13 +100,14 @@ def _export(checkpoint: Path, target: Path) -> None:
             outputs = self.model(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids)
             return model_logits(outputs, encoder, attention_mask)
 
+    module = WithLogits().eval()
     ids = torch.full((2, 16), 7)
     mask = torch.ones_like(ids)
     mask[1, 9:] = 0
     free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     with torch.no_grad():
         program: Any = torch.onnx.export(
-            WithLogits().eval(),
+            module,
             (ids, mask, torch.zeros_like(ids)),
             input_names=list(INPUTS),
             output_names=["logits"],
@@ -115,6 +119,31 @@ def _export(checkpoint: Path, target: Path) -> None:
     for part in (model, model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer):
         del part.metadata_props[:]  # where in transformers' code a node comes from, with this machine's folders
     onnx.save(model, target)
+    _check_answers(target, module, min(encoder.positions, CHECKED[1]))
+
+
+def _check_answers(graph: Path, module: Any, length: int) -> None:
+    """Raise BackendError unless a graph answers as its model does on another batch and other lengths than were traced: where code
+    depends on the length, the exporter may keep what held for the traced one."""
+    import numpy as np
+    import onnxruntime
+    import torch
+
+    rows = CHECKED[0]
+    ids = torch.arange(rows * length).reshape(rows, length) % 50 + 5
+    mask = (torch.arange(length) < torch.linspace(length // 2, length, rows)[:, None]).long()
+    inputs = dict(zip(INPUTS, (ids * mask, mask, (torch.arange(length) > length // 3) * mask), strict=True))
+    with torch.no_grad():
+        expected = module(**inputs).numpy()
+    session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
+    taken = {one.name for one in session.get_inputs()}
+    (logits,) = session.run(["logits"], {name: value.numpy() for name, value in inputs.items() if name in taken})
+    difference = np.abs(logits - expected).max() if logits.shape == expected.shape else np.inf
+    if not difference <= TOLERANCE * max(1.0, np.abs(expected).max()):
+        raise BackendError(
+            f"the graph of PyTorch's exporter does not answer as the model does (logits differ by {difference:.2g}); run it on"
+            " torch_fp32"
+        )
 
 
 def _quantize(source: Path, target: Path) -> None:
@@ -204,10 +233,17 @@ def main(action: str, source: str, argument: str) -> int:
         print(error, file=sys.stderr)
         return _REFUSED
     except Exception as error:  # of an exporter on whatever code
-        first = re.sub(r"\x1b\[[0-9;]*m", "", next(iter(str(error).splitlines()), ""))
-        print(f"{type(error).__name__}: {first}", file=sys.stderr)
+        print(_first_cause(error), file=sys.stderr)
         return 1
     return 0
+
+
+def _first_cause(error: BaseException) -> str:
+    """The line that says what happened: the exporter's own errors hold advice to programmers, and stand for another error."""
+    while cause := error.__cause__ or error.__context__:
+        error = cause
+    first = next(filter(str.strip, re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines()), "")
+    return f"{type(error).__name__}: {first}"
 
 
 if __name__ == "__main__":

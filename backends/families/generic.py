@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from backends.families.base import Family, Part
 
@@ -15,6 +16,7 @@ UNLIMITED = 1 << 20
 """Tokens of the longest sequence, where a configuration has no `max_position_embeddings`."""
 NOTE = "the generic way: as transformers has it, not in a graph of ours"
 """How the engines' notes say it."""
+_EAGER = "which runs it as transformers has it"
 _ENDS: Mapping[Part, str] = {
     "question_answering": "ForQuestionAnswering",
     "classification": "ForSequenceClassification",
@@ -22,6 +24,12 @@ _ENDS: Mapping[Part, str] = {
     "masked_lm": "ForMaskedLM",
     "encoder": "Model",
 }
+_NO_GRAPH: Mapping[str, str] = {}
+"""Families of whose code PyTorch's exporter makes no graph, and why. Others are found out when a graph is made."""
+_NEEDED: Mapping[str, tuple[str, str]] = {
+    "xmod": ("default_language", 'the language of its adapters, such as "default_language": "en_XX"'),
+}
+"""Keys that config.json may lack, and without which a model of that family takes no texts: what to write there."""
 _AFTER_PADDING = frozenset(
     {"data2vec-text", "esm", "ibert", "longformer", "luke", "roberta-prelayernorm", "xlm-roberta-xl", "xmod"}
 )
@@ -44,6 +52,30 @@ def generic_family(model_type: str) -> Family | None:
         positions_after_padding=model_type in _AFTER_PADDING,
         generic=True,
     )
+
+
+def lacks(config: Mapping[str, Any]) -> tuple[str, str] | None:
+    """(reason, remedy) where a configuration lacks what texts do not say."""
+    key, what = _NEEDED.get(config["model_type"], ("", ""))
+    if not key or config.get(key) is not None:
+        return None
+    return f"config.json has no {key}, without which the model takes no texts", f"write there {what}"
+
+
+def why_no_graph(config: Mapping[str, Any], max_length: int) -> tuple[str, str] | None:
+    """(reason, remedy) where PyTorch's exporter makes no graph that computes what the model does, as far as that is known before it
+    is tried. max_length: in tokens."""
+    model_type = config["model_type"]
+    if why := _NO_GRAPH.get(model_type):
+        return f"PyTorch's exporter makes no graph of {model_type!r}: {why}", f"take torch_fp32, {_EAGER}"
+    if model_type == "big_bird" and config.get("attention_type", "block_sparse") == "block_sparse":
+        full = (5 + 2 * config.get("num_random_blocks", 3)) * config.get("block_size", 64)
+        if max_length > full:
+            return (
+                f"above {full} tokens 'big_bird' has sparse attention, and a graph of PyTorch's exporter keeps the full one",
+                f"lower shape.max_length to {full}, or take torch_fp32, {_EAGER}",
+            )
+    return None
 
 
 @cache

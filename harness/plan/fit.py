@@ -24,7 +24,7 @@ from backends.checkpoint import (
     wrong_tensor,
 )
 from backends.families import Family, family_names
-from backends.families.generic import NOTE
+from backends.families.generic import NOTE, lacks, why_no_graph
 from backends.model_files import clean_names, first_not_finite, is_pickled, stored_shapes, weight_files
 from backends.pooling import read_pooling
 from backends.schemes import get_scheme
@@ -45,7 +45,6 @@ VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.
 FINETUNE = "fine-tune it (recipe = 'finetune')"
 ELSEWHERE = "fine-tune it with transformers and load the result"
 """The same of a model whose family is not known here."""
-OF_A_FAMILY = f"name a model of a known family: {', '.join(family_names())}"
 UNNAMED = "LABEL_"
 """How transformers calls the classes of a model whose author gave them no names: LABEL_0, LABEL_1 ..."""
 
@@ -95,6 +94,8 @@ def _check(folder: Path, wanted: Wanted, loads: bool, labels: Sequence[str]) -> 
     config, family = read_config(folder), read_family(folder)
     if family.generic and not loads:
         raise _Fault(_untrained(family), ELSEWHERE)
+    if family.generic and (lacking := lacks(config)):
+        raise _Fault(*lacking)
     files = weight_files(folder)
     shapes = {} if not files or is_pickled(files[0]) else _clean(stored_shapes(files))
     pooling = read_pooling(folder)
@@ -276,8 +277,12 @@ def why_not_trained(folder: Path, *, scores: bool = False) -> Blocked:
     except BackendError:
         return None  # said where the model is looked up
     if family.generic:
-        return _untrained(family), OF_A_FAMILY
+        return _untrained(family), _of_a_family()
     return own_attention(family.model_type) if scores and family.own_attention else None
+
+
+def _of_a_family() -> str:
+    return f"name a model of a known family: {', '.join(family_names())}"
 
 
 def _untrained(family: Family) -> str:
@@ -303,7 +308,7 @@ def why_no_masked_lm(folder: Path) -> Blocked:
     try:
         family, files = read_family(folder), weight_files(folder)
         if family.generic:
-            return _untrained(family), OF_A_FAMILY
+            return _untrained(family), _of_a_family()
         names = [] if not files or is_pickled(files[0]) else _clean(stored_shapes(files))
     except BackendError as error:
         reason, _, remedy = str(error).replace(f"{folder}/", "").partition("; ")
@@ -320,6 +325,11 @@ def unknown_family(folder: Path) -> str:
     except BackendError:
         return ""
     return family.model_type if family.generic else ""
+
+
+def why_untraced(folder: Path, max_length: int) -> Blocked:
+    """Why there is no graph of a folder's model, whose family is not known here."""
+    return why_no_graph(read_config(folder), max_length)
 
 
 def notes_on(folder: Path) -> list[str]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
+from pathlib import Path
 
-from backends import FOR_ONNX_FILES, Backend, backend_names, get_backend, runs_any_family
+from backends import FOR_ONNX_FILES, Backend, backend_names, get_backend, runs_any_family, runs_traced
 from backends.schemes import get_scheme
 from harness.errors import QuantboardError, did_you_mean
 from harness.machine.hardware import Machine
 from harness.plan.checkpoint_specs import calibrated, checkpoint_spec
 from harness.plan.data import DataOrReason, TaskData
-from harness.plan.fit import notes_on, unknown_family, why_scheme_unfit
+from harness.plan.fit import notes_on, unknown_family, why_scheme_unfit, why_untraced
 from harness.plan.keys import cell_key
 from harness.plan.sources import local_folder
 from harness.plan.spec import CORPUS, Blocked, Cell, CheckpointSpec
@@ -117,6 +118,16 @@ class _PlannedModel:
     checkpoint: CheckpointSpec
     blocked: Blocked
 
+    @cached_property
+    def folder(self) -> Path | None:
+        """Of its source, where that is on this machine."""
+        return local_folder(self.checkpoint.root.source)
+
+    @cached_property
+    def unknown_family(self) -> str:
+        """Its `model_type` where that is of no family that is known here; else empty."""
+        return unknown_family(self.folder) if self.folder else ""
+
 
 def _cells(model: _PlannedModel, backends: Sequence[str], here: _Here, limit: int | None) -> Iterator[Cell]:
     """The model's cells on the selected backends. Entries that differ only by a post-training scheme are one cell to a model
@@ -178,12 +189,12 @@ def _cell(model: _PlannedModel, index: int, here: _Here, limit: int | None) -> C
 
 def _needs_family(model: _PlannedModel, backend: Backend) -> Blocked:
     """Why a backend cannot run a model whose family is not known here."""
+    folder, model_type = model.folder, model.unknown_family
+    if not folder or not model_type:
+        return None
     if runs_any_family(backend):
-        return None
-    folder = local_folder(model.checkpoint.root.source)
-    model_type = unknown_family(folder) if folder else ""
-    if not model_type:
-        return None
+        why = why_untraced(folder, model.checkpoint.shape.max_length) if runs_traced(backend) else None
+        return why and (f"{model.name}: {why[0]}", why[1])
     able = [name for name in backend_names() if name != FOR_ONNX_FILES and runs_any_family(get_backend(name))]
     return (
         f"{model.name}: '{backend.name}' runs known model families only, and {model_type!r} is none",
@@ -193,8 +204,7 @@ def _needs_family(model: _PlannedModel, backend: Backend) -> Blocked:
 
 def _keeps_no_layer(model: _PlannedModel, scheme: str | None) -> Blocked:
     """Why a scheme does not fit a model, as far as its source is on this machine. A student may have fewer layers than its source."""
-    root, facts = model.checkpoint.root, model.task_data.suite.facts(model.task_data.task)
-    folder = local_folder(root.source)
+    root, facts, folder = model.checkpoint.root, model.task_data.suite.facts(model.task_data.task), model.folder
     if scheme is None or folder is None or facts is None or root.recipe == "distill":
         return None
     why = why_scheme_unfit(folder, scheme, facts.kind)

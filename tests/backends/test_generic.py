@@ -17,7 +17,7 @@ from backends.export import product_macs, write_onnx
 from backends.families import Part
 from backends.families.generic import NOTE, generic_family
 from backends.torch_models import auto_class, counted_macs, load_model
-from backends.traced import counted_products
+from backends.traced import counted_products, write_traced
 from tests.backends.checkpoints import LENGTH, make_batch, make_checkpoint
 from tests.backends.generic_checkpoints import make_generic_checkpoint
 from tests.backends.running import real_tokens
@@ -98,6 +98,27 @@ def test_products_of_a_known_family_are_counted_alike(tmp_path: Path) -> None:
     write_onnx(folder, tmp_path / "model.onnx")
     assert counted_products(tmp_path / "model.onnx", LENGTH) == product_macs(architecture, LENGTH)
     assert counted_macs(load_model(folder, architecture), LENGTH) == architecture.total_macs(LENGTH)
+
+
+@pytest.mark.slow
+def test_what_the_exporter_cannot_take_is_one_line_that_says_why(tmp_path: Path) -> None:
+    """Whatever family it is of: a plan knows some of them."""
+    folder = make_generic_checkpoint(tmp_path / "model", "longformer")
+    with pytest.raises(
+        BackendError, match=r"PyTorch's exporter or ONNX Runtime cannot take this model .* run it on torch_fp32"
+    ) as raised:
+        write_traced(folder, tmp_path / "model.onnx")
+    assert "\n" not in str(raised.value) and "Next steps" not in str(raised.value)
+    assert not list(tmp_path.glob("*.onnx*"))
+
+
+@pytest.mark.slow
+def test_a_graph_that_answers_otherwise_than_its_model_is_refused(tmp_path: Path) -> None:
+    """BigBird has full attention for the short sequences that are traced, and sparse attention for long ones."""
+    folder = make_generic_checkpoint(tmp_path / "model", "big_bird")
+    with pytest.raises(BackendError, match=r"does not answer as the model does .*; run it on torch_fp32"):
+        write_traced(folder, tmp_path / "model.onnx")
+    assert not list(tmp_path.glob("*.onnx*"))
 
 
 def test_what_is_known_of_an_encoder_without_an_engine(tmp_path: Path) -> None:

@@ -7,7 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AlbertForSequenceClassification
+from transformers import (
+    AlbertForSequenceClassification,
+    BigBirdForSequenceClassification,
+    LongformerForSequenceClassification,
+    XmodForSequenceClassification,
+)
 
 from harness.cli.main import main
 from tests.run.own_tasks import save_model
@@ -36,14 +41,16 @@ ABLE = {"torch_fp32", "onnxruntime_fp32", "onnxruntime_int8_dynamic", "openvino_
 
 @pytest.fixture
 def planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    """The blocked cells of a plan with a recipe: (reason, remedy), or None, by backend."""
+    """The blocked cells of a plan of a model, ALBERT by default, with a recipe: (reason, remedy), or None, by backend."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("QUANTBOARD_CACHE", str(tmp_path / "cache"))
-    save_model(tmp_path / "model", AlbertForSequenceClassification, ["a", "b"], embedding_size=16)
     rows = [{"message": f"text {number}", "topic": "ab"[number % 2]} for number in range(20)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
-    def plan(recipe: str) -> dict[str, Any]:
+    def plan(
+        recipe: str = 'recipe = "load"', model: Any = AlbertForSequenceClassification, **sizes: Any
+    ) -> dict[str, Any]:
+        save_model(tmp_path / "model", model, ["a", "b"], **{"max_position_embeddings": 66, **sizes})
         (tmp_path / "suite.toml").write_text(SUITE.format(recipe=recipe))
         capsys.readouterr()
         assert main(["plan", "suite.toml", "--json"]) == 0
@@ -53,12 +60,42 @@ def planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 
 
 def test_backends_that_need_a_known_family_are_refused(planned: Any) -> None:
-    blocked = planned('recipe = "load"')
+    blocked = planned()
     assert {name for name, why in blocked.items() if not why} == ABLE
     reason, remedy = blocked["onnxruntime_int8"]
     assert reason == "mine: 'onnxruntime_int8' runs known model families only, and 'albert' is none"
     assert all(name in remedy for name in ABLE)
     assert "onnxruntime_file" not in remedy
+
+
+def test_a_model_of_which_no_graph_can_be_made_runs_as_transformers_has_it(planned: Any) -> None:
+    blocked = planned(model=LongformerForSequenceClassification, attention_window=8)
+    assert blocked["torch_fp32"] is None
+    for name in ABLE - {"torch_fp32"}:
+        reason, remedy = blocked[name]
+        assert reason.startswith("mine: PyTorch's exporter makes no graph of 'longformer': ")
+        assert remedy == "take torch_fp32, which runs it as transformers has it"
+
+
+@pytest.mark.parametrize(("block_size", "full"), [(4, False), (8, True)])
+def test_a_graph_with_full_attention_is_refused_where_the_model_has_sparse_attention(
+    planned: Any, block_size: int, full: bool
+) -> None:
+    """Up to (5 + 2 x 1) blocks, here 28 and 56 tokens, transformers' BigBird computes full attention."""
+    blocked = planned(model=BigBirdForSequenceClassification, block_size=block_size, num_random_blocks=1)
+    assert blocked["torch_fp32"] is None
+    assert (blocked["onnxruntime_fp32"] is None) is full
+    if not full:
+        reason, remedy = blocked["onnxruntime_fp32"]
+        assert "above 28 tokens 'big_bird' has sparse attention" in reason
+        assert remedy.startswith("lower shape.max_length to 28, or take torch_fp32")
+
+
+def test_a_model_that_is_not_told_its_language_is_refused(planned: Any) -> None:
+    for reason, remedy in planned(model=XmodForSequenceClassification).values():
+        assert "does not fit topics: config.json has no default_language" in reason
+        assert '"default_language": "en_XX"' in remedy
+    assert planned(model=XmodForSequenceClassification, default_language="en_XX")["torch_fp32"] is None
 
 
 def test_training_needs_a_known_family(planned: Any) -> None:

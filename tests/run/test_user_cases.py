@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from sklearn.metrics import confusion_matrix
 from transformers import BertForSequenceClassification
 
@@ -71,5 +72,32 @@ def test_pairs_on_a_model_with_one_token_type(
     )
     for backend in ("torch_fp32", "onnxruntime_fp32"):
         assert metrics_of(records[backend])["accuracy"] == pytest.approx(100 * right / 60)
+    for backend in ("onnxruntime_int8", "onnxruntime_int8_dynamic"):
+        metrics_of(records[backend])
+
+
+def test_a_regression_of_single_texts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A model with one output; its configuration names no kind of problem."""
+    model = save_model(tmp_path / "model", BertForSequenceClassification, num_labels=1)
+    rows = [{"message": text, "score": str((row * 7) % 11 - 4.5)} for row, text in enumerate(texts(60))]
+    for split in ("train", "dev"):
+        with (tmp_path / f"{split}.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    tokenizer = tokenizer_of(tmp_path / "model")
+    predicted = [float(logits_of(model, tokenizer(row["message"], return_tensors="pt")).item()) for row in rows]
+    truth = [float(row["score"]) for row in rows]
+    records = run_suite(
+        tmp_path, f'kind = "regression"\ntext = "message"\nlabel = "score"\n{DATA}', monkeypatch, capsys
+    )
+    expected = {
+        "pearson": 100 * stats.pearsonr(predicted, truth)[0],
+        "spearman": 100 * stats.spearmanr(predicted, truth)[0],
+    }
+    for backend in ("torch_fp32", "onnxruntime_fp32"):
+        assert metrics_of(records[backend]) == pytest.approx(expected, abs=0.01)
     for backend in ("onnxruntime_int8", "onnxruntime_int8_dynamic"):
         metrics_of(records[backend])
