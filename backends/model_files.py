@@ -23,6 +23,16 @@ PICKLED_PATTERNS = (PICKLED, "pytorch_model-*-of-*.bin", f"{PICKLED}.index.json"
 FLOATS: Mapping[str, str] = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 """safetensors' names of floating-point types, and NumPy's; bfloat16, which NumPy lacks, is read as its bits."""
 
+BROKEN_PICKLE = "it is broken or no file of weights; download or save it again"
+_PLAIN_GLOBALS = frozenset(
+    [
+        "_codecs.encode",
+        *(f"{of}.{name}" for of in ("builtins", "__builtin__") for name in ("bytearray", "set", "complex")),
+    ]
+)
+"""What PyTorch rebuilds beside its own objects and those of `collections` with `weights_only=True`."""
+_MOST_PICKLED = 1 << 26
+"""Bytes of a pickle that are looked at: it holds names and sizes, the numbers lie elsewhere."""
 _LONGEST_HEADER = 100_000_000
 """Bytes; safetensors has the same limit."""
 
@@ -42,6 +52,37 @@ def weight_files(folder: Path) -> list[Path]:
 
 def is_pickled(file: Path) -> bool:
     return file.suffix == ".bin"
+
+
+def pickle_fault(file: Path) -> str:
+    """Why weights in PyTorch's own format will not be read, as far as the names in the pickle tell; empty where they tell nothing.
+    Nothing is unpickled."""
+    import zipfile
+
+    try:
+        with file.open("rb") as stream:
+            if stream.read(1) == b"\x80":  # before PyTorch 1.6: several pickles, of which the first is a number
+                return _foreign(b"\x80" + stream.read(1 << 16))
+        with zipfile.ZipFile(file) as archive:
+            inner = next(entry for entry in archive.infolist() if entry.filename.endswith("data.pkl"))
+            return _foreign(archive.read(inner)) if inner.file_size <= _MOST_PICKLED else ""
+    except (OSError, StopIteration, zipfile.BadZipFile):
+        return BROKEN_PICKLE
+
+
+def _foreign(content: bytes) -> str:
+    from pickletools import genops
+
+    try:
+        names = [str(argument).replace(" ", ".") for code, argument, _ in genops(content) if code.name == "GLOBAL"]
+    except ValueError:  # it is cut short here, or broken: reading it tells
+        return ""
+    others = [name for name in names if not name.startswith(("torch.", "collections.")) and name not in _PLAIN_GLOBALS]
+    return no_tensor(others[0]) if others else ""
+
+
+def no_tensor(name: str) -> str:
+    return f"it holds {name}, which is no tensor and could run code, so it was not read; ask its author for model.safetensors"
 
 
 def _indexed(index: Path) -> list[Path]:

@@ -24,7 +24,10 @@ _ENDS: Mapping[Part, str] = {
     "masked_lm": "ForMaskedLM",
     "encoder": "Model",
 }
-_NO_GRAPH: Mapping[str, str] = {}
+_NO_GRAPH: Mapping[str, str] = {
+    "longformer": "which of its steps run depends on the attention mask",
+    "reformer": "its chunks of a sequence fix the sequence's length",
+}
 """Families of whose code PyTorch's exporter makes no graph, and why. Others are found out when a graph is made."""
 _NEEDED: Mapping[str, tuple[str, str]] = {
     "xmod": ("default_language", 'the language of its adapters, such as "default_language": "en_XX"'),

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from backends.model_files import BROKEN_PICKLE, no_tensor
+
 FIRST_SAFE = (2, 6)
 """PyTorch before 2.6 can be made to run code even so (CVE-2025-32434)."""
 INNER = ("state_dict", "model_state_dict", "model")
@@ -48,11 +50,8 @@ def _named_tensors(file: Path) -> dict[str, Any]:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # what a broken file raises depends on where it breaks
         if named := re.search(r"GLOBAL ([\w.]+)", str(error)):
-            raise ValueError(
-                f"it holds {named[1]}, which is no tensor and could run code, so it was not read; ask its author for"
-                " model.safetensors"
-            ) from None
-        raise ValueError("it is broken or no file of weights; download or save it again") from None
+            raise ValueError(no_tensor(named[1])) from None
+        raise ValueError(BROKEN_PICKLE) from None
     for name in INNER:
         if isinstance(content, dict) and isinstance(content.get(name), dict):
             content = content[name]

@@ -25,7 +25,7 @@ from backends.checkpoint import (
 )
 from backends.families import Family, family_names
 from backends.families.generic import NOTE, lacks, why_no_graph
-from backends.model_files import clean_names, first_not_finite, is_pickled, stored_shapes, weight_files
+from backends.model_files import clean_names, first_not_finite, is_pickled, pickle_fault, stored_shapes, weight_files
 from backends.pooling import read_pooling
 from backends.schemes import get_scheme
 from backends.tensor_names import weight_names
@@ -125,7 +125,11 @@ def _check(folder: Path, wanted: Wanted, loads: bool, labels: Sequence[str]) -> 
         raise _Fault(f"{files[0].name}: {fault}", "save config.json and the weights from the same model")
     _check_tokenizer(folder, config, family)
     for file in files:
-        if not is_pickled(file) and (name := _remembered(file, "not finite", partial(first_not_finite, file))):
+        if is_pickled(file):
+            fault = _remembered(file, "pickle", partial(pickle_fault, file))
+            if fault:
+                raise _Fault(*f"{file.name}: {fault}".split("; "))
+        elif name := _remembered(file, "not finite", partial(first_not_finite, file)):
             raise _Fault(*not_finite(file.name, name))
 
 
@@ -334,9 +338,10 @@ def why_untraced(folder: Path, max_length: int) -> Blocked:
 
 def notes_on(folder: Path) -> list[str]:
     """What a user should know of a folder's files although they can be used."""
-    if model_type := unknown_family(folder):
-        return [f"{model_type!r} is no family known here: it runs {NOTE}", *_casing(folder)]
-    return _casing(folder)
+    model_type = unknown_family(folder)
+    why = why_untraced(folder, 0) if model_type else None
+    runs = [f"{model_type!r} is no family known here: it runs {NOTE}"] if model_type else []
+    return [*runs, *([why[0]] if why else []), *_casing(folder)]
 
 
 def _casing(folder: Path) -> list[str]:

@@ -17,7 +17,8 @@ from transformers import AutoModelForQuestionAnswering
 
 from backends import Settings, get_backend
 from harness.checkpoints.make import ensure
-from harness.plan.fit import notes_on
+from harness.plan.fit import Wanted, notes_on, why_unfit
+from tasks import Shape
 from tests.backends.checkpoints import make_batch
 from tests.run.small import cache, fails, loads, own_cache, trained
 
@@ -105,6 +106,29 @@ def test_a_pickle_that_could_run_code_is_refused_by_name(mine: Path, tmp_path: P
     fails(loads(mine), tmp_path, "pytorch_model.bin: it holds posix.system", "was not read")
     (mine / "pytorch_model.bin").write_bytes(pickle.dumps(Hostile(f"touch {tmp_path / 'ran'}"), protocol=2))
     fails(loads(mine), tmp_path, "pytorch_model.bin: it")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_plan_says_of_a_pickle_what_reading_it_would(mine: Path, tmp_path: Path) -> None:
+    """And nothing of one that can be read, in today's form and in that of PyTorch before 1.6."""
+    wanted = Wanted("squad_v1", "question_answering", None, Shape(64, 16, 16))
+    tensors, file = load_file(mine / "model.safetensors"), mine / "pytorch_model.bin"
+    (mine / "model.safetensors").unlink()
+    for new in (True, False):
+        torch.save(tensors, file, _use_new_zipfile_serialization=new)
+        assert why_unfit(mine, wanted, loads=True) is None
+    hostile = Hostile(f"touch {tmp_path / 'ran'}")
+    torch.save({"a": torch.zeros(2), "b": hostile}, file)
+    faults = [why_unfit(mine, wanted, loads=True)]
+    file.write_bytes(pickle.dumps(hostile, protocol=2))
+    faults.append(why_unfit(mine, wanted, loads=True))
+    for fault in faults:
+        assert fault is not None
+        assert fault[0].startswith("pytorch_model.bin: it holds posix.system, which is no tensor")
+        assert fault[1] == "ask its author for model.safetensors"
+    file.write_bytes(b"version https://git-lfs.github.com/spec/v1")
+    broken = ("pytorch_model.bin: it is broken or no file of weights", "download or save it again")
+    assert why_unfit(mine, wanted, loads=True) == broken
     assert not (tmp_path / "ran").exists()
 
 

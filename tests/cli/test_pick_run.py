@@ -15,8 +15,10 @@ import pytest
 
 from backends.families.generic import NOTE
 from harness.cli.main import main, parser
+from harness.cli.pick_model import backends_of, find_model
 from harness.cli.pick_run import choose, prepare
 from harness.errors import QuantboardError
+from harness.plan.fit import notes_on
 from tests.run.own_tasks import save_model, tokenizer_of
 
 NAMES = ["returns", "delivery", "payment due", "Account", "other"]
@@ -64,6 +66,15 @@ def test_a_family_that_is_not_known_gets_an_answer(folder: Path, capsys: pytest.
         assert record["flops"]["total"] == 2 * record["placement"]["total_macs"]
     assert main(["export", "LAST", "out"]) == 0
     assert (folder / "out" / "model.onnx").is_file()
+
+
+def test_a_model_of_which_no_graph_can_be_made_is_run_as_it_is_alone(folder: Path) -> None:
+    from transformers import LongformerForSequenceClassification
+
+    save_model(folder / "model", LongformerForSequenceClassification, NAMES, attention_window=8)
+    given = find_model("model", None)
+    assert [entry["name"] for entry in backends_of(given)] == ["torch_fp32"]
+    assert "PyTorch's exporter makes no graph of 'longformer'" in notes_on(given.folder)[1]
 
 
 def options(*words: str) -> Namespace:
