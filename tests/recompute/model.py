@@ -24,7 +24,11 @@ def check_model(tally: Tally, record: Record) -> None:
     where, flops, placement = record["record_id"], record["flops"], record["placement"]
     a = record["checkpoint"]["architecture"]
     kinds = products(record)
-    answers = ("qa_outputs",) if record["task"].startswith("squad") else ("pooler.dense", "classifier")
+    heads = {
+        "squad_v1": ("qa_outputs",),
+        "sts_b": (),
+    }  # sts_b takes the cosine of means of the encoder's output: no head
+    answers = heads.get(record["task"], ("pooler.dense", "classifier"))
     head = 2 * sum(kinds[name] for name in answers)
     encoder = (
         2
@@ -55,7 +59,7 @@ def check_model(tally: Tally, record: Record) -> None:
         tally.compare("multiply-accumulates in integers", where, placement["int8_macs"], counted[True])
     h, i = a["hidden_size"], a["intermediate_size"]
     layer = 4 * (h * h + h) + 2 * h * i + i + h + 4 * h
-    outputs = a.get("num_labels", 2) * (h + 1) + (h * h + h) * ("pooler.dense" in answers)
+    outputs = a.get("num_labels", 2) * (h + 1) * bool(answers) + (h * h + h) * ("pooler.dense" in answers)
     embeddings = (a["vocab_size"] + 512 + 2 + 2) * h  # BERT's 512 positions, two segments, LayerNorm
     tally.compare(
         "parameters", where, record["checkpoint"]["parameters"], embeddings + a["num_hidden_layers"] * layer + outputs

@@ -94,6 +94,8 @@ def check_speed(tally: Tally, record: Record) -> None:
             elif fixed:
                 mean, low, high, level = median_and_order_statistics(values)
                 tally.compare("speed: level of an interval", where, float(fixed[1]), round(100 * level, 1))
+            elif len(values) == 1 and figure["method"] == "no interval: a single round":
+                mean, low, high = values[0], None, None
             elif figure["method"] == f"no interval: {len(values)} rounds are too few for a median":
                 mean, low, high = float(np.median(values)), None, None
             elif figure["method"] == f"mean and t interval over {len(values)} fresh-process rounds":
