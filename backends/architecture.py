@@ -7,6 +7,7 @@ Canonical names are those of BERT in transformers, without the prefix of the enc
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,19 +18,29 @@ one vector, which has no weights of its own."""
 Pooling = Literal["mean", "cls"]
 """How states become one vector: their mean over real tokens, or the state of the first token."""
 
-LINEARS = (
-    "attention.self.query",
-    "attention.self.key",
-    "attention.self.value",
-    "attention.output.dense",
-    "intermediate.dense",
-    "output.dense",
-)
+Layout = Literal["bert", "modernbert"]
+"""How a layer and a head are built, see `Architecture.layout`."""
+Bias = Literal["attention", "feed_forward", "norm", "pooler"]
+"""Parts of a model whose linear layers, or whose LayerNorms, may lack a bias."""
+
+QUERY_KEY_VALUE = "attention.self.qkv"
+"""The one linear layer of query, key and value in the layout of ModernBERT."""
+_ATTENDING = ("attention.self.query", "attention.self.key", "attention.self.value")
+LINEARS: Mapping[Layout, tuple[str, ...]] = {
+    "bert": (*_ATTENDING, "attention.output.dense", "intermediate.dense", "output.dense"),
+    "modernbert": (QUERY_KEY_VALUE, "attention.output.dense", "intermediate.dense", "output.dense"),
+}
 """A layer's linear layers, in order of execution."""
 TOKEN_CLASSIFIER = "token_classifier"
 """The classifier of each token. `classifier` is that of a sequence, which some families keep elsewhere."""
 RELATIVE_BIAS = "encoder.relative_attention_bias"
 """The table of biases by relative position, (buckets, heads)."""
+HEAD_LINEARS: Mapping[Head, str] = {
+    "question_answering": "qa_outputs",
+    "classification": "classifier",
+    "token_classification": TOKEN_CLASSIFIER,
+}
+"""The linear layer of each head."""
 PROJECTION = "embeddings.projection"
 """The linear layer from the width of the embedding tables to that of the encoder, in families in which they differ."""
 
@@ -50,9 +61,29 @@ class Encoder:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Rotary:
+    """Positions as rotations of queries and keys (RoPE, Su et al., arXiv 2104.09864), and how far each layer sees.
+
+    thetas: of each layer, the base of its wavelengths. windows: of each layer, the greatest distance of a token that is attended to;
+    None where all are.
+    """
+
+    thetas: tuple[float, ...]
+    windows: tuple[int | None, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Architecture(Encoder):
     """Sizes of an encoder of a known family, and its head.
 
+    layout: `bert`: LayerNorm after attention and after the feed-forward part. `modernbert` (Warner et al., arXiv 2412.13663): before
+    them, but for the first layer's attention, and after the last layer; one linear layer for query, key and value; the feed-forward
+    part multiplies the activation of the first half of `intermediate.dense` with the second (GeGLU); before every head, on each token
+    that it reads, a linear layer with an activation and a LayerNorm.
+    without_bias: parts that have none.
+    position_table: whether the embeddings have one.
+    rotary: positions by rotation.
+    head_pooling: of the states that a classifier of sequences reads.
     embedding: width of the embedding tables. If it is not `hidden`, the linear layer PROJECTION follows the embeddings.
     first_position: the first token's row of the position table.
     relative_buckets: rows of the table of biases by relative position that attention scores get, in all layers; 0 without a table.
@@ -72,30 +103,45 @@ class Architecture(Encoder):
     activation: Activation
     pooler: Activation | None
     relative_buckets: int = 0
+    layout: Layout = "bert"
+    without_bias: frozenset[Bias] = frozenset()
+    position_table: bool = True
+    rotary: Rotary | None = None
+    head_pooling: Pooling = "cls"
+
+    @property
+    def per_token(self) -> bool:
+        """Whether the head answers for every token."""
+        return self.head in ("question_answering", "token_classification")
 
     @property
     def logits_shape(self) -> tuple[str | int, ...]:
         """The shape of the model's output, with names for the sizes that batches differ in."""
-        per_token = self.head in ("question_answering", "token_classification")
-        return ("batch", *(["sequence"] if per_token else []), self.labels)
+        return ("batch", *(["sequence"] if self.per_token else []), self.labels)
 
     def linear_macs(self, name: str, length: int) -> int:
-        """Multiply-accumulates of the linear layer `name` for one sequence of `length` tokens. Pooler and classifier read the first
-        token only."""
+        """Multiply-accumulates of the linear layer `name` for one sequence of `length` tokens. The classifier of a sequence, and the
+        pooler before it, read one state."""
         rows, columns = self.linears()[name]
-        return rows * columns * (1 if name in ("pooler.dense", "classifier") else length)
+        once = name == "classifier" or (name == "pooler.dense" and not self.per_token)
+        return rows * columns * (1 if once else length)
+
+    def attention_macs(self, length: int) -> dict[str, int]:
+        """Multiply-accumulates of each product of a layer's attention for one sequence of `length` tokens, by name. Layers that see a
+        window compute all scores, too, and mask some."""
+        return dict.fromkeys(("scores", "context"), length * length * self.hidden)
 
     def total_macs(self, length: int) -> int:
         """Multiply-accumulates of all matrix products for one sequence: linear layers, the products of attention, the head.
 
-        Of the encoder these are layers * (12 H^2 S + 2 S^2 H), if the intermediate size is 4 H.
+        Of a BERT's encoder these are layers * (12 H^2 S + 2 S^2 H), if the intermediate size is 4 H.
         """
         linears = sum(self.linear_macs(name, length) for name in self.linears())
-        return linears + self.layers * 2 * length * length * self.hidden
+        return linears + self.layers * sum(self.attention_macs(length).values())
 
     def tables(self) -> list[str]:
         """Names of the embedding tables."""
-        kinds = ["word", "position", *(["token_type"] if self.types else [])]
+        kinds = ["word", *(["position"] if self.position_table else []), *(["token_type"] if self.types else [])]
         return [f"embeddings.{kind}_embeddings" for kind in kinds]
 
     def linears(self) -> dict[str, tuple[int, int]]:
@@ -103,30 +149,51 @@ class Architecture(Encoder):
         hidden, wide = self.hidden, self.intermediate
         linears = {PROJECTION: (hidden, self.embedding)} if self.embedding != hidden else {}
         shapes = [(hidden, hidden)] * 4 + [(wide, hidden), (hidden, wide)]
+        if self.layout == "modernbert":
+            shapes = [(3 * hidden, hidden), (hidden, hidden), (2 * wide, hidden), (hidden, wide)]
         for layer in range(self.layers):
-            linears |= {f"encoder.layer.{layer}.{name}": shape for name, shape in zip(LINEARS, shapes, strict=True)}
-        if self.head == "question_answering":
-            return linears | {"qa_outputs": (self.labels, hidden)}
-        if self.head == "token_classification":
-            return linears | {TOKEN_CLASSIFIER: (self.labels, hidden)}
+            names = (f"encoder.layer.{layer}.{name}" for name in LINEARS[self.layout])
+            linears |= dict(zip(names, shapes, strict=True))
         if self.head == "embedding":
             return linears
-        pooler = {"pooler.dense": (hidden, hidden)} if self.pooler else {}
-        return linears | pooler | {"classifier": (self.labels, hidden)}
+        if self.pooler:
+            linears["pooler.dense"] = (hidden, hidden)
+        return linears | {HEAD_LINEARS[self.head]: (self.labels, hidden)}
+
+    def norms(self) -> dict[str, int]:
+        """Name of every LayerNorm -> its width, in order of execution."""
+        norms = {"embeddings.LayerNorm": self.embedding}
+        parts = ("attention.output", "output") if self.layout == "bert" else ("attention", "intermediate")
+        for layer in range(self.layers):
+            norms |= {f"encoder.layer.{layer}.{part}.LayerNorm": self.hidden for part in parts}
+        if self.layout == "modernbert":
+            del norms["encoder.layer.0.attention.LayerNorm"]
+            norms["encoder.LayerNorm"] = self.hidden
+            if self.pooler:
+                norms["pooler.LayerNorm"] = self.hidden
+        return norms
+
+    def has_bias(self, name: str) -> bool:
+        """Whether a linear layer or LayerNorm has one."""
+        if name.endswith("LayerNorm"):
+            return "norm" not in self.without_bias
+        if name == "pooler.dense":
+            return "pooler" not in self.without_bias
+        part: Bias = "attention" if ".attention." in name else "feed_forward"
+        return not (name.startswith("encoder.") and part in self.without_bias)
 
     def tensors(self) -> dict[str, tuple[int, ...]]:
         """Name -> shape of every tensor that the architecture needs."""
-        rows = (self.vocabulary, self.positions + self.first_position, self.types)
+        rows = {"word": self.vocabulary, "position": self.positions + self.first_position, "token_type": self.types}
         shapes: dict[str, tuple[int, ...]] = {
-            f"{table}.weight": (count, self.embedding) for table, count in zip(self.tables(), rows, strict=False)
+            f"{table}.weight": (rows[table.removeprefix("embeddings.").removesuffix("_embeddings")], self.embedding)
+            for table in self.tables()
         }
         if self.relative_buckets:
             shapes[f"{RELATIVE_BIAS}.weight"] = (self.relative_buckets, self.heads)
-        norms = {"embeddings.LayerNorm": self.embedding}
-        for layer in range(self.layers):
-            norms |= {f"encoder.layer.{layer}.{part}.LayerNorm": self.hidden for part in ("attention.output", "output")}
-        for name, width in norms.items():
-            shapes |= {f"{name}.weight": (width,), f"{name}.bias": (width,)}
-        for name, shape in self.linears().items():
-            shapes |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
+        widths: dict[str, tuple[int, ...]] = {name: (width,) for name, width in self.norms().items()}
+        for name, shape in (widths | self.linears()).items():
+            shapes[f"{name}.weight"] = shape
+            if self.has_bias(name):
+                shapes[f"{name}.bias"] = shape[:1]
         return shapes

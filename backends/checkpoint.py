@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from backends.architecture import TOKEN_CLASSIFIER, Activation, Architecture, Encoder, Head, Pooling
+from backends.architecture import HEAD_LINEARS, TOKEN_CLASSIFIER, Activation, Architecture, Encoder, Head, Pooling
 from backends.base import BackendError
 from backends.families import FAMILIES, Family, family_names, get_family, untyped_family
 from backends.families.generic import generic_family
@@ -197,10 +197,7 @@ def architecture_of(
         raise BackendError(
             f"position_embedding_type is {_short(config['position_embedding_type'])}; only 'absolute' is supported"
         )
-    activation = _value(config, family, "hidden_act")
-    if not isinstance(activation, str) or activation not in _ACTIVATIONS:
-        key = family.key("hidden_act")
-        raise BackendError(f"{key} is {_short(activation)}; supported: {', '.join(_ACTIVATIONS)}")
+    activation = _activation(config, family, "hidden_act", _ACTIVATIONS)
     hidden, heads = _size(config, family, "hidden_size"), _size(config, family, "num_attention_heads")
     if hidden % heads:
         raise BackendError(
@@ -210,24 +207,44 @@ def architecture_of(
     if not isinstance(epsilon, (int, float)) or not 0 < epsilon < 1:
         raise BackendError(f"{family.key('layer_norm_eps')} is {_short(epsilon)}; it must be a small positive number")
     has_width = family.key("embedding_size") in config or "embedding_size" in family.defaults
+    layers, positions = _size(config, family, "num_hidden_layers"), longest_sequence(config, family)
+    sizes = {"layers": layers, "hidden": hidden, "heads": heads, "positions": positions}
+    per_token = head in ("question_answering", "token_classification")
     return Architecture(
-        layers=_size(config, family, "num_hidden_layers"),
+        layers=layers,
         hidden=hidden,
         heads=heads,
         intermediate=_size(config, family, "intermediate_size"),
         vocabulary=_size(config, family, "vocab_size"),
         embedding=_size(config, family, "embedding_size") if has_width else hidden,
-        positions=longest_sequence(config, family),
+        positions=positions,
         first_position=_first_position(config, family),
         types=_size(config, family, "type_vocab_size", least=0 if family.defaults.get("type_vocab_size") == 0 else 1),
         epsilon=float(epsilon),
-        activation=_ACTIVATIONS[activation],
+        activation=activation,
         head=head,
-        pooler=family.pooler if head == "classification" else None,
+        pooler=_pooler(config, family)
+        if head == "classification" or (per_token and family.pooler_of_every_head)
+        else None,
         labels=hidden if head == "embedding" else _labels(config, head),
         pooling=pooling if head == "embedding" else None,
         relative_buckets=_size(config, family, "relative_buckets") if "relative_buckets" in family.defaults else 0,
+        **(family.details(config, sizes) if family.details else {}),
     )
+
+
+def _activation(config: Mapping[str, Any], family: Family, size: str, known: Mapping[str, Activation]) -> Activation:
+    name = _value(config, family, size)
+    if not isinstance(name, str) or name not in known:
+        raise BackendError(f"{family.key(size)} is {_short(name)}; supported: {', '.join(known)}")
+    return known[name]
+
+
+def _pooler(config: Mapping[str, Any], family: Family) -> Activation | None:
+    """The activation of the linear layer before the classifier."""
+    if "pooler_act" in family.defaults:
+        return _activation(config, family, "pooler_act", {**_ACTIVATIONS, "tanh": "tanh"})
+    return family.pooler
 
 
 def longest_sequence(config: Mapping[str, Any], family: Family) -> int:
@@ -307,9 +324,9 @@ def _files(checkpoint: Path) -> list[Path]:
 def canonical_names(names: Iterable[str], family: Family, head: Head) -> dict[str | None, str]:
     """Canonical name -> stored name, of the tensors of a model with a head; those of no known module are all at None."""
     own: dict[str, str] = {}
-    if head == "token_classification":  # where a family keeps its classifier of sequences elsewhere
-        own = {str(family.path(f"{TOKEN_CLASSIFIER}.{part}")): part for part in ("weight", "bias")}
-    return {f"{TOKEN_CLASSIFIER}.{own[name]}" if name in own else family.canonical(name): name for name in names}
+    if linear := HEAD_LINEARS.get(head):  # families may call the linear layers of several heads alike
+        own = {str(family.path(f"{linear}.{part}")): f"{linear}.{part}" for part in ("weight", "bias")}
+    return {own[name] if name in own else family.canonical(name): name for name in names}
 
 
 class Weights:
@@ -343,6 +360,9 @@ class Weights:
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._shapes)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._shapes
 
 
 def wrong_tensor(stored: Mapping[str | None, tuple[int, ...]], architecture: Architecture) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 
-from backends.architecture import PROJECTION, RELATIVE_BIAS, TOKEN_CLASSIFIER, Architecture
+from backends.architecture import HEAD_LINEARS, PROJECTION, RELATIVE_BIAS, Architecture, Pooling
 from backends.base import Precision, Quantize
 from backends.checkpoint import Weights
 from backends.quantized_graph import QuantizedGraph
@@ -66,17 +66,21 @@ class EncoderGraph(QuantizedGraph):
     def _relative_bias(self) -> str:
         """(1, heads, sequence, sequence): what attention scores get by the distance from query to key."""
         graph, longest = self.graph, self._arch.positions
-        distances = np.arange(1 - longest, longest)
-        table = self._weights[f"{RELATIVE_BIAS}.weight"][relative_bucket(distances)].T
-        length = graph.op("Shape", "relative.length", "input_ids", start=1, end=2)
-        zero, axes = self.integers("zero", [0]), self.integers("zero", [0])
-        steps = self.integers("relative.positions", np.arange(longest))
-        keys = graph.op("Slice", "relative.keys", steps, zero, length, axes)
-        queries = graph.op("Unsqueeze", "relative.queries", keys, self.integers("one", [1]))
-        apart = graph.op("Sub", "relative.distances", keys, queries)
+        table = self._weights[f"{RELATIVE_BIAS}.weight"][relative_bucket(np.arange(1 - longest, longest))].T
+        apart = self._distances()
         rows = graph.op("Add", "relative.rows", apart, self.integers("relative.middle", [longest - 1]))
         bias = graph.op("Gather", "relative.bias", graph.constant("relative.table", table), rows, axis=1)
-        return graph.op("Unsqueeze", "relative.batch", bias, zero)
+        return graph.op("Unsqueeze", "relative.batch", bias, self.integers("zero", [0]))
+
+    def _distances(self) -> str:
+        """(sequence, sequence), int64: of each query, in rows, how far each key is behind it."""
+        graph = self.graph
+        length = graph.op("Shape", "relative.length", "input_ids", start=1, end=2)
+        zero, axes = self.integers("zero", [0]), self.integers("zero", [0])
+        steps = self.integers("relative.positions", np.arange(self._arch.positions))
+        keys = graph.op("Slice", "relative.keys", steps, zero, length, axes)
+        queries = graph.op("Unsqueeze", "relative.queries", keys, self.integers("one", [1]))
+        return graph.op("Sub", "relative.distances", keys, queries)
 
     def _embeddings(self) -> str:
         graph = self.graph
@@ -85,10 +89,12 @@ class EncoderGraph(QuantizedGraph):
             lambda table: graph.op("Gather", "embeddings.words", table, "input_ids"),
         )
         types = self._types() if self._arch.types else None
-        positions = self._positions()
+        positions = self._positions() if self._arch.position_table else None
         if types:
             total = self.add("embeddings.words_and_types", total, types)
-        states = self._norm("embeddings.LayerNorm", self.add("embeddings.sum", total, positions))
+        if positions:
+            total = self.add("embeddings.sum", total, positions)
+        states = self._norm("embeddings.LayerNorm", total)
         return self.linear(PROJECTION, states) if PROJECTION in self._arch.linears() else states
 
     def _types(self) -> str:
@@ -135,6 +141,12 @@ class EncoderGraph(QuantizedGraph):
             return graph.op("Transpose", f"{name}.self.{part}.transpose", apart, perm=order)
 
         query, key, value = heads("query", [0, 2, 1, 3]), heads("key", [0, 2, 3, 1]), heads("value", [0, 2, 1, 3])
+        return self._attend(name, query, key, value, mask)
+
+    def _attend(self, name: str, query: str, key: str, value: str, mask: str) -> str:
+        """query, value: (batch, heads, sequence, width of a head); key with its last two axes swapped. (batch, sequence, hidden)."""
+        graph = self.graph
+        size = self._arch.hidden // self._arch.heads
         scores = self.rounded(f"{name}.scores", graph.op("MatMul", f"{name}.scores", query, key))
         root = self.scalar("attention.root", size**0.5, self.dtype)
         scores = self.rounded(f"{name}.scale", graph.op("Div", f"{name}.scale", scores, root))
@@ -148,36 +160,42 @@ class EncoderGraph(QuantizedGraph):
         )
 
     def _head(self, states: str) -> None:
-        graph = self.graph
-        if self._arch.head == "question_answering":
-            logits = self.linear("qa_outputs", states)
-        elif self._arch.head == "token_classification":
-            logits = self.linear(TOKEN_CLASSIFIER, states)
-        elif self._arch.head == "embedding":
-            self._pooling(states)
+        head = self._arch.head
+        if head == "embedding":
+            self._named_logits(self._pooled("pooling", self.full("pooling", states), self._arch.pooling or "cls"))
             return
-        else:
-            pooled = graph.op("Gather", "pooler.first", states, self.integers("zero.scalar", 0), axis=1)
-            if kind := self._arch.pooler:
-                pooled = self.activation(f"pooler.{kind}", kind, self.linear("pooler.dense", pooled))
-            logits = self.linear("classifier", pooled)
-        self.full("logits", logits)
-        graph.nodes[-1].output[0] = "logits"
+        if head == "classification":
+            states = self._classified(states)
+        if kind := self._arch.pooler:
+            states = self.activation(f"pooler.{kind}", kind, self.linear("pooler.dense", states))
+            if "pooler.LayerNorm" in self._arch.norms():
+                states = self._norm("pooler.LayerNorm", states)
+        self._named_logits(self.full("logits", self.linear(HEAD_LINEARS[head], states)))
 
-    def _pooling(self, states: str) -> None:
-        """The state of the first token, or the mean over real tokens; in float32."""
+    def _classified(self, states: str) -> str:
+        """(batch, hidden size): what a classifier of sequences reads."""
+        if self._arch.head_pooling == "cls":
+            return self._pooled("pooler", states, "cls")
+        mean = self._pooled("pooler", self.full("pooler.states", states), "mean")
+        return self.rounded("pooler.mean", self.narrow("pooler.mean", mean))
+
+    def _named_logits(self, values: str) -> None:
+        """Give a tensor, the last node's output, the name of the model's."""
+        assert self.graph.nodes[-1].output[0] == values
+        self.graph.nodes[-1].output[0] = "logits"
+
+    def _pooled(self, name: str, states: str, pooling: Pooling) -> str:
+        """(batch, hidden size) from (batch, sequence, hidden size): the state of the first token, or the mean over real tokens, which
+        takes float32."""
         graph = self.graph
-        states = self.full("pooling", states)
-        if self._arch.pooling == "cls":
-            graph.op("Gather", "pooling.first", states, self.integers("zero.scalar", 0), axis=1)
-        else:
-            mask = graph.op("Cast", "pooling.mask", "attention_mask", to=TensorProto.FLOAT)
-            mask = graph.op("Unsqueeze", "pooling.weights", mask, self.integers("two", [2]))
-            real = graph.op("Mul", "pooling.real", states, mask)
-            total = graph.op("ReduceSum", "pooling.sum", real, self.integers("one", [1]), keepdims=0)
-            count = graph.op("ReduceSum", "pooling.count", mask, self.integers("one", [1]), keepdims=0)
-            graph.op("Div", "pooling.mean", total, count)
-        graph.nodes[-1].output[0] = "logits"
+        if pooling == "cls":
+            return graph.op("Gather", f"{name}.first", states, self.integers("zero.scalar", 0), axis=1)
+        mask = graph.op("Cast", f"{name}.mask", "attention_mask", to=TensorProto.FLOAT)
+        mask = graph.op("Unsqueeze", f"{name}.weights", mask, self.integers("two", [2]))
+        real = graph.op("Mul", f"{name}.real", states, mask)
+        total = graph.op("ReduceSum", f"{name}.sum", real, self.integers("one", [1]), keepdims=0)
+        count = graph.op("ReduceSum", f"{name}.count", mask, self.integers("one", [1]), keepdims=0)
+        return graph.op("Div", f"{name}.mean", total, count)
 
     def _norm(self, name: str, values: str) -> str:
         return self.layer_norm(name, values, self._arch.epsilon)

@@ -28,6 +28,7 @@ from backends.encoder_graph import EncoderGraph
 from backends.model_files import SAFETENSORS
 from backends.pooling import FILES as POOLING_FILES
 from backends.ranges import FILE_NAME, Ranges, read_ranges
+from backends.rotary_graph import RotaryGraph
 from backends.traced import counted_products, trace_id, write_dynamic, write_traced
 
 EXPORT_VERSION = 2
@@ -74,7 +75,8 @@ def export_onnx(
     ranges = read_ranges(checkpoint) if quantize in ("u8", "s8") else None
     if ranges:
         _check_ranges(checkpoint, ranges, precision, quantize)
-    encoder = EncoderGraph(architecture, weights, precision, quantize, ranges)
+    graph = RotaryGraph if architecture.layout == "modernbert" else EncoderGraph
+    encoder = graph(architecture, weights, precision, quantize, ranges)
     encoder.build()
     model = encoder.graph.model(
         [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "sequence"]) for name in INPUTS],
@@ -182,9 +184,9 @@ def graph_macs(path: Path, encoder: Encoder, length: int) -> dict[str, int]:
 def product_macs(architecture: Architecture, length: int) -> dict[str, int]:
     """Multiply-accumulates of every matrix product of the graph for one sequence of `length` tokens, by name of its node."""
     macs = {f"{name}.product": architecture.linear_macs(name, length) for name in architecture.linears()}
-    attention = length * length * architecture.hidden
     for layer in range(architecture.layers):
-        macs |= {f"encoder.layer.{layer}.attention.{part}": attention for part in ("scores", "context")}
+        at = f"encoder.layer.{layer}.attention"
+        macs |= {f"{at}.{part}": count for part, count in architecture.attention_macs(length).items()}
     return macs
 
 

@@ -23,6 +23,13 @@ class GraphBuilder:
         self.nodes.append(helper.make_node(operator, list(inputs), [output], name=name, **attributes))
         return output
 
+    def split(self, name: str, values: str, sizes: list[int], axis: int) -> list[str]:
+        """Cut a tensor into parts of these sizes along an axis; returns their names."""
+        outputs = [f"{name}:{number}" for number in range(len(sizes))]
+        lengths = self.constant(f"{name}.sizes", np.array(sizes, np.int64))
+        self.nodes.append(helper.make_node("Split", [values, lengths], outputs, name=name, axis=axis))
+        return outputs
+
     def constant(self, name: str, values: Array) -> str:
         """Add an initializer; returns its name. A second call with the same name must have the same values."""
         if name not in self.initializers:

@@ -45,6 +45,8 @@ class QuantizedGraph:
         else:
             weight = self.graph.constant(f"{name}.weight", self._weights[f"{name}.weight"].T.astype(self.dtype))
             product = self.graph.op("MatMul", f"{name}.product", values, weight)
+        if f"{name}.bias" not in self._weights:
+            return self.rounded(name, product)
         return self.add(name, product, self._bias(name))
 
     def table_rows(self, name: str, pick: Callable[[str], str]) -> str:
@@ -66,11 +68,11 @@ class QuantizedGraph:
         return self._on_grid(f"{name}.output", values) if f"{name}.output" in self._ranges else values
 
     def layer_norm(self, name: str, values: str, epsilon: float) -> str:
-        scale, bias = (
-            self.graph.constant(f"{name}.{part}", self._weights[f"{name}.{part}"]) for part in ("weight", "bias")
-        )
+        weight = self._weights[f"{name}.weight"]
+        bias = self._weights[f"{name}.bias"] if f"{name}.bias" in self._weights else np.zeros_like(weight)
+        parts = self.graph.constant(f"{name}.weight", weight), self.graph.constant(f"{name}.bias", bias)
         values = self.full(name, values)
-        out = self.graph.op("LayerNormalization", name, values, scale, bias, axis=-1, epsilon=epsilon)
+        out = self.graph.op("LayerNormalization", name, values, *parts, axis=-1, epsilon=epsilon)
         return self.rounded(name, self.narrow(name, out))
 
     def activation(self, name: str, kind: Activation, values: str) -> str:

@@ -7,13 +7,16 @@ nodes in the exported graph:
 - in `attention` of each layer `scores`, `scale`, `mask` (the sum of scores and mask), `softmax`, `context`, `output.residual`
 - in each layer `intermediate.activation`, `output.residual`
 - `pooler.tanh`, or the pooler's other activation
+
+ModernBERT has besides in `attention` of each layer `rotated_query` and `rotated_key`, in each layer `intermediate.gated`, and for a
+classifier that reads the mean of all states `pooler.mean`.
 """
 
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
 
-from backends.architecture import PROJECTION, TOKEN_CLASSIFIER, Architecture
+from backends.architecture import HEAD_LINEARS, PROJECTION, QUERY_KEY_VALUE, Architecture
 from backends.base import BackendError
 from backends.schemes import Quantizer, Scheme
 
@@ -47,7 +50,7 @@ def tensor_names(architecture: Architecture, scheme: Scheme) -> list[str]:
     names = [f"{table}.weight" for table in architecture.tables() if scheme.embeddings]
     for linear in weight_names(architecture, scheme):
         names.append(f"{linear}.weight")
-        if isinstance(scheme.biases, Quantizer):
+        if isinstance(scheme.biases, Quantizer) and architecture.has_bias(linear):
             names.append(f"{linear}.bias")
         if scheme.tensors != "op_outputs":
             names.append(f"{linear}.input")
@@ -59,25 +62,40 @@ def tensor_names(architecture: Architecture, scheme: Scheme) -> list[str]:
 def operator_names(architecture: Architecture, *, masked: bool) -> list[str]:
     """Every operator that computes new values. masked: the sum of scores and mask is among them."""
     names = ["embeddings.words_and_types"] if architecture.types else []
-    names += ["embeddings.sum", "embeddings.LayerNorm"]
+    if architecture.position_table:
+        names.append("embeddings.sum")
+    names.append("embeddings.LayerNorm")
     if PROJECTION in architecture.linears():
         names.append(PROJECTION)
     for layer in range(architecture.layers):
-        at = f"encoder.layer.{layer}"
-        attention = ("scores", "scale", *(["mask"] if masked else []), "softmax", "context")
-        names += [f"{at}.attention.self.{part}" for part in ("query", "key", "value")]
-        names += [f"{at}.attention.{part}" for part in attention]
-        names += [f"{at}.attention.output.{part}" for part in ("dense", "residual", "LayerNorm")]
-        names += [f"{at}.intermediate.{part}" for part in ("dense", "activation")]
-        names += [f"{at}.output.{part}" for part in ("dense", "residual", "LayerNorm")]
-    if architecture.head == "question_answering":
-        return [*names, "qa_outputs"]
-    if architecture.head == "token_classification":
-        return [*names, TOKEN_CLASSIFIER]
+        names += _operators_of_layer(architecture, layer, masked)
+    if architecture.layout == "modernbert":
+        names.append("encoder.LayerNorm")
     if architecture.head == "embedding":
         return names
-    pooler = ["pooler.dense", f"pooler.{architecture.pooler}"] if architecture.pooler else []
-    return [*names, *pooler, "classifier"]
+    if architecture.head == "classification" and architecture.head_pooling == "mean":
+        names.append("pooler.mean")
+    pooler = ["pooler.dense", f"pooler.{architecture.pooler}", "pooler.LayerNorm"] if architecture.pooler else []
+    norms = architecture.norms()
+    names += [name for name in pooler if name != "pooler.LayerNorm" or name in norms]
+    return [*names, HEAD_LINEARS[architecture.head]]
+
+
+def _operators_of_layer(architecture: Architecture, layer: int, masked: bool) -> list[str]:
+    attention = ("scores", "scale", *(["mask"] if masked else []), "softmax", "context")
+    if architecture.layout == "modernbert":
+        parts = ["attention.LayerNorm"] if layer else []
+        parts += [QUERY_KEY_VALUE, *(f"attention.{part}" for part in ("rotated_query", "rotated_key", *attention))]
+        parts += ["attention.output.dense", "attention.output.residual", "intermediate.LayerNorm"]
+        parts += [f"intermediate.{part}" for part in ("dense", "activation", "gated")]
+        parts += ["output.dense", "output.residual"]
+    else:
+        parts = [f"attention.self.{part}" for part in ("query", "key", "value")]
+        parts += [f"attention.{part}" for part in attention]
+        parts += [f"attention.output.{part}" for part in ("dense", "residual", "LayerNorm")]
+        parts += [f"intermediate.{part}" for part in ("dense", "activation")]
+        parts += [f"output.{part}" for part in ("dense", "residual", "LayerNorm")]
+    return [f"encoder.layer.{layer}.{part}" for part in parts]
 
 
 def coverage(architecture: Architecture, scheme: Scheme) -> tuple[int, int]:
@@ -85,7 +103,7 @@ def coverage(architecture: Architecture, scheme: Scheme) -> tuple[int, int]:
     LayerNorm, and the outputs of operators. A quantized input counts as the operator's output that it is."""
     quantized = len({source(name) for name in tensor_names(architecture, scheme)})
     if scheme.biases == "int32":
-        quantized += len(weight_names(architecture, scheme))
+        quantized += sum(map(architecture.has_bias, weight_names(architecture, scheme)))
     return quantized, len(architecture.tensors()) + len(operator_names(architecture, masked=True))
 
 

@@ -135,6 +135,38 @@ class RelativeAttention(nn.Module):
         return (getattr(self, self._attributes["dense"])(context.flatten(2)),)
 
 
+class PreNormLayer(nn.Module):
+    """A layer with LayerNorm before attention and before a feed-forward part with a gate, as ModernBERT has it (Warner et al., arXiv
+    2412.13663), with a quantizer after each sum and after the gate.
+
+    plain: the family's own layer, whose children keep their names. name: its canonical one. paths: where in the layer its modules lie,
+    by the rest of their canonical name.
+    """
+
+    def __init__(self, plain: nn.Module, name: str, paths: Mapping[str, str], quantizers: Quantizers) -> None:
+        super().__init__()
+        for child_name, child in plain.named_children():
+            setattr(self, child_name, child)
+        self.attention_type = plain.attention_type
+        self._paths = dict(paths)
+        self.quantize_attention_residual = quantizer_for(quantizers, f"{name}.attention.output.residual.output")
+        self.quantize_gated = quantizer_for(quantizers, f"{name}.intermediate.gated.output")
+        self.quantize_residual = quantizer_for(quantizers, f"{name}.output.residual.output")
+
+    def forward(self, states: torch.Tensor, **how: Any) -> torch.Tensor:
+        """states: (batch, length, width). how: what the family's attention takes besides."""
+        attended = self._part("attention.self")(self._part("attention.LayerNorm")(states), **how)[0]
+        states = self.quantize_attention_residual(states + attended)
+        wide = self._part("intermediate.dense")(self._part("intermediate.LayerNorm")(states))
+        values, gate = wide.chunk(2, dim=-1)
+        gated = self.quantize_gated(self._part("intermediate")(values) * gate)
+        out: torch.Tensor = states + self._part("output.dense")(self._part("output.dropout")(gated))
+        return self.quantize_residual(out)
+
+    def _part(self, name: str) -> nn.Module:
+        return self.get_submodule(self._paths[name])
+
+
 def attention(
     module: nn.Module,
     query: torch.Tensor,
@@ -142,13 +174,17 @@ def attention(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     position_bias: torch.Tensor | None = None,
+    dropout: float = 0.0,
     **_: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Eager attention, operator by operator, each with its quantizer; for transformers' registry. query, key, value: (batch, heads,
     length, width of a head). attention_mask: 0 for tokens and a very low number for padding, which a scheme's mask replaces.
-    position_bias: is added together with the mask, (1 or batch, heads, length, length).
+    position_bias: is added together with the mask, (1 or batch, heads, length, length). dropout: of modules that have none of their own
+    for the probabilities.
     Returns the context (batch, length, heads, width of a head) and the probabilities."""
     parts: Any = module
+    if hasattr(parts, "quantize_rotated_query"):
+        query, key = _joined(parts.quantize_rotated_query, query), _joined(parts.quantize_rotated_key, key)
     scores = parts.quantize_scores(torch.matmul(query, key.transpose(2, 3)))
     scores = parts.quantize_scale(scores / query.size(-1) ** 0.5)
     if attention_mask is not None:
@@ -156,7 +192,16 @@ def attention(
     for added in (attention_mask, position_bias):
         scores = scores if added is None else scores + added
     scores = parts.quantize_mask(scores)
-    probabilities = parts.dropout(parts.quantize_softmax(scores.softmax(-1)))
+    probabilities = parts.quantize_softmax(scores.softmax(-1))
+    own = getattr(parts, "dropout", None)
+    probabilities = nn.functional.dropout(probabilities, dropout) if own is None else own(probabilities)
     context = torch.matmul(probabilities, value).transpose(1, 2)
     context = parts.quantize_context(context.reshape(*context.shape[:2], -1))
     return context.unflatten(-1, (query.shape[1], -1)), probabilities
+
+
+def _joined(quantizer: nn.Module, values: torch.Tensor) -> torch.Tensor:
+    """Quantize (batch, heads, length, width of a head) as (batch, length, width): observers select tokens in that form."""
+    batch, heads, length, width = values.shape
+    rounded: torch.Tensor = quantizer(values.transpose(1, 2).reshape(batch, length, heads * width))
+    return rounded.view(batch, length, heads, width).transpose(1, 2)

@@ -65,7 +65,7 @@ def least_output_error(
 
 def _reader(model: nn.Module, name: str) -> nn.Module:
     """The module that reads a tensor as its first argument: self-attention for query's input, otherwise the linear layer."""
-    module: nn.Module = module_of(model, name.removesuffix(".input").removesuffix(".query"))
+    module: nn.Module = module_of(model, name.removesuffix(".input").removesuffix(".query").removesuffix(".qkv"))
     return module
 
 

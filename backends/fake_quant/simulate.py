@@ -13,13 +13,14 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from backends.architecture import Architecture
+from backends.architecture import QUERY_KEY_VALUE, Architecture
 from backends.base import BackendError
 from backends.fake_quant.modules import (
     Embeddings,
     FakeQuantEmbedding,
     FakeQuantLinear,
     IntegerBias,
+    PreNormLayer,
     Quantizers,
     RelativeAttention,
     attention,
@@ -32,6 +33,8 @@ from backends.tensor_names import source, tensor_names, weight_names
 from backends.torch_models import find_module, module_path, read_model_architecture
 
 T = TypeVar("T", bound=nn.Module)
+_ATTENTION = ("scores", "scale", "mask", "softmax", "context")
+"""The operators of every attention."""
 ATTENTION = "quantboard_operators"
 """Name of `attention` in transformers' registry."""
 
@@ -49,8 +52,8 @@ def simulate(model: nn.Module, ranges: Ranges) -> nn.Module:
         for module in list(model.modules()):
             for kind in ("weight", "bias"):
                 quantizer = getattr(module, f"quantize_{kind}", None)
-                if isinstance(module, (FakeQuantLinear, FakeQuantEmbedding)) and quantizer is not None:
-                    constant = getattr(module, kind)
+                constant = getattr(module, kind, None)
+                if isinstance(module, (FakeQuantLinear, FakeQuantEmbedding)) and None not in (quantizer, constant):
                     constant.copy_(quantizer(constant))
                     setattr(module, f"quantize_{kind}", nn.Identity())
     return model
@@ -69,22 +72,24 @@ def install(model: nn.Module, scheme: Scheme, quantizers: Quantizers) -> Callabl
             _install_relative_attention(put, architecture)
         else:
             put.undo.append(_use_attention(model))
+    install_layer = _install_layer if architecture.layout == "bert" else _install_rotary_layer
     for layer in range(architecture.layers):
-        _install_layer(put, scheme, f"encoder.layer.{layer}")
+        install_layer(put, scheme, f"encoder.layer.{layer}")
     for name in weight_names(architecture, scheme):
         linear = FakeQuantLinear(put.module(name), name, quantizers, shared_input=".self." in name)
-        if scheme.biases == "int32" and f"{name}.weight" in quantizers:
+        if scheme.biases == "int32" and f"{name}.weight" in quantizers and architecture.has_bias(name):
             linear.quantize_bias = IntegerBias(quantizers[f"{name}.weight"], quantizers[source(f"{name}.input")])
         put.replace(name, linear)
-    if architecture.pooler and scheme.tensors == "op_outputs":
-        _install_pooler(put, architecture.pooler)
+    if scheme.tensors == "op_outputs":
+        _install_end(put, architecture)
     return put.remove_all
 
 
 def _install_embeddings(put: _Installation, architecture: Architecture) -> None:
-    children = [*architecture.tables(), "embeddings.LayerNorm", "embeddings.dropout"]
-    plain = put.module("embeddings")
-    put.replace("embeddings", Embeddings(plain, architecture, put.attributes(children), put.quantizers))
+    if len(architecture.tables()) > 1:
+        children = [*architecture.tables(), "embeddings.LayerNorm", "embeddings.dropout"]
+        plain = put.module("embeddings")
+        put.replace("embeddings", Embeddings(plain, architecture, put.attributes(children), put.quantizers))
     put.after("embeddings.LayerNorm", "embeddings", "LayerNorm", "embeddings.LayerNorm.output")
 
 
@@ -96,13 +101,22 @@ def _install_relative_attention(put: _Installation, architecture: Architecture) 
         put.replace(f"{attention}.self", RelativeAttention(plain, architecture, put.attributes(children)))
 
 
-def _install_pooler(put: _Installation, activation: str) -> None:
-    """After the pooler, or before the classifier in families where no module computes the pooler's activation."""
-    name = f"pooler.{activation}.output"
+def _install_end(put: _Installation, architecture: Architecture) -> None:
+    """What follows the last layer. The pooler's activation is rounded after the pooler, or before the classifier in families where no
+    module computes it."""
+    norms = architecture.norms()
+    for name in ("encoder.LayerNorm", "pooler.LayerNorm"):
+        if name in norms:
+            put.after(name, name, "LayerNorm", f"{name}.output")
+    if architecture.head == "classification" and architecture.head_pooling == "mean":
+        put.before("pooler.dense", "pooler.dense", "mean", "pooler.mean.output")
+    if not architecture.pooler:
+        return
+    name = f"pooler.{architecture.pooler}.output"
     if put.has("pooler"):
-        put.after("pooler", "pooler", activation, name)
+        put.after("pooler", "pooler", architecture.pooler, name)
     else:
-        put.before("classifier", "classifier", activation, name)
+        put.before("classifier", "classifier", architecture.pooler, name)
 
 
 def _install_layer(put: _Installation, scheme: Scheme, layer: str) -> None:
@@ -111,14 +125,37 @@ def _install_layer(put: _Installation, scheme: Scheme, layer: str) -> None:
         put.before(attention, attention, "input", f"{attention}.query.input")
         return
     put.hold(attention, "masked", scheme.mask)
-    for operator in ("scores", "scale", "mask", "softmax", "context"):
-        put.hold(
-            attention, f"quantize_{operator}", quantizer_for(put.quantizers, f"{layer}.attention.{operator}.output")
-        )
+    _install_attention(put, layer, _ATTENTION)
     for block in (f"{layer}.attention.output", f"{layer}.output"):
         put.before(f"{block}.LayerNorm", block, "residual", f"{block}.residual.output")
         put.after(f"{block}.LayerNorm", block, "LayerNorm", f"{block}.LayerNorm.output")
     put.after(f"{layer}.intermediate", f"{layer}.intermediate", "activation", f"{layer}.intermediate.activation.output")
+
+
+def _install_rotary_layer(put: _Installation, scheme: Scheme, layer: str) -> None:
+    """The same in the layout of ModernBERT."""
+    attention = f"{layer}.attention.self"
+    if scheme.tensors != "op_outputs":
+        put.before(attention, attention, "input", f"{layer}.{QUERY_KEY_VALUE}.input")
+        return
+    put.hold(attention, "masked", scheme.mask)
+    _install_attention(put, layer, ("rotated_query", "rotated_key", *_ATTENTION))
+    parts = ("attention.LayerNorm", "attention.self", "intermediate.LayerNorm", "intermediate.dense", "intermediate")
+    paths = {
+        part: put.path(f"{layer}.{part}").removeprefix(f"{put.path(layer)}.")
+        for part in (*parts, "output.dropout", "output.dense")
+    }
+    put.replace(layer, PreNormLayer(put.module(layer), layer, paths, put.quantizers))
+    if not layer.endswith(".0"):
+        put.after(f"{layer}.attention.LayerNorm", layer, "attention_norm", f"{layer}.attention.LayerNorm.output")
+    put.after(f"{layer}.intermediate.LayerNorm", layer, "norm", f"{layer}.intermediate.LayerNorm.output")
+    put.after(f"{layer}.intermediate", f"{layer}.intermediate", "activation", f"{layer}.intermediate.activation.output")
+
+
+def _install_attention(put: _Installation, layer: str, operators: Sequence[str]) -> None:
+    for operator in operators:
+        quantizer = quantizer_for(put.quantizers, f"{layer}.attention.{operator}.output")
+        put.hold(f"{layer}.attention.self", f"quantize_{operator}", quantizer)
 
 
 class _Installation:

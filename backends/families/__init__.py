@@ -21,6 +21,7 @@ FAMILIES = Registry(
         "camembert": "backends.families.roberta:CAMEMBERT",
         "distilbert": "backends.families.distilbert:DISTILBERT",
         "electra": "backends.families.electra:ELECTRA",
+        "modernbert": "backends.families.modernbert:MODERNBERT",
         "mpnet": "backends.families.mpnet:MPNET",
         "roberta": "backends.families.roberta:ROBERTA",
         "xlm-roberta": "backends.families.roberta:XLM_ROBERTA",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -19,7 +19,8 @@ class Family:
 
     The canonical names of sizes are the keys of BERT's configuration: `num_hidden_layers`, `hidden_size`, `num_attention_heads`,
     `intermediate_size`, `vocab_size`, `max_position_embeddings`, `type_vocab_size`, `hidden_act`, `layer_norm_eps`; and
-    `embedding_size`, the width of the embedding tables, and `relative_buckets`, the rows of a table of biases by relative position.
+    `embedding_size`, the width of the embedding tables, `relative_buckets`, the rows of a table of biases by relative position, and
+    `pooler_act`, the pooler's activation where the configuration says it.
     """
 
     model_type: str
@@ -40,8 +41,18 @@ class Family:
     """Sizes, by canonical name, for keys that config.json lacks: transformers leaves some defaults out. A `type_vocab_size` of 0
     means that there is no table of token types."""
     pooler: Activation | None = None
-    """Activation between `pooler.dense` and `classifier`. None: there is no `pooler.dense`, the classifier reads the state of the
-    first token."""
+    """Activation between `pooler.dense` and `classifier`, unless config.json says it. None: there is no `pooler.dense`, the classifier
+    reads the state of the first token."""
+    pooler_of_every_head: bool = False
+    """True: that linear layer also stands before the heads that answer for every token."""
+    details: Callable[[Mapping[str, Any], Mapping[str, int]], dict[str, Any]] | None = None
+    """Reads what only this family's config.json says: from it, and `layers`, `hidden`, `heads` and `positions`, more fields of the
+    `Architecture`. Raises BackendError, naming the key, for what is not supported."""
+    inherited: tuple[str, ...] = ()
+    """Keys in config.json, beside sizes, that a student of random weights takes over from its teacher."""
+    layers_alike: bool = True
+    """False: layers are of several kinds, so that none can stand for another: no layer of a student learns from one of its teacher,
+    and a student keeps all."""
     positions_after_padding: bool = False
     """True: the first token has position `pad_token_id` + 1, as in RoBERTa, so that some rows of the position table are not used."""
     first_position: int = 0

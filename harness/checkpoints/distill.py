@@ -12,7 +12,7 @@ from harness.checkpoints.training.devices import prepare_training
 from harness.checkpoints.training.states import state_folder
 from harness.errors import CheckpointError
 from harness.plan.spec import CheckpointSpec, folder_of
-from harness.suite.train import TrainSettings, head_mismatch
+from harness.suite.train import TrainSettings, head_mismatch, unlike_layers
 from tasks import Features, Task
 from tasks.tokens import load_tokenizer
 
@@ -145,7 +145,8 @@ class _Stage:
             "pad_token_id",
         )
         teacher_values = teacher_config.to_dict()
-        sizes = {name: teacher_values[family.key(name)] for name in inherited if family.key(name) in teacher_values}
+        names = (*inherited, *family.inherited)
+        sizes = {name: teacher_values[family.key(name)] for name in names if family.key(name) in teacher_values}
         return new_config(family, sizes | dict(self.spec.architecture or {}))
 
     def write_tokenizer(self, output: Path) -> Tokenizer:
@@ -204,10 +205,12 @@ def keep_layers(spec: CheckpointSpec, model: Any) -> None:
     layers would learn from. Without the setting all stay."""
     from torch import nn
 
-    from backends.torch_models import find_module, module_path
+    from backends.torch_models import family_of, find_module, module_path
     from harness.checkpoints.training.distill_losses import layer_map
 
     if kept := (spec.distill or {}).get("layers"):
+        if not family_of(model).layers_alike:
+            raise CheckpointError(f"{spec.model}: {'; '.join(unlike_layers(model.config.model_type, kept=True))}")
         layers = find_module(model, "encoder.layer")
         numbers = layer_map(spec.model, kept, len(layers), "its source's")
         owner, _, attribute = (module_path(model, "encoder.layer") or "").rpartition(".")

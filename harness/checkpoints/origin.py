@@ -116,6 +116,7 @@ def build_origin(
         "teacher": spec.teacher.key if spec.teacher else None,
         "architecture": {name: config[family.key(name)] for name in SIZES if family.key(name) in config}
         | _embedding_size(family, config)
+        | _kind_of_layers(folder, task)
         | ({"num_labels": len(config.get("id2label") or task.labels)} if task and task.labels else {}),
         "parameters": parameters,
         "weights_bytes": weights.stat().st_size,
@@ -134,6 +135,17 @@ def _embedding_size(family: Family, config: Mapping[str, Any]) -> dict[str, int]
     """The width of the embedding tables, for families in which it may be another than the encoder's."""
     width = family.defaults.get("embedding_size")
     return {"embedding_size": config.get(family.key("embedding_size"), width)} if width else {}
+
+
+def _kind_of_layers(folder: Path, task: Task | None) -> dict[str, int]:
+    """1 where layers or heads have more products than BERT's, as the formula of FLOPs needs to know."""
+    from backends.architecture import Architecture
+    from backends.checkpoint import read_encoder
+
+    encoder = read_encoder(folder) if task else None
+    if not isinstance(encoder, Architecture):
+        return {}
+    return {"gated": 1, "dense_heads": 1} if encoder.layout == "modernbert" else {}
 
 
 def _shown_source(source: str) -> str:

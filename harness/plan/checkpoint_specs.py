@@ -129,10 +129,10 @@ def _start(task_data: TaskData, resolved: ResolvedModel, model: str, seed: int) 
     return _Start(source.source, source.identity, blocked=blocked, labels=labels)
 
 
-def _not_trained(model: str, start: CheckpointSpec, *, scores: bool = False) -> Blocked:
+def _not_trained(model: str, start: CheckpointSpec, *, scores: bool = False, kept: bool = False) -> Blocked:
     """Why a model cannot be trained from or by a checkpoint, as far as its source is on this machine."""
     folder = local_folder(start.root.source)
-    why = why_not_trained(folder, scores=scores) if folder else None
+    why = why_not_trained(folder, scores=scores, kept=kept) if folder else None
     return why and (f"{model}: {start.model}: {why[0]}", why[1])
 
 
@@ -305,7 +305,7 @@ def _student_mismatch(resolved: ResolvedModel, student: CheckpointSpec, teacher:
         return depth_mismatch(student.model, resolved.layers, source_depth, "its source's")
     scores = bool({"general", "intermediate"} & set(resolved.stages))
     for spec in (teacher, student):
-        if why := _not_trained(student.model, spec, scores=scores):
+        if why := _not_trained(student.model, spec, scores=scores, kept=spec is student and bool(resolved.layers)):
             return why
     if not scores:
         return None

@@ -33,7 +33,7 @@ from harness.machine import paths
 from harness.machine.digests import digest, file_hash, read_text
 from harness.plan.heads import HEADS
 from harness.plan.spec import Blocked
-from harness.suite.train import own_attention
+from harness.suite.train import own_attention, unlike_layers
 from tasks import Shape, TaskError
 from tasks.base import Kind
 from tasks.class_names import output_classes, output_tags
@@ -274,15 +274,20 @@ def _remembered(file: Path, what: str, compute: Callable[[], str | None]) -> str
     return found
 
 
-def why_not_trained(folder: Path, *, scores: bool = False) -> Blocked:
-    """Why a folder's model can be no parent, teacher or student of a training. scores: its attention scores are learnt from."""
+def why_not_trained(folder: Path, *, scores: bool = False, kept: bool = False) -> Blocked:
+    """Why a folder's model can be no parent, teacher or student of a training. scores: its attention scores are learnt from. kept: some
+    of its layers are kept."""
     try:
         family = read_family(folder)
     except BackendError:
         return None  # said where the model is looked up
     if family.generic:
         return _untrained(family), _of_a_family()
-    return own_attention(family.model_type) if scores and family.own_attention else None
+    if scores and family.own_attention:
+        return own_attention(family.model_type)
+    if (scores or kept) and not family.layers_alike:
+        return unlike_layers(family.model_type, kept=kept and not scores)
+    return None
 
 
 def _of_a_family() -> str:
@@ -317,7 +322,7 @@ def why_no_masked_lm(folder: Path) -> Blocked:
     except BackendError as error:
         reason, _, remedy = str(error).replace(f"{folder}/", "").partition("; ")
         return reason, remedy or "use another model"
-    if names and not any(name.startswith(tuple(f"{module}." for module in family.masked_lm)) for name in names):
+    if names and not any(name.startswith(f"{family.masked_lm[-1]}.") for name in names):
         return "it has no head that predicts masked tokens", "name a masked language model, or give augment.train"
     return None
 

@@ -235,6 +235,8 @@ def count_flops(checkpoint: Checkpoint, accuracy: Mapping[str, Any], length: int
         head_outputs=sizes.get("num_labels", 2),
         head=FLOPS_HEADS[HEADS[accuracy["kind"]]],
         embedding=sizes.get("embedding_size"),
+        gated=bool(sizes.get("gated")),
+        dense_heads=bool(sizes.get("dense_heads")),
     )
 
 

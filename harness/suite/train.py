@@ -149,6 +149,13 @@ def own_attention(model_type: str) -> tuple[str, str]:
     return reason, "use stages 'prediction' and 'labels'"
 
 
+def unlike_layers(model_type: str, *, kept: bool = False) -> tuple[str, str]:
+    """(reason, remedy) where layers of a family that are of several kinds are to be learnt from one by one. kept: where a student is
+    to keep some of them."""
+    reason = f"{model_type} has layers of several kinds, so that none can stand for another"
+    return reason, "leave distill.layers out" if kept else "use stages 'prediction' and 'labels'"
+
+
 def in_key(train: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that are part of a checkpoint's key: those that change its weights and are not at their default. So a new
     setting leaves old keys alone, and a changed default needs a new version in RECIPE_VERSIONS."""

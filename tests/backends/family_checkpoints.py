@@ -16,6 +16,7 @@ from transformers import (
     CamembertConfig,
     DistilBertConfig,
     ElectraConfig,
+    ModernBertConfig,
     MPNetConfig,
     RobertaConfig,
     XLMRobertaConfig,
@@ -64,21 +65,36 @@ _CONFIGS: dict[str, Any] = {
         vocab_size=300, dim=64, n_layers=2, n_heads=4, hidden_dim=128, max_position_embeddings=128
     ),
     "camembert": lambda: CamembertConfig(**_BERT_SIZES, type_vocab_size=1, pad_token_id=1),
+    "modernbert": lambda: ModernBertConfig(
+        **_BERT_SIZES, pad_token_id=0, local_attention=10, global_attn_every_n_layers=2
+    ),
     "mpnet": lambda: MPNetConfig(**_BERT_SIZES),
     "roberta": lambda: RobertaConfig(**_BERT_SIZES, type_vocab_size=1, pad_token_id=1),
     "xlm-roberta": lambda: XLMRobertaConfig(**_BERT_SIZES, type_vocab_size=1, pad_token_id=3),
     "electra": lambda: ElectraConfig(**_BERT_SIZES, embedding_size=32),
     "bare": lambda: BareConfig(**_BERT_SIZES),
 }
+_FEWER: dict[str, dict[str, Any]] = {"modernbert": {"num_hidden_layers": 4}}
+"""Fewer layers at default sizes: enough for every kind of layer."""
 
 
 def make_family_checkpoint(
-    folder: Path, model_type: str, labels: int | None, part: Part | None = None, *, default_sizes: bool = False
+    folder: Path,
+    model_type: str,
+    labels: int | None,
+    part: Part | None = None,
+    *,
+    default_sizes: bool = False,
+    **changes: Any,
 ) -> Path:
     """A folder as `save_pretrained` writes it. labels: None for question answering. part: another model than these two.
-    default_sizes: those of transformers."""
+    default_sizes: those of transformers. changes: of the configuration."""
     torch.manual_seed(0)
-    config = type(_CONFIGS[model_type]())() if default_sizes else _CONFIGS[model_type]()
+    config = _CONFIGS[model_type]()
+    if default_sizes:
+        config = type(config)(**_FEWER.get(model_type, {}))
+    for key, value in changes.items():
+        setattr(config, key, value)
     config.num_labels = labels or 2
     part = part or ("classification" if labels else "question_answering")
     model: Any = auto_class(part).from_config(config)

@@ -34,7 +34,6 @@ _MODELS: dict[str, dict[str, Any]] = {
     "big_bird": {"block_size": 4, "num_random_blocks": 1},
     "deberta-v2": _DISENTANGLED,
     "longformer": {"attention_window": 8, "max_position_embeddings": 130},
-    "modernbert": {"pad_token_id": 0, "local_attention": 8, "global_attn_every_n_layers": 2},
     "nomic_bert": {},
     "roberta-prelayernorm": {"max_position_embeddings": 130, "type_vocab_size": 1},
     "roformer": {},

@@ -22,7 +22,7 @@ from tests.backends.family_checkpoints import make_family_checkpoint
 from tests.backends.running import run_real_tokens, run_unfused
 
 Array = np.ndarray[Any, Any]
-FAMILIES = ("bert", "distilbert", "roberta", "electra", "mpnet")
+FAMILIES = ("bert", "distilbert", "roberta", "electra", "mpnet", "modernbert")
 HEADS = ("token_classification", "mean", "cls")
 
 

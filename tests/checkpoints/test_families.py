@@ -34,6 +34,7 @@ _BERT_SIZES = {**SIZES, "num_hidden_layers": 2}
 CONFIGS: dict[str, dict[str, Any]] = {
     "distilbert": {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32},
     "electra": {**_BERT_SIZES, "embedding_size": 8},
+    "modernbert": {**_BERT_SIZES, "pad_token_id": 0, "local_attention": 8, "global_attn_every_n_layers": 2},
     "mpnet": _BERT_SIZES,
     "roberta": {**_BERT_SIZES, "type_vocab_size": 1, "pad_token_id": 0},
 }
@@ -142,12 +143,19 @@ def test_a_student_may_keep_layers_of_it(finetuned: CheckpointSpec, cache: Path)
 
 
 @pytest.mark.slow
-def test_attention_scores_of_mpnet_cannot_be_learnt_from(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("family", "why"),
+    [
+        ("mpnet", "mpnet computes attention in its own modules"),
+        ("modernbert", "modernbert has layers of several kinds"),
+    ],
+)
+def test_layers_of_some_families_cannot_be_learnt_from(tmp_path: Path, family: str, why: str) -> None:
     cache = tmp_path / "cache"
-    spec = finetune_spec(make_source(tmp_path / "source", "mpnet"))
+    spec = finetune_spec(make_source(tmp_path / "source", family))
     ensure(spec, cache)
     student = replace(spec, model="student", recipe="distill", teacher=spec, distill={"stage": "intermediate"})
-    with pytest.raises(CheckpointError, match=r"mpnet computes attention in its own modules.*use stages 'prediction'"):
+    with pytest.raises(CheckpointError, match=rf"{why}.*use stages 'prediction'"):
         ensure(student, cache)
     folder = ensure(replace(student, distill={"stage": "prediction"}), cache)
     assert describe_checkpoint(folder).architecture["num_hidden_layers"] == 2

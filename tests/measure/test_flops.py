@@ -7,7 +7,15 @@ from typing import Any
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import BertConfig, BertForQuestionAnswering, ElectraConfig, ElectraForSequenceClassification
+from transformers import (
+    BertConfig,
+    BertForQuestionAnswering,
+    ElectraConfig,
+    ElectraForSequenceClassification,
+    ModernBertConfig,
+    ModernBertForSequenceClassification,
+    ModernBertForTokenClassification,
+)
 
 from harness.measure.flops import encoder_flops, format_flops
 
@@ -32,6 +40,22 @@ def test_embedding_projection_counts_as_pytorch_counts_it() -> None:
         layers=2, hidden=64, intermediate=128, sequence_length=40, head_outputs=3, head="pooled", embedding=32
     )
     assert count.total == counter.get_total_flops()
+
+
+def test_a_gate_and_dense_heads_count_as_pytorch_counts_them() -> None:
+    sizes: dict[str, Any] = {"num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 96, "num_labels": 3}
+    config = ModernBertConfig(**sizes, num_attention_heads=4, vocab_size=99, pad_token_id=0)
+    config._attn_implementation = "eager"
+    for kind, model in (
+        ("pooled", ModernBertForSequenceClassification(config)),
+        ("token", ModernBertForTokenClassification(config)),
+    ):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model.train(False)(torch.ones(1, 40, dtype=torch.long))
+        count = encoder_flops(
+            layers=2, hidden=64, intermediate=96, sequence_length=40, head_outputs=3, head=kind, gated=True, dense_heads=True
+        )  # fmt: skip
+        assert count.total == counter.get_total_flops()
 
 
 def test_how_counts_are_written() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import BertForMaskedLM, BertModel, MPNetModel
+from transformers import BertForMaskedLM, BertModel, ModernBertModel, MPNetModel
 
 from harness.plan.spec import Cell
 from tasks import DataRef
@@ -241,6 +241,10 @@ def test_a_teacher_that_cannot_teach_is_reported_before_it_is_trained(make: Make
         "student: tiny: mpnet computes attention in its own modules, where its scores cannot be learnt from",
         "use stages 'prediction' and 'labels'",
     )
+    assert blocked(of_answers) is None
+    save_model(tmp_path / "bert", ModernBertModel, **sizes, num_hidden_layers=2, num_attention_heads=2, pad_token_id=0)
+    kinds = "modernbert has layers of several kinds, so that none can stand for another"
+    assert blocked(without_text) == (f"student: tiny: {kinds}", "use stages 'prediction' and 'labels'")
     assert blocked(of_answers) is None
     save_model(tmp_path / "words", BertModel, **sizes)
     words = of_answers.replace("hub:owner/words", "words")

@@ -30,11 +30,11 @@ MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "multilingual-minilm": ("bert", "xlm-roberta", {"pad_token_id": 1}),
     "one-token-type": ("bert", "bert", {"type_vocab_size": 1}),
     "albert": ("albert", "bert", {"embedding_size": 16}),
-    "modernbert": ("modernbert", "bert", {"pad_token_id": 0, "local_attention": 8}),
+    "modernbert": ("modernbert", "modernbert", {"pad_token_id": 0, "local_attention": 8}),
 }
 """Model type, tokenizer and sizes of each model."""
-GENERIC = ("albert", "modernbert")
-"""Their families are not known here."""
+GENERIC = ("albert",)
+"""Its family is not known here."""
 SIZES = {
     "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,
     "max_position_embeddings": 80, "initializer_range": 0.4,

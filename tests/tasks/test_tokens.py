@@ -20,7 +20,7 @@ from tests.tasks.rows import MemoryRows
 from tests.tasks.tokenizers import TEXT, byte_level, make_tokenizer
 from tests.tasks.wordpiece import WORDS
 
-KINDS = ["bert", "roberta", "xlm-roberta", "camembert", "mpnet"]
+KINDS = ["bert", "roberta", "xlm-roberta", "camembert", "mpnet", "modernbert"]
 
 
 @pytest.fixture(params=KINDS)

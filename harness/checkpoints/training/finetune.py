@@ -24,7 +24,7 @@ from harness.checkpoints.training.loop import Loss, train
 from harness.errors import MOVE_CACHE, CheckpointError, disk_fault
 from harness.plan.heads import HEADS
 from harness.plan.spec import CheckpointSpec
-from harness.suite.train import TrainSettings, own_attention
+from harness.suite.train import TrainSettings, own_attention, unlike_layers
 from tasks import Features, Task, TaskError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ PROBLEM_TYPES = {
     "multi_label": "multi_label_classification",
 }
 """What transformers calls each kind of task, which decides its loss: cross-entropy, squared error, binary cross-entropy."""
-HEAD_MODULES = ("qa_outputs", "classifier", TOKEN_CLASSIFIER, "pooler", "pooler.dense")
+HEAD_MODULES = ("qa_outputs", "classifier", TOKEN_CLASSIFIER, "pooler", "pooler.dense", "pooler.LayerNorm")
 """Canonical names of the modules whose tensors may be missing in the source: training then starts with new ones."""
 
 
@@ -98,13 +98,14 @@ def build_model(
     default_attention = register_attention() if device == "cpu" else "sdpa"
     if device != "cpu":
         disable_cudnn_attention()
-    if get_family(config.model_type).own_attention:
-        if attention not in (None, "sdpa"):
-            raise CheckpointError("; ".join(own_attention(config.model_type)))
+    family = get_family(config.model_type)
+    if (family.own_attention or not family.layers_alike) and attention not in (None, "sdpa"):
+        raise CheckpointError("; ".join((own_attention if family.own_attention else unlike_layers)(config.model_type)))
+    if family.own_attention:
         attention = "eager"
     options = {"attn_implementation": attention or default_attention, "dtype": torch.float32}
     if part == "encoder":
-        options |= get_family(config.model_type).encoder_arguments
+        options |= family.encoder_arguments
     model: PreTrainedModel = (
         auto_class(part).from_config(config, trust_remote_code=False, **options)
         if source is None
