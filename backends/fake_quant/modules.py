@@ -160,8 +160,9 @@ class PreNormLayer(nn.Module):
         wide = self._part("intermediate.dense")(self._part("intermediate.LayerNorm")(states))
         values, gate = wide.chunk(2, dim=-1)
         gated = self.quantize_gated(self._part("intermediate")(values) * gate)
-        out: torch.Tensor = states + self._part("output.dense")(self._part("output.dropout")(gated))
-        return self.quantize_residual(out)
+        narrow = self._part("output.dense")(self._part("output.dropout")(gated))
+        out: torch.Tensor = self.quantize_residual(states + narrow)
+        return out
 
     def _part(self, name: str) -> nn.Module:
         return self.get_submodule(self._paths[name])

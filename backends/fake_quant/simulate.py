@@ -53,7 +53,8 @@ def simulate(model: nn.Module, ranges: Ranges) -> nn.Module:
             for kind in ("weight", "bias"):
                 quantizer = getattr(module, f"quantize_{kind}", None)
                 constant = getattr(module, kind, None)
-                if isinstance(module, (FakeQuantLinear, FakeQuantEmbedding)) and None not in (quantizer, constant):
+                rounds = isinstance(module, (FakeQuantLinear, FakeQuantEmbedding))
+                if rounds and quantizer is not None and constant is not None:
                     constant.copy_(quantizer(constant))
                     setattr(module, f"quantize_{kind}", nn.Identity())
     return model

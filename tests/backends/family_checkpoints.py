@@ -66,7 +66,7 @@ _CONFIGS: dict[str, Any] = {
     ),
     "camembert": lambda: CamembertConfig(**_BERT_SIZES, type_vocab_size=1, pad_token_id=1),
     "modernbert": lambda: ModernBertConfig(
-        **_BERT_SIZES, pad_token_id=0, local_attention=10, global_attn_every_n_layers=2
+        **_BERT_SIZES, pad_token_id=0, local_attention=10, layer_types=["full_attention", "sliding_attention"]
     ),
     "mpnet": lambda: MPNetConfig(**_BERT_SIZES),
     "roberta": lambda: RobertaConfig(**_BERT_SIZES, type_vocab_size=1, pad_token_id=1),
@@ -74,8 +74,8 @@ _CONFIGS: dict[str, Any] = {
     "electra": lambda: ElectraConfig(**_BERT_SIZES, embedding_size=32),
     "bare": lambda: BareConfig(**_BERT_SIZES),
 }
-_FEWER: dict[str, dict[str, Any]] = {"modernbert": {"num_hidden_layers": 4}}
-"""Fewer layers at default sizes: enough for every kind of layer."""
+_FEWER: dict[str, dict[str, Any]] = {"modernbert": {"num_hidden_layers": 4, "vocab_size": 2000, "pad_token_id": 0}}
+"""Fewer layers at default sizes, enough for every kind of layer, and fewer words."""
 
 
 def make_family_checkpoint(

@@ -52,7 +52,8 @@ def described(config: dict[str, Any]) -> Any:
 
 def test_a_published_configuration_and_the_one_that_transformers_writes_are_one_architecture() -> None:
     architecture = described(PUBLISHED)
-    assert architecture == described(ModernBertConfig(**PUBLISHED).to_dict())
+    written: Any = ModernBertConfig(**PUBLISHED)
+    assert architecture == described(written.to_dict())
     assert architecture.rotary.windows[:5] == (None, 64, 64, None, 64)
     assert architecture.rotary.thetas[:3] == (160_000.0, 10_000.0, 10_000.0)
     assert (architecture.positions, architecture.types, architecture.head_pooling) == (8192, 0, "mean")
@@ -88,7 +89,7 @@ def test_what_is_not_supported_is_one_line(changes: dict[str, Any], fault: str) 
 def with_mean(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A classifier that reads the mean, with biases."""
     folder = tmp_path_factory.mktemp("mean")
-    biases = dict.fromkeys(("attention_bias", "mlp_bias", "norm_bias", "classifier_bias"), True)
+    biases: dict[str, Any] = dict.fromkeys(("attention_bias", "mlp_bias", "norm_bias", "classifier_bias"), True)
     return make_family_checkpoint(folder, "modernbert", 3, classifier_pooling="mean", **biases)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -46,10 +46,11 @@ def test_a_gate_and_dense_heads_count_as_pytorch_counts_them() -> None:
     sizes: dict[str, Any] = {"num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 96, "num_labels": 3}
     config = ModernBertConfig(**sizes, num_attention_heads=4, vocab_size=99, pad_token_id=0)
     config._attn_implementation = "eager"
-    for kind, model in (
-        ("pooled", ModernBertForSequenceClassification(config)),
-        ("token", ModernBertForTokenClassification(config)),
-    ):
+    heads: dict[Literal["token", "pooled"], Any] = {
+        "pooled": ModernBertForSequenceClassification(config),
+        "token": ModernBertForTokenClassification(config),
+    }
+    for kind, model in heads.items():
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             model.train(False)(torch.ones(1, 40, dtype=torch.long))
         count = encoder_flops(
