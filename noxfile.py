@@ -179,6 +179,14 @@ def peers(session: nox.Session) -> Path:
 
 
 @nox.session
+def chaos(session: nox.Session) -> None:
+    """Kills, flipped bits, full disks, faulty engines, two runs at once, and fuzzers; prints two tables. In full, hours:
+    `nox -s chaos -- --times 50 --minutes 10`; a sign of life: `-- --short`."""
+    install(session, "minilm", "test")
+    session.run("python", "-m", "tests.chaos", *session.posargs)
+
+
+@nox.session
 def nightly(session: nox.Session) -> None:
     """What nightly.toml asks for: check the machine, measure every suite on real data again, compare with the last good night,
     render the site. Ends with an error if a suite failed or the night is worse."""

@@ -184,5 +184,11 @@ def sequences(
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """The fast tokenizer of a checkpoint folder, without transformers."""
-    return Tokenizer.from_file(str(folder / "tokenizer.json"))
+    """The fast tokenizer of a checkpoint folder, without transformers. Raises TaskError."""
+    path = folder / "tokenizer.json"
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises nothing more exact
+        raise TaskError(
+            f"{path}: not a tokenizer ({' '.join(str(error).split())[:200]}); copy the model's own again"
+        ) from None
