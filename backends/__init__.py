@@ -42,7 +42,10 @@ BACKENDS = Registry(
     {
         "torch_fp32": "backends.torch_eager:TORCH_FP32",
         "torch_bf16": "backends.torch_eager:TORCH_BF16",
+        "torch_fp16": "backends.torch_eager:TORCH_FP16",
         "torch_compiled_fp32": "backends.torch_compiled:TORCH_COMPILED_FP32",
+        "torch_compiled_bf16": "backends.torch_compiled:TORCH_COMPILED_BF16",
+        "torch_compiled_fp16": "backends.torch_compiled:TORCH_COMPILED_FP16",
         "fake_quant_w8a8": "backends.fake_quant.backend:FAKE_QUANT_W8A8",
         "onnxruntime_fp32": "backends.onnx_runtime:ONNXRUNTIME_FP32",
         "onnxruntime_int8": "backends.onnx_runtime:ONNXRUNTIME_INT8",

@@ -8,7 +8,10 @@ from backends.base import BackendError
 _TITLES = {
     "torch_fp32": ("PyTorch FP32", "PyTorch FP32"),
     "torch_compiled_fp32": ("PyTorch FP32, compiled", "PyTorch compiled"),
+    "torch_compiled_bf16": ("PyTorch BF16, compiled", "PyTorch BF16 compiled"),
+    "torch_compiled_fp16": ("PyTorch FP16, compiled", "PyTorch FP16 compiled"),
     "torch_bf16": ("PyTorch BF16", "PyTorch BF16"),
+    "torch_fp16": ("PyTorch FP16", "PyTorch FP16"),
     "fake_quant_w8a8": ("Simulated W8A8", "Simulated W8A8"),
     "onnxruntime_fp32": ("ONNX Runtime FP32", "ORT FP32"),
     "onnxruntime_int8": ("ONNX Runtime INT8", "ORT INT8"),

@@ -1,4 +1,4 @@
-"""PyTorch compiled by its Inductor on the CPU, in float32: the models of `torch_eager`, fused, with weights laid out beforehand.
+"""PyTorch compiled by its Inductor: the models of `torch_eager`, fused; on CPUs with weights laid out beforehand.
 
 Batch and length are free, so nothing is compiled during a measurement: `prepare` compiles for one sequence and for several, which
 PyTorch tells apart. What it compiles is cached; a later process only traces the model again.
@@ -27,8 +27,8 @@ from backends.base import (
 )
 from backends.checkpoint import read_architecture
 from backends.model_files import SAFETENSORS
-from backends.torch_eager import TorchSession
-from backends.torch_models import load_model
+from backends.torch_eager import SHORT, TORCH_FP16, Dtype, TorchSession, on_cpu
+from backends.torch_models import disable_cudnn_attention, load_model
 
 if TYPE_CHECKING:
     import torch
@@ -36,13 +36,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class TorchCompiled(BackendFields):
-    """The backend. It runs on the CPU only, also where there is a GPU."""
+    """The backend for one dtype of weights and activations. float16 runs on GPUs, where Triton compiles it; the others run on the
+    CPU, also where there is a GPU."""
 
+    dtype: Dtype
     distributions: tuple[str, ...] = ("torch", "transformers")
     start_seconds: float = 45.0
     """Of a process beyond an ordinary one's: PyTorch traces the model again, though nothing is compiled."""
 
+    @property
+    def floats(self) -> str:
+        return SHORT[self.dtype]
+
     def availability(self, machine: Mapping[str, Any]) -> Availability:
+        if self.dtype == "float16":
+            return TORCH_FP16.availability(machine)
         for name in self.distributions:
             if not installed(name, machine):
                 return Availability(False, f"{name} is not installed", f"python -m pip install {name}")
@@ -52,10 +60,10 @@ class TorchCompiled(BackendFields):
                 f"no C++ compiler: torch.compile calls '{_compiler()}'",
                 "install one (Debian and Ubuntu: apt install g++), or name yours in the variable CXX",
             )
-        return Availability(True)
+        return on_cpu(self.dtype, machine)
 
     def prepare(self, checkpoint: Path, settings: Settings, device: Device) -> TorchCompiledSession:
-        if device != "cpu":
+        if device == "cuda" and self.dtype != "float16":
             raise BackendError(f"{self.name}: runs on the CPU only, not on '{device}'")
         architecture = read_architecture(checkpoint)
         check_length(settings, architecture.positions)
@@ -63,7 +71,9 @@ class TorchCompiled(BackendFields):
         import torch
 
         torch.set_num_threads(settings.threads)
-        model = load_model(checkpoint, architecture)
+        if device == "cuda":
+            disable_cudnn_attention()
+        model = load_model(checkpoint, architecture).to(device=device, dtype=getattr(torch, self.dtype))
         return TorchCompiledSession(model, architecture, settings, (checkpoint / SAFETENSORS).stat().st_size)
 
 
@@ -84,7 +94,7 @@ class TorchCompiledSession(TorchSession):
 
         config.compile_threads = 1  # else its worker processes live on beside the measurement
         started, missed, broken = time.perf_counter(), _cache_misses(), sum(counters["graph_break"].values())
-        self._forward = torch.compile(model, dynamic=True, options={"freezing": True})
+        self._forward = torch.compile(model, dynamic=True, options={"freezing": self._device.type == "cpu"})
         for rows in {settings.max_batch, 1}:
             ids = np.zeros((rows, settings.max_length), np.int64)
             mask = np.ones_like(ids)
@@ -107,4 +117,10 @@ def _cache_misses() -> int:
     return int(counters["inductor"]["fxgraph_cache_miss"] + counters["inductor"]["fxgraph_cache_bypass"])
 
 
-TORCH_COMPILED_FP32 = TorchCompiled(name="torch_compiled_fp32", title="PyTorch compiled")
+TORCH_COMPILED_FP32 = TorchCompiled(name="torch_compiled_fp32", dtype="float32", title="PyTorch compiled")
+TORCH_COMPILED_BF16 = TorchCompiled(
+    name="torch_compiled_bf16", dtype="bfloat16", graph=None, relative_cost=0.5, title="PT BF16, compiled"
+)
+TORCH_COMPILED_FP16 = TorchCompiled(
+    name="torch_compiled_fp16", dtype="float16", graph=None, relative_cost=0.5, title="PT FP16, compiled"
+)

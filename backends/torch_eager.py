@@ -1,4 +1,4 @@
-"""PyTorch, eager, with the model classes of transformers: in float32, which is the baseline, and in bfloat16."""
+"""PyTorch, eager, with the model classes of transformers: in float32, which is the baseline, in bfloat16, and on GPUs in float16."""
 
 from __future__ import annotations
 
@@ -33,16 +33,35 @@ if TYPE_CHECKING:
     import torch
 
 
+Dtype = Literal["float32", "bfloat16", "float16"]
+SHORT = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+
+
+def on_cpu(dtype: Dtype, machine: Mapping[str, Any]) -> Availability:
+    """Whether PyTorch computes in this type on the machine's processor, and does not emulate it."""
+    if dtype == "float16":
+        return Availability(
+            False, "no NVIDIA GPU found: PyTorch has float16 for GPUs", "take the BF16 row, or use a GPU"
+        )
+    if dtype == "bfloat16" and not multiplies_bfloat16(machine):
+        return Availability(
+            False,
+            "this processor has no bfloat16 arithmetic: PyTorch would emulate it, about a hundred times slower",
+            "run it on a processor with AVX512-BF16 or AMX, or on a GPU",
+        )
+    return Availability(True)
+
+
 @dataclass(frozen=True, kw_only=True)
 class TorchEager(BackendFields):
     """The backend for one dtype of weights and activations. Logits are float32."""
 
-    dtype: Literal["float32", "bfloat16"]
+    dtype: Dtype
     distributions: tuple[str, ...] = ("torch", "transformers")
 
     @property
     def floats(self) -> str:
-        return "fp32" if self.dtype == "float32" else "bf16"
+        return SHORT[self.dtype]
 
     def availability(self, machine: Mapping[str, Any]) -> Availability:
         for name in self.distributions:
@@ -50,13 +69,7 @@ class TorchEager(BackendFields):
                 return Availability(False, f"{name} is not installed", f"python -m pip install {name}")
         cuda = bool(machine.get("assumed")) or not (version_of("torch") or "").endswith("+cpu")
         usable = bool(machine.get("gpus")) and cuda
-        if self.dtype == "bfloat16" and not usable and not multiplies_bfloat16(machine):
-            return Availability(
-                False,
-                "this processor has no bfloat16 arithmetic: PyTorch would emulate it, about a hundred times slower",
-                "run it on a processor with AVX512-BF16 or AMX, or on a GPU",
-            )
-        return Availability(True, device="cuda" if usable else "cpu")
+        return Availability(True, device="cuda") if usable else on_cpu(self.dtype, machine)
 
     def prepare(self, checkpoint: Path, settings: Settings, device: Device) -> TorchSession:
         import torch
@@ -125,3 +138,4 @@ def _provider(parameter: torch.nn.Parameter) -> str:
 
 TORCH_FP32 = TorchEager(name="torch_fp32", dtype="float32", title="PyTorch FP32", any_family=True)
 TORCH_BF16 = TorchEager(name="torch_bf16", dtype="bfloat16", graph=None, relative_cost=0.5, title="PyTorch BF16")
+TORCH_FP16 = TorchEager(name="torch_fp16", dtype="float16", graph=None, relative_cost=0.5, title="PyTorch FP16")

@@ -6,15 +6,24 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from backends import Settings, get_backend
+from backends import Device, Settings, get_backend
 from tests.backends.checkpoints import LENGTH, make_batch, make_checkpoint
 from tests.backends.running import real_tokens, run_backend
 
 NAME = "torch_compiled_fp32"
+
+
+@pytest.fixture(autouse=True)
+def nothing_compiled() -> None:
+    """PyTorch keeps what it compiled by the code of a model's class, for other weights as well."""
+    import torch
+
+    torch._dynamo.reset()
 
 
 def test_it_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,6 +33,27 @@ def test_it_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "no-such-compiler" in availability.reason
     assert "CXX" in availability.remedy
     assert get_backend(NAME).availability({"gpus": [], "assumed": True}).available
+
+
+@pytest.mark.parametrize(
+    ("name", "machine", "device", "reason"),
+    [
+        ("torch_compiled_bf16", {"gpus": [], "flags": ["avx2"]}, None, "no bfloat16 arithmetic"),
+        ("torch_compiled_bf16", {"gpus": [], "flags": ["amx_bf16"]}, "cpu", ""),
+        ("torch_compiled_fp16", {"gpus": [], "flags": ["amx_bf16"]}, None, "no NVIDIA GPU"),
+        ("torch_fp16", {"gpus": [], "flags": ["amx_bf16"]}, None, "no NVIDIA GPU"),
+        ("torch_compiled_fp16", {"gpus": [{"name": "a"}], "assumed": True}, "cuda", ""),
+        ("torch_fp16", {"gpus": [{"name": "a"}], "assumed": True}, "cuda", ""),
+    ],
+)
+def test_types_run_where_they_are_not_emulated(
+    name: str, machine: dict[str, Any], device: str | None, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", sys.executable)  # a program that is there
+    availability = get_backend(name).availability(machine)
+    assert availability.available == (device is not None)
+    assert reason in availability.reason
+    assert device is None or availability.device == device
 
 
 @pytest.mark.slow
@@ -58,3 +88,21 @@ def test_the_compiled_model_is_the_eager_one_for_all_shapes(tmp_path: Path) -> N
     root = Path(__file__).resolve().parents[2]
     again = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)
     assert again.stdout.split() == ["False", "0.0"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "bound", "device"),
+    [("torch_compiled_bf16", 0.1, "cpu"), pytest.param("torch_compiled_fp16", 0.01, "cuda", marks=pytest.mark.gpu)],
+)
+def test_half_precision_is_the_eager_model(name: str, bound: float, device: Device, tmp_path: Path) -> None:
+    if device == "cpu" and shutil.which("g++") is None:
+        pytest.skip("no C++ compiler")
+    folder = make_checkpoint(tmp_path / "model", num_hidden_layers=1)
+    session = get_backend(name).prepare(folder, Settings(LENGTH, 8, 1, tmp_path), device)
+    batch = make_batch(3, rows=8)
+    expected = real_tokens(run_backend("torch_fp32", folder, batch, tmp_path), batch)
+    given = real_tokens(session.run(batch), batch)
+    assert 0 < np.abs(given - expected).max() < bound * max(1.0, float(np.abs(expected).max()))
+    assert set(session.placement().nodes) == {f"{device} {'bfloat16' if 'bf16' in name else 'float16'}"}
+    session.close()
