@@ -77,7 +77,7 @@ def table(
         ("Speed-up", [times(row.speed_up) for row in rows], ">"),
         ("", [_range(row.speed_up) for row in rows], "<"),
         ("p90 ms", [_number(row.p90_ms, ".1f") for row in rows], ">"),
-        ("MiB", [_number(row.size_mib, ".0f") for row in rows], ">"),
+        ("MiB", [mebibytes(row.size_mib) for row in rows], ">"),
     ]
     peak: list[Column] = [("RAM", [_number(row.memory_mib, ".0f") for row in rows], ">")] if memory else []
     end: Column = ("", [verdict.get(row.name, "") for row in rows], "<")
@@ -153,6 +153,10 @@ def times(ratio: Ratio | None) -> str:
 
 def three_digits(value: float) -> str:
     return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}"
+
+
+def mebibytes(value: float | None) -> str:
+    return _number(value, ".0f" if value is None or value > 9.95 else ".1f")
 
 
 def _percents(ratio: Ratio | None) -> str:

@@ -12,6 +12,7 @@ from harness.cli.method_table import (
     Notes,
     asked,
     how_timed,
+    mebibytes,
     percent,
     table,
     three_digits,
@@ -43,7 +44,7 @@ def answer_lines(contest: Contest, choice: Pick, limits: Limits, take: str | Non
     parts = [f"{times(ship.speed_up)} {base}{_bracket(ship.speed_up)}"]
     parts.append(f"keeps {percent(ship.kept)}% of its {words(contest.metric)}{_bracket(ship.kept, 100)}")
     parts += [f"p90 {ship.p90_ms:.1f} ms"] if ship.p90_ms else []
-    parts += [f"{ship.size_mib:.0f} MiB"] if ship.size_mib else []
+    parts += [f"{mebibytes(ship.size_mib)} MiB"] if ship.size_mib else []
     lines = [f"Ship {titles[ship.name]}: {', '.join(parts)}."]
     if choice.close_call:
         low = ship.kept.low if ship.kept else None

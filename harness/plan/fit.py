@@ -126,8 +126,7 @@ def _check(folder: Path, wanted: Wanted, loads: bool, labels: Sequence[str]) -> 
     _check_tokenizer(folder, config, family)
     for file in files:
         if is_pickled(file):
-            fault = _remembered(file, "pickle", partial(pickle_fault, file))
-            if fault:
+            if fault := _remembered(file, "pickle", partial(pickle_fault, file)):
                 raise _Fault(*f"{file.name}: {fault}".split("; "))
         elif name := _remembered(file, "not finite", partial(first_not_finite, file)):
             raise _Fault(*not_finite(file.name, name))
