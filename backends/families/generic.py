@@ -16,7 +16,6 @@ UNLIMITED = 1 << 20
 """Tokens of the longest sequence, where a configuration has no `max_position_embeddings`."""
 NOTE = "the generic way: as transformers has it, not in a graph of ours"
 """How the engines' notes say it."""
-_EAGER = "which runs it as transformers has it"
 _ENDS: Mapping[Part, str] = {
     "question_answering": "ForQuestionAnswering",
     "classification": "ForSequenceClassification",
@@ -43,7 +42,7 @@ _AFTER_PADDING = frozenset(
 def generic_family(model_type: str) -> Family | None:
     """The family of a `model_type` that only transformers knows. None where it knows none, and for decoders: what has no masked
     language model."""
-    named = re.findall(rf'\(\s*"{re.escape(model_type)}",\s*"(\w+)"\s*\)', _auto_classes())
+    named = re.findall(rf'\(\s*"{re.escape(model_type)}",\s*\(?\s*"(\w+)"', _auto_classes())
     classes = {part: name for part, end in _ENDS.items() for name in named if name.endswith(end)}
     if not {"masked_lm", "encoder"} <= set(classes):
         return None
@@ -57,28 +56,27 @@ def generic_family(model_type: str) -> Family | None:
     )
 
 
-def lacks(config: Mapping[str, Any]) -> tuple[str, str] | None:
-    """(reason, remedy) where a configuration lacks what texts do not say."""
-    key, what = _NEEDED.get(config["model_type"], ("", ""))
-    if not key or config.get(key) is not None:
-        return None
-    return f"config.json has no {key}, without which the model takes no texts", f"write there {what}"
-
-
-def why_no_graph(config: Mapping[str, Any], max_length: int) -> tuple[str, str] | None:
-    """(reason, remedy) where PyTorch's exporter makes no graph that computes what the model does, as far as that is known before it
-    is tried. max_length: in tokens."""
+def why_refused(config: Mapping[str, Any], max_length: int) -> tuple[str, str] | None:
+    """(reason, remedy) where transformers' code of a model does not answer texts of up to `max_length` tokens, or not twice alike."""
     model_type = config["model_type"]
-    if why := _NO_GRAPH.get(model_type):
-        return f"PyTorch's exporter makes no graph of {model_type!r}: {why}", f"take torch_fp32, {_EAGER}"
+    key, what = _NEEDED.get(model_type, ("", ""))
+    if key and config.get(key) is None:
+        return f"config.json has no {key}, without which the model takes no texts", f"write there {what}"
     if model_type == "big_bird" and config.get("attention_type", "block_sparse") == "block_sparse":
         full = (5 + 2 * config.get("num_random_blocks", 3)) * config.get("block_size", 64)
         if max_length > full:
             return (
-                f"above {full} tokens 'big_bird' has sparse attention, and a graph of PyTorch's exporter keeps the full one",
-                f"lower shape.max_length to {full}, or take torch_fp32, {_EAGER}",
+                f"'big_bird' has sparse attention above {full} tokens, until it is given a shorter text: then it has full attention"
+                " for good",
+                f"lower shape.max_length to {full}",
             )
     return None
+
+
+def why_no_graph(model_type: str) -> str:
+    """Why PyTorch's exporter makes no graph of a family's code, as far as that is known before it is tried; else empty."""
+    why = _NO_GRAPH.get(model_type)
+    return f"PyTorch's exporter makes no graph of {model_type!r}: {why}" if why else ""
 
 
 @cache

@@ -149,9 +149,10 @@ def backends_of(given: Given) -> list[dict[str, str]]:
     """Every backend that this machine has and that runs the model, with the first scheme that it can run; no simulations. The
     registry's first is the baseline. ONNX files run on a backend of their own."""
     from backends import FOR_ONNX_FILES, backend_names, get_backend, runs_any_family, runs_traced
+    from backends.families.generic import why_no_graph
     from backends.schemes import scheme_names
     from harness.machine import hardware
-    from harness.plan.fit import unknown_family, why_untraced
+    from harness.plan.fit import unknown_family
     from harness.suite.backend_checks import why_unsupported
 
     names: Sequence[str] = [name for name in backend_names() if name != FOR_ONNX_FILES]
@@ -160,7 +161,7 @@ def backends_of(given: Given) -> list[dict[str, str]]:
     elif given.files:
         names = [*names[:1], FOR_ONNX_FILES, *names[1:]]
     machine, entries, generic = hardware.describe().as_dict(), [], unknown_family(given.folder)
-    untraced = bool(generic) and why_untraced(given.folder, LONGEST) is not None
+    untraced = bool(why_no_graph(generic))
     for number, name in enumerate(names):
         backend = get_backend(name)
         if number and (backend.simulated or not backend.availability(machine).available):

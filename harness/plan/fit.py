@@ -24,7 +24,7 @@ from backends.checkpoint import (
     wrong_tensor,
 )
 from backends.families import Family, family_names
-from backends.families.generic import NOTE, lacks, why_no_graph
+from backends.families.generic import NOTE, why_no_graph, why_refused
 from backends.model_files import clean_names, first_not_finite, is_pickled, pickle_fault, stored_shapes, weight_files
 from backends.pooling import read_pooling
 from backends.schemes import get_scheme
@@ -94,8 +94,8 @@ def _check(folder: Path, wanted: Wanted, loads: bool, labels: Sequence[str]) -> 
     config, family = read_config(folder), read_family(folder)
     if family.generic and not loads:
         raise _Fault(_untrained(family), ELSEWHERE)
-    if family.generic and (lacking := lacks(config)):
-        raise _Fault(*lacking)
+    if family.generic and (refused := why_refused(config, wanted.shape.max_length)):
+        raise _Fault(*refused)
     files = weight_files(folder)
     shapes = {} if not files or is_pickled(files[0]) else _clean(stored_shapes(files))
     pooling = read_pooling(folder)
@@ -126,8 +126,8 @@ def _check(folder: Path, wanted: Wanted, loads: bool, labels: Sequence[str]) -> 
     _check_tokenizer(folder, config, family)
     for file in files:
         if is_pickled(file):
-            if fault := _remembered(file, "pickle", partial(pickle_fault, file)):
-                raise _Fault(*f"{file.name}: {fault}".split("; "))
+            if unread := _remembered(file, "pickle", partial(pickle_fault, file)):
+                raise _Fault(*f"{file.name}: {unread}".split("; "))
         elif name := _remembered(file, "not finite", partial(first_not_finite, file)):
             raise _Fault(*not_finite(file.name, name))
 
@@ -335,17 +335,12 @@ def unknown_family(folder: Path) -> str:
     return family.model_type if family.generic else ""
 
 
-def why_untraced(folder: Path, max_length: int) -> Blocked:
-    """Why there is no graph of a folder's model, whose family is not known here."""
-    return why_no_graph(read_config(folder), max_length)
-
-
 def notes_on(folder: Path) -> list[str]:
     """What a user should know of a folder's files although they can be used."""
     model_type = unknown_family(folder)
-    why = why_untraced(folder, 0) if model_type else None
+    why = why_no_graph(model_type)
     runs = [f"{model_type!r} is no family known here: it runs {NOTE}"] if model_type else []
-    return [*runs, *([why[0]] if why else []), *_casing(folder)]
+    return [*runs, *([why] if why else []), *_casing(folder)]
 
 
 def _casing(folder: Path) -> list[str]:

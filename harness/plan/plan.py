@@ -8,12 +8,13 @@ from functools import cache, cached_property
 from pathlib import Path
 
 from backends import FOR_ONNX_FILES, Backend, backend_names, get_backend, runs_any_family, runs_traced
+from backends.families.generic import why_no_graph
 from backends.schemes import get_scheme
 from harness.errors import QuantboardError, did_you_mean
 from harness.machine.hardware import Machine
 from harness.plan.checkpoint_specs import calibrated, checkpoint_spec
 from harness.plan.data import DataOrReason, TaskData
-from harness.plan.fit import notes_on, unknown_family, why_scheme_unfit, why_untraced
+from harness.plan.fit import notes_on, unknown_family, why_scheme_unfit
 from harness.plan.keys import cell_key
 from harness.plan.sources import local_folder
 from harness.plan.spec import CORPUS, Blocked, Cell, CheckpointSpec
@@ -189,12 +190,12 @@ def _cell(model: _PlannedModel, index: int, here: _Here, limit: int | None) -> C
 
 def _needs_family(model: _PlannedModel, backend: Backend) -> Blocked:
     """Why a backend cannot run a model whose family is not known here."""
-    folder, model_type = model.folder, model.unknown_family
-    if not folder or not model_type:
+    model_type = model.unknown_family
+    if not model_type:
         return None
     if runs_any_family(backend):
-        why = why_untraced(folder, model.checkpoint.shape.max_length) if runs_traced(backend) else None
-        return why and (f"{model.name}: {why[0]}", why[1])
+        why = why_no_graph(model_type) if runs_traced(backend) else ""
+        return (f"{model.name}: {why}", "take torch_fp32, which runs it as transformers has it") if why else None
     able = [name for name in backend_names() if name != FOR_ONNX_FILES and runs_any_family(get_backend(name))]
     return (
         f"{model.name}: '{backend.name}' runs known model families only, and {model_type!r} is none",

@@ -31,7 +31,6 @@ _DISENTANGLED: dict[str, Any] = {
 }
 _MODELS: dict[str, dict[str, Any]] = {
     "albert": {"embedding_size": 32},
-    "big_bird": {"block_size": 4, "num_random_blocks": 1},
     "deberta-v2": _DISENTANGLED,
     "longformer": {"attention_window": 8, "max_position_embeddings": 130},
     "nomic_bert": {},
