@@ -120,7 +120,9 @@ def guess(rows: Rows, head: Head, given: Columns, file: str, kinds: Sequence[str
     numeric = kind in ("regression", "similarity")
     free = [name for name in names if name not in (given.text, given.text_pair)]
     flags = _flag_columns(free, given.labels or head.classes) if kind == "multi_label" and not given.label else ()
-    label = given.label or (_score_column(rows, free) if numeric else _class_column(rows, free, head))
+    label = given.label or (
+        _score_column(rows, free) if numeric else _class_column(rows, free, head, several=kind == "multi_label")
+    )
     label = None if flags else label
     text, text_pair = _texts(rows, names, given, kind, label)
     if label is None and not flags:
@@ -236,12 +238,20 @@ def _values(rows: Rows, name: str) -> list[str]:
     return list(dict.fromkeys(label for row in rows if (label := label_text(row.get(name)))))
 
 
-def _class_column(rows: Rows, names: Sequence[str], head: Head) -> str | None:
-    """By what it holds: the model's classes. By its name, where the classes have none or are numbered."""
+def _several_values(rows: Rows, name: str) -> list[str]:
+    """The same of a column whose cells hold several labels each, as a list or as text with a mark between them."""
+    cells = [row.get(name) for row in rows]
+    lists = [cell if isinstance(cell, list) else re.split(r"[|;,]", label_text(cell)) for cell in cells]
+    return list(dict.fromkeys(label for items in lists for item in items if (label := label_text(item))))
+
+
+def _class_column(rows: Rows, names: Sequence[str], head: Head, *, several: bool) -> str | None:
+    """By what it holds: the model's classes. By its name, where the classes have none or are numbered. several: in a cell."""
+    values_of = _several_values if several else _values
     by_name = [name for wanted in LABELS for name in names if _plain(name) == wanted]
     known = {_plain(name) for name in head.classes} if head.named else set()
     holding = [
-        name for name in names if (values := _values(rows, name)) and {_plain(value) for value in values} <= known
+        name for name in names if (values := values_of(rows, name)) and {_plain(value) for value in values} <= known
     ]
     for name in by_name:
         if name in holding:

@@ -75,6 +75,8 @@ CASES = [
     (rows(sentence1=TEN, sentence2=TEN, score=[1.5, 3] * 5), Head(None), Columns("similarity", "sentence1", "sentence2", "score")),
     # words and tags
     (rows(id=list(range(10)), tokens=[["a", "b"]] * 10, ner_tags=[[0, 1]] * 10), Head("token_classification", ("O", "B-X")), Columns("token_classification", "tokens", None, "ner_tags", ("O", "B-X"))),
+    (rows(text=TEN, team=[["bad", "good"], []] * 5), Head("multi_label", ("bad", "good")), Columns("multi_label", "text", None, "team", ("bad", "good"))),
+    (rows(text=TEN, team=["bad;good", "bad"] * 5), Head("multi_label", ("bad", "good")), Columns("multi_label", "text", None, "team", ("bad", "good"))),
     (rows(text=TEN, labels=["bad|good", "bad"] * 5), Head("multi_label", ("bad", "good")), Columns("multi_label", "text", None, "labels", ("bad", "good"))),
 ]  # fmt: skip
 
