@@ -48,6 +48,12 @@ def code_digest() -> str:
     return hashlib.sha256("".join(trees).encode()).hexdigest()[:16]
 
 
+def file_hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of all files below a folder by their names there, in the order of the names."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
 def tree_digest(folder: Path, pattern: str = "*") -> str:
     """SHA-256 of the names and contents of all files below a folder whose names match `pattern`."""
     tree = hashlib.sha256()

@@ -84,7 +84,7 @@ _WILSON = "Wilson's score interval of a share of {} independent examples"
 
 def is_share(statistic: Statistic, columns: Sequence[Array]) -> bool:
     """Whether a metric is the share of examples that are right, each 0 or 1."""
-    return statistic.kind == "mean" and bool(np.isin(columns[0], (0, 1)).all())
+    return statistic.kind == "mean" and bool(((columns[0] == 0) | (columns[0] == 1)).all())
 
 
 def wilson(right: float, count: int) -> tuple[float, float]:

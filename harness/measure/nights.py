@@ -49,11 +49,21 @@ def night(speed_ups: Sequence[float]) -> Night | None:
 
 def spread(cells: Iterable[Sequence[Night]]) -> Spread:
     """How nights differ, pooled over cells."""
+    return pooled(map(contribution, cells))
+
+
+def contribution(nights: Sequence[Night]) -> tuple[float, int]:
+    """Of one cell: the sum of squares about its mean, and the degrees of freedom."""
+    if len(nights) < 2:
+        return 0.0, 0
+    return statistics.variance(one.value for one in nights) * (len(nights) - 1), len(nights) - 1
+
+
+def pooled(contributions: Iterable[tuple[float, int]]) -> Spread:
     squares, freedom = 0.0, 0
-    for nights in cells:
-        if len(nights) > 1:
-            squares += statistics.variance(one.value for one in nights) * (len(nights) - 1)
-            freedom += len(nights) - 1
+    for of_cell, degrees in contributions:
+        squares += of_cell
+        freedom += degrees
     return Spread(squares / freedom if freedom else 0.0, freedom)
 
 

@@ -82,7 +82,16 @@ def differences(
     values = [scores.metrics[metric] for scores in scored]
     if first.groups is None and all(is_share(statistic, columns) for columns in sets):
         return [_shares(sets[mine][0], sets[theirs][0]) for mine, theirs in pairs]
-    return _linearised(statistic, sets, values, first.groups, pairs)
+    influences = [_influence(scores, statistic, columns) for scores, columns in zip(scored, sets, strict=True)]
+    return _linearised(sets, influences, values, first.groups, pairs)
+
+
+def _influence(scores: Scores, statistic: Statistic, columns: Sequence[Array]) -> Array:
+    """Worked out once for all comparisons of these answers, and kept with them."""
+    known: dict[Statistic, Array] = vars(scores).setdefault("_influences", {})
+    if statistic not in known:
+        known[statistic] = influence(statistic.kind, columns)
+    return known[statistic]
 
 
 def _shares(mine: Array, theirs: Array) -> PairedTest:
@@ -117,8 +126,8 @@ def agresti_min(only_mine: int, only_theirs: int, count: int) -> tuple[float, fl
 
 
 def _linearised(
-    statistic: Statistic,
     sets: Sequence[Sequence[Array]],
+    influences: Sequence[Array],
     values: Sequence[float],
     groups: Array | None,
     pairs: Sequence[tuple[int, int]],
@@ -130,7 +139,7 @@ def _linearised(
         articles, group = np.unique(groups, return_inverse=True)
         units, unit = len(articles), "articles"
     sizes = np.bincount(group)
-    moves = [np.bincount(group, 100 * influence(statistic.kind, columns)) for columns in sets]
+    moves = [np.bincount(group, 100 * own) for own in influences]
     tests = []
     for mine, theirs in pairs:
         value = values[mine] - values[theirs]

@@ -71,13 +71,13 @@ def is_cut(tail: bytes) -> bool:
 def read(path: Path, tell: Tell = refuse) -> Iterator[tuple[int, Any]]:
     """Number and JSON value of every line; an incomplete last line is skipped. `tell` gets any other damage with file and line: `refuse`
     raises RecordError, and with another `tell` the line alone is left out."""
-    for number, line in lines(path, tell):
+    for number, _, line in lines(path, tell):
         for value in parsed(path, number, line, tell):
             yield number, value
 
 
-def lines(path: Path, tell: Tell = refuse) -> Iterator[tuple[int, bytes]]:
-    """Number and content of every line that is neither blank nor an incomplete last one."""
+def lines(path: Path, tell: Tell = refuse) -> Iterator[tuple[int, int, bytes]]:
+    """Number, first byte and content of every line that is neither blank nor an incomplete last one."""
     try:
         if not path.is_file():
             tell(f"{path}: not a file (a folder, or a broken link); move it out of the results folder or rename it")
@@ -86,9 +86,11 @@ def lines(path: Path, tell: Tell = refuse) -> Iterator[tuple[int, bytes]]:
     except OSError as error:
         tell(f"{path}: cannot be read: {error.strerror}; make it readable or move it away")
         return
+    start = 0
     for number, line in enumerate(found, 1):
         if line.strip() and not (number == len(found) and is_cut(line)):
-            yield number, line
+            yield number, start, line
+        start += len(line) + 1
 
 
 def parsed(path: Path, number: int, line: bytes, tell: Tell = refuse) -> Iterator[Any]:

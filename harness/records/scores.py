@@ -108,17 +108,24 @@ Known = dict[bytes, Array]
 
 
 def _load(
-    path: Path, split: str, *, skip: Sequence[str] = (), examples: int | None = None, known: Known | None = None
+    path: Path,
+    split: str,
+    *,
+    skip: Sequence[str] | None = (),
+    examples: int | None = None,
+    known: Known | None = None,
 ) -> dict[str, Array]:
-    """The columns of one split by name, without those in `skip`. examples: how many there should be; files are not bounded where
-    it is None. known: columns that other files had, which are not read again; new ones are added. Raises Wrong for a file that takes more memory than its examples can, or whose columns are not of them."""
+    """The columns of one split by name, without those in `skip`; where it is None, predictions alone. examples: how many there
+    should be; files are not bounded where it is None. known: columns that other files had, which are not read again; new ones
+    are added. Raises Wrong for a file that takes more memory than its examples can, or whose columns are not of them."""
     prefix = f"{split}/"
     with np.load(path, allow_pickle=False) as file:
         names = [name.removeprefix(prefix) for name in file.files if name.startswith(prefix)]
         size = sum(file.zip.getinfo(f"{prefix}{name}.npy").file_size for name in names)
         if examples is not None and size > LARGEST[0] + LARGEST[1] * examples:
             raise Wrong(f"{size:,} bytes for {examples} examples")
-        columns = {name: _column(file, prefix + name, known) for name in names if name not in skip}
+        wanted = [name for name in names if (name == "prediction" if skip is None else name not in skip)]
+        columns = {name: _column(file, prefix + name, known) for name in wanted}
     for name, values in columns.items():
         if examples is not None and (not values.ndim or len(values) != examples):
             raise Wrong(f"{len(values) if values.ndim else 'no'} values in '{name}' for {examples} examples")
@@ -188,6 +195,15 @@ class ScoreStore:
     def columns(self, record: Record, split: str, *, predictions: bool = False) -> dict[str, Array] | None:
         """The stored columns of a split by name; None where nothing is stored. Predictions, which are large, only where
         they are asked for. `tell` gets the damaged ones."""
+        return self._columns(record, split, () if predictions else ("prediction",))
+
+    def predictions(self, record: Record, split: str) -> Array | None:
+        """That column alone; None where it is not stored."""
+        columns = self._columns(record, split, None)
+        return columns.get("prediction") if columns else None
+
+    def _columns(self, record: Record, split: str, skipped: Sequence[str] | None) -> dict[str, Array] | None:
+        """skipped: columns that are not read; all but predictions where it is None."""
         accuracy = _accuracy(record, split)
         path = self.path(record, accuracy.scores_file) if accuracy and accuracy.scores_file else None
         if accuracy is None or path is None or not path.exists():
@@ -195,7 +211,6 @@ class ScoreStore:
         try:
             if accuracy.scores_sha256 not in (None, artefacts.sha256_of(path)):
                 raise Wrong("its hash is not the record's")
-            skipped = () if predictions else ("prediction",)
             return _load(path, split, skip=skipped, examples=accuracy.examples, known=self._known)
         except BROKEN as error:
             reason = "not a scores file"

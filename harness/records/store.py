@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from pydantic import ValidationError
 
@@ -29,11 +29,22 @@ def read(folder: Path, tell: Tell = refuse) -> Iterator[tuple[Path, Record]]:
     A last line that a killed run cut short is skipped. `tell` gets any other broken line with file and line: `refuse` raises
     RecordError, and with another `tell` it costs that record alone.
     """
-    for path in sorted(folder.rglob("*.jsonl")):
-        for number, line in jsonl.lines(path, tell):
-            record = _parsed(path, number, line, tell)
-            if record:
-                yield path, record
+    for path in files(folder):
+        for _, _, record in read_file(path, tell):
+            yield path, record
+
+
+def files(folder: Path) -> list[Path]:
+    """The results files below a folder, in the order of their names."""
+    return sorted(folder.rglob("*.jsonl"))
+
+
+def read_file(path: Path, tell: Tell = refuse) -> Iterator[tuple[int, bytes, Record]]:
+    """Every record of a file: the first byte of its line, the line, the record. As `read`."""
+    for number, start, line in jsonl.lines(path, tell):
+        record = _parsed(path, number, line, tell)
+        if record:
+            yield start, line, record
 
 
 def _parsed(path: Path, number: int, line: bytes, tell: Tell) -> Record | None:
@@ -68,14 +79,34 @@ def _first_problem(error: ValidationError) -> str:
     return f"{key_path(first['loc']) or 'the line'}: {first['msg'].removeprefix('Value error, ')}"
 
 
-def order(record: Record) -> tuple[str, str, str]:
+class Dated(Protocol):
+    """What decides which of several measurements of a cell is the newest. A record has it."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def measured(self) -> bool: ...
+    @property
+    def finished(self) -> str: ...
+    @property
+    def run_id(self) -> str: ...
+    @property
+    def rescored(self) -> str | None: ...
+
+
+Item = TypeVar("Item", bound=Dated)
+
+
+def order(record: Dated) -> tuple[str, str, str]:
     """Sort key: when a record was measured. A rescored copy comes right after the record that it was made from."""
     return record.finished, record.run_id, record.rescored or ""
 
 
-def newest_by_key(records: Iterable[Record]) -> dict[str, Record]:
+def newest_by_key(records: Iterable[Item]) -> dict[str, Item]:
     """By cell key the newest measured record, or the newest of any status where none was measured."""
-    newest: dict[str, Record] = {}
+    newest: dict[str, Item] = {}
     for record in sorted(records, key=order):
         known = newest.get(record.key)
         if record.measured or known is None or not known.measured:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from harness.report.macro_average import MacroAverage, benchmark_tasks, definition
@@ -13,8 +13,9 @@ from tasks.titles import task_title
 
 @dataclass(frozen=True)
 class BenchmarkRow:
-    """average: (figure, interval), or what is missing. scores: of the tasks in order; empty where one was not measured."""
+    """title: the method in plain words; label: its identifier. average: (figure, interval), or what is missing. scores: of the tasks in order; empty where one was not measured."""
 
+    title: str
     label: str
     model: str
     seed: str
@@ -50,14 +51,19 @@ def benchmark_page_name(benchmark: str) -> str:
     return f"benchmark-{re.sub(r'[^a-z0-9]+', '-', benchmark.lower())}.html"
 
 
-def benchmark_pages(averages: Sequence[MacroAverage]) -> dict[str, BenchmarkPage]:
-    """By file name, a page for each benchmark that real data were measured on."""
+def benchmark_pages(
+    averages: Sequence[MacroAverage], titles: Mapping[str, str] | None = None
+) -> dict[str, BenchmarkPage]:
+    """By file name, a page for each benchmark that real data were measured on. titles: of machines, by identity."""
     real = [average for average in averages if not average.sample]
     names = dict.fromkeys(average.benchmark for average in real)
-    return {benchmark_page_name(name): _page(name, [one for one in real if one.benchmark == name]) for name in names}
+    return {
+        benchmark_page_name(name): _page(name, [one for one in real if one.benchmark == name], titles or {})
+        for name in names
+    }
 
 
-def _page(benchmark: str, averages: Sequence[MacroAverage]) -> BenchmarkPage:
+def _page(benchmark: str, averages: Sequence[MacroAverage], titles: Mapping[str, str]) -> BenchmarkPage:
     tasks = benchmark_tasks(benchmark)
     machines = []
     for machine in dict.fromkeys(average.machine for average in averages):
@@ -67,7 +73,7 @@ def _page(benchmark: str, averages: Sequence[MacroAverage]) -> BenchmarkPage:
         if common:
             whole = [replace(row, notes="") for row in whole]
         parts = tuple(row for row in rows if row.order is None)
-        machines.append(BenchmarkMachine(machine, tuple(whole), common, parts))
+        machines.append(BenchmarkMachine(titles.get(machine, machine), tuple(whole), common, parts))
     machines.sort(key=lambda machine: not machine.whole)
     return BenchmarkPage(benchmark, definition(benchmark), tuple(map(task_title, tasks)), tuple(machines))
 
@@ -76,6 +82,7 @@ def _row(average: MacroAverage, tasks: Sequence[str]) -> BenchmarkRow:
     figure = average.figure
     ends = figure and figure.low is not None and figure.high is not None
     return BenchmarkRow(
+        title=average.title,
         label=average.label,
         model=average.model,
         seed=str(average.seed),

@@ -39,9 +39,18 @@ class CellNote:
 
 
 @dataclass(frozen=True)
+class BoardContext:
+    """What only all boards of a suite together show. not_run: cells of the suite that have records from other machines only.
+    retrained: models whose weights differ from those of a board above. labels: of the curves of the suite's charts."""
+
+    not_run: tuple[str, ...]
+    retrained: str
+    labels: Mapping[Curve, str]
+
+
+@dataclass(frozen=True)
 class BoardSection:
-    """not_run: cells of the suite that have records from other machines only. retrained: models whose weights differ from those
-    of a board above. remarks: on texts, engines and splits. early: labels measured by the first version of the program.
+    """not_run, retrained: as in BoardContext. remarks: on texts, engines and splits. early: labels measured by the first version of the program.
     left_out: cells that a validity rule keeps out of the chart. lossy: cells below 99% of the baseline, with the tensors that
     rounding disturbs most. findings: the validity rules that fail.
     """
@@ -70,11 +79,10 @@ class BoardSection:
     unmeasured: tuple[CellNote, ...]
 
 
-def board_section(
-    board: Board, not_run: tuple[str, ...], retrained: str, labels: Mapping[Curve, str], uncommitted: AbstractSet[str]
-) -> BoardSection:
-    points = chart_points(board, labels)
-    chart = accuracy_against_qps(points, board.primary, sorted(labels.values())) if len(points) > 1 else None
+def board_section(board: Board, context: BoardContext, uncommitted: AbstractSet[str]) -> BoardSection:
+    """uncommitted: ids of records with an ancestor from a checkout with uncommitted changes."""
+    points, labels = chart_points(board, context.labels), sorted(context.labels.values())
+    chart = accuracy_against_qps(points, board.primary, labels) if len(points) > 1 else None
     left_out = [row.record for row in board.rows if row.has_chart_figures and not row.in_chart]
     name = f"{board.task} {board.split}".strip()
     return BoardSection(
@@ -85,8 +93,8 @@ def board_section(
         sample=board.sample,
         limit=board.limit,
         speed=_speed_profile(board),
-        not_run=not_run,
-        retrained=retrained,
+        not_run=context.not_run,
+        retrained=context.retrained,
         remarks=(*_corpus_remarks(board), *_engine_remarks(board), *([board.split_sizes] if board.split_sizes else [])),
         early=", ".join(row.record.label for row in board.rows if _is_early(row.record)),
         chart=Chart(chart["light"], chart["dark"], board.primary) if chart else None,

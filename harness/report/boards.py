@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from harness.records.schema import Record
 from harness.records.scores import ScoreStore
-from harness.records.store import newest_by_key, order
+from harness.records.store import Item, newest_by_key, order
 from harness.report.columns import QPS, board_columns, row_values
 from harness.report.comparability import (
     corpus_identity,
@@ -56,13 +56,9 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Board:
-    """Rows that may be compared: one suite, task, machine and data, and the same examples evaluated.
-
-    limit: examples that `--limit` left of the evaluation set. split_sizes: of splits that are not official.
-    unmeasured: failed and skipped cells. engines: by record id, cells with integer products compared with their own engine
-    without. corpora: of general distillation, what identifies each text, and the models that read it.
-    """
+class Place:
+    """What a board is about. limit: examples that `--limit` left of the evaluation set. split_sizes: of splits that are not
+    official."""
 
     suite: str
     task: str
@@ -72,6 +68,16 @@ class Board:
     machine: str
     data: str
     split_sizes: str
+
+
+@dataclass(frozen=True)
+class Board(Place):
+    """Rows that may be compared: one suite, task, machine and data, and the same examples evaluated.
+
+    unmeasured: failed and skipped cells. engines: by record id, cells with integer products compared with their own engine
+    without. corpora: of general distillation, what identifies each text, and the models that read it.
+    """
+
     primary: str
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
@@ -81,18 +87,40 @@ class Board:
     qat: tuple[QatParts, ...] = ()
     corpora: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """Those that have a row."""
+        return tuple(row.record for row in self.rows)
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A board before anything is compared. records: those that have a row."""
+
+    place: Place
+    records: tuple[Record, ...]
+
 
 def latest(records: Iterable[Record]) -> list[Record]:
     """The newest measured record of every cell; an unmeasured one (failed, skipped) only where the same cell was never
     measured on that machine."""
-    by_cell: dict[tuple[Any, ...], Record] = {}
-    for record in sorted(newest_by_key(records).values(), key=order):
-        place = (record.suite, record.task, record.model, record.label, record.seed)
-        cell = (*place, examples_of(record), machine_of(record))
+    return latest_of(records, cell_place)
+
+
+def latest_of(items: Iterable[Item], place: Callable[[Item], Hashable]) -> list[Item]:
+    """As `latest`. place: the cell and its machine, as `cell_place` gives it."""
+    by_cell: dict[tuple[Hashable, str], Item] = {}
+    for item in sorted(newest_by_key(items).values(), key=order):
         # a cell that could not run has no device yet
-        by_cell[(cell, record.device if record.measured else "")] = record
+        by_cell[(place(item), item.device if item.measured else "")] = item
     measured = {cell for cell, device in by_cell if device}
-    return [record for (cell, device), record in by_cell.items() if device or cell not in measured]
+    return [item for (cell, device), item in by_cell.items() if device or cell not in measured]
+
+
+def cell_place(record: Record) -> tuple[Any, ...]:
+    """Identifies the cell, the examples and the machine, whatever the versions of code and libraries."""
+    place = (record.suite, record.task, record.model, record.label, record.seed)
+    return (*place, examples_of(record), machine_of(record))
 
 
 def page_name(record: Record) -> str:
@@ -115,24 +143,60 @@ def make_boards(records: Sequence[Record], stored: ScoreStore | None = None, *, 
     no interval, and accuracy has no ranks. for_pick: only what methods are picked by, without the ranks and further tests of
     pages, which take seconds where there are many cells."""
     stored = stored or ScoreStore()
+    return [board for group in grouped(records) for board in boards_of(group, stored, for_pick=for_pick)]
+
+
+def grouped(records: Sequence[Record]) -> list[list[Record]]:
+    """The records that may share a table, in the order of their boards."""
     groups: dict[tuple[Any, ...], list[Record]] = {}
     for record in records:
-        data = data_of(record).replace(BY_COUNT, "official")  # older records call the same rows official
-        place = (is_sample(record), limit_of(record) or 0, record.suite, record.task, machine_of(record), data)
-        groups.setdefault((*place, examples_of(record)[1]), []).append(record)
+        groups.setdefault(_group(record), []).append(record)
     newest_first = sorted(groups.values(), key=lambda group: max(record.finished for record in group), reverse=True)
-    groups_in_order = sorted(
+    return sorted(
         newest_first,
         key=lambda group: (is_sample(group[0]), limit_of(group[0]) or 0, group[0].suite, group[0].task),
     )
-    boards: list[Board] = []
-    for group in groups_in_order:
-        measured = [record for record in group if record.accuracy]
-        splits = list(dict.fromkeys(part.split for record in measured for part in record.accuracy)) or [""]
-        for split in splits:
-            unmeasured = [record for record in group if not record.accuracy] if split == splits[0] else []
-            boards.append(_board(group, split, unmeasured, stored, for_pick=for_pick))
-    return boards
+
+
+def _group(record: Record) -> tuple[Any, ...]:
+    data = data_of(record).replace(BY_COUNT, "official")  # older records call the same rows official
+    place = (is_sample(record), limit_of(record) or 0, record.suite, record.task, machine_of(record), data)
+    return (*place, examples_of(record)[1])
+
+
+def boards_of(group: Sequence[Record], stored: ScoreStore, *, for_pick: bool = False) -> list[Board]:
+    """A board for each split that the group was evaluated on."""
+    splits = splits_of(group)
+    unmeasured = [record for record in group if not record.accuracy]
+    return [
+        _board(group, split, unmeasured if split == splits[0] else [], stored, for_pick=for_pick) for split in splits
+    ]
+
+
+def outlines_of(group: Sequence[Record]) -> list[Outline]:
+    """As `boards_of`."""
+    return [
+        Outline(place_of(group, split), tuple(record for record in group if accuracy_of(record, split)))
+        for split in splits_of(group)
+    ]
+
+
+def splits_of(group: Iterable[Record]) -> list[str]:
+    return list(dict.fromkeys(part.split for record in group for part in record.accuracy)) or [""]
+
+
+def place_of(group: Sequence[Record], split: str) -> Place:
+    sizes = filter(None, map(unofficial_splits, group))
+    return Place(
+        suite=group[0].suite,
+        task=group[0].task,
+        split=split,
+        sample=is_sample(group[0]),
+        limit=limit_of(group[0]),
+        machine=machine_of(group[0]),
+        data=data_of(max(group, key=order)),
+        split_sizes=", or ".join(dict.fromkeys(sizes)),
+    )
 
 
 def _board(
@@ -142,16 +206,8 @@ def _board(
     comparisons = compare_board(records, split, stored, for_pick=for_pick)
     engines = {} if for_pick else compare_engines(records, split, stored)
     columns, rows = _table(records, split, comparisons, engines)
-    sizes = filter(None, map(unofficial_splits, group))
     return Board(
-        suite=group[0].suite,
-        task=group[0].task,
-        split=split,
-        sample=is_sample(group[0]),
-        limit=limit_of(group[0]),
-        machine=machine_of(group[0]),
-        data=data_of(max(group, key=order)),
-        split_sizes=", or ".join(dict.fromkeys(sizes)),
+        **vars(place_of(group, split)),
         primary=columns[0].name if columns else "",
         columns=columns,
         rows=tuple(rows),

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
-from typing import Any
 
 from harness.measure.precision import in_words
 from harness.records.schema import Accuracy, Record
@@ -77,8 +75,8 @@ class QuantizationSection:
 
 @dataclass(frozen=True)
 class CellPage:
-    """notices: what a reader must know before the figures. findings: (rule, text). record: its `fields` leaves, a line each. answer:
-    None where the cell stands on no leaderboard."""
+    """notices: what a reader must know before the figures. findings: (rule, text). record: the file of the whole
+    record. answer: None where the cell stands on no leaderboard."""
 
     label: str
     cell: str
@@ -103,9 +101,13 @@ class CellPage:
     findings: tuple[tuple[str, str], ...]
     placement: tuple[str, ...]
     quantization: QuantizationSection | None
-    fields: int
     record: str
     answer: RowAnswer | None
+
+
+def record_file(record: Record) -> str:
+    """The file beside its page that holds the record as JSON, as it stands in the results."""
+    return page_name(record).replace(".html", ".json")
 
 
 def cell_page(
@@ -113,7 +115,6 @@ def cell_page(
 ) -> CellPage:
     """boards: all that have a row of the record. uncommitted: ids of records with an ancestor from a checkout with uncommitted
     changes."""
-    lines = leaves(record.model_dump(mode="json"))
     return CellPage(
         label=record.label,
         cell=f"{record.model}, {record.task}, seed {record.seed}",
@@ -141,8 +142,7 @@ def cell_page(
         ),
         placement=tuple(_placement(record)),
         quantization=_quantization_section(record),
-        fields=len(lines),
-        record="\n".join(lines),
+        record=record_file(record),
         answer=answer,
     )
 
@@ -300,23 +300,3 @@ def _quantization_section(record: Record) -> QuantizationSection | None:
         ),
         notes=tuple(quantization.notes),
     )
-
-
-def leaves(value: Any) -> list[str]:
-    """Every leaf of a record as a line: its key path, then its JSON text."""
-    found: list[str] = []
-    _add_leaves(value, "", found)
-    return found
-
-
-def _add_leaves(value: Any, path: str, found: list[str]) -> None:
-    if isinstance(value, dict) and value:
-        for key, part in value.items():
-            _add_leaves(part, f"{path}.{key}" if path else key, found)
-    elif isinstance(value, list) and value and isinstance(value[0], dict):
-        for index, part in enumerate(value):
-            _add_leaves(part, f"{path}[{index}]", found)
-    elif isinstance(value, str):
-        found.append(f"{path}  {value}")
-    else:
-        found.append(f"{path}  {json.dumps(value)}")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from markupsafe import escape
 
 from harness.records.schema import Record
-from harness.report.boards import Board
+from harness.report.boards import Board, Outline
 from harness.report.compare import accuracy_of
 from harness.report.plots import SHAPES, Scale, steps
 from harness.report.shown_speed import throughput_of
@@ -84,10 +84,10 @@ def curve_of(record: Record) -> Curve:
     return record.model, record.label, record.device, record.seed
 
 
-def curve_labels(boards: Sequence[Board]) -> dict[Curve, str]:
+def curve_labels(boards: Sequence[Board | Outline]) -> dict[Curve, str]:
     """The legend's labels for one page: the backend's label, with model, device and seed where the page has several."""
-    curves = sorted({curve_of(row.record) for board in boards for row in board.rows if row.record.speed})
-    models = {row.record.model for board in boards for row in board.rows}
+    curves = sorted({curve_of(record) for board in boards for record in board.records if record.speed})
+    models = {record.model for board in boards for record in board.records}
     devices, seeds = ({curve[place] for curve in curves} for place in (2, 3))
     return {
         (model, label, device, seed): (f"{model} " if len(models) > 1 else "")

@@ -27,7 +27,7 @@ MOST = 4
 
 @dataclass(frozen=True)
 class ComparePage:
-    """chosen: places of the methods that are shown first. all_pairs: every pair. data: JSON for the page's script."""
+    """compare: the page itself. all_pairs: every pair. data: JSON for the page's script."""
 
     title: str
     model: str
@@ -35,6 +35,8 @@ class ComparePage:
     metric: str
     sample: bool
     task_page: str
+    compare: str
+    history: str
     names: tuple[str, ...]
     all_pairs: Table
     notes: tuple[tuple[str, str], ...]
@@ -50,7 +52,8 @@ def first_chosen(board: Leaderboard) -> list[Entry]:
     return [board.entry_of(method) for method in methods[:3]]
 
 
-def compare_page(board: Leaderboard, pairs: Pairs) -> ComparePage:
+def compare_page(board: Leaderboard, pairs: Pairs, history: str = "") -> ComparePage:
+    """history: the page of its nights; empty where there is one night."""
     subject = board.subject
     rows = list(method_rows(board, board.choose()))
     return ComparePage(
@@ -60,6 +63,8 @@ def compare_page(board: Leaderboard, pairs: Pairs) -> ComparePage:
         metric=subject.metric,
         sample=subject.sample,
         task_page=board.page,
+        compare=board.compare_page,
+        history=history,
         names=tuple(entry.name.short for entry in board.entries),
         all_pairs=_table(board, pairs),
         notes=tuple(_notes(board, pairs)),

@@ -18,7 +18,7 @@ from harness.records import store
 from harness.records.schema import Record
 from harness.records.scores import ScoreStore
 from harness.report.boards import latest, make_boards
-from harness.report.history import Nights
+from harness.report.judged import Nights
 from harness.report.leaderboards import Entry, Leaderboard, Subject, leaderboards
 from harness.report.method_pairs import MethodPair, method_pairs
 from harness.report.names import SCHEME, Kind
@@ -240,7 +240,7 @@ def page(records: Iterable[tuple[Path, Record]]) -> str:
     everything = [record for _, record in read]
     stored = ScoreStore(read)
     boards = make_boards(latest(everything), stored)
-    return findings(leaderboards(boards, Nights(everything).between), stored)
+    return findings(leaderboards(boards, Nights.of(everything).between), stored)
 
 
 if __name__ == "__main__":

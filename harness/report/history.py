@@ -4,46 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import groupby, pairwise
+from dataclasses import dataclass
+from itertools import pairwise
 
 from harness.measure.change_points import change_points, deviation
-from harness.measure.nights import Night, Spread
-from harness.measure.paired import PairedTest, holm
+from harness.measure.nights import Night
+from harness.measure.paired import PairedTest
 from harness.records.figure import Figure
 from harness.records.schema import Record
-from harness.records.store import order
 from harness.report.compare import accuracy_of
-from harness.report.gate import Limits
+from harness.report.judged import Judged, Nights
 from harness.report.leaderboards import Entry, Leaderboard
-from harness.report.methods import compared_turns
-from harness.report.night_tests import (
-    MACHINE,
-    NIGHTS,
-    Key,
-    cell_of,
-    is_slower,
-    newest_of,
-    nights_of,
-    slow_downs,
-    spreads,
-)
 from harness.report.shown_speed import latency_of
 
 UNTOLD = ("memory_bytes", "python")
 """Parts of a machine whose change is not told: memory differs a little between boots, Python stands among the libraries."""
-
-
-@dataclass(frozen=True)
-class Judged:
-    """A night of a cell. night: its speed-up; None where it was not compared, and why. against: the test with the nights before,
-    of several the one that fails; None of the first. slower: it fails the gate's rule."""
-
-    record: Record
-    night: Night | None
-    why: str = ""
-    against: PairedTest | None = None
-    slower: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,84 +46,12 @@ class History:
     levels: tuple[int, ...]
 
 
-class Nights:
-    """All nights of all cells, judged. Every night is compared with all before it, as `quantboard gate` compares it, with
-    Holm's correction over its run."""
-
-    def __init__(self, records: Sequence[Record], limits: Limits | None = None) -> None:
-        self._limits = limits or Limits()
-        self._by_cell: dict[Key, list[Record]] = {}
-        in_order = sorted(records, key=lambda record: (record.run_id, order(record)))
-        for _, run in groupby(in_order, key=lambda record: record.run_id):
-            for cell, record in newest_of(run).items():
-                self._by_cell.setdefault(cell, []).append(record)
-        often = [record for own in self._by_cell.values() if len(own) > 1 for record in own]
-        needed = {record.run_id for record in often}
-        self._untested: dict[str, str] = {}
-        self._nights = nights_of([record for record in in_order if record.run_id in needed], self._untested)
-        self._judged = self._judge(in_order)
-
-    def between(self, machine: str) -> Spread:
-        """How the speed-ups of one cell differ between runs on a machine, from all cells that were measured more than once."""
-        return spreads(self._nights, [machine])[machine]
-
-    def records_of(self, record: Record) -> list[Record]:
-        """All nights of its cell, the oldest first."""
-        return self._by_cell.get(cell_of(record), [])
-
-    def judged(self, record: Record) -> list[Judged]:
-        """All nights of the record's cell under the load that tables compare, the oldest first."""
-        turns = compared_turns(record)
-        load = (turns.load, turns.batch_size, turns.sequence_length) if turns else ()
-        own = self._nights.get((*cell_of(record), *load), {})
-        found = []
-        for one in self.records_of(record):
-            key = (one.record_id, *load)
-            night = own.get(one.record_id)
-            why = self._untested.get(one.record_id, "") if night is None else ""
-            found.append(self._judged.get(key, Judged(one, night, why)))
-        return found
-
-    def _judge(self, in_order: Sequence[Record]) -> dict[Key, Judged]:
-        """By record id and load."""
-        by_id = {record.record_id: record for record in in_order}
-        by_run: dict[str, list[tuple[Key, str]]] = {}
-        for cell, nights in self._nights.items():
-            for record_id in nights:
-                by_run.setdefault(by_id[record_id].run_id, []).append((cell, record_id))
-        before: dict[Key, dict[str, Night]] = {}
-        judged: dict[Key, Judged] = {}
-        for run_id in sorted(by_run):
-            between = spreads(before, {cell[MACHINE] for cell, _ in by_run[run_id]})
-            tests = [
-                (cell, record_id, test)
-                for cell, record_id in by_run[run_id]
-                for _, test in slow_downs(
-                    list(before.get(cell, {}).values()), [self._nights[cell][record_id]], between[cell[MACHINE]]
-                )
-            ]
-            corrected = holm([test.p for _, _, test in tests])
-            for cell, record_id in by_run[run_id]:
-                judged[(record_id, *cell[MACHINE + 1 :])] = Judged(by_id[record_id], self._nights[cell][record_id])
-            for (cell, record_id, test), p in zip(tests, corrected, strict=True):
-                key = (record_id, *cell[MACHINE + 1 :])
-                slower = is_slower(test, p, self._limits.max_slowdown)
-                if judged[key].against is None or slower:
-                    judged[key] = replace(judged[key], against=test, slower=slower or judged[key].slower)
-            for cell, record_id in by_run[run_id]:
-                kept = before.setdefault(cell, {})
-                kept[record_id] = self._nights[cell][record_id]
-                if len(kept) > NIGHTS:
-                    del kept[next(iter(kept))]
-        return judged
-
-
 def histories(board: Leaderboard, nights: Nights) -> list[History]:
     """Of the methods that were measured in at least two nights."""
     points = {
         id(entry): tuple(_points(nights.judged(entry.record), board.subject.split))
         for entry in board.entries
-        if len(nights.records_of(entry.record)) > 1
+        if nights.count(entry.record) > 1
     }
     series = {name: [math.log(p.speed.value) for p in own if p.speed] for name, own in points.items()}
     noise = deviation(series.values())

@@ -53,7 +53,7 @@ class MethodHistory:
 
 @dataclass(frozen=True)
 class HistoryPage:
-    """strip: (figure, what it is) of the newest night. methods: those that failed last first, then the fastest."""
+    """history: the page itself. strip: (figure, what it is) of the newest night. methods: those that failed last first, then the fastest."""
 
     title: str
     model: str
@@ -61,6 +61,8 @@ class HistoryPage:
     metric: str
     sample: bool
     task_page: str
+    compare: str
+    history: str
     strip: tuple[tuple[str, str], ...]
     methods: tuple[MethodHistory, ...]
     most: int
@@ -81,6 +83,8 @@ def history_page(board: Leaderboard, histories: Sequence[History]) -> HistoryPag
         metric=board.subject.metric,
         sample=board.subject.sample,
         task_page=board.page,
+        compare=board.compare_page,
+        history=board.history_page,
         strip=tuple(_strip(histories)),
         methods=tuple(sorted(methods, key=lambda method: method.verdict.kind != "failed")),
         most=MOST,

@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.records.schema import Record
-from harness.report.boards import Board
-from harness.report.leaderboards import Leaderboard, Subject, leaderboard_machines
+from harness.report.leaderboards import Subject
 from harness.report.machines import Machine
-from harness.report.names import Name
-from harness.report.pages import SuiteSummary, not_measured, suite_summaries
-from harness.report.pick import Limits, Pick, Ratio
+from harness.report.pages import SuiteSummary
+from harness.report.pick import Limits, Ratio
 from harness.report.plots import SHAPES, Mark, Scale, drawn
+from harness.report.standings import Standing, by_subject
 
 SPARK = (326.0, 70.0)
 """Width and height of a card's chart, in pixels of a card at its usual width."""
 
 KEPT_RANGE = (0.98, 1.01)
 """Shares kept at the bottom and the top of a card's chart; what lies outside stands at the edge."""
+
+
+MOST_ABSENT = 2
+"""Of more machines that a task did not run on, a card says how many."""
 
 
 @dataclass(frozen=True)
@@ -96,30 +98,30 @@ KINDS = (
 
 
 def index_page(
-    records: Sequence[Record], boards: Sequence[Board], subjects: Mapping[Subject, Sequence[Leaderboard]]
+    standings: Sequence[Standing], suites: Sequence[SuiteSummary], unmeasured: Sequence[str], updated: str
 ) -> IndexPage:
-    everywhere = leaderboard_machines(subjects)
-    speeds = [
-        m.speed_up.value for group in subjects.values() for board in group for m in drawn(board.methods) if m.speed_up
-    ]
+    """standings: of all leaderboards, subjects in the order of their cards. unmeasured: backends that no cell could run. updated: the
+    day of the newest record."""
+    subjects = by_subject(standings)
+    everywhere = sorted({standing.machine for standing in standings}, key=lambda machine: machine.place)
+    speeds = [m.speed_up.value for standing in standings for m in drawn(standing.methods) if m.speed_up]
     fastest = max([2.0, *speeds])
-    cards = [_card(subject, group, everywhere, fastest) for subject, group in subjects.items()]
     return IndexPage(
         headline=_headline(subjects),
-        cards=tuple(cards),
+        cards=tuple(_card(subject, group, everywhere, fastest) for subject, group in subjects.items()),
         kinds=tuple((kind, SHAPES[kind], text) for kind, text in KINDS),
         keep=f"{100 * Limits().keep:g}%",
-        updated=max((record.finished[:10] for record in records), default=""),
-        suites=tuple(suite_summaries(records, boards)),
-        not_measured=tuple(not_measured(records)),
+        updated=updated,
+        suites=tuple(suites),
+        not_measured=tuple(unmeasured),
     )
 
 
-def _headline(subjects: Mapping[Subject, Sequence[Leaderboard]]) -> Headline | None:
+def _headline(subjects: Mapping[Subject, Sequence[Standing]]) -> Headline | None:
     """Of the first card that has a pick besides its baseline; real data only."""
     for subject, group in subjects.items():
         for board in group:
-            ship = board.choose().ship
+            ship = None if board.ship is None else board.methods[board.ship]
             if (
                 ship
                 and ship.kept
@@ -127,46 +129,42 @@ def _headline(subjects: Mapping[Subject, Sequence[Leaderboard]]) -> Headline | N
                 and ship.speed_up.value > 1
                 and not (subject.sample or subject.limit)
             ):
-                entry = board.entry_of(ship)
-                where = f"{entry.name.title} on {subject.title}, {board.machine.title}"
+                assert board.ship is not None
+                where = f"{board.names[board.ship].title} on {subject.title}, {board.machine.title}"
                 return Headline(_times(ship.speed_up), _percent(ship.kept), subject.metric, where)
     return None
 
 
-def _card(subject: Subject, group: Sequence[Leaderboard], everywhere: Sequence[Machine], fastest: float) -> Card:
-    picks = [(board, board.choose()) for board in group]
-    lines = {board.machine: _line(board, choice) for board, choice in picks}
-    figures = [_baseline_figure(board) for board in group]
+def _card(subject: Subject, group: Sequence[Standing], everywhere: Sequence[Machine], fastest: float) -> Card:
+    lines = {board.machine: _line(board) for board in group}
     limited = f"{subject.limit:,} examples" if subject.limit else ""
-    if not subject.sample and not subject.limit:
-        for machine in everywhere:
-            lines.setdefault(machine, MachinePick(machine.short, machine.title, "", none="not run here"))
+    absent = [] if subject.sample or subject.limit else [machine for machine in everywhere if machine not in lines]
+    if few := len(absent) <= MOST_ABSENT:
+        lines |= {machine: MachinePick(machine.short, machine.title, "", none="not run here") for machine in absent}
+    picks = [lines[machine] for machine in everywhere if machine in lines]
+    if not few:
+        titles = "; ".join(machine.title for machine in absent)
+        picks.append(MachinePick("others", titles, "", none=f"not run on {len(absent)} other machines"))
     return Card(
         title=subject.title,
         model=subject.model,
         page=group[0].page,
         state=limited or subject.data,
         sample=subject.sample or subject.limit is not None,
-        baseline=f"baseline's {subject.metric} {' · '.join(dict.fromkeys(figures))}",
-        spark=_spark(picks, everywhere, fastest),
-        picks=tuple(lines[machine] for machine in everywhere if machine in lines),
+        baseline=f"baseline's {subject.metric} {' · '.join(dict.fromkeys(board.baseline for board in group))}",
+        spark=_spark(group, everywhere, fastest),
+        picks=tuple(picks),
     )
 
 
-def _baseline_figure(board: Leaderboard) -> str:
-    part = next(part for part in board.main.baseline.accuracy if part.split == board.subject.split)
-    return f"{part.metrics[part.primary].value:.2f}"
-
-
-def _line(board: Leaderboard, choice: Pick) -> MachinePick:
+def _line(board: Standing) -> MachinePick:
     place = (board.machine.short, board.machine.title, board.page)
-    if not board.is_contested:
-        timed = any(entry.record.speed or entry.record.turns for entry in board.entries)
-        return MachinePick(*place, none="no valid speed but the baseline's" if timed else "scored, not timed")
-    ship = choice.ship
-    if ship is None or ship.kept is None or ship.speed_up is None:
+    if not board.contested:
+        return MachinePick(*place, none="no valid speed but the baseline's" if board.timed else "scored, not timed")
+    ship = None if board.ship is None else board.methods[board.ship]
+    if board.ship is None or ship is None or ship.kept is None or ship.speed_up is None:
         return MachinePick(*place, none=f"nothing keeps {100 * Limits().keep:g}%")
-    name: Name = board.entry_of(ship).name
+    name = board.names[board.ship]
     return MachinePick(
         *place,
         short=name.short,
@@ -177,27 +175,31 @@ def _line(board: Leaderboard, choice: Pick) -> MachinePick:
         speed_interval=_interval(ship.speed_up, 1, ".2f"),
         kept=_percent(ship.kept),
         kept_interval=_interval(ship.kept, 100, ".2f"),
-        close_call=choice.close_call,
+        close_call=board.close_call,
     )
 
 
-def _spark(picks: Sequence[tuple[Leaderboard, Pick]], everywhere: Sequence[Machine], fastest: float) -> Spark | None:
+def _spark(group: Sequence[Standing], everywhere: Sequence[Machine], fastest: float) -> Spark | None:
     width, height = SPARK
     scale = Scale(8, width - 8, 6, height - 6, 0.75, fastest + 0.15, *KEPT_RANGE)
     marks, frontiers = list[Mark](), list[tuple[str, bool]]()
-    for board, choice in picks:
-        if not board.is_contested:
+    for board in group:
+        if not board.contested:
             continue
         number = min(everywhere.index(board.machine), 1)
         frontiers.append((scale.path(board.methods), number > 0))
-        ordered = sorted(drawn(board.methods), key=lambda method: method is choice.ship)
-        for method in ordered:
+        named = [
+            (method, name, place == board.ship)
+            for place, (method, name) in enumerate(zip(board.methods, board.names, strict=True))
+            if method.kept and method.speed_up
+        ]
+        for method, name, picked in sorted(named, key=lambda item: item[2]):
             assert method.kept and method.speed_up
-            name, kept = board.entry_of(method).name, method.kept.value
+            kept = method.kept.value
             what = f"{name.title}, {board.machine.title}: {_times(method.speed_up)}, {_percent(method.kept)}"
             clamped = 1 if kept < KEPT_RANGE[0] else -1 if kept > KEPT_RANGE[1] else 0
             at = scale.x(method.speed_up.value), scale.y(kept)
-            marks.append(Mark(*at, name.kind, SHAPES[name.kind], what, number, method is choice.ship, clamped))
+            marks.append(Mark(*at, name.kind, SHAPES[name.kind], what, number, picked, clamped))
     if not marks:
         return None
     ticks = tuple((scale.x(value), f"{value}×") for value in range(1, int(fastest + 0.15) + 1))

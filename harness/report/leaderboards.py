@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from urllib.parse import quote
 
 from harness.measure.nights import Spread
@@ -68,7 +69,7 @@ class Leaderboard:
     page: str
     between: Spread = UNKNOWN
 
-    @property
+    @cached_property
     def methods(self) -> tuple[Method, ...]:
         return tuple(entry.method for entry in self.entries)
 
@@ -108,7 +109,11 @@ class Leaderboard:
         return f"{self.compare_page}#{','.join(names)}" if self.compare_page else ""
 
     def choose(self, limits: Limits | None = None) -> Pick:
-        return pick(self.methods, limits or Limits(), self.p_of_speed)
+        return pick(self.methods, limits, self.p_of_speed) if limits else self._default
+
+    @cached_property
+    def _default(self) -> Pick:
+        return pick(self.methods, Limits(), self.p_of_speed)
 
 
 @dataclass(frozen=True)
@@ -127,19 +132,22 @@ class Subject:
 
 
 def leaderboards(
-    boards: Sequence[Board], between: Callable[[str], Spread] = lambda machine: UNKNOWN
+    boards: Sequence[Board],
+    between: Callable[[str], Spread] = lambda machine: UNKNOWN,
+    by_machine: Mapping[str, Machine] | None = None,
 ) -> dict[Subject, list[Leaderboard]]:
     """By subject, a leaderboard a machine: real data first, then by task; the machine with the newest instructions first.
-    between: how speed-ups of a cell differ between runs, by machine."""
-    rows = [row.record for board in boards for row in board.rows]
-    by_machine = machines(rows)
+    between: how speed-ups of a cell differ between runs, by machine. by_machine: as `machines` gives them of all boards; of these
+    boards' own where it is None."""
+    if by_machine is None:
+        by_machine = machines([row.record for board in boards for row in board.rows])
     grouped: dict[tuple[object, ...], list[Contest]] = {}
     for board in boards:
         for contest in contests(board):
             grouped.setdefault(_key(contest), []).append(contest)
     subjects = _subjects(grouped)
     found: dict[Subject, list[Leaderboard]] = {}
-    for key in sorted(grouped, key=lambda key: _order(subjects[key])):
+    for key in sorted(grouped, key=lambda key: subject_order(subjects[key])):
         subject = subjects[key]
         for identity, machine in by_machine.items():
             own = [contest for contest in grouped[key] if contest.board.machine == identity]
@@ -148,20 +156,22 @@ def leaderboards(
     return found
 
 
-def leaderboard_machines(subjects: Mapping[Subject, Sequence[Leaderboard]]) -> list[Machine]:
-    """All machines that have a leaderboard, the one with the newest instructions first."""
-    found = {board.machine for group in subjects.values() for board in group}
-    return sorted(found, key=lambda machine: machine.place)
-
-
 def _key(contest: Contest) -> tuple[object, ...]:
     board = contest.board
     evaluated = examples_of(contest.baseline)[1]
     return board.sample, board.limit or 0, board.task, board.split, contest.model, evaluated
 
 
-def _order(subject: Subject) -> tuple[object, ...]:
-    return subject.sample, subject.limit or 0, task_order(subject.task), subject.task, subject.split, subject.model
+def subject_order(subject: Subject) -> tuple[object, ...]:
+    """Real data first, then by task."""
+    place = (subject.task, subject.split, subject.model, subject.slug)
+    return subject.sample, subject.limit or 0, task_order(subject.task), *place
+
+
+def slug_of(task: str, split: str, model: str, limit: int | None, sample: bool) -> str:
+    """For names of files."""
+    words = [task, split, model, f"limit-{limit}" if limit else "", "sample" if sample else ""]
+    return re.sub(r"[^A-Za-z0-9]+", "-", " ".join(filter(None, words))).strip("-")
 
 
 def _subjects(grouped: Mapping[tuple[object, ...], Sequence[Contest]]) -> dict[tuple[object, ...], Subject]:
@@ -170,14 +180,7 @@ def _subjects(grouped: Mapping[tuple[object, ...], Sequence[Contest]]) -> dict[t
     for key, group in grouped.items():
         board, contest = group[0].board, group[0]
         split = board.split.removeprefix("validation").strip("_")
-        words = [
-            board.task,
-            split,
-            contest.model,
-            f"limit-{board.limit}" if board.limit else "",
-            "sample" if board.sample else "",
-        ]
-        slug = re.sub(r"[^A-Za-z0-9]+", "-", " ".join(filter(None, words))).strip("-")
+        slug = slug_of(board.task, split, contest.model, board.limit, board.sample)
         namesakes = sum(subject.slug.partition("--")[0] == slug for subject in subjects.values())
         subjects[key] = Subject(
             task=board.task,

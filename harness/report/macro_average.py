@@ -7,6 +7,7 @@ section 3). A task's facts name its benchmark.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ from harness.records.figure import Figure
 from harness.records.schema import Record
 from harness.records.store import order
 from harness.report.comparability import has_valid_accuracy, is_sample, is_whole, machine_of, split_labels
+from harness.report.compare import ancestor_of
+from harness.report.names import name_of
 from tasks import short_name, task_facts, task_names
 from tasks.identity import BY_COUNT, is_official
 
@@ -24,7 +27,7 @@ METHOD = "from the tasks' own intervals (Zou & Donner 2008)"
 @dataclass(frozen=True)
 class MacroAverage:
     """figure: in percent; None while a task is missing. scores: by task, of those that were measured. missing: the others.
-    notes: what makes this average differ from the published kind, such as substitute data."""
+    notes: what makes this average differ from the published kind, such as substitute data. title: the method in plain words."""
 
     benchmark: str
     suite: str
@@ -37,6 +40,7 @@ class MacroAverage:
     scores: dict[str, Figure]
     missing: tuple[str, ...]
     notes: tuple[str, ...]
+    title: str = ""
 
 
 def macro_averages(records: Iterable[Record]) -> list[MacroAverage]:
@@ -51,12 +55,12 @@ def macro_averages(records: Iterable[Record]) -> list[MacroAverage]:
             by_task = groups.setdefault((*cell, record.seed, record.device), {})
             candidates = (by_task.get(record.task, record), record)
             by_task[record.task] = max(candidates, key=lambda record: (_is_official(record), order(record)))
-    averages = []
-    for (*cell_and_seed, _), by_task in groups.items():
-        devices = sum(list(other[:-1]) == cell_and_seed for other in groups)
-        if len(by_task) > 1:
-            averages.append(_macro_average(by_task, name_device=devices > 1))
-    return averages
+    devices = Counter(cell[:-1] for cell in groups)
+    return [
+        _macro_average(by_task, name_device=devices[cell[:-1]] > 1)
+        for cell, by_task in groups.items()
+        if len(by_task) > 1
+    ]
 
 
 def _benchmark(task: str) -> str | None:
@@ -128,6 +132,7 @@ def _macro_average(by_task: dict[str, Record], *, name_device: bool) -> MacroAve
         scores=scores,
         missing=missing,
         notes=tuple(_notes(by_task)),
+        title=name_of(record, ancestor_of(record), baseline=record.baseline).title,
     )
 
 

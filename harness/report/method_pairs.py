@@ -3,8 +3,9 @@ the two to four that a reader chooses."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,8 @@ class _Side:
 def method_pairs(board: Leaderboard, stored: ScoreStore) -> Pairs:
     split = board.subject.split
     known: dict[object, int] = {}
-    sides = [_side(entry, split, stored, known) for entry in board.entries]
+    fresh = count()
+    sides = [_side(entry, split, stored, known, fresh) for entry in board.entries]
     places = all_pairs(len(sides))
     tested = _differences(sides, split)
     found = [_pair(a, b, sides, tested.get((a, b)), split) for a, b in places]
@@ -70,14 +72,14 @@ def method_pairs(board: Leaderboard, stored: ScoreStore) -> Pairs:
     return Pairs(tuple(found), examples, _right(sides))
 
 
-def _side(entry: Entry, split: str, stored: ScoreStore, known: dict[object, int]) -> _Side:
+def _side(entry: Entry, split: str, stored: ScoreStore, known: dict[object, int], fresh: Iterator[int]) -> _Side:
+    """known: the numbers of answers. fresh: numbers for others."""
     record = entry.record
     scores = stored.scores(record, split)
-    columns = stored.columns(record, split, predictions=True) if scores else None
-    given = columns.get("prediction") if columns else None
+    given = stored.predictions(record, split) if scores else None
     answers = None
     if given is not None and given.dtype.kind != "f":
-        answers = np.array([known.setdefault(answer, len(known)) for answer in given.tolist()])
+        answers = np.fromiter(map(known.setdefault, given.tolist(), fresh), np.int64, len(given))
     return _Side(record, scores, answers)
 
 

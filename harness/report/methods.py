@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from backends import FOR_ONNX_FILES, BackendError, get_backend
 from harness.measure.paired import TOO_FEW
@@ -73,10 +74,14 @@ def _contest(board: Board, model: str) -> Contest | None:
         return None
     records = {name: [row.record for row in rows] for name, rows in groups.items()}
 
-    def p_of_speed(mine: Method, theirs: Method) -> float | None:
-        pairs = ((a, b) for a in records[mine.name] for b in records[theirs.name] if a.seed == b.seed)
+    @cache
+    def p_of(mine: str, theirs: str) -> float | None:
+        pairs = ((a, b) for a in records[mine] for b in records[theirs] if a.seed == b.seed)
         tests = (interleaved_ratio((a, turns), b) for a, b in pairs if (turns := compared_turns(a)))
         return next((test.p for test in tests if test and test.p is not None), None)
+
+    def p_of_speed(mine: Method, theirs: Method) -> float | None:
+        return p_of(mine.name, theirs.name)
 
     methods = tuple(_method(name, rows, board.split) for name, rows in groups.items())
     simulated = [row for row in board.rows if row.record.simulated and ancestor_of(row.record) == model]

@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from harness.records.schema import Record
-from harness.report.boards import Board
+from harness.report.boards import Place
 from harness.report.comparability import has_valid_accuracy, is_sample, is_speed_invalid, is_whole, standing_words
 from harness.report.tables import Badge
 
@@ -27,11 +27,15 @@ class SuiteSummary:
     counts: tuple[Badge, ...]
 
 
-def suite_summaries(records: Sequence[Record], boards: Sequence[Board]) -> Iterable[SuiteSummary]:
+def suite_summaries(records: Sequence[Record], boards: Sequence[Place]) -> Iterable[SuiteSummary]:
     titles = {record.suite: record.suite_title for record in records}
-    for suite, sample in dict.fromkeys((board.suite, board.sample) for board in boards):
-        own = [board for board in boards if (board.suite, board.sample) == (suite, sample)]
-        cells = [record for record in records if (record.suite, is_sample(record)) == (suite, sample)]
+    places: dict[tuple[str, bool], list[Place]] = {}
+    for board in boards:
+        places.setdefault((board.suite, board.sample), []).append(board)
+    cells: dict[tuple[str, bool], list[Record]] = {}
+    for record in records:
+        cells.setdefault((record.suite, is_sample(record)), []).append(record)
+    for (suite, sample), own in places.items():
         yield SuiteSummary(
             name=suite,
             title=titles[suite],
@@ -40,7 +44,7 @@ def suite_summaries(records: Sequence[Record], boards: Sequence[Board]) -> Itera
             tasks=_joined(board.task for board in own),
             data=tuple(_data_lines(own)),
             machines="; ".join(dict.fromkeys(board.machine for board in own)),
-            counts=tuple(_counts(cells)),
+            counts=tuple(_counts(cells[suite, sample])),
         )
 
 
@@ -72,7 +76,7 @@ def _joined(words: Iterable[str]) -> str:
     return ", ".join(dict.fromkeys(words))
 
 
-def _data_lines(boards: Sequence[Board]) -> list[str]:
+def _data_lines(boards: Sequence[Place]) -> list[str]:
     """A line for each kind of data; with its tasks where there are several kinds."""
     tasks: dict[str, list[str]] = {}
     for board in sorted(boards, key=lambda board: board.data.lower()):

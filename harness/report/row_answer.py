@@ -15,7 +15,7 @@ from harness.report.task_rows import MethodRow, method_rows
 @dataclass(frozen=True)
 class RowAnswer:
     """page: of the leaderboard. figures: (figure, what it is, interval, how imprecise). commands: to export and to rerun it. links: other
-    pages about the method: (what, page)."""
+    pages about the method: (what, page). compare, history: of the leaderboard."""
 
     title: str
     page: str
@@ -25,6 +25,8 @@ class RowAnswer:
     figures: tuple[tuple[str, str, str, str], ...]
     commands: tuple[str, ...]
     links: tuple[tuple[str, str], ...] = ()
+    compare: str = ""
+    history: str = ""
 
 
 def row_answers(
@@ -36,8 +38,10 @@ def row_answers(
     for group in subjects.values():
         for board in group:
             choice = board.choose()
+            any_history = any(entry.record.record_id in with_history for entry in board.entries)
             for entry, row in zip(board.entries, method_rows(board, choice), strict=True):
                 answer = _answer(board, entry, row, choice)
+                answer = replace(answer, history=board.history_page if any_history else "")
                 if entry.record.record_id in with_history:
                     history = f"{board.history_page}#{board.anchor_of(entry)}"
                     answer = replace(answer, links=(*answer.links, ("its nights", history)))
@@ -56,6 +60,7 @@ def _answer(board: Leaderboard, entry: Entry, row: MethodRow, choice: Pick) -> R
         figures=tuple(_figures(board, row)),
         commands=(row.export, row.rerun),
         links=(("compare it", row.compare),) if row.compare else (),
+        compare=board.compare_page,
     )
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any
+
+from markupsafe import Markup
 
 from harness.machine import paths
 from harness.records.schema import Record
-from harness.report.board_section import BoardSection, board_section
-from harness.report.boards import Board
+from harness.report.board_section import BoardContext, BoardSection
+from harness.report.boards import Outline, Place
 from harness.report.charts import curve_labels
 from harness.report.comparability import is_sample, machine_of
 from harness.report.macro_average import MacroAverage, definition
@@ -40,7 +43,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class SuitePage:
-    """missing: cells that the suite asks for and that have no record."""
+    """missing: cells that the suite asks for and that have no record. boards: the section of each, for a template laid out."""
 
     name: str
     title: str
@@ -49,66 +52,85 @@ class SuitePage:
     description: str
     missing: tuple[str, ...]
     averages: tuple[MacroSection, ...]
-    boards: tuple[BoardSection, ...]
+    boards: tuple[Any, ...]
     references: tuple[Reference, ...]
 
 
+@dataclass(frozen=True)
+class Suite:
+    """records: of the suite, on real data and on the sample. outlines: its boards, on one of the two."""
+
+    name: str
+    sample: bool
+    records: tuple[Record, ...]
+    outlines: tuple[Outline, ...]
+
+    @cached_property
+    def real(self) -> list[Record]:
+        return [record for record in self.records if not is_sample(record)]
+
+    @cached_property
+    def path(self) -> Path | None:
+        path = paths.suites() / f"{self.name}.toml"
+        return path if path.is_file() else None
+
+    @cached_property
+    def requested(self) -> list[RequestedCell]:
+        """The cells that it asks for; none without its file."""
+        return requested_cells(self.path, self.real) if self.path else []
+
+    @cached_property
+    def missing(self) -> list[RequestedCell]:
+        return [] if self.sample else missing_cells(self.requested, self.real)
+
+
+def board_contexts(suite: Suite) -> list[BoardContext]:
+    """Of each of its boards."""
+    labels = curve_labels(suite.outlines)
+    return [
+        BoardContext(() if suite.sample else _not_run(outline.place, suite), retrained, labels)
+        for outline, retrained in zip(suite.outlines, _retrained(suite.outlines), strict=True)
+    ]
+
+
 def suite_page(
-    name: str,
-    sample: bool,
-    records: Sequence[Record],
-    boards: Sequence[Board],
-    averages: Sequence[MacroAverage],
-    uncommitted: AbstractSet[str],
+    suite: Suite, averages: Sequence[MacroAverage], boards: Sequence[BoardSection | Markup] = ()
 ) -> SuitePage:
-    """records, boards, averages: of all suites. uncommitted: ids of records with an ancestor from a checkout with uncommitted
-    changes."""
-    own = [record for record in records if (record.suite, is_sample(record)) == (name, sample)]
-    own_boards = [board for board in boards if (board.suite, board.sample) == (name, sample)]
-    real = [record for record in records if record.suite == name and not is_sample(record)]
-    own_averages = [average for average in averages if (average.suite, average.sample) == (name, sample)]
-    description, references, requested = _read_suite(name, real)
-    missing = [] if sample else missing_cells(requested, real)
-    labels = curve_labels(own_boards)
-    not_run = [() if sample else _not_run(board, real, requested, missing) for board in own_boards]
-    sections = zip(own_boards, not_run, _retrained(own_boards), strict=True)
+    """averages: of all suites. boards: the sections of its own."""
+    own = [record for record in suite.records if is_sample(record) == suite.sample]
+    place = suite.name, suite.sample
+    own_averages = [average for average in averages if (average.suite, average.sample) == place]
+    description, references = load_for_pages(suite.path) if suite.path else ("", [])
     return SuitePage(
-        name=name,
-        title=next(record.suite_title for record in reversed(records) if record.suite == name),
-        sample=sample,
+        name=suite.name,
+        title=suite.records[-1].suite_title,
+        sample=suite.sample,
         commands=tuple(dict.fromkeys(record.command for record in own)),
         description=description,
-        missing=tuple(describe(missing, requested)),
+        missing=tuple(describe(suite.missing, suite.requested)),
         averages=tuple(_macro_sections(own_averages)),
-        boards=tuple(board_section(board, lines, models, labels, uncommitted) for board, lines, models in sections),
+        boards=tuple(boards),
         references=tuple(map(_reference, references)),
     )
 
 
-def _read_suite(name: str, records: Sequence[Record]) -> tuple[str, list[dict[str, Any]], list[RequestedCell]]:
-    """The suite's description, its references, and the cells that it asks for; none without its file."""
-    path = paths.suites() / f"{name}.toml"
-    return (*load_for_pages(path), requested_cells(path, records)) if path.is_file() else ("", [], [])
-
-
-def _not_run(
-    board: Board, records: Sequence[Record], requested: Sequence[RequestedCell], missing: Sequence[RequestedCell]
-) -> tuple[str, ...]:
+def _not_run(place: Place, suite: Suite) -> tuple[str, ...]:
     """What has records, but none on this board's machine."""
-    own = [record for record in records if machine_of(record) == board.machine]
-    of_task = [cell for cell in requested if cell.task == board.task]
-    return tuple(describe([cell for cell in missing_cells(of_task, own) if cell not in missing], of_task))
+    own = [record for record in suite.real if machine_of(record) == place.machine]
+    of_task = [cell for cell in suite.requested if cell.task == place.task]
+    absent = [cell for cell in missing_cells(of_task, own) if cell not in suite.missing]
+    return tuple(describe(absent, of_task))
 
 
-def _retrained(boards: Sequence[Board]) -> list[str]:
+def _retrained(outlines: Sequence[Outline]) -> list[str]:
     """For each board the models and seeds that an earlier board of its task has with other weights, or weights that may
     differ: trained separately, under one name."""
     lines = []
-    for place, board in enumerate(boards):
-        mine, names = _weights(board), list[str]()
-        for earlier in boards[:place]:
-            if (earlier.task, earlier.split) == (board.task, board.split):
-                theirs = _weights(earlier)
+    weights = [_weights(outline.records) for outline in outlines]
+    for at, outline in enumerate(outlines):
+        mine, names, place = weights[at], list[str](), outline.place
+        for earlier, theirs in zip(outlines[:at], weights[:at], strict=True):
+            if (earlier.place.task, earlier.place.split) == (place.task, place.split):
                 names += [
                     f"{model} (seed {seed})"
                     for model, seed in mine
@@ -118,14 +140,14 @@ def _retrained(boards: Sequence[Board]) -> list[str]:
     return lines
 
 
-def _weights(board: Board) -> dict[tuple[str, int], dict[str, str]]:
+def _weights(records: Iterable[Record]) -> dict[tuple[str, int], dict[str, str]]:
     """By model and seed, of models that were trained here: the SHA-256 of the weights of all their checkpoints, by key. Empty
     where records do not say."""
     weights: dict[tuple[str, int], dict[str, str]] = {}
-    for row in board.rows:
-        checkpoint = row.record.checkpoint
+    for record in records:
+        checkpoint = record.checkpoint
         if checkpoint and checkpoint.recipe != "load":
-            weights.setdefault((row.record.model, row.record.seed), {}).update(checkpoint.lineage)
+            weights.setdefault((record.model, record.seed), {}).update(checkpoint.lineage)
     return weights
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from html import escape
 from typing import Literal
 
 from harness.measure.paired import PairedTest
@@ -47,6 +49,12 @@ class Column:
     title: str = ""
     kind: Literal["number", "text", "notes"] = "number"
 
+    @property
+    def attributes(self) -> str:
+        """Of its cells in HTML: escaped once for all of them."""
+        name = f"{self.name}, {self.unit}" if self.unit else self.name
+        return f'class="{self.kind}" data-label="{escape(name)}"'
+
 
 @dataclass(frozen=True)
 class Table:
@@ -57,24 +65,25 @@ class Table:
     rows: tuple[tuple[Value, ...], ...]
     sortable: bool = False
 
-    @property
+    @cached_property
     def shown(self) -> tuple[Column, ...]:
         """The columns without those in which no row has anything."""
-        places = self._places()
-        return tuple(self.columns[place] for place in places)
+        return tuple(self.columns[place] for place in self._places)
 
     @property
     def is_wide(self) -> bool:
         """Too wide for a page: a row is then laid out as a list of its figures."""
-        return len(self._places()) > WIDE
+        return len(self._places) > WIDE
 
     @property
-    def cells(self) -> list[list[tuple[Column, Value]]]:
-        """Each row's values with their columns."""
-        pairs = [list(zip(self.columns, row, strict=True)) for row in self.rows]
-        places = self._places()
-        return [[row[place] for place in places] for row in pairs]
+    def cells(self) -> list[list[tuple[str, Value]]]:
+        """Each row's values with the attributes of their columns."""
+        if any(len(row) != len(self.columns) for row in self.rows):
+            raise ValueError(f"{self.label}: a row is shorter or longer than the columns")
+        attributes = [(place, self.columns[place].attributes) for place in self._places]
+        return [[(text, row[place]) for place, text in attributes] for row in self.rows]
 
+    @cached_property
     def _places(self) -> list[int]:
         def said(value: Value) -> bool:
             return bool(value.text or value.note or value.invalid or value.badges)

@@ -10,16 +10,11 @@ import pytest
 from harness.measure.paired import holm
 from harness.report.columns import p_text
 from harness.report.site import render
-from tests.browser.test_pages import CHROMIUM
-from tests.browser.test_task_page import probe
+from tests.browser.chromium import FITS, MARKS, probe
 from tests.report.test_compare_page import PAGE, compared
 from tests.report.test_leaderboards import timed
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
-]
+pytestmark = MARKS
 CELLS: list[tuple[str, str, float, int, dict[str, Any]]] = [
     ("a", "torch_fp32", 1.0, 100, {"baseline": True}),
     ("b", "onnxruntime_fp32", 1.3, 100, {}),
@@ -29,7 +24,7 @@ CELLS: list[tuple[str, str, float, int, dict[str, Any]]] = [
 ]
 STATE = """
 const state = () => ({
-  heading: $("#heading").textContent, hash: frame.contentWindow.location.hash,
+  heading: $("#heading").textContent, hash: location.hash,
   cards: [...page.querySelectorAll(".pr")].map((card) => [card.querySelector("h3").textContent, card.querySelector(".big").textContent, card.querySelector(".verd small").textContent]),
   selects: [...page.querySelectorAll("select")].map((select) => select.selectedOptions[0].textContent),
   columns: page.querySelectorAll(".sbs thead th").length,
@@ -98,8 +93,4 @@ def test_an_address_of_unknown_names_shows_the_pick(site: Path) -> None:
 
 
 def test_it_fits_a_phone(site: Path) -> None:
-    body = """
-const wide = page.documentElement.scrollWidth - page.documentElement.clientWidth;
-const out = [...page.querySelectorAll("main *")].filter((e) => e.getBoundingClientRect().right > 391 && !e.closest(".scroll, svg, .sr"));
-return { wide, out: out.slice(0, 5).map((e) => e.outerHTML.slice(0, 80)) };"""
-    assert probe(site, PAGE, body, width=390) == {"wide": 0, "out": []}
+    assert probe(site, PAGE, FITS, width=390) == {"wide": 0, "out": []}

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import html
+import csv
 import json
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,47 +12,11 @@ import pytest
 from harness.report.leaderboards import Leaderboard
 from harness.report.pick import Limits
 from harness.report.site import render
-from tests.browser.test_pages import CHROMIUM, FLAGS
+from tests.browser.chromium import FITS, MARKS, opened, probe
 from tests.report.test_leaderboards import AVX2, found, timed
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
-]
+pytestmark = MARKS
 PAGE = "task-glue-rte-tiny-avx-512-vnni.html"
-PROBE = """
-<!doctype html><pre id="out"></pre><iframe src="PAGE" width="WIDTH" height="900"></iframe>
-<script>
-const frame = document.querySelector("iframe");
-const errors = [];
-frame.addEventListener("load", async () => {
-  const page = frame.contentDocument;
-  frame.contentWindow.addEventListener("error", (event) => errors.push(event.message));
-  const $ = (place) => page.querySelector(place);
-  let found;
-  try { found = await (async () => { BODY })(); } catch (error) { found = { error: String(error) }; }
-  document.querySelector("#out").textContent = JSON.stringify({ found, errors });
-});
-</script>
-"""
-
-
-def probe(site: Path, page: str, body: str, width: int = 1280) -> Any:
-    """What a script that runs beside the page returns."""
-    text = PROBE.replace("PAGE", page).replace("WIDTH", str(width)).replace("BODY", body)
-    (site / "probe.html").write_text(text)
-    command = [str(CHROMIUM), *FLAGS.split(), "--allow-file-access-from-files", f"--user-data-dir={site}/../profile"]
-    shown = subprocess.run(
-        [*command, "--window-size=1400,1000", "--dump-dom", f"file://{site}/probe.html"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    ).stdout
-    (site / "probe.html").unlink()
-    answer: dict[str, Any] = json.loads(html.unescape(shown.split('<pre id="out">')[1].split("</pre>")[0]))
-    assert answer["errors"] == [] and "error" not in (answer["found"] or {}), answer
-    return answer["found"]
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +102,7 @@ def test_the_address_keeps_the_limits(site: tuple[Path, Leaderboard]) -> None:
     change = """
 $("#keep").value = "99.5"; $("#sure").checked = true; $("#memory").value = "300";
 $("#keep").dispatchEvent(new Event("input", { bubbles: true }));
-return { hash: frame.contentWindow.location.hash, other: $(".seg a:not([aria-current])").getAttribute("href") };"""
+return { hash: location.hash, other: $(".seg a:not([aria-current])").getAttribute("href") };"""
     kept = probe(folder, PAGE, change)
     assert kept["hash"] == "#keep=99.5&sure=1&memory=300"
     assert kept["other"] == f"task-glue-rte-tiny-avx2.html{kept['hash']}"
@@ -169,31 +131,47 @@ return { large, small, last, filtered, before, after: row.querySelector("details
 
 @pytest.mark.parametrize("page", [PAGE, "index.html", "suite-squad.html", "cell-run-c.html"])
 def test_no_page_scrolls_sideways_on_a_phone(site: tuple[Path, Leaderboard], page: str) -> None:
-    body = """
-const wide = page.documentElement.scrollWidth - page.documentElement.clientWidth;
-const out = [...page.querySelectorAll("main *")].filter((e) => e.getBoundingClientRect().right > 391 && !e.closest(".scroll, svg, .sr, pre"));
-return { wide, out: out.slice(0, 5).map((e) => e.outerHTML.slice(0, 80)) };"""
-    assert probe(site[0], page, body, width=390) == {"wide": 0, "out": []}
+    assert probe(site[0], page, FITS, width=390) == {"wide": 0, "out": []}
 
 
 def test_the_limits_work_by_keyboard_alone(site: tuple[Path, Leaderboard]) -> None:
-    """Every control takes the focus, in the order of the page."""
-    body = """
-const wanted = ["#keep", "#sure", "#p90", "#size", "#filter", ".methods thead button", ".methods summary"];
-const reached = wanted.filter((place) => { $(place).focus(); return page.activeElement === $(place) && $(place).tabIndex >= 0; });
-const order = wanted.slice(0, 5).map((place) => $(place));
-const inOrder = order.every((element, at) => !at || order[at - 1].compareDocumentPosition(element) & 4);
-return { missing: wanted.filter((place) => !reached.includes(place)), inOrder };"""
-    assert probe(site[0], PAGE, body) == {"missing": [], "inOrder": True}
+    """The limit moves by arrows and changes the pick; a header sorts and a row opens by Enter; the address has the limit."""
+    folder, board = site
+    with opened(folder, PAGE) as page:
+
+        def tab_to(place: str) -> None:
+            for _ in range(80):
+                page.keyboard.press("Tab")
+                if page.evaluate("(place) => document.activeElement.matches(place)", place):
+                    return
+            raise AssertionError(place)
+
+        tab_to("#keep")
+        for _ in range(6):
+            page.keyboard.press("ArrowRight")
+        assert page.input_value("#keep") == "99.6" and page.evaluate("location.hash") == "#keep=99.6"
+        ship = board.choose(Limits(0.996)).ship
+        assert ship and page.inner_text("[data-title]") == board.entry_of(ship).name.title
+        tab_to("#sure")
+        page.keyboard.press("Space")
+        assert page.is_checked("#sure")
+        tab_to("#filter")
+        page.keyboard.type("openvino")
+        assert page.locator(".methods tbody:visible").count() == 4
+        tab_to(".methods thead button")
+        page.keyboard.press("Enter")
+        assert page.locator(".methods thead [aria-sort]").inner_text().startswith("Method")
+        tab_to(".methods summary")
+        page.keyboard.press("Enter")
+        assert page.locator(".methods details[open] dl").is_visible()
 
 
-def test_the_page_prints_on_a4(site: tuple[Path, Leaderboard], tmp_path: Path) -> None:
-    command = [
-        str(CHROMIUM),
-        *FLAGS.split(),
-        f"--user-data-dir={tmp_path}/profile",
-        f"--print-to-pdf={tmp_path}/page.pdf",
-    ]
-    subprocess.run([*command, f"file://{site[0]}/{PAGE}"], capture_output=True, timeout=120, check=True)
-    assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")
-    shutil.rmtree(tmp_path / "profile", ignore_errors=True)
+def test_the_csv_has_the_figures_of_the_table(site: tuple[Path, Leaderboard]) -> None:
+    folder, board = site
+    with opened(folder, PAGE, accept_downloads=True) as page:
+        with page.expect_download() as saving:
+            page.click("text=CSV")
+        rows = list(csv.DictReader(Path(saving.value.path()).read_text().splitlines()))
+        shown = page.locator(".methods tbody .sp .v").all_inner_texts()
+    assert [row["method"] for row in rows] == [method.name for method in board.methods]
+    assert [f"{float(row['speed_up']):.2f}×" for row in rows] == shown

@@ -16,7 +16,8 @@ from harness.records import store
 from harness.records.schema import Record
 from harness.records.scores import ScoreStore
 from harness.report.boards import latest, make_boards
-from harness.report.history import History, Nights, histories, level_change, what_changed
+from harness.report.history import History, histories, level_change, what_changed
+from harness.report.judged import Nights
 from harness.report.leaderboards import leaderboards
 from harness.report.site import render
 from tests.records.records import make_record
@@ -63,7 +64,7 @@ def night(
 
 
 def found(records: list[Record]) -> dict[str, History]:
-    nights = Nights(records)
+    nights = Nights.of(records)
     groups = leaderboards(make_boards(latest(records), ScoreStore()))
     boards = [board for group in groups.values() for board in group]
     return {history.entry.record.label: history for board in boards for history in histories(board, nights)}

@@ -17,7 +17,9 @@ from harness.report.index_page import Card, IndexPage, index_page
 from harness.report.leaderboards import UNKNOWN, Leaderboard, leaderboards
 from harness.report.machines import machines
 from harness.report.names import name_of
+from harness.report.pages import not_measured, suite_summaries
 from harness.report.plots import Scale, frontier
+from harness.report.standings import standings_of
 from tests.records.records import make_record
 from tests.report.stored_scores import add, answers
 from tests.report.test_pick import ALL
@@ -48,17 +50,19 @@ def found(folder: Path, between: Spread = UNKNOWN) -> list[Leaderboard]:
     return [board for group in leaderboards(boards, lambda machine: between).values() for board in group]
 
 
-def _index(records: list[Record]) -> IndexPage:
-    return index_page(records, boards := make_boards(records), leaderboards(boards))
+def index_of(records: list[Record], stored: ScoreStore | None = None) -> IndexPage:
+    boards = make_boards(records, stored)
+    standings, suites = standings_of(leaderboards(boards)), list(suite_summaries(records, boards))
+    return index_page(
+        standings, suites, not_measured(records), max((record.finished[:10] for record in records), default="")
+    )
 
 
 def cards(folder: Path) -> tuple[Card, ...]:
     from harness.records import store
 
     read = list(store.read(folder))
-    records = latest(record for _, record in read)
-    boards = make_boards(records, ScoreStore(read))
-    return index_page(records, boards, leaderboards(boards)).cards
+    return index_of(latest(record for _, record in read), ScoreStore(read)).cards
 
 
 def test_intervals_of_several_runs_include_how_runs_differ(tmp_path: Path) -> None:
@@ -147,8 +151,7 @@ def test_a_cell_that_was_scored_and_not_timed_is_no_pick(tmp_path: Path) -> None
 
 def test_sample_and_other_examples_have_cards_of_their_own() -> None:
     records = [make_record(key="a", baseline=True), make_record(key="b", baseline=True, data=SAMPLE)]
-    boards = make_boards(records)
-    page = index_page(records, boards, leaderboards(boards))
+    page = index_of(records)
     assert [(card.state, card.sample) for card in page.cards] == [("official", False), ("sample", True)]
     assert page.headline is None
 
@@ -156,10 +159,10 @@ def test_sample_and_other_examples_have_cards_of_their_own() -> None:
 def test_the_index_names_backends_that_no_cell_could_run() -> None:
     skipped = make_record(key="a", backend="engine_int8", **SKIPPED)
     records = [skipped, make_record(key="b")]
-    assert _index(records).not_measured == ("engine_int8",)
+    assert index_of(records).not_measured == ("engine_int8",)
     records.append(make_record(key="c", backend="engine_int8", label="elsewhere"))
-    assert _index(records).not_measured == ()
-    assert _index([]).suites == ()
+    assert index_of(records).not_measured == ()
+    assert index_of([]).suites == ()
 
 
 def test_the_index_has_no_prose_before_its_first_figure(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_the_navigation_names_what_there_is(tmp_path: Path) -> None:
     site = build(tmp_path, make_record())
     (nav,) = re.findall(r'<nav aria-label="Main">(.*?)</nav>', (site / "references.html").read_text())
     names = re.findall(r">([^<]+)</a>", nav)
-    assert names == ["Leaderboards", "Coverage", "References", "Method"]
+    assert names == ["Leaderboards", "Compare", "History", "Coverage", "References", "Method"]
     assert 'href="references.html" aria-current="page"' in nav
 
 

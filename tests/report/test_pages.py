@@ -14,17 +14,16 @@ from harness.records.figure import Figure
 from harness.records.schema import Checkpoint, Data, Finding, Quantization, Record, SplitData
 from harness.records.scores import ScoreStore
 from harness.records.speed_schema import ColdStart, Conditions, Range
-from harness.report.board_section import BoardSection
-from harness.report.boards import latest, make_boards
+from harness.report.board_section import BoardSection, board_section
+from harness.report.boards import grouped, latest, make_boards, outlines_of
 from harness.report.cell_page import CellPage, cell_page
-from harness.report.index_page import IndexPage, index_page
-from harness.report.leaderboards import leaderboards
 from harness.report.macro_average import macro_averages
 from harness.report.pages import with_uncommitted_ancestors
-from harness.report.suite_page import SuitePage, suite_page
+from harness.report.suite_page import Suite, SuitePage, board_contexts, suite_page
 from harness.report.tables import Badge, Column, Table, Value
 from tests.records.records import make_record, of_a_part
 from tests.report.stored_scores import add, answers, interleaved
+from tests.report.test_leaderboards import index_of
 from tests.report.test_macro_average import METRICS, glue_record
 from tests.report.test_site import SAMPLE
 from tests.report.test_suite_page import MADE
@@ -41,15 +40,21 @@ NOISY = Finding(
 
 
 def suite_of(*records: Record, name: str = "squad", sample: bool = False) -> SuitePage:
-    averages, uncommitted = macro_averages(records), with_uncommitted_ancestors(records)
-    return suite_page(name, sample, records, make_boards(records), averages, uncommitted)
-
-
-def index_of(records: list[Record]) -> IndexPage:
-    return index_page(records, boards := make_boards(records), leaderboards(boards))
+    boards = [board for board in make_boards(records) if (board.suite, board.sample) == (name, sample)]
+    outlines = [
+        outline
+        for group in grouped(records)
+        for outline in outlines_of(group)
+        if (outline.place.suite, outline.place.sample) == (name, sample)
+    ]
+    suite = Suite(name, sample, tuple(record for record in records if record.suite == name), tuple(outlines))
+    contexts = zip(boards, board_contexts(suite), strict=True)
+    sections = [board_section(board, context, with_uncommitted_ancestors(records)) for board, context in contexts]
+    return suite_page(suite, macro_averages(records), sections)
 
 
 def board_of(*records: Record) -> BoardSection:
+    board: BoardSection
     (board,) = suite_of(*records).boards
     return board
 
@@ -258,7 +263,7 @@ def test_a_cell_page_shows_status_notices_and_every_field() -> None:
     )
     assert page.findings == (("disturbed", f"{NOISY.what} (measured 40%, bound 25%). again"),)
     assert page.placement == ("CPU: 10 nodes. 50.0% of the multiply-accumulates ran as integer products.",)
-    assert "accuracy[0].metrics.f1.value  75.0" in page.record.splitlines()
+    assert page.record == "cell-run-a.json"
     assert page.comparisons == () and page.cold_start is None and page.quantization is None
 
 
@@ -387,6 +392,8 @@ def _types(value: Any) -> list[str]:
 
 def test_a_table_pairs_values_with_their_columns() -> None:
     table = Table("t", (Column("a", kind="text"), Column("b")), ((Value("x"), Value("1", 1.0)),))
-    assert [[(column.name, value.text) for column, value in row] for row in table.cells] == [[("a", "x"), ("b", "1")]]
+    assert [[(text, value.text) for text, value in row] for row in table.cells] == [
+        [('class="text" data-label="a"', "x"), ('class="number" data-label="b"', "1")]
+    ]
     with pytest.raises(ValueError, match="shorter"):
         _ = Table("t", (Column("a"), Column("b")), ((Value("x"),),)).cells

@@ -1,0 +1,211 @@
+"""The parts of a site that can be made apart from one another: the boards of a task and a model on all machines, with every page
+about them. A unit's pages follow from its inputs alone, so a build makes only those whose inputs changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import cast
+
+from jinja2 import Environment
+from markupsafe import Markup
+
+from harness.errors import Tell, visible
+from harness.machine.digests import digest
+from harness.records.schema import Accuracy, Record
+from harness.records.scores import ScoreStore
+from harness.report.board_section import BoardContext, board_section
+from harness.report.boards import Board, Outline, boards_of, page_name
+from harness.report.catalog import Catalog, Head
+from harness.report.cell_page import CellPage, cell_page, record_file
+from harness.report.comparability import is_sample, limit_of, machine_of
+from harness.report.compare import ancestor_of
+from harness.report.compare_page import compare_page, pairs_frame
+from harness.report.frames import board_frame, to_csv, to_json, to_parquet
+from harness.report.history import histories
+from harness.report.history_page import history_page
+from harness.report.judged import Nights
+from harness.report.leaderboards import Leaderboard, leaderboards, slug_of
+from harness.report.machines import Machine
+from harness.report.method_pairs import method_pairs
+from harness.report.night_tests import cell_of
+from harness.report.row_answer import row_answers
+from harness.report.standings import Standing, standing_of
+from harness.report.task_page import task_page
+
+Pages = dict[str, tuple[str, object] | bytes]
+"""By file name: the template, and what it is given as `page`; or the content of a file."""
+
+
+OWN = ("Compare", "History")
+"""Entries of the navigation that lead from the pages about a leaderboard to its own."""
+
+
+Group = tuple[tuple[Record, ...], tuple[Outline, ...], tuple[BoardContext, ...]]
+"""The briefs of the records that share a table, its boards before anything is compared, and what their suite says of each."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    groups: tuple[Group, ...]
+
+    @property
+    def briefs(self) -> list[Record]:
+        return [record for records, _, _ in self.groups for record in records]
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What of the whole site the pages of a unit show. uncommitted: ids of records with an ancestor from a checkout with
+    uncommitted changes. heads: by record id."""
+
+    catalog: Catalog
+    heads: Mapping[str, Head]
+    nights: Nights
+    machines: Mapping[str, Machine]
+    uncommitted: AbstractSet[str]
+    hashes: Mapping[str, str]
+
+    def scores_hash(self, record: Record, part: Accuracy) -> str:
+        folder = PurePosixPath(self.heads[record.record_id].file).parent
+        return self.hashes.get((folder / part.scores_file).as_posix(), "") if part.scores_file else ""
+
+    def nights_hash(self, record: Record) -> str:
+        cell = cell_of(record)
+        ids = self.nights.ids(cell)
+        return digest([[self.heads[one].sha for one in ids], repr(self.nights.told(cell))]) if len(ids) > 1 else ""
+
+
+def units_of(groups: Sequence[Group]) -> list[Unit]:
+    """groups: in the order of their boards. Two belong together where a leaderboard may have rows of both."""
+    owner: dict[str, int] = {}
+    root = list(range(len(groups)))
+
+    def find(place: int) -> int:
+        while root[place] != place:
+            place = root[place]
+        return place
+
+    for place, (records, _, _) in enumerate(groups):
+        for slug in dict.fromkeys(_slug(record) for record in records):
+            first = find(owner.setdefault(slug, place))
+            root[max(first, find(place))] = min(first, find(place))
+    units: dict[int, list[Group]] = {}
+    for place, group in enumerate(groups):
+        units.setdefault(find(place), []).append(group)
+    return [Unit(tuple(own)) for own in units.values()]
+
+
+def _slug(record: Record) -> str:
+    return slug_of(record.task, "", ancestor_of(record), limit_of(record), is_sample(record))
+
+
+def inputs_of(unit: Unit, site: Surroundings, version: str) -> str:
+    """A hash of all that its pages are made of. version: of the program, the templates and the navigation."""
+    briefs = unit.briefs
+    hosts = [machine_of(records[0]) for records, _, _ in unit.groups]
+    together = sorted({host for host in hosts if hosts.count(host) > 1})  # their speed-ups include how runs differ
+    return digest(
+        [
+            version,
+            [[site.heads[record.record_id].sha for record in records] for records, _, _ in unit.groups],
+            [site.scores_hash(record, part) for record in briefs for part in record.accuracy],
+            [repr([site.machines.get(host) for host in hosts]), repr([site.nights.between(host) for host in together])],
+            [site.nights_hash(record) for record in briefs],
+            sorted(site.uncommitted & {record.record_id for record in briefs}),
+            repr([contexts for _, _, contexts in unit.groups]),
+        ]
+    )
+
+
+def make_unit(
+    unit: Unit, site: Surroundings, environment: Environment, tell: Tell
+) -> tuple[dict[str, bytes], list[Standing], list[str]]:
+    """Its pages by file name; its leaderboards; and the section of each of its boards on the page of the board's suite."""
+    read = [
+        [
+            (site.catalog.path(head), site.catalog.record(head))
+            for head in (site.heads[one.record_id] for one in records)
+        ]
+        for records, _, _ in unit.groups
+    ]
+    stored = ScoreStore([pair for group in read for pair in group], tell)
+    boards, sections = list[Board](), list[str]()
+    for group, (_, _, contexts) in zip(read, unit.groups, strict=True):
+        own = boards_of([record for _, record in group], stored)
+        for board, context in zip(own, contexts, strict=True):
+            section = board_section(board, context, site.uncommitted)
+            sections.append(laid_out(environment, "board.html", page=section))
+        boards += own
+    pages, standings = _pages([record for group in read for _, record in group], boards, stored, site)
+    return _laid_out(pages, environment), standings, sections
+
+
+def _laid_out(pages: Pages, environment: Environment) -> dict[str, bytes]:
+    return {
+        name: content if isinstance(content, bytes) else lay_out(environment, name, *content)
+        for name, content in pages.items()
+    }
+
+
+def lay_out(environment: Environment, name: str, template: str, page: object, mark: str = "") -> bytes:
+    """mark: a line for the head of the page."""
+    own = page.answer if isinstance(page, CellPage) else page
+    links = [
+        (what, (what in OWN and getattr(own, what.lower(), "")) or link)
+        for what, link in cast("list[tuple[str, str]]", environment.globals["site_pages"])
+    ]
+    return laid_out(environment, template, page=page, here=name, navigation=links, mark=Markup(mark)).encode()
+
+
+def laid_out(environment: Environment, template: str, **values: object) -> str:
+    """Text of logs, records and data has no effect in it: markup in it is escaped by the templates, control characters here."""
+    return visible(environment.get_template(template).render(values))
+
+
+def _pages(
+    records: Sequence[Record], boards: Sequence[Board], stored: ScoreStore, site: Surroundings
+) -> tuple[Pages, list[Standing]]:
+    pages: Pages = {}
+    standings: list[Standing] = []
+    subjects = leaderboards(boards, site.nights.between, site.machines)
+    with_history: set[str] = set()
+    for group in subjects.values():
+        for leaderboard in group:
+            by_night = histories(leaderboard, site.nights)
+            history = leaderboard.history_page if by_night else ""
+            if by_night:
+                with_history |= {one.entry.record.record_id for one in by_night}
+                pages[history] = "history.html", history_page(leaderboard, by_night)
+            standings.append(standing_of(leaderboard, history))
+            pages |= _task_pages(leaderboard, group, site.uncommitted, history)
+            if leaderboard.compare_page:
+                pairs = method_pairs(leaderboard, stored)
+                pages[leaderboard.compare_page] = "compare.html", compare_page(leaderboard, pairs, history)
+                csv = leaderboard.compare_page.replace(".html", ".csv")
+                pages[csv] = to_csv(pairs_frame(leaderboard, pairs)).encode()
+    answers = row_answers(subjects, with_history)
+    with_row: dict[str, list[Board]] = {}
+    for board in boards:
+        for row in board.rows:
+            with_row.setdefault(row.record.record_id, []).append(board)
+    for record in records:
+        own, answer = with_row.get(record.record_id, []), answers.get(record.record_id)
+        pages[page_name(record)] = "cell.html", cell_page(record, own, site.uncommitted, answer)
+        pages[record_file(record)] = site.catalog.line(site.heads[record.record_id])
+    return pages, standings
+
+
+def _task_pages(
+    leaderboard: Leaderboard, group: Sequence[Leaderboard], uncommitted: AbstractSet[str], history: str
+) -> Pages:
+    page = task_page(leaderboard, group, uncommitted, history)
+    frame = board_frame(leaderboard, leaderboard.choose())
+    return {
+        leaderboard.page: ("task.html", page),
+        page.csv: to_csv(frame).encode(),
+        page.json_file: to_json(frame).encode(),
+        page.parquet: to_parquet(frame),
+    }

@@ -1,0 +1,46 @@
+"""A site of 10,000 records: processor time, memory and the sizes of its pages; then one night more. `nox -s bench` prints them."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.report.growing import grow
+
+BUILD = """
+import resource, sys
+from pathlib import Path
+from harness.report.site import render
+render(Path(sys.argv[1]), Path(sys.argv[2]))
+used = resource.getrusage(resource.RUSAGE_SELF)
+print(used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+"""
+
+
+def build(folder: Path) -> tuple[float, float]:
+    """Seconds of the processor and MiB of a build in a process of its own."""
+    environment = os.environ | {"QUANTBOARD_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", BUILD, str(folder / "results"), str(folder / "site")]
+    shown = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    seconds, mebibytes = map(float, shown.split())
+    return seconds, mebibytes
+
+
+def test_ten_thousand_records(tmp_path: Path) -> None:
+    count = grow(tmp_path / "results", copies=11, nights=5)
+    whole = build(tmp_path)
+    pages = [(len(gzip.compress(page.read_bytes())), page.name) for page in (tmp_path / "site").glob("*.html")]
+    again = build(tmp_path)
+    grow(tmp_path / "results", copies=1, nights=1, first_night=5)
+    run = build(tmp_path)
+    grow(tmp_path / "results", copies=11, nights=1, first_night=6)
+    night = build(tmp_path)
+    print(f"\n{count} records: {whole[0]:.1f} s, {whole[1]:.0f} MiB; the same again: {again[0]:.1f} s")
+    print(f"largest of {len(pages)} pages, compressed: {max(pages)[0] / 1024:.0f} KiB, {max(pages)[1]}")
+    print(f"a night of 185 cells more: {run[0]:.1f} s; a night of all cells: {night[0]:.1f} s, {night[1]:.0f} MiB")
+    assert whole[0] < 30 and whole[1] < 500
+    assert max(pages)[0] < 200 * 1024
+    assert run[0] < 5
