@@ -104,7 +104,7 @@ def task_page(
         metric=subject.metric,
         heading=subject.metric[:1].upper() + subject.metric[1:],
         baseline=baseline,
-        lede=f"{len(rows)} methods on {board.machine.title}",
+        lede=f"{len(rows)} methods" + ("" if len(group) > 1 else f" on {board.machine.title}"),
         sample=subject.sample,
         machines=tuple(MachineLink(other.machine.title, other.page, other is board) for other in group),
         answer=_answer(board, choice, baseline),
