@@ -20,7 +20,7 @@ Pooling = Literal["mean", "cls"]
 
 Layout = Literal["bert", "modernbert"]
 """How a layer and a head are built, see `Architecture.layout`."""
-Bias = Literal["attention", "feed_forward", "norm", "pooler"]
+Bias = Literal["attention", "feed_forward", "norm", "pooler", "projection"]
 """Parts of a model whose linear layers, or whose LayerNorms, may lack a bias."""
 
 QUERY_KEY_VALUE = "attention.self.qkv"
@@ -41,6 +41,16 @@ HEAD_LINEARS: Mapping[Head, str] = {
     "token_classification": TOKEN_CLASSIFIER,
 }
 """The linear layer of each head."""
+RelativePart = Literal["content_to_position", "position_to_content"]
+"""Scores of content with relative positions, and of relative positions with content."""
+RELATIVE_EMBEDDINGS = "encoder.relative_embeddings"
+"""The table of relative positions that attention multiplies with content, (rows, hidden size)."""
+POSITION_LINEARS: Mapping[RelativePart, tuple[str, str]] = {
+    "content_to_position": ("key", "position_key"),
+    "position_to_content": ("query", "position_query"),
+}
+"""Which linear layer of `attention.self` projects that table: that of content, where it is shared, or one of its own. What it makes of
+the table does not depend on a text, so that graphs hold it as a constant."""
 PROJECTION = "embeddings.projection"
 """The linear layer from the width of the embedding tables to that of the encoder, in families in which they differ."""
 
@@ -73,6 +83,24 @@ class Rotary:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Disentangled:
+    """Attention by content and by relative position (He et al., arXiv 2006.03654).
+
+    parts: the scores that are added to those of content. summands: what scores are divided by the root of, times the width of a head.
+    span: half of the rows of the table of positions, 0 without one. farthest: the distance that has the last row, where distances
+    share rows by their logarithm; 0 where each has its own. shared: the table is projected by the layers of content. normed: it has a
+    LayerNorm.
+    """
+
+    parts: tuple[RelativePart, ...]
+    summands: int
+    span: int
+    farthest: int
+    shared: bool
+    normed: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Architecture(Encoder):
     """Sizes of an encoder of a known family, and its head.
 
@@ -83,7 +111,9 @@ class Architecture(Encoder):
     without_bias: parts that have none.
     position_table: whether the embeddings have one.
     rotary: positions by rotation.
+    disentangled: attention by content and by relative position.
     head_pooling: of the states that a classifier of sequences reads.
+    norm_after_projection: PROJECTION comes before the LayerNorm of the embeddings, not after it.
     embedding: width of the embedding tables. If it is not `hidden`, the linear layer PROJECTION follows the embeddings.
     first_position: the first token's row of the position table.
     relative_buckets: rows of the table of biases by relative position that attention scores get, in all layers; 0 without a table.
@@ -107,6 +137,8 @@ class Architecture(Encoder):
     without_bias: frozenset[Bias] = frozenset()
     position_table: bool = True
     rotary: Rotary | None = None
+    disentangled: Disentangled | None = None
+    norm_after_projection: bool = False
     head_pooling: Pooling = "cls"
 
     @property
@@ -129,7 +161,10 @@ class Architecture(Encoder):
     def attention_macs(self, length: int) -> dict[str, int]:
         """Multiply-accumulates of each product of a layer's attention for one sequence of `length` tokens, by name. Layers that see a
         window compute all scores, too, and mask some."""
-        return dict.fromkeys(("scores", "context"), length * length * self.hidden)
+        macs: dict[str, int] = dict.fromkeys(("scores", "context"), length * length * self.hidden)
+        if self.disentangled:
+            macs |= dict.fromkeys(self.disentangled.parts, length * 2 * self.disentangled.span * self.hidden)
+        return macs
 
     def total_macs(self, length: int) -> int:
         """Multiply-accumulates of all matrix products for one sequence: linear layers, the products of attention, the head.
@@ -160,9 +195,19 @@ class Architecture(Encoder):
             linears["pooler.dense"] = (hidden, hidden)
         return linears | {HEAD_LINEARS[self.head]: (self.labels, hidden)}
 
+    def _position_linears(self) -> dict[str, tuple[int, int]]:
+        """The linear layers of relative positions, as `linears` has the others."""
+        if self.disentangled is None or self.disentangled.shared:
+            return {}
+        names = [POSITION_LINEARS[part][1] for part in self.disentangled.parts]
+        at = [f"encoder.layer.{layer}.attention.self.{name}" for layer in range(self.layers) for name in names]
+        return dict.fromkeys(at, (self.hidden, self.hidden))
+
     def norms(self) -> dict[str, int]:
         """Name of every LayerNorm -> its width, in order of execution."""
-        norms = {"embeddings.LayerNorm": self.embedding}
+        norms = {"embeddings.LayerNorm": self.hidden if self.norm_after_projection else self.embedding}
+        if self.disentangled and self.disentangled.span and self.disentangled.normed:
+            norms[f"{RELATIVE_EMBEDDINGS}.LayerNorm"] = self.hidden
         parts = ("attention.output", "output") if self.layout == "bert" else ("attention", "intermediate")
         for layer in range(self.layers):
             norms |= {f"encoder.layer.{layer}.{part}.LayerNorm": self.hidden for part in parts}
@@ -177,8 +222,8 @@ class Architecture(Encoder):
         """Whether a linear layer or LayerNorm has one."""
         if name.endswith("LayerNorm"):
             return "norm" not in self.without_bias
-        if name == "pooler.dense":
-            return "pooler" not in self.without_bias
+        if name in ("pooler.dense", PROJECTION):
+            return ("pooler" if name == "pooler.dense" else "projection") not in self.without_bias
         part: Bias = "attention" if ".attention." in name else "feed_forward"
         return not (name.startswith("encoder.") and part in self.without_bias)
 
@@ -191,8 +236,10 @@ class Architecture(Encoder):
         }
         if self.relative_buckets:
             shapes[f"{RELATIVE_BIAS}.weight"] = (self.relative_buckets, self.heads)
+        if self.disentangled and self.disentangled.span:
+            shapes[f"{RELATIVE_EMBEDDINGS}.weight"] = (2 * self.disentangled.span, self.hidden)
         widths: dict[str, tuple[int, ...]] = {name: (width,) for name, width in self.norms().items()}
-        for name, shape in (widths | self.linears()).items():
+        for name, shape in (widths | self.linears() | self._position_linears()).items():
             shapes[f"{name}.weight"] = shape
             if self.has_bias(name):
                 shapes[f"{name}.bias"] = shape[:1]

@@ -94,8 +94,11 @@ class EncoderGraph(QuantizedGraph):
             total = self.add("embeddings.words_and_types", total, types)
         if positions:
             total = self.add("embeddings.sum", total, positions)
+        projects = PROJECTION in self._arch.linears()
+        if projects and self._arch.norm_after_projection:
+            return self._norm("embeddings.LayerNorm", self.linear(PROJECTION, total))
         states = self._norm("embeddings.LayerNorm", total)
-        return self.linear(PROJECTION, states) if PROJECTION in self._arch.linears() else states
+        return self.linear(PROJECTION, states) if projects else states
 
     def _types(self) -> str:
         """Rows by token_type_ids; for a table of one row that row, which all tokens share."""
@@ -146,9 +149,11 @@ class EncoderGraph(QuantizedGraph):
     def _attend(self, name: str, query: str, key: str, value: str, mask: str) -> str:
         """query, value: (batch, heads, sequence, width of a head); key with its last two axes swapped. (batch, sequence, hidden)."""
         graph = self.graph
-        size = self._arch.hidden // self._arch.heads
         scores = self.rounded(f"{name}.scores", graph.op("MatMul", f"{name}.scores", query, key))
-        root = self.scalar("attention.root", size**0.5, self.dtype)
+        scores = self._relative_scores(name, scores, query, key)
+        root = self.scalar(
+            "attention.root", (self._arch.hidden // self._arch.heads * self._summands) ** 0.5, self.dtype
+        )
         scores = self.rounded(f"{name}.scale", graph.op("Div", f"{name}.scale", scores, root))
         scores = self.add(f"{name}.mask", self.full(f"{name}.mask", scores), mask)
         shares = self.narrow(f"{name}.softmax", graph.op("Softmax", f"{name}.softmax", scores, axis=-1))
@@ -158,6 +163,13 @@ class EncoderGraph(QuantizedGraph):
         return graph.op(
             "Reshape", f"{name}.context.join", context, self.integers("attention.join", [0, 0, self._arch.hidden])
         )
+
+    _summands = 1
+    """How many products a score is the sum of."""
+
+    def _relative_scores(self, name: str, scores: str, query: str, key: str) -> str:
+        """The scores of a layer's content, with what is added to them."""
+        return scores
 
     def _head(self, states: str) -> None:
         head = self._arch.head

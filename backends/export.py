@@ -24,6 +24,7 @@ from backends.architecture import Architecture, Encoder
 from backends.artefacts import move_sealed, sha256_of, usable
 from backends.base import INPUTS, BackendError, Precision, Quantize
 from backends.checkpoint import Weights, read_architecture, read_family
+from backends.disentangled_graph import DisentangledGraph
 from backends.encoder_graph import EncoderGraph
 from backends.model_files import SAFETENSORS
 from backends.pooling import FILES as POOLING_FILES
@@ -75,8 +76,8 @@ def export_onnx(
     ranges = read_ranges(checkpoint) if quantize in ("u8", "s8") else None
     if ranges:
         _check_ranges(checkpoint, ranges, precision, quantize)
-    graph = RotaryGraph if architecture.layout == "modernbert" else EncoderGraph
-    encoder = graph(architecture, weights, precision, quantize, ranges)
+    kind = RotaryGraph if architecture.rotary else DisentangledGraph if architecture.disentangled else EncoderGraph
+    encoder = kind(architecture, weights, precision, quantize, ranges)
     encoder.build()
     model = encoder.graph.model(
         [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "sequence"]) for name in INPUTS],

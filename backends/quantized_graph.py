@@ -49,6 +49,20 @@ class QuantizedGraph:
             return self.rounded(name, product)
         return self.add(name, product, self._bias(name))
 
+    def projected(self, name: str, rows: Array) -> Array:
+        """What a linear layer makes of constant rows (rows, inputs): (rows, outputs), float32, with the values of its integers where it
+        is quantized statically."""
+        weight, bias = self._weights[f"{name}.weight"], self._weights[f"{name}.bias"]
+        if tensor := self._ranges.get(f"{name}.weight"):
+            if self._integer_biases:
+                codes, scale = integer_bias(bias, tensor, self._ranges[f"{name}.input"])
+                bias = codes * scale
+            weight = tensor.dequantize(tensor.quantize(weight))
+        if tensor := self._ranges.get(f"{name}.bias"):
+            bias = tensor.dequantize(tensor.quantize(bias))
+        out: Array = rows.astype(np.float64) @ weight.astype(np.float64).T + bias
+        return out.astype(np.float32)
+
     def table_rows(self, name: str, pick: Callable[[str], str]) -> str:
         """Rows of a table, selected by the operator that `pick` adds: from its codes if it is quantized, but for TensorRT, which
         dequantizes constants only, from its dequantized values."""

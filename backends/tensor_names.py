@@ -9,7 +9,8 @@ nodes in the exported graph:
 - `pooler.tanh`, or the pooler's other activation
 
 ModernBERT has besides in `attention` of each layer `rotated_query` and `rotated_key`, in each layer `intermediate.gated`, and for a
-classifier that reads the mean of all states `pooler.mean`.
+classifier that reads the mean of all states `pooler.mean`. DeBERTa has in `attention` of each layer `content_to_position` and
+`position_to_content`, and `.sum` of each: the scores with them.
 """
 
 from __future__ import annotations
@@ -64,9 +65,8 @@ def operator_names(architecture: Architecture, *, masked: bool) -> list[str]:
     names = ["embeddings.words_and_types"] if architecture.types else []
     if architecture.position_table:
         names.append("embeddings.sum")
-    names.append("embeddings.LayerNorm")
-    if PROJECTION in architecture.linears():
-        names.append(PROJECTION)
+    end = ["embeddings.LayerNorm", *([PROJECTION] if PROJECTION in architecture.linears() else [])]
+    names += reversed(end) if architecture.norm_after_projection else end
     for layer in range(architecture.layers):
         names += _operators_of_layer(architecture, layer, masked)
     if architecture.layout == "modernbert":
@@ -82,20 +82,22 @@ def operator_names(architecture: Architecture, *, masked: bool) -> list[str]:
 
 
 def _operators_of_layer(architecture: Architecture, layer: int, masked: bool) -> list[str]:
-    attention = ("scores", "scale", *(["mask"] if masked else []), "softmax", "context")
+    parts = architecture.disentangled.parts if architecture.disentangled else ()
+    relative = [f"{part}{end}" for part in parts for end in ("", ".sum")]
+    attention = ("scores", *relative, "scale", *(["mask"] if masked else []), "softmax", "context")
     if architecture.layout == "modernbert":
-        parts = ["attention.LayerNorm"] if layer else []
-        parts += [QUERY_KEY_VALUE, *(f"attention.{part}" for part in ("rotated_query", "rotated_key", *attention))]
-        parts += ["attention.output.dense", "attention.output.residual", "intermediate.LayerNorm"]
-        parts += [f"intermediate.{part}" for part in ("dense", "activation", "gated")]
-        parts += ["output.dense", "output.residual"]
+        names = ["attention.LayerNorm"] if layer else []
+        names += [QUERY_KEY_VALUE, *(f"attention.{part}" for part in ("rotated_query", "rotated_key", *attention))]
+        names += ["attention.output.dense", "attention.output.residual", "intermediate.LayerNorm"]
+        names += [f"intermediate.{part}" for part in ("dense", "activation", "gated")]
+        names += ["output.dense", "output.residual"]
     else:
-        parts = [f"attention.self.{part}" for part in ("query", "key", "value")]
-        parts += [f"attention.{part}" for part in attention]
-        parts += [f"attention.output.{part}" for part in ("dense", "residual", "LayerNorm")]
-        parts += [f"intermediate.{part}" for part in ("dense", "activation")]
-        parts += [f"output.{part}" for part in ("dense", "residual", "LayerNorm")]
-    return [f"encoder.layer.{layer}.{part}" for part in parts]
+        names = [f"attention.self.{part}" for part in ("query", "key", "value")]
+        names += [f"attention.{part}" for part in attention]
+        names += [f"attention.output.{part}" for part in ("dense", "residual", "LayerNorm")]
+        names += [f"intermediate.{part}" for part in ("dense", "activation")]
+        names += [f"output.{part}" for part in ("dense", "residual", "LayerNorm")]
+    return [f"encoder.layer.{layer}.{name}" for name in names]
 
 
 def coverage(architecture: Architecture, scheme: Scheme) -> tuple[int, int]:

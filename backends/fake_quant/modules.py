@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from backends.architecture import Architecture
+from backends.architecture import POSITION_LINEARS, Architecture
 
 Quantizers = Mapping[str, nn.Module]
 """A module for each tensor name. A tensor without one stays as it is."""
@@ -78,7 +78,7 @@ class FakeQuantEmbedding(nn.Module):
 
 
 class Embeddings(nn.Module):
-    """The sum of the embedding tables, with a quantizer after each addition.
+    """The sum of the embedding tables, with a quantizer after each addition, then a linear layer, where it comes before LayerNorm.
 
     plain: the family's own module, whose children keep their names. attributes: these names by canonical name, for the children
     that are called here.
@@ -91,7 +91,7 @@ class Embeddings(nn.Module):
         for name, child in plain.named_children():
             setattr(self, name, child)
         self._attributes = dict(attributes)
-        self._first_position, self._types = architecture.first_position, architecture.types
+        self._architecture = architecture
         self.quantize_words_and_types = quantizer_for(quantizers, "embeddings.words_and_types.output")
         self.quantize_sum = quantizer_for(quantizers, "embeddings.sum.output")
 
@@ -99,11 +99,15 @@ class Embeddings(nn.Module):
         self, input_ids: torch.Tensor, token_type_ids: torch.Tensor | None = None, *_: Any, **__: Any
     ) -> torch.Tensor:
         total = self._child("word_embeddings")(input_ids)
-        if self._types:
+        if self._architecture.types:
             types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
             total = self.quantize_words_and_types(total + self._child("token_type_embeddings")(types))
-        positions = torch.arange(input_ids.shape[1], device=input_ids.device)[None] + self._first_position
-        total = self.quantize_sum(total + self._child("position_embeddings")(positions))
+        if self._architecture.position_table:
+            positions = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
+            positions = positions + self._architecture.first_position
+            total = self.quantize_sum(total + self._child("position_embeddings")(positions))
+        if "projection" in self._attributes:
+            total = self._child("projection")(total)
         states: torch.Tensor = self._child("dropout")(self._child("LayerNorm")(total))
         return states
 
@@ -133,6 +137,76 @@ class RelativeAttention(nn.Module):
         query, key, value = heads("query"), heads("key"), heads("value")
         context, _probabilities = attention(self, query, key, value, attention_mask, position_bias)
         return (getattr(self, self._attributes["dense"])(context.flatten(2)),)
+
+
+class DisentangledAttention(nn.Module):
+    """Self-attention by content and by relative position (He et al., arXiv 2006.03654), with a quantizer after each operator. What the
+    linear layers make of the table of positions is a constant for an engine, so that only their weights and biases are rounded there.
+
+    plain: the family's own module, whose children keep their names. name: its canonical one. attributes: these names by canonical name.
+    """
+
+    def __init__(
+        self,
+        plain: nn.Module,
+        name: str,
+        architecture: Architecture,
+        attributes: Mapping[str, str],
+        quantizers: Quantizers,
+    ) -> None:
+        super().__init__()
+        assert architecture.disentangled is not None
+        for child_name, child in plain.named_children():
+            setattr(self, child_name, child)
+        self._attributes, self._heads, self._how = dict(attributes), architecture.heads, architecture.disentangled
+        for part in self._how.parts:
+            at = f"{name.removesuffix('.self')}.{part}"
+            setattr(self, f"quantize_{part}", quantizer_for(quantizers, f"{at}.output"))
+            setattr(self, f"quantize_{part}_sum", quantizer_for(quantizers, f"{at}.sum.output"))
+
+    def forward(
+        self,
+        states: torch.Tensor,
+        attention_mask: torch.Tensor,
+        *_: Any,
+        relative_pos: torch.Tensor | None = None,
+        rel_embeddings: torch.Tensor | None = None,
+        **__: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """states: (batch, length, width). attention_mask: (batch, 1, length, length), 1 where query and key are tokens. relative_pos:
+        (1, length, length). rel_embeddings: (rows, width)."""
+        parts: Any = self
+        query, key, value = (self._split(self._child(name)(states)) for name in ("query", "key", "value"))
+        scores = parts.quantize_scores(torch.matmul(query, key.transpose(2, 3)))
+        for part in self._how.parts:
+            assert relative_pos is not None and rel_embeddings is not None
+            rows = (relative_pos + self._how.span).clamp(0, 2 * self._how.span - 1)[:, None].expand_as(scores)
+            linear = self._child(POSITION_LINEARS[part][0 if self._how.shared else 1])
+            positions = self._split(_constant(linear, self._child("position_dropout")(rel_embeddings))[None])
+            if part == "content_to_position":
+                picked = torch.matmul(query, positions.transpose(2, 3)).gather(3, rows)
+            else:
+                picked = torch.matmul(positions, key.transpose(2, 3)).gather(2, rows)
+            scores = getattr(self, f"quantize_{part}_sum")(scores + getattr(self, f"quantize_{part}")(picked))
+        scores = parts.quantize_scale(scores / (query.size(-1) * self._how.summands) ** 0.5)
+        keys = attention_mask.amax(-2, keepdim=True).to(scores.dtype)  # padding, too, attends to tokens
+        mask = (1 - keys) * torch.finfo(scores.dtype).min
+        context, probabilities = _attend(self, scores, value, mask, None, 0.0)
+        return context.flatten(2), probabilities
+
+    def _child(self, name: str) -> Any:
+        return getattr(self, self._attributes[name])
+
+    def _split(self, values: torch.Tensor) -> torch.Tensor:
+        return values.unflatten(-1, (self._heads, -1)).transpose(1, 2)
+
+
+def _constant(linear: nn.Module, values: torch.Tensor) -> torch.Tensor:
+    """A linear layer with its rounded weight and bias on values that are none of the model's, whose result stays as it is."""
+    if not isinstance(linear, FakeQuantLinear):
+        out: torch.Tensor = linear(values)
+        return out
+    return nn.functional.linear(values, linear.quantize_weight(linear.weight), linear.quantize_bias(linear.bias))
 
 
 class PreNormLayer(nn.Module):
@@ -188,6 +262,19 @@ def attention(
         query, key = _joined(parts.quantize_rotated_query, query), _joined(parts.quantize_rotated_key, key)
     scores = parts.quantize_scores(torch.matmul(query, key.transpose(2, 3)))
     scores = parts.quantize_scale(scores / query.size(-1) ** 0.5)
+    return _attend(module, scores, value, attention_mask, position_bias, dropout)
+
+
+def _attend(
+    module: nn.Module,
+    scores: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    position_bias: torch.Tensor | None,
+    dropout: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What follows the scaled scores, (batch, heads, length, length)."""
+    parts: Any = module
     if attention_mask is not None:
         attention_mask = attention_mask if parts.masked is None else attention_mask.clamp(min=parts.masked)
     for added in (attention_mask, position_bias):
@@ -198,7 +285,7 @@ def attention(
     probabilities = nn.functional.dropout(probabilities, dropout) if own is None else own(probabilities)
     context = torch.matmul(probabilities, value).transpose(1, 2)
     context = parts.quantize_context(context.reshape(*context.shape[:2], -1))
-    return context.unflatten(-1, (query.shape[1], -1)), probabilities
+    return context.unflatten(-1, (value.shape[1], -1)), probabilities
 
 
 def _joined(quantizer: nn.Module, values: torch.Tensor) -> torch.Tensor:

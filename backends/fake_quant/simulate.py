@@ -13,9 +13,10 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from backends.architecture import QUERY_KEY_VALUE, Architecture
+from backends.architecture import POSITION_LINEARS, PROJECTION, QUERY_KEY_VALUE, Architecture
 from backends.base import BackendError
 from backends.fake_quant.modules import (
+    DisentangledAttention,
     Embeddings,
     FakeQuantEmbedding,
     FakeQuantLinear,
@@ -69,7 +70,9 @@ def install(model: nn.Module, scheme: Scheme, quantizers: Quantizers) -> Callabl
             put.replace(table, FakeQuantEmbedding(put.module(table), table, quantizers))
     if scheme.tensors == "op_outputs":
         _install_embeddings(put, architecture)
-        if architecture.relative_buckets:
+        if architecture.disentangled:
+            _install_disentangled_attention(put, architecture)
+        elif architecture.relative_buckets:
             _install_relative_attention(put, architecture)
         else:
             put.undo.append(_use_attention(model))
@@ -87,8 +90,10 @@ def install(model: nn.Module, scheme: Scheme, quantizers: Quantizers) -> Callabl
 
 
 def _install_embeddings(put: _Installation, architecture: Architecture) -> None:
-    if len(architecture.tables()) > 1:
+    if len(architecture.tables()) > 1 or architecture.norm_after_projection:
         children = [*architecture.tables(), "embeddings.LayerNorm", "embeddings.dropout"]
+        if architecture.norm_after_projection and PROJECTION in architecture.linears():
+            children.append(PROJECTION)
         plain = put.module("embeddings")
         put.replace("embeddings", Embeddings(plain, architecture, put.attributes(children), put.quantizers))
     put.after("embeddings.LayerNorm", "embeddings", "LayerNorm", "embeddings.LayerNorm.output")
@@ -100,6 +105,18 @@ def _install_relative_attention(put: _Installation, architecture: Architecture) 
         children = [*(f"{attention}.self.{part}" for part in ("query", "key", "value")), f"{attention}.output.dense"]
         plain = put.module(f"{attention}.self")
         put.replace(f"{attention}.self", RelativeAttention(plain, architecture, put.attributes(children)))
+
+
+def _install_disentangled_attention(put: _Installation, architecture: Architecture) -> None:
+    how = architecture.disentangled
+    assert how is not None
+    for layer in range(architecture.layers):
+        name = f"encoder.layer.{layer}.attention.self"
+        parts = ["query", "key", "value", *(["position_dropout"] if how.parts else [])]
+        parts += [] if how.shared else [POSITION_LINEARS[part][1] for part in how.parts]
+        attributes = put.attributes([f"{name}.{part}" for part in parts])
+        plain = put.module(name)
+        put.replace(name, DisentangledAttention(plain, name, architecture, attributes, put.quantizers))
 
 
 def _install_end(put: _Installation, architecture: Architecture) -> None:

@@ -19,6 +19,7 @@ FAMILIES = Registry(
     {
         "bert": "backends.families.bert:BERT",
         "camembert": "backends.families.roberta:CAMEMBERT",
+        "deberta-v2": "backends.families.deberta:DEBERTA_V2",
         "distilbert": "backends.families.distilbert:DISTILBERT",
         "electra": "backends.families.electra:ELECTRA",
         "modernbert": "backends.families.modernbert:MODERNBERT",

@@ -133,18 +133,20 @@ def build_origin(
 
 def _embedding_size(family: Family, config: Mapping[str, Any]) -> dict[str, int]:
     """The width of the embedding tables, for families in which it may be another than the encoder's."""
-    width = family.defaults.get("embedding_size")
-    return {"embedding_size": config.get(family.key("embedding_size"), width)} if width else {}
+    width = config.get(family.key("embedding_size"), family.defaults.get("embedding_size"))
+    return {"embedding_size": width} if width else {}
 
 
 def _kind_of_layers(folder: Path, task: Task | None) -> dict[str, int]:
-    """1 where layers or heads have more products than BERT's, as the formula of FLOPs needs to know."""
+    """Where layers or heads have more products than BERT's, what the formula of FLOPs needs to know."""
     from backends.architecture import Architecture
     from backends.checkpoint import read_encoder
 
     encoder = read_encoder(folder) if task else None
     if not isinstance(encoder, Architecture):
         return {}
+    if how := encoder.disentangled:
+        return {"relative_rows": 2 * how.span * len(how.parts)}
     return {"gated": 1, "dense_heads": 1} if encoder.layout == "modernbert" else {}
 
 

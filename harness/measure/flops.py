@@ -27,15 +27,17 @@ def encoder_flops(
     embedding: int | None = None,
     gated: bool = False,
     dense_heads: bool = False,
+    relative_rows: int = 0,
 ) -> FlopCount:
     """FLOPs of one sequence. Head `token`: a linear layer on every token (question answering, classes of tokens); `pooled`: BERT's
     pooler and a classifier on the first token; `none`: one vector, which takes no products. embedding: width of the embedding
     tables; another one than `hidden` needs a linear layer, which counts as the encoder's. gated: the first linear layer of the
     feed-forward part is twice as wide, as in ModernBERT. dense_heads: every head has a linear layer before its own, not only
-    `pooled`."""
+    `pooled`. relative_rows: rows of tables of relative positions that each token is multiplied with in a layer, as in DeBERTa; the
+    tables' own projections are the same for every text and do not count."""
     projection = hidden * embedding if embedding not in (None, hidden) else 0
     linear = 4 * hidden * hidden + (3 if gated else 2) * hidden * intermediate
-    attention = 2 * sequence_length * hidden  # of one token: scores and weighted sum
+    attention = (2 * sequence_length + relative_rows) * hidden  # of one token: scores and weighted sum
     encoder = 2 * sequence_length * (layers * (linear + attention) + projection)
     heads = {
         "token": 2 * sequence_length * hidden * (head_outputs + (hidden if dense_heads else 0)),

@@ -237,6 +237,7 @@ def count_flops(checkpoint: Checkpoint, accuracy: Mapping[str, Any], length: int
         embedding=sizes.get("embedding_size"),
         gated=bool(sizes.get("gated")),
         dense_heads=bool(sizes.get("dense_heads")),
+        relative_rows=sizes.get("relative_rows", 0),
     )
 
 

@@ -14,6 +14,7 @@ from transformers import (
     BertModel,
     BertPreTrainedModel,
     CamembertConfig,
+    DebertaV2Config,
     DistilBertConfig,
     ElectraConfig,
     ModernBertConfig,
@@ -59,7 +60,17 @@ _BERT_SIZES: dict[str, Any] = {
     "intermediate_size": 128,
     "max_position_embeddings": 128,
 }
+DISENTANGLED: dict[str, Any] = {
+    "relative_attention": True,
+    "pos_att_type": ["c2p", "p2c"],
+    "position_biased_input": False,
+    "norm_rel_ebd": "layer_norm",
+    "share_att_key": True,
+    "position_buckets": 16,
+}
+"""What DeBERTa-v3's configurations say, with fewer buckets."""
 _CONFIGS: dict[str, Any] = {
+    "deberta-v2": lambda: DebertaV2Config(**_BERT_SIZES, **DISENTANGLED),
     "bert": lambda: BertConfig(**_BERT_SIZES),
     "distilbert": lambda: DistilBertConfig(
         vocab_size=300, dim=64, n_layers=2, n_heads=4, hidden_dim=128, max_position_embeddings=128
@@ -74,8 +85,11 @@ _CONFIGS: dict[str, Any] = {
     "electra": lambda: ElectraConfig(**_BERT_SIZES, embedding_size=32),
     "bare": lambda: BareConfig(**_BERT_SIZES),
 }
-_FEWER: dict[str, dict[str, Any]] = {"modernbert": {"num_hidden_layers": 4, "vocab_size": 2000, "pad_token_id": 0}}
-"""Fewer layers at default sizes, enough for every kind of layer, and fewer words."""
+_FEWER: dict[str, dict[str, Any]] = {
+    "deberta-v2": {**DISENTANGLED, "position_buckets": 256, "num_hidden_layers": 2, "vocab_size": 1000},
+    "modernbert": {"num_hidden_layers": 4, "vocab_size": 2000, "pad_token_id": 0},
+}
+"""Fewer layers at default sizes, enough for every kind of layer; and what published DeBERTas have beside sizes, with fewer words."""
 
 
 def make_family_checkpoint(

@@ -21,6 +21,8 @@ from harness.plan.sources import sizes_of
 from harness.plan.spec import CORPUS, CheckpointSpec
 from tasks import Shape
 from tasks.sample import SAMPLE_VERSION, sample_tokenizer
+from tests.backends.family_checkpoints import DISENTANGLED
+from tests.backends.family_checkpoints import DISENTANGLED
 from tests.checkpoints.specs import qat_spec
 from tests.run.small import SIZES, cache, own_cache, ptq, sample_spec, train
 
@@ -34,6 +36,7 @@ _BERT_SIZES = {**SIZES, "num_hidden_layers": 2}
 CONFIGS: dict[str, dict[str, Any]] = {
     "distilbert": {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32},
     "electra": {**_BERT_SIZES, "embedding_size": 8},
+    "deberta-v2": {**_BERT_SIZES, **DISENTANGLED},
     "modernbert": {**_BERT_SIZES, "pad_token_id": 0, "local_attention": 8, "global_attn_every_n_layers": 2},
     "mpnet": _BERT_SIZES,
     "roberta": {**_BERT_SIZES, "type_vocab_size": 1, "pad_token_id": 0},
@@ -147,6 +150,7 @@ def test_a_student_may_keep_layers_of_it(finetuned: CheckpointSpec, cache: Path)
     ("family", "why"),
     [
         ("mpnet", "mpnet computes attention in its own modules"),
+        ("deberta-v2", "deberta-v2 computes attention in its own modules"),
         ("modernbert", "modernbert has layers of several kinds"),
     ],
 )

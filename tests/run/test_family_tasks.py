@@ -15,6 +15,7 @@ from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from harness.cli.main import main
+from tests.backends.family_checkpoints import DISENTANGLED
 from tests.run.own_tasks import metrics_of
 from tests.tasks.tokenizers import make_tokenizer
 from tests.tasks.wordpiece import WORDS
@@ -30,6 +31,7 @@ MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "multilingual-minilm": ("bert", "xlm-roberta", {"pad_token_id": 1}),
     "one-token-type": ("bert", "bert", {"type_vocab_size": 1}),
     "albert": ("albert", "bert", {"embedding_size": 16}),
+    "deberta-v2": ("deberta-v2", "deberta-v2", DISENTANGLED),
     "modernbert": ("modernbert", "modernbert", {"pad_token_id": 0, "local_attention": 8}),
 }
 """Model type, tokenizer and sizes of each model."""

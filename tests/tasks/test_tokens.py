@@ -20,7 +20,7 @@ from tests.tasks.rows import MemoryRows
 from tests.tasks.tokenizers import TEXT, byte_level, make_tokenizer
 from tests.tasks.wordpiece import WORDS
 
-KINDS = ["bert", "roberta", "xlm-roberta", "camembert", "mpnet", "modernbert"]
+KINDS = ["bert", "roberta", "xlm-roberta", "camembert", "mpnet", "modernbert", "deberta-v2"]
 
 
 @pytest.fixture(params=KINDS)

@@ -10,6 +10,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import (
     BertTokenizer,
     CamembertTokenizer,
+    DebertaV2Tokenizer,
     MPNetTokenizer,
     PreTrainedTokenizerFast,
     RobertaTokenizer,
@@ -52,6 +53,15 @@ def unigram(kind: Any) -> Any:
     return kind(vocab=[*vocabulary, *((piece, -2.0 - len(piece)) for piece in dict.fromkeys(pieces))])
 
 
+def unigram_of_deberta() -> Any:
+    pieces = [f"▁{word}" for word in WORDS[::2]] + ["▁", *map(chr, range(97, 123)), *"0123456789"]
+    vocabulary = [(token, 0.0) for token in ("[PAD]", "[CLS]", "[SEP]", "[UNK]")]
+    pieces = list(dict.fromkeys(pieces))
+    return DebertaV2Tokenizer(
+        vocab=[*vocabulary, *((piece, -2.0 - len(piece)) for piece in pieces), ("[MASK]", 0.0)], unk_id=3
+    )
+
+
 def make_tokenizer(kind: str, folder: Path) -> Any:
     if kind == "roberta":
         return byte_level(folder)
@@ -59,6 +69,8 @@ def make_tokenizer(kind: str, folder: Path) -> Any:
         return unigram(XLMRobertaTokenizer if kind == "xlm-roberta" else CamembertTokenizer)
     if kind == "modernbert":
         return byte_level_of_modernbert(folder)
+    if kind == "deberta-v2":
+        return unigram_of_deberta()
     if kind == "mpnet":
         names = ["<s>", "<pad>", "</s>", "<unk>", "[UNK]", "<mask>", *WORDS]
         return MPNetTokenizer(vocab={name: number for number, name in enumerate(dict.fromkeys(names))})
