@@ -22,7 +22,6 @@ from harness.plan.spec import CORPUS, CheckpointSpec
 from tasks import Shape
 from tasks.sample import SAMPLE_VERSION, sample_tokenizer
 from tests.backends.family_checkpoints import DISENTANGLED
-from tests.backends.family_checkpoints import DISENTANGLED
 from tests.checkpoints.specs import qat_spec
 from tests.run.small import SIZES, cache, own_cache, ptq, sample_spec, train
 
