@@ -27,7 +27,7 @@ def _details(config: Mapping[str, Any], sizes: Mapping[str, int]) -> dict[str, A
     """As `Family.details` says."""
     if _whole(config, "conv_kernel_size", 0) > 0:
         raise BackendError(
-            f"conv_kernel_size is {config['conv_kernel_size']}; a convolution beside the first layer is not supported: take a DeBERTa"
+            f"conv_kernel_size is {config['conv_kernel_size']}: a convolution beside the first layer is not supported; take a DeBERTa"
             " without it, such as v3"
         )
     for key, expected in (

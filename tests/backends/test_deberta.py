@@ -75,7 +75,7 @@ def test_it_has_as_many_parameters_as_its_paper_says() -> None:
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [
-        ({"conv_kernel_size": 3}, "conv_kernel_size is 3; a convolution beside the first layer is not supported"),
+        ({"conv_kernel_size": 3}, "conv_kernel_size is 3: a convolution beside the first layer is not supported"),
         ({"pos_att_type": ["c2p", "p2p"]}, "pos_att_type names 'p2p'"),
         ({"pos_att_type": 3}, "pos_att_type is 3"),
         ({"position_buckets": "256"}, "position_buckets is '256'"),
