@@ -39,7 +39,7 @@ from tasks.base import Kind
 from tasks.class_names import output_classes, output_tags
 from tasks.definitions import Definition
 
-VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model")
+VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model", "spm.model")
 """A model folder must have at least one of these."""
 
 FINETUNE = "fine-tune it (recipe = 'finetune')"

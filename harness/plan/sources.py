@@ -29,6 +29,7 @@ TOKENIZER_FILES = (
     "merges.txt",
     "sentencepiece.bpe.model",
     "spiece.model",
+    "spm.model",
 )
 """What a tokenizer may consist of."""
 
