@@ -182,6 +182,9 @@ def counted_macs(model: nn.Module, length: int) -> int:
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
+    model.requires_grad_(
+        False
+    )  # the counter asks for the gradient of what modules are called with, DeBERTa's with parameters
     ids = torch.zeros((1, length), dtype=torch.int64, device=next(model.parameters()).device)
     counter = FlopCounterMode(display=False)
     with torch.inference_mode(False), torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:

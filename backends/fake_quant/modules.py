@@ -198,7 +198,7 @@ class DisentangledAttention(nn.Module):
         return getattr(self, self._attributes[name])
 
     def _split(self, values: torch.Tensor) -> torch.Tensor:
-        return values.unflatten(-1, (self._heads, -1)).transpose(1, 2)
+        return values.view(*values.shape[:2], self._heads, -1).transpose(1, 2)
 
 
 def _constant(linear: nn.Module, values: torch.Tensor) -> torch.Tensor:

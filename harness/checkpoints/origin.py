@@ -116,7 +116,6 @@ def build_origin(
         "teacher": spec.teacher.key if spec.teacher else None,
         "architecture": {name: config[family.key(name)] for name in SIZES if family.key(name) in config}
         | _embedding_size(family, config)
-        | _kind_of_layers(folder, task)
         | ({"num_labels": len(config.get("id2label") or task.labels)} if task and task.labels else {}),
         "parameters": parameters,
         "weights_bytes": weights.stat().st_size,
@@ -137,12 +136,12 @@ def _embedding_size(family: Family, config: Mapping[str, Any]) -> dict[str, int]
     return {"embedding_size": width} if width else {}
 
 
-def _kind_of_layers(folder: Path, task: Task | None) -> dict[str, int]:
+def _kind_of_layers(folder: Path) -> dict[str, int]:
     """Where layers or heads have more products than BERT's, what the formula of FLOPs needs to know."""
     from backends.architecture import Architecture
     from backends.checkpoint import read_encoder
 
-    encoder = read_encoder(folder) if task else None
+    encoder = read_encoder(folder)
     if not isinstance(encoder, Architecture):
         return {}
     if how := encoder.disentangled:
@@ -239,6 +238,7 @@ def describe_checkpoint(folder: Path) -> Checkpoint:
     fields |= {name: origin.get(name) for name in RECORDED_TRAINING_FIELDS}
     if origin["task"] != CORPUS:  # early versions counted every tensor of a loaded file
         fields["parameters"] = parameter_count(folder)
+        fields["architecture"] = fields["architecture"] | _kind_of_layers(folder)
     return Checkpoint(
         **fields,
         generic=read_family(folder).generic,

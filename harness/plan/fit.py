@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +233,11 @@ def _check_tokenizer(folder: Path, config: Mapping[str, Any], family: Family) ->
     present = [folder / name for name in VOCABULARIES if (folder / name).is_file()]
     if not present:
         raise _Fault("there is no tokenizer.json or vocab.txt", "save the tokenizer beside the model")
+    if present[0].suffix == ".model" and find_spec("sentencepiece") is None:
+        raise _Fault(
+            f"its tokenizer is {present[0].name}, and the package that reads it is not installed",
+            "python -m pip install sentencepiece, or save the tokenizer as tokenizer.json",
+        )
     count = _remembered(present[0], "tokens", lambda: _token_count(present[0]))
     if count is None:
         raise _Fault(f"{present[0].name} cannot be read", "save the tokenizer again")

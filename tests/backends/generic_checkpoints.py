@@ -24,14 +24,11 @@ _DISENTANGLED: dict[str, Any] = {
     "relative_attention": True,
     "pos_att_type": ["c2p", "p2c"],
     "position_biased_input": False,
-    "norm_rel_ebd": "layer_norm",
-    "share_att_key": True,
-    "position_buckets": 16,
     "type_vocab_size": 0,
 }
 _MODELS: dict[str, dict[str, Any]] = {
     "albert": {"embedding_size": 32},
-    "deberta-v2": _DISENTANGLED,
+    "deberta": _DISENTANGLED,
     "longformer": {"attention_window": 8, "max_position_embeddings": 130},
     "nomic_bert": {},
     "roberta-prelayernorm": {"max_position_embeddings": 130, "type_vocab_size": 1},

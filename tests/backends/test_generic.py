@@ -55,7 +55,7 @@ def run(name: str, folder: Path, batch: Batch, cache: Path) -> tuple[Array, Plac
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["albert", "deberta-v2", "nomic_bert", "roberta-prelayernorm", "roformer"])
+@pytest.mark.parametrize("model", ["albert", "deberta", "nomic_bert", "roberta-prelayernorm", "roformer"])
 def test_logits_and_products_are_those_of_transformers(model: str, tmp_path: Path) -> None:
     """With padding, pairs, and other batches than the one that was traced."""
     folder = make_generic_checkpoint(tmp_path / "model", model)
@@ -72,10 +72,7 @@ def test_logits_and_products_are_those_of_transformers(model: str, tmp_path: Pat
     logits, integer = run(DYNAMIC, folder, batch, tmp_path)
     assert 0 < np.abs(logits - expected).max() < 0.2 * np.ptp(expected)
     assert [NOTE in placement.notes for placement in (*placements.values(), integer)] == [True] * 4
-    # DeBERTa's projections of its relative positions, 32 by 64, by query and key of two layers: constants in a graph
-    folded = 2 * 2 * 32 * 64 * 64 if model == "deberta-v2" else 0
-    assert {placements[name].total_macs for name in FP32[1:]} == {integer.total_macs}
-    assert placements["torch_fp32"].total_macs == integer.total_macs + folded
+    assert {placement.total_macs for placement in placements.values()} == {integer.total_macs}
     assert integer.int8_macs == integer.promised_macs
     assert integer.int8_macs > integer.total_macs / 2
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,17 @@ def test_what_plan_promises_run_keeps(mine: Path, tmp_path: Path, fault: str) ->
     assert unfit is not None
     assert reason in unfit[0] and remedy in unfit[1]
     fails(loads(mine), tmp_path, reason, remedy)
+
+
+@pytest.mark.skipif(find_spec("sentencepiece") is not None, reason="sentencepiece is installed")
+def test_a_tokenizer_of_sentencepiece_alone_needs_its_package(mine: Path) -> None:
+    """As DeBERTa-v3's own repository has it."""
+    (mine / "tokenizer.json").rename(mine / "spm.model")
+    unfit = why_unfit(mine, Wanted("squad_v1", "question_answering", None, Shape(96, 32, 32)), loads=True)
+    assert unfit == (
+        "its tokenizer is spm.model, and the package that reads it is not installed",
+        "python -m pip install sentencepiece, or save the tokenizer as tokenizer.json",
+    )
 
 
 def test_a_head_for_another_task_is_refused(mine: Path, make: Make, tmp_path: Path) -> None:
