@@ -23,7 +23,6 @@ FAULTS = {
     "eats memory": ("memory_gib", "MemoryError", "allocate"),
     "one row": ("row", "shape"),
     "a column more": ("column", "shape"),
-    "float64": ("float64", "dtype"),
     "text": ("dtype", "<U", "text", "str"),
     "NaN": ("NaN", "finite", "no_answer", "not a number"),
     "None": ("None",),
@@ -76,7 +75,6 @@ class FaultySession:
         odd = {
             "one row": logits[:1],
             "a column more": np.concatenate([logits, logits[..., :1]], axis=-1),
-            "float64": logits.astype(np.float64),
             "text": logits.astype(str),
             "NaN": np.full_like(logits, np.nan),
             "None": None,
