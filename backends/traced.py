@@ -242,7 +242,8 @@ def _first_cause(error: BaseException) -> str:
     """The line that says what happened: the exporter's own errors hold advice to programmers, and stand for another error."""
     while cause := error.__cause__ or error.__context__:
         error = cause
-    first = next(filter(str.strip, re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines()), "")
+    lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines() if line.strip()]
+    first = " ".join(lines[:2]) if lines and lines[0].endswith(":") else "".join(lines[:1])
     return f"{type(error).__name__}: {first}"
 
 

@@ -24,6 +24,7 @@ _ENDS: Mapping[Part, str] = {
     "encoder": "Model",
 }
 _NO_GRAPH: Mapping[str, str] = {
+    "funnel": "its pooling of a sequence fixes the sequence's length",
     "longformer": "which of its steps run depends on the attention mask",
     "reformer": "its chunks of a sequence fix the sequence's length",
 }

@@ -16,7 +16,7 @@ from backends.base import INPUTS
 from backends.checkpoint import read_architecture, read_encoder
 from backends.export import product_macs, write_onnx
 from backends.families import Part
-from backends.families.generic import NOTE, generic_family
+from backends.families.generic import NOTE, generic_family, why_no_graph
 from backends.torch_models import auto_class, counted_macs, load_model
 from backends.traced import _check_answers, counted_products, write_traced
 from tests.backends.checkpoints import LENGTH, make_batch, make_checkpoint
@@ -128,6 +128,9 @@ def test_what_is_known_of_an_encoder_without_an_engine(tmp_path: Path) -> None:
     folder = make_generic_checkpoint(tmp_path / "model", "roberta-prelayernorm", labels=5)
     encoder = read_encoder(folder)
     assert (encoder.positions, encoder.head, encoder.labels) == (128, "classification", 5)
+    funnel = generic_family("funnel")
+    assert funnel is not None and funnel.class_of("encoder") == "FunnelModel", "the first of two"
+    assert why_no_graph("funnel").startswith("PyTorch's exporter makes no graph of 'funnel': ")
     assert generic_family("gpt2") is None, "a decoder"
     assert generic_family("t5") is None, "a decoder behind its encoder"
     assert generic_family("no such") is None
