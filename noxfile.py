@@ -122,7 +122,7 @@ def reproduce(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """The tests, on all cores; then those that need a GPU, where there is one. A first answer: nox -s tests -- -m "not slow"."""
-    install(session, "minilm", "test")
+    install(session, "minilm", "ray", "test")
     # The workers share the cores, so each computes on one thread and waits without keeping a core busy.
     threads = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
     session.run("pytest", "-n", "auto", "--dist", "loadgroup", *session.posargs, env=threads)

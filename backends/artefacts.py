@@ -11,10 +11,13 @@ import contextlib
 import hashlib
 import os
 import shutil
+import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from backends import shared
 
 SUMS = "SHA256SUMS"
 MARK = ".sha256"
@@ -175,14 +178,14 @@ def put_aside(path: Path, broken: Path) -> Path:
 
 
 def usable(path: Path, cache: Path) -> bool:
-    """Whether a sealed file or folder is there and whole. A broken one is put aside below `cache`, one without a hash (of an
-    earlier version) is deleted: both are to be made again. Raises OSError."""
+    """Whether a sealed file or folder is there and whole, perhaps from the store that machines share. A broken one is put aside below
+    `cache`, one without a hash (of an earlier version) is deleted: both are to be made again. Raises OSError."""
     if path.is_dir():
         fault, sealed = folder_fault(path, cache / "hashes"), (path / SUMS).is_file()
     elif path.exists():
         fault, sealed = file_fault(path, cache / "hashes"), mark_of(path).is_file()
     else:
-        return False
+        return fetch(path, cache)
     if fault and sealed:
         put_aside(path, cache / "broken")
     elif fault and path.is_dir():
@@ -190,6 +193,65 @@ def usable(path: Path, cache: Path) -> bool:
     elif fault:
         path.unlink()
     return not fault
+
+
+def fetch(path: Path, cache: Path) -> bool:
+    """Bring a sealed file or folder from the store that machines share. Whether it is there now: the hashes that were packed with it
+    are compared before it gets its name. A broken one is put aside, and deleted from the store. Raises OSError."""
+    name = f"{path.relative_to(cache).as_posix()}.tar"
+    if shared.has_none():
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=PART, dir=path.parent) as folder:
+        packed = Path(folder) / "packed" / path.name
+        packed.parent.mkdir()
+        if not shared.download(name, packed):
+            return False
+        if _unpacked(packed, Path(folder) / path.name, path):
+            return True
+        put_aside(packed, cache / "broken")
+        shared.discard(name)
+    return False
+
+
+def _unpacked(packed: Path, inside: Path, path: Path) -> bool:
+    """Give the content of a packed artefact its name. False where it is not what was sealed. Raises OSError."""
+    try:
+        with tarfile.open(packed) as tar:
+            tar.extractall(inside.parent, filter="data")
+    except (tarfile.TarError, EOFError, ValueError):
+        return False
+    if folder_fault(inside) if inside.is_dir() else file_fault(inside):
+        return False
+    for made in (*inside.rglob("*"), inside):
+        sync(made)
+    if inside.is_file():
+        write_whole(mark_of(path), mark_of(inside).read_bytes())
+    try:
+        inside.replace(path)
+    except OSError:
+        if not path.is_dir():  # else another process was first
+            raise
+    sync(path.parent)
+    return True
+
+
+def share(path: Path, cache: Path) -> str:
+    """Put a sealed file or folder of the cache into the store that machines share, unless it is there. Returns what went wrong;
+    empty where nothing did."""
+    name = f"{path.relative_to(cache).as_posix()}.tar"
+    if shared.has_none() or shared.has(name):
+        return ""
+    try:
+        with tempfile.TemporaryDirectory(prefix=PART, dir=path.parent) as folder:
+            packed = Path(folder) / path.name
+            with tarfile.open(packed, "w") as tar:
+                tar.add(path, path.name)
+                if path.is_file():
+                    tar.add(mark_of(path), mark_of(path).name)
+            return shared.upload(packed, name)
+    except OSError as error:
+        return error.strerror or str(error)
 
 
 def is_free(target: Path) -> bool:

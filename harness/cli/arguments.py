@@ -67,6 +67,31 @@ def csv_line(names: Iterable[str]) -> str:
     return line.getvalue()
 
 
+def add_executor(parser: argparse._ActionsContainer) -> None:
+    """Where cells run: `--executor`, `--address`, `--artefacts`."""
+    parser.add_argument(
+        "--executor",
+        choices=["local", "ray"],
+        default="local",
+        help="run cells here (local), or on the nodes of a Ray cluster that runs already (ray; docs/cluster.md)",
+    )
+    parser.add_argument(
+        "--address", metavar="HOST:PORT", help="of the head of the Ray cluster; default: the cluster of this machine"
+    )
+    parser.add_argument(
+        "--artefacts",
+        metavar="URL",
+        type=_place,
+        help="folder or fsspec URL (s3://..., gs://...) in which nodes share checkpoints, ONNX files, tokens and scores;"
+        " default: each makes its own",
+    )
+
+
+def _place(text: str) -> str:
+    """A URL as it is, or a folder in full: nodes have other working folders."""
+    return text if "://" in text else str(Path(_folder(text)).expanduser().resolve())
+
+
 def add_tasks(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--task", action="append", default=[], metavar="NAME", help="only this task (may be repeated)")
 

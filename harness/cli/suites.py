@@ -12,11 +12,12 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.cli.arguments import (
     Verbs,
     add_data,
+    add_executor,
     add_rows,
     add_suite,
     add_tasks,
@@ -50,7 +51,8 @@ class RunOptions:
     data: a folder, `sample`, `real`, or None for the hub and else the sample. models, tasks, backends, seeds: only these;
     all where empty. limit: examples of each evaluation split; all where None. until: the step after which cells stop.
     again: what of cells that have a measured record is measured again. skip_bad_rows: leave out rows that cannot be used. labels:
-    names of the outputs of loaded models that have none.
+    names of the outputs of loaded models that have none. executor: `local`, or `ray` for the nodes of the cluster whose head has
+    `address`, which share artefacts in the folder or URL `artefacts`.
     """
 
     suite: str
@@ -64,10 +66,17 @@ class RunOptions:
     again: Again = ""
     skip_bad_rows: bool = False
     labels: tuple[str, ...] = ()
+    executor: str = "local"
+    address: str | None = None
+    artefacts: str = ""
 
 
 def run_options(arguments: argparse.Namespace) -> RunOptions:
-    """The arguments of `plan` or `run`."""
+    """The arguments of `plan` or `run`. Raises QuantboardError for options of a cluster without one."""
+    executor = getattr(arguments, "executor", "local")
+    for name in ("address", "artefacts"):
+        if executor == "local" and getattr(arguments, name, None):
+            raise QuantboardError(f"--{name}: is for a cluster only; add --executor ray")
     return RunOptions(
         suite=arguments.suite,
         data=arguments.data,
@@ -80,6 +89,9 @@ def run_options(arguments: argparse.Namespace) -> RunOptions:
         again=getattr(arguments, "again", ""),
         skip_bad_rows=arguments.skip_bad_rows,
         labels=tuple(arguments.labels),
+        executor=executor,
+        address=getattr(arguments, "address", None),
+        artefacts=getattr(arguments, "artefacts", None) or "",
     )
 
 
@@ -122,6 +134,7 @@ def add_verbs(verbs: Verbs) -> None:
         const="speed",
         help="measure the speed of cells that have a record again, and keep their scores",
     )
+    add_executor(parser)
 
 
 def _add_choice(parser: argparse.ArgumentParser) -> None:
@@ -209,19 +222,13 @@ def _make_plan(
 ) -> Plan:
     from harness.plan.plan import make_plan
 
-    return make_plan(
-        suite,
-        data=data,
-        identities=known,
-        machine=machine,
-        models=options.models,
-        tasks=options.tasks,
-        backends=options.backends,
-        seeds=options.seeds,
-        limit=options.limit,
-        hub=hub,
-        revisions=revisions,
-    )
+    return make_plan(suite, data=data, identities=known, machine=machine, **_choice(options, hub, revisions))
+
+
+def _choice(options: RunOptions, hub: bool, revisions: Mapping[str, str] | None) -> dict[str, Any]:
+    """The arguments of `make_plan` that are the same on every machine."""
+    names = ("models", "tasks", "backends", "seeds", "limit")
+    return {name: getattr(options, name) for name in names} | {"hub": hub, "revisions": revisions}
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -270,9 +277,11 @@ def run_suite(options: RunOptions, *, show_progress: bool) -> tuple[list[Record]
     known = identities(data)
     needs_hub = bool(hub_sources(suite)) and not all(_is_sample(source) for source in data.values())
     online = needs_hub and hub()
-    planned = _make_plan(suite, options, data, known, machine, online, hub_revisions(suite) if online else {})
+    revisions = hub_revisions(suite) if online else {}
+    planned = _make_plan(suite, options, data, known, machine, online, revisions)
     _check_plan(planned, options)
-    view = live_view(planned, machine, timed=options.until is None) if show_progress else None
+    local = options.executor == "local"
+    view = live_view(planned, machine, timed=options.until is None) if show_progress and local else None
     read = list(store.read(paths.results(), tell))
     recorded = [record for _, record in read]
     folder = folder_id(suite.folder)
@@ -290,6 +299,13 @@ def run_suite(options: RunOptions, *, show_progress: bool) -> tuple[list[Record]
         stored=ScoreStore(read, tell),
     )
     newest = store.newest_by_key(recorded)
+    if not local:
+        from harness.run.cluster import run_on_cluster
+        from harness.run.node import Work
+
+        work = Work(suite, data, _choice(options, online, revisions), execution.code, options.artefacts)
+        how: dict[str, Any] = {"address": options.address, "again": options.again, "until": options.until}
+        return run_on_cluster(work, execution, newest, **how), execution.stored
     lines = list(estimate(planned, newest, execution.cache, known, fresh=bool(options.again), gpu=bool(machine.gpus)))
     for line in lines[-1:] if view else lines:
         say(line)

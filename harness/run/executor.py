@@ -31,17 +31,19 @@ def execute(
     previous: the last record of each cell key. again: what of a finished cell is measured. until: stop at this step, and write no
     records. Raises QuantboardError where another run is measuring one of the cells.
     """
-    finished = {} if again == "all" or until else _finished(cells, run, previous)
-    if again == "speed":
-        finished = {key: record for key, record in finished.items() if not record.speed}
+    finished = finished_cells(cells, run, previous, again, until)
     with locked_cells((cell for cell in cells if not cell.blocked and cell.key not in finished), run.cache):
         for group in group_by_table(cells):
             yield from execute_group(group, run, previous, finished, again, until)
 
 
-def _finished(cells: Iterable[Cell], run: Run, previous: Mapping[str, Record]) -> dict[str, Record]:
-    """Good records of cells on this machine. The processor's flags are not part of a cell's key, but they decide how integer
-    products are rounded and how fast they are."""
+def finished_cells(
+    cells: Iterable[Cell], run: Run, previous: Mapping[str, Record], again: Again, until: Until | None
+) -> dict[str, Record]:
+    """Good records of cells on the run's machine, which are not measured again. The processor's flags are not part of a cell's key,
+    but they decide how integer products are rounded and how fast they are."""
+    if again == "all" or until:
+        return {}
     flags = list(run.machine.flags)
     return {
         cell.key: record
@@ -50,6 +52,7 @@ def _finished(cells: Iterable[Cell], run: Run, previous: Mapping[str, Record]) -
         and record.measured
         and record.machine.get("flags", flags) == flags
         and _has_scores(cell, record, run)
+        and not (again == "speed" and record.speed)
     }
 
 

@@ -39,7 +39,7 @@ def execute_group(
         run.watch(Event("record", (cell.key,), done=True, results={cell.key: record.status}))
         run.say(f"{cell_name(cell)}: {record.standing}" + (f": {record.why}" if record.why else ""))
         if until is None:
-            if not _repeats(record, previous.get(cell.key)):
+            if not repeats(record, previous.get(cell.key)):
                 store.append(run.record_file(cell), record)
                 run.stored.add(run.record_file(cell), record)
             if record.measured:
@@ -71,7 +71,7 @@ def execute_group(
     yield from _measure_speed(waiting, run, finish)
 
 
-def _repeats(record: Record, previous: Record | None) -> bool:
+def repeats(record: Record, previous: Record | None) -> bool:
     """Whether a cell was skipped for the same reason as the last time: that is not recorded again."""
     return (
         previous is not None
