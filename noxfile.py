@@ -26,7 +26,7 @@ nox.options.sessions = ["tests"]
 
 HERE = Path(__file__).parent
 ENVIRONMENT = HERE / ".nox" / "env"
-"""One environment for all sessions, so that its 2 GB are installed once."""
+"""One environment for all sessions, so that its 2.6 GB are installed once."""
 
 
 def has_gpu() -> bool:
@@ -53,7 +53,7 @@ def install(session: nox.Session, *extras: str) -> None:
             return
         wanted |= set(there["extras"])
     else:
-        session.log("installing PyTorch, the engines and the rest, once: some 2 GB on disk, a few minutes")
+        session.log("installing PyTorch, the engines and the rest, once: some 2.6 GB on disk, a few minutes")
     session.run_install(python, "-m", "pip", "install", "-e", f".[{','.join(sorted(wanted))}]")
     if has_gpu():  # on its own and best-effort: without it only TensorRT's rows are lost
         session.run_install(python, "-m", "pip", "install", "-e", ".[tensorrt]", success_codes=range(256))
