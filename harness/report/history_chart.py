@@ -109,7 +109,7 @@ def _chart(
         bottom=bottom,
         y_ticks=tuple((y(value), f"{value:g}{unit}") for value in steps(low, high, 5)),
         x_ticks=tuple(
-            (x(place), point.date[5:], "end" if place == len(points) - 1 and place else "middle")
+            (x(place), _date(point, name), "end" if place == len(points) - 1 and place else "middle")
             for place, point in enumerate(points)
             if (len(points) - 1 - place) % every == 0
         ),
@@ -132,6 +132,12 @@ def _chart(
         rows=tuple((bottom + 16 + 14 * place, word) for place, word in enumerate(CHANGES)),
         levels=tuple(_level(x(place - 0.5), text, left, right) for place, text in levels),
     )
+
+
+def _date(point: NightPoint, name: str) -> str:
+    """What stands below a night: month and day, with the time where the day has several. A narrow chart has no room for both."""
+    day, time = point.date[5:10], point.date[11:]
+    return time or day if name == "narrow" else f"{day} {time}".strip()
 
 
 def _ends(figures: Sequence[Figure]) -> tuple[float, float]:

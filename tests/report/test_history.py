@@ -13,10 +13,12 @@ from scipy import stats
 
 from harness.machine import paths
 from harness.records import store
+from harness.records.figure import Figure
 from harness.records.schema import Record
 from harness.records.scores import ScoreStore
 from harness.report.boards import latest, make_boards
 from harness.report.history import History, histories, level_change, what_changed
+from harness.report.history_chart import history_charts
 from harness.report.judged import Nights
 from harness.report.leaderboards import leaderboards
 from harness.report.site import render
@@ -143,6 +145,21 @@ def test_the_page_is_linked_and_stays_small_over_many_nights(tmp_path: Path) -> 
     assert text.count("90 nights of 100") == len(re.findall('class="card pad night"', text)) > 3
     cell = re.search(r'href="(cell-[^"]*)"', text)
     assert cell and "Its nights" in (site / cell[1]).read_text()
+
+
+def test_nights_of_one_day_show_their_time() -> None:
+    """Below a narrow chart there is room for the time alone."""
+    rng, base = np.random.default_rng(0), timed_run()
+    days = ("2027-01-05T01:02", "2027-01-05T13:04", "2027-01-06T01:00")
+    records = [
+        record for number, day in enumerate(days) for record in night(base, number, rng, finished=f"{day}:00+00:00")
+    ]
+    points = found(records)["onnxruntime_int8"].points
+    charts = history_charts(points, [Figure(value=1.0), Figure(value=1.1), Figure(value=1.0)], "speed", "x")
+    assert [[tick[1] for tick in chart.x_ticks] for chart in charts] == [
+        ["01-05 01:02", "01-05 13:04", "01-06"],
+        ["01:02", "13:04", "01-06"],
+    ]
 
 
 def test_one_night_has_no_history(tmp_path: Path) -> None:
