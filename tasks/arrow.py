@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import signal
 import subprocess
 import sys
@@ -101,8 +102,10 @@ def _parquet_rows(path: Path) -> list[dict[str, Any]]:
     import pyarrow.parquet as parquet
 
     try:
-        with path.open("rb") as file:
-            table = parquet.read_table(file, memory_map=False)
+        with path.open(
+            "rb"
+        ) as file:  # on this thread alone: else Arrow's threads may outlive it and abort the process at its end
+            table = parquet.ParquetFile(file, pre_buffer=False).read(use_threads=False)
         table.validate(full=True)
         rows: list[dict[str, Any]] = table.to_pylist()
     except (pa.ArrowException, *BROKEN) as error:
@@ -115,4 +118,4 @@ def _first_line(error: Exception) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    os._exit(main(sys.argv[1:]))  # how a library behaves while Python ends says nothing about the file
