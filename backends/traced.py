@@ -119,10 +119,10 @@ def _export(checkpoint: Path, target: Path) -> None:
     for part in (model, model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer):
         del part.metadata_props[:]  # where in transformers' code a node comes from, with this machine's folders
     onnx.save(model, target)
-    _check_answers(target, module, min(encoder.positions, CHECKED[1]))
+    _check_answers(target, module, module.model.config, min(encoder.positions, CHECKED[1]))
 
 
-def _check_answers(graph: Path, module: Any, length: int) -> None:
+def _check_answers(graph: Path, module: Any, config: Any, length: int) -> None:
     """Raise BackendError unless a graph answers as its model does on another batch and other lengths than were traced: where code
     depends on the length, the exporter may keep what held for the traced one."""
     import numpy as np
@@ -130,9 +130,11 @@ def _check_answers(graph: Path, module: Any, length: int) -> None:
     import torch
 
     rows = CHECKED[0]
-    ids = torch.arange(rows * length).reshape(rows, length) % 50 + 5
+    words, types = int(config.vocab_size), int(getattr(config, "type_vocab_size", None) or 1)
+    ids = torch.arange(rows * length).reshape(rows, length) % max(1, min(words, 55) - 5) + min(5, words - 1)
     mask = (torch.arange(length) < torch.linspace(length // 2, length, rows)[:, None]).long()
-    inputs = dict(zip(INPUTS, (ids * mask, mask, (torch.arange(length) > length // 3) * mask), strict=True))
+    second = (torch.arange(length) > length // 3) * mask * (types > 1)
+    inputs = dict(zip(INPUTS, (ids * mask, mask, second), strict=True))
     with torch.no_grad():
         expected = module(**inputs).numpy()
     session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])

@@ -115,13 +115,13 @@ def test_a_graph_that_answers_otherwise_than_its_model_is_refused(tmp_path: Path
     save_file(weights, other / "model.safetensors")
     write_onnx(one, tmp_path / "model.onnx")
 
-    def answers(folder: Path) -> Any:
+    def answers(folder: Path) -> tuple[Any, Any]:
         model = load_model(folder, read_encoder(folder))
-        return lambda **inputs: model(**inputs).logits
+        return lambda **inputs: model(**inputs).logits, model.config
 
-    _check_answers(tmp_path / "model.onnx", answers(one), 40)
+    _check_answers(tmp_path / "model.onnx", *answers(one), 40)
     with pytest.raises(BackendError, match=r"does not answer as the model does .*0\.01\); run it on torch_fp32"):
-        _check_answers(tmp_path / "model.onnx", answers(other), 40)
+        _check_answers(tmp_path / "model.onnx", *answers(other), 40)
 
 
 def test_what_is_known_of_an_encoder_without_an_engine(tmp_path: Path) -> None:

@@ -137,11 +137,18 @@ def interleaved(a: Record, b: Record, load: str, batch_size: int | None) -> list
 def logarithms_of(stored: Record, a: Record, b: Record) -> list[float]:
     """Of the ratio a / b, one a pair of rounds."""
     at = (stored["load"], stored["batch_size"])
-    if stored["scenario"] == "interleaved":
+    if stored["scenario"] == "interleaved" and stored["figure"] == "samples/s":
         return interleaved(a, b, *at)
     key = (stored["scenario"], *at)
     speeds = [next(s for s in r["speed"] if (s["scenario"], s["load"], s["batch_size"]) == key) for r in (a, b)]
     rounds = [[one[stored["figure"]] for one in speed["rounds"]] for speed in speeds]
+    if stored["scenario"] == "interleaved":  # rounds that both ran; their names are the turns'
+        turns = [next(t for t in r["turns"] if (t["load"], t["batch_size"]) == at) for r in (a, b)]
+        named = [
+            dict(zip((t["together"] for t in of["rounds"]), values, strict=True))
+            for of, values in zip(turns, rounds, strict=True)
+        ]
+        return [float(np.log(named[0][name] / named[1][name])) for name in named[0] if name in named[1]]
     return [float(np.log(x / y)) for x, y in zip(*rounds, strict=True)]
 
 
