@@ -60,19 +60,24 @@ def install(session: nox.Session, *extras: str) -> None:
     stamp.write_text(json.dumps({"pyproject.toml": project, "extras": sorted(wanted)}))
 
 
+def run_suite(session: nox.Session, *words: str) -> bool:
+    """Whether a suite ends well; what follows runs in either case."""
+    try:
+        session.run("quantboard", "run", *words)
+    except nox.command.CommandFailed:
+        return False
+    return True
+
+
 @nox.session
 def suite(session: nox.Session) -> None:
     """Run a suite and render the site: nox -s suite -- NAME [options of `quantboard run`]."""
     if not session.posargs:
         session.error("name a suite: nox -s suite -- squad_int8 (suites/ holds them)")
     install(session, "minilm")
-    failed = False
-    try:
-        session.run("quantboard", "run", *session.posargs)
-    except nox.command.CommandFailed:
-        failed = True
+    done = run_suite(session, *session.posargs)
     session.run("quantboard", "site", "--if-changed")
-    if failed:
+    if not done:
         session.error("the suite did not end well; its reasons stand above")
 
 
@@ -108,12 +113,7 @@ def reproduce(session: nox.Session) -> None:
     """Repeat the committed results: nox -s reproduce -- --data DIR [options of `quantboard run`]. Days on two cores; the same
     command continues."""
     install(session, "minilm")
-    failed = []
-    for name in REPRODUCED:
-        try:
-            session.run("quantboard", "run", name, *session.posargs)
-        except nox.command.CommandFailed:
-            failed.append(name)
+    failed = [name for name in REPRODUCED if not run_suite(session, name, *session.posargs)]
     session.run("quantboard", "site", "--if-changed")
     if failed:
         session.error(f"these did not end well; their reasons stand above: {', '.join(failed)}")
@@ -198,9 +198,7 @@ def nightly(session: nox.Session) -> None:
     for name in night["suites"] or sorted(path.stem for path in (HERE / "suites").glob("*.toml")):
         if name != "sample" or night["suites"]:
             data = [] if "--data" in session.posargs else ["--data", night["data"]]
-            try:
-                session.run("quantboard", "run", name, "--remeasure", *data, *session.posargs)
-            except nox.command.CommandFailed:
+            if not run_suite(session, name, "--remeasure", *data, *session.posargs):
                 wrong.append(f"suite {name} has failed cells")
     if not gate_passes(session, night):
         wrong.append("the night is worse than the reference")

@@ -37,7 +37,7 @@ def installed_facts(name: str) -> TaskFacts | None:
     where it says nothing, or cannot be imported: opening the task tells why."""
     try:
         facts = getattr(_entry(name), "facts", None)
-    except Exception:
+    except Exception:  # foreign code may raise anything, and a plan must survive it
         return None
     return facts if isinstance(facts, TaskFacts) else None
 

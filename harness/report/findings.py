@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from harness.machine import paths
@@ -22,6 +23,7 @@ from harness.report.judged import Nights
 from harness.report.leaderboards import Entry, Leaderboard, Subject, leaderboards
 from harness.report.method_pairs import MethodPair, method_pairs
 from harness.report.names import SCHEME, Kind
+from harness.report.pages import with_uncommitted_ancestors
 from harness.report.pick import Ratio
 
 HEAD = """# Findings
@@ -31,8 +33,12 @@ Made from the records below `results/` by `nox -s docs`. Do not edit it.
 Real data only. In brackets: 95% intervals. *Keeps* is the share of the baseline's accuracy. A speed-up is over the baseline's
 samples a second on the same machine. Where rows of several runs stand together, it includes how runs differ, if that is known. Of
 several seeds *keeps* is the median with the widest interval; tests are of the seed that was timed.
-[method.md](method.md) says how all of it is measured.
+† The model, or one that it was made from, comes from a checkout with uncommitted changes. [method.md](method.md) says how all of it
+is measured.
 """
+
+Link = Callable[[Entry], str]
+"""The file of a method's record."""
 
 TRAINED = "trained with quantizers"
 """`Name.how` of a method made by QAT; a student is `trained` as well."""
@@ -50,8 +56,10 @@ class Duel:
     speed: PairedTest | None
 
 
-def findings(found: Mapping[Subject, Sequence[Leaderboard]], stored: ScoreStore) -> str:
-    """The page as Markdown."""
+def findings(
+    found: Mapping[Subject, Sequence[Leaderboard]], stored: ScoreStore, uncommitted: Collection[str] = ()
+) -> str:
+    """The page as Markdown. uncommitted: ids of records whose model comes from a checkout with uncommitted changes."""
     boards = [
         board
         for subject, group in found.items()
@@ -60,11 +68,14 @@ def findings(found: Mapping[Subject, Sequence[Leaderboard]], stored: ScoreStore)
         if board.is_contested
     ]
     pairs = {board.page: method_pairs(board, stored).pairs for board in boards}
-    parts = [_winners(boards), _cost(boards), _training(boards, pairs), _static_or_dynamic(boards, pairs)]
+    link = partial(_link, uncommitted)
+    parts = [
+        _winners(boards, link), _cost(boards, link), _training(boards, pairs, link), _static_or_dynamic(boards, pairs, link)
+    ]  # fmt: skip
     return "\n".join([HEAD, *parts])
 
 
-def _winners(boards: Sequence[Leaderboard]) -> str:
+def _winners(boards: Sequence[Leaderboard], link: Link) -> str:
     rows, winners = [], Counter[str]()
     for board in boards:
         chosen = board.choose()
@@ -80,7 +91,7 @@ def _winners(boards: Sequence[Leaderboard]) -> str:
                 _times(chosen.ship.speed_up),
                 _kept(chosen.ship.kept),
                 tied,
-                _file(entry),
+                link(entry),
             ]
         )
     (most, count), *_ = winners.most_common(1) or [("none", 0)]
@@ -89,26 +100,26 @@ def _winners(boards: Sequence[Leaderboard]) -> str:
     return _section("Which method wins where", said, head, rows)
 
 
-def _cost(boards: Sequence[Leaderboard]) -> str:
+def _cost(boards: Sequence[Leaderboard], link: Link) -> str:
     rows, shares = [], []
     for board in boards:
         for entry in _plain(board, "static", "dynamic"):
             if entry.method.kept:
                 shares.append((entry.method.kept.value, board.subject.title))
                 rows.append(
-                    [*_where(board), board.subject.metric, entry.name.short, _kept(entry.method.kept), _file(entry)]
+                    [*_where(board), board.subject.metric, entry.name.short, _kept(entry.method.kept), link(entry)]
                 )
     said = "No row was quantized after training."
     if shares:
         (low, worst), (high, best), middle = min(shares), max(shares), statistics.median(share for share, _ in shares)
         said = (
-            f"**INT8, quantized after training, keeps a median of {100 * middle:.2f}%** of {len(shares)} rows:"
+            f"**INT8, quantized after training, keeps {100 * middle:.2f}% of the accuracy**, the median of {len(shares)} rows:"
             f" from {100 * low:.2f}% ({worst}) to {100 * high:.2f}% ({best})."
         )
     return _section("What INT8 costs by task", said, ["task", "machine", "metric", "method", "keeps", "record"], rows)
 
 
-def _training(boards: Sequence[Leaderboard], pairs: Mapping[str, Sequence[MethodPair]]) -> str:
+def _training(boards: Sequence[Leaderboard], pairs: Mapping[str, Sequence[MethodPair]], link: Link) -> str:
     duels = []
     for board in boards:
         trained = next((entry for entry in _plain(board, "trained") if entry.name.how == TRAINED), None)
@@ -120,12 +131,12 @@ def _training(boards: Sequence[Leaderboard], pairs: Mapping[str, Sequence[Method
         f"**QAT keeps more than calibration alone in {ahead} of {len(duels)} tables, less in {behind}** (p < {LEVEL:g}, not"
         " corrected for the number of tables); elsewhere the test cannot tell. QAT rows had more training."
     )
-    rows = [[*_where(duel.board), *_points(duel.points), _file(duel.first), _file(duel.second)] for duel in duels]
+    rows = [[*_where(duel.board), *_points(duel.points), link(duel.first), link(duel.second)] for duel in duels]
     head = ["task", "machine", "QAT less calibrated, points", "p", "QAT", "calibrated"]
     return _section("When QAT pays", said, head, rows)
 
 
-def _static_or_dynamic(boards: Sequence[Leaderboard], pairs: Mapping[str, Sequence[MethodPair]]) -> str:
+def _static_or_dynamic(boards: Sequence[Leaderboard], pairs: Mapping[str, Sequence[MethodPair]], link: Link) -> str:
     duels = []
     for board in boards:
         static, dynamic = _fastest(board, "static"), _fastest(board, "dynamic")
@@ -144,7 +155,7 @@ def _static_or_dynamic(boards: Sequence[Leaderboard], pairs: Mapping[str, Sequen
             f"{duel.first.name.short}, {duel.second.name.short}",
             _test(duel.speed, "×") if duel.speed else "",
             *_points(duel.points),
-            _file(duel.first),
+            link(duel.first),
         ]
         for duel in duels
     ]
@@ -224,9 +235,10 @@ def _ends(low: float | None, high: float | None, form: str) -> str:
     return "" if low is None or high is None else f" [{low:{form}}, {high:{form}}]"
 
 
-def _file(entry: Entry) -> str:
+def _link(uncommitted: Collection[str], entry: Entry) -> str:
     record = entry.record
-    return f"[{record.run_id}](../results/{record.suite}/{record.run_id}.jsonl)"
+    mark = " †" if record.record_id in uncommitted else ""
+    return f"[{record.run_id}](../results/{record.suite}/{record.run_id}.jsonl){mark}"
 
 
 def _section(title: str, said: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -238,9 +250,10 @@ def page(records: Iterable[tuple[Path, Record]]) -> str:
     """The page of these records."""
     read = list(records)
     everything = [record for _, record in read]
-    stored = ScoreStore(read)
-    boards = make_boards(latest(everything), stored)
-    return findings(leaderboards(boards, Nights.of(everything).between), stored)
+    stored, newest = ScoreStore(read), latest(everything)
+    own = {one.record_id for one in newest if one.checkpoint and one.checkpoint.made_by.get("dirty")}
+    uncommitted = own | with_uncommitted_ancestors(newest)
+    return findings(leaderboards(make_boards(newest, stored), Nights.of(everything).between), stored, uncommitted)
 
 
 if __name__ == "__main__":

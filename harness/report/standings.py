@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.report.leaderboards import Leaderboard, Subject, subject_order
@@ -47,10 +47,6 @@ def standing_of(board: Leaderboard, history: str = "") -> Standing:
         timed=any(entry.record.speed or entry.record.turns for entry in board.entries),
         baseline=f"{part.metrics[part.primary].value:.2f}",
     )
-
-
-def standings_of(subjects: Mapping[Subject, Sequence[Leaderboard]]) -> list[Standing]:
-    return [standing_of(board) for group in subjects.values() for board in group]
 
 
 def by_subject(standings: Sequence[Standing]) -> dict[Subject, list[Standing]]:

@@ -19,7 +19,7 @@ from harness.report.machines import machines
 from harness.report.names import name_of
 from harness.report.pages import not_measured, suite_summaries
 from harness.report.plots import Scale, frontier
-from harness.report.standings import standings_of
+from harness.report.standings import standing_of
 from tests.records.records import make_record
 from tests.report.stored_scores import add, answers
 from tests.report.test_pick import ALL
@@ -52,7 +52,10 @@ def found(folder: Path, between: Spread = UNKNOWN) -> list[Leaderboard]:
 
 def index_of(records: list[Record], stored: ScoreStore | None = None) -> IndexPage:
     boards = make_boards(records, stored)
-    standings, suites = standings_of(leaderboards(boards)), list(suite_summaries(records, boards))
+    standings, suites = (
+        [standing_of(board) for group in leaderboards(boards).values() for board in group],
+        list(suite_summaries(records, boards)),
+    )
     return index_page(
         standings, suites, not_measured(records), max((record.finished[:10] for record in records), default="")
     )
