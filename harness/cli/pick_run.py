@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from backends import artefacts
 from harness.cli.pick_data import (
     FOLDER,
     columns_note,
@@ -86,7 +87,7 @@ def contest_of(records: Sequence[Record]) -> Contest:
 def remember(contest: Contest, ship: Method) -> str:
     """Note what the pick names, for `export LAST`. Returns the command."""
     chosen = min((row.record for row in contest.rows[ship.name]), key=lambda record: record.seed)
-    LAST.write_text(f"{chosen.record_id}\n", encoding="utf-8")
+    artefacts.write_whole(LAST, f"{chosen.record_id}\n".encode())
     return "quantboard export LAST out/"
 
 
@@ -140,7 +141,8 @@ def prepare(options: argparse.Namespace) -> Prepared:
 def choose(prepared: Prepared, minutes: float) -> tuple[RunOptions, list[str]]:
     """Which methods to run, on how many rows and in how many rounds, so that it takes about `minutes`. Where all take longer,
     methods that take far longer than most are left out first, then there are fewer rounds, fewer rows, and at last only the
-    cheap methods. Writes the suite file again where the rounds change. The list says what is left out."""
+    cheap methods. The suite file then holds just what is run. The list says what is left out."""
+    from backends import FOR_ONNX_FILES
     from harness.run.estimate import flops_per_second
 
     planned = plan_offline(RunOptions(str(prepared.suite)), ["hub"])
@@ -158,7 +160,6 @@ def choose(prepared: Prepared, minutes: float) -> tuple[RunOptions, list[str]]:
         most = FAR_LONGER * statistics.median(map(seconds, cells))
         cells = [cell for cell in cells if cell.baseline or seconds(cell) <= most]
     if sum(map(seconds, cells)) > budget:
-        write_suite(replace(prepared.own, rounds=FEWEST_ROUNDS), prepared.suite)
         cells = [replace(cell, measure=replace(cell.measure, rounds=FEWEST_ROUNDS)) for cell in cells]
         notes.append(f"{FEWEST_ROUNDS} rounds, so that it fits {minutes:g} minutes (--minutes).")
     if sum(map(seconds, cells)) > budget and limit > FEWEST:
@@ -171,12 +172,22 @@ def choose(prepared: Prepared, minutes: float) -> tuple[RunOptions, list[str]]:
     for cell in cells[1:]:
         if sum(map(seconds, kept)) + seconds(cell) <= budget or len(kept) == 1:
             kept.append(cell)
-    for cell in every:
-        if cell.label not in {one.label for one in kept}:
-            notes.append(f"{cell.label} does not fit {minutes:g} minutes; --minutes gives more.")
-    names = tuple(cell.label for cell in kept) if len(kept) < len(every) else ()
+    runs = {_entry(cell) for cell in kept}
+    left_out = [entry for entry in dict.fromkeys(map(_entry, every)) if entry not in runs]
+    notes += [f"{entry} does not fit {minutes:g} minutes; --minutes gives more." for entry in left_out]
+    if prepared.own.files and not prepared.own.files.keys() - set(left_out):
+        left_out.append(FOR_ONNX_FILES)
     drawn = limit if limit < prepared.rows else None
-    return RunOptions(str(prepared.suite), backends=names, limit=drawn), notes
+    own = replace(prepared.own, rounds=cells[0].measure.rounds, left_out=left_out, minutes=minutes, limit=drawn)
+    write_suite(own, prepared.suite)
+    return RunOptions(str(prepared.suite), limit=drawn), notes
+
+
+def _entry(cell: Cell) -> str:
+    """What the suite file calls the cell's method: a backend, or an ONNX file."""
+    from backends import FOR_ONNX_FILES
+
+    return cell.model if cell.backend == FOR_ONNX_FILES else cell.backend
 
 
 def _seconds(cell: Cell, rows: int, tokens: int, rate: float) -> float:

@@ -6,11 +6,12 @@ import json
 import os
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from backends import artefacts
 from backends.onnx_file import folder_of_onnx
 from harness.errors import QuantboardError, disk_fault
 from harness.suite.guess import Columns
@@ -34,7 +35,8 @@ ROUNDS, FEWEST_ROUNDS = 5, 3
 class Own:
     """What a suite of a user's own model and data holds. source: as suites have it, with absolute folders. files: ONNX files that
     are compared with it, by model name. backends: the keys of each entry; the first is the baseline. labels: the user's names of
-    the model's outputs."""
+    the model's outputs. left_out: those of backends and files that take longer than `minutes`. limit: rows that are scored,
+    where not all are."""
 
     name: str
     title: str
@@ -50,6 +52,9 @@ class Own:
     labels: Sequence[str] = ()
     rounds: int = ROUNDS
     files: Mapping[str, Path] = field(default_factory=dict)
+    left_out: Collection[str] = ()
+    minutes: float = 0
+    limit: int | None = None
 
 
 def slug(text: str) -> str:
@@ -80,21 +85,15 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], columns: Columns) 
 
 
 def write_suite(own: Own, file: Path) -> None:
-    """Write the suite file. A model in a folder, or an ONNX file, is reached by a link beside the split files, since a source must
-    lie below the suite file. Raises QuantboardError where a file of that name was not written by `pick`."""
+    """Write the suite file, whole or not at all. It holds what `pick` runs; what is left out for time stands in it as a comment. A
+    model in a folder, or an ONNX file, is reached by a link beside the split files, since a source must lie below the suite
+    file. Raises QuantboardError where a file of that name was not written by `pick`."""
     if file.exists() and not file.read_text(encoding="utf-8", errors="replace").startswith(MARK):
         raise QuantboardError(f"{file}: was not written by `quantboard pick`; move it, or give another --name")
     columns, labels = own.columns, list(own.labels) or None
     model = {"source": _linked(own.source, file), "recipe": "load", "labels": labels}
-    models = {own.model: model} | {
-        name: {
-            "source": _linked(f"onnx:{path}", file),
-            "recipe": "load",
-            "made_from": f"model:{own.model}",
-            "labels": labels,
-        }
-        for name, path in own.files.items()
-    }
+    made_from = {"recipe": "load", "made_from": f"model:{own.model}", "labels": labels}
+    files = {name: {"source": _linked(f"onnx:{path}", file), **made_from} for name, path in own.files.items()}
     data = {"train": own.train, "validation": own.validation}
     task = {
         "kind": columns.kind,
@@ -106,19 +105,28 @@ def write_suite(own: Own, file: Path) -> None:
         "unanswerable": columns.unanswerable or None,
         "skip_bad_rows": own.skip_bad_rows or None,
     }
-    tables: list[tuple[str, Mapping[str, Any]]] = [
-        ("", {"title": own.title, "tasks": [own.task], "baseline": own.backends[0]["name"]}),
-        *((f"[models.{_value(name)}]", table) for name, table in models.items()),
-        ("[shape]", {"max_length": own.max_length, **_windows(own), "batch_sizes": [BATCH_SIZE]}),
-        ("[measure]", {**MEASURE, "rounds": own.rounds}),
-        (f"[task.{_value(own.task)}]", task),
-        *(("[[backends]]", backend) for backend in own.backends),
+    named = [(name, _table(f"[models.{_value(name)}]", table)) for name, table in files.items()]
+    entries = [(backend["name"], _table("[[backends]]", backend)) for backend in own.backends]
+    blocks = [
+        f"{MARK}\n# Repeat the run: quantboard run {file}{f' --limit {own.limit}' if own.limit else ''}",
+        _table("", {"title": own.title, "tasks": [own.task], "baseline": own.backends[0]["name"]}),
+        _table(f"[models.{_value(own.model)}]", model),
+        *(text for name, text in named if name not in own.left_out),
+        _table("[shape]", {"max_length": own.max_length, **_windows(own), "batch_sizes": [BATCH_SIZE]}),
+        _table("[measure]", {**MEASURE, "rounds": own.rounds}),
+        _table(f"[task.{_value(own.task)}]", task),
+        *(text for name, text in entries if name not in own.left_out),
     ]
-    blocks = [f"{MARK}\n# Repeat the run: quantboard run {file}"]
-    for head, table in tables:
-        lines = [f"{key} = {_value(value)}" for key, value in table.items() if value is not None]
-        blocks.append("\n".join([head, *lines] if head else lines))
+    if out := [text for name, text in (*named, *entries) if name in own.left_out]:
+        why = f"These did not fit {own.minutes:g} minutes. To run one as well, delete its '# ', or give pick more --minutes."
+        blocks += [f"# {why}", *(f"# {text}".replace("\n", "\n# ") for text in out)]
     _write(file, "\n\n".join(blocks) + "\n")
+
+
+def _table(head: str, table: Mapping[str, Any]) -> str:
+    """As TOML, without the keys that have no value."""
+    lines = [f"{key} = {_value(value)}" for key, value in table.items() if value is not None]
+    return "\n".join([head, *lines] if head else lines)
 
 
 def _windows(own: Own) -> dict[str, int]:
@@ -168,7 +176,7 @@ def _link(link: Path, target: str) -> None:
 
 def _write(path: Path, text: str) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        artefacts.make_folder(path.parent)
+        artefacts.write_whole(path, text.encode())
     except OSError as error:
         raise QuantboardError(disk_fault(error, path, "change to a folder that can be written to")) from None

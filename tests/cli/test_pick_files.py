@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from harness.cli.pick_run import Prepared, prepare
 from harness.cli.suites import RunOptions, plan_offline
 from harness.errors import QuantboardError
 from harness.suite.load import load_suite
+from harness.suite.own import write_suite
 from tasks import TaskError, hub
 from tests.cli.test_pick_run import NAMES, TEXTS, folder
 from tests.run.own_tasks import save_model, tokenizer_of
@@ -253,6 +255,9 @@ def test_an_onnx_file_is_compared_with_the_model_that_is_named(folder: Path, exp
     plan = plan_offline(RunOptions(str(ready.suite)))
     assert not [cell.blocked for cell in plan.cells if cell.blocked]
     assert [cell.model for cell in plan.cells if cell.backend == "onnxruntime_file"] == ["model_quantized.onnx"]
+    write_suite(replace(ready.own, left_out=["model_quantized.onnx", "onnxruntime_file"]), ready.suite)
+    rest = plan_offline(RunOptions(str(ready.suite))).cells
+    assert [cell.key for cell in rest] == [cell.key for cell in plan.cells if cell.backend != "onnxruntime_file"]
     (folder / "optimum" / "model.safetensors").write_bytes((folder / "model" / "model.safetensors").read_bytes())
     ready = prepared("optimum/model_quantized.onnx", "--data", "tickets.csv")
     assert ready.own.model == "optimum", "the folder's own weights"

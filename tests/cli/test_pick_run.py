@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from backends.families.generic import NOTE
 from harness.cli.main import main, parser
 from harness.cli.pick_model import backends_of, find_model
 from harness.cli.pick_run import choose, prepare
+from harness.cli.suites import RunOptions, plan_offline
 from harness.errors import QuantboardError
 from harness.plan.fit import notes_on
+from harness.suite.own import write_suite
 from tests.run.own_tasks import save_model, tokenizer_of
 
 NAMES = ["returns", "delivery", "payment due", "Account", "other"]
@@ -121,19 +124,38 @@ def test_one_command_ends_with_an_answer(folder: Path, model: Any, capsys: pytes
 
 
 def test_time_decides_on_rounds_rows_and_methods(folder: Path, model: Any) -> None:
+    """What the suite file holds afterwards is what is run: no more, with the keys that the whole file gives."""
     prepared = prepare(options())
+    keys = {cell.label: cell.key for cell in plan_offline(RunOptions(str(prepared.suite))).cells}
     whole, notes = choose(prepared, 60)
-    assert (whole.backends, whole.limit, notes) == ((), None, [])
+    assert (whole.backends, whole.limit, notes, labels(whole)) == ((), None, [], [*keys])
     if shutil.which("g++"):  # else it is no candidate
         middle, notes = choose(prepared, 9)
         assert notes == ["torch_compiled_fp32 does not fit 9 minutes; --minutes gives more."]
-        assert len(middle.backends) > 4 and middle.limit is None
+        assert {cell.label: cell.key for cell in plan_offline(middle).cells} == {
+            label: key for label, key in keys.items() if label != "torch_compiled_fp32"
+        }
+        assert middle == RunOptions(str(prepared.suite)), "what `quantboard run picks/NAME.toml` takes"
         assert "rounds = 5" in prepared.suite.read_text()
-    short, notes = choose(prepared, 0.1)
-    assert len(short.backends) == 2 and short.backends[0] == "torch_fp32"
+    short, notes = choose(prepare(options()), 0.1)
+    assert len(labels(short)) == 2 and labels(short)[0] == "torch_fp32"
     assert any("3 rounds" in note for note in notes)
     assert any("onnxruntime_int8 does not fit" in note for note in notes)
-    assert "rounds = 3" in prepared.suite.read_text()
+    text = prepared.suite.read_text()
+    assert "rounds = 3" in text and "# These did not fit 0.1 minutes." in text
+    whole_again = text.replace("\n# [[backends]]\n# ", "\n[[backends]]\n").replace("\n# scheme", "\nscheme")
+    prepared.suite.write_text(whole_again)
+    assert sorted(labels(short)) == sorted(keys), "without the marks of a comment it runs them"
+
+
+def labels(run: RunOptions) -> list[str]:
+    return [cell.label for cell in plan_offline(run).cells]
+
+
+def test_fewer_rows_stand_in_the_command_that_repeats_the_run(folder: Path, model: Any) -> None:
+    prepared = prepare(options())
+    write_suite(replace(prepared.own, limit=500), prepared.suite)
+    assert f"quantboard run {prepared.suite} --limit 500\n" in prepared.suite.read_text()
 
 
 def test_equal_files_give_equal_suites_and_other_files_are_taken_for_calibration(folder: Path, model: Any) -> None:
