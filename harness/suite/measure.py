@@ -43,8 +43,9 @@ class Measure:
 
     scenarios: tuple[str, ...] = ("interleaved", "single_stream", "offline")
     loads: tuple[str, ...] = ("fixed", "real")
-    rounds: int = 5
-    min_duration: float = 2.0
+    rounds: int = 9
+    """Two processes of one program differ by more than the calls of one: many short rounds say more than few long ones."""
+    min_duration: float = 1.0
     min_queries: int = 64
     max_warmup: float = 20.0
     threads: int = 0

@@ -15,6 +15,7 @@ from backends import artefacts
 from backends.onnx_file import folder_of_onnx
 from harness.errors import QuantboardError, disk_fault
 from harness.suite.guess import Columns
+from harness.suite.measure import Measure
 from tasks import Shape
 
 MARK = "# Written by `quantboard pick`, which overwrites it: copy it before you change it."
@@ -27,7 +28,7 @@ MEASURE: Mapping[str, Any] = {
     "loads": ["real"],
 }
 """Interleaved rounds alone: a few minutes for a model of MiniLM's size."""
-ROUNDS, FEWEST_ROUNDS = 5, 3
+ROUNDS, FEWEST_ROUNDS = Measure.rounds, 5
 """Of each method, and where the time is short."""
 
 

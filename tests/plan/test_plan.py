@@ -258,7 +258,7 @@ def test_on_the_sample_every_model_is_the_stand_in(make: Make) -> None:
     cell = find_cell(plan, "base", index=1)
     assert cell.blocked is None
     assert (cell.shape.max_length, cell.shape.doc_stride, cell.batch_sizes) == (96, 64, (1, 4))
-    assert (cell.measure.rounds, cell.measure.min_duration) == (2, 2.0)
+    assert (cell.measure.rounds, cell.measure.min_duration) == (2, Measure.min_duration)
     assert cell.checkpoint.calibration == {"samples": 8, "batch_size": 16}
 
 
@@ -290,9 +290,9 @@ def test_a_gpu_backend_needs_a_gpu(make: Make) -> None:
 
 def test_a_profile_brings_mlperfs_durations_and_bound(make: Make) -> None:
     quick = find_cell(make(("rounds = 5", ""))).measure
-    assert (quick.profile, quick.rounds, quick.min_duration, quick.server_latency_ms) == ("quick", 5, 2.0, None)
+    assert (quick.profile, quick.rounds, quick.min_duration, quick.server_latency_ms) == ("quick", 9, 1.0, None)
     mlperf = find_cell(make(("rounds = 5", 'profile = "mlperf"\nscenarios = ["server", "multi_stream"]'))).measure
-    assert (mlperf.profile, mlperf.rounds, mlperf.min_duration, mlperf.server_latency_ms) == ("mlperf", 5, 600.0, 130.0)
+    assert (mlperf.profile, mlperf.rounds, mlperf.min_duration, mlperf.server_latency_ms) == ("mlperf", 9, 600.0, 130.0)
     assert find_cell(make(("rounds = 5", 'profile = "mlperf"\nrounds = 7'))).measure.rounds == 7
     bound = find_cell(make(("rounds = 5", 'scenarios = ["server"]\nserver_latency_ms = 12.5'))).measure
     assert (bound.profile, bound.server_latency_ms) == ("quick", 12.5)
@@ -301,7 +301,7 @@ def test_a_profile_brings_mlperfs_durations_and_bound(make: Make) -> None:
 def test_the_sample_is_always_measured_quickly(make: Make) -> None:
     found = find_cell(make(("rounds = 5", 'profile = "mlperf"'), data=SAMPLE, hub=False, tasks=["squad_v1"])).measure
     assert found.scenarios == Measure.scenarios
-    assert (found.profile, found.min_duration, found.rounds) == ("quick", 2.0, 5)
+    assert (found.profile, found.min_duration, found.rounds) == ("quick", 1.0, 9)
 
 
 def test_every_field_of_a_cell_is_in_its_key_or_changes_no_result(make: Make) -> None:
