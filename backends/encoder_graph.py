@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 
+from backends.adjusted import Tensors
 from backends.architecture import HEAD_LINEARS, PROJECTION, RELATIVE_BIAS, Architecture, Pooling
 from backends.base import Precision, Quantize
-from backends.checkpoint import Weights
 from backends.quantized_graph import QuantizedGraph
 from backends.ranges import Ranges
 
@@ -35,12 +35,14 @@ class EncoderGraph(QuantizedGraph):
     def __init__(
         self,
         architecture: Architecture,
-        weights: Weights,
+        weights: Tensors,
         precision: Precision,
         quantize: Quantize,
         ranges: Ranges | None,
     ) -> None:
-        super().__init__(weights, precision, quantize, ranges)
+        super().__init__(
+            weights, precision, quantize, ranges, ranges.adjustments.multipliers(architecture) if ranges else {}
+        )
         self._arch = architecture
         mask = ranges.scheme.mask if ranges else None
         self._masked = _MASKED if mask is None else mask

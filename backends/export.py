@@ -20,6 +20,7 @@ from tempfile import TemporaryDirectory
 
 from onnx import TensorProto, helper
 
+from backends.adjusted import AdjustedWeights, Tensors
 from backends.architecture import Architecture, Encoder
 from backends.artefacts import move_sealed, sha256_of, usable
 from backends.base import INPUTS, BackendError, Precision, Quantize
@@ -72,10 +73,11 @@ def export_onnx(
     Raises BackendError for a checkpoint that cannot be exported so, or if the file cannot be written.
     """
     architecture = read_architecture(checkpoint)
-    weights = Weights(checkpoint, architecture)
+    weights: Tensors = Weights(checkpoint, architecture)
     ranges = read_ranges(checkpoint) if quantize in ("u8", "s8") else None
     if ranges:
         _check_ranges(checkpoint, ranges, precision, quantize)
+        weights = AdjustedWeights(weights, ranges.adjustments) if ranges.adjustments else weights
     kind = RotaryGraph if architecture.rotary else DisentangledGraph if architecture.disentangled else EncoderGraph
     encoder = kind(architecture, weights, precision, quantize, ranges)
     encoder.build()

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper
 
+from backends.adjusted import Tensors
 from backends.architecture import Activation
 from backends.base import Precision, Quantize
-from backends.checkpoint import Weights
 from backends.graph import GraphBuilder
 from backends.ranges import Ranges, TensorRange, integer_bias
+from backends.tensor_names import source
 
 Array = np.ndarray[Any, Any]
 
@@ -24,7 +25,14 @@ Array = np.ndarray[Any, Any]
 class QuantizedGraph:
     """A graph builder that knows a checkpoint's weights and ranges. Nodes have the names of the tensors that they compute."""
 
-    def __init__(self, weights: Weights, precision: Precision, quantize: Quantize, ranges: Ranges | None) -> None:
+    def __init__(
+        self,
+        weights: Tensors,
+        precision: Precision,
+        quantize: Quantize,
+        ranges: Ranges | None,
+        multipliers: Mapping[str, Array],
+    ) -> None:
         self.graph = GraphBuilder()
         self.quantized: list[str] = []
         """Names of the linear layers with integer weights."""
@@ -32,6 +40,7 @@ class QuantizedGraph:
         self._half = precision == "fp16"
         self._quantize = quantize
         self._ranges: Mapping[str, TensorRange] = ranges.tensors if ranges else {}
+        self._multipliers = multipliers
         self._integer_biases = ranges is not None and ranges.scheme.biases == "int32"
         self._shared: dict[tuple[str, bytes], str] = {}
         """(tensor, grid) -> quantized tensor: query, key and value read the same one."""
@@ -163,8 +172,17 @@ class QuantizedGraph:
         codes = graph.constant(f"{name}.weight.codes", weight.quantize(self._weights[f"{name}.weight"]).T)
         dequantized = self._dequantized(f"{name}.weight", codes, weight)
         if f"{name}.input" in self._ranges:
-            values = self._on_grid(f"{name}.input", values)
+            values = self._on_grid(f"{name}.input", self._smoothed(source(f"{name}.input"), values))
         return graph.op("MatMul", f"{name}.product", values, dequantized)
+
+    def _smoothed(self, name: str, values: str) -> str:
+        """The input `name` times its multiplier, if it has one. Added once if several layers read it."""
+        if (multiplier := self._multipliers.get(name)) is None:
+            return values
+        if (values, b"smoothed") not in self._shared:
+            constant = self.graph.constant(f"{name}.multiplier", multiplier.astype(self.dtype))
+            self._shared[values, b"smoothed"] = self.graph.op("Mul", f"{name}.smoothed", values, constant)
+        return self._shared[values, b"smoothed"]
 
     def _dynamic_product(self, name: str, values: str) -> str:
         """An integer product: of a weight with one scale per output channel, by max-abs, and an input that is quantized at run time."""

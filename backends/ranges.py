@@ -9,6 +9,11 @@
                  "encoder.layer.0.attention.self.query.input":
                    {"role": "activation", ..., "axis": null, "scale": [s], "zero_point": [0]}}}
 
+A scheme with `smoothing` adds "factors", and one with `bias_correction` "corrections": `backends.adjusted` says what they mean.
+
+    "factors": {"encoder.layer.0.attention.self.query.input": [one per channel], ...}
+    "corrections": {"encoder.layer.0.attention.self.query": [one per output], ...}
+
 Tensors have the names of `backends.tensor_names`: a module's canonical name and `.weight`, `.bias`, `.input` or `.output`. Zero
 points lie on the signed grid. Query, key and value of a layer read the same tensor, so their three entries are equal. NumPy only.
 """
@@ -23,11 +28,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from backends.adjusted import Adjustments
 from backends.architecture import PROJECTION, Architecture
 from backends.base import BackendError
 from backends.checkpoint import read_architecture
 from backends.schemes import Quantizer, Scheme
-from backends.tensor_names import source, tensor_names
+from backends.tensor_names import source, tensor_names, weight_names
 
 FILE_NAME = "ranges.json"
 _FORMAT = 1
@@ -90,6 +96,12 @@ class Ranges:
     scheme: Scheme
     tensors: Mapping[str, TensorRange]
     calibration: Mapping[str, Any] = field(default_factory=dict)
+    adjustments: Adjustments = field(default_factory=Adjustments)
+
+    def only(self, scheme: Scheme, architecture: Architecture) -> Ranges:
+        """Those of a scheme that quantizes some of the layers."""
+        tensors = {name: self.tensors[name] for name in tensor_names(architecture, scheme)}
+        return Ranges(scheme, tensors, {}, self.adjustments.of(weight_names(architecture, scheme)))
 
 
 def blank_range(name: str, scheme: Scheme) -> TensorRange:
@@ -126,6 +138,9 @@ def write_ranges(folder: Path, ranges: Ranges) -> Path:
         "calibration": dict(ranges.calibration),
         "tensors": tensors,
     }
+    for key, arrays in _arrays(ranges.adjustments).items():
+        if arrays:
+            value[key] = {name: array.astype(np.float32).tolist() for name, array in arrays.items()}
     path = folder / FILE_NAME
     partial = path.with_suffix(".partial")
     try:
@@ -175,7 +190,38 @@ def _parse(value: Any, architecture: Architecture) -> Ranges:
         query = source(name)
         if (*tensor.scale, *tensor.zero_point) != (*ranges[query].scale, *ranges[query].zero_point):
             raise BackendError(f"'{name}' must equal '{query}': they are the same tensor")
-    return Ranges(scheme, ranges, calibration)
+    return Ranges(scheme, ranges, calibration, _parse_adjustments(value, architecture, scheme))
+
+
+def _arrays(adjustments: Adjustments) -> dict[str, Mapping[str, Array]]:
+    return {"factors": adjustments.factors, "corrections": adjustments.corrections}
+
+
+def _parse_adjustments(value: Mapping[str, Any], architecture: Architecture, scheme: Scheme) -> Adjustments:
+    linears, layers = architecture.linears(), weight_names(architecture, scheme)
+    inputs = {source(f"{name}.input"): linears[name][1] for name in layers}
+    outputs = {name: linears[name][0] for name in layers if architecture.has_bias(name)}
+    factors = _parse_arrays(value, "factors", inputs if scheme.smoothing else {})
+    if any((array <= 0).any() for array in factors.values()):
+        raise BackendError("'factors' must be positive")
+    return Adjustments(factors, _parse_arrays(value, "corrections", outputs if scheme.bias_correction else {}))
+
+
+def _parse_arrays(value: Mapping[str, Any], key: str, lengths: Mapping[str, int]) -> dict[str, Array]:
+    """Lists of finite numbers, of exactly these names and lengths."""
+    found = value.get(key, {})
+    if not isinstance(found, dict) or set(found) != set(lengths):
+        raise BackendError(f"'{key}' must hold exactly the tensors of the file's scheme")
+    arrays = {}
+    for name, length in lengths.items():
+        numbers = found[name]
+        if not isinstance(numbers, list) or any(type(item) not in (int, float) for item in numbers):
+            raise BackendError(f"'{key}': '{name}' must be a list of numbers")
+        array = np.array(numbers, np.float64).astype(np.float32)
+        if array.shape != (length,) or not np.isfinite(array).all():
+            raise BackendError(f"'{key}': '{name}' must be {length} finite numbers")
+        arrays[name] = array
+    return arrays
 
 
 def _parse_tensor(name: str, value: Any, channels: int, scheme: Scheme) -> TensorRange:

@@ -103,6 +103,10 @@ class Scheme:
     padding: `max_length` if padding influences what a model computes, as it does with a mask of -6.
     keep_float: linear layers whose weight and input stay float: patterns of `fnmatch` for canonical names, such as
       `encoder.layer.0.*` or `*.output.dense`. Query, key and value of a layer read one tensor, so that one of them keeps all three.
+    smoothing: migration strength of SmoothQuant (Xiao et al. 2023, arXiv 2211.10438), between 0 and 1: each channel of a linear
+      layer's input is divided by a factor, and the weights that read it are multiplied by it, which changes nothing in float.
+    bias_correction: biases absorb what quantization shifts the mean of each output by on calibration data (Nagel et al. 2019, arXiv
+      1906.04721, section 4.2, the empirical way).
     """
 
     name: str
@@ -114,6 +118,8 @@ class Scheme:
     mask: float | None = None
     padding: Padding = "longest"
     keep_float: tuple[str, ...] = ()
+    smoothing: float | None = None
+    bias_correction: bool = False
 
     def __post_init__(self) -> None:
         at = f"scheme '{self.name}': "
@@ -138,8 +144,11 @@ class Scheme:
             raise BackendError(
                 f"{at}int32 biases need quantized inputs of linear layers; op_outputs quantizes their outputs"
             )
-        if self.keep_float and self.tensors == "op_outputs":
-            raise BackendError(f"{at}keep_float needs a base that quantizes linear layers only, such as engine_int8")
+        for key in ("keep_float", "smoothing", "bias_correction"):
+            if getattr(self, key) and self.tensors == "op_outputs":
+                raise BackendError(f"{at}{key} needs a base that quantizes linear layers only, such as engine_int8")
+        if self.smoothing is not None and not 0 < self.smoothing < 1:
+            raise BackendError(f"{at}smoothing must be above 0 and below 1, not {self.smoothing}; 0.5 is usual")
         if self.mask is not None and not (self.tensors == "op_outputs" and self.mask < 0):
             raise BackendError(f"{at}mask must be negative, and needs tensors = 'op_outputs'")
 
@@ -162,7 +171,7 @@ class Scheme:
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values. Fields that were added later are left out at their default, so that older files stay the same."""
-        value = _without_defaults(asdict(self), self, ("embeddings", "biases", "mask", "padding", "keep_float"))
+        value = _without_defaults(asdict(self), self, _LATER)
         for name in ("weights", "activations", "biases"):
             if isinstance(value.get(name), dict):
                 value[name] = _without_defaults(value[name], getattr(self, name), ("ema_decay", "training"))
@@ -241,11 +250,15 @@ SUMMARIES = {
 }
 """What each scheme is, on one line."""
 
+_LATER = ("embeddings", "biases", "mask", "padding", "keep_float", "smoothing", "bias_correction")
+"""Fields of a scheme that files have only where they are not at their default."""
+PLAIN_CHANGES = ("keep_float", "smoothing", "bias_correction")
+"""What a scheme of a user's own may change of the scheme itself."""
 CHANGES: Mapping[str, tuple[str, ...]] = {
     "weights": ("granularity", "estimator", "percentile"),
     "activations": ("symmetric", "estimator", "percentile"),
 }
-"""What a scheme of a user's own may change in its base, beside `keep_float`."""
+"""What it may change of its quantizers."""
 _WITH, _AND, _IS = " with ", "; ", " = "
 
 
@@ -258,7 +271,7 @@ def changed_scheme(base: str, changes: Mapping[str, Any]) -> str:
     """The name of a scheme that is another one with changes. The name says them, so that `get_scheme` needs nothing else, whichever
     process or record it is in.
 
-    changes: of CHANGES by table, and `keep_float`. Such as `engine_int8 with activations.symmetric = false`. Raises BackendError for
+    changes: of CHANGES by table, and PLAIN_CHANGES. Such as `engine_int8 with activations.symmetric = false`. Raises BackendError for
     an unknown base and for changes that make no scheme.
     """
     flat = {
@@ -297,13 +310,15 @@ def get_scheme(name: str) -> Scheme:
 def _changed(name: str, scheme: Scheme, changes: str) -> Scheme:
     """A scheme with the changes that its name says."""
     parts: dict[str, dict[str, Any]] = {"weights": {}, "activations": {}}
-    kept: tuple[str, ...] = ()
+    plain: dict[str, Any] = {}
     try:
         for change in changes.split(_AND):
             key, _, text = change.partition(_IS)
             table, _, field = key.partition(".")
             if key == "keep_float":
-                kept = tuple(map(str, json.loads(text)))
+                plain[key] = tuple(map(str, json.loads(text)))
+            elif key in PLAIN_CHANGES:
+                plain[key] = _typed(key, json.loads(text))
             elif field in CHANGES.get(table, ()):
                 parts[table][field] = json.loads(text)
             else:
@@ -312,9 +327,18 @@ def _changed(name: str, scheme: Scheme, changes: str) -> Scheme:
             parts["activations"]["narrow"] = False
         weights = replace(scheme.weights, **parts["weights"])
         activations = replace(scheme.activations, **parts["activations"])
-        return replace(scheme, name=name, weights=weights, activations=activations, keep_float=kept)
+        return replace(scheme, name=name, weights=weights, activations=activations, **plain)
     except (ValueError, TypeError) as error:
         raise BackendError(f"scheme '{name}': {error}; declare it in [schemes.NAME] of the suite") from None
+
+
+def _typed(key: str, value: Any) -> float | bool:
+    """Raises ValueError for a value of another type than the scheme's field."""
+    wanted: Any = bool if key == "bias_correction" else (int, float)
+    if not isinstance(value, wanted) or (key == "smoothing" and isinstance(value, bool)):
+        raise ValueError(f"{key} must be {'true or false' if key == 'bias_correction' else 'a number'}, not {value!r}")
+    found: float | bool = value
+    return found
 
 
 def describe(scheme: Scheme) -> dict[str, str]:
@@ -335,6 +359,8 @@ def describe(scheme: Scheme) -> dict[str, str]:
         if scheme.biases == "int32"
         else _in_words(scheme.biases),
         "keep_float": ", ".join(scheme.keep_float),
+        "smoothing": f"SmoothQuant, strength {scheme.smoothing:g}" if scheme.smoothing else "",
+        "bias_correction": "yes" if scheme.bias_correction else "",
         "runs": "simulation only: " + scheme.simulation_only if scheme.simulation_only else "engines and simulation",
     }
 

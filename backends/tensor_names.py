@@ -23,7 +23,13 @@ from backends.schemes import Quantizer, Scheme
 
 
 def weight_names(architecture: Architecture, scheme: Scheme) -> list[str]:
-    """The linear layers whose weight is quantized. Raises BackendError for a pattern of the scheme's that no layer has."""
+    """The linear layers whose weight is quantized. Raises BackendError for a pattern of the scheme's that no layer
+    has, and for adjustments of a model whose linear layers read more than tokens."""
+    if architecture.disentangled and (scheme.smoothing or scheme.bias_correction):
+        raise BackendError(
+            "smoothing and bias_correction: a model with attention by relative position, as DeBERTa has it, cannot have them; leave"
+            " them out of the scheme"
+        )
     names = list(architecture.linears())
     kept: set[str] = set()
     for pattern in scheme.keep_float:

@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from backends.adjusted import Adjustments
 from backends.base import BackendError, Batch, Device
 from backends.checkpoint import read_architecture
+from backends.fake_quant.adjust import adjust
+from backends.fake_quant.adjustments import find_corrections, find_factors
 from backends.fake_quant.estimators import Histogram, find_grid, grid, most_common, moving_average, squared_error
 from backends.fake_quant.observe import Observer, check_observed, observe
 from backends.fake_quant.output_error import least_output_error
@@ -34,10 +37,16 @@ def calibrate(
     samples, batches and tokens, and each tensor's signal-to-quantization-noise ratio in decibels. Raises BackendError for an
     unknown scheme, for a folder without a checkpoint, and naming the tensor whose values are all zero or not finite.
     """
-    scheme = get_scheme(scheme_name)
-    model = load_model(checkpoint, read_architecture(checkpoint)).to(device)
-    tensors, facts = calibrate_model(model, list(batches), scheme, device)
-    return Ranges(scheme, tensors, {**facts, "seed": seed})
+    scheme, batches, architecture = get_scheme(scheme_name), list(batches), read_architecture(checkpoint)
+    model = load_model(checkpoint, architecture).to(device)
+    factors = find_factors(model, batches, scheme, device) if scheme.smoothing else {}
+    adjust(model, Adjustments(factors))
+    tensors, facts = calibrate_model(model, batches, scheme, device)
+    ranges = Ranges(scheme, tensors, {**facts, "seed": seed}, Adjustments(factors))
+    if scheme.bias_correction:
+        corrections = find_corrections(model, batches, ranges, device)
+        ranges = replace(ranges, adjustments=Adjustments(factors, corrections))
+    return ranges
 
 
 def calibrate_model(

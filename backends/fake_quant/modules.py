@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from backends.architecture import POSITION_LINEARS, Architecture
+from backends.fake_quant.adjust import carry_smoothing
 
 Quantizers = Mapping[str, nn.Module]
 """A module for each tensor name. A tensor without one stays as it is."""
@@ -34,6 +35,7 @@ class FakeQuantLinear(nn.Module):
         self.quantize_bias = quantizer_for(quantizers, f"{name}.bias")
         self.quantize_input = nn.Identity() if shared_input else quantizer_for(quantizers, f"{name}.input")
         self.quantize_output = quantizer_for(quantizers, f"{name}.output")
+        carry_smoothing(linear, self)
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         values = self.quantize_input(values)

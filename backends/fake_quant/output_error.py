@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from backends.base import Batch, Device
+from backends.fake_quant.adjust import reader_name
 from backends.fake_quant.estimators import Histogram, grid
 from backends.fake_quant.observe import Observer, Tokens, feed
 from backends.fake_quant.quantizers import FakeQuantize
@@ -52,7 +53,7 @@ def least_output_error(
 
         return hook
 
-    readers = {name: _reader(model, name) for name in candidates}
+    readers = {name: module_of(model, reader_name(name)) for name in candidates}
     handles = [module.register_forward_hook(measure(name), with_kwargs=True) for name, module in readers.items()]
     count = sum(int(batch["attention_mask"].sum()) for batch in batches)
     try:
@@ -61,12 +62,6 @@ def least_output_error(
         for handle in handles:
             handle.remove()
     return {name: candidates[name][int(errors[name].argmin())] for name in candidates}
-
-
-def _reader(model: nn.Module, name: str) -> nn.Module:
-    """The module that reads a tensor as its first argument: self-attention for query's input, otherwise the linear layer."""
-    module: nn.Module = module_of(model, name.removesuffix(".input").removesuffix(".query").removesuffix(".qkv"))
-    return module
 
 
 def _candidates(name: str, histogram: Histogram, scheme: Scheme) -> list[TensorRange]:

@@ -15,6 +15,7 @@ from torch import nn
 
 from backends.architecture import POSITION_LINEARS, PROJECTION, QUERY_KEY_VALUE, Architecture
 from backends.base import BackendError
+from backends.fake_quant.adjust import adjust
 from backends.fake_quant.modules import (
     DisentangledAttention,
     Embeddings,
@@ -41,7 +42,9 @@ ATTENTION = "quantboard_operators"
 
 
 def simulate(model: nn.Module, ranges: Ranges) -> nn.Module:
-    """Install quantizers with exactly these ranges, for inference; returns `model`. Weights and biases are rounded once, here."""
+    """Install quantizers with exactly these ranges, for inference; returns `model`. Weights and biases are adjusted and rounded once,
+    here."""
+    adjust(model, ranges.adjustments)
     device = next(model.parameters()).device
     quantizers = {}
     for name in names_of(model, ranges.scheme):

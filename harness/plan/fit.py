@@ -304,12 +304,13 @@ def _untrained(family: Family) -> str:
 
 
 def why_scheme_unfit(folder: Path, scheme: str, kind: Kind) -> Blocked:
-    """Why a folder's model cannot be quantized so: the scheme keeps a layer in floating point that the model does not have."""
+    """Why a folder's model cannot be quantized so: the scheme names a layer that the model does not have, or what its kind of
+    attention cannot have."""
     chosen = get_scheme(scheme)
     try:
         config, family = read_config(folder) | {"id2label": {"0": "", "1": ""}}, read_family(folder)
         encoder = encoder_of(config, family, HEADS[kind], "mean")
-        if chosen.keep_float and isinstance(encoder, Architecture):
+        if isinstance(encoder, Architecture):
             weight_names(encoder, chosen)
     except BackendError as error:
         reason, _, remedy = str(error).partition("; ")

@@ -96,8 +96,7 @@ def sensitivity(job: Job) -> list[dict[str, Any]]:
     quantized, in units of their variance; the largest first."""
     from backends.checkpoint import read_architecture
     from backends.fake_quant.simulate import simulate
-    from backends.ranges import Ranges, read_ranges
-    from backends.tensor_names import tensor_names
+    from backends.ranges import read_ranges
     from backends.torch_eager import TorchSession
     from backends.torch_models import load_model
 
@@ -110,8 +109,7 @@ def sensitivity(job: Job) -> list[dict[str, Any]]:
     found = []
     for pattern in patterns:
         alone = get_scheme(keeping(ranges.scheme.name, [other for other in patterns if other != pattern]))
-        tensors = {name: ranges.tensors[name] for name in tensor_names(architecture, alone)}
-        model = simulate(load_model(job.checkpoint, architecture), Ranges(alone, tensors, {}))
+        model = simulate(load_model(job.checkpoint, architecture), ranges.only(alone, architecture))
         logits = _logits(TorchSession(model, architecture, length, 0), batches)
         error = float(np.mean((logits - exact) ** 2) / exact.var())
         found.append({"pattern": pattern, "error": error})

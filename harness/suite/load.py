@@ -13,7 +13,8 @@ from harness.errors import SuiteError, did_you_mean, printable
 from harness.machine import paths
 from harness.suite.checks import check
 from harness.suite.problems import Problem, from_pydantic, lines
-from harness.suite.tables import List, Reference, Suite
+from harness.suite.scheme_tables import List
+from harness.suite.tables import Reference, Suite
 
 MAX_BYTES = 256 * 1024
 """The largest suite file that is read; suites are written by hand."""

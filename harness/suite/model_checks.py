@@ -22,7 +22,7 @@ from harness.suite.parsed import (
     table_array,
 )
 from harness.suite.problems import Problem, from_pydantic, shown
-from harness.suite.scheme_checks import known_schemes
+from harness.suite.scheme_checks import known_schemes, why_untrained
 from harness.suite.train import STAGES, TrainSettings, fitting_depths
 
 SOURCES = ("hub", "package", "model", "scratch", "onnx")
@@ -97,6 +97,8 @@ def _model(data: TomlTable, name: str, model: TomlTable) -> Iterator[Problem]:
     yield from _recipe(data, model, at)
     if isinstance(scheme, str) and recipe not in ("load", "finetune", "distill") and scheme not in known_schemes(data):
         yield (*at, "scheme"), f"unknown scheme {shown(scheme)}{did_you_mean(scheme, known_schemes(data))}"
+    elif isinstance(scheme, str) and recipe == "qat" and (wrong := why_untrained(data, scheme)):
+        yield (*at, "scheme"), wrong
     yield from check_architecture(model.get("architecture"), (*at, "architecture"))
     if source == "scratch" and "architecture" not in model:
         yield (*at, "architecture"), "is missing; source 'scratch' needs the sizes of the model"

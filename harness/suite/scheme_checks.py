@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pydantic import ValidationError
 
 from backends import BackendError
-from backends.schemes import changed_scheme, scheme_names
+from backends.schemes import changed_scheme, get_scheme, scheme_names
 from harness.errors import KeyPath, did_you_mean
 from harness.suite.parsed import TomlTable, subtables, table
 from harness.suite.problems import Problem, shown
-from harness.suite.tables import OwnScheme
+from harness.suite.scheme_tables import OwnScheme
 
 
 def check_schemes(data: TomlTable) -> Iterator[Problem]:
@@ -33,6 +33,14 @@ def check_schemes(data: TomlTable) -> Iterator[Problem]:
                 pass  # its tables report it
             except BackendError as error:
                 yield at, re.sub(r"^scheme '.*?': (?=[a-z])", "", str(error).rpartition("': ")[2])
+
+
+def why_untrained(data: TomlTable, name: str) -> str:
+    """Why a model cannot be trained with the quantizers of a scheme; empty if it can."""
+    full = full_name(data, name)
+    chosen = get_scheme(full) if full else None
+    keys = [key for key in ("smoothing", "bias_correction") if chosen and getattr(chosen, key)]
+    return f"its {' and '.join(keys)} is for calibration only, and training learns both; delete it" if keys else ""
 
 
 def known_schemes(data: TomlTable) -> list[str]:

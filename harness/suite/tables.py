@@ -6,26 +6,18 @@ Nothing heavy is imported here. `python -m harness.suite.schema` writes `suites/
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, PrivateAttr
+from pydantic import ConfigDict, Field, PrivateAttr
 
 from backends.schemes import changed_scheme
 from harness.suite.measure import Measure
+from harness.suite.scheme_tables import List, OwnScheme, Text
 from harness.suite.train import Distill, Table, TrainSettings
 from tasks import Shape, TaskFacts, task_facts
 
 if TYPE_CHECKING:
     from tasks.declared import Declaration
-
-T = TypeVar("T")
-
-
-List = Annotated[tuple[T, ...], BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)]
-
-
-Text = Annotated[str, Field(min_length=1, max_length=2000)]
-
 
 Limit = Annotated[float | None, Field(gt=0, le=10_000_000)]
 Length = Annotated[int, Field(ge=8, le=8192)]
@@ -260,38 +252,6 @@ class DeclaredTask(Table):
     )
     metrics: List[Text] = Field((), description="the first one ranks; default: all of the kind")
     skip_bad_rows: bool = Field(False, description="leave out rows that cannot be used, and count them")
-
-
-class WeightChanges(Table):
-    granularity: Literal["per_tensor", "per_channel"] | None = Field(None, description="scales: one, or one an output")
-    estimator: Literal["min_max", "percentile", "mse"] | None = Field(None, description="how ranges are found")
-    percentile: float | None = Field(None, gt=50, le=100, description="for estimator = 'percentile'")
-
-
-class ActivationChanges(Table):
-    symmetric: bool | None = Field(None, description="whether the zero point is 0")
-    estimator: Literal["min_max", "percentile", "mse", "output_error", "ema", "entropy"] | None = Field(
-        None, description="how calibration finds ranges"
-    )
-    percentile: float | None = Field(None, gt=50, le=100, description="for estimator = 'percentile'")
-
-
-class OwnScheme(Table):
-    """A scheme of one's own: another one with changes."""
-
-    base: Text = Field(description="the scheme that it changes; `quantboard schemes` lists them")
-    weights: WeightChanges = WeightChanges()
-    activations: ActivationChanges = ActivationChanges()
-    keep_float: List[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.*?\[\]-]{1,200}$")]] = Field(
-        (), description="linear layers that stay float, by name: 'encoder.layer.0.*', '*.output.dense'"
-    )
-
-    def changes(self) -> dict[str, Any]:
-        """As `backends.schemes.changed_scheme` takes them."""
-        tables = self.model_dump(exclude={"base", "keep_float"}, exclude_none=True)
-        return {name: table for name, table in tables.items() if table} | (
-            {"keep_float": list(self.keep_float)} if self.keep_float else {}
-        )
 
 
 class StandIn(Table):

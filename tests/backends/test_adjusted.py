@@ -1,0 +1,199 @@
+"""SmoothQuant's factors and corrected biases: exact in float, the same in the simulation and on engines, and what they are for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import BertForQuestionAnswering
+
+from backends import BackendError
+from backends.checkpoint import read_architecture
+from backends.fake_quant.adjust import adjust
+from backends.processor import saturates_integer_products
+from backends.ranges import read_ranges
+from backends.schemes import changed_scheme, get_scheme
+from backends.torch_models import load_model
+from tests.backends.checkpoints import add_ranges, make_batch, make_checkpoint
+from tests.backends.family_checkpoints import make_family_checkpoint
+from tests.backends.running import real_tokens, run_real_tokens, run_unfused
+
+SMOOTH = changed_scheme("engine_int8", {"smoothing": 0.5})
+BOTH = changed_scheme("engine_int8", {"smoothing": 0.5, "bias_correction": True})
+
+
+def with_outliers(folder: Path) -> Path:
+    """One channel of each LayerNorm's output but the last far above the others, as encoders have them."""
+    from safetensors.torch import load_file, save_file
+
+    file = make_checkpoint(folder) / "model.safetensors"
+    tensors = load_file(file)
+    for name, values in tensors.items():
+        if name.endswith("LayerNorm.weight") and "layer.1.output" not in name:
+            values[7] = 12.0
+    save_file(tensors, file, {"format": "pt"})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return with_outliers(tmp_path_factory.mktemp("adjusted") / "model")
+
+
+def test_smoothing_changes_nothing_in_float(folder: Path) -> None:
+    """Against transformers' own model; and it does change the weights."""
+    add_ranges(folder, SMOOTH)
+    ranges = read_ranges(folder)
+    batch = {name: torch.from_numpy(values) for name, values in make_batch(1).items()}
+    plain: Any = BertForQuestionAnswering.from_pretrained(folder).train(False)
+    smoothed: Any = load_model(folder, read_architecture(folder))
+    before = smoothed.get_submodule("bert.encoder.layer.0.attention.self.value").weight.detach().clone()
+    adjust(smoothed, ranges.adjustments)
+    assert len(ranges.adjustments.factors) == 2 * 4
+    assert not torch.allclose(before, smoothed.get_submodule("bert.encoder.layer.0.attention.self.value").weight)
+    with torch.no_grad():
+        wanted = plain(**batch)
+        assert (smoothed(**batch).start_logits - wanted.start_logits).abs().max() < 1e-4
+        assert (smoothed(**batch).end_logits - wanted.end_logits).abs().max() < 1e-4
+
+
+def test_factors_are_those_of_the_paper(folder: Path) -> None:
+    """Equation 4, from the values that transformers' hooks see."""
+    add_ranges(folder, SMOOTH)
+    model: Any = BertForQuestionAnswering.from_pretrained(folder).train(False)
+    seen: list[torch.Tensor] = []
+    linear = model.bert.encoder.layer[1].output.dense
+    linear.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
+    with torch.no_grad():
+        for seed in range(100, 104):
+            batch = {name: torch.from_numpy(values) for name, values in make_batch(seed).items()}
+            model(**batch)
+            seen[-1] = seen[-1][batch["attention_mask"].bool()]
+    wanted = (torch.cat(seen).abs().amax(0) / linear.weight.abs().amax(0)).sqrt()
+    found = read_ranges(folder).adjustments.factors["encoder.layer.1.output.dense.input"]
+    assert found == pytest.approx(wanted.detach().numpy(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "scheme", [SMOOTH, BOTH, changed_scheme("q8bert", {"smoothing": 0.7, "bias_correction": True})]
+)
+def test_the_simulation_and_the_integer_graph_agree(folder: Path, tmp_path: Path, scheme: str) -> None:
+    add_ranges(folder, scheme)
+    batch = make_batch(1)
+    exact = run_real_tokens("torch_fp32", folder, batch, tmp_path)
+    simulated = run_real_tokens("fake_quant_w8a8", folder, batch, tmp_path)
+    moved = np.abs(simulated - exact).max()
+    assert moved > 1e-3
+    unfused = run_unfused(folder, batch, tmp_path / "model.onnx", quantize="u8")
+    assert np.abs(unfused - simulated).max() < 0.1 * moved
+    engines = ["onnxruntime_int8", *([] if saturates_integer_products() else ["openvino_int8"])]
+    for engine in engines:
+        assert np.abs(run_real_tokens(engine, folder, batch, tmp_path) - simulated).max() < 0.1 * moved
+
+
+def error(folder: Path, scheme: str, cache: Path) -> float:
+    add_ranges(folder, scheme)
+    batch = make_batch(5)
+    exact, found = (run_real_tokens(name, folder, batch, cache) for name in ("torch_fp32", "fake_quant_w8a8"))
+    return float(np.mean((found - exact) ** 2))
+
+
+def test_smoothing_helps_a_model_with_outliers(folder: Path, tmp_path: Path) -> None:
+    plain = changed_scheme("engine_int8", {"activations": {"estimator": "min_max"}})
+    smooth = changed_scheme("engine_int8", {"activations": {"estimator": "min_max"}, "smoothing": 0.5})
+    assert error(folder, smooth, tmp_path) < 0.5 * error(folder, plain, tmp_path)
+
+
+def test_corrected_layers_have_the_mean_of_the_float_model(tmp_path: Path) -> None:
+    """Of the first layer's query, by hand: the mean of float outputs less that of rounded ones, with a coarse grid."""
+    folder = make_checkpoint(tmp_path / "model")
+    scheme = changed_scheme(
+        "engine_int8", {"activations": {"estimator": "percentile", "percentile": 90}, "bias_correction": True}
+    )
+    add_ranges(folder, scheme)
+    ranges = read_ranges(folder)
+    name = "encoder.layer.0.attention.self.query"
+    model: Any = BertForQuestionAnswering.from_pretrained(folder).train(False)
+    differences = []
+    for seed in range(100, 104):
+        batch = {name: torch.from_numpy(values) for name, values in make_batch(seed).items()}
+        with torch.no_grad():
+            states = model.bert.embeddings(batch["input_ids"], batch["token_type_ids"])[
+                batch["attention_mask"].bool()
+            ].numpy()
+        weight = model.bert.encoder.layer[0].attention.self.query.weight.detach().numpy()
+        inputs, weights = ranges.tensors[f"{name}.input"], ranges.tensors[f"{name}.weight"]
+        rounded = inputs.dequantize(inputs.quantize(states)) @ weights.dequantize(weights.quantize(weight)).T
+        differences.append(states @ weight.T - rounded)
+    wanted = np.concatenate(differences).mean(0)
+    assert ranges.adjustments.corrections[name] == pytest.approx(wanted, abs=1e-5)
+    assert np.abs(wanted).max() > 1e-3
+    assert set(ranges.adjustments.corrections) == {
+        one for one in read_architecture(folder).linears() if one.startswith("encoder.")
+    }
+
+
+def test_a_file_of_ranges_is_checked(folder: Path) -> None:
+    add_ranges(folder, BOTH)
+    file = folder / "ranges.json"
+    value = json.loads(file.read_text())
+    for change, words in (
+        ({"factors": {}}, "'factors' must hold exactly the tensors"),
+        ({"corrections": value["corrections"] | {"encoder.layer.0.output.dense": [1.0]}}, "must be 64 finite numbers"),
+        ({"factors": {name: [-one for one in numbers] for name, numbers in value["factors"].items()}}, "must be positive"),
+    ):  # fmt: skip
+        file.write_text(json.dumps(value | change))
+        with pytest.raises(BackendError, match=words):
+            read_ranges(folder)
+
+
+def test_a_scheme_without_them_is_as_it_was(folder: Path) -> None:
+    add_ranges(folder, "engine_int8")
+    value = json.loads((folder / "ranges.json").read_text())
+    assert set(value) == {"format", "scheme", "calibration", "tensors"}
+    assert not {"smoothing", "bias_correction"} & set(value["scheme"])
+
+
+@pytest.mark.parametrize("family", ["modernbert", "distilbert", "mpnet", "roberta"])
+def test_every_layout_can_have_them(family: str, tmp_path: Path) -> None:
+    folder = make_family_checkpoint(tmp_path / "model", family, None)
+    add_ranges(folder, BOTH)
+    batch = make_batch(1)
+    exact, simulated = (run_real_tokens(name, folder, batch, tmp_path) for name in ("torch_fp32", "fake_quant_w8a8"))
+    unfused = run_unfused(folder, batch, tmp_path / "model.onnx", quantize="u8")
+    assert np.sqrt(np.mean((unfused - simulated) ** 2)) < 0.2 * np.sqrt(np.mean((simulated - exact) ** 2))
+    model = load_model(folder, read_architecture(folder))
+    adjustments = read_ranges(folder).adjustments
+    adjust(model, type(adjustments)(adjustments.factors))
+    with torch.no_grad():
+        found: Any = model(**{name: torch.from_numpy(values) for name, values in batch.items()})
+    logits = found.logits if "logits" in found else torch.stack([found.start_logits, found.end_logits], -1)
+    assert np.abs(real_tokens(logits.numpy(), batch) - exact).max() < 1e-4
+
+
+def test_attention_by_relative_position_is_refused(tmp_path: Path) -> None:
+    folder = make_family_checkpoint(tmp_path / "model", "deberta-v2", 3)
+    with pytest.raises(
+        BackendError, match="smoothing and bias_correction: a model with attention by relative position"
+    ):
+        add_ranges(folder, SMOOTH)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"smoothing": 1.0}, "smoothing must be above 0 and below 1, not 1.0; 0.5 is usual"),
+        ({"smoothing": "much"}, "smoothing must be a number, not 'much'"),
+        ({"bias_correction": 1}, "bias_correction must be true or false, not 1"),
+    ],
+)
+def test_other_values_are_refused(changes: dict[str, object], words: str) -> None:
+    with pytest.raises(BackendError, match=words):
+        changed_scheme("engine_int8", changes)
+    with pytest.raises(BackendError, match="needs a base that quantizes linear layers only"):
+        changed_scheme("aimet_w8a8", {"smoothing": 0.5})
+    assert get_scheme(BOTH).smoothing == 0.5
