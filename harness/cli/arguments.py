@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeAlias
@@ -50,6 +51,31 @@ def add_rows(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--skip-bad-rows", action="store_true", help="leave out rows that cannot be used, and count them"
     )
+
+
+def add_columns(parser: argparse._ActionsContainer) -> None:
+    """How a labelled file is read: `--text`, `--text-pair`, `--label`, `--task-kind`, and what `add_rows` adds."""
+    for name, what in (("text", "text"), ("text-pair", "second text"), ("label", "class or the number")):
+        parser.add_argument(f"--{name}", metavar="COLUMN", help=f"the column of the {what}; default: guessed")
+    parser.add_argument(
+        "--task-kind", metavar="KIND", help="classification, pair, regression ...; default: the model's head"
+    )
+    add_rows(parser)
+
+
+def suite_name(text: str) -> str:
+    """An argument's type: a name that a suite may have."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", text):
+        raise argparse.ArgumentTypeError("use small letters, digits, '.', '_' and '-' only")
+    return text
+
+
+def share(text: str) -> float:
+    """An argument's type: a number above 0 and at most 1."""
+    value = positive_number(text)
+    if value > 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is more than 1; give a share such as 0.99")
+    return value
 
 
 def _names(text: str) -> list[str]:

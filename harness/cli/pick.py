@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.cli.arguments import Verbs, add_rows, add_tasks, add_verb, positive_number
+from harness.cli.arguments import Verbs, add_columns, add_tasks, add_verb, positive_number, share, suite_name
 from harness.cli.pick_lines import answer_lines, place_lines, table_lines
 from harness.cli.terminal import tell
 from harness.errors import QuantboardError, visible
@@ -44,15 +43,10 @@ def add_verbs(verbs: Verbs) -> None:
         metavar="MODEL",
         help="the FP32 model that an ONNX file is compared with; default: that of its folder",
     )
-    for name, what in (("text", "text"), ("text-pair", "second text"), ("label", "class or the number")):
-        run.add_argument(f"--{name}", metavar="COLUMN", help=f"the column of the {what}; default: guessed")
-    run.add_argument(
-        "--task-kind", metavar="KIND", help="classification, pair, regression ...; default: the model's head"
-    )
-    add_rows(run)
+    add_columns(run)
     run.add_argument("--minutes", type=positive_number, default=10, metavar="N", help="about how long it may take; 10")
     run.add_argument(
-        "--name", type=_suite_name, metavar="NAME", help="of the suite file that is written: picks/NAME.toml"
+        "--name", type=suite_name, metavar="NAME", help="of the suite file that is written: picks/NAME.toml"
     )
     stored = parser.add_argument_group("no run, from records of earlier ones")
     stored.add_argument(
@@ -61,7 +55,7 @@ def add_verbs(verbs: Verbs) -> None:
     add_tasks(stored)
     stored.add_argument("--model", action="append", default=[], metavar="NAME", help="only this model")
     limits = parser.add_argument_group("limits")
-    limits.add_argument("--keep", type=_share, default=0.99, metavar="SHARE", help="of the baseline's accuracy; 0.99")
+    limits.add_argument("--keep", type=share, default=0.99, metavar="SHARE", help="of the baseline's accuracy; 0.99")
     limits.add_argument("--sure", action="store_true", help="the lower end of the 95%% interval must hold --keep")
     for name in ("p90-ms", "p99-ms"):
         limits.add_argument(
@@ -69,19 +63,6 @@ def add_verbs(verbs: Verbs) -> None:
         )
     limits.add_argument("--size-mib", type=positive_number, metavar="MIB", help="at most: what the engine loads")
     limits.add_argument("--memory-mib", type=positive_number, metavar="MIB", help="at most: peak memory of the process")
-
-
-def _suite_name(text: str) -> str:
-    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", text):
-        raise argparse.ArgumentTypeError("use small letters, digits, '.', '_' and '-' only")
-    return text
-
-
-def _share(text: str) -> float:
-    value = positive_number(text)
-    if value > 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is more than 1; give a share such as 0.99")
-    return value
 
 
 def pick(options: argparse.Namespace) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 
 from harness.errors import QuantboardError
 from harness.suite.guess import Columns
-from harness.suite.own import set_aside, write_rows
+from harness.suite.own import SLICE, set_aside, write_rows
 
 FOLDER = Path("picks")
 """Where suite files of picks are written, below the working folder."""
@@ -146,10 +146,18 @@ def _plain_tabs(file: Path) -> Rows:
 
 
 def split_files(
-    options: argparse.Namespace, places: Places, table: Table, columns: Columns, name: str, *, calibrates: bool
+    options: argparse.Namespace,
+    places: Places,
+    table: Table,
+    columns: Columns,
+    name: str,
+    *,
+    calibrates: bool,
+    searches: int = 0,
 ) -> Files:
     """The files of calibration and evaluation. A file is used where it lies unless a slice of it is set aside, or it
-    was read as plain tabs. calibrates: whether a method needs rows for INT8 ranges."""
+    was read as plain tabs. calibrates: whether a method needs rows for INT8 ranges. searches: rows that a search needs besides, for
+    which up to half of the file is set aside."""
     file, folder, notes = places.evaluated, FOLDER / name, list[str]()
     train = places.train if calibrates or options.train else None
     if table.plain:
@@ -166,11 +174,12 @@ def split_files(
             write_rows(folder / "validation.jsonl", table.rows, columns)
         return Files(train, folder / "validation.jsonl" if table.plain else file, len(table.rows), notes)
     rows = table.rows
-    aside, evaluated = set_aside(rows)
+    aside, evaluated = set_aside(rows, SLICE + searches, 2) if searches else set_aside(rows)
     write_rows(folder / "train.jsonl", [rows[place] for place in aside], columns)
     write_rows(folder / "validation.jsonl", [rows[place] for place in evaluated], columns)
     notes.append(
-        f"{len(aside):,} of {len(rows):,} rows are set aside for INT8 ranges and not scored; --train FILE takes another file."
+        f"{len(aside):,} of {len(rows):,} rows are set aside for INT8 ranges{' and the search' if searches else ''} and not scored;"
+        " --train FILE takes another file."
     )
     return Files(folder / "train.jsonl", folder / "validation.jsonl", len(evaluated), notes)
 

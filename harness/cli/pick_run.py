@@ -27,7 +27,7 @@ from harness.cli.terminal import say, tell
 from harness.errors import QuantboardError
 from harness.machine import paths
 from harness.suite.guess import Columns, guess, head_of
-from harness.suite.own import FEWEST_ROUNDS, Own, slug, write_suite
+from harness.suite.own import FEWEST_ROUNDS, SEARCH, SEARCHED_NAME, Own, slug, write_suite
 
 if TYPE_CHECKING:
     from harness.plan.spec import Cell
@@ -101,8 +101,9 @@ def last_pick() -> str:
         ) from None
 
 
-def prepare(options: argparse.Namespace) -> Prepared:
-    """Read the file, guess what is not given, and write the suite file. Raises QuantboardError, TaskError, BackendError."""
+def prepare(options: argparse.Namespace, *, searches: int = 0) -> Prepared:
+    """Read the file, guess what is not given, and write the suite file. searches: rows that the verb `search` needs beside those of
+    calibration; 0 for a pick. Raises QuantboardError, TaskError, BackendError."""
     given = find_model(options.pick_model, options.made_from)
     head = head_of(_config(given.folder))
     places = find_places(options.data, options.train)
@@ -111,12 +112,15 @@ def prepare(options: argparse.Namespace) -> Prepared:
     try:
         columns = with_unanswerable(guess(table.rows, head, named, places.shown, _kinds()), table)
     except QuantboardError as error:
-        raise QuantboardError(str(error).replace("{command}", _command(options))) from None
+        raise QuantboardError(
+            str(error).replace("{command}", _command(options, "search" if searches else "pick"))
+        ) from None
     task = slug(places.name)
     name = options.name or f"{task}-{given.name}"
+    name = f"{name[:SEARCHED_NAME]}{SEARCH}" if searches else name
     backends, longest = backends_of(given), max_length(given.folder, columns.kind)
     calibrates = any("scheme" in backend for backend in backends)
-    files = split_files(options, places, table, columns, name, calibrates=calibrates)
+    files = split_files(options, places, table, columns, name, calibrates=calibrates, searches=searches)
     own = Own(
         name=name,
         title=f"{given.name} on {places.shown}",
@@ -225,9 +229,9 @@ def _kinds() -> list[str]:
     return list(KINDS)
 
 
-def _command(options: argparse.Namespace) -> str:
+def _command(options: argparse.Namespace, verb: str) -> str:
     """The command as given, to which an option can be added."""
-    words = ["quantboard", "pick", options.pick_model, "--data", options.data]
+    words = ["quantboard", verb, options.pick_model, "--data", options.data]
     for option in ("made_from", "task_kind", "text", "text_pair", "label", "train"):
         if value := getattr(options, option):
             words += [f"--{option.replace('_', '-')}", value]

@@ -33,5 +33,8 @@ def schemes(options: argparse.Namespace) -> int:
         for key, value in row.items():
             if value:
                 print(f"  {key.replace('_', ' ') + ':':<13}{value}")
-    print("A suite declares its own: [schemes.NAME] base = ..., weights, activations, keep_float (docs/method.md).")
+    print(
+        "A suite declares its own: [schemes.NAME] base = ..., weights, activations, keep_float, smoothing, bias_correction"
+        " (docs/method.md)."
+    )
     return 0

@@ -1,21 +1,23 @@
-"""The verb `search`: which layers to keep in float so that static INT8 keeps a share of the accuracy."""
+"""The verb `search`: a scheme of static INT8 that keeps a share of the accuracy, for a suite's row or a model and a file."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import re
+import shlex
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cli.arguments import Verbs, add_data, add_suite, add_verb, positive_number
+from harness.cli.arguments import Verbs, add_columns, add_verb, positive, positive_number, share, suite_name
 from harness.cli.terminal import say
 from harness.errors import QuantboardError, disk_fault
 
 if TYPE_CHECKING:
+    from harness.cli.suites import RunOptions
     from harness.measure.paired import PairedTest
     from harness.plan.plan import Plan
     from harness.plan.spec import Cell
@@ -25,48 +27,65 @@ MARK = "# Written by `quantboard search`, which overwrites it: copy it before yo
 
 
 def add_verbs(verbs: Verbs) -> None:
-    text = "find the layers to keep in float so that static INT8 keeps --keep of the accuracy, on training rows; writes a suite"
+    text = (
+        "find a scheme of static INT8 that keeps --keep of the accuracy, on training rows: range estimators, SmoothQuant, corrected"
+        " biases, layers in float; writes a suite"
+    )
     parser = add_verb(verbs, "search", search, text)
-    add_suite(parser)
-    add_data(parser)
-    parser.add_argument("--model", metavar="NAME", help="default: the suite's only one")
-    parser.add_argument("--task", metavar="NAME", help="default: the suite's only one")
+    parser.add_argument(
+        "subject",
+        metavar="SUITE|MODEL",
+        help="a suite, or with --data FILE a model folder, hub:OWNER/NAME or package:NAME/FOLDER",
+    )
+    parser.add_argument(
+        "--data",
+        metavar="DIR|FILE",
+        help="of a suite: folder with the data, 'sample' or 'real', default the hub; of a model: labelled rows, as `pick` takes them",
+    )
+    goals = parser.add_argument_group("goals")
+    goals.add_argument(
+        "--keep", type=share, default=0.999, metavar="SHARE", help="of the baseline's score at least; 0.999"
+    )
+    goals.add_argument(
+        "--gain", type=positive_number, default=1.0, metavar="TIMES", help="the baseline's speed, more than this; 1"
+    )
+    goals.add_argument("--sure", action="store_true", help="the lower ends of the 95%% intervals must hold both")
+    suite = parser.add_argument_group("with SUITE")
+    suite.add_argument("--model", metavar="NAME", help="default: the suite's only one")
+    suite.add_argument("--task", metavar="NAME", help="default: the suite's only one")
+    suite.add_argument(
+        "--out", type=Path, metavar="FILE", help="of the same folder; default: SUITE-searched.toml beside the suite"
+    )
+    model = parser.add_argument_group("with MODEL")
+    model.add_argument(
+        "--train", metavar="FILE", help="rows that choose; default: a slice of --data, which is not scored"
+    )
+    add_columns(model)
+    model.add_argument("--name", type=suite_name, metavar="NAME", help="of the suite file: picks/NAME-searched.toml")
     parser.add_argument(
         "--backend", metavar="LABEL", help="a row of static INT8 with a post-training scheme; default: the first"
     )
-    parser.add_argument("--keep", type=_share, default=0.999, metavar="SHARE", help="of the baseline's score; 0.999")
     parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="of the same folder; default: SUITE-searched.toml beside the suite"
+        "--rows", type=positive, default=512, metavar="N", help="training rows that score candidates, at most; 512"
     )
 
 
-def _share(text: str) -> float:
-    value = positive_number(text)
-    if value > 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is more than 1; give a share such as 0.999")
-    return value
-
-
 def search(options: argparse.Namespace) -> int:
-    from harness.cli.suites import RunOptions, plan_offline
+    from harness.cli.suites import plan_offline
     from harness.machine import hardware
     from harness.plan.spec import SAMPLE_NOTICE
     from harness.run import search as method
     from harness.run.context import new_run
+    from harness.suite.own import SEARCH
 
-    chosen = RunOptions(
-        options.suite,
-        options.data,
-        models=(options.model,) if options.model else (),
-        tasks=(options.task,) if options.task else (),
-    )
+    chosen = _of_model(options) if is_model(options.subject) else _of_suite(options)
     planned = plan_offline(chosen, ["hub"])
     cell, baseline = choose_cells(planned, options.backend)
     if planned.on_sample:
         say(SAMPLE_NOTICE)
     file = planned.suite._file
     assert file is not None
-    target = options.out or file.with_name(f"{file.stem}-searched.toml")
+    target = options.out or file.with_name(f"{file.stem.removesuffix(SEARCH)}-searched.toml")
     _check_target(file, target)
     run = new_run(
         planned.suite.name,
@@ -77,15 +96,49 @@ def search(options: argparse.Namespace) -> int:
         say=say,
         show_progress=not options.json,
     )
-    found = method.search(cell, baseline, options.keep, run)
+    goals = method.Goals(options.keep, options.gain, options.sure)
+    found = method.search(cell, baseline, goals, run, options.rows)
     if found.best:
         _write(target, suite_text(file.read_text(encoding="utf-8"), cell, found, options.keep))
+        folder = run.results / "sample" if planned.on_sample else run.results
+        write_search(folder, target.stem, cell, baseline, found)
     shown = str(target) if found.best else None
     if options.json:
         print(json.dumps({"file": shown, **asdict(found)}))
     else:
-        print("\n".join(lines(cell, baseline, found, options.keep, shown)))
+        print("\n".join(lines(cell, baseline, found, shown)))
     return 0 if found.best else 1
+
+
+def is_model(subject: str) -> bool:
+    """Whether the argument names a model, not a suite."""
+    return subject.partition(":")[0] in ("hub", "package") or (Path(subject) / "config.json").is_file()
+
+
+def _of_suite(options: argparse.Namespace) -> RunOptions:
+    from harness.cli.suites import RunOptions
+
+    return RunOptions(
+        options.subject,
+        options.data,
+        models=(options.model,) if options.model else (),
+        tasks=(options.task,) if options.task else (),
+    )
+
+
+def _of_model(options: argparse.Namespace) -> RunOptions:
+    """Write a suite file for a model and a file, as a pick does, with more rows set aside."""
+    from harness.cli.pick_run import prepare
+    from harness.cli.suites import RunOptions
+
+    if not options.data:
+        model = shlex.quote(options.subject)
+        raise QuantboardError(f"search tries schemes on labelled rows: quantboard search {model} --data FILE")
+    options.pick_model, options.made_from = options.subject, None
+    prepared = prepare(options, searches=options.rows)
+    for note in prepared.notes:
+        say(note)
+    return RunOptions(str(prepared.suite))
 
 
 def choose_cells(planned: Plan, label: str | None) -> tuple[Cell, Cell]:
@@ -177,23 +230,28 @@ def _inline(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def lines(cell: Cell, baseline: Cell, found: Found, keep: float, file: str | None) -> list[str]:
+def lines(cell: Cell, baseline: Cell, found: Found, file: str | None) -> list[str]:
     """The answer, for a terminal."""
     where = f"{found.examples} training rows, on which nothing was calibrated"
+    width = max(len(one.way) for one in found.candidates)
     told = [
         f"{cell.model}, {cell.task}: {cell.backend} against {baseline.backend}, {found.metric} {found.baseline:.2f} on {where}",
         "",
-        f"{'parts in float':>14}  {'kept':>8}  {'95%':>19}  {'speed':>8}  95%",
+        f"{'way':<{width}}  {'in float':>8}  {'kept':>8}  {'95%':>19}  {'logits':>8}  {'speed':>8}  95%",
     ]
-    told += [_line(one, found.baseline, one == found.best) for one in found.candidates]
-    told += ["", "moves the logits most, quantized alone (share of their variance):"]
+    told += [f"{one.way:<{width}}  {_line(one, found.baseline, one == found.best)}" for one in found.candidates]
+    told += [
+        "",
+        "Logits: how far they move, as a share of their variance. Of each part alone, in the way that moves them least:",
+    ]
     told += [f"  {error:9.2e}  {pattern}" for pattern, error in found.sensitivities[:8]]
     if found.best is None:
         return [*told, "", f"No result: {found.why}"]
+    kept = found.best.kept
     return [
         *told,
         "",
-        f"Keep {len(found.best.kept)} of {len(found.sensitivities)} parts in float: {', '.join(found.best.kept) or 'none'}",
+        f"Take: {found.best.way}" + (f", and keep in float {', '.join(kept)}" if kept else ", no layer in float"),
         f"{file}: the suite with this row. The evaluation split was not read: quantboard run {file}",
     ]
 
@@ -204,7 +262,9 @@ def _line(one: Candidate, baseline: float, best: bool) -> str:
     if difference.low is not None and difference.high is not None:
         ends = f"{100 * (1 + difference.low / baseline):.2f} to {100 * (1 + difference.high / baseline):.2f}%"
     kept = f"{100 * one.share(baseline):.2f}%"
-    return f"{len(one.kept):>14}  {kept:>8}  {ends:>19}  {_speed(one.speed)}{'  <- this' if best else ''}"
+    return (
+        f"{len(one.kept):>8}  {kept:>8}  {ends:>19}  {one.error:8.1e}  {_speed(one.speed)}{'  <- this' if best else ''}"
+    )
 
 
 def _speed(test: PairedTest | None) -> str:
@@ -221,6 +281,25 @@ def _check_target(file: Path, target: Path) -> None:
         raise QuantboardError(f"--out: {target}: name a file in {file.parent}, since the suite's sources lie below it")
     if target.exists() and not target.read_text(encoding="utf-8", errors="replace").startswith(MARK):
         raise QuantboardError(f"--out: {target}: was not written by `quantboard search`; name another file")
+
+
+def write_search(results: Path, name: str, cell: Cell, baseline: Cell, found: Found) -> Path:
+    """What the suite's page shows of the search: a JSON file beside the records. Raises QuantboardError."""
+    path = results / "searches" / f"{name}.json"
+    place = {
+        "suite": name,
+        "model": cell.model,
+        "task": cell.task,
+        "backend": cell.backend,
+        "baseline": baseline.backend,
+        "baseline_score": found.baseline,
+    }
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(asdict(found) | place, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise QuantboardError(disk_fault(error, path, "make the folder writable")) from None
+    return path
 
 
 def _write(path: Path, text: str) -> None:

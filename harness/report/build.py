@@ -31,6 +31,7 @@ from harness.report.macro_average import MacroAverage, macro_averages
 from harness.report.method_page import method_page
 from harness.report.pages import not_measured, suite_page_name, suite_summaries, with_uncommitted_ancestors
 from harness.report.references_page import references_page
+from harness.report.search_section import read_search
 from harness.report.standings import Standing
 from harness.report.suite_page import Suite, board_contexts, suite_page
 from harness.report.units import Surroundings, Unit, inputs_of, lay_out, make_unit, units_of
@@ -154,7 +155,8 @@ class Build:
         return made
 
     def _suite(self, suite: Suite, averages: Sequence[MacroAverage], sections: Sequence[str], version: str) -> None:
-        page = suite_page(suite, averages)
+        search = read_search(self._catalog.results, suite.name, suite.sample, self._tell)
+        page = suite_page(suite, averages, search=search)
         name = suite_page_name(suite.name, suite.sample)
         inputs = digest([version, name, repr(page), sections])
         sha = self._kept.suites.get(inputs)

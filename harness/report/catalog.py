@@ -62,7 +62,7 @@ class Catalog:
 
     def __init__(self, results: Path, hashes: Mapping[str, str], known: Known, tell: Tell) -> None:
         """hashes: SHA-256 of the files below `results` by name. known: of the build before."""
-        self._results = results
+        self.results = results
         self._old = known
         self.known = Known()
         self.heads: list[Head] = []
@@ -99,15 +99,15 @@ class Catalog:
 
     def line(self, head: Head) -> bytes:
         """Raises RecordError where the file is not what it was."""
-        with (self._results / head.file).open("rb") as file:
+        with (self.results / head.file).open("rb") as file:
             file.seek(head.start)
             line = file.read(head.size)
         if _sha(line) != head.sha:
-            raise RecordError(f"{self._results / head.file}: changed while it was read; make the site again")
+            raise RecordError(f"{self.results / head.file}: changed while it was read; make the site again")
         return line
 
     def path(self, head: Head) -> Path:
-        return self._results / head.file
+        return self.results / head.file
 
     def _read(self, path: Path, name: str, sha: str, runs: dict[str, tuple[Part, ...]], tell: Tell) -> KnownFile:
         """A file's records, its runs, and briefs of its records."""

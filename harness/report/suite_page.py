@@ -18,6 +18,7 @@ from harness.report.charts import curve_labels
 from harness.report.comparability import is_sample, machine_of
 from harness.report.macro_average import MacroAverage, definition
 from harness.report.missing import RequestedCell, describe, missing_cells, requested_cells
+from harness.report.search_section import SearchSection
 from harness.report.tables import Column, Table, Value, formatted, number, text_columns
 from harness.suite.load import load_for_pages
 from tasks import short_name, task_names
@@ -54,6 +55,7 @@ class SuitePage:
     averages: tuple[MacroSection, ...]
     boards: tuple[Any, ...]
     references: tuple[Reference, ...]
+    search: SearchSection | None = None
 
 
 @dataclass(frozen=True)
@@ -94,9 +96,12 @@ def board_contexts(suite: Suite) -> list[BoardContext]:
 
 
 def suite_page(
-    suite: Suite, averages: Sequence[MacroAverage], boards: Sequence[BoardSection | Markup] = ()
+    suite: Suite,
+    averages: Sequence[MacroAverage],
+    boards: Sequence[BoardSection | Markup] = (),
+    search: SearchSection | None = None,
 ) -> SuitePage:
-    """averages: of all suites. boards: the sections of its own."""
+    """averages: of all suites. boards: the sections of its own. search: that wrote the suite."""
     own = [record for record in suite.records if is_sample(record) == suite.sample]
     place = suite.name, suite.sample
     own_averages = [average for average in averages if (average.suite, average.sample) == place]
@@ -111,6 +116,7 @@ def suite_page(
         averages=tuple(_macro_sections(own_averages)),
         boards=tuple(boards),
         references=tuple(map(_reference, references)),
+        search=search,
     )
 
 

@@ -1,10 +1,13 @@
-"""Which layers to keep in float so that static INT8 keeps a share of the accuracy, and is still faster than the baseline.
+"""A scheme of static INT8 that keeps a share of the baseline's accuracy and is faster than it, better than the one that a row has.
 
-1. Each part of the encoder is quantized alone (simulated), which gives an order: how far it moves the logits.
-2. The most sensitive 0, 1, 2, 4, 8 ... parts stay float, until the engine's own score keeps the wanted share of the baseline's;
-   then the number is halved down between the last that did not and the first that did.
-3. The candidates that keep enough, the one without float layers and the baseline run the same batches interleaved. Of those that
-   keep enough, the fastest is the result.
+1. Ways to quantize are tried one after the other: estimators of activation ranges, SmoothQuant, corrected biases. Each step starts
+   from the way before it whose logits the engine moved least (mean squared change in units of the baseline's variance): on a few
+   hundred rows the metric itself cannot tell them apart.
+2. With the best way each part of the encoder is quantized alone (simulated), which gives an order. Where no way keeps enough, the most
+   sensitive 1, 2, 4, 8 ... parts stay float, until the engine's own score keeps the wanted share of the baseline's; then the number is
+   halved down between the last that did not and the first that did.
+3. The candidates that keep enough, the row's own scheme and the baseline run the same batches interleaved. Of those that keep enough
+   and gain enough, the result is the fastest, or what a paired test cannot tell from it and moves the logits less.
 
 Everything is chosen on training rows that the ranges were not calibrated on (`harness.run.search_steps`); the evaluation split is
 not read. The share of the result is therefore that of the rows that chose it: a run of the suite file that is written tells.
@@ -12,48 +15,80 @@ not read. The share of the result is therefore that of the rows that chose it: a
 
 from __future__ import annotations
 
-import json
-import shutil
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from backends import BackendError
+from backends.schemes import changed_scheme, changes_of, get_scheme
 from harness.errors import QuantboardError
-from harness.machine.digests import digest
-from harness.machine.processes import run_module
-from harness.measure.paired import PairedTest, differences, ratio
+from harness.measure.paired import LEVEL, PairedTest, differences, ratio
 from harness.plan.spec import Cell
-from harness.records.scores import read_scores
-from harness.run.context import TIMEOUT, Run, work_folder
-from harness.run.job import Job
-from harness.run.search_steps import SPLIT, keeping
-from harness.run.steps import ensure_checkpoint, make_job
-from harness.run.turns import run_interleaved
-from tasks import Scores
+from harness.run.context import Run
+from harness.run.search_steps import keeping
+from harness.run.search_trial import Scored, Trial
 
-ROUNDS = 5
-"""Interleaved rounds of all candidates, each in fresh processes."""
+ESTIMATORS: tuple[Mapping[str, Any], ...] = (
+    {"activations.estimator": "output_error"},
+    {"activations.estimator": "min_max"},
+    {"activations.estimator": "percentile", "activations.percentile": 99.999},
+    {"activations.estimator": "percentile", "activations.percentile": 99.99},
+    {"activations.estimator": "mse"},
+)
+STEPS: tuple[tuple[Mapping[str, Any], ...], ...] = (
+    ESTIMATORS,
+    ({"smoothing": 0.5}, {"smoothing": 0.25}),
+    ({"bias_correction": True},),
+)
+"""The ways of each step, as changes of a scheme."""
+TIMED = 5
+"""Candidates that are timed at most, those that move the logits least: all their processes are alive at once."""
+
+
+@dataclass(frozen=True)
+class Goals:
+    """keep: share of the baseline's score at least. gain: times the baseline's samples a second, more than this. sure: the lower ends
+    of the 95% intervals must hold both."""
+
+    keep: float = 0.999
+    gain: float = 1.0
+    sure: bool = False
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """scheme: its full name. kept: what stays float, the most sensitive first. score: of the primary metric, in percent.
-    difference: from the baseline, in points. speed: samples a second over the baseline's, at the largest batch."""
+    """scheme: its full name. way: what it changes in the row's own scheme, beside `kept`: what stays float, the most sensitive first.
+    score: of the primary metric, in percent. difference: from the baseline, in points. error: mean squared change of the baseline's
+    logits, in units of their variance. speed: samples a second over the baseline's, at the largest batch. seconds: by round."""
 
     scheme: str
     kept: tuple[str, ...]
     score: float
     difference: PairedTest
     speed: PairedTest | None = None
+    error: float = 0.0
+    way: str = ""
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
     def share(self, baseline: float) -> float:
         return self.score / baseline
 
+    def keeps(self, baseline: float, goals: Goals) -> bool:
+        low = self.difference.low
+        held = self.score if not goals.sure or low is None else baseline + low
+        return held / baseline >= goals.keep
+
+    def gains(self, goals: Goals) -> bool:
+        if self.speed is None:
+            return False
+        return (self.speed.low if goals.sure and self.speed.low is not None else self.speed.value) > goals.gain
+
 
 @dataclass(frozen=True)
 class Found:
-    """What a search found. sensitivities: (pattern, error), the largest first. best: None where no candidate will do; `why` is the
-    reason then."""
+    """What a search found. sensitivities: (pattern, error) of each part alone, in the way that moves the logits least, the largest
+    first. best: None where no candidate will do; `why` is the reason then."""
 
     metric: str
     examples: int
@@ -64,47 +99,123 @@ class Found:
     why: str = ""
 
 
-def search(cell: Cell, baseline: Cell, keep: float, run: Run) -> Found:
-    """cell: static INT8 with a post-training scheme. baseline: what accuracy and speed are held against. Raises QuantboardError
-    for what cannot be searched, and where a process ends badly."""
+def search(cell: Cell, baseline: Cell, goals: Goals, run: Run, rows: int) -> Found:
+    """cell: static INT8 with a post-training scheme. baseline: what accuracy and speed are held against. rows: that candidates are
+    scored on at most. Raises QuantboardError for what cannot be searched, and where a process ends badly."""
     if cell.checkpoint.recipe != "ptq" or cell.scheme is None:
         raise QuantboardError(
             f"{cell.label}: its ranges come with the model; a search needs a backend with a post-training scheme, such as"
             " onnxruntime_int8 with scheme engine_int8"
         )
-    trial = _Trial(cell, baseline, run)
+    if get_scheme(cell.scheme).tensors == "op_outputs":
+        raise QuantboardError(
+            f"{cell.label}: its scheme rounds every operator's output, and a search chooses among linear layers; take engine_int8 or"
+            " q8bert"
+        )
+    trial = Trial(cell, baseline, run, rows)
     try:
-        return _search(trial, keep)
+        return _Search(trial, goals, cell.scheme).find()
     finally:
         trial.clean()
 
 
-def _search(trial: _Trial, keep: float) -> Found:
-    base = trial.score(trial.baseline)
-    metric = base.primary
-    if base.scores.metrics[metric] <= 0:
-        raise QuantboardError(
-            f"the baseline's {metric} on the slice is not positive, so that no share of it can be kept"
-        )
-    order = trial.sensitivities()
+class _Search:
+    def __init__(self, trial: Trial, goals: Goals, scheme: str) -> None:
+        self._trial, self._goals, self._scheme = trial, goals, scheme
+        self._base = trial.score(trial.baseline)
+        self._metric = self._base.primary
+        if self._base.value <= 0:
+            raise QuantboardError(
+                f"the baseline's {self._metric} on the slice is not positive, so that no share of it can be kept"
+            )
+        self._tried: dict[str, Candidate] = {}
 
-    def candidate(count: int) -> Candidate:
-        kept = tuple(pattern for pattern, _ in order[:count])
-        cell = trial.candidate(kept)
-        scored = trial.score(cell)
-        (difference,) = differences([scored.scores, base.scores], metric, [(0, 1)])
-        found = Candidate(cell.scheme or "", kept, scored.scores.metrics[metric], difference)
-        trial.run.say(
-            f"{count} of {len(order)} parts in float: {metric} {found.score:.2f}, {100 * found.share(base.value):.2f}% kept"
-        )
-        return found
+    def find(self) -> Found:
+        goals, base = self._goals, self._base.value
+        way = self._best_way()
+        order = self._trial.sensitivities(way.scheme)
+        if not any(one.keeps(base, goals) for one in self._tried.values()):  # a layer in float costs time
+            try_counts(
+                len(order),
+                lambda count: self._candidate(way.scheme, [name for name, _ in order[:count]]),
+                lambda one: one.keeps(base, goals),
+            )
+        tried = list(self._tried.values())
+        enough = sorted((one for one in tried if one.keeps(base, goals)), key=lambda one: one.error)[:TIMED]
+        timed = list(dict.fromkeys([self._scheme, *(one.scheme for one in enough)])) if enough else []
+        seconds = self._trial.seconds(timed)
+        candidates = tuple(_timed(one, seconds) for one in tried)
+        best, why = choose(candidates, base, goals, len(order))
+        return Found(self._metric, self._base.examples, base, tuple(order), candidates, best, why)
 
-    tried = try_counts(len(order), candidate, lambda one: one.share(base.value) >= keep)
-    enough = [one.scheme for one in tried if not one.kept or one.share(base.value) >= keep]
-    speeds = trial.speeds(enough)
-    candidates = tuple(replace(one, speed=speeds.get(one.scheme)) for one in tried)
-    best, why = choose(candidates, base.value, keep, len(order))
-    return Found(metric, base.examples, base.value, tuple(order), candidates, best, why)
+    def _best_way(self) -> Candidate:
+        """Step by step the candidate without float layers that moves the logits least."""
+        best = self._candidate(self._scheme, [])
+        for step in STEPS:
+            made = [one for name in _others(best.scheme, step) if (one := self._try(name))]
+            best = min([best, *made], key=lambda one: one.error)
+        return best
+
+    def _try(self, scheme: str) -> Candidate | None:
+        """A candidate; None, and the reason said, where it cannot be made."""
+        try:
+            return self._candidate(scheme, [])
+        except QuantboardError as error:
+            self._trial.run.say(f"{way_of(scheme, self._scheme)} is left out: {error}")
+            return None
+
+    def _candidate(self, scheme: str, kept: Sequence[str]) -> Candidate:
+        name = keeping(scheme, kept)
+        if name not in self._tried:
+            scored = self._trial.score(self._trial.candidate(name))
+            self._tried[name] = one = self._made(name, way_of(scheme, self._scheme), kept, scored)
+            layers = f", {len(kept)} parts in float" if kept else ""
+            self._trial.run.say(
+                f"{one.way}{layers}: {self._metric} {one.score:.2f}, {100 * one.share(self._base.value):.2f}% kept,"
+                f" logits moved by {one.error:.2e}"
+            )
+        return self._tried[name]
+
+    def _made(self, scheme: str, way: str, kept: Sequence[str], scored: Scored) -> Candidate:
+        (difference,) = differences([scored.scores, self._base.scores], self._metric, [(0, 1)])
+        return Candidate(scheme, tuple(kept), scored.value, difference, error=scored.error(self._base), way=way)
+
+
+def with_changes(scheme: str, change: Mapping[str, Any]) -> str:
+    """The name of a scheme with some changes instead of its own."""
+    base, changes = changes_of(scheme)
+    if "activations.estimator" in change:
+        changes.pop("activations.percentile", None)
+    return changed_scheme(base, {**changes, **change})
+
+
+def _others(scheme: str, step: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """The names of the schemes that a step makes of one, without those that its base cannot have and the one itself."""
+    for change in step:
+        with suppress(BackendError):
+            name = with_changes(scheme, change)
+            if replace(get_scheme(name), name="") != replace(get_scheme(scheme), name=""):
+                yield name
+
+
+def way_of(scheme: str, own: str) -> str:
+    """What a scheme changes in the row's own, in words."""
+    changes, known = changes_of(scheme)[1], changes_of(own)[1]
+    new = {key for key, value in changes.items() if known.get(key) != value}
+    words = []
+    if new & {"activations.estimator", "activations.percentile"}:
+        percent = f" {changes['activations.percentile']:g}" if "activations.percentile" in changes else ""
+        words.append(f"{changes.get('activations.estimator', 'percentile')}{percent}")
+    if "smoothing" in new:
+        words.append(f"smoothing {changes['smoothing']:g}")
+    if "bias_correction" in new:
+        words.append("bias correction")
+    return " + ".join(words) or "as given"
+
+
+def _timed(one: Candidate, seconds: Mapping[str, Mapping[str, float]]) -> Candidate:
+    mine = seconds.get(one.scheme, {})
+    return replace(one, speed=next(_ratios(mine, seconds.get("", {})), None), seconds=mine)
 
 
 def try_counts(
@@ -131,111 +242,47 @@ def try_counts(
     return [tried[number] for number in sorted(tried)]
 
 
-def choose(candidates: Sequence[Candidate], baseline: float, keep: float, parts: int) -> tuple[Candidate | None, str]:
-    """The fastest candidate that keeps enough and is faster than the baseline; or None, and why there is none."""
-    enough = [one for one in candidates if one.share(baseline) >= keep]
+def choose(candidates: Sequence[Candidate], baseline: float, goals: Goals, parts: int) -> tuple[Candidate | None, str]:
+    """Of the candidates that meet the goals the fastest, or what a paired test cannot tell from it and moves the logits less; or None,
+    and why there is none."""
+    surely = " for sure (the interval's lower end)" if goals.sure else ""
+    enough = [one for one in candidates if one.keeps(baseline, goals)]
     if not enough:
         most = max(candidates, key=lambda one: one.score)
         return None, (
-            f"no candidate keeps {100 * keep:g}%: the most is {100 * most.share(baseline):.2f}%, with {len(most.kept)} of {parts}"
-            " parts in float; lower --keep, take another scheme, or train the model with quantizers (recipe qat)"
+            f"no candidate keeps {100 * goals.keep:g}%{surely}: the most is {100 * most.share(baseline):.2f}%, with {len(most.kept)} of"
+            f" {parts} parts in float; lower --keep, take another scheme, or train the model with quantizers (recipe qat)"
         )
     timed = [one for one in enough if one.speed]
     if not timed:
         return None, "the candidates could not be timed together; the lines above say why"
-    best = max(timed, key=lambda one: one.speed.value if one.speed else 0.0)
-    assert best.speed is not None
-    if best.speed.value <= 1:
+    fast = [one for one in timed if one.gains(goals)]
+    if not fast:
+        best = max(timed, key=_times)
+        limit = (
+            "not faster than the baseline" if goals.gain == 1 else f"not {goals.gain:g} times as fast as the baseline"
+        )
         return None, (
-            f"what keeps {100 * keep:g}% is not faster than the baseline here ({best.speed.value:.2f} times its samples a second):"
-            " ship the baseline, or lower --keep"
+            f"what keeps {100 * goals.keep:g}% is {limit} here{surely} ({_times(best):.2f} times its samples a second): ship the"
+            " baseline, or lower --keep" + ("" if goals.gain == 1 else " or --gain")
         )
-    return best, ""
+    fastest = max(fast, key=_times)
+    tied = [one for one in fast if one is fastest or not _slower(one, fastest)]
+    return min(tied, key=lambda one: one.error), ""
 
 
-@dataclass(frozen=True)
-class Scored:
-    scores: Scores
-    primary: str
-    examples: int
-
-    @property
-    def value(self) -> float:
-        return self.scores.metrics[self.primary]
+def _times(one: Candidate) -> float:
+    return one.speed.value if one.speed else 0.0
 
 
-class _Trial:
-    """The processes of one search. Work folders are its own, and are removed at the end."""
-
-    def __init__(self, cell: Cell, baseline: Cell, run: Run) -> None:
-        self.cell, self.run = cell, run
-        self.baseline = self._own(replace(cell, backend=baseline.backend, scheme=None, options=baseline.options))
-        self._cells = {"": self.baseline}
-
-    def candidate(self, kept: Sequence[str]) -> Cell:
-        assert self.cell.scheme is not None
-        scheme = keeping(self.cell.scheme, kept)
-        made = self._own(replace(self.cell, scheme=scheme, checkpoint=replace(self.cell.checkpoint, scheme=scheme)))
-        self._cells[scheme] = made
-        return made
-
-    def score(self, cell: Cell) -> Scored:
-        self._make(cell)
-        result = self._step(cell, "score")
-        file = work_folder(cell, self.run) / "scores.npz"
-        scores = read_scores(file, SPLIT, result["statistics"], result["metrics"])
-        return Scored(scores, result["primary"], result["examples"])
-
-    def sensitivities(self) -> list[tuple[str, float]]:
-        self._make(self.cell)
-        found = self._step(self._own(self.cell), "sensitivity")
-        return [(one["pattern"], one["error"]) for one in found]
-
-    def speeds(self, schemes: Sequence[str]) -> dict[str, PairedTest]:
-        """Over the baseline's, of the largest batch, by scheme."""
-        samples = work_folder(self.baseline, self.run) / "samples.npz"
-        seconds: dict[str, dict[str, float]] = {}
-        for number in range(1, ROUNDS + 1):
-            jobs = {
-                name: replace(make_job(self._cells[name], self.run, "turns", "turns", number), samples=samples)
-                for name in ("", *schemes)
-            }
-            for name, loads in run_interleaved(jobs, f"search {number}", self._lost).loads.items():
-                largest = max(loads, key=lambda load: load["batch_size"], default=None)
-                if largest:
-                    seconds.setdefault(name, {})[largest["together"]] = largest["seconds"]
-        return {name: test for name in schemes for test in _ratios(seconds.get(name, {}), seconds.get("", {}))}
-
-    def clean(self) -> None:
-        for cell in (self._own(self.cell), *self._cells.values()):
-            shutil.rmtree(work_folder(cell, self.run), ignore_errors=True)
-
-    def _own(self, cell: Cell) -> Cell:
-        return replace(
-            cell, key=digest({"search": self.cell.key, "backend": cell.backend, "scheme": cell.scheme or ""})
-        )
-
-    def _lost(self, name: str, why: str) -> None:
-        self.run.say(f"{name or 'the baseline'} is not timed: {why}")
-
-    def _make(self, cell: Cell) -> None:
-        if missing := ensure_checkpoint(cell.checkpoint, self.run):
-            raise QuantboardError(f"{missing.reason}; {missing.remedy}".rstrip("; "))
-
-    def _step(self, cell: Cell, mode: str) -> Any:
-        job: Job = make_job(cell, self.run, mode, mode, 0)
-        job.out.parent.mkdir(parents=True, exist_ok=True)
-        path, log = job.out.with_suffix(".job"), job.out.with_suffix(".log")
-        job.write(path)
-        ended = run_module(
-            "harness.run.search_steps", path, log, timeout=TIMEOUT, threads=job.threads, keep_memory=True
-        )
-        if ended.reason:
-            raise QuantboardError("; ".join((f"search, {mode}: {ended.reason}", *ended.log[-1:])))
-        return json.loads(job.out.read_text())
+def _slower(one: Candidate, fastest: Candidate) -> bool:
+    """Whether a paired test tells a candidate from the fastest."""
+    for test in _ratios(one.seconds, fastest.seconds):
+        return test.p is not None and test.p < LEVEL
+    return True
 
 
-def _ratios(mine: dict[str, float], theirs: dict[str, float]) -> Iterator[PairedTest]:
+def _ratios(mine: Mapping[str, float], theirs: Mapping[str, float]) -> Iterator[PairedTest]:
     rounds = [name for name in mine if name in theirs]
     if rounds:
         yield ratio([1 / mine[name] for name in rounds], [1 / theirs[name] for name in rounds], interleaved=True)

@@ -3,7 +3,8 @@
   sensitivity  how far each part of the encoder, quantized alone, moves the logits
   score        the accuracy of a cell on the slice
 
-Both read a slice of the training rows that the ranges were not calibrated on. No split that is evaluated is read.
+Both read a slice of the training rows that the ranges were not calibrated on: `number` rows of it, as the job says. No split that is
+evaluated is read.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from harness.run.job import Job
 from tasks import TaskError, open_task
 
 SLICE = 512
-"""Rows that candidates are scored on, or as many as there are."""
+"""Rows that candidates are scored on unless the user says another number, or as many as there are."""
 PROBE, PROBE_BATCH = 64, 16
 """Of these, the sequences that sensitivity is measured on."""
 SPLIT = "train"
@@ -46,10 +47,10 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def slice_rows(spec: CheckpointSpec, count: int) -> np.ndarray[Any, Any]:
+def slice_rows(spec: CheckpointSpec, count: int, rows: int = SLICE) -> np.ndarray[Any, Any]:
     """The places of the slice among `count` training rows: those that follow in the draw that calibration made."""
     calibrated = (spec.calibration or {}).get("samples", 128)
-    return np.sort(np.random.default_rng(spec.seed).permutation(count)[calibrated : calibrated + SLICE])
+    return np.sort(np.random.default_rng(spec.seed).permutation(count)[calibrated : calibrated + rows])
 
 
 def _slice(job: Job) -> tuple[Any, list[Any], Any]:
@@ -59,7 +60,7 @@ def _slice(job: Job) -> tuple[Any, list[Any], Any]:
     cell = job.cell
     task = open_task(cell.task, cell.data)
     examples = task.examples(SPLIT)
-    rows = slice_rows(cell.checkpoint, len(examples))
+    rows = slice_rows(cell.checkpoint, len(examples), job.number or SLICE)
     if len(rows) < 2:
         raise TaskError(
             f"{cell.task}: {len(examples)} training rows are too few: calibration takes {len(examples) - len(rows)} of them, and"
@@ -70,7 +71,8 @@ def _slice(job: Job) -> tuple[Any, list[Any], Any]:
 
 
 def score(job: Job) -> dict[str, Any]:
-    """The metrics of the cell's engine, and in files the scores of each example and the sequences that speed is measured with."""
+    """The metrics of the cell's engine, and in files the scores of each example, the logits, and the sequences that speed is measured
+    with."""
     from harness.records.scores import save_scores
 
     cell = job.cell
@@ -82,6 +84,7 @@ def score(job: Job) -> dict[str, Any]:
     session.close()
     scores = task.score(examples, task.decode(examples, features, inference.outputs, label_names(job.checkpoint, task)))
     save_scores(job.scores, {SPLIT: scores})
+    np.save(outputs_file(job.scores), inference.outputs, allow_pickle=False)
     write_samples(job.samples, features, SAMPLES)
     return {
         "statistics": {name: [one.kind, list(one.columns)] for name, one in scores.statistics.items()},
@@ -89,6 +92,11 @@ def score(job: Job) -> dict[str, Any]:
         "primary": task.primary_metric,
         "examples": len(examples),
     }
+
+
+def outputs_file(scores: Path) -> Path:
+    """Beside the scores of a cell: its logits."""
+    return scores.with_name("outputs.npy")
 
 
 def sensitivity(job: Job) -> list[dict[str, Any]]:

@@ -19,6 +19,10 @@ from harness.suite.measure import Measure
 from tasks import Shape
 
 MARK = "# Written by `quantboard pick`, which overwrites it: copy it before you change it."
+SEARCH = "-search"
+"""Ends the name of a suite file that `search` reads, whose rows are split otherwise than a pick's."""
+SEARCHED_NAME = 64 - len("-searched")
+"""Characters of a name that leave room for the file that `search` writes."""
 SLICE, LEAST = 128, 8
 """Rows that are set aside for calibration: this many, but at most a fifth of the file, and at least LEAST."""
 
@@ -63,10 +67,10 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9._]+", "-", text.lower()).strip("-._")[:28] or "mine"
 
 
-def set_aside(rows: Sequence[Any]) -> tuple[list[int], list[int]]:
-    """(calibration, evaluation): the places of rows, in file order. The draw depends on their number alone. Raises
-    QuantboardError for a file that is too short."""
-    count = min(SLICE, max(LEAST, len(rows) // 5))
+def set_aside(rows: Sequence[Any], most: int = SLICE, share: int = 5) -> tuple[list[int], list[int]]:
+    """(calibration, evaluation): the places of rows, in file order: `most` of them, but at most one of `share`. The draw depends on
+    their number alone. Raises QuantboardError for a file that is too short."""
+    count = min(most, max(LEAST, len(rows) // share))
     if len(rows) < 2 * LEAST:
         raise QuantboardError(
             f"{len(rows)} rows are too few to set {LEAST} aside for calibration; give --train FILE, or more rows"

