@@ -43,7 +43,6 @@ def run_lines(records: Sequence[Record], until: str | None = None, stored: Score
 
 
 def _board_lines(board: Board, notes: Notes) -> list[str]:
-    from harness.report.compare import ancestor_of
     from harness.report.methods import contests
 
     by_model = {contest.model: contest for contest in contests(board)}
@@ -51,7 +50,7 @@ def _board_lines(board: Board, notes: Notes) -> list[str]:
     data = "sample data" if board.sample else board.data
     limit = f"{board.limit:,} examples, " if board.limit else ""
     lines = []
-    for model in dict.fromkeys(ancestor_of(row.record) for row in board.rows):
+    for model in board.by_ancestor:
         head = f"{board.task}{split}, {model} ({limit}{data})"
         lines += [*textwrap.wrap(head, WIDTH), *_table(board, model, by_model.get(model), notes), ""]
     return lines
@@ -59,7 +58,6 @@ def _board_lines(board: Board, notes: Notes) -> list[str]:
 
 def _table(board: Board, model: str, contest: Contest | None, notes: Notes) -> list[str]:
     """The methods of a model; those without a valid accuracy, and simulations, come last."""
-    from harness.report.compare import ancestor_of
     from harness.report.methods import methods_of
 
     everything = methods_of(board, model)
@@ -72,8 +70,7 @@ def _table(board: Board, model: str, contest: Contest | None, notes: Notes) -> l
         caveat = _caveat(record)
         if caveat and method.name not in verdict:
             verdict[method.name] = f"{caveat[0]} {notes.add(caveat[1])}" if caveat[1] else caveat[0]
-    rows = [row.record for row in board.rows if ancestor_of(row.record) == model]
-    if len({record.seed for record in rows}) > 1:
+    if len({row.record.seed for row in board.by_ancestor[model]}) > 1:
         notes.add(SEEDS)
     methods = [method for method, _ in everything]
     if board.sample:

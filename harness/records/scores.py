@@ -5,7 +5,9 @@ Columns are called `SPLIT/NAME`, groups `SPLIT/group`. Only this module reads an
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import io
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -114,18 +116,26 @@ def _load(
     skip: Sequence[str] | None = (),
     examples: int | None = None,
     known: Known | None = None,
+    sha256: str | None = None,
 ) -> dict[str, Array]:
     """The columns of one split by name, without those in `skip`; where it is None, predictions alone. examples: how many there
     should be; files are not bounded where it is None. known: columns that other files had, which are not read again; new ones
-    are added. Raises Wrong for a file that takes more memory than its examples can, or whose columns are not of them."""
-    prefix = f"{split}/"
-    with np.load(path, allow_pickle=False) as file:
-        names = [name.removeprefix(prefix) for name in file.files if name.startswith(prefix)]
-        size = sum(file.zip.getinfo(f"{prefix}{name}.npy").file_size for name in names)
+    are added. sha256: of the file; it is not compared where it is None. Raises Wrong for a file that takes more memory than its
+    examples can, or whose columns are not of them."""
+    file, prefix = io.BytesIO(path.read_bytes()) if sha256 else path, f"{split}/"
+    if isinstance(file, io.BytesIO) and sha256 != hashlib.sha256(file.getbuffer()).hexdigest():
+        raise Wrong("its hash is not the record's")
+    with zipfile.ZipFile(file) as archive:
+        members = {
+            member.filename.removeprefix(prefix).removesuffix(".npy"): member
+            for member in archive.infolist()
+            if member.filename.startswith(prefix)
+        }
+        size = sum(member.file_size for member in members.values())
         if examples is not None and size > LARGEST[0] + LARGEST[1] * examples:
             raise Wrong(f"{size:,} bytes for {examples} examples")
-        wanted = [name for name in names if (name == "prediction" if skip is None else name not in skip)]
-        columns = {name: _column(file, prefix + name, known) for name in wanted}
+        wanted = [name for name in members if (name == "prediction" if skip is None else name not in skip)]
+        columns = {name: _column(archive, members[name], known if name in SHARED else None) for name in wanted}
     for name, values in columns.items():
         if examples is not None and (not values.ndim or len(values) != examples):
             raise Wrong(f"{len(values) if values.ndim else 'no'} values in '{name}' for {examples} examples")
@@ -134,27 +144,42 @@ def _load(
     return columns
 
 
-def _column(file: Any, name: str, known: Known | None) -> Array:
-    """A column of an open NPZ file."""
-    if known is None or name.rpartition("/")[2] not in SHARED:
-        values: Array = file[name]
-        return values
-    raw = _compressed(file.zip, f"{name}.npy")
+def _column(archive: zipfile.ZipFile, member: zipfile.ZipInfo, known: Known | None) -> Array:
+    """A column of an open NPZ file. known: None where other files do not have the same one."""
+    if known is None:
+        return _array(archive.read(member))
+    raw = _compressed(archive, member)
     if raw not in known:
-        known[raw] = file[name]
+        known[raw] = _array(archive.read(member))
         known[raw].flags.writeable = False
     return known[raw]
 
 
-def _compressed(archive: zipfile.ZipFile, name: str) -> bytes:
+def _compressed(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
     """SHA-256 of a member's compressed bytes, with what they are read by."""
-    member = archive.getinfo(name)
     assert archive.fp is not None
     archive.fp.seek(member.header_offset + 26)
     lengths = archive.fp.read(4)  # of the name and of the extra field, in the local header
     archive.fp.seek(sum(int.from_bytes(lengths[at : at + 2], "little") for at in (0, 2)), 1)
     content = archive.fp.read(member.compress_size)
     return hashlib.sha256(f"{member.compress_type} {member.CRC} {member.file_size} ".encode() + content).digest()
+
+
+def _array(content: bytes) -> Array:
+    """What an NPY file holds, as NumPy reads it. Raises ValueError or TypeError for one that it refuses."""
+    end = 10 + int.from_bytes(content[8:10], "little")
+    if content[:8] != np.lib.format.magic(1, 0) or len(content) < end:
+        return np.asarray(np.lib.format.read_array(io.BytesIO(content), allow_pickle=False))
+    shape, in_columns, dtype = _header(content[8:end])
+    if dtype.hasobject:
+        raise ValueError("it holds pickled objects")
+    return np.ndarray(shape, dtype, content, end, order="F" if in_columns else "C").copy()
+
+
+@functools.cache
+def _header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Files of one task have the same headers, and reading one takes longer than its column."""
+    return np.lib.format.read_array_header_1_0(io.BytesIO(header))
 
 
 class ScoreStore:
@@ -166,6 +191,7 @@ class ScoreStore:
         self._folders = {record.record_id: path.parent for path, record in records}
         self._loaded: dict[tuple[str, str], Scores | None] = {}
         self._known: Known = {}
+        self._whole: set[Path] = set()
 
     def add(self, path: Path, record: Record) -> None:
         """A record that was just appended to a file."""
@@ -209,9 +235,14 @@ class ScoreStore:
         if accuracy is None or path is None or not path.exists():
             return None
         try:
-            if accuracy.scores_sha256 not in (None, artefacts.sha256_of(path)):
-                raise Wrong("its hash is not the record's")
-            return _load(path, split, skip=skipped, examples=accuracy.examples, known=self._known)
+            return _load(
+                path,
+                split,
+                skip=skipped,
+                examples=accuracy.examples,
+                known=self._known,
+                sha256=None if path in self._whole else accuracy.scores_sha256,
+            )
         except BROKEN as error:
             reason = "not a scores file"
             if isinstance(error, OSError) and error.strerror:
@@ -229,9 +260,12 @@ class ScoreStore:
             return "is missing"
         if part.scores_sha256:
             try:
-                return "" if artefacts.sha256_of(path, memory) == part.scores_sha256 else "its hash is not the record's"
+                if artefacts.sha256_of(path, memory) != part.scores_sha256:
+                    return "its hash is not the record's"
             except OSError as error:
                 return f"cannot be read: {error.strerror}"
+            self._whole.add(path)
+            return ""
         faults: list[str] = []
         one = ScoreStore([(self._folders[record.record_id] / path.name, record)], faults.append)
         if one.scores(record, part.split) is not None:
@@ -241,7 +275,7 @@ class ScoreStore:
     def path(self, record: Record, name: str) -> Path | None:
         """Where a scores file of a record lies; None for a name that leads out of the record's folder."""
         folder = self._folders.get(record.record_id)
-        if folder is None or Path(name).is_absolute() or ".." in Path(name).parts:
+        if folder is None or name.startswith("/") or ".." in name.split("/"):
             return None
         return folder / name
 

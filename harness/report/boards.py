@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from harness.records.schema import Record
@@ -26,6 +27,7 @@ from harness.report.compare import (
     Comparison,
     SeedSpread,
     accuracy_of,
+    ancestor_of,
     compare_board,
     compare_engines,
     seed_spreads,
@@ -91,6 +93,14 @@ class Board(Place):
     def records(self) -> tuple[Record, ...]:
         """Those that have a row."""
         return tuple(row.record for row in self.rows)
+
+    @cached_property
+    def by_ancestor(self) -> Mapping[str, tuple[Row, ...]]:
+        """The rows by the model whose cell is their baseline."""
+        models: dict[str, list[Row]] = {}
+        for row in self.rows:
+            models.setdefault(ancestor_of(row.record), []).append(row)
+        return {model: tuple(rows) for model, rows in models.items()}
 
 
 @dataclass(frozen=True)
@@ -212,7 +222,7 @@ def _board(
         columns=columns,
         rows=tuple(rows),
         unmeasured=tuple(unmeasured),
-        seeds=tuple(seed_spreads(records, split, comparisons)),
+        seeds=() if for_pick else tuple(seed_spreads(records, split, comparisons)),
         engines=engines,
         qat=() if for_pick else tuple(qat_parts(records, split, comparisons, stored)),
         corpora=_corpora(records),

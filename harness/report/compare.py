@@ -129,7 +129,8 @@ def compare_board(
 ) -> dict[str, Comparison]:
     """By record id, the cells of one board (same task, split, machine and examples), compared and ranked. for_pick: without
     ranks, and of the metrics only the primary one."""
-    bases = {record.record_id: baseline_of(record, records) for record in records}
+    baselines = [record for record in records if record.baseline]
+    bases = {record.record_id: baseline_of(record, baselines) for record in records}
     primary = _primary(records, split)
     metrics = [primary] if for_pick else None
     comparisons = {

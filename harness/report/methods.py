@@ -14,7 +14,7 @@ from harness.records.schema import Record
 from harness.records.speed_schema import Turns
 from harness.report.boards import Board, Row
 from harness.report.comparability import has_valid_accuracy, is_speed_invalid
-from harness.report.compare import accuracy_of, ancestor_of
+from harness.report.compare import accuracy_of
 from harness.report.pick import Method, Ratio
 from harness.report.shown_speed import latency_of, throughput_of
 from harness.report.speed_ratios import INTERLEAVED, interleaved_ratio
@@ -49,26 +49,23 @@ def name_of(contest: Contest, record_id: str) -> str | None:
 
 def contests(board: Board) -> list[Contest]:
     """One for each model of the board that has a baseline. A model's students and QAT variants are methods of it."""
-    models = dict.fromkeys(ancestor_of(row.record) for row in board.rows)
-    return [contest for model in models if (contest := _contest(board, model))]
+    return [contest for model in board.by_ancestor if (contest := _contest(board, model))]
 
 
 def methods_of(board: Board, model: str) -> list[tuple[Method, Record]]:
     """Every row of a model and of what descends from it as a method, with a record of it: also simulations, and rows without a
     valid accuracy or a baseline."""
     groups: dict[tuple[bool, str], list[Row]] = {}
-    for row in board.rows:
-        if ancestor_of(row.record) == model:
-            groups.setdefault((has_valid_accuracy(row.record), _name(row.record, model)), []).append(row)
+    for row in board.by_ancestor.get(model, ()):
+        groups.setdefault((has_valid_accuracy(row.record), _name(row.record, model)), []).append(row)
     return [(_method(name, rows, board.split), rows[0].record) for (_, name), rows in groups.items()]
 
 
 def _contest(board: Board, model: str) -> Contest | None:
     groups: dict[str, list[Row]] = {}
-    for row in board.rows:
-        record = row.record
-        if ancestor_of(record) == model and not record.simulated and has_valid_accuracy(record):
-            groups.setdefault(_name(record, model), []).append(row)
+    for row in board.by_ancestor[model]:
+        if not row.record.simulated and has_valid_accuracy(row.record):
+            groups.setdefault(_name(row.record, model), []).append(row)
     baseline = next((row.record for rows in groups.values() for row in rows if _is_baseline(row)), None)
     if baseline is None:
         return None
@@ -84,7 +81,7 @@ def _contest(board: Board, model: str) -> Contest | None:
         return p_of(mine.name, theirs.name)
 
     methods = tuple(_method(name, rows, board.split) for name, rows in groups.items())
-    simulated = [row for row in board.rows if row.record.simulated and ancestor_of(row.record) == model]
+    simulated = [row for row in board.by_ancestor[model] if row.record.simulated]
     valid = tuple(row for row in simulated if has_valid_accuracy(row.record))
     return Contest(board, model, board.primary, baseline, methods, p_of_speed, groups, valid)
 
