@@ -69,7 +69,7 @@ def cache(options: argparse.Namespace) -> int:
     freed = sum(entry.size for entry in chosen) / GIB
     say(f"{'would free' if options.dry_run else 'freed'} {freed:.2f} GiB of {sum(one.size for one in found) / GIB:.2f}")
     if not (options.kind or options.unused_days or options.keep_gib):
-        say("only what is broken goes without a rule; rules: --kind, --unused-days, --keep-gib")
+        say("only what is broken or left over goes without a rule; rules: --kind, --unused-days, --keep-gib")
     return 0
 
 

@@ -10,7 +10,7 @@ import hashlib
 import io
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,10 +117,11 @@ def _load(
     examples: int | None = None,
     known: Known | None = None,
     sha256: str | None = None,
+    metrics: Iterable[str] | None = None,
 ) -> dict[str, Array]:
     """The columns of one split by name, without those in `skip`; where it is None, predictions alone. examples: how many there
     should be; files are not bounded where it is None. known: columns that other files had, which are not read again; new ones
-    are added. sha256: of the file; it is not compared where it is None. Raises Wrong for a file that takes more memory than its
+    are added. sha256: of the file; it is not compared where it is None. metrics: columns of others are not read. Raises Wrong for a file that takes more memory than its
     examples can, or whose columns are not of them."""
     file, prefix = io.BytesIO(path.read_bytes()) if sha256 else path, f"{split}/"
     if isinstance(file, io.BytesIO) and sha256 != hashlib.sha256(file.getbuffer()).hexdigest():
@@ -135,6 +136,9 @@ def _load(
         if examples is not None and size > LARGEST[0] + LARGEST[1] * examples:
             raise Wrong(f"{size:,} bytes for {examples} examples")
         wanted = [name for name in members if (name == "prediction" if skip is None else name not in skip)]
+        if metrics is not None:
+            needed = {name for one in statistics_of(metrics, members).values() for name in one.columns}
+            wanted = [name for name in wanted if name in SHARED or name in needed]
         columns = {name: _column(archive, members[name], known if name in SHARED else None) for name in wanted}
     for name, values in columns.items():
         if examples is not None and (not values.ndim or len(values) != examples):
@@ -189,7 +193,7 @@ class ScoreStore:
         """tell: called where the scores of a record are damaged; unless it raises, they count as missing."""
         self._tell = tell
         self._folders = {record.record_id: path.parent for path, record in records}
-        self._loaded: dict[tuple[str, str], Scores | None] = {}
+        self._loaded: dict[tuple[str, str, tuple[str, ...]], Scores | None] = {}
         self._known: Known = {}
         self._whole: set[Path] = set()
 
@@ -197,22 +201,23 @@ class ScoreStore:
         """A record that was just appended to a file."""
         self._folders[record.record_id] = path.parent
 
-    def scores(self, record: Record, split: str) -> Scores | None:
-        """What comparisons need of a split: ids, the columns of the metrics, groups. None where nothing is stored, or what is
-        stored is damaged and `tell` did not raise RecordError."""
-        place = (record.record_id, split)
+    def scores(self, record: Record, split: str, metrics: Iterable[str] = ()) -> Scores | None:
+        """What comparisons need of a split: ids, the columns of these metrics (all where empty), groups. None where nothing is
+        stored, or what is stored is damaged and `tell` did not raise RecordError."""
+        place = (record.record_id, split, tuple(metrics))
         if place not in self._loaded:
-            self._loaded[place] = self._scores(record, split)
+            self._loaded[place] = self._scores(record, split, place[2])
         return self._loaded[place]
 
-    def _scores(self, record: Record, split: str) -> Scores | None:
+    def _scores(self, record: Record, split: str, wanted: tuple[str, ...]) -> Scores | None:
         accuracy = _accuracy(record, split)
-        columns = self.columns(record, split)
+        only = wanted if accuracy and accuracy.scores_sha256 else ()  # else its columns alone show whether a file is whole
+        columns = self._columns(record, split, ("prediction",), only or None)
         if accuracy is None or columns is None or "id" not in columns:
             return None
         groups = columns.pop("group", None)
         metrics = {name: figure.value for name, figure in accuracy.metrics.items()}
-        scores = Scores(metrics, columns, statistics_of(metrics, columns), groups, accuracy.missing)
+        scores = Scores(metrics, columns, statistics_of(only or metrics, columns), groups, accuracy.missing)
         if other := _disagreement(scores):
             self._tell(f"{self.path(record, accuracy.scores_file or '')}: {other}; {FIX}")
             return None
@@ -228,8 +233,10 @@ class ScoreStore:
         columns = self._columns(record, split, None)
         return columns.get("prediction") if columns else None
 
-    def _columns(self, record: Record, split: str, skipped: Sequence[str] | None) -> dict[str, Array] | None:
-        """skipped: columns that are not read; all but predictions where it is None."""
+    def _columns(
+        self, record: Record, split: str, skipped: Sequence[str] | None, metrics: Iterable[str] | None = None
+    ) -> dict[str, Array] | None:
+        """skipped: columns that are not read; all but predictions where it is None. metrics: as `_load` takes them."""
         accuracy = _accuracy(record, split)
         path = self.path(record, accuracy.scores_file) if accuracy and accuracy.scores_file else None
         if accuracy is None or path is None or not path.exists():
@@ -242,6 +249,7 @@ class ScoreStore:
                 examples=accuracy.examples,
                 known=self._known,
                 sha256=None if path in self._whole else accuracy.scores_sha256,
+                metrics=metrics,
             )
         except BROKEN as error:
             reason = "not a scores file"
@@ -296,7 +304,7 @@ def _accuracy(record: Record, split: str) -> Accuracy | None:
     return next((accuracy for accuracy in record.accuracy if accuracy.split == split), None)
 
 
-def statistics_of(metrics: Iterable[str], columns: Mapping[str, Array]) -> dict[str, Statistic]:
+def statistics_of(metrics: Iterable[str], columns: Collection[str]) -> dict[str, Statistic]:
     """How each metric is computed from the columns that our tasks store. A metric that cannot be computed is left out."""
     statistics: dict[str, Statistic] = {}
     for name in metrics:

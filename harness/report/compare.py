@@ -162,7 +162,7 @@ def _compare(
     reason = why_incomparable(record, base)
     if mine is None or theirs is None or reason:
         return Comparison(base=base, why_incomparable=reason, ratios=speed_ratios(record, base))
-    scores = stored.scores(record, split), stored.scores(base, split)
+    scores = stored.scores(record, split, metrics or ()), stored.scores(base, split, metrics or ())
     value, base_value = mine.metrics.get(mine.primary), theirs.metrics.get(mine.primary)
     if different_examples(*scores):
         value = base_value = None

@@ -21,9 +21,20 @@ from harness.records.store import newest_by_key
 from harness.run.work import read_kept
 
 Kind = Literal[
-    "checkpoint", "training state", "scores", "unfinished cell", "engine", "tokens", "source", "hashes", "broken"
+    "checkpoint",
+    "training state",
+    "scores",
+    "unfinished cell",
+    "left over",
+    "engine",
+    "tokens",
+    "source",
+    "hashes",
+    "broken",
 ]
 KINDS: tuple[str, ...] = get_args(Kind)
+USELESS = ("broken", "left over")
+"""Kinds that nothing will read again."""
 DAY = 86_400.0
 
 
@@ -59,7 +70,9 @@ def entries(cache: Path, records: Iterable[Record]) -> list[Entry]:
             needed = "an interrupted training continues from it"
         elif kind == "scores":
             needed = _records(int(key in measured))
-        elif kind == "unfinished cell" and key not in measured:
+        elif kind == "unfinished cell" and key in measured:
+            kind = "left over"
+        elif kind == "unfinished cell":
             needed = "an interrupted run continues from it"
         size, used = _size_and_use(path)
         found.append(Entry(kind, path.relative_to(cache).as_posix(), path, size, used, needed))
@@ -155,21 +168,21 @@ def to_prune(
     keep: int | None = None,
     needed: bool,
 ) -> list[Entry]:
-    """What a rule deletes. What is broken always goes. kinds: of these; all where empty. days: what was not used for so long.
+    """What a rule deletes. What is broken, and what is left over of a cell that has its record, always goes. kinds: of these; all where empty. days: what was not used for so long.
     keep: the longest unused, until the cache is not larger than so many bytes. needed: also what records need."""
     found = list(found)
-    broken = [entry for entry in found if entry.kind == "broken"]
+    useless = [entry for entry in found if entry.kind in USELESS]
     allowed = [
         entry
         for entry in sorted(found, key=lambda entry: entry.used)
-        if entry.kind != "broken"
+        if entry.kind not in USELESS
         and (needed or not entry.needed)
         and (not kinds or entry.kind in kinds)
         and (days is None or entry.used < time.time() - days * DAY)
     ]
     if keep is None:
-        return [*broken, *(allowed if kinds or days is not None else [])]
-    chosen, size = broken, sum(entry.size for entry in found if entry.kind != "broken")
+        return [*useless, *(allowed if kinds or days is not None else [])]
+    chosen, size = useless, sum(entry.size for entry in found if entry.kind not in USELESS)
     for entry in allowed:
         if size > keep:
             chosen, size = [*chosen, entry], size - entry.size

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -14,8 +14,9 @@ from harness.errors import QuantboardError
 from harness.plan.spec import Cell
 from harness.records.schema import Record
 from harness.records.scores import copy_scores
-from harness.run.context import Again, Run, Until, cell_name
+from harness.run.context import Again, Run, Until, cell_name, work_folder
 from harness.run.group import execute_group
+from harness.run.kept import drop_left
 
 
 def execute(
@@ -32,7 +33,10 @@ def execute(
     records. Raises QuantboardError where another run is measuring one of the cells.
     """
     finished = finished_cells(cells, run, previous, again, until)
-    with locked_cells((cell for cell in cells if not cell.blocked and cell.key not in finished), run.cache):
+    with locked_cells((cell for cell in cells if not cell.blocked and cell.key not in finished), run.cache) as lock:
+        for cell in cells:
+            if cell.key in finished and work_folder(cell, run).is_dir() and lock(cell):
+                drop_left(cell, run)
         for group in group_by_table(cells):
             yield from execute_group(group, run, previous, finished, again, until)
 
@@ -84,25 +88,31 @@ def group_by_table(cells: Iterable[Cell]) -> list[list[Cell]]:
 
 
 @contextmanager
-def locked_cells(cells: Iterable[Cell], cache: Path) -> Iterator[None]:
+def locked_cells(cells: Iterable[Cell], cache: Path) -> Iterator[Callable[[Cell], bool]]:
     """Inside the block no other process can lock one of these cells. Raises QuantboardError where another has one of them,
-    before anything was begun.
+    before anything was begun. Yields what locks one more cell, and says whether no other process has it.
 
     A byte of one file stands for each cell, under a record lock (fcntl(2)), which the kernel releases however the process
     ends. Where a file system has no locks, nothing is locked.
     """
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / "cells.lock").open("ab") as file:
-        for cell in cells:
+
+        def lock(cell: Cell) -> bool:
             try:
                 byte = int.from_bytes(hashlib.sha256(cell.key.encode()).digest()[:6])
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
             except OSError as error:
                 if error.errno in (errno.EACCES, errno.EAGAIN):
-                    raise QuantboardError(
-                        f"another run on this machine is measuring {cell_name(cell)};"
-                        " wait for it, or stop it (what it has measured is kept)"
-                    ) from None
+                    return False
                 if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
                     raise
-        yield
+            return True
+
+        for cell in cells:
+            if not lock(cell):
+                raise QuantboardError(
+                    f"another run on this machine is measuring {cell_name(cell)};"
+                    " wait for it, or stop it (what it has measured is kept)"
+                )
+        yield lock

@@ -34,13 +34,21 @@ def keep_scores(cell: Cell, run: Run) -> None:
             shutil.move(work / name, folder / name)
 
 
+def drop_left(cell: Cell, run: Run) -> None:
+    """Remove what a run left of a cell when it ended just after its record was written, as in a power cut. Its scores are kept."""
+    work = work_folder(cell, run)
+    if not (_folder(cell, run) / STATE).is_file() and read_kept(work / "accuracy.json") is not None:
+        keep_scores(cell, run)
+    shutil.rmtree(work, ignore_errors=True)
+
+
 def restore_scores(cell: Cell, run: Run) -> str:
     """Put the kept scores into the cell's empty work folder. The code may be newer than they are, since a cell's key changes
     where its scores would; the machine and the weights must be the same, and the scores what
     was written. Returns the note for the record; empty where nothing fitting is kept, so that the cell must be scored again."""
     work, folder = work_folder(cell, run), _folder(cell, run)
-    kept = read_kept(folder / STATE)
-    if kept is None or read_kept(folder / "accuracy.json") is None or run.dirty:
+    kept, scored = read_kept(folder / STATE), read_kept(folder / SCORED)
+    if kept is None or scored is None or read_kept(folder / "accuracy.json") is None or run.dirty:
         return ""
     try:
         state = state_of(cell, run)
@@ -56,7 +64,7 @@ def restore_scores(cell: Cell, run: Run) -> str:
         shutil.rmtree(work, ignore_errors=True)
         return ""
     write_state(cell, run)
-    commit = (read_kept(work / SCORED) or {}).get("commit")
+    commit = scored.get("commit")
     return f"scored earlier{f', at commit {commit[:12]}' if commit else ''}; --remeasure took speed anew"
 
 

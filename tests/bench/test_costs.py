@@ -1,11 +1,13 @@
-"""What a suite costs where nothing is left to do: seconds of processor time for 1,000 done cells, and for their plan.
+"""What a suite costs where nothing is left to do: seconds of processor time for 1,000 done cells, and for their plan. And what it
+costs to compare files with their hashes in an ordinary run.
 
-The records are copies of committed ones with the keys of a real plan and scores files of their own.
+The thousand records are copies of committed ones with the keys of a real plan and scores files of their own.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shutil
 import time
@@ -20,7 +22,34 @@ from harness.machine.hardware import describe
 from tests.run.test_run import ROOT, Checkout
 
 CELLS = 1000
-PLAN_SECONDS, RUN_SECONDS = 2.0, 5.0
+PLAN_SECONDS, RUN_SECONDS, SMALL_SECONDS = 2.0, 5.0, 3.0
+SHARE = 0.01
+"""Of a run's time that hashing may take."""
+TIMED = """
+import functools, os, time
+from pathlib import Path
+from backends import artefacts
+
+inside, taken = False, 0.0
+
+def timed(function):
+    @functools.wraps(function)
+    def wrapped(*given, **named):
+        global inside, taken
+        if inside:
+            return function(*given, **named)
+        inside, began = True, time.perf_counter()
+        try:
+            return function(*given, **named)
+        finally:
+            inside, taken = False, taken + time.perf_counter() - began
+            Path(os.environ["HASHING"], str(os.getpid())).write_text(str(taken))
+    return wrapped
+
+for name in ("sha256_of", "file_fault", "folder_fault", "seal_folder", "move_sealed", "remember_folder"):
+    setattr(artefacts, name, timed(getattr(artefacts, name)))
+"""
+"""`sitecustomize` of every process of a run: seconds inside the functions that hash, syncing of what they seal included."""
 HEAD = """
 title = "A thousand cells"
 data = "sample"
@@ -118,3 +147,29 @@ def test_a_thousand_done_cells(done: Checkout, verb: str, limit: float) -> None:
     print(f"\n  {verb} of {CELLS} done cells: {cpu:.1f} s of CPU, {wall:.1f} s")
     assert sorted(folder.iterdir()) == before
     assert cpu < limit
+
+
+def test_hashing_in_an_ordinary_run(tmp_path: Path) -> None:
+    """The suite `sample`, from nothing to its table; then again, when all is done."""
+    checkout = Checkout(tmp_path)
+    shutil.copy(ROOT / "suites" / "sample.toml", checkout.folder / "suites")
+    hashing, program = tmp_path / "hashing", tmp_path / "program"
+    hashing.mkdir()
+    program.mkdir()
+    (program / "sitecustomize.py").write_text(TIMED)
+    plain = dict(checkout.environment)
+    checkout.environment |= {"HASHING": str(hashing), "PYTHONPATH": f"{program}{os.pathsep}{plain['PYTHONPATH']}"}
+    began = time.perf_counter()
+    ended = checkout.run("run", "sample")
+    took = time.perf_counter() - began
+    assert ended.returncode == 0, ended.stderr
+    taken = sum(float(file.read_text()) for file in hashing.iterdir())
+    processes = len(list(hashing.iterdir()))
+    print(
+        f"\n  sample: {took:.0f} s, of which {taken:.2f} s ({100 * taken / took:.2f}%) hashing, in {processes} processes"
+    )
+    checkout.environment = plain
+    cpu, wall = seconds(checkout, "run", "sample")
+    print(f"  the same when it is done: {cpu:.1f} s of CPU, {wall:.1f} s")
+    assert 0 < taken < SHARE * took
+    assert wall < SMALL_SECONDS

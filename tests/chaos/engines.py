@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tests.chaos.house import HEAD, Whole, judge, tell
+from tests.chaos.house import HEAD, Whole, accuracy_of, judge, tell
 
 FAULTS = {
     "raises": ("no such kernel",),
@@ -37,6 +37,8 @@ name = "faulty"
 label = "{label}"
 fault = "{fault}"
 """
+HARMLESS = "float64"
+"""An engine that answers in another precision has the accuracy of the sound one."""
 LIMITS = "accuracy_timeout = 25\nspeed_timeout = 25\nmemory_gib = 2\n"
 
 
@@ -78,6 +80,7 @@ class FaultySession:
             "text": logits.astype(str),
             "NaN": np.full_like(logits, np.nan),
             "None": None,
+            HARMLESS: logits.astype(np.float64),
         }
         return odd.get(fault, logits)
 
@@ -137,7 +140,7 @@ def engines(whole: Whole, folder: Path, faults: list[str]) -> set[str]:
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty\nVersion: 1\n")
     (package / "entry_points.txt").write_text("[quantboard.backends]\nfaulty = tests.chaos.engines:FAULTY\n")
     house.environment["PYTHONPATH"] += os.pathsep + str(package.parent)
-    entries = "".join(ENTRY.format(label=fault, fault=fault) for fault in faults)
+    entries = "".join(ENTRY.format(label=fault, fault=fault) for fault in [*faults, HARMLESS])
     sound = '[[backends]]\nname = "onnxruntime_fp32"\n'
     (folder / "suites" / "faulty.toml").write_text(HEAD + LIMITS + sound + entries)
     ended = house.run("run", "faulty")
@@ -147,6 +150,10 @@ def engines(whole: Whole, folder: Path, faults: list[str]) -> set[str]:
         outcomes.add("stuck")
     if records.get("onnxruntime_fp32", {}).get("status") not in ("ok", "invalid"):
         outcomes.add("lost")
+    if records.get(HARMLESS, {}).get("status") not in ("ok", "invalid"):
+        outcomes.add("lost")
+    elif accuracy_of(records[HARMLESS])[1] != accuracy_of(records["onnxruntime_fp32"])[1]:
+        outcomes.add("wrong")
     for fault in faults:
         record = records.get(fault)
         if record is None:

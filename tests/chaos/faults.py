@@ -34,20 +34,21 @@ def kill_measuring(whole: Whole, folder: Path, rng: random.Random) -> set[str]:
 
 def kill_training(whole: Whole, folder: Path, rng: random.Random) -> set[str]:
     """QAT and distillation. The model that both start from is there."""
-    trained = _trained(whole)
+    trained = _other(whole, "trained")
     house = whole.house.copy(folder, results=False)
     house.killed(rng.uniform(0.5, 0.9 * trained.seconds), "run", "trained")
     return judge(house, trained.wanted, house.run("run", "trained"))
 
 
-_TRAINED: dict[Path, Whole] = {}
+_OTHERS: dict[Path, Whole] = {}
 
 
-def _trained(whole: Whole) -> Whole:
-    place = whole.house.folder.with_name("trained")
-    if place not in _TRAINED:
-        _TRAINED[place] = undisturbed(place, "trained")
-    return _TRAINED[place]
+def _other(whole: Whole, suite: str) -> Whole:
+    """The undisturbed run of another suite."""
+    place = whole.house.folder.with_name(suite)
+    if place not in _OTHERS:
+        _OTHERS[place] = undisturbed(place, suite)
+    return _OTHERS[place]
 
 
 def kill_export(whole: Whole, folder: Path, rng: random.Random) -> set[str]:
@@ -92,27 +93,20 @@ def kill_rescore(whole: Whole, folder: Path, rng: random.Random) -> set[str]:
 
 
 def kill_pick(whole: Whole, folder: Path, rng: random.Random) -> set[str]:
-    """`pick` on a model folder and a file; the same command goes on to an answer."""
-    from transformers import BertForSequenceClassification
-
-    from tests.run.own_tasks import save_model
-
+    """`pick` on a model folder and a file; the same command goes on to an answer, and its suite file is what it ran."""
     house = House(folder)
-    save_model(folder / "model", BertForSequenceClassification, ["no", "yes"])
-    rows = "".join(
-        f"the museum {'opened' if row % 2 else 'closed'} {row},{('no', 'yes')[row % 2]}\n" for row in range(40)
-    )
-    (folder / "rows.csv").write_text("text,label\n" + rows)
-    words = ("pick", "model", "--data", "rows.csv", "--minutes", "0.1")
+    model, rows = house.give_model(), folder / "suites" / "rows.csv"
+    words = ("pick", str(model), "--data", str(rows), "--minutes", "0.1", "--name", "mine")
     house.killed(rng.uniform(1.0, 60.0), *words)
     ended = house.run(*words)
     outcomes = set()
-    keys = [record["key"] for record in measured(house.readable())]
-    if len(keys) != len(set(keys)):
-        outcomes.add("doubled")
     if ended.returncode or "Traceback" in ended.stderr or not ended.stdout.strip():
         outcomes.add("stuck")
-    return tell(house, ended, outcomes)
+    found = dict(map(accuracy_of, measured(house.readable())))
+    again = house.run("run", "picks/mine.toml")
+    if {record["key"] for record in measured(house.readable())} != found.keys():
+        outcomes.add("doubled")
+    return tell(house, ended, outcomes) | judge(house, found, again)
 
 
 ARTEFACTS = {
@@ -125,13 +119,15 @@ ARTEFACTS = {
     "ONNX file": "cache/engines/onnx/*.onnx",
     "hash of an ONNX file": "cache/engines/onnx/*.sha256",
     "tokens": "cache/features/*.npz",
+    "base model": "cache/sources/*/*",
     "kept scores": "cache/scored/*/*",
     "memory of hashes": "cache/hashes/*",
     "identity of the data": "cache/identity/*",
     "scores file": "results/*/*/scores/*.npz",
     "record": "results/*/*/*.jsonl",
 }
-TOLD = ("put aside", "left out", "measured again", "put back", "is made again", "was damaged")
+TOLD = ("left out", "measured again", "put back")
+"""What is said of damaged results."""
 QUIET = ("memory of hashes", "identity of the data", "kept scores")
 """What is only made again: no figure depends on it."""
 
@@ -144,28 +140,49 @@ def flip(kind: str) -> Fault:
     return fault
 
 
-def flipped(whole: Whole, house: House, kinds: list[str], rng: random.Random) -> set[str]:
-    """Flip a bit of a file of each kind, and run everything anew; where it is in the results, the suite, which is done."""
-    flips = [_flip(house, ARTEFACTS[kind], rng) for kind in kinds]
+def flip_base_model(whole: Whole, folder: Path, rng: random.Random) -> set[str]:
+    """The form in which the cache keeps a model of PyTorch's own format. It is read where a checkpoint is made from it."""
+    loaded = _other(whole, "loaded")
+    house = loaded.house.copy(folder, results=True)
+    shutil.rmtree(house.cache / "checkpoints")
+    return flipped(loaded, house, ["base model"], rng, "loaded")
+
+
+def flipped(whole: Whole, house: House, kinds: list[str], rng: random.Random, suite: str = "tiny") -> set[str]:
+    """Flip a bit of a file of each kind, and run everything anew; where it is in the results, the suite, which is done. What
+    figures depend on must be named, put aside and made again; afterwards every byte of the cache is what was written."""
+    flips = {kind: _flip(house, kind, rng) for kind in kinds}
     in_results = all(ARTEFACTS[kind].startswith("results") for kind in kinds)
-    ended = house.run("run", "tiny", *([] if in_results else ["--fresh"]))
+    again = [] if in_results else ["--remeasure"] if kinds == ["kept scores"] else ["--fresh"]
+    ended = house.run("run", suite, *again)
     outcomes = judge(house, whole.wanted, ended, anew=True)
-    silent = [kind for kind, changed in zip(kinds, flips, strict=True) if changed and kind not in QUIET]
-    if silent and not any(word in ended.stderr for word in TOLD):
-        outcomes.add("silent")
-        print(f"silent: {silent}", flush=True)
+    aside = {path.name.rsplit("-", 2)[0] for path in house.cache.glob("**/broken/*")}
+    for kind, path in flips.items():
+        if path is None or kind in QUIET:
+            continue
+        whole_ = path.parent if (path.parent / "SHA256SUMS").exists() or kind == "SHA256SUMS" else path
+        whole_ = whole_.with_name(whole_.name.removesuffix(".sha256"))
+        named = whole_.name in ended.stderr and whole_.name in aside and whole_.exists()
+        if not (any(word in ended.stderr for word in TOLD) if in_results else named):
+            outcomes.add("silent")
+            print(f"silent: a bit of {path.relative_to(house.folder)}; put aside are {sorted(aside)}", flush=True)
+    verified = house.run("cache", "verify")
+    if verified.returncode:
+        outcomes |= tell(house, verified, {"wrong"})
     return tell(house, ended, outcomes)
 
 
-def _flip(house: House, pattern: str, rng: random.Random) -> bool:
+def _flip(house: House, kind: str, rng: random.Random) -> Path | None:
+    """Flip a bit of one file. Of a record it is the highest bit of a byte: one digit of a record for another is what git shows."""
+    pattern = ARTEFACTS[kind]
     files = [path for path in sorted(house.folder.glob(pattern)) if path.is_file() and path.stat().st_size]
     if not files:
-        return False
+        return None
     file = rng.choice(files)
     content = bytearray(file.read_bytes())
-    content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+    content[rng.randrange(len(content))] ^= 1 << (7 if kind == "record" else rng.randrange(8))
     file.write_bytes(content)
-    return True
+    return file
 
 
 def full_disk(whole: Whole, folder: Path, rng: random.Random) -> set[str]:
@@ -245,7 +262,8 @@ FAULTS: dict[str, Fault] = {
     "kill: export": kill_export,
     "kill: rescore": kill_rescore,
     "kill: pick": kill_pick,
-    **{f"bit flip: {kind}": flip(kind) for kind in ARTEFACTS},
+    **{f"bit flip: {kind}": flip(kind) for kind in ARTEFACTS if kind != "base model"},
+    "bit flip: base model": flip_base_model,
     "full disk": full_disk,
     "full disk: measuring": disk_filled,
     "two runners": two_runners,

@@ -18,6 +18,7 @@ from typing import Any
 
 from tests.run.test_run import ROOT, Checkout
 
+ROWS = "".join(f"the museum {'opened' if row % 2 else 'closed'} {row},{('no', 'yes')[row % 2]}\n" for row in range(40))
 TIMEOUT = 600
 """Seconds after which a command counts as stuck."""
 HEAD = """
@@ -40,6 +41,29 @@ max_length = 64
 doc_stride = 24
 model = { num_hidden_layers = 1, hidden_size = 32, num_attention_heads = 2, intermediate_size = 64 }
 train = { learning_rate = 1e-3, epochs = 1, max_steps = 4, batch_size = 8, checkpoint_every = 2 }
+[measure]
+scenarios = ["interleaved"]
+loads = ["real"]
+rounds = 1
+min_duration = 0.05
+"""
+LOADED = """
+title = "A model that is loaded, under attack"
+tasks = ["mine"]
+baseline = "onnxruntime_fp32"
+[models.given]
+source = "./model"
+recipe = "load"
+[task.mine]
+kind = "classification"
+text = "text"
+label = "label"
+data = { train = "rows.csv", validation = "rows.csv" }
+[shape]
+max_length = 64
+batch_sizes = [8]
+[calibration]
+samples = 8
 [measure]
 scenarios = ["interleaved"]
 loads = ["real"]
@@ -75,7 +99,8 @@ train = { max_steps = 6, batch_size = 8 }
 
 
 class House(Checkout):
-    """A checkout with the suites `tiny` and `trained`, which has a student and a QAT model, too."""
+    """A checkout with the suites `tiny`, `trained`, which has a student and a QAT model, too, and `loaded`, whose model and rows
+    `give_model` makes."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -83,8 +108,23 @@ class House(Checkout):
         (suites / "small.toml").unlink()
         (suites / "tiny.toml").write_text(HEAD + CELLS)
         (suites / "trained.toml").write_text(HEAD + TRAINED + CELLS)
+        (suites / "loaded.toml").write_text(LOADED + CELLS)
         (folder / "docs").symlink_to(ROOT / "docs")
         self.environment |= {"HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "passive"}
+
+    def give_model(self) -> Path:
+        """A folder with weights in PyTorch's own format, and the rows."""
+        import torch
+        from transformers import BertForSequenceClassification
+
+        from tests.run.own_tasks import save_model
+
+        folder = self.folder / "suites" / "model"
+        model = save_model(folder, BertForSequenceClassification, ["no", "yes"])
+        torch.save(model.state_dict(), folder / "pytorch_model.bin")
+        (folder / "model.safetensors").unlink()
+        (self.folder / "suites" / "rows.csv").write_text("text,label\n" + ROWS)
+        return folder
 
     def run(self, *words: str, limit: int | None = None) -> subprocess.CompletedProcess[str]:
         """A command to its end. limit: bytes that a file may have (RLIMIT_FSIZE). Exit code 124 where it is stuck."""
@@ -126,6 +166,7 @@ class House(Checkout):
 
     def copy(self, folder: Path, *, results: bool, cache: bool = True) -> House:
         other = House(folder)
+        shutil.copytree(self.folder / "suites", folder / "suites", dirs_exist_ok=True)
         if cache:
             shutil.copytree(self.cache, other.cache, symlinks=True)
         if results:
@@ -168,7 +209,8 @@ class Whole:
     again: float
 
 
-OUTCOMES = ("survived", "lost", "doubled", "wrong", "silent", "stuck")
+OUTCOMES = ("survived", "lost", "doubled", "wrong", "silent", "stuck", "left")
+"""What may become of a fault. left: something that nothing will ever read again lies in the cache."""
 
 
 @dataclass
@@ -215,12 +257,16 @@ def judge(house: House, wanted: Wanted, ended: subprocess.CompletedProcess[str],
         outcomes.add("doubled")
     if any(wanted[key] != value for key, value in map(accuracy_of, records) if key in wanted):
         outcomes.add("wrong")
+    if "run" in ended.args and not ended.returncode and any(house.cache.glob("cells/*")):
+        outcomes.add("left")
     return tell(house, ended, outcomes)
 
 
 def undisturbed(folder: Path, suite: str = "tiny") -> Whole:
     """Raises AssertionError where it does not end well."""
     house = House(folder)
+    if suite == "loaded":
+        house.give_model()
     began = time.monotonic()
     ended = house.run("run", suite)
     seconds = time.monotonic() - began

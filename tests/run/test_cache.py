@@ -118,6 +118,13 @@ def test_rules_prune_and_spare_what_is_needed(cache: Cache) -> None:
     assert [name for name in cache.names() if not name.startswith("hashes")] == []
 
 
+def test_what_is_left_over_of_a_finished_cell_goes_without_a_rule(cache: Cache) -> None:
+    write_kept(cache.folder / "cells" / "cell" / "accuracy.json", {"f1": 80.0})
+    assert cache.names("list", "--kind", "left over") == ["cells/cell"]
+    assert cache.names("list", "--kind", "unfinished cell") == ["cells/unfinished"]
+    assert sorted(cache.names("prune")) == ["broken/old", "cells/cell"]
+
+
 def test_nothing_is_deleted_under_a_run(cache: Cache, capsys: pytest.CaptureFixture[str]) -> None:
     """The lock is one process's, so the other one is a child."""
     child = os.fork()

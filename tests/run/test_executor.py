@@ -83,6 +83,24 @@ def test_a_record_made_with_other_instructions_does_not_finish_a_cell(
     assert started == ([] if finished else [cell])
 
 
+def test_what_is_left_of_a_finished_cell_goes_unless_another_run_measures_it_anew(cell: Cell, run: Run) -> None:
+    old = make_record(key=cell.key, machine={"flags": list(run.machine.flags)})
+    work = work_folder(cell, run)
+    work.mkdir(parents=True)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", HOLD, str(run.cache), cell.key]
+    other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+    try:
+        assert other.stdout and other.stdout.readline() == b"holds\n"
+        assert list(execute([cell], run, {cell.key: old}, again="", until=None)) == [old]
+        assert work.is_dir()
+    finally:
+        other.kill()
+        other.communicate()
+    assert list(execute([cell], run, {cell.key: old}, again="", until=None)) == [old]
+    assert not work.exists()
+
+
 def test_cells_are_locked_before_anything_of_them_is_touched(
     cell: Cell, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 from harness.plan.spec import Cell
 from harness.run import steps
 from harness.run.context import Run, work_folder
-from harness.run.kept import FILES, keep_scores, restore_scores
+from harness.run.kept import FILES, SCORED, drop_left, keep_scores, restore_scores
 from harness.run.work import ARRAYS, array_hashes, write_kept
 
 
@@ -67,7 +67,18 @@ def test_other_weights_and_uncommitted_changes_are_scored_again(
     assert restore_scores(cell, clean) == ""
 
 
-@pytest.mark.parametrize("name", FILES)
+def test_what_is_left_of_a_finished_cell_replaces_no_scores(cell: Cell, run: Run) -> None:
+    clean = replace(run, dirty=False)
+    work = scored(cell, clean)
+    drop_left(cell, clean)
+    assert not work.exists() and restore_scores(cell, clean)
+    (scored(cell, clean) / "scores.npz").write_text("cut")
+    drop_left(cell, clean)
+    assert not work.exists() and restore_scores(cell, clean)
+    assert (work / "scores.npz").read_text() == "scores.npz"
+
+
+@pytest.mark.parametrize("name", [*FILES, SCORED])
 def test_damaged_scores_are_made_again(cell: Cell, run: Run, name: str) -> None:
     """One bit of any of the files flips while they are kept."""
     clean = replace(run, dirty=False)

@@ -318,6 +318,39 @@ def test_the_site_marks_every_row_as_sample(checkout: Checkout, first: dict[str,
     assert sum("Conditions while it was measured" in cell and "Cold start" in cell for cell in cells) == 3
 
 
+CUT = """
+import os, sys
+import harness.run.group
+from harness.cli.main import main
+harness.run.group.keep_scores = lambda *given: os._exit(9)
+sys.exit(main(sys.argv[1:]))
+"""
+"""Ends as in a power cut, when a record is on the disk and what led to it is still in the cache."""
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("run")
+def test_what_a_power_cut_leaves_of_a_finished_cell_goes(checkout: Checkout, first: dict[str, dict[str, Any]]) -> None:
+    """Its scores are kept, as those of any other."""
+    record = first["onnxruntime_int8_dynamic"]
+    words = ["run", "small", "--backend", record["backend"]]
+    work, scored = (checkout.cache / name / record["key"] for name in ("cells", "scored"))
+    kept = sorted(file.name for file in scored.iterdir())
+    shutil.rmtree(scored)
+    ended = subprocess.run(
+        [sys.executable, "-c", CUT, *words, "--fresh"], cwd=checkout.folder, env=checkout.environment, check=False
+    )
+    assert ended.returncode == 9 and (work / "accuracy.json").is_file()
+    count = len(checkout.records())
+    (listed,) = json.loads(checkout.run("cache", "--kind", "left over", "--json").stdout)
+    assert listed["name"] == f"cells/{record['key']}"
+    again = checkout.run(*words)
+    assert again.returncode == 0 and "finished earlier" in again.stderr
+    assert not work.exists() and sorted(file.name for file in scored.iterdir()) == kept
+    assert len(checkout.records()) == count
+    assert checkout.run("cache", "verify").returncode == 0
+
+
 @pytest.mark.slow
 @pytest.mark.xdist_group("run")
 def test_another_seed_has_only_accuracy(tmp_path: Path) -> None:
