@@ -211,7 +211,9 @@ class ScoreStore:
 
     def _scores(self, record: Record, split: str, wanted: tuple[str, ...]) -> Scores | None:
         accuracy = _accuracy(record, split)
-        only = wanted if accuracy and accuracy.scores_sha256 else ()  # else its columns alone show whether a file is whole
+        only = (
+            wanted if accuracy and accuracy.scores_sha256 else ()
+        )  # else its columns alone show whether a file is whole
         columns = self._columns(record, split, ("prediction",), only or None)
         if accuracy is None or columns is None or "id" not in columns:
             return None

@@ -168,8 +168,9 @@ def to_prune(
     keep: int | None = None,
     needed: bool,
 ) -> list[Entry]:
-    """What a rule deletes. What is broken, and what is left over of a cell that has its record, always goes. kinds: of these; all where empty. days: what was not used for so long.
-    keep: the longest unused, until the cache is not larger than so many bytes. needed: also what records need."""
+    """What a rule deletes. What is broken, and what is left over of a cell that has its record, always goes. kinds: of these; all
+    where empty. days: what was not used for so long. keep: the longest unused, until the cache is not larger than so many bytes.
+    needed: also what records need."""
     found = list(found)
     useless = [entry for entry in found if entry.kind in USELESS]
     allowed = [
