@@ -53,7 +53,9 @@ def power_cut(whole: Whole, folder: Path, rng: random.Random) -> set[str]:
             stderr=subprocess.DEVNULL,
         ) as process:
             _wait(process, house, rng, whole.seconds)
-            family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+            family = list[psutil.Process]()
+            with contextlib.suppress(psutil.NoSuchProcess):  # it may have come to its end
+                family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
             for one in family:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     one.send_signal(signal.SIGSTOP)

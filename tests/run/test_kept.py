@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,6 +73,7 @@ def test_what_is_left_of_a_finished_cell_replaces_no_scores(cell: Cell, run: Run
     work = scored(cell, clean)
     drop_left(cell, clean)
     assert not work.exists() and restore_scores(cell, clean)
+    shutil.rmtree(work)
     (scored(cell, clean) / "scores.npz").write_text("cut")
     drop_left(cell, clean)
     assert not work.exists() and restore_scores(cell, clean)
