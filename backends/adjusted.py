@@ -46,9 +46,14 @@ class Adjustments:
         return bool(self.factors or self.corrections)
 
     def of(self, layers: Iterable[str]) -> Adjustments:
-        """Those of some linear layers alone."""
+        """Those that some linear layers need, alone. Value's range is of rows that are divided by the factors of the attention's output."""
         layers = set(layers)
         inputs = {source(f"{name}.input") for name in layers}
+        inputs |= {
+            name.removesuffix(".attention.self.value") + _ATTENTION_OUTPUT
+            for name in layers
+            if name.endswith(".attention.self.value")
+        }
         return Adjustments(
             {name: values for name, values in self.factors.items() if name in inputs},
             {name: values for name, values in self.corrections.items() if name in layers},

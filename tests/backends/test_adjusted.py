@@ -14,6 +14,7 @@ from transformers import BertForQuestionAnswering
 from backends import BackendError
 from backends.checkpoint import read_architecture
 from backends.fake_quant.adjust import adjust
+from backends.fake_quant.simulate import simulate
 from backends.processor import saturates_integer_products
 from backends.ranges import read_ranges
 from backends.schemes import changed_scheme, get_scheme
@@ -59,6 +60,23 @@ def test_smoothing_changes_nothing_in_float(folder: Path) -> None:
         wanted = plain(**batch)
         assert (smoothed(**batch).start_logits - wanted.start_logits).abs().max() < 1e-4
         assert (smoothed(**batch).end_logits - wanted.end_logits).abs().max() < 1e-4
+
+
+def test_parts_alone_keep_the_grid_of_their_weights(folder: Path) -> None:
+    """Value's rows lie on their grid as they do with all parts quantized, so that no part alone moves the model more than a step."""
+    add_ranges(folder, SMOOTH)
+    ranges, architecture = read_ranges(folder), read_architecture(folder)
+    alone = changed_scheme("engine_int8", {"smoothing": 0.5, "keep_float": ["*.dense", "encoder.layer.1.*"]})
+    part = ranges.only(get_scheme(alone), architecture)
+    assert set(part.adjustments.factors) == {
+        "encoder.layer.0.attention.self.query.input", "encoder.layer.0.attention.output.dense.input"
+    }  # fmt: skip
+    name = "encoder.layer.0.attention.self.value"
+    rounded = []
+    for one in (ranges, part):
+        model: Any = simulate(load_model(folder, architecture), one)
+        rounded.append(model.get_submodule(f"bert.{name}").weight.detach())
+    assert torch.equal(rounded[0], rounded[1])
 
 
 def test_factors_are_those_of_the_paper(folder: Path) -> None:
