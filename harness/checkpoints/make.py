@@ -23,6 +23,7 @@ from harness.checkpoints.origin import build_origin, parent_weights, stale_paren
 from harness.checkpoints.recipes import run_recipe, task_of
 from harness.checkpoints.training.states import state_folder
 from harness.errors import CheckpointError, QuantboardError, SourceUnavailable, cache_fault
+from harness.machine.forks import QUIET
 from harness.machine.processes import INTERRUPTED, USER_FAULT
 from harness.plan.sources import corpus_identity, glove_identity, look_up, ranges_of
 from harness.plan.spec import CheckpointSpec, folder_of
@@ -35,8 +36,8 @@ def main(arguments: Sequence[str]) -> int:
     from tasks import TaskError
 
     die_with_parent()
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
     start = time.monotonic()
     try:
         job = json.loads(Path(arguments[0]).read_text())

@@ -12,13 +12,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from harness.errors import printable
+from harness.machine import forks
 
 USER_FAULT = 3
 """Exit code of a job that ends in a fault of the user's input or machine; its last line on stdout is the message."""
@@ -72,6 +73,7 @@ def run_module(
     threads: int | None = None,
     keep_memory: bool = False,
     memory: int | None = None,
+    imported: Sequence[str] = (),
 ) -> ProcessResult:
     """Run `python -m module job` to its end, in a session of its own.
 
@@ -81,19 +83,27 @@ def run_module(
     for work whose speed and memory are not figures of a backend.
 
     memory: bytes of private memory that the child may map (RLIMIT_DATA, setrlimit(2)); more is refused to it, and most programs
-    then end.
+    then end. imported: modules that its process has imported already, so that their seconds are spent once: it is forked by
+    `harness.machine.forks`, and calls the module's `main`. Not for a process that uses a GPU.
 
     On KeyboardInterrupt the child gets SIGINT and ten seconds to save its state; a second Ctrl-C kills it at once.
     """
+    child: subprocess.Popen[bytes] | forks.Forked | None = None
     with log.open("ab") as output:
-        child = subprocess.Popen(
-            [sys.executable, "-m", module, str(job)],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=None if show else output,
-            env={**(KEEP_MEMORY if keep_memory else {}), **child_environment(threads), "TMPDIR": str(job.parent)},
-            start_new_session=True,
-        )
+        kept = KEEP_MEMORY if keep_memory else {}
+        environment = {**kept, **child_environment(threads), "TMPDIR": str(job.parent)}
+        if imported:
+            server = forks.find_server(imported, {**kept, **child_environment(None)})
+            child = server.start(module, job, log, environment, show=show) if server else None
+        if child is None:
+            child = subprocess.Popen(
+                [sys.executable, "-m", module, str(job)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=None if show else output,
+                env=environment,
+                start_new_session=True,
+            )
         timed_out = False
         try:
             _limit_memory(child.pid, memory)
@@ -102,7 +112,7 @@ def run_module(
         except subprocess.TimeoutExpired:
             _stop(child, signal.SIGKILL)
             timed_out = True
-            code, reason = child.returncode, f"took longer than {timeout:.0f} s and was stopped"
+            code, reason = child.wait(), f"took longer than {timeout:.0f} s and was stopped"
         except KeyboardInterrupt:
             try:
                 _stop(child, signal.SIGINT, patience=10)
@@ -237,7 +247,7 @@ class ServerProcess:
         return ProcessDied("; ".join((describe_exit(code) or "its process ended with exit code 0", *log[-1:])), log)
 
 
-def _wait(child: subprocess.Popen[bytes], timeout: float) -> int:
+def _wait(child: subprocess.Popen[bytes] | forks.Forked, timeout: float) -> int:
     """`child.wait(timeout)` without its polling twenty times a second, which could disturb a child that measures."""
     if hasattr(os, "pidfd_open"):
         try:
@@ -252,7 +262,7 @@ def _wait(child: subprocess.Popen[bytes], timeout: float) -> int:
     return child.wait(timeout)
 
 
-def _stop(child: subprocess.Popen[bytes], number: signal.Signals, patience: float = 5) -> None:
+def _stop(child: subprocess.Popen[bytes] | forks.Forked, number: signal.Signals, patience: float = 5) -> None:
     try:
         os.killpg(child.pid, number)
         child.wait(patience)

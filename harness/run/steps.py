@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from backends import get_backend
+from backends.torch_eager import TorchEager
 from harness.checkpoints.intact import drop_broken
 from harness.checkpoints.origin import content_digest, stale_parent
 from harness.errors import MOVE_CACHE, CheckpointError, disk_fault
@@ -37,6 +38,9 @@ from harness.run.context import (
 from harness.run.events import Event, Step
 from harness.run.job import Job
 from harness.run.work import array_hashes, read_kept, tell_broken, write_kept
+
+TORCH = ("torch", "transformers.models.bert.modeling_bert", "harness.checkpoints.make", "harness.run.cell")
+"""What most processes that use PyTorch import: other families' models take little more."""
 
 
 def start_cell(cell: Cell, run: Run, until: Until | None) -> Record | CellResults:
@@ -105,6 +109,7 @@ def ensure_checkpoint(spec: CheckpointSpec, run: Run, timeout: float | None = No
             timeout=timeout or 10 * TIMEOUT,
             show=run.show_progress,
             keep_memory=True,
+            imported=() if run.machine.gpus or spec.source.startswith("onnx:") else TORCH,
         )
     if not ended.reason:
         return None
@@ -221,6 +226,7 @@ def _run_step(cell: Cell, run: Run, mode: Step, name: str, number: int) -> dict[
                     threads=job.threads,
                     keep_memory=mode != "speed",
                     memory=memory_limit(cell),
+                    imported=() if mode == "speed" or run.machine.gpus else imports_of(cell),
                 )
             tell_broken(run)
             if ended.timed_out:
@@ -239,6 +245,12 @@ def _run_step(cell: Cell, run: Run, mode: Step, name: str, number: int) -> dict[
     except OSError as error:
         raise _disk_failure(error, work_folder(cell, run)) from None
     return results
+
+
+def imports_of(cell: Cell) -> tuple[str, ...]:
+    """What a cell's process may find imported when it starts: nothing that another engine needs."""
+    backend = get_backend(cell.backend)
+    return TORCH if backend.simulated or isinstance(backend, TorchEager) else ()
 
 
 def _results_of(ended: ProcessResult, out: Path, words: str) -> dict[str, Any]:

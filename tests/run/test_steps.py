@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import harness.run.steps
+from backends import BACKENDS
 from harness.checkpoints.make import check_inputs_unchanged, ensure
 from harness.errors import CheckpointError
 from harness.machine.processes import KEEP_MEMORY, ProcessResult, child_environment
@@ -101,6 +102,7 @@ def test_processes_keep_memory_where_neither_speed_nor_memory_is_measured(
         return ProcessResult(1, "it ended", ())
 
     monkeypatch.setattr(harness.run.steps, "run_module", run_module)
+    monkeypatch.setitem(BACKENDS.ours, "slowed", "tests.bench.slowed:SLOWED")
     for mode in ("build", "accuracy", "speed"):
         with pytest.raises(CellFailed, match="it ended"):
             run_step(cell, run, mode, mode, 1)
