@@ -137,9 +137,15 @@ _COMMANDS = re.compile(
 """Characters that terminals, browsers and editors obey: control characters, which begin escape sequences, marks that turn the
 direction of what follows (CVE-2021-42574), marks without width, and halves of characters."""
 
+_COMMON = b"\t\n" + bytes(range(32, 127))
+"""Characters that nearly all text is of, none of them in _COMMANDS."""
+
 
 def visible(text: str) -> str:
     """Text of a log, a record or data, so that whoever shows it obeys nothing in it. Line breaks and tabs stay."""
+    rare = text.encode(errors="surrogatepass").translate(None, _COMMON)
+    if not _COMMANDS.search(rare.decode(errors="surrogatepass")):
+        return text
     return _COMMANDS.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), text)
 
 

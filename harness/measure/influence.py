@@ -41,29 +41,31 @@ def influence(kind: str, columns: Sequence[Array]) -> Array:
 def _spearman(x: Array, y: Array) -> Array:
     """Spearman's correlation is that of the shares of examples below each (half of those that are equal). An example moves it
     by its own pair of shares, and by the shares of all others, of which it is a part."""
-    a, b = _share_below(x), _share_below(y)
+    (of_x, often_x), (of_y, often_y) = (
+        np.unique(values, return_inverse=True, return_counts=True)[1:] for values in (x, y)
+    )
+    a, b = _share_below(of_x, often_x), _share_below(of_y, often_y)
     count = len(a)
     spread_a, spread_b = (a * a).mean() - 0.25, (b * b).mean() - 0.25
     if spread_a < 1e-12 or spread_b < 1e-12:  # a constant column
         return np.zeros(count)
     root = (spread_a * spread_b) ** 0.5
     rho = ((a * b).mean() - 0.25) / root
-    together = a * b + _mean_above(x, b) + _mean_above(y, a)
-    own_a, own_b = a * a + 2 * _mean_above(x, a), b * b + 2 * _mean_above(y, b)
+    together = a * b + _mean_above(of_x, b) + _mean_above(of_y, a)
+    own_a, own_b = a * a + 2 * _mean_above(of_x, a), b * b + 2 * _mean_above(of_y, b)
     together, own_a, own_b = (part - part.mean() for part in (together, own_a, own_b))
     return np.asarray(together / root - rho / 2 * (own_a / spread_a + own_b / spread_b))
 
 
-def _share_below(values: Array) -> Array:
-    """The share of examples that are smaller than each, and half of those that are equal to it; their mean is 1/2."""
-    _, which, often = np.unique(values, return_inverse=True, return_counts=True)
+def _share_below(place: Array, often: Array) -> Array:
+    """The share of examples that are smaller than each, and half of those that are equal to it; their mean is 1/2. place: of each
+    example's value among the distinct ones, the smallest first. often: how many examples have each of these."""
     below = np.cumsum(often) - often / 2
-    return np.asarray(below[which] / len(values))
+    return np.asarray(below[place] / len(place))
 
 
-def _mean_above(values: Array, weights: Array) -> Array:
-    """Of each example: the mean over all of weights x (1 where their value is larger, 1/2 where it is equal)."""
-    _, which = np.unique(values, return_inverse=True)
-    of_value = np.bincount(which, weights)
+def _mean_above(place: Array, weights: Array) -> Array:
+    """Of each example: the mean over all of weights x (1 where their value is larger, 1/2 where it is equal). place: as above."""
+    of_value = np.bincount(place, weights)
     above = of_value[::-1].cumsum()[::-1] - of_value / 2
-    return np.asarray(above[which] / len(values))
+    return np.asarray(above[place] / len(place))

@@ -82,16 +82,39 @@ def differences(
     values = [scores.metrics[metric] for scores in scored]
     if first.groups is None and all(is_share(statistic, columns) for columns in sets):
         return [_shares(sets[mine][0], sets[theirs][0]) for mine, theirs in pairs]
-    influences = [_influence(scores, statistic, columns) for scores, columns in zip(scored, sets, strict=True)]
-    return _linearised(sets, influences, values, first.groups, pairs)
+    units = _units(first)
+    moves = [_moves(scores, statistic, columns, units) for scores, columns in zip(scored, sets, strict=True)]
+    return _linearised(sets, moves, values, units, pairs)
 
 
-def _influence(scores: Scores, statistic: Statistic, columns: Sequence[Array]) -> Array:
-    """Worked out once for all comparisons of these answers, and kept with them."""
-    known: dict[Statistic, Array] = vars(scores).setdefault("_influences", {})
-    if statistic not in known:
-        known[statistic] = influence(statistic.kind, columns)
-    return known[statistic]
+@dataclass(frozen=True)
+class _Units:
+    """What is independent: examples, or groups of them. groups: as in Scores. of: (n,) the unit of each example. sizes: (units,)
+    how many examples each has."""
+
+    name: str
+    groups: Array | None
+    of: Array
+    sizes: Array
+
+
+def _units(scores: Scores) -> _Units:
+    """Worked out once for all comparisons with these answers, and kept with them."""
+    known: _Units | None = vars(scores).get("_units")
+    if known is None:
+        groups, examples = scores.groups, len(scores.per_example["id"])
+        of = np.arange(examples) if groups is None else np.unique(groups, return_inverse=True)[1]
+        known = _Units("examples" if groups is None else "articles", groups, of, np.bincount(of))
+        vars(scores)["_units"] = known
+    return known
+
+
+def _moves(scores: Scores, statistic: Statistic, columns: Sequence[Array], units: _Units) -> Array:
+    """(units,) the sum of the influences of the examples of each, in points. Kept as the units are."""
+    known: dict[Statistic, tuple[Array | None, Array]] = vars(scores).setdefault("_moves", {})
+    if statistic not in known or known[statistic][0] is not units.groups:
+        known[statistic] = units.groups, np.bincount(units.of, 100 * influence(statistic.kind, columns))
+    return known[statistic][1]
 
 
 def _shares(mine: Array, theirs: Array) -> PairedTest:
@@ -127,32 +150,27 @@ def agresti_min(only_mine: int, only_theirs: int, count: int) -> tuple[float, fl
 
 def _linearised(
     sets: Sequence[Sequence[Array]],
-    influences: Sequence[Array],
+    moves: Sequence[Array],
     values: Sequence[float],
-    groups: Array | None,
+    units: _Units,
     pairs: Sequence[tuple[int, int]],
 ) -> list[PairedTest]:
     from scipy.special import stdtr, stdtrit
 
-    units, unit, group = len(sets[0][0]), "examples", np.arange(len(sets[0][0]))
-    if groups is not None:
-        articles, group = np.unique(groups, return_inverse=True)
-        units, unit = len(articles), "articles"
-    sizes = np.bincount(group)
-    moves = [np.bincount(group, 100 * own) for own in influences]
+    counted, examples = f"{len(units.sizes)} {units.name}", len(units.of)
     tests = []
     for mine, theirs in pairs:
         value = values[mine] - values[theirs]
         differs = np.any(
             [(a != b).reshape(len(a), -1).any(1) for a, b in zip(sets[mine], sets[theirs], strict=True)], axis=0
         )
-        differing = np.unique(group[differs])
-        method = f"paired, linearised standard error over {units} {unit}; the two differ on {len(differing)}"
+        differing = np.flatnonzero(np.bincount(units.of[differs], minlength=1))
+        method = f"paired, linearised standard error over {counted}; the two differ on {len(differing)}"
         if len(differing) < 2:
-            tests.append(PairedTest(value, method=f"{TOO_FEW}: they differ on {len(differing)} of {units} {unit}"))
+            tests.append(PairedTest(value, method=f"{TOO_FEW}: they differ on {len(differing)} of {counted}"))
             continue
-        count, freedom = effective_number(sizes), effective_number(sizes[differing]) - 1
-        error = float(np.linalg.norm(moves[mine] - moves[theirs])) / len(group) * math.sqrt(count / (count - 1))
+        count, freedom = effective_number(units.sizes), effective_number(units.sizes[differing]) - 1
+        error = float(np.linalg.norm(moves[mine] - moves[theirs])) / examples * math.sqrt(count / (count - 1))
         half = float(stdtrit(freedom, 0.975)) * error
         p = 2 * float(stdtr(freedom, -abs(value) / error)) if error > 0 else float(value == 0)
         tests.append(PairedTest(value, value - half, value + half, p, method))

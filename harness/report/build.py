@@ -176,11 +176,13 @@ class Build:
         try:
             if _sha(old.read_bytes()) != sha:
                 return False
-            (self._fresh / name).unlink(missing_ok=True)
+            new = self._fresh / name
+            if name in self._written:
+                new.unlink()
             try:
-                os.link(old, self._fresh / name)
+                os.link(old, new)
             except OSError:  # not every file system has hard links
-                shutil.copyfile(old, self._fresh / name)
+                shutil.copyfile(old, new)
         except OSError:
             return False
         self._written.add(name)

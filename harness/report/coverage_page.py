@@ -58,7 +58,9 @@ def coverage_page(records: Sequence[Record], suites: Path) -> CoveragePage:
     """records: the newest of each cell; those of the sample are left out. suites: the folder of the suite files."""
     real = [record for record in records if not is_sample(record)]
     hosts = list(machines(real).values())
-    backends = sorted({record.backend for record in real}, key=lambda name: (_is_simulated(real, name), titles(name)))
+    backends = sorted(
+        {record.backend for record in real}, key=lambda name: (_is_simulated(real, name), titles(name), name)
+    )
     cells: dict[tuple[str, str], dict[tuple[str, str], list[Record]]] = {}
     for record in real:
         place = cells.setdefault((record.task, record.model), {})

@@ -4,6 +4,7 @@ Any of it may be missing or damaged: then it is made again."""
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -13,6 +14,7 @@ from pydantic import TypeAdapter
 from backends import artefacts
 from harness.machine import paths
 from harness.machine.digests import digest
+from harness.machine.software import FileHash
 from harness.report.catalog import Known, KnownFile
 from harness.report.judged import Part
 from harness.report.standings import Standing
@@ -55,6 +57,11 @@ def _saved() -> TypeAdapter[_Saved]:
     return TypeAdapter(_Saved)
 
 
+@cache
+def _hashes() -> TypeAdapter[dict[str, FileHash]]:
+    return TypeAdapter(dict[str, FileHash])
+
+
 def folder_of(out: Path) -> Path:
     return paths.cache() / "site" / digest(str(out.resolve()))
 
@@ -86,6 +93,22 @@ def keep(out: Path, code: str, kept: Kept) -> None:
         artefacts.write_whole(folder / "known.json", _mark(body).encode() + b"\n" + body)
     except OSError:
         return
+
+
+def recall_hashes(out: Path) -> dict[str, FileHash]:
+    """Of the results, when the last build of the site at `out` read them; by name."""
+    try:
+        head, _, body = (folder_of(out) / "hashes.json").read_bytes().partition(b"\n")
+        return _hashes().validate_json(body) if head.decode() == _mark(body) else {}
+    except (OSError, ValueError):
+        return {}
+
+
+def keep_hashes(out: Path, hashes: dict[str, FileHash]) -> None:
+    body = _hashes().dump_json(hashes)
+    with suppress(OSError):
+        artefacts.make_folder(folder_of(out))
+        artefacts.write_whole(folder_of(out) / "hashes.json", _mark(body).encode() + b"\n" + body)
 
 
 def _mark(body: bytes) -> str:

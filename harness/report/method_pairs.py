@@ -3,9 +3,8 @@ the two to four that a reader chooses."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import count
 from typing import Any
 
 import numpy as np
@@ -52,8 +51,8 @@ class Pairs:
 
 @dataclass(frozen=True)
 class _Side:
-    """A method's record: of several seeds the one that was timed. answers: a number for each answer, equal numbers for equal
-    answers."""
+    """A method's record: of several seeds the one that was timed. answers: their numbers, an example each; None where they are scores
+    or not stored."""
 
     record: Record
     scores: Scores | None
@@ -62,9 +61,8 @@ class _Side:
 
 def method_pairs(board: Leaderboard, stored: ScoreStore) -> Pairs:
     split = board.subject.split
-    known: dict[object, int] = {}
-    fresh = count()
-    sides = [_side(entry, split, stored, known, fresh) for entry in board.entries]
+    numbers = _Numbers()
+    sides = [_side(entry, split, stored, numbers) for entry in board.entries]
     places = all_pairs(len(sides))
     tested = _differences(sides, split)
     found = [_pair(a, b, sides, tested.get((a, b)), split) for a, b in places]
@@ -72,14 +70,36 @@ def method_pairs(board: Leaderboard, stored: ScoreStore) -> Pairs:
     return Pairs(tuple(found), examples, _right(sides))
 
 
-def _side(entry: Entry, split: str, stored: ScoreStore, known: dict[object, int], fresh: Iterator[int]) -> _Side:
-    """known: the numbers of answers. fresh: numbers for others."""
+class _Numbers:
+    """Numbers for answers. Two methods that gave an example equal numbers gave it equal answers. Nearly all answers are those of
+    the first method, so that only the others are looked at one by one."""
+
+    def __init__(self) -> None:
+        self._first: Array | None = None
+        self._known: dict[object, int] = {}
+
+    def of(self, given: Array) -> Array:
+        if self._first is None:
+            self._first = given
+            return np.zeros(len(given), np.int64)
+        others = np.ones(len(given), np.bool_)
+        if given.shape == self._first.shape and _kind(given) == _kind(self._first):
+            others = given != self._first
+        numbers = np.zeros(len(given), np.int64)
+        numbers[others] = [self._known.setdefault(answer, 1 + len(self._known)) for answer in given[others].tolist()]
+        return numbers
+
+
+def _kind(values: Array) -> str:
+    """Of values that NumPy compares: text, bytes or whole numbers."""
+    return "number" if values.dtype.kind in "biu" else values.dtype.kind
+
+
+def _side(entry: Entry, split: str, stored: ScoreStore, numbers: _Numbers) -> _Side:
     record = entry.record
     scores = stored.scores(record, split)
     given = stored.predictions(record, split) if scores else None
-    answers = None
-    if given is not None and given.dtype.kind != "f":
-        answers = np.fromiter(map(known.setdefault, given.tolist(), fresh), np.int64, len(given))
+    answers = None if given is None or given.dtype.kind == "f" else numbers.of(given)
     return _Side(record, scores, answers)
 
 

@@ -22,7 +22,7 @@ from harness.machine.digests import digest
 from harness.machine.software import code_digest, file_hashes, tree_digest
 from harness.report.build import MARK, Build
 from harness.report.catalog import Catalog
-from harness.report.kept import keep, recall
+from harness.report.kept import keep, keep_hashes, recall, recall_hashes
 from harness.report.table_html import soft, table_html
 
 PAGES = re.compile(
@@ -31,17 +31,18 @@ PAGES = re.compile(
 
 
 @contextmanager
-def _few_collections() -> Iterator[None]:
+def _without_collections() -> Iterator[None]:
     """Records are many objects without cycles: looking for cycles among them takes a quarter of a build."""
-    usual = gc.get_threshold()
-    gc.set_threshold(100_000, 50, 100)
+    usual = gc.isenabled()
+    gc.disable()
     try:
         yield
     finally:
-        gc.set_threshold(*usual)
+        if usual:
+            gc.enable()
 
 
-@_few_collections()
+@_without_collections()
 def render(results: Path, out: Path, *, if_changed: bool = False, tell: Tell = refuse) -> Path:
     """Write the whole site to `out` and return its index page. An older site is replaced only when the new one is complete;
     with if_changed it stays where it was made of the same records, scores, suites, templates and code. Pages whose inputs are what
@@ -52,7 +53,9 @@ def render(results: Path, out: Path, *, if_changed: bool = False, tell: Tell = r
     """
     if out.exists() and not _is_ours(out):
         raise QuantboardError(f"{out}: holds files that are not a Quantboard site; name another folder with --out")
-    hashes = file_hashes(results)  # before reading: records appended in the meantime belong to the next site
+    # before reading: records appended in the meantime belong to the next site
+    files = file_hashes(results, recall_hashes(out))
+    hashes = {name: file.sha256 for name, file in files.items()}
     code = _program()
     source = digest([sorted(hashes.items()), code])
     if if_changed and is_unchanged(out, source):
@@ -78,6 +81,7 @@ def render(results: Path, out: Path, *, if_changed: bool = False, tell: Tell = r
         if fresh:
             shutil.rmtree(fresh, ignore_errors=True)  # no longer there once it has become `out`
     keep(out, code, left)
+    keep_hashes(out, files)
     return out / "index.html"
 
 
@@ -114,7 +118,7 @@ def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-LIBRARIES = ("jinja2", "markdown-it-py", "numpy", "pandas", "pyarrow", "ruptures", "scipy")
+LIBRARIES = ("jinja2", "markdown-it-py", "numpy", "pandas", "pyarrow", "scipy")
 
 
 def _program() -> str:

@@ -41,3 +41,19 @@ def test_the_deviation_is_that_of_quiet_nights() -> None:
     assert deviation(series.tolist()) == pytest.approx(0.01, rel=0.1)
     assert deviation([[0.0] * 10, [0.0] * 10]) is None  # 18 differences
     assert change_points([0.0] * 20, 0.0) == [] and change_points([0.0, 1.0] * 2, 0.1) == []
+
+
+def test_the_partition_is_that_of_pelt_in_ruptures() -> None:
+    ruptures = pytest.importorskip("ruptures")
+    rng = np.random.default_rng(3)
+    changed = 0
+    for count in [6, 7, 8, 12, 20, 40, 90] * 30:
+        values = rng.normal(0, 1, count)
+        for _ in range(rng.integers(0, 4)):
+            values[rng.integers(0, count) :] += rng.choice([-6, -3, 3, 5, 8])
+        middle = np.median([values[:-2], values[1:-1], values[2:]], axis=0)
+        smooth = np.concatenate([middle[:1], middle, middle[-1:]]).reshape(-1, 1)
+        pelt = ruptures.KernelCPD(kernel="linear", min_size=2).fit(smooth).predict(pen=10 + math.log(count))
+        assert change_points(values.tolist(), 1.0) == pelt[:-1]
+        changed += len(pelt) > 1
+    assert changed > 50
