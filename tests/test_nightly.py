@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SUITE = """
 title = "A night"
 tasks = ["glue/rte"]
-baseline = "torch_fp32"
+baseline = "onnxruntime_fp32"
 seeds = [1]
 [models.tiny]
 source = "scratch"
@@ -32,8 +32,6 @@ train = { learning_rate = 5e-4, epochs = 1, max_steps = 10, batch_size = 8 }
 max_length = 64
 batch_sizes = [8]
 [[backends]]
-name = "torch_fp32"
-[[backends]]
 name = "onnxruntime_fp32"
 [[backends]]
 name = "patient_fp32"
@@ -41,7 +39,7 @@ name = "patient_fp32"
 scenarios = ["offline"]
 loads = ["real"]
 threads = 1
-rounds = 5
+rounds = 4
 min_duration = 0.1
 min_queries = 8
 max_warmup = 1.0
@@ -143,6 +141,7 @@ def nightly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("run")
 def test_a_slow_down_between_two_nights_ends_red_with_a_history(
     nightly: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
