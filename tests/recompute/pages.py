@@ -78,16 +78,22 @@ def macro_average(tasks: list[Record]) -> tuple[float, float, float]:
 
 
 def check_macro(tally: Tally, page: str, records: list[Record]) -> None:
-    """The macro averages of a suite's page, whose suite has one model and seed."""
-    rows: dict[str, list[Record]] = defaultdict(list)
-    for record in records:
-        rows[record["label"]].append(record)
+    """The macro averages of a suite's page, whose suite has one model and seed: of the newest records, where all tasks have one."""
+    rows: dict[str, dict[str, Record]] = defaultdict(dict)
+    for record in sorted(records, key=lambda record: str(record["finished"])):
+        if record["accuracy"]:
+            rows[record["label"]][record["task"]] = record
+    tasks = {record["task"] for record in records}
     table = page.split("macro average</h2>", 1)[1].split("</table>", 1)[0]
     for row in re.findall(r"<tr>\s*<th scope=\"row\">(.*?)</tr>", table, flags=re.S):
         name, _, cells = row.partition("</th>")
         label = html.unescape(re.sub(r"<[^>]+>", "", name)).strip()
-        stored, low, high = re.findall(rf'data-order="([\d.]+)">[\d.]+<br><small>{NUMBER} to {NUMBER}', cells)[0]
-        ours = macro_average(rows[label])
+        found = re.findall(rf'data-order="([\d.]+)">[\d.]+<br><small>{NUMBER} to {NUMBER}', cells)
+        tally.compare("rows with a macro average", label, bool(found), rows[label].keys() == tasks)
+        if not found:
+            continue
+        stored, low, high = found[0]
+        ours = macro_average(list(rows[label].values()))
         tally.compare("macro averages", label, float(stored), ours[0])
         as_printed(tally, "ends of macro averages", label, low, ours[1])
         as_printed(tally, "ends of macro averages", label, high, ours[2])
