@@ -49,12 +49,22 @@ def model(folder: Path) -> Any:
     return save_model(folder / "model", BertForSequenceClassification, NAMES)
 
 
+def count_right(model: Any, rows: list[tuple[str, str]]) -> int:
+    """How many (text, name of its class) plain transformers gets right."""
+    import torch
+
+    tokenizer = tokenizer_of(Path("model"))
+    with torch.no_grad():
+        guesses = [int(model(**tokenizer(text, return_tensors="pt")).logits.argmax()) for text, _ in rows]
+    return sum(NAMES[guess] == name for guess, (_, name) in zip(guesses, rows, strict=True))
+
+
 @pytest.mark.slow
 def test_a_family_that_is_not_known_gets_an_answer(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """In the generic way, which needs no rows for calibration."""
     from transformers import AlbertForSequenceClassification
 
-    save_model(folder / "model", AlbertForSequenceClassification, NAMES, embedding_size=16)
+    model = save_model(folder / "model", AlbertForSequenceClassification, NAMES, embedding_size=16)
     capsys.readouterr()
     assert main(["pick", "model", "--data", "tickets.csv", "--minutes", "0.1"]) == 0
     shown = capsys.readouterr()
@@ -63,7 +73,9 @@ def test_a_family_that_is_not_known_gets_an_answer(folder: Path, capsys: pytest.
     records = [json.loads(line) for file in folder.glob("results/*/*.jsonl") for line in file.read_text().splitlines()]
     assert {record["backend"] for record in records} >= {"torch_fp32", "onnxruntime_fp32"}
     assert {record["status"] for record in records} <= {"ok", "invalid"}
+    right = count_right(model, [(text, NAMES[row % 5]) for row, text in enumerate(TEXTS)])
     for record in records:
+        assert record["accuracy"][0]["metrics"]["accuracy"]["value"] == pytest.approx(100 * right / 60)
         assert NOTE in record["placement"]["notes"]
         assert record["checkpoint"]["generic"] and record["roofline"] is None
         assert record["flops"]["total"] == 2 * record["placement"]["total_macs"]
@@ -87,8 +99,6 @@ def options(*words: str) -> Namespace:
 @pytest.mark.slow
 def test_one_command_ends_with_an_answer(folder: Path, model: Any, capsys: pytest.CaptureFixture[str]) -> None:
     """The accuracy is transformers', on the rows that are scored; the slice for calibration is not."""
-    import torch
-
     capsys.readouterr()
     assert main(["pick", "model", "--data", "tickets.csv", "--minutes", "0.1"]) == 0
     shown = capsys.readouterr()
@@ -99,10 +109,7 @@ def test_one_command_ends_with_an_answer(folder: Path, model: Any, capsys: pytes
     assert "12 of 60 rows are set aside" in shown.err
     scored = [json.loads(line) for line in next(folder.glob("picks/*/validation.jsonl")).read_text().splitlines()]
     assert len(scored) == 48
-    tokenizer = tokenizer_of(folder / "model")
-    with torch.no_grad():
-        guesses = [int(model(**tokenizer(row["message"], return_tensors="pt")).logits.argmax()) for row in scored]
-    right = sum(NAMES[guess] == row["topic"] for guess, row in zip(guesses, scored, strict=True))
+    right = count_right(model, [(row["message"], row["topic"]) for row in scored])
     records = [json.loads(line) for file in folder.glob("results/*/*.jsonl") for line in file.read_text().splitlines()]
     baseline = next(record for record in records if record["baseline"])
     assert baseline["accuracy"][0]["metrics"]["accuracy"]["value"] == pytest.approx(100 * right / 48)
