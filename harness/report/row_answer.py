@@ -57,7 +57,7 @@ def _answer(board: Leaderboard, entry: Entry, row: MethodRow, choice: Pick) -> R
         where=f"{subject.title} with {subject.model}, {board.machine.title}",
         verdict=row.verdict if board.is_contested else Badge("", "not in a contest"),
         how=f"{row.how}; {_standing(entry, choice)}" if board.is_contested else row.how,
-        figures=tuple(_figures(board, row)),
+        figures=tuple(_figures(board, entry, row)),
         commands=(row.export, row.rerun),
         links=(("compare it", row.compare),) if row.compare else (),
         compare=board.compare_page,
@@ -74,13 +74,15 @@ def _standing(entry: Entry, choice: Pick) -> str:
     return "another method ships"
 
 
-def _figures(board: Leaderboard, row: MethodRow) -> Iterable[tuple[str, str, str, str]]:
+def _figures(board: Leaderboard, entry: Entry, row: MethodRow) -> Iterable[tuple[str, str, str, str]]:
+    seeds = len({own.record.seed for own in entry.rows})
+    of_seeds = f", median of {seeds} seeds" if seeds > 1 else ""
     baseline = next((entry.name.short for entry in board.entries if entry.name.kind == "baseline"), "baseline")
     if row.speed.order is not None:
         yield row.speed.text, f"{baseline}'s throughput", row.speed.interval, row.speed.imprecise
     if row.kept.text:
-        yield f"{row.kept.text}%", f"of its {board.subject.metric} kept", row.kept.interval, ""
-    yield row.metric.text, board.subject.metric, row.metric.interval, ""
+        yield f"{row.kept.text}%", f"of its {board.subject.metric} kept{of_seeds}", row.kept.interval, ""
+    yield row.metric.text, f"{board.subject.metric}{of_seeds}", row.metric.interval, ""
     if row.p90.text:
         yield f"{row.p90.text} ms", "p90, one at a time", "", row.p90.imprecise
     if row.size.text:

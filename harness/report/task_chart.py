@@ -10,7 +10,7 @@ from harness.report.leaderboards import Entry, Leaderboard
 from harness.report.pick import Limits, Pick
 from harness.report.plots import SHAPES, Scale, drawn, steps
 
-LETTER, LINE = 7.1, 13.0
+LETTER, LINE = 7.7, 13.0
 """Mean width and height of a label's letters in pixels, to keep labels apart."""
 
 Box = tuple[float, float, float, float]
@@ -18,10 +18,14 @@ Box = tuple[float, float, float, float]
 LABEL, MARK, BAR = 100, 10, 1
 """How bad it is for a label to stand upon another label, upon a mark, upon the bar of an interval."""
 
+NEAR, FAR = 20.0, 25.0
+"""Pixels from a mark to its label: beyond NEAR a line leads to it, and each FAR more are as bad as a bar."""
+
 
 @dataclass(frozen=True)
 class ChartMark:
-    """A method: its mark, the ends of its two intervals, and where its label stands. place: among the leaderboard's methods."""
+    """A method: its mark, the ends of its two intervals, where its label stands, and the line that leads there, if it is far. place:
+    among the leaderboard's methods."""
 
     place: int
     kind: str
@@ -36,6 +40,7 @@ class ChartMark:
     label: str
     label_x: float
     label_y: float
+    leader: str
     fits: bool
     picked: bool
 
@@ -147,26 +152,36 @@ def _boxes(entry: Entry, scale: Scale) -> Iterable[tuple[Box, int]]:
     return ((x - 9, y - 9, x + 9, y + 9), MARK), *bars
 
 
-def _label(text: str, point: tuple[float, float], scale: Scale, boxes: list[tuple[Box, int]]) -> tuple[float, float]:
-    """The place about the mark that is freest, the nearest of these; it is taken then."""
+def _label(
+    text: str, point: tuple[float, float], scale: Scale, boxes: list[tuple[Box, int]]
+) -> tuple[float, float, str]:
+    """The place about the mark that is freest and near, which is taken then; and the line that leads there, if it is far."""
     (x, y), width = point, LETTER * len(text)
     right, left = 13.0, -13 - width
     tried = [(right, -9.0), (left, -9.0), (right, 18.0), (left, 18.0), (-width / 2, -16.0), (-width / 2, 26.0)]
     tried += [
         (side, float(dy)) for far in range(30, 160, 14) for dy in (far, 6 - far) for side in (right, left, -width / 2)
     ]
-    worst, chosen = math.inf, (0.0, 0.0, 0.0, 0.0)
+    worst, chosen = math.inf, (x, y, x, y)
     for dx, dy in tried:
         box = (x + dx - 3, y + dy - LINE, x + dx + width + 3, y + dy + 4)
         if box[0] < scale.left - 12 or box[2] > scale.right + 20 or box[1] < scale.top or box[3] > scale.bottom:
             continue
-        harm = sum(weight for other, weight in boxes if _overlap(box, other))
+        gap = math.dist(point, _nearest(point, box))
+        harm = sum(weight for other, weight in boxes if _overlap(box, other)) + max(0.0, gap - NEAR) / FAR
         if harm < worst:
             worst, chosen = harm, box
         if not harm:
             break
     boxes.append((chosen, LABEL))
-    return round(chosen[0] + 3, 1), round(chosen[1] + LINE, 1)
+    end = _nearest(point, chosen)
+    leader = f"M{x:.1f} {y:.1f}L{end[0]:.1f} {end[1]:.1f}" if math.dist(point, end) > NEAR else ""
+    return round(chosen[0] + 3, 1), round(chosen[1] + LINE, 1), leader
+
+
+def _nearest(point: tuple[float, float], box: Box) -> tuple[float, float]:
+    """Of a box."""
+    return min(max(point[0], box[0]), box[2]), min(max(point[1], box[1]), box[3])
 
 
 def _overlap(a: Box, b: Box) -> bool:
@@ -174,7 +189,7 @@ def _overlap(a: Box, b: Box) -> bool:
 
 
 def _mark(
-    place: int, entry: Entry, scale: Scale, label: str, at: tuple[float, float], fits: bool, picked: bool
+    place: int, entry: Entry, scale: Scale, label: str, at: tuple[float, float, str], fits: bool, picked: bool
 ) -> ChartMark:
     assert entry.method.speed_up and entry.method.kept
     x, y = _point(entry, scale)

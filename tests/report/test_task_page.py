@@ -102,6 +102,30 @@ def test_the_chart_shows_every_method_with_both_figures_and_no_label_upon_anothe
             assert mark.fits == (mark.y <= chart.limit)
 
 
+def test_a_label_that_is_far_from_its_mark_is_led_to(tmp_path: Path) -> None:
+    """Eight methods that are about as fast and as accurate."""
+    timed(tmp_path, "00000000000000f0", "torch_fp32", 1.0, 100, baseline=True)
+    for place in range(7):
+        timed(
+            tmp_path,
+            f"00000000000000f{place + 1}",
+            f"onnxruntime_int8 (scheme {place})",
+            1.5 + place / 100,
+            100 + place,
+        )
+    (board,) = found(tmp_path)
+    wide = page_of(board).charts[0]
+    assert len(wide.marks) == 8
+    for mark in wide.marks:
+        across = max(mark.label_x - mark.x, mark.x - mark.label_x - 7 * len(mark.label), 0)
+        down = max(mark.label_y - 11 - mark.y, mark.y - mark.label_y, 0)
+        if max(across, down) > 40:
+            assert mark.leader.startswith(f"M{mark.x:.1f} {mark.y:.1f}L")
+        if max(across, down) < 10:
+            assert not mark.leader
+    assert any(mark.leader for mark in wide.marks) and not all(mark.leader for mark in wide.marks)
+
+
 def test_the_files_have_the_boards_figures(board: Leaderboard) -> None:
     frame = board_frame(board, board.choose(Limits()))
     rows = list(csv.DictReader(to_csv(frame).splitlines()))
@@ -151,3 +175,13 @@ def test_a_cells_page_begins_with_what_it_is_and_whether_to_ship_it(tmp_path: Pa
     assert "2.00× PyTorch FP32's throughput" in text.replace("&#39;", "'")
     assert "99.89% of its accuracy kept" in text
     assert "card strip" not in (site / "cell-run-c.html").read_text()
+
+
+def test_a_figure_over_seeds_is_called_so(tmp_path: Path) -> None:
+    for seed, wrong in ((1, 100), (2, 90), (3, 105)):
+        timed(tmp_path / "results", f"a{seed}", "torch_fp32", 1.0, wrong, baseline=True, seed=seed)
+        timed(tmp_path / "results", f"b{seed}", "onnxruntime_int8", 2.0, wrong + 1, seed=seed)
+    site = build(tmp_path)
+    for seed in (1, 2, 3):
+        text = " ".join(re.sub(r"<[^>]*>", " ", (site / f"cell-run-b{seed}.html").read_text()).split())
+        assert "89.90 accuracy, median of 3 seeds" in text
