@@ -40,6 +40,7 @@ class MachinePick:
     kept: str = ""
     kept_interval: str = ""
     close_call: bool = False
+    uncommitted: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,10 @@ class IndexPage:
     suites: tuple[SuiteSummary, ...]
     not_measured: tuple[str, ...]
 
+    @property
+    def has_uncommitted(self) -> bool:
+        return any(pick.uncommitted for card in self.cards for pick in card.picks)
+
 
 KINDS = (
     ("baseline", "the baseline"),
@@ -118,9 +123,9 @@ def index_page(
 
 
 def _headline(subjects: Mapping[Subject, Sequence[Standing]]) -> Headline | None:
-    """Of the first card that has a pick besides its baseline; real data only."""
+    """Of the first card that has a pick besides its baseline; real data and committed code only."""
     for subject, group in subjects.items():
-        for board in group:
+        for board in (board for board in group if not board.uncommitted):
             ship = None if board.ship is None else board.methods[board.ship]
             if (
                 ship
@@ -176,6 +181,7 @@ def _line(board: Standing) -> MachinePick:
         kept=_percent(ship.kept),
         kept_interval=_interval(ship.kept, 100, ".2f"),
         close_call=board.close_call,
+        uncommitted=board.uncommitted,
     )
 
 

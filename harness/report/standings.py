@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from harness.report.leaderboards import Leaderboard, Subject, subject_order
 from harness.report.machines import Machine
 from harness.report.names import Name
+from harness.report.pages import uncommitted_remarks
 from harness.report.pick import Method
 
 
 @dataclass(frozen=True)
 class Standing:
     """methods, names: of the leaderboard's entries. ship: the place of the pick. contested: there is a choice. timed: a method was
-    timed. baseline: the baseline's metric. compare, history: pages; empty where there is none."""
+    timed. baseline: the baseline's metric. uncommitted: the pick, its model or what that was made from comes from a checkout with
+    uncommitted changes. compare, history: pages; empty where there is none."""
 
     subject: Subject
     machine: Machine
@@ -28,9 +31,11 @@ class Standing:
     contested: bool
     timed: bool
     baseline: str
+    uncommitted: bool = False
 
 
-def standing_of(board: Leaderboard, history: str = "") -> Standing:
+def standing_of(board: Leaderboard, history: str = "", uncommitted: AbstractSet[str] = frozenset()) -> Standing:
+    """uncommitted: ids of records with an ancestor from a checkout with uncommitted changes."""
     choice, split = board.choose(), board.subject.split
     part = next(part for part in board.main.baseline.accuracy if part.split == split)
     return Standing(
@@ -45,6 +50,12 @@ def standing_of(board: Leaderboard, history: str = "") -> Standing:
         close_call=choice.close_call,
         contested=board.is_contested,
         timed=any(entry.record.speed or entry.record.turns for entry in board.entries),
+        uncommitted=any(
+            uncommitted_remarks(row.record, uncommitted)
+            for entry in board.entries
+            if entry.method is choice.ship
+            for row in entry.rows
+        ),
         baseline=f"{part.metrics[part.primary].value:.2f}",
     )
 

@@ -179,7 +179,7 @@ def _pages(
             if by_night:
                 with_history |= {one.entry.record.record_id for one in by_night}
                 pages[history] = "history.html", history_page(leaderboard, by_night)
-            standings.append(standing_of(leaderboard, history))
+            standings.append(standing_of(leaderboard, history, site.uncommitted))
             pages |= _task_pages(leaderboard, group, site.uncommitted, history)
             if leaderboard.compare_page:
                 pairs = method_pairs(leaderboard, stored)

@@ -227,3 +227,15 @@ def test_the_frontier_holds_what_nothing_beats_in_both_figures() -> None:
     scale = Scale(0, 100, 0, 100, 0.0, 4.0, 0.9, 1.0)
     assert scale.path(ALL[:2]) == "M0 0V0H25V5H67.5V100"
     assert (scale.x(9.0), scale.y(0.2)) == (100, 100)  # at the edge
+
+
+def test_a_pick_from_uncommitted_changes_is_marked_and_no_headline(tmp_path: Path) -> None:
+    timed(tmp_path, "a", "torch_fp32", 1.0, 100, baseline=True)
+    timed(tmp_path, "b", "onnxruntime_int8", 2.0, 101, dirty=True)
+    page = index_page([standing_of(board) for board in found(tmp_path)], [], [], "")
+    assert page.headline is None and page.has_uncommitted
+    assert [pick.uncommitted for card in page.cards for pick in card.picks] == [True]
+
+    timed(tmp_path, "c", "onnxruntime_int8_dynamic", 3.0, 101)
+    page = index_page([standing_of(board) for board in found(tmp_path)], [], [], "")
+    assert page.headline and page.headline.speed == "3.00×" and not page.has_uncommitted
