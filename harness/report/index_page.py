@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from harness.report.index_strip import Strip, cost_strip
 from harness.report.leaderboards import Subject
 from harness.report.machines import Machine
 from harness.report.pages import SuiteSummary
@@ -81,6 +82,7 @@ class IndexPage:
     """keep: the share that a pick must keep, in percent. not_measured: backends that no cell could run."""
 
     headline: Headline | None
+    strip: Strip | None
     cards: tuple[Card, ...]
     kinds: tuple[tuple[str, str, str], ...]
     keep: str
@@ -113,6 +115,7 @@ def index_page(
     fastest = max([2.0, *speeds])
     return IndexPage(
         headline=_headline(subjects),
+        strip=cost_strip([board for group in subjects.values() for board in group]),
         cards=tuple(_card(subject, group, everywhere, fastest) for subject, group in subjects.items()),
         kinds=tuple((kind, SHAPES[kind], text) for kind, text in KINDS),
         keep=f"{100 * Limits().keep:g}%",

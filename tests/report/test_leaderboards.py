@@ -239,3 +239,29 @@ def test_a_pick_from_uncommitted_changes_is_marked_and_no_headline(tmp_path: Pat
     timed(tmp_path, "c", "onnxruntime_int8_dynamic", 3.0, 101)
     page = index_page([standing_of(board) for board in found(tmp_path)], [], [], "")
     assert page.headline and page.headline.speed == "3.00×" and not page.has_uncommitted
+
+
+def test_the_strip_shows_the_method_with_the_most_tasks(tmp_path: Path) -> None:
+    for number, task in enumerate(("glue/rte", "glue/mrpc", "glue/qnli", "glue/sst2")):
+        timed(tmp_path, f"a{number}", "torch_fp32", 1.0, 100, baseline=True, task=task)
+        timed(tmp_path, f"b{number}", "onnxruntime_int8", 2.0, 100 + 9 * number, task=task)
+        if number:
+            timed(tmp_path, f"c{number}", "onnxruntime_int8_dynamic", 3.0, 101, task=task)
+    strip = index_page([standing_of(board) for board in found(tmp_path)], [], [], "").strip
+    assert strip and strip.method == "ONNX Runtime INT8, static" and len(strip.tasks) == 4
+    kept = {cost.title: (cost.kept, cost.below) for cost in strip.tasks}
+    assert kept == {
+        "RTE": ("100.00%", False),
+        "MRPC": ("99.00%", False),
+        "QNLI": ("98.00%", True),
+        "SST-2": ("97.00%", True),
+    }
+    assert all(0 <= cost.low <= cost.at <= cost.high <= strip.width for cost in strip.tasks)
+    assert strip.limit < strip.whole < strip.width
+
+
+def test_three_tasks_have_no_strip(tmp_path: Path) -> None:
+    for number, task in enumerate(("glue/rte", "glue/mrpc", "glue/qnli")):
+        timed(tmp_path, f"a{number}", "torch_fp32", 1.0, 100, baseline=True, task=task)
+        timed(tmp_path, f"b{number}", "onnxruntime_int8", 2.0, 101, task=task)
+    assert index_page([standing_of(board) for board in found(tmp_path)], [], [], "").strip is None
