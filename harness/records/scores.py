@@ -180,7 +180,7 @@ def _array(content: bytes) -> Array:
     return np.ndarray(shape, dtype, content, end, order="F" if in_columns else "C").copy()
 
 
-@functools.cache
+@functools.lru_cache(maxsize=256)
 def _header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """Files of one task have the same headers, and reading one takes longer than its column."""
     return np.lib.format.read_array_header_1_0(io.BytesIO(header))

@@ -23,7 +23,7 @@ from harness.report.judged import Nights
 from harness.report.leaderboards import Entry, Leaderboard, Subject, leaderboards
 from harness.report.method_pairs import MethodPair, method_pairs
 from harness.report.names import SCHEME, Kind
-from harness.report.pages import with_uncommitted_ancestors
+from harness.report.pages import uncommitted_remarks, with_uncommitted_ancestors
 from harness.report.pick import Ratio
 
 HEAD = """# Findings
@@ -33,7 +33,7 @@ Made from the records below `results/` by `nox -s docs`. Do not edit it.
 Real data only. In brackets: 95% intervals. *Keeps* is the share of the baseline's accuracy. A speed-up is over the baseline's
 samples a second on the same machine. Where rows of several runs stand together, it includes how runs differ, if that is known. Of
 several seeds *keeps* is the median with the widest interval; tests are of the seed that was timed.
-† The model, or one that it was made from, comes from a checkout with uncommitted changes. [method.md](method.md) says how all of it
+† The run, its model, or one that this was made from, comes from a checkout with uncommitted changes. [method.md](method.md) says how all of it
 is measured.
 """
 
@@ -59,7 +59,7 @@ class Duel:
 def findings(
     found: Mapping[Subject, Sequence[Leaderboard]], stored: ScoreStore, uncommitted: Collection[str] = ()
 ) -> str:
-    """The page as Markdown. uncommitted: ids of records whose model comes from a checkout with uncommitted changes."""
+    """The page as Markdown. uncommitted: ids of records that come, or whose model comes, from a checkout with uncommitted changes."""
     boards = [
         board
         for subject, group in found.items()
@@ -251,8 +251,8 @@ def page(records: Iterable[tuple[Path, Record]]) -> str:
     read = list(records)
     everything = [record for _, record in read]
     stored, newest = ScoreStore(read), latest(everything)
-    own = {one.record_id for one in newest if one.checkpoint and one.checkpoint.made_by.get("dirty")}
-    uncommitted = own | with_uncommitted_ancestors(newest)
+    ancestors = with_uncommitted_ancestors(newest)
+    uncommitted = {one.record_id for one in newest if uncommitted_remarks(one, ancestors)}
     return findings(leaderboards(make_boards(newest, stored), Nights.of(everything).between), stored, uncommitted)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.report.pick import Limits, Method, Ratio
+from harness.report.pick import Limits, Ratio
 from harness.report.standings import Standing
 
 FEWEST = 4
@@ -47,13 +47,13 @@ class Strip:
 def cost_strip(standings: Sequence[Standing]) -> Strip | None:
     """Of the method, model and machine with the most tasks, among methods that quantize after training; real and whole data only.
     standings: in the order of the index. None where it has fewer than four tasks."""
-    found: dict[tuple[object, ...], list[tuple[Standing, Method]]] = {}
+    found: dict[tuple[object, ...], list[tuple[Standing, Ratio]]] = {}
     for board in standings:
         if board.subject.sample or board.subject.limit:
             continue
         for method, name in zip(board.methods, board.names, strict=True):
             if method.kept and name.kind in ("static", "dynamic"):
-                found.setdefault((name.title, board.subject.model, board.machine), []).append((board, method))
+                found.setdefault((name.title, board.subject.model, board.machine), []).append((board, method.kept))
     most = max(found.items(), key=lambda item: len(item[1]), default=None)
     if most is None or len(most[1]) < FEWEST:
         return None
@@ -65,7 +65,7 @@ def cost_strip(standings: Sequence[Standing]) -> Strip | None:
         limit=_x(Limits().keep),
         whole=_x(1.0),
         width=WIDTH,
-        tasks=tuple(_cost(board, method.kept) for board, method in rows if method.kept),
+        tasks=tuple(_cost(board, kept) for board, kept in rows),
     )
 
 

@@ -223,6 +223,14 @@ def test_a_scheme_that_rounds_every_operator_cannot_be_searched(job: Job) -> Non
         parts(read_architecture(job.checkpoint), "aimet_w8a8")
 
 
+def stand_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkout of its own, with a cache of its own, in which the test runs."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("QUANTBOARD_CACHE", str(folder / "cache"))
+    (folder / "suites").mkdir()
+    (folder / "suites" / "schema.json").write_text("{}")
+
+
 @pytest.mark.slow
 def test_a_search_writes_a_suite_that_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -230,10 +238,7 @@ def test_a_search_writes_a_suite_that_runs(
     """The labels are the float model's own answers, so that its accuracy is 100% and what INT8 changes is lost."""
     import torch
 
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("QUANTBOARD_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "suites").mkdir()
-    (tmp_path / "suites" / "schema.json").write_text("{}")
+    stand_in(tmp_path, monkeypatch)
     model = save_model(tmp_path / "model", BertForSequenceClassification, LABELS)
     rows = texts(340)
     tokens = tokenizer_of(tmp_path / "model")(rows, padding=True, return_tensors="pt")
@@ -282,10 +287,7 @@ def test_a_model_and_a_file_are_searched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Half of the rows choose, and the rest is left to be scored."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("QUANTBOARD_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "suites").mkdir()
-    (tmp_path / "suites" / "schema.json").write_text("{}")
+    stand_in(tmp_path, monkeypatch)
     save_model(tmp_path / "model", BertForSequenceClassification, LABELS)
     rows = [{"text": text, "label": LABELS[number % 3]} for number, text in enumerate(texts(400))]
     write_rows(tmp_path / "mine.jsonl", rows)
