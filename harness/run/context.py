@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -86,9 +87,23 @@ def memory_limit(cell: Cell) -> int | None:
     return int(gib * 2**30) if gib else None
 
 
-def under_limit(why: str, cell: Cell) -> str:
-    """How a process ended, with the limit of memory that it had."""
-    return f"{why}, under measure.memory_gib = {cell.measure.memory_gib:g}" if memory_limit(cell) else why
+REFUSED = re.compile(
+    r"MemoryError|bad[_ ]alloc|can(?:no|')t allocate|failed to allocate|unable to allocate"
+    r"|memory allocation .*fail|failed to map segment|can't start new thread|pthread_create failed",
+    re.IGNORECASE,
+)
+"""What Python, NumPy, PyTorch, the engines, C++, Rust, OpenBLAS and the loader say where memory is refused to them."""
+
+
+def under_limit(why: str, cell: Cell, log: Sequence[str] = ()) -> str:
+    """How a process ended, and what to do where its limit of memory is the cause. log: the last lines that it wrote."""
+    if not memory_limit(cell):
+        return why
+    limit = f"measure.memory_gib = {cell.measure.memory_gib:g}"
+    if not any(REFUSED.search(line) for line in (why, *log)):
+        return f"{why}, under {limit}"
+    ended = why.partition("; ")[0]  # without a remedy for another cause
+    return f"{ended}: it asked for more memory than {limit} grants; raise it in the suite, or lower shape.batch_sizes"
 
 
 @dataclass(frozen=True)

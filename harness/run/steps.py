@@ -22,6 +22,7 @@ from harness.plan.spec import Cell, CheckpointSpec, folder_of
 from harness.records.schema import Record
 from harness.run.assemble import make_record, measured_record
 from harness.run.context import (
+    REFUSED,
     TIMEOUT,
     CellFailed,
     CellResults,
@@ -232,9 +233,7 @@ def _run_step(cell: Cell, run: Run, mode: Step, name: str, number: int) -> dict[
             if ended.timed_out:
                 name = "speed_timeout" if mode == "speed" else "accuracy_timeout"
                 raise CellFailed(f"{words}: {ended.reason}; {longer(name)}", ended.log)
-            if ended.reason:
-                ended = replace(ended, reason=under_limit(ended.reason, cell))
-            results = _results_of(ended, Path(scratch) / "out.json", words)
+            results = _results_of(ended, Path(scratch) / "out.json", words, cell)
         if watch:
             watch.add_to(results)
             results["run_id"] = run.run_id
@@ -253,12 +252,13 @@ def imports_of(cell: Cell) -> tuple[str, ...]:
     return TORCH if backend.simulated or isinstance(backend, TorchEager) else ()
 
 
-def _results_of(ended: ProcessResult, out: Path, words: str) -> dict[str, Any]:
-    """What a process wrote to `out`. Raises CellFailed where it ended badly."""
+def _results_of(ended: ProcessResult, out: Path, words: str, cell: Cell) -> dict[str, Any]:
+    """What a process of the cell wrote to `out`. Raises CellFailed where it ended badly."""
     if ended.code == USER_FAULT and ended.log:
-        raise CellFailed(ended.log[-1])
+        fault = ended.log[-1]
+        raise CellFailed(under_limit(fault, cell) if REFUSED.search(fault) else fault)
     if ended.reason:
-        raise CellFailed(f"{words}: {ended.reason}", ended.log)
+        raise CellFailed(f"{words}: {under_limit(ended.reason, cell, ended.log)}", ended.log)
     try:
         results: dict[str, Any] = json.loads(out.read_text())
     except FileNotFoundError:

@@ -20,7 +20,7 @@ FAULTS = {
     "segfault": ("SIGSEGV",),
     "killed": ("SIGKILL",),
     "hangs": ("accuracy_timeout",),
-    "eats memory": ("memory_gib", "MemoryError", "allocate"),
+    "eats memory": ("more memory than measure.memory_gib = 2 grants",),
     "one row": ("row", "shape"),
     "a column more": ("column", "shape"),
     "text": ("dtype", "<U", "text", "str"),

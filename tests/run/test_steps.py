@@ -24,6 +24,9 @@ from tasks import DataRef, data_identity
 from tests.machine.machines import MACHINE
 from tests.run.small import sample_spec, train
 
+MORE_MEMORY = (
+    "it asked for more memory than measure.memory_gib = 2 grants; raise it in the suite, or lower shape.batch_sizes"
+)
 IDENTITY = data_identity("squad_v1", DataRef("sample"))
 
 
@@ -122,8 +125,27 @@ def test_processes_keep_memory_where_neither_speed_nor_memory_is_measured(
             "took longer than 5 s and was stopped; raise measure.speed_timeout in the suite if it only needs longer",
         ),
         (
-            ProcessResult(1, "its process ended with exit code 1", ("MemoryError",)),
-            "its process ended with exit code 1, under measure.memory_gib = 2",
+            ProcessResult(-11, "its process was killed by SIGSEGV", ("loading",)),
+            "its process was killed by SIGSEGV, under measure.memory_gib = 2",
+        ),
+        (
+            ProcessResult(
+                3, "", ("x.onnx: OpenVINO cannot load it (Failed to allocate 9 bytes of memory); delete it",)
+            ),
+            f"x.onnx: OpenVINO cannot load it (Failed to allocate 9 bytes of memory): {MORE_MEMORY}",
+        ),
+        *(
+            (
+                ProcessResult(1, "its process ended with exit code 1", (last,)),
+                f"its process ended with exit code 1: {MORE_MEMORY}",
+            )
+            for last in (  # as each said it when it was refused 16 GiB
+                "MemoryError",
+                "numpy._core._exceptions._ArrayMemoryError: Unable to allocate 16.0 GiB for an array with shape (9,)",
+                "RuntimeError: [enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you",
+                "BFCArena::AllocateRawInternal(size_t, bool, onnxruntime::Stream*) Failed to allocate memory for requested",
+                "RuntimeError: can't start new thread",
+            )
         ),
     ],
 )

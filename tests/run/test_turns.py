@@ -87,7 +87,7 @@ def test_limits_of_a_suite_hold_and_cost_their_own_cell(bench: Bench) -> None:
     assert lost["hangs"] == (
         "took longer than 20 s and was stopped; raise measure.speed_timeout in the suite if it only needs longer"
     )
-    assert "under measure.memory_gib = 0.05" in lost["large"]
+    assert "more memory than measure.memory_gib = 0.05 grants; raise it in the suite" in lost["large"]
     assert set(lost) == set(results.logs) == {"hangs", "large"}
     assert set(results.processes) == {"fine"}
 
