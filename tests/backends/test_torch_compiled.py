@@ -18,6 +18,14 @@ from tests.backends.running import real_tokens, run_backend
 NAME = "torch_compiled_fp32"
 
 
+pytestmark = pytest.mark.xdist_group("compiled")  # the tests share what the compiler makes of PyTorch's headers
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("compiled")
+
+
 @pytest.fixture(autouse=True)
 def nothing_compiled() -> None:
     """PyTorch keeps what it compiled by the code of a model's class, for other weights as well."""
@@ -58,11 +66,11 @@ def test_types_run_where_they_are_not_emulated(
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
-def test_the_compiled_model_is_the_eager_one_for_all_shapes(tmp_path: Path) -> None:
+def test_the_compiled_model_is_the_eager_one_for_all_shapes(tmp_path: Path, cache: Path) -> None:
     from torch._dynamo.utils import counters
 
     folder = make_checkpoint(tmp_path / "model", num_hidden_layers=1)
-    session = get_backend(NAME).prepare(folder, Settings(LENGTH, 8, 1, tmp_path), "cpu")
+    session = get_backend(NAME).prepare(folder, Settings(LENGTH, 8, 1, cache), "cpu")
     assert session.built
     assert session.build_seconds > 0
     graphs = counters["stats"]["unique_graphs"]
@@ -82,7 +90,7 @@ def test_the_compiled_model_is_the_eager_one_for_all_shapes(tmp_path: Path) -> N
 
     program = (
         "from pathlib import Path; from backends import Settings, get_backend\n"
-        f"session = get_backend({NAME!r}).prepare(Path({str(folder)!r}), Settings({LENGTH}, 8, 1, Path({str(tmp_path)!r})), 'cpu')\n"
+        f"session = get_backend({NAME!r}).prepare(Path({str(folder)!r}), Settings({LENGTH}, 8, 1, Path({str(cache)!r})), 'cpu')\n"
         "print(session.built, session.build_seconds)"
     )
     root = Path(__file__).resolve().parents[2]
@@ -95,11 +103,13 @@ def test_the_compiled_model_is_the_eager_one_for_all_shapes(tmp_path: Path) -> N
     ("name", "bound", "device"),
     [("torch_compiled_bf16", 0.1, "cpu"), pytest.param("torch_compiled_fp16", 0.01, "cuda", marks=pytest.mark.gpu)],
 )
-def test_half_precision_is_the_eager_model(name: str, bound: float, device: Device, tmp_path: Path) -> None:
+def test_half_precision_is_the_eager_model(
+    name: str, bound: float, device: Device, tmp_path: Path, cache: Path
+) -> None:
     if device == "cpu" and shutil.which("g++") is None:
         pytest.skip("no C++ compiler")
     folder = make_checkpoint(tmp_path / "model", num_hidden_layers=1)
-    session = get_backend(name).prepare(folder, Settings(LENGTH, 8, 1, tmp_path), device)
+    session = get_backend(name).prepare(folder, Settings(LENGTH, 8, 1, cache), device)
     batch = make_batch(3, rows=8)
     expected = real_tokens(run_backend("torch_fp32", folder, batch, tmp_path), batch)
     given = real_tokens(session.run(batch), batch)

@@ -301,7 +301,7 @@ def test_a_pick_for_an_onnx_file_scores_it_as_onnx_runtime_answers(
 ) -> None:
     import onnxruntime
 
-    assert main(["pick", "optimum", "--data", "tickets.csv", "--minutes", "1", "--keep", "0.01"]) == 0
+    assert main(["pick", "optimum", "--data", "tickets.csv", "--minutes", "0.1", "--keep", "0.01"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("Ship model") and max(map(len, lines)) <= 80
     assert not any("no accuracy to compare" in line for line in lines)
