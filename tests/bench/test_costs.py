@@ -150,7 +150,7 @@ def test_a_thousand_done_cells(done: Checkout, verb: str, limit: float) -> None:
 
 
 def test_hashing_in_an_ordinary_run(tmp_path: Path) -> None:
-    """One task of the suite `sample` on all its engines, from nothing to the table; then again, when all is done. A longer run hashes
+    """One task of the suite `sample` on three engines, from nothing to the table; then again, when all is done. A longer run hashes
     a smaller share of its time."""
     checkout = Checkout(tmp_path)
     shutil.copy(ROOT / "suites" / "sample.toml", checkout.folder / "suites")
@@ -160,7 +160,8 @@ def test_hashing_in_an_ordinary_run(tmp_path: Path) -> None:
     (program / "sitecustomize.py").write_text(TIMED)
     plain = dict(checkout.environment)
     checkout.environment |= {"HASHING": str(hashing), "PYTHONPATH": f"{program}{os.pathsep}{plain['PYTHONPATH']}"}
-    words = ("run", "sample", "--task", "glue/rte")
+    engines = ("torch_fp32", "onnxruntime_fp32", "onnxruntime_int8")
+    words = ("run", "sample", "--task", "glue/rte", *(word for name in engines for word in ("--backend", name)))
     began = time.perf_counter()
     ended = checkout.run(*words)
     took = time.perf_counter() - began
@@ -174,4 +175,4 @@ def test_hashing_in_an_ordinary_run(tmp_path: Path) -> None:
     cpu, wall = seconds(checkout, *words)
     print(f"  the same when it is done: {cpu:.1f} s of CPU, {wall:.1f} s")
     assert 0 < taken < SHARE * took
-    assert wall < SMALL_SECONDS
+    assert cpu < SMALL_SECONDS
