@@ -10,9 +10,9 @@ import hashlib
 import io
 import zipfile
 import zlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -23,7 +23,11 @@ from tasks import Scores, Statistic
 from tasks.metrics.labels import COEFFICIENTS, statistic_percent
 from tasks.token_classification import STATISTICS
 
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
 Array = np.ndarray[Any, Any]
+Result = TypeVar("Result")
 
 BROKEN = (
     OSError,
@@ -196,10 +200,23 @@ class ScoreStore:
         self._loaded: dict[tuple[str, str, tuple[str, ...]], Scores | None] = {}
         self._known: Known = {}
         self._whole: set[Path] = set()
+        self.damaged: set[str] = set()
+        """Ids of records of which `tell` was called."""
 
     def add(self, path: Path, record: Record) -> None:
         """A record that was just appended to a file."""
         self._folders[record.record_id] = path.parent
+
+    def once(
+        self, what: str, records: Sequence[Record], split: str, make: Callable[[], Result], form: TypeAdapter[Result]
+    ) -> Result:
+        """The result of comparing the scores of these records, which follows from them and from `what` alone. A store that remembers
+        comparisons need not make it. form: for keeping it as JSON."""
+        return make()
+
+    def _tell_of(self, record: Record, problem: str) -> None:
+        self.damaged.add(record.record_id)
+        self._tell(problem)
 
     def scores(self, record: Record, split: str, metrics: Iterable[str] = ()) -> Scores | None:
         """What comparisons need of a split: ids, the columns of these metrics (all where empty), groups. None where nothing is
@@ -221,7 +238,7 @@ class ScoreStore:
         metrics = {name: figure.value for name, figure in accuracy.metrics.items()}
         scores = Scores(metrics, columns, statistics_of(only or metrics, columns), groups, accuracy.missing)
         if other := _disagreement(scores):
-            self._tell(f"{self.path(record, accuracy.scores_file or '')}: {other}; {FIX}")
+            self._tell_of(record, f"{self.path(record, accuracy.scores_file or '')}: {other}; {FIX}")
             return None
         return scores
 
@@ -259,7 +276,7 @@ class ScoreStore:
                 reason = f"cannot be read: {error.strerror}"
             elif isinstance(error, Wrong):
                 reason = f"not the scores of its record: {error}"
-            self._tell(f"{path}: {reason}; {FIX}")
+            self._tell_of(record, f"{path}: {reason}; {FIX}")
             return None
 
     def fault(self, record: Record, part: Accuracy, memory: Path) -> str:

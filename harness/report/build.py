@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,6 +57,7 @@ class Build:
         self._catalog, self._hashes, self._code = catalog, hashes, code
         self._environment, self._tell = environment, tell
         self._written: set[str] = set()
+        self._comparisons = dict(kept.comparisons)
 
     def write(self, source: str) -> Kept:
         """All pages. source: a hash of all that they are made of. Gives what the next build may take."""
@@ -76,6 +77,7 @@ class Build:
             machines=hosts,
             uncommitted=with_uncommitted_ancestors(records),
             hashes=self._hashes,
+            comparisons=self._comparisons,
         )
         suites = _suites(outlines, records)
         contexts = {
@@ -115,7 +117,7 @@ class Build:
         for unit in units:
             inputs = inputs_of(unit, surroundings, version)
             made = self._kept.units.get(inputs)
-            if made is None or not self._take(made):
+            if made is None or not self._take(made, surroundings.nights):
                 made = self._make(unit, inputs, surroundings)
             else:
                 self._left.units[inputs] = made
@@ -124,15 +126,22 @@ class Build:
             sections |= {id(outline): sha for outline, sha in zip(outlines, made.sections, strict=True)}
         return standings, sections
 
-    def _take(self, made: KeptUnit) -> bool:
-        """Its pages and sections as the last build made them; False where one of them is not what it was."""
+    def _take(self, made: KeptUnit, nights: Nights) -> bool:
+        """Its pages and sections as the last build made them; False where one of them is not what it was, or shows what is no longer
+        so."""
         kept = self._kept.sections
+        if any(nights.between(machine) != spread for machine, spread in made.between.items()):
+            return False
         if any(_sha(kept.get(sha, b"")) != sha for sha in made.sections):
             return False
         if not all(self._link(name, sha) for name, sha in made.pages.items()):
             return False
         self._left.sections |= {sha: kept[sha] for sha in made.sections}
+        self._keep_comparisons(made.comparisons)
         return True
+
+    def _keep_comparisons(self, hashes: Iterable[str]) -> None:
+        self._left.comparisons |= {sha: self._comparisons[sha] for sha in hashes if sha in self._comparisons}
 
     def _make(self, unit: Unit, inputs: str, surroundings: Surroundings) -> KeptUnit:
         """What tells of damage is made in every build."""
@@ -142,13 +151,16 @@ class Build:
             problems.append(problem)
             self._tell(problem)
 
-        pages, standings, sections = make_unit(unit, surroundings, self._environment, tell)
-        coded = [json.dumps(section).encode() for section in sections]
+        new = make_unit(unit, surroundings, self._environment, tell)
+        coded = [json.dumps(section).encode() for section in new.sections]
         made = KeptUnit(
-            pages={name: self._put(name, content) for name, content in pages.items()},
-            standings=tuple(standings),
+            pages={name: self._put(name, content) for name, content in new.pages.items()},
+            standings=tuple(new.standings),
             sections=tuple(map(_sha, coded)),
+            between=new.between,
+            comparisons=tuple(sorted(new.comparisons)),
         )
+        self._keep_comparisons(made.comparisons)
         self._left.sections |= dict(zip(made.sections, coded, strict=True))
         if not problems:
             self._left.units[inputs] = made

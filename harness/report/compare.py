@@ -8,6 +8,9 @@ from __future__ import annotations
 import statistics
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
+
+from pydantic import TypeAdapter
 
 from harness.measure.paired import PairedTest, bound_held, differences, holm
 from harness.records.figure import Figure
@@ -162,11 +165,11 @@ def _compare(
     reason = why_incomparable(record, base)
     if mine is None or theirs is None or reason:
         return Comparison(base=base, why_incomparable=reason, ratios=speed_ratios(record, base))
-    scores = stored.scores(record, split, metrics or ()), stored.scores(base, split, metrics or ())
     value, base_value = mine.metrics.get(mine.primary), theirs.metrics.get(mine.primary)
-    if different_examples(*scores):
+    tests = tested(record, base, split, stored, metrics)
+    if tests is None:
         value = base_value = None
-    tests = compare_metrics(mine, theirs, *scores, metrics=metrics)
+        tests = {}
     return Comparison(
         base=base,
         differences=tests,
@@ -175,6 +178,25 @@ def _compare(
         bound=bound_held(value.value, base_value.value) if value and base_value else None,
         ratios=speed_ratios(record, base),
     )
+
+
+def tested(
+    record: Record, base: Record, split: str, stored: ScoreStore, metrics: Collection[str] | None = None
+) -> dict[str, PairedTest] | None:
+    """As `compare_metrics`; None where the two answered different examples. Both have an accuracy of the split."""
+    mine, theirs = accuracy_of(record, split), accuracy_of(base, split)
+    assert mine and theirs
+
+    def make() -> dict[str, PairedTest] | None:
+        scores = stored.scores(record, split, metrics or ()), stored.scores(base, split, metrics or ())
+        return None if different_examples(*scores) else compare_metrics(mine, theirs, *scores, metrics=metrics)
+
+    return stored.once(f"differences {metrics}", [record, base], split, make, _tests())
+
+
+@cache
+def _tests() -> TypeAdapter[dict[str, PairedTest] | None]:
+    return TypeAdapter(dict[str, PairedTest] | None)
 
 
 def _share_range(points: PairedTest | None, base: Figure | None) -> tuple[float, float] | None:

@@ -15,37 +15,44 @@ from backends import artefacts
 from harness.machine import paths
 from harness.machine.digests import digest
 from harness.machine.software import FileHash
+from harness.measure.nights import Spread
 from harness.report.catalog import Known, KnownFile
 from harness.report.judged import Part
 from harness.report.standings import Standing
 
-FORM = "1"
+FORM = "2"
 """Raised where the form of what is kept changes."""
+
+LINES = "briefs", "sections", "comparisons"
+"""Files of lines, each a hash and what it stands for."""
 
 
 @dataclass(frozen=True)
 class KeptUnit:
-    """pages: the SHA-256 of each by name. sections: of its boards on the pages of their suites, by hash."""
+    """pages: the SHA-256 of each by name. sections: of its boards on the pages of their suites, by hash. between, comparisons: as of
+    `units.Made`."""
 
     pages: dict[str, str]
     standings: tuple[Standing, ...]
     sections: tuple[str, ...]
+    between: dict[str, Spread]
+    comparisons: tuple[str, ...]
 
 
 @dataclass
 class Kept:
     """units, suites: by the hash of their inputs; of a page of a suite its SHA-256. sections: of boards, as JSON, by
-    their hash."""
+    their hash. comparisons: of scores, as JSON, by the hash of what they are made of."""
 
     known: Known = field(default_factory=Known)
     units: dict[str, KeptUnit] = field(default_factory=dict)
     suites: dict[str, str] = field(default_factory=dict)
     sections: dict[str, bytes] = field(default_factory=dict)
+    comparisons: dict[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class _Saved:
-    code: str
     files: dict[str, KnownFile]
     runs: dict[str, tuple[Part, ...]]
     units: dict[str, KeptUnit]
@@ -70,51 +77,58 @@ def recall(out: Path, code: str) -> Kept:
     """What the last build of the site at `out` left. code: a hash of the program; another program's is worth nothing."""
     folder = folder_of(out)
     try:
-        head, _, body = (folder / "known.json").read_bytes().partition(b"\n")
-        if head.decode() != _mark(body):
-            return Kept()
-        saved = _saved().validate_json(body)
-        if saved.code != code:
-            return Kept()
-        briefs, sections = (_read_lines(folder / name) for name in ("briefs", "sections"))
+        saved = _saved().validate_json(_read(folder / "known.json", code))
     except (OSError, ValueError):
         return Kept()
-    return Kept(Known(saved.files, saved.runs, briefs), saved.units, saved.suites, sections)
+    briefs, sections, comparisons = (_read_lines(folder / name, code) for name in LINES)
+    return Kept(Known(saved.files, saved.runs, briefs), saved.units, saved.suites, sections, comparisons)
 
 
 def keep(out: Path, code: str, kept: Kept) -> None:
     """A cache that cannot be written costs the next build time, and nothing else."""
     folder, known = folder_of(out), kept.known
-    body = _saved().dump_json(_Saved(code, known.files, known.runs, kept.units, kept.suites))
-    try:
+    body = _saved().dump_json(_Saved(known.files, known.runs, kept.units, kept.suites))
+    with suppress(OSError):
         artefacts.make_folder(folder)
-        for name, lines in (("briefs", known.briefs), ("sections", kept.sections)):
-            artefacts.write_whole(folder / name, b"\n".join(sha.encode() + b" " + line for sha, line in lines.items()))
-        artefacts.write_whole(folder / "known.json", _mark(body).encode() + b"\n" + body)
-    except OSError:
-        return
+        for name, lines in zip(LINES, (known.briefs, kept.sections, kept.comparisons), strict=True):
+            _write(folder / name, code, b"\n".join(sha.encode() + b" " + line for sha, line in lines.items()))
+        _write(folder / "known.json", code, body)
 
 
 def recall_hashes(out: Path) -> dict[str, FileHash]:
     """Of the results, when the last build of the site at `out` read them; by name."""
     try:
-        head, _, body = (folder_of(out) / "hashes.json").read_bytes().partition(b"\n")
-        return _hashes().validate_json(body) if head.decode() == _mark(body) else {}
+        return _hashes().validate_json(_read(folder_of(out) / "hashes.json", ""))
     except (OSError, ValueError):
         return {}
 
 
 def keep_hashes(out: Path, hashes: dict[str, FileHash]) -> None:
-    body = _hashes().dump_json(hashes)
     with suppress(OSError):
         artefacts.make_folder(folder_of(out))
-        artefacts.write_whole(folder_of(out) / "hashes.json", _mark(body).encode() + b"\n" + body)
+        _write(folder_of(out) / "hashes.json", "", _hashes().dump_json(hashes))
 
 
-def _mark(body: bytes) -> str:
-    return f"{FORM} {hashlib.sha256(body).hexdigest()}"
+def _write(path: Path, code: str, body: bytes) -> None:
+    artefacts.write_whole(path, _mark(code, body).encode() + b"\n" + body)
 
 
-def _read_lines(path: Path) -> dict[str, bytes]:
-    found = (line.partition(b" ") for line in path.read_bytes().split(b"\n"))
-    return {sha.decode(): line for sha, _, line in found if sha}
+def _read(path: Path, code: str) -> bytes:
+    """Raises OSError, and ValueError for what another program wrote, and for what is not as it was written."""
+    head, _, body = path.read_bytes().partition(b"\n")
+    if head.decode() != _mark(code, body):
+        raise ValueError
+    return body
+
+
+def _mark(code: str, body: bytes) -> str:
+    return f"{FORM} {code} {hashlib.sha256(body).hexdigest()}"
+
+
+def _read_lines(path: Path, code: str) -> dict[str, bytes]:
+    """Empty where they cannot be believed."""
+    try:
+        found = (line.partition(b" ") for line in _read(path, code).split(b"\n"))
+        return {sha.decode(): line for sha, _, line in found if sha}
+    except (OSError, ValueError):
+        return {}

@@ -58,7 +58,7 @@ class Simulated:
 @dataclass(frozen=True)
 class Leaderboard:
     """entries: the fastest first. main: the contest whose baseline the leaderboard shows. unmeasured: failed and skipped cells.
-    between: how runs differ on this machine, which the speed-ups include where they come from several runs."""
+    between: how runs differ on this machine, which the speed-ups include; asked for only where they come from several runs."""
 
     subject: Subject
     machine: Machine
@@ -137,7 +137,7 @@ def leaderboards(
     by_machine: Mapping[str, Machine] | None = None,
 ) -> dict[Subject, list[Leaderboard]]:
     """By subject, a leaderboard a machine: real data first, then by task; the machine with the newest instructions first.
-    between: how speed-ups of a cell differ between runs, by machine. by_machine: as `machines` gives them of all boards; of these
+    between: how speed-ups of a cell differ between runs, by machine; called where that is shown. by_machine: as `machines` gives them of all boards; of these
     boards' own where it is None."""
     if by_machine is None:
         by_machine = machines([row.record for board in boards for row in board.rows])
@@ -152,7 +152,7 @@ def leaderboards(
         for identity, machine in by_machine.items():
             own = [contest for contest in grouped[key] if contest.board.machine == identity]
             if own:
-                found.setdefault(subject, []).append(_leaderboard(subject, machine, own, between(identity)))
+                found.setdefault(subject, []).append(_leaderboard(subject, machine, own, between))
     return found
 
 
@@ -210,7 +210,9 @@ def _state(group: Sequence[Contest]) -> str:
     return str(named.get("evaluated on", words[0]))
 
 
-def _leaderboard(subject: Subject, machine: Machine, group: Sequence[Contest], between: Spread) -> Leaderboard:
+def _leaderboard(
+    subject: Subject, machine: Machine, group: Sequence[Contest], between: Callable[[str], Spread]
+) -> Leaderboard:
     ordered = sorted(group, key=_strength, reverse=True)
     entries: dict[tuple[object, ...], Entry] = {}
     for contest in ordered:
@@ -228,9 +230,11 @@ def _leaderboard(subject: Subject, machine: Machine, group: Sequence[Contest], b
                 name = name_of(record, contest.model, baseline=baseline)
                 entries[key] = Entry(method, name, rows, contest, foreign=contest is not ordered[0])
     unique = _with_unique_names(list(entries.values()))
+    spread = UNKNOWN
     if any(entry.foreign for entry in unique):
+        spread = between(machine.identity)
         unique = [
-            replace(entry, method=replace(entry.method, speed_up=_between_runs(entry.method.speed_up, between)))
+            replace(entry, method=replace(entry.method, speed_up=_between_runs(entry.method.speed_up, spread)))
             for entry in unique
         ]
     board_records = {record.record_id: record for contest in ordered for record in contest.board.unmeasured}
@@ -242,7 +246,7 @@ def _leaderboard(subject: Subject, machine: Machine, group: Sequence[Contest], b
         simulated=tuple(_simulated(ordered)),
         unmeasured=tuple(record for record in board_records.values() if record.model == subject.model),
         page=f"task-{subject.slug}-{machine.slug}.html",
-        between=between,
+        between=spread,
     )
 
 

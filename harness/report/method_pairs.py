@@ -5,16 +5,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from harness.measure.paired import PairedTest, all_pairs, differences
 from harness.records.schema import Record
 from harness.records.scores import ScoreStore
 from harness.report.comparability import has_valid_accuracy, training_caveat
 from harness.report.compare import accuracy_of, same_examples
-from harness.report.leaderboards import Entry, Leaderboard
+from harness.report.leaderboards import Leaderboard
 from harness.report.methods import compared_turns
 from harness.report.speed_ratios import interleaved_ratio
 from tasks import Scores
@@ -59,15 +61,39 @@ class _Side:
     answers: Array | None
 
 
+@dataclass(frozen=True)
+class _Answers:
+    """What scores say of all pairs of methods: of each in the order of `all_pairs` the difference and the number of equal answers; and
+    `right` of Pairs."""
+
+    points: tuple[PairedTest, ...]
+    same: tuple[int | None, ...]
+    right: dict[str, int]
+
+
+@cache
+def _form() -> TypeAdapter[_Answers]:
+    return TypeAdapter(_Answers)
+
+
 def method_pairs(board: Leaderboard, stored: ScoreStore) -> Pairs:
-    split = board.subject.split
+    split, records = board.subject.split, [entry.record for entry in board.entries]
+    answers = stored.once("pairs", records, split, lambda: _answers(records, split, stored), _form())
+    found = [
+        MethodPair(a, b, points, _speed(records[a], records[b]), same, training_caveat(records[a], records[b]))
+        for (a, b), points, same in zip(all_pairs(len(records)), answers.points, answers.same, strict=True)
+    ]
+    examples = max((part.examples for record in records if (part := accuracy_of(record, split))), default=0)
+    return Pairs(tuple(found), examples, answers.right)
+
+
+def _answers(records: Sequence[Record], split: str, stored: ScoreStore) -> _Answers:
     numbers = _Numbers()
-    sides = [_side(entry, split, stored, numbers) for entry in board.entries]
-    places = all_pairs(len(sides))
-    tested = _differences(sides, split)
-    found = [_pair(a, b, sides, tested.get((a, b)), split) for a, b in places]
-    examples = max((part.examples for side in sides if (part := accuracy_of(side.record, split))), default=0)
-    return Pairs(tuple(found), examples, _right(sides))
+    sides = [_side(record, split, stored, numbers) for record in records]
+    places, tests = all_pairs(len(sides)), _differences(sides, split)
+    points = (tests.get((a, b)) or _untested(sides[a], sides[b], split) for a, b in places)
+    same = (_same(sides[a], sides[b]) for a, b in places)
+    return _Answers(tuple(points), tuple(same), _right(sides))
 
 
 class _Numbers:
@@ -95,8 +121,7 @@ def _kind(values: Array) -> str:
     return "number" if values.dtype.kind in "biu" else values.dtype.kind
 
 
-def _side(entry: Entry, split: str, stored: ScoreStore, numbers: _Numbers) -> _Side:
-    record = entry.record
+def _side(record: Record, split: str, stored: ScoreStore, numbers: _Numbers) -> _Side:
     scores = stored.scores(record, split)
     given = stored.predictions(record, split) if scores else None
     answers = None if given is None or given.dtype.kind == "f" else numbers.of(given)
@@ -118,18 +143,15 @@ def _primary(sides: Sequence[_Side], split: str) -> str:
     return next((part.primary for side in sides if (part := accuracy_of(side.record, split))), "")
 
 
-def _pair(a: int, b: int, sides: Sequence[_Side], points: PairedTest | None, split: str) -> MethodPair:
-    mine, theirs = sides[a], sides[b]
-    if points is None:
-        values = [
-            part.metrics[part.primary].value for side in (mine, theirs) if (part := accuracy_of(side.record, split))
-        ]
-        points = PairedTest(values[0] - values[1], method="not tested: per-example scores are not stored for both")
-    same = None
-    if mine.answers is not None and theirs.answers is not None and mine.answers.shape == theirs.answers.shape:
-        same = int((mine.answers == theirs.answers).sum())
-    caveat = training_caveat(mine.record, theirs.record)
-    return MethodPair(a, b, points, _speed(mine.record, theirs.record), same, caveat)
+def _untested(mine: _Side, theirs: _Side, split: str) -> PairedTest:
+    values = [part.metrics[part.primary].value for side in (mine, theirs) if (part := accuracy_of(side.record, split))]
+    return PairedTest(values[0] - values[1], method="not tested: per-example scores are not stored for both")
+
+
+def _same(mine: _Side, theirs: _Side) -> int | None:
+    if mine.answers is None or theirs.answers is None or mine.answers.shape != theirs.answers.shape:
+        return None
+    return int((mine.answers == theirs.answers).sum())
 
 
 def _speed(mine: Record, theirs: Record) -> PairedTest | None:

@@ -14,7 +14,7 @@ from harness.measure.paired import PairedTest
 from harness.records.schema import Record
 from harness.records.scores import ScoreStore
 from harness.report.comparability import has_valid_accuracy, why_incomparable
-from harness.report.compare import Comparison, accuracy_of, ancestor_of, compare_metrics
+from harness.report.compare import Comparison, accuracy_of, ancestor_of, tested
 
 
 @dataclass(frozen=True)
@@ -52,18 +52,14 @@ def qat_parts(
             continue
         unquantized, ptq = _unquantized_and_ptq(record, records)
         theirs = accuracy_of(unquantized, split) if unquantized else None
-        rounding = (
-            compare_metrics(accuracy, theirs, stored.scores(record, split), stored.scores(unquantized, split))
-            if unquantized and theirs
-            else {}
-        )
+        rounding = tested(record, unquantized, split, stored) if unquantized and theirs else None
         parts.append(
             QatParts(
                 *(record.model, record.seed, record.label, record.scheme),
                 parent_ptq=comparisons[ptq.record_id].differences.get(accuracy.primary) if ptq else None,
                 total=total,
                 training=comparisons[unquantized.record_id].differences.get(accuracy.primary) if unquantized else None,
-                rounding=rounding.get(accuracy.primary),
+                rounding=(rounding or {}).get(accuracy.primary),
             )
         )
     return [*parts, *_controls(records, split, stored)] if parts else []
@@ -104,7 +100,7 @@ def _controls(records: Sequence[Record], split: str, stored: ScoreStore) -> Iter
             None,
         )
         part, theirs = accuracy_of(record, split), accuracy_of(base, split) if base else None
-        if base and part and theirs:
-            tests = compare_metrics(part, theirs, stored.scores(record, split), stored.scores(base, split))
+        tests = tested(record, base, split, stored) if base and theirs else None
+        if part and tests and part.primary in tests:
             total = tests[part.primary]
             yield QatParts(record.model, record.seed, record.label, "", None, total, total, None)

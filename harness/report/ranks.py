@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, TypeVar
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from harness.measure.paired import all_pairs, differences, rank_ranges, ratio, significant_pairs
 from harness.records.schema import Record
@@ -25,6 +27,23 @@ def accuracy_ranks(
     records: Sequence[Record], split: str, primary: str, stored: ScoreStore
 ) -> dict[str, tuple[int, RankRange]]:
     """(how many were ranked, rank range) of the largest set of cells that have scores of the same examples."""
+
+    def make() -> list[tuple[int, RankRange] | None]:
+        ranks = _accuracy_ranks(records, split, primary, stored)
+        return [ranks.get(record.record_id) for record in records]
+
+    found = stored.once(f"ranks {primary}", records, split, make, _by_place())
+    return {record.record_id: rank for record, rank in zip(records, found, strict=True) if rank}
+
+
+@cache
+def _by_place() -> TypeAdapter[list[tuple[int, RankRange] | None]]:
+    return TypeAdapter(list[tuple[int, RankRange] | None])
+
+
+def _accuracy_ranks(
+    records: Sequence[Record], split: str, primary: str, stored: ScoreStore
+) -> dict[str, tuple[int, RankRange]]:
     scored = [(record, scores) for record in records if (scores := stored.scores(record, split))]
     scored = [(record, scores) for record, scores in scored if primary in scores.statistics]
     ids = _first_equal([scores.per_example["id"] for _, scores in scored])

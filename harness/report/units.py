@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from harness.errors import Tell, visible
 from harness.machine.digests import digest
+from harness.measure.nights import Spread
 from harness.records.schema import Accuracy, Record
 from harness.records.scores import ScoreStore
 from harness.report.board_section import BoardContext, board_section
@@ -27,10 +28,11 @@ from harness.report.frames import board_frame, to_csv, to_json, to_parquet
 from harness.report.history import histories
 from harness.report.history_page import history_page
 from harness.report.judged import Nights
-from harness.report.leaderboards import Leaderboard, leaderboards, slug_of
+from harness.report.leaderboards import Leaderboard, Subject, leaderboards, slug_of
 from harness.report.machines import Machine
 from harness.report.method_pairs import method_pairs
 from harness.report.night_tests import cell_of
+from harness.report.remembered import RememberedScores
 from harness.report.row_answer import row_answers
 from harness.report.standings import Standing, standing_of
 from harness.report.task_page import task_page
@@ -59,7 +61,8 @@ class Unit:
 @dataclass(frozen=True)
 class Surroundings:
     """What of the whole site the pages of a unit show. uncommitted: ids of records with an ancestor from a checkout with
-    uncommitted changes. heads: by record id."""
+    uncommitted changes. heads: by record id. hashes: SHA-256 of the results by name. comparisons: of scores, as `RememberedScores`
+    knows and adds them."""
 
     catalog: Catalog
     heads: Mapping[str, Head]
@@ -67,6 +70,7 @@ class Surroundings:
     machines: Mapping[str, Machine]
     uncommitted: AbstractSet[str]
     hashes: Mapping[str, str]
+    comparisons: dict[str, bytes]
 
     def scores_hash(self, record: Record, part: Accuracy) -> str:
         folder = PurePosixPath(self.heads[record.record_id].file).parent
@@ -103,16 +107,15 @@ def _slug(record: Record) -> str:
 
 
 def inputs_of(unit: Unit, site: Surroundings, version: str) -> str:
-    """A hash of all that its pages are made of. version: of the program, the templates and the navigation."""
+    """A hash of all that its pages are made of, but for `Made.between`. version: of the program, the templates and the navigation."""
     briefs = unit.briefs
     hosts = [machine_of(records[0]) for records, _, _ in unit.groups]
-    together = sorted({host for host in hosts if hosts.count(host) > 1})  # their speed-ups include how runs differ
     return digest(
         [
             version,
             [[site.heads[record.record_id].sha for record in records] for records, _, _ in unit.groups],
             [site.scores_hash(record, part) for record in briefs for part in record.accuracy],
-            [repr([site.machines.get(host) for host in hosts]), repr([site.nights.between(host) for host in together])],
+            repr([site.machines.get(host) for host in hosts]),
             [site.nights_hash(record) for record in briefs],
             sorted(site.uncommitted & {record.record_id for record in briefs}),
             repr([contexts for _, _, contexts in unit.groups]),
@@ -120,10 +123,19 @@ def inputs_of(unit: Unit, site: Surroundings, version: str) -> str:
     )
 
 
-def make_unit(
-    unit: Unit, site: Surroundings, environment: Environment, tell: Tell
-) -> tuple[dict[str, bytes], list[Standing], list[str]]:
-    """Its pages by file name; its leaderboards; and the section of each of its boards on the page of the board's suite."""
+@dataclass(frozen=True)
+class Made:
+    """pages: by file name. standings: its leaderboards. sections: of each of its boards on the page of the board's suite. between: how
+    runs differ on the machines whose spread its pages show. comparisons: the hashes of those of scores that it asked for."""
+
+    pages: dict[str, bytes]
+    standings: list[Standing]
+    sections: list[str]
+    between: dict[str, Spread]
+    comparisons: AbstractSet[str]
+
+
+def make_unit(unit: Unit, site: Surroundings, environment: Environment, tell: Tell) -> Made:
     read = [
         [
             (site.catalog.path(head), site.catalog.record(head))
@@ -131,7 +143,7 @@ def make_unit(
         ]
         for records, _, _ in unit.groups
     ]
-    stored = ScoreStore([pair for group in read for pair in group], tell)
+    stored = RememberedScores([pair for group in read for pair in group], tell, site.scores_hash, site.comparisons)
     boards, sections = list[Board](), list[str]()
     for group, (_, _, contexts) in zip(read, unit.groups, strict=True):
         own = boards_of([record for _, record in group], stored)
@@ -139,8 +151,14 @@ def make_unit(
             section = board_section(board, context, site.uncommitted)
             sections.append(laid_out(environment, "board.html", page=section))
         boards += own
-    pages, standings = _pages([record for group in read for _, record in group], boards, stored, site)
-    return _laid_out(pages, environment), standings, sections
+    between = dict[str, Spread]()
+
+    def asked(machine: str) -> Spread:
+        return between.setdefault(machine, site.nights.between(machine))
+
+    subjects = leaderboards(boards, asked, site.machines)
+    pages, standings = _pages([record for group in read for _, record in group], boards, subjects, stored, site)
+    return Made(_laid_out(pages, environment), standings, sections, between, stored.used)
 
 
 def _laid_out(pages: Pages, environment: Environment) -> dict[str, bytes]:
@@ -166,11 +184,14 @@ def laid_out(environment: Environment, template: str, **values: object) -> str:
 
 
 def _pages(
-    records: Sequence[Record], boards: Sequence[Board], stored: ScoreStore, site: Surroundings
+    records: Sequence[Record],
+    boards: Sequence[Board],
+    subjects: Mapping[Subject, Sequence[Leaderboard]],
+    stored: ScoreStore,
+    site: Surroundings,
 ) -> tuple[Pages, list[Standing]]:
     pages: Pages = {}
     standings: list[Standing] = []
-    subjects = leaderboards(boards, site.nights.between, site.machines)
     with_history: set[str] = set()
     for group in subjects.values():
         for leaderboard in group:

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,10 +17,9 @@ from harness.errors import RecordError
 from harness.machine.software import file_hashes
 from harness.records import store
 from harness.records.schema import Record
-from harness.report import build
 from harness.report.kept import folder_of, recall_hashes
 from harness.report.site import render
-from harness.report.units import Unit, make_unit
+from harness.report.units import Unit
 from tests.records.records import make_record
 from tests.report.stored_scores import add, answers
 from tests.report.test_history import night, timed_run
@@ -61,19 +59,6 @@ def anew(results: Path) -> dict[str, bytes]:
     shutil.rmtree(out, ignore_errors=True)
     shutil.rmtree(folder_of(out), ignore_errors=True)
     return content(render(results, out).parent)
-
-
-@pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> list[Unit]:
-    """The units that builds make, as they make them."""
-    units: list[Unit] = []
-
-    def make(unit: Unit, *rest: Any) -> Any:
-        units.append(unit)
-        return make_unit(unit, *rest)
-
-    monkeypatch.setattr(build, "make_unit", make)
-    return units
 
 
 def test_a_build_after_another_gives_the_bytes_of_a_whole_one(results: Path, made: list[Unit]) -> None:

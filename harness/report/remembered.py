@@ -1,0 +1,60 @@
+"""Comparisons of scores, each made once: where the same scores are compared again, in the same build of a site or in the next,
+nothing is read and nothing is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from harness.errors import Tell
+from harness.machine.digests import digest
+from harness.records.schema import Accuracy, Record
+from harness.records.scores import ScoreStore
+
+Result = TypeVar("Result")
+
+
+class RememberedScores(ScoreStore):
+    """known: comparisons as JSON, by the hash of what they are made of; new ones are added. used: the hashes of those that were
+    asked for."""
+
+    def __init__(
+        self,
+        records: Iterable[tuple[Path, Record]],
+        tell: Tell,
+        hash_of: Callable[[Record, Accuracy], str],
+        known: dict[str, bytes],
+    ) -> None:
+        """hash_of: the SHA-256 of a scores file as it is, not as its record says; empty where there is none."""
+        super().__init__(records, tell)
+        self._hash_of, self._comparisons = hash_of, known
+        self.used: set[str] = set()
+
+    def once(
+        self, what: str, records: Sequence[Record], split: str, make: Callable[[], Result], form: TypeAdapter[Result]
+    ) -> Result:
+        key = digest([what, split, [self._identity(record, split) for record in records]])
+        try:
+            known = form.validate_json(self._comparisons.get(key, b""))
+        except ValidationError:
+            pass
+        else:
+            self.used.add(key)
+            return known
+        made = make()
+        coded = form.dump_json(made)
+        if not self.damaged & {record.record_id for record in records} and form.validate_json(coded) == made:
+            self._comparisons[key] = coded
+            self.used.add(key)
+        return made
+
+    def _identity(self, record: Record, split: str) -> object:
+        """All that `scores` and `predictions` give of a record follows from it."""
+        part = next((part for part in record.accuracy if part.split == split), None)
+        if part is None:
+            return None
+        values = [(name, figure.value) for name, figure in part.metrics.items()]
+        return [self._hash_of(record, part), part.scores_sha256, part.primary, values, part.examples, part.missing]
