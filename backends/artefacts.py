@@ -8,7 +8,6 @@ the file's size and times; `quantboard cache verify` reads every byte.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import shutil
 import tarfile
@@ -17,7 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from backends import shared
+from backends import hashes, shared
 
 SUMS = "SHA256SUMS"
 MARK = ".sha256"
@@ -56,45 +55,9 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def sha256_of(path: Path, memory: Path | None = None) -> str:
-    """SHA-256 of a file in hex. memory: a folder that keeps it by path, size, mtime and ctime (a program can set mtime, but not
-    ctime). Raises OSError where the file cannot be read."""
-    name = _name(path) if memory else ""
-    if memory and (known := _recall(memory / name)):
-        return known
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    if memory:
-        _remember(memory / name, sha256)
-    return sha256
-
-
-def _name(path: Path) -> str:
-    stat = path.stat()
-    facts = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}"
-    return hashlib.sha256(os.fsencode(facts)).hexdigest()[:16]
-
-
-def _recall(kept: Path) -> str | None:
-    """The remembered hash; None where there is none, or the note is damaged: it ends in a check of itself."""
-    try:
-        sha256, check = kept.read_text().split()
-    except (OSError, ValueError):
-        return None
-    return sha256 if check == _check(kept.name, sha256) else None
-
-
-def _check(name: str, sha256: str) -> str:
-    return hashlib.sha256(f"{name} {sha256}".encode()).hexdigest()[:16]
-
-
-def _remember(kept: Path, sha256: str) -> None:
-    part = kept.with_name(f"{kept.name}.{os.getpid()}")
-    try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(f"{sha256} {_check(kept.name, sha256)}\n")
-        part.replace(kept)
-    except OSError:
-        pass  # a full or read-only cache: the file is hashed again next time
+    """SHA-256 of a file in hex. memory: a folder that remembers those of unchanged files. Raises OSError where the file cannot be
+    read."""
+    return hashes.sha256s([path], memory)[0]
 
 
 def move_sealed(part: Path, path: Path, memory: Path | None = None) -> None:
@@ -105,7 +68,7 @@ def move_sealed(part: Path, path: Path, memory: Path | None = None) -> None:
     part.replace(path)
     sync(path.parent)
     if memory:
-        _remember(memory / _name(path), mark_of(path).read_text().split()[0])
+        hashes.memory_in(memory).remember([(hashes.name_of(path), mark_of(path).read_text().split()[0])])
 
 
 def mark_of(path: Path) -> Path:
@@ -159,9 +122,8 @@ def folder_fault(folder: Path, memory: Path | None = None) -> str:
 def remember_folder(folder: Path, memory: Path) -> None:
     """Remember the hashes of a folder that has just been sealed and got its name. Never raises OSError."""
     try:
-        for line in (folder / SUMS).read_text().splitlines():
-            sha256, name = line.split("  ", 1)
-            _remember(memory / _name(folder / name), sha256)
+        lines = [line.split("  ", 1) for line in (folder / SUMS).read_text().splitlines()]
+        hashes.memory_in(memory).remember([(hashes.name_of(folder / name), sha256) for sha256, name in lines])
     except OSError:
         pass
 

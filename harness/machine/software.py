@@ -6,13 +6,12 @@ import hashlib
 import os
 import platform
 import subprocess
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
-from stat import S_ISREG
 
 import harness
 from backends.base import version_of
+from backends.hashes import sha256s
 from harness.machine import paths
 
 
@@ -51,35 +50,18 @@ def code_digest() -> str:
     return hashlib.sha256("".join(trees).encode()).hexdigest()[:16]
 
 
-@dataclass(frozen=True)
-class FileHash:
-    """SHA-256 of a file, and its size and times when it was read: a program can set mtime, but not ctime."""
-
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-    sha256: str
-
-
-def file_hashes(folder: Path, known: Mapping[str, FileHash] | None = None) -> dict[str, FileHash]:
-    """Of all files below a folder by their names there, in the order of the names. known: of an earlier look; files that have not
-    changed since are not read."""
-    found: dict[str, FileHash] = {}
-    for above, _, names in os.walk(folder):
-        for path in (os.path.join(above, name) for name in names):  # noqa: PTH118 (half the time of Path, for thousands of files)
-            try:
-                stat = os.stat(path)  # noqa: PTH116
-            except FileNotFoundError:  # a link to nothing
-                continue
-            if not S_ISREG(stat.st_mode):
-                continue
-            name = path[len(os.fspath(folder)) + 1 :].replace(os.sep, "/")
-            facts = stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
-            old = known.get(name) if known else None
-            if old is None or (old.size, old.mtime_ns, old.ctime_ns) != facts:
-                old = FileHash(*facts, hashlib.sha256(Path(path).read_bytes()).hexdigest())
-            found[name] = old
-    return dict(sorted(found.items()))
+def file_hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of all files below a folder by their names there, in the order of the names; files that have not changed since an
+    earlier look are not read."""
+    top = os.fspath(folder)
+    paths_ = sorted(
+        path
+        for above, _, names in os.walk(top)
+        for path in (os.path.join(above, name) for name in names)  # noqa: PTH118 (half the time of Path, for thousands of files)
+        if os.path.isfile(path)  # noqa: PTH113 (a link to nothing is none)
+    )
+    names = [path[len(top) + 1 :].replace(os.sep, "/") for path in paths_]
+    return dict(sorted(zip(names, sha256s(paths_, paths.cache() / "hashes"), strict=True)))
 
 
 def tree_digest(folder: Path, pattern: str = "*") -> str:

@@ -16,6 +16,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from harness.measure.exact import stdev, variance
 from harness.measure.paired import PairedTest
 
 ENOUGH = 8
@@ -44,7 +45,7 @@ def night(speed_ups: Sequence[float]) -> Night | None:
     if len(speed_ups) < 2:
         return None
     logs = [math.log(value) for value in speed_ups]
-    return Night(statistics.fmean(logs), statistics.stdev(logs) / math.sqrt(len(logs)), len(logs))
+    return Night(statistics.fmean(logs), stdev(logs) / math.sqrt(len(logs)), len(logs))
 
 
 def spread(cells: Iterable[Sequence[Night]]) -> Spread:
@@ -56,7 +57,7 @@ def contribution(nights: Sequence[Night]) -> tuple[float, int]:
     """Of one cell: the sum of squares about its mean, and the degrees of freedom."""
     if len(nights) < 2:
         return 0.0, 0
-    return statistics.variance(one.value for one in nights) * (len(nights) - 1), len(nights) - 1
+    return variance([one.value for one in nights]) * (len(nights) - 1), len(nights) - 1
 
 
 def pooled(contributions: Iterable[tuple[float, int]]) -> Spread:

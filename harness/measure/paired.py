@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from harness.measure.exact import stdev
 from harness.measure.influence import influence
 from harness.measure.intervals import effective_number, is_share
 from harness.measure.looks import may_miss
@@ -193,7 +194,7 @@ def ratio(mine: Sequence[float], theirs: Sequence[float], *, interleaved: bool, 
         return PairedTest(math.exp(value), method="not tested: the rounds were not interleaved")
     if len(a) < 2:
         return PairedTest(math.exp(value), method="not tested: one round")
-    error = statistics.stdev(x - y for x, y in zip(a, b, strict=True)) / math.sqrt(len(a))
+    error = stdev([x - y for x, y in zip(a, b, strict=True)]) / math.sqrt(len(a))
     freedom = float(len(a) - 1)
     method = f"t interval of the logarithm over {len(a)} pairs of rounds, one after the other{at_looks(looks)}"
     missed = may_miss(looks)

@@ -5,9 +5,9 @@ Columns are called `SPLIT/NAME`, groups `SPLIT/group`. Only this module reads an
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import io
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -37,6 +37,8 @@ BROKEN = (
     EOFError,
     RuntimeError,
     MemoryError,
+    SyntaxError,
+    tokenize.TokenError,
     zipfile.BadZipFile,
     zlib.error,
 )
@@ -54,6 +56,8 @@ SHARED = ("id", "label", "group")
 LARGEST = (1 << 20, 1 << 16)
 """Bytes that the columns of a split may have: so many, and for each example so many more. Long answers in Unicode take a few KiB
 an example."""
+HEADER = 1 << 12
+"""Characters that the header of a column may have."""
 AGREE = 1e-6
 """How far a metric in percent may be from that of its columns: sums in another order differ by less."""
 
@@ -174,20 +178,8 @@ def _compressed(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
 
 
 def _array(content: bytes) -> Array:
-    """What an NPY file holds, as NumPy reads it. Raises ValueError or TypeError for one that it refuses."""
-    end = 10 + int.from_bytes(content[8:10], "little")
-    if content[:8] != np.lib.format.magic(1, 0) or len(content) < end:
-        return np.asarray(np.lib.format.read_array(io.BytesIO(content), allow_pickle=False))
-    shape, in_columns, dtype = _header(content[8:end])
-    if dtype.hasobject:
-        raise ValueError("it holds pickled objects")
-    return np.ndarray(shape, dtype, content, end, order="F" if in_columns else "C").copy()
-
-
-@functools.lru_cache(maxsize=256)
-def _header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Files of one task have the same headers, and reading one takes longer than its column."""
-    return np.lib.format.read_array_header_1_0(io.BytesIO(header))
+    """What an NPY file holds. Raises ValueError for one that is damaged, or holds pickled objects."""
+    return np.asarray(np.lib.format.read_array(io.BytesIO(content), allow_pickle=False, max_header_size=HEADER))
 
 
 class ScoreStore:

@@ -14,7 +14,6 @@ from pydantic import TypeAdapter
 from backends import artefacts
 from harness.machine import paths
 from harness.machine.digests import digest
-from harness.machine.software import FileHash
 from harness.measure.nights import Spread
 from harness.report.catalog import Known, KnownFile
 from harness.report.judged import Part
@@ -64,11 +63,6 @@ def _saved() -> TypeAdapter[_Saved]:
     return TypeAdapter(_Saved)
 
 
-@cache
-def _hashes() -> TypeAdapter[dict[str, FileHash]]:
-    return TypeAdapter(dict[str, FileHash])
-
-
 def folder_of(out: Path) -> Path:
     return paths.cache() / "site" / digest(str(out.resolve()))
 
@@ -93,20 +87,6 @@ def keep(out: Path, code: str, kept: Kept) -> None:
         for name, lines in zip(LINES, (known.briefs, kept.sections, kept.comparisons), strict=True):
             _write(folder / name, code, b"\n".join(sha.encode() + b" " + line for sha, line in lines.items()))
         _write(folder / "known.json", code, body)
-
-
-def recall_hashes(out: Path) -> dict[str, FileHash]:
-    """Of the results, when the last build of the site at `out` read them; by name."""
-    try:
-        return _hashes().validate_json(_read(folder_of(out) / "hashes.json", ""))
-    except (OSError, ValueError):
-        return {}
-
-
-def keep_hashes(out: Path, hashes: dict[str, FileHash]) -> None:
-    with suppress(OSError):
-        artefacts.make_folder(folder_of(out))
-        _write(folder_of(out) / "hashes.json", "", _hashes().dump_json(hashes))
 
 
 def _write(path: Path, code: str, body: bytes) -> None:

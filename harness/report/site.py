@@ -22,7 +22,7 @@ from harness.machine.digests import digest
 from harness.machine.software import code_digest, file_hashes, tree_digest
 from harness.report.build import MARK, Build
 from harness.report.catalog import Catalog
-from harness.report.kept import keep, keep_hashes, recall, recall_hashes
+from harness.report.kept import keep, recall
 from harness.report.table_html import soft, table_html
 
 PAGES = re.compile(
@@ -54,8 +54,7 @@ def render(results: Path, out: Path, *, if_changed: bool = False, tell: Tell = r
     if out.exists() and not _is_ours(out):
         raise QuantboardError(f"{out}: holds files that are not a Quantboard site; name another folder with --out")
     # before reading: records appended in the meantime belong to the next site
-    files = file_hashes(results, recall_hashes(out))
-    hashes = {name: file.sha256 for name, file in files.items()}
+    hashes = file_hashes(results)
     code = _program()
     source = digest([sorted(hashes.items()), code])
     if if_changed and is_unchanged(out, source):
@@ -81,7 +80,6 @@ def render(results: Path, out: Path, *, if_changed: bool = False, tell: Tell = r
         if fresh:
             shutil.rmtree(fresh, ignore_errors=True)  # no longer there once it has become `out`
     keep(out, code, left)
-    keep_hashes(out, files)
     return out / "index.html"
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import struct
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -165,6 +167,24 @@ def flipped(file: Path) -> None:
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["{(", "  x\n y", "'''", "(" * 900, "{'descr': ',f8', 'fortran_order': False, 'shape': (5,), }", "x" * 9000],
+)
+def test_columns_with_damaged_headers_are_told(tmp_path: Path, header: str) -> None:
+    """NumPy lets errors of Python's own parser through."""
+    record = add(tmp_path, "a", answers(100, 30))
+    file = tmp_path / (record.accuracy[0].scores_file or "")
+    with np.load(file) as stored:
+        columns = dict(stored)
+    np.savez(file, **columns)
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr("validation/em.npy", b"\x93NUMPY\1\0" + struct.pack("<H", len(header)) + header.encode())
+    told: list[str] = []
+    assert ScoreStore([(tmp_path / "run.jsonl", record)], told.append).scores(record, "validation") is None
+    assert len(told) == 1 and "not a scores file" in told[0]
 
 
 @pytest.mark.parametrize("damage", [gone, flipped])

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import shutil
-import time
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from harness.errors import RecordError
-from harness.machine.software import file_hashes
 from harness.records import store
 from harness.records.schema import Record
-from harness.report.kept import folder_of, recall_hashes
+from harness.report.kept import folder_of
 from harness.report.site import render
 from harness.report.units import Unit
 from tests.records.records import make_record
@@ -138,26 +133,3 @@ def test_records_that_name_one_another_in_one_file_stay_apart(tmp_path: Path) ->
         store.append(tmp_path / "results" / "run.jsonl", make_record(key=key, model=model, baseline=True))
     site = render(tmp_path / "results", tmp_path / "site").parent
     assert len(list(site.glob("task-*.html"))) == 2
-
-
-def test_files_are_hashed_again_where_their_size_or_a_time_changed(tmp_path: Path) -> None:
-    path = tmp_path / "a" / "b.txt"
-    path.parent.mkdir()
-    path.write_text("one")
-    first = file_hashes(tmp_path)
-    time.sleep(0.05)  # a file system's clock ticks every few milliseconds
-    path.write_text("two")
-    os.utime(path, ns=(first["a/b.txt"].mtime_ns, first["a/b.txt"].mtime_ns))
-    second = file_hashes(tmp_path, first)
-    assert second["a/b.txt"].sha256 == hashlib.sha256(b"two").hexdigest()
-    known = {"a/b.txt": replace(second["a/b.txt"], sha256="known"), "gone": first["a/b.txt"]}
-    assert [file.sha256 for file in file_hashes(tmp_path, known).values()] == ["known"]
-
-
-def test_damaged_memories_of_hashes_are_worth_nothing(results: Path) -> None:
-    out = results.parent / "site"
-    render(results, out)
-    kept = folder_of(out) / "hashes.json"
-    assert recall_hashes(out).keys() == file_hashes(results).keys()
-    kept.write_bytes(kept.read_bytes().replace(b"1", b"2"))
-    assert recall_hashes(out) == {}
