@@ -105,8 +105,8 @@ class Scheme:
       `encoder.layer.0.*` or `*.output.dense`. Query, key and value of a layer read one tensor, so that one of them keeps all three.
     smoothing: migration strength of SmoothQuant (Xiao et al. 2023, arXiv 2211.10438), between 0 and 1: each channel of a linear
       layer's input is divided by a factor, and the weights that read it are multiplied by it, which changes nothing in float.
-    bias_correction: biases absorb what quantization shifts the mean of each output by on calibration data (Nagel et al. 2019, arXiv
-      1906.04721, section 4.2, the empirical way).
+    bias_correction: biases absorb what quantization shifts each output by on calibration data (Nagel et al. 2019, arXiv 1906.04721,
+      section 4.2, the empirical way), with each token's shift relative to its output, so that a clipped outlier moves no other token.
     """
 
     name: str

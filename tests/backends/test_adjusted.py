@@ -14,9 +14,10 @@ from transformers import BertForQuestionAnswering
 from backends import BackendError
 from backends.checkpoint import read_architecture
 from backends.fake_quant.adjust import adjust
+from backends.fake_quant.calibrate import calibrate
 from backends.fake_quant.simulate import simulate
 from backends.processor import saturates_integer_products
-from backends.ranges import read_ranges
+from backends.ranges import Ranges, read_ranges
 from backends.schemes import changed_scheme, get_scheme
 from backends.torch_models import load_model
 from tests.backends.checkpoints import add_ranges, make_batch, make_checkpoint
@@ -126,8 +127,8 @@ def test_smoothing_helps_a_model_with_outliers(folder: Path, tmp_path: Path) -> 
     assert error(folder, smooth, tmp_path) < 0.5 * error(folder, plain, tmp_path)
 
 
-def test_corrected_layers_have_the_mean_of_the_float_model(tmp_path: Path) -> None:
-    """Of the first layer's query, by hand: the mean of float outputs less that of rounded ones, with a coarse grid."""
+def test_corrected_layers_have_the_least_relative_error(tmp_path: Path) -> None:
+    """Of the first layer's query, with a coarse grid: NumPy's weighted least squares of float outputs less rounded ones."""
     folder = make_checkpoint(tmp_path / "model")
     scheme = changed_scheme(
         "engine_int8", {"activations": {"estimator": "percentile", "percentile": 90}, "bias_correction": True}
@@ -136,23 +137,80 @@ def test_corrected_layers_have_the_mean_of_the_float_model(tmp_path: Path) -> No
     ranges = read_ranges(folder)
     name = "encoder.layer.0.attention.self.query"
     model: Any = BertForQuestionAnswering.from_pretrained(folder).train(False)
-    differences = []
+    differences, sizes = [], []
     for seed in range(100, 104):
         batch = {name: torch.from_numpy(values) for name, values in make_batch(seed).items()}
         with torch.no_grad():
             states = model.bert.embeddings(batch["input_ids"], batch["token_type_ids"])[
                 batch["attention_mask"].bool()
             ].numpy()
-        weight = model.bert.encoder.layer[0].attention.self.query.weight.detach().numpy()
+        query = model.bert.encoder.layer[0].attention.self.query
+        weight = query.weight.detach().numpy()
         inputs, weights = ranges.tensors[f"{name}.input"], ranges.tensors[f"{name}.weight"]
         rounded = inputs.dequantize(inputs.quantize(states)) @ weights.dequantize(weights.quantize(weight)).T
         differences.append(states @ weight.T - rounded)
-    wanted = np.concatenate(differences).mean(0)
+        sizes.append(np.linalg.norm(states @ weight.T + query.bias.detach().numpy(), axis=1))
+    columns = 1 / np.concatenate(sizes)[:, None]
+    wanted = np.linalg.lstsq(columns, np.concatenate(differences) * columns, rcond=None)[0][0]
     assert ranges.adjustments.corrections[name] == pytest.approx(wanted, abs=1e-5)
     assert np.abs(wanted).max() > 1e-3
     assert set(ranges.adjustments.corrections) == {
         one for one in read_architecture(folder).linears() if one.startswith("encoder.")
     }
+
+
+def test_a_clipped_outlier_shifts_no_other_token(tmp_path: Path) -> None:
+    """One token, in every sequence, whose feed-forward output is far longer than others', and a range that clips it, so that the
+    plain mean of the error is not small beside the other tokens' outputs. Of every layer the error relative to each token's output is lower
+    with the corrections than without."""
+    from safetensors.torch import load_file, save_file
+
+    folder = make_checkpoint(tmp_path / "model")
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    tensors["bert.embeddings.word_embeddings.weight"][:, 3] = 0.0
+    tensors["bert.embeddings.word_embeddings.weight"][2, 3] = 40.0
+    tensors["bert.encoder.layer.0.intermediate.dense.weight"][:4, 3] = 40.0
+    tensors["bert.encoder.layer.0.output.dense.weight"][:, :4] *= 2.0
+    save_file(tensors, file, {"format": "pt"})
+    batches = [make_batch(seed) for seed in range(100, 104)]
+    for batch in batches:
+        batch["input_ids"][:, 0] = 2
+    changes = {"activations": {"estimator": "percentile", "percentile": 99.0}}
+    plain, corrected = (
+        calibrate(folder, batches, changed_scheme("engine_int8", changes | more), 1)
+        for more in ({}, {"bias_correction": True})
+    )
+    exact = outputs_of(folder, None, batches)
+    size = {name: (values**2).sum(-1) for name, values in exact.items()}
+    lengths = np.sqrt(size["encoder.layer.0.output.dense"])
+    assert lengths[0] > 8 * np.median(lengths)
+    before, after = (
+        {name: values - exact[name] for name, values in outputs_of(folder, one, batches).items()}
+        for one in (plain, corrected)
+    )
+    assert np.linalg.norm(before["encoder.layer.0.output.dense"].mean(0)) > np.median(lengths) / 4
+    for name, error in after.items():
+        assert ((error**2).sum(-1) / size[name]).mean() < ((before[name] ** 2).sum(-1) / size[name]).mean()
+
+
+def outputs_of(folder: Path, ranges: Ranges | None, batches: list[dict[str, Any]]) -> dict[str, np.ndarray[Any, Any]]:
+    """Of each linear layer of the encoder, what it computes of real tokens: (tokens, outputs)."""
+    model: Any = load_model(folder, read_architecture(folder))
+    if ranges is not None:
+        simulate(model, ranges)
+    found: dict[str, list[np.ndarray[Any, Any]]] = {}
+    mask = np.zeros(0, bool)
+    for name in (one for one in read_architecture(folder).linears() if one.startswith("encoder.")):
+        found[name] = []
+        model.get_submodule(f"bert.{name}").register_forward_hook(
+            lambda _module, _inputs, output, name=name: found[name].append(output.numpy()[mask])
+        )
+    for batch in batches:
+        mask = batch["attention_mask"].astype(bool)
+        with torch.no_grad():
+            model(**{name: torch.from_numpy(values) for name, values in batch.items()})
+    return {name: np.concatenate(values) for name, values in found.items()}
 
 
 def test_a_file_of_ranges_is_checked(folder: Path) -> None:
