@@ -19,7 +19,7 @@ from harness.records.scores import read_scores
 from harness.run.context import TIMEOUT, Run, work_folder
 from harness.run.job import Job
 from harness.run.search_steps import SPLIT, outputs_file
-from harness.run.steps import ensure_checkpoint, make_job
+from harness.run.steps import TORCH, ensure_checkpoint, imports_of, make_job
 from harness.run.turns import run_interleaved
 from tasks import Scores
 
@@ -107,8 +107,15 @@ class Trial:
         job.out.parent.mkdir(parents=True, exist_ok=True)
         path, log = job.out.with_suffix(".job"), job.out.with_suffix(".log")
         job.write(path)
+        imported = TORCH if mode == "sensitivity" else imports_of(cell)
         ended = run_module(
-            "harness.run.search_steps", path, log, timeout=TIMEOUT, threads=job.threads, keep_memory=True
+            "harness.run.search_steps",
+            path,
+            log,
+            timeout=TIMEOUT,
+            threads=job.threads,
+            keep_memory=True,
+            imported=() if self.run.machine.gpus else imported,
         )
         if ended.reason:
             raise QuantboardError("; ".join((f"search, {mode}: {ended.reason}", *ended.log[-1:])))
