@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.cli.arguments import Verbs, add_columns, add_verb, positive, positive_number, share, suite_name
-from harness.cli.terminal import say
+from harness.cli.search_lines import answer_lines, say_within
 from harness.errors import QuantboardError, disk_fault
 
 if TYPE_CHECKING:
     from harness.cli.suites import RunOptions
-    from harness.measure.paired import PairedTest
     from harness.plan.plan import Plan
     from harness.plan.spec import Cell
-    from harness.run.search import Candidate, Found
+    from harness.run.search import Found
 
 MARK = "# Written by `quantboard search`, which overwrites it: copy it before you change it."
 
@@ -66,6 +65,13 @@ def add_verbs(verbs: Verbs) -> None:
         "--backend", metavar="LABEL", help="a row of static INT8 with a post-training scheme; default: the first"
     )
     parser.add_argument(
+        "--qat-minutes",
+        type=positive_number,
+        default=0.0,
+        metavar="N",
+        help="where nothing else keeps enough, train with quantizers for about so long; default: not",
+    )
+    parser.add_argument(
         "--rows", type=positive, default=512, metavar="N", help="training rows that score candidates, at most; 512"
     )
 
@@ -82,7 +88,7 @@ def search(options: argparse.Namespace) -> int:
     planned = plan_offline(chosen, ["hub"])
     cell, baseline = choose_cells(planned, options.backend)
     if planned.on_sample:
-        say(SAMPLE_NOTICE)
+        say_within(SAMPLE_NOTICE)
     file = planned.suite._file
     assert file is not None
     target = options.out or file.with_name(f"{file.stem.removesuffix(SEARCH)}-searched.toml")
@@ -93,11 +99,11 @@ def search(options: argparse.Namespace) -> int:
         command="",
         machine=hardware.describe(),
         identities={},
-        say=say,
+        say=say_within,
         show_progress=not options.json,
     )
     goals = method.Goals(options.keep, options.gain, options.sure)
-    found = method.search(cell, baseline, goals, run, options.rows)
+    found = method.search(cell, baseline, goals, run, options.rows, _qat_minutes(options.qat_minutes, planned, cell))
     if found.best:
         _write(target, suite_text(file.read_text(encoding="utf-8"), cell, found, options.keep))
         folder = run.results / "sample" if planned.on_sample else run.results
@@ -106,8 +112,21 @@ def search(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"file": shown, **asdict(found)}))
     else:
-        print("\n".join(lines(cell, baseline, found, shown)))
+        print("\n".join(answer_lines(cell, baseline, found, shown)))
     return 0 if found.best else 1
+
+
+def _qat_minutes(minutes: float, planned: Plan, cell: Cell) -> float:
+    """What is asked; 0, and the reason said, where the model cannot be trained."""
+    from harness.run.search_training import why_untrained
+
+    if not minutes:
+        return 0.0
+    facts = planned.suite.facts(cell.task)
+    why = why_untrained(cell, facts and facts.kind, on_sample=planned.on_sample)
+    if why:
+        say_within(f"QAT is left out: {why}")
+    return 0.0 if why else minutes
 
 
 def is_model(subject: str) -> bool:
@@ -137,7 +156,7 @@ def _of_model(options: argparse.Namespace) -> RunOptions:
     options.pick_model, options.made_from = options.subject, None
     prepared = prepare(options, searches=options.rows)
     for note in prepared.notes:
-        say(note)
+        say_within(note)
     return RunOptions(str(prepared.suite))
 
 
@@ -183,16 +202,26 @@ def suite_text(text: str, cell: Cell, found: Found, keep: float) -> str:
     assert found.best is not None
     base, changes = changes_of(found.best.scheme)
     suite = tomllib.loads(text)
-    taken = suite.get("schemes", {})
-    name = next(f"searched{n or ''}" for n in range(len(taken) + 1) if f"searched{n or ''}" not in taken)
+    name = _free("searched", suite.get("schemes", {}))
     scheme: dict[str, Any] = {"base": base}
     for key, value in changes.items():
         table, _, field = key.rpartition(".")
         (scheme.setdefault(table, {}) if table else scheme)[field] = value
-    row = {"name": cell.backend, "scheme": name, "label": f"{cell.backend} {name}", **cell.options}
-    suite |= {"schemes": {**taken, name: scheme}, "backends": [*suite["backends"], row]}
-    chosen = f"# {name} keeps {100 * keep:g}% of {found.metric} on the {found.examples} training rows that chose it."
+    suite |= {"schemes": {**suite.get("schemes", {}), name: scheme}}
+    if found.best.train:
+        model = {"source": f"model:{cell.model}", "recipe": "qat", "scheme": name, "train": dict(found.best.train)}
+        name = _free(f"{cell.model}-qat", suite["models"])
+        suite |= {"models": {**suite["models"], name: model}}
+    else:
+        row = {"name": cell.backend, "scheme": name, "label": f"{cell.backend} {name}", **cell.options}
+        suite |= {"backends": [*suite["backends"], row]}
+    chosen = f"# {name} keeps {100 * keep:g}% of {found.metric} on the {found.examples} training rows that chose {'and trained ' if found.best.train else ''}it."
     return "\n".join([MARK, chosen, "", *_toml(suite)]) + "\n"
+
+
+def _free(name: str, taken: Mapping[str, Any]) -> str:
+    """A name, with a number where it is taken."""
+    return next(free for n in range(len(taken) + 1) if (free := f"{name}{n or ''}") not in taken)
 
 
 def _toml(suite: Mapping[str, Any]) -> Iterator[str]:
@@ -228,49 +257,6 @@ def _inline(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(map(_inline, value)) + "]"
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def lines(cell: Cell, baseline: Cell, found: Found, file: str | None) -> list[str]:
-    """The answer, for a terminal."""
-    where = f"{found.examples} training rows, on which nothing was calibrated"
-    width = max(len(one.way) for one in found.candidates)
-    told = [
-        f"{cell.model}, {cell.task}: {cell.backend} against {baseline.backend}, {found.metric} {found.baseline:.2f} on {where}",
-        "",
-        f"{'way':<{width}}  {'in float':>8}  {'kept':>8}  {'95%':>19}  {'logits':>8}  {'speed':>8}  95%",
-    ]
-    told += [f"{one.way:<{width}}  {_line(one, found.baseline, one == found.best)}" for one in found.candidates]
-    told += [
-        "",
-        "Logits: how far they move, as a share of their variance. Of each part alone, in the way that moves them least:",
-    ]
-    told += [f"  {error:9.2e}  {pattern}" for pattern, error in found.sensitivities[:8]]
-    if found.best is None:
-        return [*told, "", f"No result: {found.why}"]
-    kept = found.best.kept
-    return [
-        *told,
-        "",
-        f"Take: {found.best.way}" + (f", and keep in float {', '.join(kept)}" if kept else ", no layer in float"),
-        f"{file}: the suite with this row. The evaluation split was not read: quantboard run {file}",
-    ]
-
-
-def _line(one: Candidate, baseline: float, best: bool) -> str:
-    difference = one.difference
-    ends = "no interval"
-    if difference.low is not None and difference.high is not None:
-        ends = f"{100 * (1 + difference.low / baseline):.2f} to {100 * (1 + difference.high / baseline):.2f}%"
-    kept = f"{100 * one.share(baseline):.2f}%"
-    return (
-        f"{len(one.kept):>8}  {kept:>8}  {ends:>19}  {one.error:8.1e}  {_speed(one.speed)}{'  <- this' if best else ''}"
-    )
-
-
-def _speed(test: PairedTest | None) -> str:
-    if test is None:
-        return f"{'-':>8}"
-    return f"{test.value:7.2f}x" + (f"  {test.low:.2f} to {test.high:.2f}" if test.low and test.high else "")
 
 
 def _check_target(file: Path, target: Path) -> None:

@@ -48,7 +48,8 @@ def search_section(found: Mapping[str, Any]) -> SearchSection:
     return SearchSection(
         summary=f"{found['backend']} for {found['model']} on {found['task']}: {best['way']}{layers}."
         f" Chosen by {found['examples']:,} training rows on which nothing was calibrated; {found['metric']} of"
-        f" {found['baseline']} is {found['baseline_score']:.2f} there.",
+        f" {found['baseline']} is {found['baseline_score']:.2f} there."
+        + (" The model was trained on these rows, too." if best.get("train") else ""),
         picture=_picture({name: float(error) for name, error in found["sensitivities"]}),
         kept=tuple(map(str, best["kept"])),
         tried=_tried(found),
@@ -98,7 +99,7 @@ def _tried(found: Mapping[str, Any]) -> Table:
                 formatted(PairedTest(**one["difference"])),
                 number(decibels, ".1f"),
                 formatted(speed),
-                Value("taken" if one["scheme"] == found["best"]["scheme"] else ""),
+                Value("taken" if one == found["best"] else ""),
             )
         )
     return Table("Tried", columns, tuple(rows), sortable=True)

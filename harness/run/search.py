@@ -6,7 +6,8 @@
 2. With the best way each part of the encoder is quantized alone (simulated), which gives an order. Where no way keeps enough, the most
    sensitive 1, 2, 4, 8 ... parts stay float, until the engine's own score keeps the wanted share of the baseline's; then the number is
    halved down between the last that did not and the first that did.
-3. The candidates that keep enough, the row's own scheme and the baseline run the same batches interleaved. Of those that keep enough
+3. Where still none keeps enough, the way that moves the logits least is trained with (`harness.run.search_training`), if that is asked.
+4. The candidates that keep enough, the row's own scheme and the baseline run the same batches interleaved. Of those that keep enough
    and gain enough, the result is the fastest, or what a paired test cannot tell from it and moves the logits less.
 
 Everything is chosen on training rows that the ranges were not calibrated on (`harness.run.search_steps`); the evaluation split is
@@ -27,6 +28,7 @@ from harness.measure.paired import LEVEL, PairedTest, differences, ratio
 from harness.plan.spec import Cell
 from harness.run.context import Run
 from harness.run.search_steps import keeping
+from harness.run.search_training import train, trainable
 from harness.run.search_trial import Scored, Trial
 
 ESTIMATORS: tuple[Mapping[str, Any], ...] = (
@@ -60,7 +62,8 @@ class Goals:
 class Candidate:
     """scheme: its full name. way: what it changes in the row's own scheme, beside `kept`: what stays float, the most sensitive first.
     score: of the primary metric, in percent. difference: from the baseline, in points. error: mean squared change of the baseline's
-    logits, in units of their variance. speed: samples a second over the baseline's, at the largest batch. seconds: by round."""
+    logits, in units of their variance. speed: samples a second over the baseline's, at the largest batch. seconds: by round. train: the
+    settings of a training with the scheme's quantizers; None for one that calibration alone made."""
 
     scheme: str
     kept: tuple[str, ...]
@@ -70,6 +73,12 @@ class Candidate:
     error: float = 0.0
     way: str = ""
     seconds: Mapping[str, float] = field(default_factory=dict)
+    train: Mapping[str, Any] | None = None
+
+    @property
+    def name(self) -> str:
+        """What no other candidate of the search is called."""
+        return f"{self.scheme}, trained" if self.train else self.scheme
 
     def share(self, baseline: float) -> float:
         return self.score / baseline
@@ -99,9 +108,9 @@ class Found:
     why: str = ""
 
 
-def search(cell: Cell, baseline: Cell, goals: Goals, run: Run, rows: int) -> Found:
+def search(cell: Cell, baseline: Cell, goals: Goals, run: Run, rows: int, qat_minutes: float = 0) -> Found:
     """cell: static INT8 with a post-training scheme. baseline: what accuracy and speed are held against. rows: that candidates are
-    scored on at most. Raises QuantboardError for what cannot be searched, and where a process ends badly."""
+    scored on at most. qat_minutes: of training where no other candidate keeps enough. Raises QuantboardError for what cannot be searched, and where a process ends badly."""
     if cell.checkpoint.recipe != "ptq" or cell.scheme is None:
         raise QuantboardError(
             f"{cell.label}: its ranges come with the model; a search needs a backend with a post-training scheme, such as"
@@ -114,7 +123,7 @@ def search(cell: Cell, baseline: Cell, goals: Goals, run: Run, rows: int) -> Fou
         )
     trial = Trial(cell, baseline, run, rows)
     try:
-        return _Search(trial, goals, cell.scheme).find()
+        return _Search(trial, goals, cell.scheme).find(qat_minutes)
     finally:
         trial.clean()
 
@@ -130,7 +139,7 @@ class _Search:
             )
         self._tried: dict[str, Candidate] = {}
 
-    def find(self) -> Found:
+    def find(self, qat_minutes: float) -> Found:
         goals, base = self._goals, self._base.value
         way = self._best_way()
         order = self._trial.sensitivities(way.scheme)
@@ -140,9 +149,11 @@ class _Search:
                 lambda count: self._candidate(way.scheme, [name for name, _ in order[:count]]),
                 lambda one: one.keeps(base, goals),
             )
+        if qat_minutes and not any(one.keeps(base, goals) for one in self._tried.values()):
+            self._train(qat_minutes)
         tried = list(self._tried.values())
         enough = sorted((one for one in tried if one.keeps(base, goals)), key=lambda one: one.error)[:TIMED]
-        timed = list(dict.fromkeys([self._scheme, *(one.scheme for one in enough)])) if enough else []
+        timed = list(dict.fromkeys([self._scheme, *(one.name for one in enough)])) if enough else []
         seconds = self._trial.seconds(timed)
         candidates = tuple(_timed(one, seconds) for one in tried)
         best, why = choose(candidates, base, goals, len(order))
@@ -169,12 +180,36 @@ class _Search:
         if name not in self._tried:
             scored = self._trial.score(self._trial.candidate(name))
             self._tried[name] = one = self._made(name, way_of(scheme, self._scheme), kept, scored)
-            layers = f", {len(kept)} parts in float" if kept else ""
-            self._trial.run.say(
-                f"{one.way}{layers}: {self._metric} {one.score:.2f}, {100 * one.share(self._base.value):.2f}% kept,"
-                f" logits moved by {one.error:.2e}"
-            )
+            self._tell(one)
         return self._tried[name]
+
+    def _train(self, minutes: float) -> None:
+        """One more candidate: the model trained with the way that moves the logits least, of those that a training can have."""
+        plain = [one for one in self._tried.values() if not one.kept and trainable(one.scheme)]
+        if not plain:
+            self._trial.run.say(
+                "QAT is left out: the row's scheme has smoothing or corrected biases, which no training has"
+            )
+            return
+        way = min(plain, key=lambda one: one.error)
+        try:
+            cell, settings = train(self._trial, way.scheme, minutes)
+            scored = self._trial.score(cell)
+        except QuantboardError as error:
+            self._trial.run.say(f"QAT is left out: {error}")
+            return
+        words = f"{way.way} + QAT, {settings['max_steps']:,} steps"
+        one = replace(self._made(way.scheme, words, (), scored), train=settings)
+        self._trial.add(one.name, cell)
+        self._tried[one.name] = one
+        self._tell(one)
+
+    def _tell(self, one: Candidate) -> None:
+        layers = f", {len(one.kept)} parts in float" if one.kept else ""
+        self._trial.run.say(
+            f"{one.way}{layers}: {self._metric} {one.score:.2f}, {100 * one.share(self._base.value):.2f}% kept,"
+            f" logits moved by {one.error:.2e}"
+        )
 
     def _made(self, scheme: str, way: str, kept: Sequence[str], scored: Scored) -> Candidate:
         (difference,) = differences([scored.scores, self._base.scores], self._metric, [(0, 1)])
@@ -214,7 +249,7 @@ def way_of(scheme: str, own: str) -> str:
 
 
 def _timed(one: Candidate, seconds: Mapping[str, Mapping[str, float]]) -> Candidate:
-    mine = seconds.get(one.scheme, {})
+    mine = seconds.get(one.name, {})
     return replace(one, speed=next(_ratios(mine, seconds.get("", {})), None), seconds=mine)
 
 
@@ -251,7 +286,7 @@ def choose(candidates: Sequence[Candidate], baseline: float, goals: Goals, parts
         most = max(candidates, key=lambda one: one.score)
         return None, (
             f"no candidate keeps {100 * goals.keep:g}%{surely}: the most is {100 * most.share(baseline):.2f}%, with {len(most.kept)} of"
-            f" {parts} parts in float; lower --keep, take another scheme, or train the model with quantizers (recipe qat)"
+            f" {parts} parts in float; lower --keep, take another scheme, or give --qat-minutes, so that the model is trained with quantizers"
         )
     timed = [one for one in enough if one.speed]
     if not timed:

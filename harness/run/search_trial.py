@@ -14,7 +14,7 @@ from harness.errors import QuantboardError
 from harness.machine.digests import digest
 from harness.machine.processes import run_module
 from harness.measure.inference import PAST_THE_END
-from harness.plan.spec import Cell
+from harness.plan.spec import Cell, CheckpointSpec
 from harness.records.scores import read_scores
 from harness.run.context import TIMEOUT, Run, work_folder
 from harness.run.job import Job
@@ -52,16 +52,20 @@ class Trial:
 
     def __init__(self, cell: Cell, baseline: Cell, run: Run, rows: int) -> None:
         self.cell, self.run, self._rows = cell, run, rows
-        self.baseline = self._own(replace(cell, backend=baseline.backend, scheme=None, options=baseline.options))
+        self.baseline = self.own(replace(cell, backend=baseline.backend, scheme=None, options=baseline.options))
         self._cells = {"": self.baseline}
 
     def candidate(self, scheme: str) -> Cell:
-        made = self._own(replace(self.cell, scheme=scheme, checkpoint=replace(self.cell.checkpoint, scheme=scheme)))
+        made = self.own(replace(self.cell, scheme=scheme, checkpoint=replace(self.cell.checkpoint, scheme=scheme)))
         self._cells[scheme] = made
         return made
 
+    def add(self, name: str, cell: Cell) -> None:
+        """A cell that is timed under a name of its own."""
+        self._cells[name] = cell
+
     def score(self, cell: Cell) -> Scored:
-        self._make(cell)
+        self.make(cell.checkpoint)
         result = self._step(cell, "score")
         folder = work_folder(cell, self.run)
         scores = read_scores(folder / "scores.npz", SPLIT, result["statistics"], result["metrics"])
@@ -90,16 +94,17 @@ class Trial:
         for cell in self._cells.values():
             shutil.rmtree(work_folder(cell, self.run), ignore_errors=True)
 
-    def _own(self, cell: Cell) -> Cell:
-        return replace(
-            cell, key=digest({"search": self.cell.key, "backend": cell.backend, "scheme": cell.scheme or ""})
-        )
+    def own(self, cell: Cell) -> Cell:
+        """The cell with a work folder of this search."""
+        what = {"backend": cell.backend, "scheme": cell.scheme or "", "checkpoint": cell.checkpoint.key}
+        return replace(cell, key=digest({"search": self.cell.key, **what}))
 
     def _lost(self, name: str, why: str) -> None:
         self.run.say(f"{name or 'the baseline'} is not timed: {why}")
 
-    def _make(self, cell: Cell) -> None:
-        if missing := ensure_checkpoint(cell.checkpoint, self.run):
+    def make(self, checkpoint: CheckpointSpec) -> None:
+        """Raises QuantboardError where it cannot be made."""
+        if missing := ensure_checkpoint(checkpoint, self.run):
             raise QuantboardError(f"{missing.reason}; {missing.remedy}".rstrip("; "))
 
     def _step(self, cell: Cell, mode: str) -> Any:

@@ -22,6 +22,7 @@ from backends.tensor_names import tensor_names
 from harness.checkpoints.make import ensure
 from harness.cli.main import main
 from harness.cli.search import _toml, suite_text
+from harness.cli.search_lines import answer_lines
 from harness.machine import paths
 from harness.measure.paired import PairedTest
 from harness.run import search as method
@@ -322,6 +323,23 @@ def test_the_suite_that_is_written_has_the_scheme(job: Job, tmp_path: Path, base
     suite = load_suite(str(file))
     assert suite.scheme_name("searched") == scheme
     assert [entry.label for entry in suite.backends][-1] == "onnxruntime_int8 searched"
+
+
+def test_the_answer_is_at_most_80_columns_wide(job: Job) -> None:
+    """With the longest way of all, a hundred percent, and a part in float."""
+    way = "percentile 99.999 + smoothing 0.25 + bias correction"
+    kept = tuple(f"encoder.layer.{n}.attention.output.dense" for n in range(6))
+    one = Candidate("s", kept, 100.0, PairedTest(0.1, 0.25, 10.25), PairedTest(12.5, 11.25, 14.5), 1.52e-12, way)
+    other = replace(one, scheme="t", difference=PairedTest(0.1), speed=None, kept=())
+    found = Found("spearman", 512, 83.1, tuple((name, 0.01) for name in kept), (one, other), one)
+    told = answer_lines(job.cell, job.cell, found, "picks/a-rather-long-name-of-a-file-of-rows-searched.toml")
+    assert max(map(len, told)) <= 80
+    (row,) = (line for line in told if line.startswith("*"))
+    assert row.split() == ["*", "percentile", "99.999", "+", "6", "120.34", "[100.3,", "112.3]", "1.5e-12", "12.5x", "[11.2,", "14.5]"]  # fmt: skip
+    none = replace(
+        found, best=None, why="no candidate keeps 99.9%: the most is 99.00%, with 3 of 4 parts in float; " * 2
+    )
+    assert max(map(len, answer_lines(job.cell, job.cell, none, None))) <= 80
 
 
 @pytest.mark.parametrize("file", sorted(paths.suites().glob("*.toml")), ids=lambda file: file.stem)
