@@ -123,7 +123,7 @@ def _qat_minutes(minutes: float, planned: Plan, cell: Cell) -> float:
     if not minutes:
         return 0.0
     facts = planned.suite.facts(cell.task)
-    why = why_untrained(cell, facts and facts.kind, on_sample=planned.on_sample)
+    why = why_untrained(cell, facts.kind if facts else None, on_sample=planned.on_sample)
     if why:
         say_within(f"QAT is left out: {why}")
     return 0.0 if why else minutes

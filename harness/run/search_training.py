@@ -22,7 +22,7 @@ from harness.plan.spec import Cell, CheckpointSpec, folder_of
 from harness.run.search_trial import Trial
 from harness.suite.train import TrainSettings
 
-SETTINGS = {"learning_rate": 2e-5, "epochs": 3.0, "batch_size": 16, "warmup_ratio": 0.1}
+SETTINGS: dict[str, Any] = {"learning_rate": 2e-5, "epochs": 3.0, "batch_size": 16, "warmup_ratio": 0.1}
 """As of the suites' own QAT models."""
 PROBE = 8
 FEWEST = 20
@@ -79,7 +79,8 @@ def steps_within(seconds: float, spent: float, origin: Mapping[str, Any]) -> int
             f"{seconds / 60:g} minutes are too few: calibration and a trial took {spent:.0f} s, a step takes {one:.2f} s; give"
             f" --qat-minutes {least} or more"
         )
-    return min(fit, math.ceil(SETTINGS["epochs"] * math.ceil(origin["train_windows"] / SETTINGS["batch_size"])))
+    epoch = math.ceil(origin["train_windows"] / SETTINGS["batch_size"])
+    return min(fit, math.ceil(float(SETTINGS["epochs"]) * epoch))
 
 
 def trained(cell: Cell, scheme: str, settings: Mapping[str, Any]) -> Cell:
