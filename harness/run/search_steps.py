@@ -102,12 +102,15 @@ def outputs_file(scores: Path) -> Path:
 def sensitivity(job: Job) -> list[dict[str, Any]]:
     """Of each part: `pattern`, its name in `keep_float`, and `error`, the mean squared change of the logits when it alone is
     quantized, in units of their variance; the largest first."""
+    import torch
+
     from backends.checkpoint import read_architecture
     from backends.fake_quant.simulate import simulate
     from backends.ranges import read_ranges
     from backends.torch_eager import TorchSession
     from backends.torch_models import load_model
 
+    torch.set_num_threads(job.threads)  # a forked process has it imported with its environment's number
     architecture, ranges = read_architecture(job.checkpoint), read_ranges(job.checkpoint)
     _, _, features = _slice(job)
     batches = list(_probes(features))

@@ -79,8 +79,9 @@ def steps_within(seconds: float, spent: float, origin: Mapping[str, Any]) -> int
             f"{seconds / 60:g} minutes are too few: calibration and a trial took {spent:.0f} s, a step takes {one:.2f} s; give"
             f" --qat-minutes {least} or more"
         )
-    epoch = math.ceil(origin["train_windows"] / SETTINGS["batch_size"])
-    return min(fit, math.ceil(float(SETTINGS["epochs"]) * epoch))
+    epoch: int = math.ceil(origin["train_windows"] / SETTINGS["batch_size"])
+    most: int = math.ceil(SETTINGS["epochs"] * epoch)
+    return min(fit, most)
 
 
 def trained(cell: Cell, scheme: str, settings: Mapping[str, Any]) -> Cell:
