@@ -2,42 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 from harness.records.schema import Record
 from harness.records.speed_schema import Roofline, RooflineShare
-from harness.report.tables import Column, Table, Value, number, text_columns
 
 _NAMES = {"fp32": "FP32", "bf16": "BF16", "int8": "INT8"}
 
 
-@dataclass(frozen=True)
-class CeilingSection:
-    table: Table
-    remark: str
-
-
-def ceiling_section(record: Record) -> CeilingSection | None:
-    roofline = record.roofline
-    if roofline is None:
-        return None
-    columns = (
-        *text_columns("scenario", "load"),
-        Column("batch"),
-        Column("products", "Gop/s"),
-        Column("share of the ceiling", "%"),
-    )
-    rows = tuple(
-        (
-            Value(one.scenario),
-            Value(one.load),
-            Value(str(one.batch_size)),
-            number(one.operations_a_second / 1e9, ".0f"),
-            number(100 * one.share, ".0f"),
-        )
-        for one in roofline.shares
-    )
-    return CeilingSection(Table("Share of the ceiling", columns, rows), _remark(record, roofline))
+def ceiling_remark(record: Record) -> Iterable[str]:
+    """How the ceiling was taken; nothing without one."""
+    if record.roofline:
+        yield _remark(record, record.roofline)
 
 
 def _remark(record: Record, roofline: Roofline) -> str:

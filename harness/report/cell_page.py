@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
 from harness.measure.precision import in_words
 from harness.records.schema import Accuracy, Record
+from harness.records.scores import ScoreStore
 from harness.report.boards import Board, page_name
-from harness.report.ceiling import CeilingSection, ceiling_section
+from harness.report.ceiling import ceiling_remark
 from harness.report.columns import difference_value, min_accuracy, p_text, ratio_value, share_value
 from harness.report.comparability import (
     OTHER_TRAINING,
     TRAINING_UNKNOWN,
     has_valid_accuracy,
     is_sample,
-    machine_of,
     wanted_precision,
 )
-from harness.report.compare import Comparison
+from harness.report.compare import Comparison, ancestor_of
+from harness.report.names import name_of
 from harness.report.noise_map import NoiseMap, noise_map
 from harness.report.pages import standing_badge, suite_page_name, uncommitted_remarks
+from harness.report.row_accuracy import AccuracyPicture, accuracy_picture
 from harness.report.row_answer import RowAnswer
+from harness.report.row_facts import Fact, PlacementPicture, commands, cost_facts, placement_picture, provenance
+from harness.report.row_speed import SpeedPicture, speed_picture
 from harness.report.speed_ratios import figure_words
 from harness.report.speed_section import SpeedSection, cold_start_table, interleaved_table, speed_section
 from harness.report.tables import Badge, Column, Table, Value, formatted, number, text_columns
@@ -64,20 +68,33 @@ class ComparisonSection:
 
 @dataclass(frozen=True)
 class QuantizationSection:
-    """own_quantizers: the cell runs them; else it runs the same weights without. which: tensors of the picture."""
+    """own_quantizers: the cell runs them; else it runs the same weights without. which: tensors of the picture. rest: of the others."""
 
     own_quantizers: bool
     summary: str
     which: str
+    rest: str
     picture: NoiseMap
     notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class CellPage:
-    """notices: what a reader must know before the figures. findings: (rule, text). record: the file of the whole
-    record. answer: None where the cell stands on no leaderboard."""
+class RowPictures:
+    """answers: one a split that was compared with the baseline."""
 
+    answers: tuple[AccuracyPicture, ...]
+    speed: SpeedPicture | None
+    placement: PlacementPicture | None
+
+
+@dataclass(frozen=True)
+class CellPage:
+    """name: in plain words. kind: of the method, which decides its colour. tags: what a reader must know before the figures, in a
+    few words; notices say it in sentences. findings: (rule, text). costs, provenance: (name, value). commands: (what for,
+    command). record: the file of the whole record. answer: None where the cell stands on no leaderboard."""
+
+    name: str
+    kind: str
     label: str
     cell: str
     title: str
@@ -86,21 +103,20 @@ class CellPage:
     status: Badge
     reason: str
     remedy: str
+    tags: tuple[Badge, ...]
     notices: tuple[str, ...]
-    machine: str
-    finished: str
-    command: str
-    commit: str
     log_tail: str
+    pictures: RowPictures
     accuracy: tuple[AccuracySection, ...]
     comparisons: tuple[ComparisonSection, ...]
     speed: SpeedSection | None
     interleaved: Table | None
-    ceiling: CeilingSection | None
     cold_start: Table | None
     findings: tuple[tuple[str, str], ...]
-    placement: tuple[str, ...]
     quantization: QuantizationSection | None
+    costs: tuple[Fact, ...]
+    provenance: tuple[Fact, ...]
+    commands: tuple[tuple[str, str], ...]
     record: str
     answer: RowAnswer | None
 
@@ -111,11 +127,21 @@ def record_file(record: Record) -> str:
 
 
 def cell_page(
-    record: Record, boards: Sequence[Board], uncommitted: AbstractSet[str], answer: RowAnswer | None = None
+    record: Record,
+    boards: Sequence[Board],
+    uncommitted: AbstractSet[str],
+    answer: RowAnswer | None = None,
+    stored: ScoreStore | None = None,
 ) -> CellPage:
     """boards: all that have a row of the record. uncommitted: ids of records with an ancestor from a checkout with uncommitted
-    changes."""
+    changes. stored: the scores, for the pictures of answers."""
+    name = name_of(record, ancestor_of(record), baseline=record.baseline and ancestor_of(record) == record.model)
+    base = next((base for _, comparison in _compared(record, boards) if (base := comparison.base)), None)
+    if base and base.record_id == record.record_id:
+        base = None
     return CellPage(
+        name=answer.title if answer else name.title,
+        kind=name.kind,
         label=record.label,
         cell=f"{record.model}, {record.task}, seed {record.seed}",
         title=f"{record.label}, {record.model}, {record.task}",
@@ -124,27 +150,63 @@ def cell_page(
         status=standing_badge(record),
         reason=record.why,
         remedy=record.remedy,
-        notices=(*_notices(record, uncommitted), *record.notes),
-        machine=machine_of(record),
-        finished=record.finished,
-        command=record.command,
-        commit=(record.commit or "")[:12],
+        tags=tuple(_tags(record, uncommitted)),
+        notices=(*_notices(record, uncommitted), *record.notes, *ceiling_remark(record)),
         log_tail="\n".join(record.log_tail),
+        pictures=_pictures(record, boards, name.kind, stored),
         accuracy=tuple(map(_accuracy_section, record.accuracy)),
         comparisons=tuple(_comparison_sections(record, boards)),
         speed=speed_section(record) if record.speed else None,
         interleaved=interleaved_table(record.turns) if record.turns else None,
-        ceiling=ceiling_section(record),
         cold_start=cold_start_table(record),
         findings=tuple(
             (finding.rule, f"{finding.what} (measured {finding.measured}, bound {finding.bound}). {finding.remedy}")
             for finding in record.faults
         ),
-        placement=tuple(_placement(record)),
         quantization=_quantization_section(record),
+        costs=tuple(cost_facts(record, base, _name_of_base(base))),
+        provenance=tuple(provenance(record)),
+        commands=tuple(commands(record)),
         record=record_file(record),
         answer=answer,
     )
+
+
+def _compared(record: Record, boards: Sequence[Board]) -> Iterable[tuple[Board, Comparison]]:
+    for board in boards:
+        yield board, next(row for row in board.rows if row.record.record_id == record.record_id).comparison
+
+
+def _name_of_base(base: Record | None) -> str:
+    return name_of(base, ancestor_of(base), baseline=base.baseline).short if base else ""
+
+
+def _pictures(record: Record, boards: Sequence[Board], kind: str, stored: ScoreStore | None) -> RowPictures:
+    answers, speed = list[AccuracyPicture](), None
+    for board, comparison in _compared(record, boards):
+        base_name = _name_of_base(comparison.base)
+        found = accuracy_picture(record, comparison, board.split, stored, kind=kind, base_name=base_name)
+        answers += [found] if found else []
+        engine = board.engines.get(record.record_id)
+        engine_name = _name_of_base(engine.base if engine else None)
+        speed = speed or speed_picture(
+            record, comparison, engine, kind=kind, base_name=base_name, engine_name=engine_name
+        )
+    return RowPictures(
+        tuple(answers),
+        speed or speed_picture(record, Comparison(), None, kind=kind, base_name="", engine_name=""),
+        placement_picture(record, kind),
+    )
+
+
+def _tags(record: Record, uncommitted: AbstractSet[str]) -> Iterable[Badge]:
+    if record.standing != "ok":
+        yield standing_badge(record)
+    if is_sample(record):
+        yield Badge("warn", "sample, not real data")
+    if record.simulated:
+        yield Badge("", "simulation: accuracy only")
+    yield from (Badge("warn", words) for words, _ in uncommitted_remarks(record, uncommitted))
 
 
 def _notices(record: Record, uncommitted: AbstractSet[str]) -> Iterable[str]:
@@ -273,18 +335,6 @@ def _without_note(value: Value) -> Value:
     return Value(value.text, value.order, value.low, value.high)
 
 
-def _placement(record: Record) -> Iterable[str]:
-    if record.placement:
-        nodes = ", ".join(f"{name}: {count} nodes" for name, count in record.placement.nodes.items())
-        share = (
-            f". {100 * record.flops.int8_share:.1f}% of the multiply-accumulates ran as integer products"
-            if record.flops
-            else ""
-        )
-        yield f"{nodes}{share}."
-        yield from record.placement.notes
-
-
 def _quantization_section(record: Record) -> QuantizationSection | None:
     checkpoint = record.checkpoint
     if checkpoint is None or checkpoint.quantization is None:
@@ -295,8 +345,13 @@ def _quantization_section(record: Record) -> QuantizationSection | None:
         summary=f"{checkpoint.scheme} rounds {quantization.quantized} of {quantization.tensors} tensors"
         f" ({100 * quantization.share:.0f}%; constants, and what each operator computes).",
         which="of every rounded tensor" if quantization.noise else "of the tensors that rounding disturbs most",
+        rest=_above(quantization.worst) if not quantization.noise else "",
         picture=noise_map(
             quantization.noise or quantization.worst, checkpoint.architecture.get("num_hidden_layers", 0)
         ),
         notes=tuple(quantization.notes),
     )
+
+
+def _above(worst: Mapping[str, float]) -> str:
+    return f"Empty: above {max(worst.values()):.1f} dB, or not rounded." if worst else ""

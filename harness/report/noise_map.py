@@ -19,6 +19,9 @@ WORDS = {
     "output.residual": "feed-forward residual",
 }
 
+WORST = 5
+"""Tensors that are named."""
+
 BANDS = (12.0, 18.0, 24.0, 30.0)
 """Decibels, 6 a bit: below the first lies the darkest cell, above the last the palest."""
 
@@ -34,30 +37,34 @@ class NoiseCell:
 @dataclass(frozen=True)
 class NoiseMap:
     """layers: their numbers from 1. rows: (kind of tensor, a cell a layer), the worst first. others: (tensor, decibels) outside
-    of layers."""
+    of layers. worst: (decibels, tensor in words) of all."""
 
     layers: tuple[str, ...]
     rows: tuple[tuple[str, tuple[NoiseCell, ...]], ...]
     others: tuple[tuple[str, str], ...]
+    worst: tuple[tuple[str, str], ...] = ()
 
 
 def noise_map(decibels: Mapping[str, float], layers: int) -> NoiseMap:
     """decibels: by the canonical name of a tensor. layers: of the model."""
     kinds: dict[str, dict[int, float]] = {}
-    others = []
+    others, named = [], []
     for name, value in decibels.items():
         found = LAYER.fullmatch(name)
         if found:
-            part, side = WORDS.get(found[2], found[2]), found[3]
-            kinds.setdefault(f"{part}, {side}", {})[int(found[1])] = value
+            kind = f"{WORDS.get(found[2], found[2])}, {found[3]}"
+            kinds.setdefault(kind, {})[int(found[1])] = value
+            named.append((value, int(found[1]), f"layer {int(found[1]) + 1}, {kind}"))
         else:
             others.append((value, name))
+            named.append((value, -1, name))
     count = max([layers, *(layer + 1 for own in kinds.values() for layer in own)])
     ordered = sorted(kinds, key=lambda kind: (min(kinds[kind].values()), kind))
     return NoiseMap(
         layers=tuple(str(layer + 1) for layer in range(count)),
         rows=tuple((kind, tuple(_cell(kinds[kind].get(layer)) for layer in range(count))) for kind in ordered),
         others=tuple((name, f"{value:.1f}") for value, name in sorted(others)),
+        worst=tuple((f"{value:.1f}", words) for value, _, words in sorted(named)[:WORST]),
     )
 
 

@@ -77,13 +77,20 @@ def _standing(entry: Entry, choice: Pick) -> str:
 def _figures(board: Leaderboard, entry: Entry, row: MethodRow) -> Iterable[tuple[str, str, str, str]]:
     seeds = len({own.record.seed for own in entry.rows})
     of_seeds = f", median of {seeds} seeds" if seeds > 1 else ""
-    baseline = next((entry.name.short for entry in board.entries if entry.name.kind == "baseline"), "baseline")
+    base = next((one for one in board.entries if one.name.kind == "baseline"), None)
+    baseline = base.name.short if base else "baseline"
     if row.speed.order is not None:
         yield row.speed.text, f"{baseline}'s throughput", row.speed.interval, row.speed.imprecise
     if row.kept.text:
         yield f"{row.kept.text}%", f"of its {board.subject.metric} kept{of_seeds}", row.kept.interval, ""
     yield row.metric.text, f"{board.subject.metric}{of_seeds}", row.metric.interval, ""
     if row.p90.text:
-        yield f"{row.p90.text} ms", "p90, one at a time", "", row.p90.imprecise
+        yield f"{row.p90.text} ms", "p90, one at a time", _theirs(entry, base, "p90_ms", "ms"), row.p90.imprecise
     if row.size.text:
-        yield f"{row.size.text} MiB", "on disk", "", ""
+        yield f"{row.size.text} MiB", "on disk", _theirs(entry, base, "size_mib", "MiB"), ""
+
+
+def _theirs(entry: Entry, base: Entry | None, figure: str, unit: str) -> str:
+    """The baseline's figure, beside another method's."""
+    value = getattr(base.method, figure) if base and base is not entry else None
+    return f"{base.name.short}: {value:.1f} {unit}" if base and value else ""

@@ -214,7 +214,7 @@ def _pages(
             with_row.setdefault(row.record.record_id, []).append(board)
     for record in records:
         own, answer = with_row.get(record.record_id, []), answers.get(record.record_id)
-        pages[page_name(record)] = "cell.html", cell_page(record, own, site.uncommitted, answer)
+        pages[page_name(record)] = "cell.html", cell_page(record, own, site.uncommitted, answer, stored)
         pages[record_file(record)] = site.catalog.line(site.heads[record.record_id])
     return pages, standings
 
