@@ -61,6 +61,8 @@ def find_checkpoint(
             f"'{name}' is {len(record_of)} checkpoints: {each}; name one of these records, or give --task"
         )
     ((key, record),) = record_of.items()
+    if record.speed_only:
+        raise QuantboardError(f"{name}: has random weights, for speed alone; name a model that was loaded or trained")
     folder = cache / "checkpoints" / key
     if not folder.is_dir():
         raise QuantboardError(

@@ -51,6 +51,7 @@ def run_recipe(spec: CheckpointSpec, cache: Path, output: Path) -> dict[str, Any
     task_recipes = {
         "load": load,
         "finetune": finetune,
+        "random": random,
         "ptq": ptq,
         "qat": qat,
         "distill": distill.distill_on_task,
@@ -69,13 +70,7 @@ def load(spec: CheckpointSpec, task: Task, cache: Path, output: Path) -> dict[st
 
     source = source_folder(spec, cache)
     if source is None:
-        config = load_config(spec, None)
-        write_tokenizer(spec, None, config, output)
-        from harness.checkpoints.training.finetune import random_model, set_head
-
-        set_head(config, task)
-        random_model(config, task, spec.seed).save_pretrained(output)
-        return {}
+        return random(spec, task, cache, output)
     encoder = _check_fits_task(spec, source, task)
     write_tokenizer(spec, source, load_config(spec, source), output)
     if spec.source.startswith("onnx:"):
@@ -148,6 +143,25 @@ def _decode_nothing(task: Task, encoder: Encoder, names: Sequence[str]) -> None:
     no_features = Features(no_tokens, no_tokens, np.zeros(0, np.int64), np.zeros(0, np.int64))
     no_logits = np.zeros((0, *([1] if task.kind == "token_classification" else []), encoder.labels), np.float32)
     task.decode([], no_features, no_logits, names)
+
+
+def random(spec: CheckpointSpec, task: Task, cache: Path, output: Path) -> dict[str, Any]:
+    """Recipe `random`: a model of the source's family with the task's head, the sizes of the spec, or else the source's, and
+    weights as transformers initialises them, drawn with the seed."""
+    from backends.checkpoint import read_architecture
+    from backends.families import get_family
+    from harness.checkpoints.training.finetune import random_model, set_head
+
+    source = source_folder(spec, cache)
+    config = load_config(spec, source)
+    family = get_family(config.model_type)
+    for name, size in (spec.architecture or {}).items():
+        setattr(config, family.key(name), size)
+    write_tokenizer(spec, source, config, output)
+    set_head(config, task)
+    random_model(config, task, spec.seed).save_pretrained(output, max_shard_size="1TB")
+    read_architecture(output)
+    return {}
 
 
 def finetune(spec: CheckpointSpec, task: Task, cache: Path, output: Path) -> dict[str, Any]:

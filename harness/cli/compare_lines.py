@@ -56,13 +56,14 @@ def _task(pair: Pair) -> str:
 
 def _cells(pair: Pair) -> tuple[str, ...]:
     """Of one pair: metric, A, B, difference and its range, ratio of speed and its range, the better side."""
-    accuracy = {one.split: one for one in pair.mine.accuracy}[pair.split]
-    theirs = {one.split: one for one in pair.theirs.accuracy}[pair.split]
-    primary = accuracy.primary
+    from harness.report.compare import accuracy_of
+
+    parts = [accuracy_of(side, pair.split) for side in (pair.mine, pair.theirs)]
+    primary = parts[0].primary if parts[0] else "speed only"
     test = pair.differences.get(primary)
     load = _speed(pair)
     ratio = pair.ratios[load] if load else None
-    values = (f"{part.metrics[primary].value:.2f}" if primary in part.metrics else "" for part in (accuracy, theirs))
+    values = (f"{part.metrics[primary].value:.2f}" if part and primary in part.metrics else "" for part in parts)
     return (
         primary.replace("matthews_correlation", "MCC").replace("_", " "),
         *values,
@@ -75,12 +76,15 @@ def _cells(pair: Pair) -> tuple[str, ...]:
 
 
 def _speed(pair: Pair) -> Load | None:
-    """The ratio that tables show: of interleaved rounds at the largest batch of real lengths, else of samples a second."""
+    """The ratio that tables show: of interleaved rounds at the largest batch, else of samples a second."""
+    from harness.report.shown_speed import shown_load
     from harness.report.speed_ratios import INTERLEAVED
 
     for scenario, figure in ((INTERLEAVED, None), ("offline", "qps")):
         loads = [
-            load for load in pair.ratios if load[0] == scenario and load[1] == "real" and figure in (None, load[3])
+            load
+            for load in pair.ratios
+            if load[0] == scenario and load[1] == shown_load(pair.mine) and figure in (None, load[3])
         ]
         if loads:
             return max(loads, key=lambda load: load[2])

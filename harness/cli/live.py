@@ -45,7 +45,7 @@ class Progress:
     timed: bool = True
     clock: Any = time.monotonic
     now: dict[str, str] = field(default_factory=dict)
-    accuracy: dict[str, float] = field(default_factory=dict)
+    accuracy: dict[str, float | None] = field(default_factory=dict)
     speed: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     """By cell: in each interleaved round, seconds of the largest batch that all ran."""
     ended: set[str] = field(default_factory=set)
@@ -76,8 +76,8 @@ class Progress:
             self.now[key] = "waits its turn"
             result = event.results.get(key)
             if event.step == "accuracy" and result:
-                part = result["splits"][0]
-                self.accuracy[key] = part["metrics"][part["primary"]]
+                part = next(iter(result["splits"]), None)  # random weights have none
+                self.accuracy[key] = part["metrics"][part["primary"]] if part else None
             if event.step == "turns" and result:
                 self.speed[key].append(max(result, key=lambda load: load["batch_size"])["seconds"])
 

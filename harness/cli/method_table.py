@@ -70,10 +70,14 @@ def table(
     ends of names. memory: whether there is a column of peak memory."""
     rows = sorted(methods, key=lambda method: -(method.speed_up.value if method.speed_up else 0))
     names = [titles[method.name] for method in rows]
-    score: Column = (f"{_metric(metric)} %", [f"{row.accuracy.value:.1f}" if row.accuracy else "" for row in rows], ">")
+    score: Column = (
+        f"{_metric(metric)} %" if metric else "",
+        [f"{row.accuracy.value:.1f}" if row.accuracy else "" for row in rows],
+        ">",
+    )
     score_range: Column = ("", [_percents(row.accuracy) for row in rows], "<")
     kept: list[Column] = [
-        ("Kept %", [percent(row.kept) for row in rows], ">"),
+        ("Kept %" if metric else "", [percent(row.kept) for row in rows], ">"),
         ("Speed-up", [times(row.speed_up) for row in rows], ">"),
         ("", [_range(row.speed_up) for row in rows], "<"),
         ("p90 ms", [_number(row.p90_ms, ".1f") for row in rows], ">"),

@@ -113,13 +113,17 @@ def _from_records(options: argparse.Namespace) -> int:
     stored = read_all(options.results or paths.results())
     boards = make_boards(latest(record for _, record in stored), ScoreStore(stored, tell))
     limits = _limits(options)
-    rows = [
-        (contest, rule.pick(contest.methods, limits, contest.p_of_speed))
+    selected = [
+        contest
         for board in boards
         if not board.sample and (not options.task or board.task in options.task)
         for contest in contests(board)
         if not options.model or contest.model in options.model
     ]
+    scored = [contest for contest in selected if contest.metric]
+    if selected and not scored:
+        raise QuantboardError("speed only: random weights have no accuracy to pick by; name another model with --model")
+    rows = [(contest, rule.pick(contest.methods, limits, contest.p_of_speed)) for contest in scored]
     # where nothing but the baseline has a valid speed there is nothing to choose from
     rows = [row for row in rows if sum(method.speed_up is not None for method in row[0].methods) > 1]
     if not rows:

@@ -58,6 +58,7 @@ def _board_lines(board: Board, notes: Notes) -> list[str]:
 
 def _table(board: Board, model: str, contest: Contest | None, notes: Notes) -> list[str]:
     """The methods of a model; those without a valid accuracy, and simulations, come last."""
+    from harness.report.comparability import NO_ACCURACY
     from harness.report.methods import methods_of
 
     everything = methods_of(board, model)
@@ -72,6 +73,8 @@ def _table(board: Board, model: str, contest: Contest | None, notes: Notes) -> l
             verdict[method.name] = f"{caveat[0]} {notes.add(caveat[1])}" if caveat[1] else caveat[0]
     if len({row.record.seed for row in board.by_ancestor[model]}) > 1:
         notes.add(SEEDS)
+    if any(record.speed_only for _, record in everything):
+        notes.add(NO_ACCURACY)
     methods = [method for method, _ in everything]
     if board.sample:
         notes.add("Sample data: its figures say nothing about real data, and no pick is made from it.")
@@ -84,7 +87,7 @@ def _verdicts(contest: Contest, notes: Notes) -> dict[str, str]:
     from harness.report.pick import Limits, pick
 
     timed = sum(method.speed_up is not None for method in contest.methods) > 1
-    if contest.board.sample or not timed:
+    if contest.board.sample or not timed or not contest.metric:
         return {contest.baseline.label: "base"}
     keep = min_accuracy(contest.baseline)
     notes.add(f"ship, fits: keeps {100 * keep:g}% (measure.min_accuracy); quantboard pick takes other limits.")

@@ -172,6 +172,10 @@ def choose_cells(planned: Plan, label: str | None) -> tuple[Cell, Cell]:
         and not get_backend(cell.backend).simulated
         and (label in (None, cell.label))
     ]
+    if any(cell.checkpoint.speed_only for cell in static):
+        raise QuantboardError(
+            f"{planned.suite.name}: random weights have no accuracy to search by; name another model with --model"
+        )
     if not static:
         raise QuantboardError(
             f"{planned.suite.name}: no row{f' {label}' if label else ''} is static INT8 with a post-training scheme, such as"

@@ -38,7 +38,7 @@ def checkpoint_spec(task_data: TaskData, model: str, seed: int) -> tuple[Checkpo
     if resolved.recipe == "load":
         scheme, ranges, unreadable = ranges_of(start.source)
         identity, blocked = identity | ranges | _pooling(task_data, start.source), blocked or unreadable
-    else:
+    elif resolved.recipe != "random":
         identity = identity | task_data.train_identity
     if resolved.recipe == "qat":
         scheme, calibration = resolved.scheme, _calibration(task_data, model)
@@ -121,7 +121,7 @@ def _start(task_data: TaskData, resolved: ResolvedModel, model: str, seed: int) 
     if resolved.source == "scratch":
         return _Start(resolved.source, blocked=_too_few_words(task_data, resolved, model))
     blocked = None
-    if task_data.on_sample and not task_data.suite.sample:
+    if task_data.on_sample and not task_data.suite.sample and resolved.recipe != "random":
         blocked = "the suite names no stand-in model for sample data", "add a [sample] table, or give --data DIR"
     source = _look_up(task_data, resolved.source)
     labels = _labels(task_data, resolved, source)

@@ -158,7 +158,9 @@ def _cell(model: _PlannedModel, index: int, here: _Here, limit: int | None) -> C
             blocked = blocked or (f"{model.name}: {why}", "train the model with a scheme that this backend supports")
     elif scheme:
         checkpoint = calibrated(task_data, checkpoint, scheme, model.seed)
-    blocked = blocked or _needs_family(model, backend) or _keeps_no_layer(model, scheme)
+    blocked = (
+        blocked or _says_nothing(model, backend) or _needs_family(model, backend) or _keeps_no_layer(model, scheme)
+    )
     availability = here.availability(entry.name)
     blocked = blocked or _no_evaluation_data(task_data) or _no_training_data(task_data, checkpoint)
     if not availability.available:
@@ -188,6 +190,15 @@ def _cell(model: _PlannedModel, index: int, here: _Here, limit: int | None) -> C
     return replace(cell, key=cell_key(cell, backend, here.machine, task_data.identity, task_data.version))
 
 
+def _says_nothing(model: _PlannedModel, backend: Backend) -> Blocked:
+    if not (model.checkpoint.speed_only and backend.simulated):
+        return None
+    return (
+        f"{model.name}: a simulation has no speed, and random weights have no accuracy",
+        "take a backend that is an engine",
+    )
+
+
 def _needs_family(model: _PlannedModel, backend: Backend) -> Blocked:
     """Why a backend cannot run a model whose family is not known here."""
     model_type = model.unknown_family
@@ -204,9 +215,10 @@ def _needs_family(model: _PlannedModel, backend: Backend) -> Blocked:
 
 
 def _keeps_no_layer(model: _PlannedModel, scheme: str | None) -> Blocked:
-    """Why a scheme does not fit a model, as far as its source is on this machine. A student may have fewer layers than its source."""
+    """Why a scheme does not fit a model, as far as its source is on this machine. A student or a model of random weights may have
+    another number of layers than its source."""
     root, facts, folder = model.checkpoint.root, model.task_data.suite.facts(model.task_data.task), model.folder
-    if scheme is None or folder is None or facts is None or root.recipe == "distill":
+    if scheme is None or folder is None or facts is None or root.recipe == "distill" or root.architecture:
         return None
     why = why_scheme_unfit(folder, scheme, facts.kind)
     return why and (f"{model.name}: {why[0]}", why[1])

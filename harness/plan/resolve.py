@@ -14,7 +14,7 @@ from tasks import Shape
 
 @dataclass(frozen=True)
 class ResolvedModel:
-    """train: all settings with their defaults, None for recipe `load`. stages: of recipe `distill`, by name, each with all
+    """train: all settings with their defaults, None for a recipe that does not train. stages: of recipe `distill`, by name, each with all
     settings. common_length: max_length where no task is involved. augment: None for question answering, since it would shift
     answers. augment_architecture: of a masked language model with random weights. labels: names of the model's outputs that
     replace its own."""
@@ -37,7 +37,7 @@ class ResolvedModel:
 
 def resolve_model(suite: Suite, name: str, task: str, on_sample: bool) -> ResolvedModel:
     """How a suite makes the model `name` for a task. On the sample, models that are loaded or fine-tuned are replaced by a
-    stand-in with random weights, and QAT models and students are made from stand-ins."""
+    stand-in that starts from random weights, and QAT models and students are made from stand-ins."""
     model, sample = suite.models[name], suite.sample
     if on_sample and sample:
         return _on_sample(suite, model, sample, sample.models.get(name, StandIn()), task)
@@ -62,7 +62,7 @@ def resolve_model(suite: Suite, name: str, task: str, on_sample: bool) -> Resolv
         teacher=model.teacher,
         scheme=model.scheme and suite.scheme_name(model.scheme),
         architecture=_sizes(model.architecture),
-        train=_complete(train) if model.recipe != "load" else None,
+        train=None if model.recipe in ("load", "random") else _complete(train),
         stages=stages,
         layers=model.distill.layers if model.distill else None,
         temperature=model.distill.temperature if model.distill else 1.0,
@@ -85,6 +85,8 @@ def _on_sample(suite: Suite, model: Model, sample: Sample, own: StandIn, task: s
             train=_complete(train),
         )
     sizes = _sizes(own.architecture or sample.model)
+    if model.recipe == "random":
+        return ResolvedModel("random", "scratch", shape, sample.max_length, architecture=sizes)
     if model.recipe != "distill" or not model.distill:
         return ResolvedModel(
             "finetune", "scratch", shape, sample.max_length, architecture=sizes, train=_complete(train)

@@ -14,7 +14,16 @@ from harness.suite.measure import Measure
 from harness.suite.train import in_key
 from tasks.base import DataRef, Shape
 
-RECIPE_VERSIONS = {"load": 1, "finetune": 1, "ptq": 2, "qat": 2, "distill": 2, "pretrained": 1, "masked_lm": 2}
+RECIPE_VERSIONS = {
+    "load": 1,
+    "finetune": 1,
+    "ptq": 2,
+    "qat": 2,
+    "distill": 2,
+    "pretrained": 1,
+    "masked_lm": 2,
+    "random": 1,
+}
 """Part of every checkpoint key. Raised on purpose when the outcome of a recipe changes, so that checkpoints are made again."""
 
 
@@ -47,6 +56,7 @@ class CheckpointSpec:
 
     recipe:
         load, finetune  `source` unchanged, or trained on the task
+        random          the tokenizer, the family and the sizes of `source`, and random weights
         ptq             `parent` with ranges for `scheme`, calibrated on training examples
         qat             `parent` trained with the quantizers of `scheme`
         distill         one stage (`distill["stage"]`) of a student, which starts from `source` or from the stage before
@@ -56,7 +66,7 @@ class CheckpointSpec:
     The general stage of `distill` has task `corpus`, too.
 
     source: `hub:ID`, `package:NAME/FOLDER`, `scratch`, `model:NAME` (that is `parent`), an absolute folder, or `onnx:` and an absolute file.
-    architecture: sizes for `scratch` (num_hidden_layers, hidden_size, num_attention_heads, intermediate_size).
+    architecture: sizes for `scratch` or `random` (num_hidden_layers, hidden_size, num_attention_heads, intermediate_size).
     train: settings of a training (harness.suite.train.TrainSettings). calibration: `samples` (examples) and `batch_size`.
     identity: hashes of source and data, so that the key changes when they do.
     labels: of recipe `load`, names of the classes that replace those in the source's config.json; None: none do.
@@ -89,6 +99,11 @@ class CheckpointSpec:
     def needs(self) -> tuple[CheckpointSpec, ...]:
         """The checkpoints that this one is made from or learns from."""
         return tuple(spec for spec in (self.parent, self.teacher, self.masked_lm) if spec)
+
+    @property
+    def speed_only(self) -> bool:
+        """Whether its weights are random, so that it has a speed and no accuracy."""
+        return self.root.recipe == "random"
 
     @property
     def brings_ranges(self) -> bool:

@@ -246,7 +246,9 @@ class Record(Part):
     software: dict[str, str]
     data: Data | None = None
     checkpoint: Checkpoint | None = None
-    accuracy: list[Accuracy] = Field(default_factory=list, description="one for each evaluated split")
+    accuracy: list[Accuracy] = Field(
+        default_factory=list, description="one for each evaluated split; none of random weights"
+    )
     flops: Flops | None = None
     speed: list[Speed] = Field(default_factory=list)
     turns: list[Turns] = Field(
@@ -289,6 +291,11 @@ class Record(Part):
     def measured(self) -> bool:
         """The cell ran to its end and has figures, whether or not a validity rule fails for them."""
         return self.status in ("ok", "invalid")
+
+    @property
+    def speed_only(self) -> bool:
+        """The cell ran to its end and has no accuracy, because its weights are random."""
+        return self.measured and self.checkpoint is not None and not self.accuracy
 
 
 class _Free(BaseModel):

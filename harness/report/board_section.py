@@ -10,6 +10,7 @@ from typing import Any
 from harness.records.schema import Record
 from harness.report.boards import Board, Row, page_name
 from harness.report.charts import Curve, accuracy_against_qps, chart_points
+from harness.report.comparability import NO_ACCURACY
 from harness.report.compare import SeedSpread
 from harness.report.pages import standing_badge, uncommitted_remarks
 from harness.report.qat_parts import QatParts
@@ -95,7 +96,12 @@ def board_section(board: Board, context: BoardContext, uncommitted: AbstractSet[
         speed=_speed_profile(board),
         not_run=context.not_run,
         retrained=context.retrained,
-        remarks=(*_corpus_remarks(board), *_engine_remarks(board), *([board.split_sizes] if board.split_sizes else [])),
+        remarks=(
+            *([NO_ACCURACY] if board.rows and not board.primary else []),
+            *_corpus_remarks(board),
+            *_engine_remarks(board),
+            *([board.split_sizes] if board.split_sizes else []),
+        ),
         early=", ".join(row.record.label for row in board.rows if _is_early(row.record)),
         chart=Chart(chart["light"], chart["dark"], board.primary) if chart else None,
         left_out=", ".join(f"{record.label} of {record.model}" for record in left_out),

@@ -12,7 +12,7 @@ from typing import Any
 from harness.records.schema import Record
 from harness.records.scores import ScoreStore
 from harness.records.store import Item, newest_by_key, order
-from harness.report.columns import QPS, board_columns, row_values
+from harness.report.columns import board_columns, row_values
 from harness.report.comparability import (
     corpus_identity,
     data_of,
@@ -30,10 +30,12 @@ from harness.report.compare import (
     ancestor_of,
     compare_board,
     compare_engines,
+    primary_of,
     seed_spreads,
+    stands_on,
 )
 from harness.report.qat_parts import QatParts, qat_parts
-from harness.report.shown_speed import throughput_of
+from harness.report.shown_speed import shown_load, throughput_of
 from harness.report.tables import Column, Value
 from tasks.identity import BY_COUNT
 
@@ -54,7 +56,7 @@ class Row:
     @property
     def has_chart_figures(self) -> bool:
         """It has what the chart shows, valid or not: an accuracy, and samples a second at real lengths."""
-        return self.record.measured and throughput_of(self.record) is not None
+        return bool(self.record.accuracy) and throughput_of(self.record) is not None
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class Place:
 class Board(Place):
     """Rows that may be compared: one suite, task, machine and data, and the same examples evaluated.
 
-    unmeasured: failed and skipped cells. engines: by record id, cells with integer products compared with their own engine
+    primary: empty where all rows are of random weights, which have no accuracy. unmeasured: failed and skipped cells. engines: by record id, cells with integer products compared with their own engine
     without. corpora: of general distillation, what identifies each text, and the models that read it.
     """
 
@@ -177,7 +179,7 @@ def _group(record: Record) -> tuple[Any, ...]:
 def boards_of(group: Sequence[Record], stored: ScoreStore, *, for_pick: bool = False) -> list[Board]:
     """A board for each split that the group was evaluated on."""
     splits = splits_of(group)
-    unmeasured = [record for record in group if not record.accuracy]
+    unmeasured = [record for record in group if not record.accuracy and not record.speed_only]
     return [
         _board(group, split, unmeasured if split == splits[0] else [], stored, for_pick=for_pick) for split in splits
     ]
@@ -186,13 +188,16 @@ def boards_of(group: Sequence[Record], stored: ScoreStore, *, for_pick: bool = F
 def outlines_of(group: Sequence[Record]) -> list[Outline]:
     """As `boards_of`."""
     return [
-        Outline(place_of(group, split), tuple(record for record in group if accuracy_of(record, split)))
+        Outline(place_of(group, split), tuple(record for record in group if stands_on(record, split)))
         for split in splits_of(group)
     ]
 
 
 def splits_of(group: Iterable[Record]) -> list[str]:
-    return list(dict.fromkeys(part.split for record in group for part in record.accuracy)) or [""]
+    """Those that have accuracies; and "" where cells have none, because their weights are random or because no cell ran."""
+    group = list(group)
+    splits = list(dict.fromkeys(part.split for record in group for part in record.accuracy))
+    return splits if splits and not any(record.speed_only for record in group) else [*splits, ""]
 
 
 def place_of(group: Sequence[Record], split: str) -> Place:
@@ -212,13 +217,13 @@ def place_of(group: Sequence[Record], split: str) -> Place:
 def _board(
     group: Sequence[Record], split: str, unmeasured: Sequence[Record], stored: ScoreStore, *, for_pick: bool
 ) -> Board:
-    records = [record for record in group if accuracy_of(record, split)]
+    records = [record for record in group if stands_on(record, split)]
     comparisons = compare_board(records, split, stored, for_pick=for_pick)
     engines = {} if for_pick else compare_engines(records, split, stored)
     columns, rows = _table(records, split, comparisons, engines)
     return Board(
         **vars(place_of(group, split)),
-        primary=columns[0].name if columns else "",
+        primary=primary_of(records, split),
         columns=columns,
         rows=tuple(rows),
         unmeasured=tuple(unmeasured),
@@ -244,17 +249,18 @@ def _table(
     engines: Mapping[str, Comparison],
 ) -> tuple[tuple[Column, ...], list[Row]]:
     """Columns of a board and its rows, fastest first, those without a speed last. The order is no rank; ranks are columns."""
-    first = accuracy_of(records[0], split) if records else None
-    if first is None:
+    if not records:
         return (), []
-    metrics = [first.primary, *(name for name in first.metrics if name != first.primary)]
-    columns = board_columns(metrics, split)
+    first = accuracy_of(records[0], split)
+    metrics = [first.primary, *(name for name in first.metrics if name != first.primary)] if first else []
+    load = "real" if any(shown_load(record) == "real" for record in records if record.speed) else "fixed"
+    columns = board_columns(metrics, split, load)
     base_models = {comparison.base.model for comparison in comparisons.values() if comparison.base}
     rows = []
     for record in records:
         comparison = comparisons[record.record_id]
         engine = engines.get(record.record_id, Comparison())
-        values = row_values(record, split, metrics, comparison, engine, name_baseline=len(base_models) > 1)
+        values = row_values(record, split, metrics, load, comparison, engine, name_baseline=len(base_models) > 1)
         rows.append(Row(record, tuple(values), comparison))
-    speed = [column.name for column in columns].index(QPS)
+    speed = next(place for place, column in enumerate(columns) if column.name.startswith("QPS"))
     return columns, sorted(rows, key=lambda row: -(row.values[speed].order or 0))

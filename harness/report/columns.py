@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from harness.measure import percentiles, validity
 from harness.measure.paired import TOO_FEW, PairedTest
@@ -62,19 +63,40 @@ COST_COLUMNS = (
 )  # fmt: skip
 
 
-def board_columns(metrics: Sequence[str], split: str) -> tuple[Column, ...]:
-    """metrics: by name, the primary one first."""
+def board_columns(metrics: Sequence[str], split: str, load: str) -> tuple[Column, ...]:
+    """metrics: by name, the primary one first; none where the rows have a speed alone. load: as `shown_load`."""
     columns = [Column(name, "%", f"{name}, official definition, {split}, with its 95% interval.") for name in metrics]
-    columns += [replace(column, title=column.title.format(metric=metrics[0])) for column in ACCURACY_COMPARED]
-    for *_, column in SPEED_COLUMNS:
-        columns += [column, *SPEED_COMPARED] if column.name == QPS else [column]
+    if metrics:
+        columns += [replace(column, title=column.title.format(metric=metrics[0])) for column in ACCURACY_COMPARED]
+    for place, (*_, column) in enumerate(_speed_columns(load)):
+        columns += [column, *(_at(load, compared) for compared in SPEED_COMPARED)] if not place else [column]
     return (*columns, *COST_COLUMNS)
+
+
+def _speed_columns(load: str) -> list[tuple[Any, str, str, Column]]:
+    """As SPEED_COLUMNS; of the load `fixed` alone the same figures at full length."""
+    if load == "real":
+        return list(SPEED_COLUMNS)
+    own = [column for column in SPEED_COLUMNS if column[1] == "real"]
+    return [(find, load, figure, _at(load, column)) for find, _, figure, column in own]
+
+
+def _at(load: str, column: Column) -> Column:
+    """A column about real lengths, or what it says of full length."""
+    if load == "real":
+        return column
+    title = column.title.replace("at real lengths", "at max_length").replace("at its own length", "of max_length")
+    title = title.replace(
+        "; batches hold samples of similar length, padded to the longest", ", every sample padded to max_length"
+    )
+    return replace(column, name=column.name.replace("real lengths", "fixed length"), title=title)
 
 
 def row_values(
     record: Record,
     split: str,
     metrics: Sequence[str],
+    load: str,
     comparison: Comparison,
     engine: Comparison,
     *,
@@ -82,24 +104,13 @@ def row_values(
 ) -> Iterable[Value]:
     """A value for each of `board_columns`. engine: the comparison with the same engine in floating point. name_baseline: the
     table has baselines of several models, so each row names its own."""
-    part = accuracy_of(record, split)
-    assert part is not None
-    for name in metrics:
-        yield figure_value(part.metrics.get(name))
-    yield rank_value(comparison.rank, comparison.ranked)
-    if is_own_baseline(record, comparison):
-        yield from (Value("baseline", 0.0), Value("baseline", 1.0))
-    else:
-        test = comparison.differences.get(metrics[0])
-        own = f"; baseline {comparison.base.model}" if name_baseline and comparison.base else ""
-        points = difference_value(test, comparison.corrected) if test else None
-        yield replace(points, note=points.note + own) if points else Value(comparison.why_incomparable)
-        share = share_value(record, comparison)
-        yield replace(share, note=share.note + own) if share.text else share
-    for find, load, figure, column in SPEED_COLUMNS:
-        speed = find(record, load)
+    if part := accuracy_of(record, split):
+        yield from (figure_value(part.metrics.get(name)) for name in metrics)
+        yield from _compared_accuracy(record, metrics[0], comparison, name_baseline=name_baseline)
+    for place, (find, lengths, figure, _) in enumerate(_speed_columns(load)):
+        speed = find(record, lengths)
         yield _speed_value(record, speed, figure)
-        if column.name == QPS:
+        if not place:
             yield from _compared_speed(record, speed, comparison, engine)
     yield number(100 * record.flops.int8_share, ".1f") if record.flops else Value("")
     yield figure_value(Figure(value=record.checkpoint.parameters / 1e6)) if record.checkpoint else Value("")
@@ -107,6 +118,20 @@ def row_values(
     yield mebibytes(record.memory.peak_rss_bytes if record.memory else None)
     cold_start = record.cold_start_seconds
     yield figure_value(Figure(value=cold_start)) if cold_start is not None else Value("")
+
+
+def _compared_accuracy(record: Record, primary: str, comparison: Comparison, *, name_baseline: bool) -> Iterable[Value]:
+    """A value for each of ACCURACY_COMPARED."""
+    yield rank_value(comparison.rank, comparison.ranked)
+    if is_own_baseline(record, comparison):
+        yield from (Value("baseline", 0.0), Value("baseline", 1.0))
+        return
+    test = comparison.differences.get(primary)
+    own = f"; baseline {comparison.base.model}" if name_baseline and comparison.base else ""
+    points = difference_value(test, comparison.corrected) if test else None
+    yield replace(points, note=points.note + own) if points else Value(comparison.why_incomparable)
+    share = share_value(record, comparison)
+    yield replace(share, note=share.note + own) if share.text else share
 
 
 def is_own_baseline(record: Record, comparison: Comparison) -> bool:
@@ -127,12 +152,12 @@ def _speed_value(record: Record, speed: Speed | None, figure: str) -> Value:
 
 
 def _compared_speed(record: Record, speed: Speed | None, comparison: Comparison, engine: Comparison) -> Iterable[Value]:
-    """A value for each of SPEED_COMPARED. speed: offline at real lengths."""
+    """A value for each of SPEED_COMPARED. speed: the one whose samples a second the table shows."""
     is_base = is_own_baseline(record, comparison)
     yield Value("baseline", 1.0) if is_base and speed else speed_up_value(record, comparison, comparison.speed_up)
     yield speed_up_value(record, engine, engine.speed_up)
-    single: Load = (INTERLEAVED, "real", 1, RATE)
-    has_single = any((turns.load, turns.batch_size) == ("real", 1) for turns in record.turns)
+    single: Load = (INTERLEAVED, speed.load if speed else "real", 1, RATE)
+    has_single = any((turns.load, turns.batch_size) == (single[1], 1) for turns in record.turns)
     if speed is None or speed.batch_size == 1 or not has_single:
         yield Value("")
     elif is_base:

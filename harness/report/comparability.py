@@ -14,6 +14,8 @@ from harness.suite.measure import Measure
 from harness.suite.train import TrainSettings, in_key
 from tasks.identity import is_official, label_shown
 
+NO_ACCURACY = "Speed only: random weights have no accuracy."
+
 
 def is_sample(record: Record) -> bool:
     """Whether it was evaluated on the built-in sample, or on a copy of the sample in files."""
@@ -129,7 +131,8 @@ IGNORED_SETTINGS = ("seed", "model", "data")
 
 
 def has_valid_accuracy(record: Record) -> bool:
-    """Whether accuracy was measured and no finding concerns it. Findings about speed leave the accuracy valid."""
+    """Whether it was measured and no finding concerns its answers. Findings about speed leave the accuracy valid; random weights have
+    none."""
     about_accuracy = ("wrong_provider", "ran_float", "no_answer")
     return record.measured and all(finding.rule not in about_accuracy for finding in record.faults)
 

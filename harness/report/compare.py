@@ -34,7 +34,7 @@ class Comparison:
     share: the primary metric over the baseline's. share_range: the same at both ends of the difference's interval.
     bound: the strictest of MLPerf's bounds that the share meets, 0 for none.
     ratios: of speed, this cell's over the baseline's. corrected_ratios: Holm's p of each.
-    speed_up: the ratio that tables show, of the largest batch at real lengths: interleaved where both cells were, else of
+    speed_up: the ratio that tables show, of the largest batch at real lengths (else at full length): interleaved where both cells were, else of
     samples a second offline. corrected_speed_up: its Holm's p over the board.
     rank, speed_rank: None where the cell is not ranked. ranked, speed_ranked: how many cells were ranked.
     """
@@ -78,6 +78,11 @@ class SeedSpread:
 
 def accuracy_of(record: Record, split: str) -> Accuracy | None:
     return next((part for part in record.accuracy if part.split == split), None)
+
+
+def stands_on(record: Record, split: str) -> bool:
+    """Whether it has a row on the board of a split. What has a speed alone stands on one without a split, which is named ""."""
+    return record.speed_only if not split else accuracy_of(record, split) is not None
 
 
 def ancestor_of(record: Record) -> str:
@@ -124,7 +129,7 @@ def compare_engines(records: Sequence[Record], split: str, stored: ScoreStore) -
         if (base := floating[record.record_id]) and base is not baseline_of(record, records)
     }
     compared = [record for record in records if record.record_id in comparisons]
-    return _with_corrections(_with_speed_ups(compared, comparisons), _primary(records, split))
+    return _with_corrections(_with_speed_ups(compared, comparisons), primary_of(records, split))
 
 
 def compare_board(
@@ -134,7 +139,7 @@ def compare_board(
     ranks, and of the metrics only the primary one."""
     baselines = [record for record in records if record.baseline]
     bases = {record.record_id: baseline_of(record, baselines) for record in records}
-    primary = _primary(records, split)
+    primary = primary_of(records, split)
     metrics = [primary] if for_pick else None
     comparisons = {
         record.record_id: _compare(record, bases[record.record_id], split, stored, metrics) for record in records
@@ -152,7 +157,8 @@ def compare_board(
     return comparisons
 
 
-def _primary(records: Sequence[Record], split: str) -> str:
+def primary_of(records: Sequence[Record], split: str) -> str:
+    """The metric of the records' accuracies that ranks; empty where they have none."""
     return next((part.primary for record in records if (part := accuracy_of(record, split))), "")
 
 
@@ -261,8 +267,8 @@ def _with_speed_ups(records: Sequence[Record], comparisons: Mapping[str, Compari
         if part is None or base is None or not (has_valid_accuracy(record) and has_valid_accuracy(base)):
             continue
         preferred: list[Load] = [
-            (INTERLEAVED, "real", part.batch_size, RATE),
-            ("offline", "real", part.batch_size, "qps"),
+            (INTERLEAVED, part.load, part.batch_size, RATE),
+            ("offline", part.load, part.batch_size, "qps"),
         ]
         if available := [load for load in preferred if load in ratios]:
             chosen[record.record_id] = available[0]

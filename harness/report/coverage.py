@@ -40,7 +40,7 @@ Made from the records below `results/` by `nox -s docs`. Do not edit it.
 
 A cell lists its backends, each with three numbers of records (models x seeds):
 
-1. **accuracy**: measured on the whole evaluation split, and no rule fails for it;
+1. **accuracy**: measured on the whole evaluation split, and no rule fails for it (random weights have none);
 2. **speed**: measured, and no rule fails for any of its figures;
 3. **interleaved**: timed in turn with the other cells of its table. Such a speed-up holds on a noisy machine, too.
 
@@ -81,10 +81,11 @@ def _cell(records: Sequence[Record]) -> str:
 
 
 def _counts(backend: str, records: Sequence[Record]) -> str:
-    accurate = [record for record in records if has_valid_accuracy(record) and is_whole(record)]
-    interleaved = [record for record in accurate if record.turns]
+    usable = [record for record in records if has_valid_accuracy(record) and is_whole(record)]
+    accurate = [record for record in usable if not record.speed_only]
+    interleaved = [record for record in usable if record.turns]
     lost = Counter(reason for record in records if (reason := _why_lost(record)))
-    timed = len(accurate) - sum(_why_lost(record) != "" for record in accurate)
+    timed = len(usable) - sum(_why_lost(record) != "" for record in usable)
     why = "; ".join(f"{count} {reason}" for reason, count in lost.items())
     return f"`{backend}` {len(accurate)}, {timed}, {len(interleaved)}" + f" ({why})" * bool(why)
 

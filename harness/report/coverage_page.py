@@ -10,6 +10,7 @@ from pathlib import Path
 from backends.titles import titles
 from harness.records.schema import Record
 from harness.report.comparability import has_valid_accuracy, is_sample, is_whole, machine_of
+from harness.report.leaderboards import SPEED_ONLY
 from harness.report.machines import Machine, machines
 from tasks.titles import task_order, task_title
 
@@ -69,7 +70,9 @@ def coverage_page(records: Sequence[Record], suites: Path) -> CoveragePage:
     rows, task = [], ""
     for key in ordered:
         marks = tuple(_marks(cells[key], backend, hosts) for backend in backends)
-        rows.append(CoverageRow(task_title(key[0]) if key[0] != task else "", key[1], marks))
+        alone = any(record.speed_only for own in cells[key].values() for record in own)
+        model = f"{key[1]}, {SPEED_ONLY}" if alone else key[1]
+        rows.append(CoverageRow(task_title(key[0]) if key[0] != task else "", model, marks))
         task = key[0]
     return CoveragePage(
         counts=tuple(_counts(rows)),

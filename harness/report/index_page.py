@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from harness.report.index_strip import Strip, cost_strip
 from harness.report.leaderboards import Subject
+from harness.report.listing import ListedSubject, listed
 from harness.report.machines import Machine
 from harness.report.pages import SuiteSummary
 from harness.report.pick import Limits, Ratio
@@ -79,7 +80,7 @@ class Headline:
 
 @dataclass(frozen=True)
 class IndexPage:
-    """keep: the share that a pick must keep, in percent. not_measured: backends that no cell could run."""
+    """keep: the share that a pick must keep, in percent. speed_only: models of random weights. not_measured: backends that no cell could run."""
 
     headline: Headline | None
     strip: Strip | None
@@ -88,6 +89,7 @@ class IndexPage:
     keep: str
     updated: str
     suites: tuple[SuiteSummary, ...]
+    speed_only: tuple[ListedSubject, ...]
     not_measured: tuple[str, ...]
 
     @property
@@ -109,6 +111,8 @@ def index_page(
 ) -> IndexPage:
     """standings: of all leaderboards, subjects in the order of their cards. unmeasured: backends that no cell could run. updated: the
     day of the newest record."""
+    alone = [standing for standing in standings if standing.subject.speed_only]
+    standings = [standing for standing in standings if not standing.subject.speed_only]
     subjects = by_subject(standings)
     everywhere = sorted({standing.machine for standing in standings}, key=lambda machine: machine.place)
     speeds = [m.speed_up.value for standing in standings for m in drawn(standing.methods) if m.speed_up]
@@ -121,6 +125,7 @@ def index_page(
         keep=f"{100 * Limits().keep:g}%",
         updated=updated,
         suites=tuple(suites),
+        speed_only=listed(alone, lambda one: one.page, lambda one: f"{len(one.methods)} methods"),
         not_measured=tuple(unmeasured),
     )
 

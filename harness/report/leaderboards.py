@@ -25,6 +25,9 @@ from harness.report.names import Name, name_of
 from harness.report.pick import Limits, Method, Pick, Ratio, pick
 from tasks.titles import metric_title, task_order, task_title
 
+SPEED_ONLY = "speed only"
+"""What the title of a page says of a model of random weights."""
+
 UNKNOWN = Spread(0.0, 0)
 """No cell was measured in two runs."""
 
@@ -91,8 +94,9 @@ class Leaderboard:
 
     @property
     def compare_page(self) -> str:
-        """Where its methods are compared in pairs; empty where there is nothing to compare."""
-        return self.page.replace("task-", "compare-", 1) if len(self.entries) > 1 else ""
+        """Where its methods are compared in pairs; empty where there is nothing to compare, or speed alone, which the table does."""
+        several = len(self.entries) > 1 and not self.subject.speed_only
+        return self.page.replace("task-", "compare-", 1) if several else ""
 
     @property
     def history_page(self) -> str:
@@ -118,7 +122,8 @@ class Leaderboard:
 
 @dataclass(frozen=True)
 class Subject:
-    """What a page is about: a task and a model, on the same examples. data: their state in words."""
+    """What a page is about: a task and a model, on the same examples. metric: empty where the model has random weights, and thus a
+    speed alone. data: the state of the examples in words."""
 
     task: str
     title: str
@@ -129,6 +134,10 @@ class Subject:
     limit: int | None
     data: str
     slug: str
+
+    @property
+    def speed_only(self) -> bool:
+        return not self.metric
 
 
 def leaderboards(
@@ -179,12 +188,12 @@ def _subjects(grouped: Mapping[tuple[object, ...], Sequence[Contest]]) -> dict[t
     subjects: dict[tuple[object, ...], Subject] = {}
     for key, group in grouped.items():
         board, contest = group[0].board, group[0]
-        split = board.split.removeprefix("validation").strip("_")
+        split = board.split.removeprefix("validation").strip("_") if contest.metric else SPEED_ONLY
         slug = slug_of(board.task, split, contest.model, board.limit, board.sample)
         namesakes = sum(subject.slug.partition("--")[0] == slug for subject in subjects.values())
         subjects[key] = Subject(
             task=board.task,
-            title=" ".join(filter(None, (task_title(board.task), split))),
+            title=f"{task_title(board.task)}{', ' if not contest.metric else ' '}{split}".strip(),
             split=board.split,
             model=contest.model,
             metric=metric_title(contest.metric),
@@ -205,7 +214,7 @@ def _state(group: Sequence[Contest]) -> str:
     named = dict(part.split(": ", 1) for part in words if ": " in part)
     if not named:
         return words[0]
-    if named.get("evaluated on") == "official":
+    if named.get("evaluated on") == "official" and group[0].metric:
         return f"trained on {named.get('trained on', 'other data')}"
     return str(named.get("evaluated on", words[0]))
 

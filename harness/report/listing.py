@@ -31,7 +31,7 @@ def compare_list(standings: Sequence[Standing]) -> ListingPage:
         "Compare methods",
         "Two to four methods of one task and model, in pairs.",
         "No leaderboard has two methods.",
-        _listed(standings, lambda one: one.compare, lambda one: f"{len(one.methods)} methods"),
+        listed(standings, lambda one: one.compare, lambda one: f"{len(one.methods)} methods"),
     )
 
 
@@ -40,11 +40,11 @@ def history_list(standings: Sequence[Standing]) -> ListingPage:
         "Night by night",
         "Methods that were measured more than once.",
         "No method was measured in two nights.",
-        _listed(standings, lambda one: one.history, lambda one: ""),
+        listed(standings, lambda one: one.history, lambda one: ""),
     )
 
 
-def _listed(
+def listed(
     standings: Sequence[Standing], page: Callable[[Standing], str], words: Callable[[Standing], str]
 ) -> tuple[ListedSubject, ...]:
     return tuple(

@@ -174,10 +174,10 @@ def _is_offline_invalid(record: Record) -> bool:
 
 
 def compared_turns(record: Record) -> Turns | None:
-    """The interleaved rounds that the speed-up of tables is of: real lengths, the largest batch of offline load."""
+    """The interleaved rounds that the speed-up of tables is of, at the largest batch of offline load."""
     speed = throughput_of(record)
     return next(
-        (turns for turns in record.turns if speed and (turns.load, turns.batch_size) == ("real", speed.batch_size)),
+        (turns for turns in record.turns if speed and (turns.load, turns.batch_size) == (speed.load, speed.batch_size)),
         None,
     )
 

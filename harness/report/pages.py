@@ -50,7 +50,7 @@ def suite_summaries(records: Sequence[Record], boards: Sequence[Place]) -> Itera
 
 def not_measured(records: Sequence[Record]) -> list[str]:
     """Backends that a suite asked for and that no cell could run."""
-    measured = {record.backend for record in records if record.accuracy}
+    measured = {record.backend for record in records if record.measured}
     return sorted({record.backend for record in records if record.backend not in measured})
 
 
@@ -85,10 +85,11 @@ def _data_lines(boards: Sequence[Place]) -> list[str]:
 
 
 def _counts(records: Sequence[Record]) -> list[Badge]:
-    """How many cells have a valid accuracy, how many of those have a speed, and how many have neither."""
-    accurate = [record for record in records if has_valid_accuracy(record)]
+    """How many cells have a valid accuracy, how many have a speed, and how many have neither."""
+    usable = [record for record in records if has_valid_accuracy(record)]
+    accurate = [record for record in usable if not record.speed_only]
     whole = [record for record in accurate if is_whole(record)]
-    timed = [record for record in accurate if record.speed]
+    timed = [record for record in usable if record.speed]
     invalid = [[is_speed_invalid(record, speed) for speed in record.speed] for record in timed]
     counts = [
         ("ok", "accuracy", len(whole)),
@@ -96,7 +97,8 @@ def _counts(records: Sequence[Record]) -> list[Badge]:
         ("ok", "speed", sum(not any(marks) for marks in invalid)),
         ("warn", "speed, in part invalid", sum(any(marks) and not all(marks) for marks in invalid)),
         ("invalid", "speed invalid", sum(all(marks) for marks in invalid)),
-        ("", "not timed", len(accurate) - len(timed)),
+        ("", "not timed", len(usable) - len(timed)),
+        ("", "with random weights, no accuracy", len(usable) - len(accurate)),
         (
             "invalid",
             "invalid",

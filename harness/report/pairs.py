@@ -29,6 +29,7 @@ from harness.report.comparability import (
     wanted_precision,
 )
 from harness.report.compare import compare_metrics
+from harness.report.shown_speed import shown_load
 from harness.report.speed_ratios import INTERLEAVED, RATE, Load, figure_words, shared_rounds, speed_ratios
 
 COLUMNS = ("task", "seed", "data", "figure", "A", "B", "A against B [95%]", "p, Holm")
@@ -68,7 +69,9 @@ def pair_up(records: Sequence[Record], mine: str, theirs: str, tasks: Sequence[s
             f"both names are the same, '{mine}'; name two that differ, as MODEL/LABEL or by record id"
         )
     chosen = [record for record in records if not tasks or record.task in tasks]
-    measured, unmeasured = ([record for record in chosen if bool(record.accuracy) == has] for has in (True, False))
+    measured, unmeasured = (
+        [record for record in chosen if bool(record.accuracy or record.speed_only) == has] for has in (True, False)
+    )
     left, right = (select(measured, name, lacking=unmeasured, what="figures") for name in (mine, theirs))
     if [record.record_id for record in left] == [record.record_id for record in right] and len(left) == 1:
         raise QuantboardError(f"'{mine}' and '{theirs}' mean the same record, {left[0].record_id}")
@@ -103,7 +106,8 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _fits(record: Record, other: Record) -> bool:
-    return (record.task, examples_of(record)) == (other.task, examples_of(other))
+    mine, theirs = ((side.task, examples_of(side), side.speed_only) for side in (record, other))
+    return mine == theirs
 
 
 def _scheme_fits(record: Record, other: Record) -> bool:
@@ -136,7 +140,9 @@ def _distance(record: Record, other: Record) -> tuple[bool, ...]:
 
 
 def _compare(record: Record, other: Record, stored: ScoreStore) -> list[Pair]:
-    """A pair for each split; the ratios of speed are with the first."""
+    """A pair for each split; the ratios of speed are with the first. Of random weights one pair, without a split."""
+    if record.speed_only:
+        return [Pair(record, other, "", {}, speed_ratios(record, other))]
     pairs = []
     for number, part in enumerate(record.accuracy):
         theirs = next((accuracy for accuracy in other.accuracy if accuracy.split == part.split), None)
@@ -238,7 +244,7 @@ def _speeds(pair: Pair, load: Load) -> tuple[float, float]:
 
 
 def rows(pairs: Sequence[Pair]) -> list[tuple[str, ...]]:
-    """As COLUMNS: every metric, and of speed what the tables show (real lengths; of offline the largest batch)."""
+    """As COLUMNS: every metric, and of speed what the tables show (their load; of offline the largest batch)."""
     lines = []
     for pair in pairs:
         task = pair.mine.task + (f" {pair.split}" if len(pair.mine.accuracy) > 1 else "")
@@ -260,7 +266,7 @@ def rows(pairs: Sequence[Pair]) -> list[tuple[str, ...]]:
         fixed_batch = ("single_stream", "multi_stream", "server")
         for load, test in pair.ratios.items():
             scenario, lengths, batch_size, _ = load
-            if lengths == "real" and (scenario != "offline" or batch_size == largest):
+            if lengths == shown_load(pair.mine) and (scenario != "offline" or batch_size == largest):
                 name = f"{figure_words(load, pair.mine)}, {scenario}" + (
                     "" if scenario in fixed_batch else f", batch {batch_size}"
                 )

@@ -69,14 +69,14 @@ def _first_equal(columns: Sequence[Array | None]) -> list[int | None]:
 
 
 def interleaved_ranks(records: Sequence[Record]) -> dict[str, tuple[int, RankRange]]:
-    """Ranks by samples a second in interleaved rounds at real lengths, at the table's batch size, of the largest set of cells
+    """Ranks by samples a second in interleaved rounds, at the load and batch size that the table shows's batch size, of the largest set of cells
     that can all be tested against one another. Whether a cell's own speed differs between rounds does not matter here."""
-    timed = [(record, part.batch_size) for record in records if (part := throughput_of(record))]
+    timed = [(record, part) for record in records if (part := throughput_of(record))]
     interleaved = [
         (record, turns)
-        for record, batch_size in timed
+        for record, part in timed
         for turns in record.turns
-        if (turns.load, turns.batch_size) == ("real", batch_size)
+        if (turns.load, turns.batch_size) == (part.load, part.batch_size)
     ]
     ranked = _largest_set(interleaved, lambda mine, theirs: _is_tested(theirs, mine[0]))
     pairs = all_pairs(len(ranked))

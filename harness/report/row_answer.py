@@ -55,10 +55,10 @@ def _answer(board: Leaderboard, entry: Entry, row: MethodRow, choice: Pick) -> R
         title=entry.name.title,
         page=board.page,
         where=f"{subject.title} with {subject.model}, {board.machine.title}",
-        verdict=row.verdict if board.is_contested else Badge("", "not in a contest"),
+        verdict=row.verdict if board.is_contested or board.subject.speed_only else Badge("", "not in a contest"),
         how=f"{row.how}; {_standing(entry, choice)}" if board.is_contested else row.how,
         figures=tuple(_figures(board, entry, row)),
-        commands=(row.export, row.rerun),
+        commands=tuple(filter(None, (row.export, row.rerun))),
         links=(("compare it", row.compare),) if row.compare else (),
         compare=board.compare_page,
     )
@@ -83,7 +83,8 @@ def _figures(board: Leaderboard, entry: Entry, row: MethodRow) -> Iterable[tuple
         yield row.speed.text, f"{baseline}'s throughput", row.speed.interval, row.speed.imprecise
     if row.kept.text:
         yield f"{row.kept.text}%", f"of its {board.subject.metric} kept{of_seeds}", row.kept.interval, ""
-    yield row.metric.text, f"{board.subject.metric}{of_seeds}", row.metric.interval, ""
+    if row.metric.text:
+        yield row.metric.text, f"{board.subject.metric}{of_seeds}", row.metric.interval, ""
     if row.p90.text:
         yield f"{row.p90.text} ms", "p90, one at a time", _theirs(entry, base, "p90_ms", "ms"), row.p90.imprecise
     if row.size.text:

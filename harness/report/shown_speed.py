@@ -7,13 +7,21 @@ from harness.records.schema import Record
 from harness.records.speed_schema import Speed
 
 
-def throughput_of(record: Record, load: str = "real") -> Speed | None:
-    """The speed whose samples a second tables show: interleaved at the largest batch, else offline."""
+def shown_load(record: Record) -> str:
+    """The load whose speeds tables show: `real`, or `fixed` where no other was measured."""
+    loads = {part.load for part in record.speed}
+    return "fixed" if loads == {"fixed"} else "real"
+
+
+def throughput_of(record: Record, load: str | None = None) -> Speed | None:
+    """The speed whose samples a second tables show: interleaved at the largest batch, else offline. load: default: `shown_load`."""
+    load = load or shown_load(record)
     return _speed_of(record, "interleaved", load, largest=True) or _speed_of(record, "offline", load, largest=True)
 
 
-def latency_of(record: Record, load: str = "real") -> Speed | None:
-    """The speed whose latencies tables show: interleaved at batch 1, else single stream."""
+def latency_of(record: Record, load: str | None = None) -> Speed | None:
+    """The speed whose latencies tables show: interleaved at batch 1, else single stream. load: default: `shown_load`."""
+    load = load or shown_load(record)
     return _speed_of(record, "interleaved", load, largest=False) or _speed_of(
         record, "single_stream", load, largest=False
     )

@@ -15,7 +15,7 @@ from harness.report.pick import Method
 
 @dataclass(frozen=True)
 class Standing:
-    """methods, names: of the leaderboard's entries. ship: the place of the pick. contested: there is a choice. timed: a method was
+    """A standing of random weights has no pick and stands on no card. methods, names: of the leaderboard's entries. ship: the place of the pick. contested: there is a choice. timed: a method was
     timed. baseline: the baseline's metric. uncommitted: the pick, its model or what that was made from comes from a checkout with
     uncommitted changes. compare, history: pages; empty where there is none."""
 
@@ -37,7 +37,7 @@ class Standing:
 def standing_of(board: Leaderboard, history: str = "", uncommitted: AbstractSet[str] = frozenset()) -> Standing:
     """uncommitted: ids of records with an ancestor from a checkout with uncommitted changes."""
     choice, split = board.choose(), board.subject.split
-    part = next(part for part in board.main.baseline.accuracy if part.split == split)
+    part = next((part for part in board.main.baseline.accuracy if part.split == split), None)
     return Standing(
         subject=board.subject,
         machine=board.machine,
@@ -56,7 +56,7 @@ def standing_of(board: Leaderboard, history: str = "", uncommitted: AbstractSet[
             if entry.method is choice.ship
             for row in entry.rows
         ),
-        baseline=f"{part.metrics[part.primary].value:.2f}",
+        baseline=f"{part.metrics[part.primary].value:.2f}" if part else "",
     )
 
 

@@ -106,7 +106,7 @@ def task_page(
         baseline=baseline,
         lede=f"{len(rows)} methods" + ("" if len(group) > 1 else f" on {board.machine.title}"),
         sample=subject.sample,
-        machines=tuple(MachineLink(other.machine.title, other.page, other is board) for other in group),
+        machines=machine_links(board, group),
         answer=_answer(board, choice, baseline),
         keep=f"{100 * Limits().keep:g}",
         limits=LIMITS,
@@ -118,7 +118,7 @@ def task_page(
         accuracy_only=tuple(
             AccuracyOnly(item.title, page_name(item.record), shown_share(item.kept)) for item in board.simulated
         ),
-        unmeasured=tuple((f"{record.label} of {record.model}", _why_unmeasured(record)) for record in board.unmeasured),
+        unmeasured=unmeasured_methods(board),
         suites=tuple((title, suite_page_name(suite, subject.sample)) for suite, title in suites),
         notes=tuple(_notes(board, uncommitted)),
         compare=board.compare_page,
@@ -128,6 +128,15 @@ def task_page(
         parquet=board.page.replace(".html", ".parquet"),
         data=script_data(board, baseline),
     )
+
+
+def machine_links(board: Leaderboard, group: Sequence[Leaderboard]) -> tuple[MachineLink, ...]:
+    return tuple(MachineLink(other.machine.title, other.page, other is board) for other in group)
+
+
+def unmeasured_methods(board: Leaderboard) -> tuple[tuple[str, str], ...]:
+    """(what, why)."""
+    return tuple((f"{record.label} of {record.model}", _why_unmeasured(record)) for record in board.unmeasured)
 
 
 def _answer(board: Leaderboard, choice: Pick, baseline: str) -> Answer:

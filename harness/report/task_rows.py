@@ -13,7 +13,7 @@ from harness.report.ceiling import ceiling_fact
 from harness.report.columns import p_text
 from harness.report.comparability import wanted_precision
 from harness.report.compare import accuracy_of
-from harness.report.leaderboards import Entry, Leaderboard
+from harness.report.leaderboards import SPEED_ONLY, Entry, Leaderboard
 from harness.report.pick import Limits, Pick, Ratio
 from harness.report.plots import SHAPES
 from harness.report.shown_speed import latencies, latency_of, throughput_of
@@ -88,13 +88,13 @@ def method_rows(board: Leaderboard, choice: Pick) -> Iterable[MethodRow]:
             bar=_bar(method.speed_up, widest),
             p90=_latency(entry),
             size=Shown(f"{method.size_mib:.1f}", order=method.size_mib) if method.size_mib else Shown(),
-            verdict=_verdict(entry, why, picked),
+            verdict=Badge("", SPEED_ONLY) if board.subject.speed_only else _verdict(entry, why, picked),
             picked=picked,
             outside=bool(why),
             page=page_name(record),
             facts=tuple(_details(entry)),
             rerun=f"quantboard rerun {record.record_id}",
-            export=export_command(record),
+            export="" if record.speed_only else export_command(record),
             compare=board.compare_link(_with_pick(board, entry, choice)),
         )
 
@@ -161,6 +161,8 @@ def _metric(entry: Entry, split: str) -> Shown:
         part = accuracy_of(row.record, split)
         if part:
             figures.append(part.metrics[part.primary])
+    if not figures:
+        return Shown()
     figure = sorted(figures, key=lambda figure: figure.value)[(len(figures) - 1) // 2]
     interval = "" if figure.low is None or figure.high is None else f"{figure.low:.2f}–{figure.high:.2f}"
     return Shown(f"{figure.value:.2f}", interval, figure.value)

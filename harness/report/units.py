@@ -34,8 +34,9 @@ from harness.report.method_pairs import method_pairs
 from harness.report.night_tests import cell_of
 from harness.report.remembered import RememberedScores
 from harness.report.row_answer import row_answers
+from harness.report.speed_only_page import SpeedOnlyPage, speed_only_page
 from harness.report.standings import Standing, standing_of
-from harness.report.task_page import task_page
+from harness.report.task_page import TaskPage, task_page
 
 Pages = dict[str, tuple[str, object] | bytes]
 """By file name: the template, and what it is given as `page`; or the content of a file."""
@@ -195,7 +196,7 @@ def _pages(
     with_history: set[str] = set()
     for group in subjects.values():
         for leaderboard in group:
-            by_night = histories(leaderboard, site.nights)
+            by_night = [] if leaderboard.subject.speed_only else histories(leaderboard, site.nights)
             history = leaderboard.history_page if by_night else ""
             if by_night:
                 with_history |= {one.entry.record.record_id for one in by_night}
@@ -222,10 +223,14 @@ def _pages(
 def _task_pages(
     leaderboard: Leaderboard, group: Sequence[Leaderboard], uncommitted: AbstractSet[str], history: str
 ) -> Pages:
-    page = task_page(leaderboard, group, uncommitted, history)
+    page: TaskPage | SpeedOnlyPage
+    if leaderboard.subject.speed_only:
+        template, page = "speed_only.html", speed_only_page(leaderboard, group, uncommitted)
+    else:
+        template, page = "task.html", task_page(leaderboard, group, uncommitted, history)
     frame = board_frame(leaderboard, leaderboard.choose())
     return {
-        leaderboard.page: ("task.html", page),
+        leaderboard.page: (template, page),
         page.csv: to_csv(frame).encode(),
         page.json_file: to_json(frame).encode(),
         page.parquet: to_parquet(frame),

@@ -31,6 +31,9 @@ from tasks import DataIdentity
 OTHER_SEED = "speed is measured with the suite's first seed only: weights of another seed take the same time"
 
 
+NO_ACCURACY = "no accuracy: random weights"
+
+
 PADDED = "padding changes what the scheme computes, so for speed, too, sequences of real lengths are padded to"
 
 
@@ -40,7 +43,7 @@ def measured_record(results: CellResults, run: Run, until: Until | None) -> Reco
     cell, accuracy, rounds = results.cell, results.accuracy, results.rounds
     scores = work_folder(cell, run) / "scores.npz"
     scores_file = results.scores_file
-    if until is None and scores_file is None:
+    if until is None and scores_file is None and not cell.checkpoint.speed_only:
         scores_file = f"scores/{run.run_id}-{cell.key}.npz"
         copy_scores(scores, run.record_file(cell).parent / scores_file)
     checkpoint = describe_checkpoint(folder_of(cell.checkpoint, run.cache))
@@ -84,6 +87,7 @@ def measured_record(results: CellResults, run: Run, until: Until | None) -> Reco
             *code_notes,
             *([f"{PADDED} {cell.shape.max_length}"] if cell.pads and speed else []),
             *([] if has_speed else [OTHER_SEED]),
+            *([NO_ACCURACY] if cell.checkpoint.speed_only else []),
         ],
     )
 

@@ -3,7 +3,8 @@
 It imports one engine and no other. The mode of a job is one of
 
   build     prepare the session, so that what the engine builds is in the cache
-  accuracy  run the whole evaluation set, decode and score it; write per-example scores and the samples for speed rounds
+  accuracy  run the whole evaluation set, decode and score it; write per-example scores and the samples for speed rounds;
+            of random weights run one batch, and score nothing
   speed     one speed round: prepare, warm up, and let LoadGen offer every scenario and load
   turns     prepare, then run batches when the runner asks for them, interleaved with other cells' processes
 
@@ -31,7 +32,7 @@ from harness.errors import MOVE_CACHE, disk_fault
 from harness.machine.processes import REPLIES, USER_FAULT, die_with_parent
 from harness.measure.inference import limited, run_features
 from harness.measure.memory import device_peak_bytes, peak_rss_bytes, rss_bytes
-from harness.run.features import MLPERF_SAMPLES, SAMPLES, cached_features, read_samples, write_samples
+from harness.run.features import MLPERF_SAMPLES, SAMPLES, cached_features, longest, read_samples, write_samples
 from harness.run.job import Job
 from tasks import Scores, TaskError, open_task
 
@@ -86,7 +87,7 @@ def build(job: Job) -> dict[str, Any]:
 
 
 def accuracy(job: Job) -> dict[str, Any]:
-    """Predictions and scores of every evaluation split."""
+    """Predictions and scores of every evaluation split; none of random weights, which answer one batch."""
     from harness.records.scores import save_scores
     from tasks.tokens import load_tokenizer
 
@@ -104,9 +105,15 @@ def accuracy(job: Job) -> dict[str, Any]:
         features = cached_features(job, task, split, examples, tokenizer)
         if number == 0:
             write_samples(job.samples, features, MLPERF_SAMPLES if cell.measure.profile == "mlperf" else SAMPLES)
+        if cell.checkpoint.speed_only:
+            features = longest(features, max(cell.batch_sizes))
         inference = run_features(
             session, features, batch_size=max(cell.batch_sizes), padding=cell.padding, max_length=cell.shape.max_length
         )
+        if cell.checkpoint.speed_only:
+            if not np.isfinite(inference.outputs).all():
+                raise BackendError("the engine returned no finite numbers for random weights; choose a wider precision")
+            break
         predictions = task.decode(examples, features, inference.outputs, names)
         scores = task.score(examples, predictions)
         scored[split] = scores

@@ -54,7 +54,7 @@ def estimate(
     for cell in todo:
         identity = identities.get(cell.task)
         for spec in _with_parents(cell.checkpoint):
-            if spec.key in made or spec.recipe in ("load", "pretrained") or folder_of(spec, cache).is_dir():
+            if spec.key in made or spec.recipe in ("load", "pretrained", "random") or folder_of(spec, cache).is_dir():
                 continue
             made.add(spec.key)
             seconds = _checkpoint_seconds(spec, identity, rate * GPU_GAIN if gpu else rate)
@@ -101,7 +101,7 @@ def cell_seconds(cell: Cell, identity: DataIdentity | None, rate: float, tokens:
     backend = get_backend(cell.backend)
     splits = identity.splits.items() if identity else ()
     rows = sum(split.rows for name, split in splits if name.startswith("validation")) if identity else 1000
-    rows = min(rows, cell.limit or rows)
+    rows = max(cell.batch_sizes) if cell.checkpoint.speed_only else min(rows, cell.limit or rows)
     flops = _forward_flops(cell.checkpoint, padded=cell.padding == "max_length", tokens=tokens)
     gain = GPU_GAIN if cell.device == "cuda" else 1
     start = START_SECONDS + getattr(backend, "start_seconds", 0.0)

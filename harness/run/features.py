@@ -71,20 +71,27 @@ def _read_features(path: Path) -> Features:
         )
 
 
+def longest(features: Features, count: int) -> Features:
+    """The `count` longest sequences."""
+    return _chosen(features, np.argsort(-features.lengths, kind="stable")[:count])
+
+
 def write_samples(path: Path, features: Features, count: int) -> None:
     """Write a seeded draw of `count` sequences: small enough that the process of a speed round holds nothing else."""
     chosen = np.sort(np.random.default_rng(SAMPLES).permutation(len(features))[:count])
-    lengths = features.lengths[chosen]
-    width = int(lengths.max())
     path.parent.mkdir(parents=True, exist_ok=True)
-    _write_features(
-        path,
-        Features(
-            features.input_ids[chosen, :width],
-            features.token_type_ids[chosen, :width],
-            lengths,
-            features.example_index[chosen],
-        ),
+    _write_features(path, _chosen(features, chosen))
+
+
+def _chosen(features: Features, rows: np.ndarray[Any, Any]) -> Features:
+    """Some of the sequences, padded to the longest of them, without what `decode` needs."""
+    lengths = features.lengths[rows]
+    width = int(lengths.max())
+    return Features(
+        features.input_ids[rows, :width],
+        features.token_type_ids[rows, :width],
+        lengths,
+        features.example_index[rows],
     )
 
 

@@ -135,6 +135,7 @@ def _check_kept(spec: CheckpointSpec, run: Run) -> None:
 def _recipe_words(spec: CheckpointSpec) -> str:
     words = {
         "finetune": f"fine-tune {spec.model}",
+        "random": f"random weights for {spec.model}",
         "ptq": f"calibrate {spec.scheme} for {spec.model}",
         "qat": f"train {spec.model} with the quantizers of {spec.scheme}",
         "distill": f"distill {spec.model} ({(spec.distill or {}).get('stage')})",

@@ -258,9 +258,10 @@ def _augment(augment: TomlTable, changes: TomlTable, train: TomlTable, at: KeyPa
 
 
 def _models_from_elsewhere(data: TomlTable) -> Sequence[str]:
-    """Models whose weights and vocabulary do not come from this suite."""
+    """Models whose weights come from elsewhere."""
     return [
         name
         for name, model in subtables(data.get("models"))
-        if isinstance(source := model.get("source"), str) and source != "scratch" and not source.startswith("model:")
+        if isinstance(source := model.get("source"), str)
+        and not (source == "scratch" or source.startswith("model:") or model.get("recipe") == "random")
     ]

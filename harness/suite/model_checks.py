@@ -27,25 +27,18 @@ from harness.suite.train import STAGES, TrainSettings, fitting_depths
 
 SOURCES = ("hub", "package", "model", "scratch", "onnx")
 
-
 QUESTIONS_ONLY = ("doc_stride", "max_query_length")
-
 
 NO_AUGMENT = "changes the model's distill.augment table, but there is none"
 
-
 _MOVES_ANSWERS = "augmentation replaces words, which would shift the positions of answers"
-_TRAINS_NOTHING = "recipe 'load' does not train; delete this table, or set recipe = 'finetune'"
-
+_TRAIN_NOTHING = ("load", "random")
 
 _MODEL_ID = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]*/)?[A-Za-z0-9][A-Za-z0-9._-]*")
 
-
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
 
-
 _PACKAGE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-
 
 _REQUIRED = {
     "finetune": {"train": "at least learning_rate and epochs"},
@@ -95,35 +88,44 @@ def _model(data: TomlTable, name: str, model: TomlTable) -> Iterator[Problem]:
     if isinstance(source, str) and (wrong := _source(data, source)):
         yield (*at, "source"), wrong
     yield from _recipe(data, model, at)
-    if isinstance(scheme, str) and recipe not in ("load", "finetune", "distill") and scheme not in known_schemes(data):
+    if (
+        isinstance(scheme, str)
+        and recipe not in ("load", "finetune", "distill", "random")
+        and scheme not in known_schemes(data)
+    ):
         yield (*at, "scheme"), f"unknown scheme {shown(scheme)}{did_you_mean(scheme, known_schemes(data))}"
     elif isinstance(scheme, str) and recipe == "qat" and (wrong := why_untrained(data, scheme)):
         yield (*at, "scheme"), wrong
     yield from check_architecture(model.get("architecture"), (*at, "architecture"))
     if source == "scratch" and "architecture" not in model:
         yield (*at, "architecture"), "is missing; source 'scratch' needs the sizes of the model"
-    if isinstance(source, str) and source != "scratch" and "architecture" in model:
+    if isinstance(source, str) and source != "scratch" and "architecture" in model and recipe != "random":
         yield (
             (*at, "architecture"),
-            f"only source 'scratch' needs sizes, {shown(source)} has its own; delete this table",
+            f"only source 'scratch' needs sizes, {shown(source)} has its own; delete this table, or set recipe = 'random'",
         )
     yield from _stages(data, model, at)
-    yield from check_overrides(data, model, at, trains=recipe != "load", distills=recipe == "distill")
+    yield from check_overrides(data, model, at, trains=recipe not in _TRAIN_NOTHING, distills=recipe == "distill")
 
 
 def _recipe(data: TomlTable, model: TomlTable, at: KeyPath) -> Iterator[Problem]:
     """Keys that the recipe needs, keys that it does not use, and what it is made from."""
     source, recipe = model.get("source"), model.get("recipe")
-    if recipe not in ("load", "finetune", "qat", "distill"):
+    if recipe not in ("load", "finetune", "qat", "distill", "random"):
         return
-    if recipe == "load":
-        if "train" in model:
-            yield (*at, "train"), _TRAINS_NOTHING
-        if source == "scratch" or referenced_model(source) is not None:
-            yield (
-                (*at, "recipe"),
-                f"'load' needs a source with finished weights, which {shown(source)} is not; use 'finetune'",
-            )
+    if recipe in _TRAIN_NOTHING and "train" in model:
+        yield (*at, "train"), _trains_nothing(recipe)
+    no_folder = source == "scratch" or referenced_model(source) is not None
+    if recipe == "load" and no_folder:
+        yield (
+            (*at, "recipe"),
+            f"'load' needs a source with finished weights, which {shown(source)} is not; use 'finetune'",
+        )
+    elif recipe == "random" and no_folder:
+        yield (
+            (*at, "source"),
+            f"'random' needs a tokenizer; write hub:ID, package:NAME/FOLDER or a folder, not {shown(source)}",
+        )
     for key, needed in _REQUIRED.get(recipe, {}).items():
         if key not in model:
             yield (*at, key), f"is missing; recipe '{recipe}' needs {needed}"
@@ -145,6 +147,9 @@ def _recipe(data: TomlTable, model: TomlTable, at: KeyPath) -> Iterator[Problem]
         if key in model and recipe != user:
             yield (*at, key), f"recipe '{recipe}' {why}; delete this key, or set recipe = '{user}'"
     models = dict(subtables(data.get("models")))
+    for key in ("source", "teacher", "made_from"):
+        if table(models.get(referenced_model(model.get(key)) or "")).get("recipe") == "random":
+            yield (*at, key), f"{shown(model[key])} has random weights, for speed alone; name a model that was trained"
     if recipe == "qat" and isinstance(source, str):
         parent = models.get(referenced_model(source) or "")
         if referenced_model(source) is None:
@@ -160,6 +165,10 @@ def _recipe(data: TomlTable, model: TomlTable, at: KeyPath) -> Iterator[Problem]
             yield (*at, "teacher"), f"must be 'model:NAME', a model of this suite, not {shown(teacher)}"
         elif name not in models:
             yield (*at, "teacher"), f"unknown model {shown(name)}{did_you_mean(name, models)}"
+
+
+def _trains_nothing(recipe: object) -> str:
+    return f"recipe '{recipe}' does not train; delete this table, or set recipe = 'finetune'"
 
 
 def _onnx(data: TomlTable, model: TomlTable, at: KeyPath) -> Iterator[Problem]:
@@ -311,7 +320,7 @@ def check_overrides(
                 )
         if isinstance(train := override.get("train"), dict):
             if not trains:
-                yield (*at, "train"), _TRAINS_NOTHING
+                yield (*at, "train"), _trains_nothing(owner.get("recipe"))
             yield from check_train(table(owner.get("train")), train, (*at, "train"))
         if override.get("augment") and not (distills and distill.get("augment")):
             yield (*at, "augment"), f"{NO_AUGMENT}; delete this table"

@@ -28,7 +28,7 @@ Sizes = Annotated[List[Annotated[int, Field(ge=1, le=4096)]], Field(min_length=1
 
 
 class Architecture(Table):
-    """Sizes of a BERT encoder with random weights; its vocabulary is that of the generated sample."""
+    """Sizes of an encoder with random weights. Of source 'scratch' it is a BERT with the vocabulary of the generated sample."""
 
     num_hidden_layers: int = Field(ge=1, le=96)
     hidden_size: int = Field(ge=8, le=8192)
@@ -74,8 +74,8 @@ class Model(Table):
     source: Text = Field(
         description="hub:ID or hub:ID@REVISION, package:NAME/FOLDER, model:NAME of this suite, scratch, onnx:PATH (a file or folder below the suite file's, run as it is), or a folder below the suite file's"
     )
-    recipe: Literal["load", "finetune", "qat", "distill"] = Field(
-        description="load: use it unchanged; finetune: train it on the task; qat: train it with quantizers; distill: train it to match a teacher"
+    recipe: Literal["load", "finetune", "qat", "distill", "random"] = Field(
+        description="load: use it unchanged; finetune: train it on the task; qat: train it with quantizers; distill: train it to match a teacher; random: its tokenizer, family and sizes with random weights, which have a speed and no accuracy"
     )
     made_from: Text | None = Field(
         None, description="for source = 'onnx:PATH': model:NAME of this suite, the FP32 model that it is compared with"
@@ -90,8 +90,10 @@ class Model(Table):
     calibration: Calibration | None = Field(
         None, description="for recipe = 'qat': how its initial ranges are calibrated; default: the suite's"
     )
-    architecture: Architecture | None = Field(None, description="for source = 'scratch'")
-    train: TrainSettings | None = Field(None, description="for every recipe except 'load'")
+    architecture: Architecture | None = Field(
+        None, description="for source = 'scratch'; for recipe = 'random': sizes that replace the source's"
+    )
+    train: TrainSettings | None = Field(None, description="for every recipe that trains")
     task: dict[str, TaskOverride] = Field({}, description="overrides by task name")
 
 
