@@ -150,7 +150,7 @@ CASES = {
     "recipe": (
         'recipe = "load"',
         'recipe = "prune"',
-        "models.base.recipe: must be 'load', 'finetune', 'qat' or 'distill', not 'prune'",
+        "models.base.recipe: must be 'load', 'finetune', 'qat', 'distill' or 'random', not 'prune'",
     ),
     "scheme of a loaded model": (
         'recipe = "load"',
@@ -165,7 +165,44 @@ CASES = {
     "sizes of a hub model": (
         'recipe = "load"',
         'recipe = "load"\narchitecture = { num_hidden_layers = 1, hidden_size = 8, num_attention_heads = 1, intermediate_size = 8 }',
-        "models.base.architecture: only source 'scratch' needs sizes, 'hub:owner/name' has its own; delete this table",
+        "models.base.architecture: only source 'scratch' needs sizes, 'hub:owner/name' has its own; delete this table, or set"
+        " recipe = 'random'",
+    ),
+    "random weights that are trained": (
+        'recipe = "load"',
+        'recipe = "random"\ntrain = { learning_rate = 1e-4, epochs = 1 }',
+        "models.base.train: recipe 'random' does not train; delete this table, or set recipe = 'finetune'",
+    ),
+    "random weights that are trained on one task": (
+        'recipe = "load"',
+        'recipe = "random"\ntask."squad_v1".train = { epochs = 1 }',
+        "models.base.task.squad_v1.train: recipe 'random' does not train; delete this table, or set recipe = 'finetune'",
+    ),
+    "random weights with names of classes": (
+        'recipe = "load"',
+        'recipe = "random"\nlabels = ["a", "b"]',
+        "models.base.labels: recipe 'random' takes the task's classes; delete this key, or set recipe = 'load'",
+    ),
+    "random weights with a scheme": (
+        'recipe = "load"',
+        'recipe = "random"\nscheme = "engine_int8"',
+        "models.base.scheme: recipe 'random' does not train quantizers; delete this key, or move it to a [[backends]] entry",
+    ),
+    "random weights without a tokenizer": (
+        'source = "hub:owner/name"\nrecipe = "load"',
+        'source = "model:tiny"\nrecipe = "random"',
+        "models.base.source: 'random' needs a tokenizer; write hub:ID, package:NAME/FOLDER or a folder, not 'model:tiny'",
+    ),
+    "trained from random weights": (
+        'recipe = "load"',
+        'recipe = "random"\n[models.more]\nsource = "model:base"\nrecipe = "finetune"\ntrain = { learning_rate = 1e-4, epochs = 1 }',
+        "models.more.source: 'model:base' has random weights, for speed alone; name a model that was trained",
+    ),
+    "taught by random weights": (
+        'recipe = "load"',
+        'recipe = "random"\n[models.more]\nsource = "model:tiny"\nrecipe = "distill"\nteacher = "model:base"\n'
+        "train = { learning_rate = 1e-4, epochs = 1 }\ndistill = { labels = {} }",
+        "models.more.teacher: 'model:base' has random weights, for speed alone; name a model that was trained",
     ),
     "heads": (
         "hidden_size = 128",
