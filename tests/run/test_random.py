@@ -93,8 +93,8 @@ def job(encoder: Path, tmp_path: Path) -> Job:
         device="cpu",
         key="k",
     )
-    names = (tmp_path / name for name in ("out.json", "scores.npz", "samples.npz"))
-    return Job("accuracy", cell, ensure(spec, tmp_path), tmp_path, *names, 0.0, 1, 0)
+    out, scores, samples = tmp_path / "out.json", tmp_path / "scores.npz", tmp_path / "samples.npz"
+    return Job("accuracy", cell, ensure(spec, tmp_path), tmp_path, out, scores, samples, 0.0, 1, 0)
 
 
 def test_one_batch_is_answered_and_nothing_scored(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
