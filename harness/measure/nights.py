@@ -74,16 +74,20 @@ def change(new: Sequence[Night], earlier: Sequence[Night], between: Spread) -> P
     from scipy.special import stdtr, stdtrit
 
     value = statistics.fmean(one.value for one in new) - statistics.fmean(one.value for one in earlier)
+    error, freedom = uncertainty(new, earlier, between)
     if between.freedom >= ENOUGH:
-        error = math.sqrt(between.variance * (1 / len(new) + 1 / len(earlier)))
-        freedom = float(between.freedom)
         method = f"from how nights differ: {len(new)} against {len(earlier)}, {between.freedom} degrees of freedom"
     else:
-        parts = [(one.error / len(nights), one.rounds - 1) for nights in (new, earlier) for one in nights]
-        total = sum(error**2 for error, _ in parts)
-        error = math.sqrt(total)
-        freedom = total**2 / sum(error**4 / own for error, own in parts) if total else 1.0
         method = "from rounds alone: too few nights to know how nights differ"
     half = float(stdtrit(freedom, 0.975)) * error
     p = float(stdtr(freedom, value / error)) if error > 0 else float(value >= 0)
     return PairedTest(math.exp(value), math.exp(value - half), math.exp(value + half), p, method)
+
+
+def uncertainty(new: Sequence[Night], earlier: Sequence[Night], between: Spread) -> tuple[float, float]:
+    """The standard error of the change between these nights, of logarithms, and its degrees of freedom."""
+    if between.freedom >= ENOUGH:
+        return math.sqrt(between.variance * (1 / len(new) + 1 / len(earlier))), float(between.freedom)
+    parts = [(one.error / len(nights), one.rounds - 1) for nights in (new, earlier) for one in nights]
+    total = sum(error**2 for error, _ in parts)
+    return math.sqrt(total), total**2 / sum(error**4 / own for error, own in parts) if total else 1.0

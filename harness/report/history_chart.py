@@ -37,7 +37,8 @@ class ChangeMark:
 
 @dataclass(frozen=True)
 class HistoryChart:
-    """band: outline of the intervals. levels: (x, text, x of the text, which end of it stands there) of new levels. rows: (height, name)."""
+    """band: outline of the intervals. levels: (x, text, x of the text, which end of it stands there) of new levels. gate: steps of the speed-up below which a night fails; empty
+    of another figure. rows: (height, name)."""
 
     name: str
     label: str
@@ -51,6 +52,7 @@ class HistoryChart:
     x_ticks: tuple[tuple[float, str, str], ...]
     band: str
     line: str
+    gate: str
     marks: tuple[NightMark, ...]
     changes: tuple[ChangeMark, ...]
     rows: tuple[tuple[float, str], ...]
@@ -63,12 +65,13 @@ def history_charts(
     label: str,
     unit: str,
     levels: Sequence[tuple[int, str]] = (),
+    gate: Sequence[float | None] = (),
 ) -> tuple[HistoryChart, ...]:
-    """For wide and for narrow screens; none of fewer than two figures. figures: of the points. levels: (place, text)."""
+    """For wide and for narrow screens; none of fewer than two figures. figures: of the points. levels: (place, text). gate: where each night would fail."""
     if sum(figure is not None for figure in figures) < 2:
         return ()
     return tuple(
-        _chart(points, figures, label, unit, levels, name, *size)
+        _chart(points, figures, label, unit, levels, gate, name, *size)
         for name, *size in (("wide", 1120.0, 300.0), ("narrow", 340.0, 260.0))
     )
 
@@ -79,12 +82,13 @@ def _chart(
     label: str,
     unit: str,
     levels: Sequence[tuple[int, str]],
+    gate: Sequence[float | None],
     name: str,
     width: float,
     height: float,
 ) -> HistoryChart:
     left, right, top, bottom = 64.0, width - 12, 28.0 if levels else 12.0, height - 68
-    low, high = _ends([figure for figure in figures if figure])
+    low, high = _ends([figure for figure in figures if figure], [value for value in gate if value])
     slot = (right - left) / len(points)
 
     def x(place: float) -> float:
@@ -115,6 +119,11 @@ def _chart(
         ),
         band=f"M{'L'.join([*upper, *reversed(lower)])}Z",
         line=f"M{'L'.join(f'{x(place)} {y(figure.value)}' for place, figure in shown)}",
+        gate=" ".join(
+            f"M{x(place - 0.5)} {y(value)}H{x(place + 0.5)}"
+            for place, value in enumerate(gate)
+            if value and value >= low
+        ),
         marks=tuple(
             NightMark(
                 x(place),
@@ -140,13 +149,13 @@ def _date(point: NightPoint, name: str) -> str:
     return time or day if name == "narrow" else f"{day} {time}".strip()
 
 
-def _ends(figures: Sequence[Figure]) -> tuple[float, float]:
-    """Wide enough for all figures; a very wide interval is cut off."""
+def _ends(figures: Sequence[Figure], gate: Sequence[float]) -> tuple[float, float]:
+    """Wide enough for all figures; a very wide interval and a very low gate are cut off."""
     values = [figure.value for figure in figures]
     lows = [figure.value if figure.low is None else figure.low for figure in figures]
     highs = [figure.value if figure.high is None else figure.high for figure in figures]
     spread = max(max(values) - min(values), 0.02 * abs(max(values)), 1e-6)
-    low, high = max(min(lows), min(values) - 2 * spread), min(max(highs), max(values) + 2 * spread)
+    low, high = max(min([*lows, *gate]), min(values) - 2 * spread), min(max(highs), max(values) + 2 * spread)
     pad = 0.06 * max(high - low, spread)
     return low - pad, high + pad
 

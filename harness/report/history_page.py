@@ -116,6 +116,7 @@ def _method(history: History, board: Leaderboard, baseline: str) -> MethodHistor
     levels = [(place - hidden, _level_text(history, place)) for place in history.levels if place >= hidden]
     name, last = history.entry.name, history.points[-1]
     metric, speed = board.subject.metric, [point.speed for point in points]
+    gate = [point.below for point in points]
     others = (
         history_charts(points, [point.metric for point in points], f"{metric}, %", "%"),
         history_charts(points, [point.p90 for point in points], "p90, one at a time, ms", ""),
@@ -128,7 +129,7 @@ def _method(history: History, board: Leaderboard, baseline: str) -> MethodHistor
         verdict=_verdict(last),
         page=page_name(history.entry.record),
         latest=tuple(_latest(last, metric, baseline)),
-        charts=history_charts(points, speed, f"Speed-up over {baseline}", "×", levels),
+        charts=history_charts(points, speed, f"Speed-up over {baseline}", "×", levels, gate),
         others=tuple(filter(None, others)),
         rows=tuple(_row(point, place, dict(levels)) for place, point in reversed(list(enumerate(points)))),
         count=len(history.points),
@@ -143,6 +144,8 @@ def _latest(point: NightPoint, metric: str, baseline: str) -> Iterable[tuple[str
     ):
         if figure:
             yield f"{figure.value:{form}}{unit}", what, _interval(figure, form)
+    if point.below:
+        yield f"below {point.below:.2f}×", "fails the gate", ""
 
 
 def _level_text(history: History, place: int) -> str:

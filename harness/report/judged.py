@@ -13,7 +13,7 @@ from harness.records.schema import Record
 from harness.records.store import order
 from harness.report.gate import Limits
 from harness.report.methods import compared_turns
-from harness.report.night_tests import MACHINE, NIGHTS, Key, cell_of, is_slower, nights_of, slow_downs
+from harness.report.night_tests import MACHINE, NIGHTS, Key, cell_of, fails_below, is_slower, nights_of, slow_downs
 
 Load = tuple[str, int, int]
 """Load, batch size, sequence length of interleaved rounds."""
@@ -35,19 +35,21 @@ class Part:
 @dataclass(frozen=True)
 class Judged:
     """A night of a cell. night: its speed-up; None where it was not compared, and why. against: the test with the nights before,
-    of several the one that fails; None of the first. slower: it fails the gate's rule."""
+    of several the one that fails; None of the first. slower: it fails the gate's rule. below: the speed-up below which it fails."""
 
     record: Record
     night: Night | None
     why: str = ""
     against: PairedTest | None = None
     slower: bool = False
+    below: float | None = None
 
 
 @dataclass(frozen=True)
 class _Verdict:
     against: PairedTest | None = None
     slower: bool = False
+    below: float | None = None
 
 
 def parts_of(records: Iterable[Record]) -> list[Part]:
@@ -116,7 +118,9 @@ class Nights:
             night = dict(part.nights).get(load) if load else None
             verdict = self._verdicts.get((part.record_id, load), _Verdict())
             why = part.why if night is None else ""
-            found.append(Judged(self._record(part.record_id), night, why, verdict.against, verdict.slower))
+            found.append(
+                Judged(self._record(part.record_id), night, why, verdict.against, verdict.slower, verdict.below)
+            )
         return found
 
     def ids(self, cell: Key) -> list[str]:
@@ -150,7 +154,11 @@ class Nights:
                 for cell, part, load, one in cells
                 for _, test in slow_downs(list(before.get(cell, {}).values()), [one], between[cell[MACHINE]])
             ]
-            verdicts |= {(part.record_id, load): _Verdict() for _, part, load, _ in cells}
+            for cell, part, load, one in cells:
+                old = list(before.get(cell, {}).values())
+                limits = between[cell[MACHINE]], self._limits.max_slowdown, len(tests)
+                below = fails_below(one, old, *limits) if old else None
+                verdicts[part.record_id, load] = _Verdict(below=below)
             for (place, test), p in zip(tests, holm([test.p for _, test in tests]), strict=True):
                 slower = is_slower(test, p, self._limits.max_slowdown)
                 if verdicts[place].against is None or slower:

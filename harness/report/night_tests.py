@@ -3,11 +3,13 @@ what the page of a history marks."""
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from harness.measure.nights import Night, Spread, change, night, spread
+from harness.measure.nights import Night, Spread, change, night, spread, uncertainty
 from harness.measure.paired import PairedTest
 from harness.records.schema import Record
 from harness.records.store import order
@@ -90,3 +92,15 @@ def slow_downs(old: Sequence[Night], fresh: Sequence[Night], between: Spread) ->
 def is_slower(test: PairedTest, p: float | None, max_slowdown: float) -> bool:
     """Significantly, and not surely by less than the limit. p: corrected."""
     return p is not None and p < FALSE_ALARMS and test.low is not None and test.low <= 1 - max_slowdown
+
+
+def fails_below(one: Night, old: Sequence[Night], between: Spread, max_slowdown: float, tests: int) -> float:
+    """The speed-up below which this night fails against those of the reference, if no other test of its run has a smaller p. one:
+    what counts is its error. tests: of the run, which the smallest p is corrected for."""
+    from scipy.special import stdtrit
+
+    old = old[-NIGHTS:]
+    error, freedom = uncertainty([one], old, between)
+    significant = float(stdtrit(freedom, FALSE_ALARMS / tests)) * error
+    relevant = math.log(1 - max_slowdown) + float(stdtrit(freedom, 0.975)) * error
+    return math.exp(statistics.fmean(night.value for night in old) + min(significant, relevant))
