@@ -181,7 +181,8 @@ def peers(session: nox.Session) -> Path:
 @nox.session
 def chaos(session: nox.Session) -> None:
     """Kills, flipped bits, full disks, faulty engines, two runs at once, and fuzzers; prints two tables. In full, hours:
-    `nox -s chaos -- --times 50 --minutes 10`; a sign of life: `-- --short`."""
+    `nox -s chaos -- --times 50 --minutes 10 --done chaos.jsonl`, which goes on where it was stopped, also in parts
+    (`--only "full disk"`); a sign of life: `-- --short`."""
     install(session, "minilm", "test")
     session.run("python", "-m", "tests.chaos", *session.posargs)
 

@@ -282,6 +282,7 @@ def run_suite(options: RunOptions, *, show_progress: bool) -> tuple[list[Record]
     _check_plan(planned, options)
     local = options.executor == "local"
     view = live_view(planned, machine, timed=options.until is None) if show_progress and local else None
+    seen = store.sizes(paths.results())
     read = list(store.read(paths.results(), tell))
     recorded = [record for _, record in read]
     folder = folder_id(suite.folder)
@@ -297,6 +298,7 @@ def run_suite(options: RunOptions, *, show_progress: bool) -> tuple[list[Record]
         show_progress=show_progress and not view,
         watch=view.watch if view else unwatched,
         stored=ScoreStore(read, tell),
+        seen=seen,
     )
     newest = store.newest_by_key(recorded)
     if not local:

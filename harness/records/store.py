@@ -39,6 +39,15 @@ def files(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*.jsonl"))
 
 
+def sizes(folder: Path) -> dict[Path, int]:
+    """Bytes of every results file below a folder, which tell later what was appended meanwhile."""
+    found = {}
+    for path in files(folder):
+        with suppress(FileNotFoundError):
+            found[path] = path.stat().st_size
+    return found
+
+
 def read_file(path: Path, tell: Tell = refuse) -> Iterator[tuple[int, bytes, Record]]:
     """Every record of a file: the first byte of its line, the line, the record. As `read`."""
     for number, start, line in jsonl.lines(path, tell):

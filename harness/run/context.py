@@ -66,6 +66,8 @@ class Run:
     """Keys of the checkpoints that this run has compared with their hashes."""
     told: set[str] = field(default_factory=set)
     """Names of what was broken in the cache and has been told, or had been put aside before the run."""
+    seen: Mapping[Path, int] | None = None
+    """The results files and their sizes (`store.sizes`) before their records were read; None: no other run writes to them."""
 
     def record_file(self, cell: Cell) -> Path:
         """The JSONL file that the cell's record is appended to. Records of the sample, generated or read from files, have a
@@ -164,8 +166,10 @@ def new_run(
     watch: Watch = unwatched,
     suite_folder: str = "",
     stored: ScoreStore | None = None,
+    seen: Mapping[Path, int] | None = None,
 ) -> Run:
-    """A run that begins now, with the code as it is now. stored: the scores of all records so far. Raises QuantboardError where the cache cannot be written to."""
+    """A run that begins now, with the code as it is now. stored: the scores of all records so far. seen: the files that these were
+    read from. Raises QuantboardError where the cache cannot be written to."""
     make_cache()
     code, (sha, dirty) = code_digest(), commit()
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
@@ -187,6 +191,7 @@ def new_run(
         suite_folder=suite_folder,
         stored=stored or ScoreStore(),
         told=broken_names(paths.cache()),
+        seen=seen,
     )
 
 

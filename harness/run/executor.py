@@ -12,6 +12,7 @@ from pathlib import Path
 from backends.artefacts import sha256_of
 from harness.errors import QuantboardError
 from harness.plan.spec import Cell
+from harness.records import store
 from harness.records.schema import Record
 from harness.records.scores import copy_scores
 from harness.run.context import Again, Run, Until, cell_name, work_folder
@@ -30,15 +31,35 @@ def execute(
     cell's record is written, and a run that was killed continues from there.
 
     previous: the last record of each cell key. again: what of a finished cell is measured. until: stop at this step, and write no
-    records. Raises QuantboardError where another run is measuring one of the cells.
+    records. What another run has finished since `previous` was read is not measured again, either. Raises QuantboardError where
+    another run is measuring one of the cells.
     """
     finished = finished_cells(cells, run, previous, again, until)
     with locked_cells((cell for cell in cells if not cell.blocked and cell.key not in finished), run.cache) as lock:
+        if not again and (added := _added_since(cells, run)):
+            previous = store.newest_by_key([*previous.values(), *added])
+            finished = finished_cells(cells, run, previous, again, until)
         for cell in cells:
             if cell.key in finished and work_folder(cell, run).is_dir() and lock(cell):
                 drop_left(cell, run)
         for group in group_by_table(cells):
             yield from execute_group(group, run, previous, finished, again, until)
+
+
+def _added_since(cells: Iterable[Cell], run: Run) -> list[Record]:
+    """The records of files of these cells that were written to since the run read them: another run may have ended between that
+    and the locks."""
+    if run.seen is None:
+        return []
+    added = list[Record]()
+    for folder in {run.record_file(cell).parent for cell in cells}:
+        for path, size in store.sizes(folder).items():
+            if size != run.seen.get(path):
+                records = [record for _, _, record in store.read_file(path, run.say)]
+                for record in records:
+                    run.stored.add(path, record)
+                added += records
+    return added
 
 
 def finished_cells(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tests.chaos.house import HEAD, Whole, accuracy_of, judge, tell
+from tests.chaos.house import CELLS, HEAD, House, Whole, accuracy_of, judge, tell
 
 FAULTS = {
     "raises": ("no such kernel",),
@@ -39,6 +40,7 @@ fault = "{fault}"
 """
 HARMLESS = "float64"
 """An engine that answers in another precision has the accuracy of the sound one."""
+SOUND = ("onnxruntime_fp32", "onnxruntime_int8")
 LIMITS = "accuracy_timeout = 25\nspeed_timeout = 25\nmemory_gib = 2\n"
 
 
@@ -125,35 +127,40 @@ FAULTY = Faulty()
 
 
 def faulty_engines(whole: Whole, folder: Path, rng: random.Random) -> set[str]:
-    """All faults in one suite, beside a sound engine."""
-    return engines(whole, folder, list(FAULTS))
-
-
-def some_faulty_engines(whole: Whole, folder: Path, rng: random.Random) -> set[str]:
-    return engines(whole, folder, ["one row", "exits", "dies in turns"])
-
-
-def engines(whole: Whole, folder: Path, faults: list[str]) -> set[str]:
+    """All faults in one suite, beside sound engines, of which one answers in another precision."""
     house = whole.house.copy(folder, results=False)
-    package = folder / "packages" / "faulty-1.dist-info"
+    ended = run_faulty(house, [*FAULTS, HARMLESS])
+    sound = {label: label for label in SOUND} | {HARMLESS: "onnxruntime_fp32"}
+    return judge_engines(whole, house, ended, list(FAULTS), sound) | judge(house, {}, house.run("validate", "faulty"))
+
+
+def run_faulty(house: House, faults: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run the cells of suite `tiny` and, in the same table, an engine with each fault."""
+    package = house.folder / "packages" / "faulty-1.dist-info"
     package.mkdir(parents=True)
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty\nVersion: 1\n")
     (package / "entry_points.txt").write_text("[quantboard.backends]\nfaulty = tests.chaos.engines:FAULTY\n")
     house.environment["PYTHONPATH"] += os.pathsep + str(package.parent)
-    entries = "".join(ENTRY.format(label=fault, fault=fault) for fault in [*faults, HARMLESS])
-    sound = '[[backends]]\nname = "onnxruntime_fp32"\n'
-    (folder / "suites" / "faulty.toml").write_text(HEAD + LIMITS + sound + entries)
-    ended = house.run("run", "faulty")
+    entries = "".join(ENTRY.format(label=fault, fault=fault) for fault in faults)
+    (house.folder / "suites" / "faulty.toml").write_text(HEAD + LIMITS + CELLS + entries)
+    return house.run("run", "faulty")
+
+
+def judge_engines(
+    whole: Whole, house: House, ended: subprocess.CompletedProcess[str], faults: list[str], sound: dict[str, str]
+) -> set[str]:
+    """Whether each fault cost its own cell, and its record says what happened. sound: labels of engines without one, and those
+    whose metrics they had in the undisturbed run."""
     records = {record["label"]: record for record in house.readable()}
+    undisturbed = {record["label"]: accuracy_of(record)[1] for record in whole.house.readable()}
     outcomes = set()
+    for label, same in sound.items():
+        if label not in records or (found := accuracy_of(records[label])[1]) is None:
+            outcomes.add("lost")
+        elif found != undisturbed[same]:
+            outcomes.add("wrong")
     if ended.returncode != 1 or "Traceback" in ended.stderr:
         outcomes.add("stuck")
-    if records.get("onnxruntime_fp32", {}).get("status") not in ("ok", "invalid"):
-        outcomes.add("lost")
-    if records.get(HARMLESS, {}).get("status") not in ("ok", "invalid"):
-        outcomes.add("lost")
-    elif accuracy_of(records[HARMLESS])[1] != accuracy_of(records["onnxruntime_fp32"])[1]:
-        outcomes.add("wrong")
     for fault in faults:
         record = records.get(fault)
         if record is None:
@@ -164,5 +171,4 @@ def engines(whole: Whole, folder: Path, faults: list[str]) -> set[str]:
         elif not any(word in " ".join([record["reason"], *record["log_tail"]]) for word in FAULTS[fault]):
             outcomes.add("silent")
             print(f"fault '{fault}': {record['reason']}", flush=True)
-    tell(house, ended, outcomes)
-    return outcomes | judge(house, {}, house.run("validate", "faulty"))
+    return tell(house, ended, outcomes)

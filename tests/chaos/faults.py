@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import random
@@ -9,7 +10,8 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 from tests.chaos.house import House, Wanted, Whole, accuracy_of, judge, measured, tell, undisturbed
@@ -149,27 +151,50 @@ def flip_base_model(whole: Whole, folder: Path, rng: random.Random) -> set[str]:
 
 
 def flipped(whole: Whole, house: House, kinds: list[str], rng: random.Random, suite: str = "tiny") -> set[str]:
-    """Flip a bit of a file of each kind, and run everything anew; where it is in the results, the suite, which is done. What
-    figures depend on must be named, put aside and made again; afterwards every byte of the cache is what was written."""
-    flips = {kind: _flip(house, kind, rng) for kind in kinds}
+    """Flip a bit of a file of each kind, and run everything anew; where it is in the results, the suite, which is done."""
+    flips = flip_all(house, kinds, rng)
     in_results = all(ARTEFACTS[kind].startswith("results") for kind in kinds)
     again = [] if in_results else ["--remeasure"] if kinds == ["kept scores"] else ["--fresh"]
     ended = house.run("run", suite, *again)
-    outcomes = judge(house, whole.wanted, ended, anew=True)
+    return judge(house, whole.wanted, ended, anew=True) | noticed(house, flips, ended)
+
+
+def flip_all(house: House, kinds: list[str], rng: random.Random) -> dict[str, Path | None]:
+    """The files of which a bit was flipped, by kind; None where there is none."""
+    return {kind: _flip(house, kind, rng) for kind in kinds}
+
+
+def noticed(house: House, flips: Mapping[str, Path | None], ended: subprocess.CompletedProcess[str]) -> set[str]:
+    """What figures depend on must have been named, put aside and made again by the command that ended; and every byte of the
+    cache is what was written."""
+    outcomes = set()
     aside = {path.name.rsplit("-", 2)[0] for path in house.cache.glob("**/broken/*")}
     for kind, path in flips.items():
         if path is None or kind in QUIET:
             continue
-        whole_ = path.parent if (path.parent / "SHA256SUMS").exists() or kind == "SHA256SUMS" else path
-        whole_ = whole_.with_name(whole_.name.removesuffix(".sha256"))
-        named = whole_.name in ended.stderr and whole_.name in aside and whole_.exists()
-        if not (any(word in ended.stderr for word in TOLD) if in_results else named):
+        whole = path.parent if (path.parent / "SHA256SUMS").exists() or kind == "SHA256SUMS" else path
+        whole = whole.with_name(whole.name.removesuffix(".sha256"))
+        named = whole.name in ended.stderr and whole.name in aside and whole.exists()
+        told = any(word in ended.stderr for word in TOLD)
+        if not (told if ARTEFACTS[kind].startswith("results") else named):
             outcomes.add("silent")
             print(f"silent: a bit of {path.relative_to(house.folder)}; put aside are {sorted(aside)}", flush=True)
     verified = house.run("cache", "verify")
     if verified.returncode:
         outcomes |= tell(house, verified, {"wrong"})
     return tell(house, ended, outcomes)
+
+
+def flip_interrupted(whole: Whole, folder: Path, rng: random.Random) -> set[str]:
+    """In what a killed run keeps for the next one: the state of a training, or the results of a cell's processes."""
+    house = whole.house.copy(folder, results=False, cache=False)
+    patterns = ("cache/checkpoints/.state-*/step-*/*", "cache/cells/*/*.json", "cache/cells/*/*.npz")
+    wanted = rng.choice(patterns)
+    house.killed_when(lambda: any(house.folder.glob(wanted)), "run", "tiny")
+    for pattern in patterns:
+        if files := [file for file in sorted(house.folder.glob(pattern)) if file.is_file() and file.stat().st_size]:
+            _flip_bit(rng.choice(files), rng, range(8))
+    return judge(house, whole.wanted, house.run("run", "tiny"))
 
 
 def _flip(house: House, kind: str, rng: random.Random) -> Path | None:
@@ -179,38 +204,67 @@ def _flip(house: House, kind: str, rng: random.Random) -> Path | None:
     if not files:
         return None
     file = rng.choice(files)
-    content = bytearray(file.read_bytes())
-    content[rng.randrange(len(content))] ^= 1 << (7 if kind == "record" else rng.randrange(8))
-    file.write_bytes(content)
+    _flip_bit(file, rng, range(7, 8) if kind == "record" else range(8))
     return file
+
+
+def _flip_bit(file: Path, rng: random.Random, bits: range) -> None:
+    content = bytearray(file.read_bytes())
+    content[rng.randrange(len(content))] ^= 1 << rng.choice(bits)
+    file.write_bytes(content)
 
 
 def full_disk(whole: Whole, folder: Path, rng: random.Random) -> set[str]:
     """A file system of a few MiB, or where none may be mounted, files of a few KiB at most. With room, the same command ends."""
-    return _disk(whole, folder, rng, checkpoints=False)
+    with filled(whole, folder, rng, checkpoints=False) as (house, outcomes):
+        return outcomes | judge(house, whole.wanted, house.run("run", "tiny"))
 
 
 def disk_filled(whole: Whole, folder: Path, rng: random.Random) -> set[str]:
     """The same with the checkpoints there."""
-    return _disk(whole, folder, rng, checkpoints=True)
+    with filled(whole, folder, rng, checkpoints=True) as (house, outcomes):
+        return outcomes | judge(house, whole.wanted, house.run("run", "tiny"))
 
 
-def _disk(whole: Whole, folder: Path, rng: random.Random, *, checkpoints: bool) -> set[str]:
+def results_filled(whole: Whole, folder: Path, rng: random.Random) -> set[str]:
+    """Too little room for the records and their scores."""
+    house = whole.house.copy(folder, results=False)
+    need = _size(whole.house.folder / "results")
+    with small_disk(house.folder / "results", 4096 * rng.randrange(1, need // 4096)) as enlarge:
+        if not enlarge:
+            return set()
+        outcomes = _refused(house, whole.wanted, house.run("run", "tiny"), "No space left")
+        enlarge()
+        return outcomes | judge(house, whole.wanted, house.run("run", "tiny"))
+
+
+@contextlib.contextmanager
+def filled(whole: Whole, folder: Path, rng: random.Random, *, checkpoints: bool) -> Iterator[tuple[House, set[str]]]:
+    """A checkout whose run had too little room, and what was not survived of that; inside the block there is room."""
     house = whole.house.copy(folder, results=False, cache=False)
     need, there = _size(whole.house.cache), _size(whole.house.cache / "checkpoints") if checkpoints else 0
-    house.cache.mkdir()
-    if _mount(house.cache, there + rng.randrange(8192, need - there)):
+    with small_disk(house.cache, there + rng.randrange(8192, need - there)) as enlarge:
         if checkpoints:
             shutil.copytree(whole.house.cache / "checkpoints", house.cache / "checkpoints")
-        try:
-            ended = house.run("run", "tiny")
-            outcomes = _refused(house, whole.wanted, ended, "No space left")
-            subprocess.run(["mount", "-o", f"remount,size={4 * need + (64 << 20)}", str(house.cache)], check=True)
-            return outcomes | judge(house, whole.wanted, house.run("run", "tiny"))
-        finally:
-            subprocess.run(["umount", "-l", str(house.cache)], check=True)
-    ended = house.run("run", "tiny", limit=rng.randrange(1024, need // 4))
-    return _refused(house, whole.wanted, ended, "File too large") | judge(house, whole.wanted, house.run("run", "tiny"))
+        ended = house.run("run", "tiny", limit=None if enlarge else rng.randrange(1024, need // 4))
+        outcomes = _refused(house, whole.wanted, ended, "No space left" if enlarge else "File too large")
+        if enlarge:
+            enlarge()
+        yield house, outcomes
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, size: int) -> Iterator[Callable[[], object] | None]:
+    """Mount a file system of so many bytes at a new folder. In the block there is what gives it room; None where it may not be
+    mounted."""
+    folder.mkdir()
+    mounted = _mount(folder, size)
+    more = ["mount", "-o", f"remount,size={size + (256 << 20)}", str(folder)]
+    try:
+        yield partial(subprocess.run, more, check=True) if mounted else None
+    finally:
+        if mounted:
+            subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def _size(folder: Path) -> int:
@@ -237,11 +291,15 @@ def _refused(house: House, wanted: Wanted, ended: subprocess.CompletedProcess[st
 
 
 def two_runners(whole: Whole, folder: Path, rng: random.Random) -> set[str]:
-    """A second run begins while the first is at work: it waits for nothing, refuses, or finds all done. `site` looks on."""
     house = whole.house.copy(folder, results=False)
+    return at_once(house, rng) | judge(house, whole.wanted, house.run("run", "tiny"))
+
+
+def at_once(house: House, rng: random.Random) -> set[str]:
+    """A second run begins while the first is at work: it waits for nothing, refuses, or finds all done. `site` looks on."""
     ended: list[subprocess.CompletedProcess[str]] = []
     threads = []
-    for words in (("run", "tiny"), ("run", "tiny"), ("site", "--out", str(folder / "_site"))):
+    for words in (("run", "tiny"), ("run", "tiny"), ("site", "--out", str(house.folder / "_site"))):
         threads.append(threading.Thread(target=lambda words=words: ended.append(house.run(*words))))
         threads[-1].start()
         time.sleep(rng.uniform(0.0, 4.0))
@@ -252,7 +310,7 @@ def two_runners(whole: Whole, folder: Path, rng: random.Random) -> set[str]:
         refused = one.returncode == 2 and ("another run on this machine" in one.stderr or "no records" in one.stderr)
         if "Traceback" in one.stderr or not (refused or one.returncode == 0):
             outcomes |= tell(house, one, {"stuck"})
-    return outcomes | judge(house, whole.wanted, house.run("run", "tiny"))
+    return outcomes
 
 
 FAULTS: dict[str, Fault] = {
@@ -264,7 +322,9 @@ FAULTS: dict[str, Fault] = {
     "kill: pick": kill_pick,
     **{f"bit flip: {kind}": flip(kind) for kind in ARTEFACTS if kind != "base model"},
     "bit flip: base model": flip_base_model,
+    "bit flip: interrupted run": flip_interrupted,
     "full disk": full_disk,
     "full disk: measuring": disk_filled,
+    "full disk: results": results_filled,
     "two runners": two_runners,
 }

@@ -123,6 +123,27 @@ def test_cells_are_locked_before_anything_of_them_is_touched(
     assert work_folder(cell, run).exists()
 
 
+def test_what_another_run_finished_before_the_lock_is_not_measured_again(
+    tmp_path: Path, cell: Cell, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two runs begin together: the second has read the records before the first ends, and gets the lock afterwards."""
+    second = replace(run, results=tmp_path / "results", seen=store.sizes(tmp_path / "results"))
+    made = make_record(key=cell.key, machine={"flags": list(run.machine.flags)})
+    first = made.model_copy(
+        update={"accuracy": [part.model_copy(update={"scores_file": None}) for part in made.accuracy]}
+    )
+    second.record_file(cell).parent.mkdir(parents=True)
+    store.append(second.record_file(cell).with_name("first.jsonl"), first)
+
+    def start_cell(*_: Any) -> Record:
+        pytest.fail("measured again")
+
+    monkeypatch.setattr(harness.run.group, "start_cell", start_cell)
+    (found,) = execute([cell], second, {}, again="", until=None)
+    assert found.record_id == first.record_id
+    assert second.stored.path(found, "x.npz") == second.record_file(cell).with_name("x.npz")
+
+
 @pytest.mark.parametrize("kept", [False, True])
 def test_a_record_whose_scores_are_gone_is_told_and_measured_again(
     tmp_path: Path, cell: Cell, run: Run, monkeypatch: pytest.MonkeyPatch, kept: bool
