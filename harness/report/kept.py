@@ -3,7 +3,7 @@ Any of it may be missing or damaged: then it is made again."""
 
 from __future__ import annotations
 
-import hashlib
+import os
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -90,19 +90,20 @@ def keep(out: Path, code: str, kept: Kept) -> None:
 
 
 def _write(path: Path, code: str, body: bytes) -> None:
-    artefacts.write_whole(path, _mark(code, body).encode() + b"\n" + body)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(f"{FORM} {code}\n".encode() + body)
+        artefacts.move_sealed(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _read(path: Path, code: str) -> bytes:
     """Raises OSError, and ValueError for what another program wrote, and for what is not as it was written."""
     head, _, body = path.read_bytes().partition(b"\n")
-    if head.decode() != _mark(code, body):
+    if head.decode() != f"{FORM} {code}" or artefacts.file_fault(path):
         raise ValueError
     return body
-
-
-def _mark(code: str, body: bytes) -> str:
-    return f"{FORM} {code} {hashlib.sha256(body).hexdigest()}"
 
 
 def _read_lines(path: Path, code: str) -> dict[str, bytes]:

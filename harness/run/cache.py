@@ -29,6 +29,7 @@ Kind = Literal[
     "engine",
     "tokens",
     "source",
+    "site",
     "hashes",
     "broken",
 ]
@@ -94,6 +95,7 @@ def _places(cache: Path) -> Iterator[tuple[Kind, Path]]:
         ("tokens", "candidates/*"),
         ("tokens", "augmented/*"),
         ("source", "sources/*"),
+        ("site", "site/*"),
         ("hashes", "hashes"),
         ("hashes", "engines/hashes"),
         ("hashes", "arrow"),
@@ -154,7 +156,7 @@ def _fault(kind: Kind, path: Path) -> str:
         return next(filter(None, faults), "")
     if path.is_dir() and (path / artefacts.SUMS).is_file():
         return artefacts.folder_fault(path)
-    if path.is_dir():  # word candidates, a file for some rows
+    if path.is_dir():  # word candidates, a file for some rows; what a build of a site leaves for the next
         files = [file for file in sorted(path.iterdir()) if artefacts.mark_of(file).is_file()]
         return next((f"{file.name}: {fault}" for file in files if (fault := artefacts.file_fault(file))), "")
     return artefacts.file_fault(path) if artefacts.mark_of(path).is_file() else ""

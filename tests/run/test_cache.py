@@ -14,6 +14,8 @@ from backends import artefacts
 from harness.cli.main import main
 from harness.records import store
 from harness.records.schema import Checkpoint
+from harness.report.kept import folder_of
+from harness.report.site import render
 from harness.run.executor import locked_cells
 from harness.run.work import write_kept
 from tests.records.records import make_record
@@ -116,6 +118,22 @@ def test_rules_prune_and_spare_what_is_needed(cache: Cache) -> None:
     assert sorted(cache.names("prune", "--keep-gib", "1e-9")) == ["checkpoints/other", "features/f.npz"]
     assert f"checkpoints/{cache.checkpoint}" in cache.names("prune", "--keep-gib", "1e-9", "--needed")
     assert [name for name in cache.names() if not name.startswith("hashes")] == []
+
+
+def test_what_a_site_left_is_listed_verified_and_pruned(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUANTBOARD_CACHE", str(cache.folder))
+    site = cache.results.parent / "site"
+    render(cache.results, site)
+    folder = folder_of(site)
+    (name,) = cache.names("list", "--kind", "site")
+    assert name == f"site/{folder.name}" and cache("verify") == (0, [])
+    old = time.time() - 40 * DAY
+    for file in folder.rglob("*"):
+        os.utime(file, (old, old))
+    assert cache.names("prune", "--kind", "site", "--unused-days", "30") == [name] and not folder.exists()
+    render(cache.results, site)
+    (folder / "briefs").write_bytes((folder / "briefs").read_bytes()[:-1] + b"!")
+    assert cache("verify") == (1, [{"name": name, "fault": "briefs: its content is not what was written"}])
 
 
 def test_what_is_left_over_of_a_finished_cell_goes_without_a_rule(cache: Cache) -> None:
