@@ -31,12 +31,13 @@ class RememberedScores(ScoreStore):
         """hash_of: the SHA-256 of a scores file as it is, not as its record says; empty where there is none."""
         super().__init__(records, tell)
         self._hash_of, self._comparisons = hash_of, known
+        self._identities: dict[tuple[str, str], str] = {}
         self.used: set[str] = set()
 
     def once(
         self, what: str, records: Sequence[Record], split: str, make: Callable[[], Result], form: TypeAdapter[Result]
     ) -> Result:
-        key = digest([what, split, [self._identity(record, split) for record in records]])
+        key = digest([what, [self._identity(record, split) for record in records]])
         try:
             known = form.validate_json(self._comparisons.get(key, b""))
         except ValidationError:
@@ -51,10 +52,21 @@ class RememberedScores(ScoreStore):
             self.used.add(key)
         return made
 
-    def _identity(self, record: Record, split: str) -> object:
+    def _identity(self, record: Record, split: str) -> str:
         """All that `scores` and `predictions` give of a record follows from it."""
-        part = next((part for part in record.accuracy if part.split == split), None)
-        if part is None:
-            return None
-        values = [(name, figure.value) for name, figure in part.metrics.items()]
-        return [self._hash_of(record, part), part.scores_sha256, part.primary, values, part.examples, part.missing]
+        place = record.record_id, split
+        if place not in self._identities:
+            part = next((part for part in record.accuracy if part.split == split), None)
+            facts: list[object] = [split]
+            if part:
+                values = [(name, figure.value) for name, figure in part.metrics.items()]
+                facts += [
+                    self._hash_of(record, part),
+                    part.scores_sha256,
+                    part.primary,
+                    values,
+                    part.examples,
+                    part.missing,
+                ]
+            self._identities[place] = digest(facts)
+        return self._identities[place]

@@ -3,10 +3,10 @@ about them. A unit's pages follow from its inputs alone, so a build makes only t
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import cast
 
 from jinja2 import Environment
@@ -74,8 +74,11 @@ class Surroundings:
     comparisons: dict[str, bytes]
 
     def scores_hash(self, record: Record, part: Accuracy) -> str:
-        folder = PurePosixPath(self.heads[record.record_id].file).parent
-        return self.hashes.get((folder / part.scores_file).as_posix(), "") if part.scores_file else ""
+        """Of the scores file as it is; empty where there is none."""
+        if not part.scores_file:
+            return ""
+        name = posixpath.join(posixpath.dirname(self.heads[record.record_id].file), part.scores_file)
+        return self.hashes.get(posixpath.normpath(name), "")
 
     def nights_hash(self, record: Record) -> str:
         cell = cell_of(record)

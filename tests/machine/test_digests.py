@@ -104,9 +104,19 @@ def test_files_are_hashed_again_where_their_size_or_a_time_changed(tmp_path: Pat
     path.parent.mkdir()
     path.write_text("one")
     (path.parent / "gone").symlink_to("nothing")
+    (path.parent / "itself").symlink_to(path.parent)
     before = path.stat().st_mtime_ns
     assert file_hashes(path.parent) == {"b.txt": hashlib.sha256(b"one").hexdigest()}
     time.sleep(0.05)  # a file system's clock ticks every few milliseconds
     path.write_text("two")
     os.utime(path, ns=(before, before))
     assert file_hashes(path.parent) == {"b.txt": hashlib.sha256(b"two").hexdigest()}
+
+
+def test_files_below_a_link_to_another_folder_are_hashed(tmp_path: Path, memory: Path) -> None:
+    for folder in ("results", "elsewhere"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "results" / "scores").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "results")
+    (tmp_path / "elsewhere" / "a.npz").write_bytes(b"abc")
+    assert file_hashes(tmp_path / "results") == {"scores/a.npz": ABC}

@@ -132,6 +132,16 @@ def test_scores_that_did_not_change_are_compared_once(
     assert len((folder_of(out) / "comparisons").read_bytes()) < len(kept)  # nothing asks for the others
 
 
+def test_scores_in_a_linked_folder_are_inputs_as_well(tmp_path: Path) -> None:
+    results, out = tmp_path / "results", tmp_path / "site"
+    two_methods(results)
+    (results / "scores").rename(tmp_path / "elsewhere")
+    (results / "scores").symlink_to(tmp_path / "elsewhere")
+    before = content(render(results, out).parent)
+    swap_answers(results)
+    assert content(render(results, out, if_changed=True).parent) == anew(results) != before
+
+
 def test_damaged_comparisons_are_made_again(tmp_path: Path) -> None:
     results, out = tmp_path / "results", tmp_path / "site"
     two_methods(results)
