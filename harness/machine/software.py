@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import harness
@@ -67,10 +68,11 @@ def _files_below(folder: str, inside: frozenset[str]) -> Iterator[str]:
     except OSError:
         return
     for entry in entries:
-        if entry.is_dir():
-            yield from _files_below(entry.path, inside | {real})
-        elif entry.is_file():  # a link to nothing is none
-            yield entry.path
+        with suppress(OSError):  # a link to itself, or what was just deleted
+            if entry.is_file():
+                yield entry.path
+            elif entry.is_dir():
+                yield from _files_below(entry.path, inside | {real})
 
 
 def tree_digest(folder: Path, pattern: str = "*") -> str:

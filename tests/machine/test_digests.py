@@ -104,7 +104,8 @@ def test_files_are_hashed_again_where_their_size_or_a_time_changed(tmp_path: Pat
     path.parent.mkdir()
     path.write_text("one")
     (path.parent / "gone").symlink_to("nothing")
-    (path.parent / "itself").symlink_to(path.parent)
+    (path.parent / "above").symlink_to(path.parent)
+    (path.parent / "itself").symlink_to("itself")
     before = path.stat().st_mtime_ns
     assert file_hashes(path.parent) == {"b.txt": hashlib.sha256(b"one").hexdigest()}
     time.sleep(0.05)  # a file system's clock ticks every few milliseconds
