@@ -10,7 +10,7 @@ import numpy as np
 
 from backends import get_backend
 from harness.measure.flops import encoder_flops
-from harness.measure.turns import SECONDS
+from harness.measure.turns import MIN_BATCHES, MIN_PASSES, MIN_QUERIES, SECONDS
 from harness.plan.plan import Plan
 from harness.plan.sources import sizes_of
 from harness.plan.spec import CORPUS, Cell, CheckpointSpec, folder_of
@@ -105,7 +105,8 @@ def cell_seconds(cell: Cell, identity: DataIdentity | None, rate: float, tokens:
     flops = _forward_flops(cell.checkpoint, padded=cell.padding == "max_length", tokens=tokens)
     gain = GPU_GAIN if cell.device == "cuda" else 1
     start = START_SECONDS + getattr(backend, "start_seconds", 0.0)
-    seconds = start + rows * flops / rate / gain * getattr(backend, "relative_cost", 1.0)
+    cost = getattr(backend, "relative_cost", 1.0) / gain
+    seconds = start + rows * flops / rate * cost
     if backend.simulated:
         return seconds
     measure = cell.measure
@@ -116,8 +117,15 @@ def cell_seconds(cell: Cell, identity: DataIdentity | None, rate: float, tokens:
         )
         if tests:
             seconds += start + 2 * tests * measure.min_duration
-        # Processes of interleaved cells start side by side, and most cells are faster than the slowest, which has the whole time.
-        interleaved = len(measure.turns(cell.batch_sizes)) * min(measure.min_duration, SECONDS)
+        # Processes of interleaved cells start side by side, and most cells are faster than the slowest, which has the whole time,
+        # or what the fewest calls take.
+        interleaved = 0.0
+        for load, size in measure.turns(cell.batch_sizes):
+            call = (
+                size * _forward_flops(cell.checkpoint, padded=load == "fixed" or cell.pads, tokens=tokens) * cost / rate
+            )
+            fewest = (MIN_QUERIES if size == 1 else MIN_BATCHES) * (1 + MIN_PASSES)  # one pass warms up
+            interleaved += max(min(measure.min_duration, SECONDS), fewest * call)
         seconds += start - START_SECONDS / 2 + interleaved
     return seconds
 

@@ -70,3 +70,13 @@ def test_a_backend_without_a_relative_cost_counts_as_fp32(make: Make, monkeypatc
     assert estimate.cell_seconds(cell, None, RATE) == fp32
     monkeypatch.setattr(estimate, "get_backend", lambda name: SimpleNamespace(simulated=False, relative_cost=2.0))
     assert estimate.cell_seconds(cell, None, RATE) > 1.5 * fp32
+
+
+def test_a_slow_model_takes_the_fewest_calls(make: Make) -> None:
+    """A round times sixteen single sequences and two full batches three times each, after one pass that warms up."""
+    cell = next(cell for cell in make().cells if (cell.model, cell.task) == ("tiny", "squad_v1"))
+    measure = replace(cell.measure, scenarios=("interleaved",), loads=("fixed",), rounds=3)
+    cell = replace(cell, measure=measure, batch_sizes=(1, 2), limit=1)
+    calls = 4 * (16 * 1 + 2 * 2)
+    by_hand = 5 + tiny_flops(176) / RATE + 3 * (2.5 + calls * tiny_flops(384) / RATE)
+    assert estimate.cell_seconds(cell, identity()["squad_v1"], RATE) == pytest.approx(by_hand, rel=0.02)
