@@ -20,6 +20,7 @@ from harness.report.comparability import (
     wanted_precision,
 )
 from harness.report.compare import Comparison, ancestor_of
+from harness.report.leaderboards import SPEED_ONLY
 from harness.report.names import name_of
 from harness.report.noise_map import NoiseMap, noise_map
 from harness.report.pages import standing_badge, suite_page_name, uncommitted_remarks
@@ -204,6 +205,8 @@ def _tags(record: Record, uncommitted: AbstractSet[str]) -> Iterable[Badge]:
         yield standing_badge(record)
     if is_sample(record):
         yield Badge("warn", "sample, not real data")
+    if record.speed_only:
+        yield Badge("", SPEED_ONLY)
     if record.simulated:
         yield Badge("", "simulation: accuracy only")
     yield from (Badge("warn", words) for words, _ in uncommitted_remarks(record, uncommitted))

@@ -13,10 +13,12 @@ from harness.report.columns import p_text
 from harness.report.compare import accuracy_of
 from harness.report.leaderboards import Entry, Leaderboard
 from harness.report.method_pairs import MethodPair, Pairs
+from harness.report.pick import Ratio
 from harness.report.plots import SHAPES
 from harness.report.shown_speed import latency_of
+from harness.report.speed_ratios import INTERLEAVED, RATE
 from harness.report.tables import Column, Table, Value, formatted, text_columns
-from harness.report.task_rows import MethodRow, Shown, method_rows
+from harness.report.task_rows import MethodRow, Shown, method_rows, shown_speed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -129,7 +131,7 @@ def _metrics(board: Leaderboard) -> list[str]:
 def _figure_names(board: Leaderboard) -> list[str]:
     others = [f"{name.replace('_', ' ').capitalize()}, %" for name in _metrics(board)]
     metric = board.subject.metric[:1].upper() + board.subject.metric[1:]
-    speed = ["Speed-up, largest batch", "p50 / p90, ms"]
+    speed = ["Speed-up, largest batch", "Speed-up, one at a time", "p50 / p90, ms"]
     cost = ["On disk, MiB", "Peak memory, MiB", "Cold start, s", "INT8 share of products", "Made by"]
     return [f"{metric}, %", *others, f"{metric} kept, %", *speed, *cost]
 
@@ -149,12 +151,22 @@ def _figures(entry: Entry, row: MethodRow, board: Leaderboard) -> Iterable[Shown
         yield Shown(f"{figure.value:.2f}", interval) if figure else Shown()
     yield row.kept
     yield row.speed
+    yield _one_at_a_time(entry)
     yield _latencies(record, row)
     yield row.size
     yield Shown(f"{entry.method.memory_mib:.0f}" if entry.method.memory_mib else "")
     yield Shown(f"{record.cold_start_seconds:.2f}" if record.cold_start_seconds is not None else "")
     yield Shown(f"{100 * record.flops.int8_share:.1f}%" if record.flops else "")
     yield Shown(_making(record, entry.method.effort))
+
+
+def _one_at_a_time(entry: Entry) -> Shown:
+    """Over the baseline, in rounds in which both ran the same samples."""
+    if entry.name.kind == "baseline":
+        return Shown("1.00×")
+    row = next(row for row in entry.rows if row.record is entry.record)
+    test = row.comparison.ratios.get((INTERLEAVED, "real", 1, RATE))
+    return shown_speed(Ratio(test.value, test.low, test.high), entry.record) if test else Shown()
 
 
 def _making(record: Record, effort: int) -> str:

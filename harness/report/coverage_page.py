@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -36,13 +37,15 @@ class CoverageRow:
 
 @dataclass(frozen=True)
 class CoveragePage:
-    """counts: (number, what). machines, columns: titles. idle: suites without a record of real data, and how to run them."""
+    """counts: (number, what). legend: the marks that occur. machines, columns: titles. idle: suites without a record of real data:
+    (title, name, how to run it)."""
 
     counts: tuple[tuple[str, str], ...]
+    legend: tuple[Mark, ...]
     machines: tuple[str, ...]
     columns: tuple[str, ...]
     rows: tuple[CoverageRow, ...]
-    idle: tuple[tuple[str, str], ...]
+    idle: tuple[tuple[str, str, str], ...]
 
 
 LEGEND = {
@@ -76,6 +79,7 @@ def coverage_page(records: Sequence[Record], suites: Path) -> CoveragePage:
         task = key[0]
     return CoveragePage(
         counts=tuple(_counts(rows)),
+        legend=tuple(_legend(rows)),
         machines=tuple(host.title for host in hosts),
         columns=tuple(titles(name)[1] + _dynamic(name) for name in backends),
         rows=tuple(rows),
@@ -122,6 +126,18 @@ def _counts(rows: Sequence[CoverageRow]) -> list[tuple[str, str]]:
     return [(str(count), LEGEND[kind][1]) for kind, count in shown if count]
 
 
-def _idle(suites: Path, measured: AbstractSet[str]) -> list[tuple[str, str]]:
-    names = sorted(file.stem for file in suites.glob("*.toml") if file.stem not in measured and file.stem != "sample")
-    return [(name, f"quantboard run {name}") for name in names]
+def _legend(rows: Sequence[CoverageRow]) -> list[Mark]:
+    marks = [mark for row in rows for cell in row.cells for mark in cell]
+    kinds = {mark.kind for mark in marks}
+    found = [Mark(kind, *LEGEND[kind]) for kind in LEGEND if kind in kinds]
+    seeds = next((mark for mark in marks if mark.text.isdigit()), None)
+    return [*found, Mark(seeds.kind, seeds.text, "so many seeds")] if seeds else found
+
+
+def _idle(suites: Path, measured: AbstractSet[str]) -> list[tuple[str, str, str]]:
+    files = sorted(file for file in suites.glob("*.toml") if file.stem not in measured and file.stem != "sample")
+    return [(_title(file), file.stem, f"quantboard run {file.stem}") for file in files]
+
+
+def _title(file: Path) -> str:
+    return str(tomllib.loads(file.read_text(encoding="utf-8")).get("title", ""))

@@ -13,6 +13,9 @@ from tasks.titles import task_title
 OWN = ("system", "metrics", "notes", "source", "task", "model", "precision")
 """Keys of a reference that have a place of their own on the page; others are shown as facts."""
 
+SPEEDS = {"qps": "samples/s", "latency_ms": "ms"}
+"""Keys of its figures of speed, with their units."""
+
 
 @dataclass(frozen=True)
 class PublishedFigure:
@@ -68,12 +71,15 @@ def _system(name: str, given: Sequence[tuple[str, Mapping[str, Any]]]) -> System
 
 def _figure(reference: Mapping[str, Any], notes: Sequence[str]) -> PublishedFigure:
     task = reference.get("task")
-    facts = {name: value for name, value in reference.items() if name not in OWN and not isinstance(value, dict)}
+    shown = {*OWN, *SPEEDS}
+    facts = {name: value for name, value in reference.items() if name not in shown and not isinstance(value, dict)}
+    metrics = [f"{name.replace('_', ' ')} {value}" for name, value in reference.get("metrics", {}).items()]
+    speeds = [f"{reference[name]} {unit}" for name, unit in SPEEDS.items() if name in reference]
     return PublishedFigure(
         task=task_title(str(task)) if task else "",
         model=str(reference.get("model", "")),
         precision=str(reference.get("precision", "")),
-        figures=tuple(f"{name.replace('_', ' ')} {value}" for name, value in reference.get("metrics", {}).items()),
+        figures=(*metrics, *speeds),
         facts=tuple(f"{name.replace('_', ' ')}: {value}" for name, value in facts.items()),
         notes=tuple(notes),
     )

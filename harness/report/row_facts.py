@@ -151,6 +151,6 @@ def _weights(checkpoint: Checkpoint) -> Iterable[Fact]:
 def commands(record: Record) -> Iterable[tuple[str, str]]:
     """(what for, command)"""
     yield "run this row again", f"quantboard rerun {record.record_id}"
-    if record.measured and not record.simulated and record.checkpoint:
+    if record.measured and not (record.simulated or record.speed_only) and record.checkpoint:
         yield "take it away", export_command(record)
     yield "run its suite", record.command

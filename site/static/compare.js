@@ -47,7 +47,7 @@ function brief(chosen) {
 function pickers(chosen) {
   const slots = Math.min(data.most, data.methods.length);
   return Array.from({ length: slots }, (_, slot) => {
-    const options = data.methods.map((method, place) => make("option", { value: place, selected: chosen[slot] === place, disabled: chosen.includes(place) && chosen[slot] !== place }, method.title));
+    const options = data.methods.map((method, place) => make("option", { value: place, selected: chosen[slot] === place, disabled: chosen.includes(place) && chosen[slot] !== place, title: method.title }, method.short));
     if (slot > 1) options.unshift(make("option", { value: "", selected: chosen[slot] === undefined }, "no other"));
     const method = data.methods[chosen[slot]];
     return make("label", {}, method ? glyph(method) : "", make("span", { class: "sr" }, `Method ${slot + 1}`), make("select", { "data-slot": slot }, ...options));

@@ -55,14 +55,14 @@ const choose = (slot, text) => {
   select.dispatchEvent(new Event("change", { bubbles: true }));
 };
 choose(2, "PyTorch FP32"); const three = state();
-choose(3, "ONNX Runtime FP32"); const four = state();
+choose(3, "ORT FP32"); const four = state();
 const focus = page.activeElement.dataset.slot;
 choose(2, "no other"); return { three, four, focus, again: state() };"""
     )
     found = probe(site, f"{PAGE}#onnxruntime_int8,openvino_int8", change)
     assert found["three"]["hash"] == "#onnxruntime_int8,openvino_int8,torch_fp32" and found["focus"] == "3"
     assert [len(found[name]["cards"]) for name in ("three", "four", "again")] == [3, 6, 3]
-    assert found["again"]["selects"][:3] == ["ONNX Runtime INT8, static", "OpenVINO INT8, static", "ONNX Runtime FP32"]
+    assert found["again"]["selects"][:3] == ["ORT INT8 static", "OpenVINO INT8 static", "ORT FP32"]
     permalink = probe(site, f"{PAGE}{found['four']['hash']}", STATE + "return state();")
     assert permalink == found["four"]
 

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import re
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from scipy.stats import binomtest, ttest_1samp
 
 from harness.records import store
+from harness.records.schema import Record
 from harness.records.scores import ScoreStore
 from harness.report.boards import latest, make_boards
 from harness.report.compare_page import compare_page
@@ -22,6 +24,7 @@ from harness.report.method_pairs import Pairs, method_pairs
 from harness.report.pairs import pair_up
 from harness.report.site import render
 from tests.report.stored_scores import add, answers
+from tests.report.test_history import timed_run
 from tests.report.test_leaderboards import VNNI, timed
 
 PAGE = "compare-glue-rte-tiny-avx-512-vnni.html"
@@ -105,3 +108,20 @@ def test_names_in_scripts_cannot_end_them(tmp_path: Path) -> None:
     page = compare_page(board, found)
     assert "</script" not in page.data and json.loads(page.data)["methods"]
     assert "%3C%2Fscript%3E" in board.compare_link(board.entries)
+
+
+def test_the_speed_up_of_one_at_a_time_is_of_the_rounds_with_the_baseline() -> None:
+    """The newest committed run of SQuAD, whose rounds have batches of one and of sixteen."""
+    records = timed_run()
+    (board,) = [one for group in leaderboards(make_boards(latest(records), ScoreStore())).values() for one in group]
+    data = json.loads(compare_page(board, method_pairs(board, ScoreStore())).data)
+    at = data["figures"].index("Speed-up, one at a time")
+
+    def seconds(record: Record) -> list[float]:
+        return [one.seconds for turns in record.turns if turns.batch_size == 1 for one in turns.rounds]
+
+    base = seconds(next(record for record in records if record.baseline))
+    for method in data["methods"]:
+        (record,) = [record for record in records if record.label == method["name"]]
+        ratios = [theirs / mine for mine, theirs in zip(seconds(record), base, strict=True)]
+        assert method["figures"][at]["text"] == f"{statistics.geometric_mean(ratios):.2f}×"

@@ -11,7 +11,7 @@ from tests.report.test_site import SAMPLE
 
 
 def test_each_mark_says_what_a_backend_has_on_a_machine(tmp_path: Path) -> None:
-    (tmp_path / "other.toml").touch()
+    (tmp_path / "other.toml").write_text('title = "Another"')
     (tmp_path / "squad.toml").touch()
     records = [
         make_record(key="a", machine=VNNI),
@@ -35,5 +35,14 @@ def test_each_mark_says_what_a_backend_has_on_a_machine(tmp_path: Path) -> None:
     tiny = page.rows[1].cells
     assert (tiny[1][0].text, tiny[1][0].title) == ("2", "2 cores, AVX-512 VNNI: measured, 2 seeds")
     assert tiny[2][0].title == "2 cores, AVX-512 VNNI: cannot run here: no GPU"
-    assert page.idle == (("other", "quantboard run other"),)
+    assert page.idle == (("Another", "other", "quantboard run other"),)
+    assert [(mark.text, mark.title) for mark in page.legend] == [
+        ("●", "measured"),
+        ("○", "scored, not timed"),
+        ("·", "not run on this machine"),
+        ("×", "cannot run here"),
+        ("!", "failed"),
+        ("–", "no suite asks for it"),
+        ("2", "so many seeds"),
+    ]
     assert ("2", "measured") in page.counts and ("1", "failed") in page.counts

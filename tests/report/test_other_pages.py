@@ -48,13 +48,17 @@ metrics = { accuracy = 68.8 }
 notes = ["five seeds"]
 source = "a paper"
 hardware = "T4"
+qps = 12.5
 """
     (tmp_path / "a.toml").write_text(text)
     page = references_page(tmp_path)
     (system,) = page.systems
     assert (system.notes, system.sources, system.suites, page.count) == (("five seeds",), ("a paper",), ("a",), 2)
     assert [figure.notes for figure in system.figures] == [("another split",), ()]
-    assert system.figures[1].facts == ("hardware: T4",) and system.figures[1].figures == ("accuracy 68.8",)
+    assert system.figures[1].facts == ("hardware: T4",) and system.figures[1].figures == (
+        "accuracy 68.8",
+        "12.5 samples/s",
+    )
 
 
 def test_every_published_figure_of_our_suites_is_shown() -> None:
