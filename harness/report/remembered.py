@@ -46,8 +46,8 @@ class RememberedScores(ScoreStore):
             self.used.add(key)
             return known
         made = make()
-        coded = form.dump_json(made)
-        if not self.damaged & {record.record_id for record in records} and form.validate_json(coded) == made:
+        coded = _coded(made, form)
+        if coded and not self.damaged & {record.record_id for record in records}:
             self._comparisons[key] = coded
             self.used.add(key)
         return made
@@ -70,3 +70,13 @@ class RememberedScores(ScoreStore):
                 ]
             self._identities[place] = digest(facts)
         return self._identities[place]
+
+
+def _coded(made: Result, form: TypeAdapter[Result]) -> bytes:
+    """As JSON; empty where that reads back as anything else, be it 3.0 for 3."""
+    try:
+        coded = form.dump_json(made, warnings="error")
+        read = form.validate_json(coded)
+    except ValueError:  # of Pydantic, in both directions
+        return b""
+    return coded if read == made and form.dump_json(read) == coded else b""

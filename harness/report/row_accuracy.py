@@ -5,9 +5,11 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from harness.measure.paired import PairedTest
 from harness.records.schema import Accuracy, Record
@@ -98,26 +100,57 @@ def accuracy_picture(
         return None
     if not comparison.differences:
         return None
-    scores = (stored.scores(record, split), stored.scores(base, split)) if stored else (None, None)
-    pair = None
-    if scores[0] and scores[1] and same_examples(scores[0], scores[1]):
-        pair = scores[0], scores[1]
-    columns = _columns(*pair, mine.primary) if pair else None
-    words = tuple(_words(mine, theirs, comparison))
-    moved = columns is not None and columns[2] == "score"
+    if stored:
+        form = _form()
+        answers = stored.once("answers", [record, base], split, lambda: _answers(record, base, split, stored), form)
+    else:
+        answers = _Answers(unknown=_why_unknown(stored=False))
     return AccuracyPicture(
         split=split,
         base=base_name,
         differences=_differences(record, mine, theirs, comparison, kind),
-        words=words,
-        changes=_changes(pair, columns) if pair and columns and not moved else None,
-        shifts=_shifts(*columns[:2]) if columns and moved else None,
-        articles=_articles(*pair, *columns[:2]) if pair and columns and pair[0].groups is not None else None,
-        unknown="" if columns else _why_unknown(pair is not None),
+        words=tuple(_words(mine, theirs, comparison)),
+        changes=answers.changes,
+        shifts=answers.shifts,
+        articles=answers.articles,
+        unknown=answers.unknown,
     )
 
 
-def _why_unknown(stored: bool) -> str:
+@dataclass(frozen=True)
+class _Answers:
+    """What the scores of the two give, as in `AccuracyPicture`."""
+
+    unknown: str
+    changes: Changes | None = None
+    shifts: Shifts | None = None
+    articles: Articles | None = None
+
+
+@cache
+def _form() -> TypeAdapter[_Answers]:
+    return TypeAdapter(_Answers)
+
+
+def _answers(record: Record, base: Record, split: str, stored: ScoreStore) -> _Answers:
+    mine, theirs = stored.scores(record, split), stored.scores(base, split)
+    if not (mine and theirs and same_examples(mine, theirs)):
+        return _Answers(_why_unknown(stored=False))
+    part = accuracy_of(record, split)
+    columns = _columns(mine, theirs, part.primary if part else "")
+    if not columns:
+        return _Answers(_why_unknown(stored=True))
+    a, b, what = columns
+    moved = what == "score"
+    return _Answers(
+        "",
+        changes=None if moved else _changes((mine, theirs), columns),
+        shifts=_shifts(a, b) if moved else None,
+        articles=_articles(mine, theirs, a, b) if mine.groups is not None else None,
+    )
+
+
+def _why_unknown(*, stored: bool) -> str:
     return (
         "Which answers changed is not shown: this metric is of all examples together."
         if stored
