@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-LETTER = 1.6
-"""Percent of the bar that a letter takes on a phone."""
+LETTER, EDGE = 1.8, 2.6
+"""Percent of the bar that a letter takes on a phone, and that stays free."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ def parts(counts: Sequence[tuple[float, str, str]]) -> tuple[Part, ...]:
             continue
         width = round(100 * count / total, 2)
         brief = text.partition(" ")[0]
-        fitting = (words for words in (text, brief) if width > 2 + LETTER * len(words))
+        fitting = (words for words in (text, brief) if width > EDGE + LETTER * len(words))
         found.append(Part(round(x, 2), width, round(x + width / 2, 2), kind, next(fitting, ""), text))
         x += 100 * count / total
     return tuple(found)

@@ -140,6 +140,7 @@ def cell_page(
     base = next((base for _, comparison in _compared(record, boards) if (base := comparison.base)), None)
     if base and base.record_id == record.record_id:
         base = None
+    pictures = _pictures(record, boards, name.kind, stored)
     return CellPage(
         name=answer.title if answer else name.title,
         kind=name.kind,
@@ -152,9 +153,14 @@ def cell_page(
         reason=record.why,
         remedy=record.remedy,
         tags=tuple(_tags(record, uncommitted)),
-        notices=(*_notices(record, uncommitted), *record.notes, *ceiling_remark(record)),
+        notices=(
+            *_notices(record, uncommitted),
+            *_wider(answer, pictures.speed),
+            *record.notes,
+            *ceiling_remark(record),
+        ),
         log_tail="\n".join(record.log_tail),
-        pictures=_pictures(record, boards, name.kind, stored),
+        pictures=pictures,
         accuracy=tuple(map(_accuracy_section, record.accuracy)),
         comparisons=tuple(_comparison_sections(record, boards)),
         speed=speed_section(record) if record.speed else None,
@@ -219,6 +225,17 @@ def _notices(record: Record, uncommitted: AbstractSet[str]) -> Iterable[str]:
         yield "A simulation: it shows what quantization costs in accuracy, and says nothing about speed."
     for _, sentence in uncommitted_remarks(record, uncommitted):
         yield sentence
+
+
+def _wider(answer: RowAnswer | None, speed: SpeedPicture | None) -> Iterable[str]:
+    """Why the interval above is not that of the rounds."""
+    if answer and speed and speed.base and speed.ratios:
+        shown = {interval for _, what, interval, _ in answer.figures if what.endswith("throughput")}
+        if shown and shown != {speed.ratios.rows[0].interval}:
+            yield (
+                "The speed-up at the top is that of its leaderboard: its interval also holds how runs on this machine differ,"
+                " and of several seeds it is the median. The band is of these rounds alone."
+            )
 
 
 def _accuracy_section(part: Accuracy) -> AccuracySection:

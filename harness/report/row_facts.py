@@ -61,7 +61,7 @@ def _sentence(note: str) -> str:
 
 def _operators(detail: Sequence[Sequence[str]], kind: str) -> Strips | None:
     """The most frequent kinds, each with where it ran where that says more than the provider."""
-    counts = Counter(_operator(node) for node in detail if len(node) > 2)
+    counts = Counter((node[1], node[2]) for node in detail if len(node) > 2)
     several = len({where for _, where in counts}) > 1
     common = counts.most_common(MOST_OPERATORS)
     lines = [Line(name, str(count), where if several else "", count, kind=kind) for (name, where), count in common]
@@ -69,10 +69,6 @@ def _operators(detail: Sequence[Sequence[str]], kind: str) -> Strips | None:
     if rest:
         lines.append(Line(f"{len(counts) - len(common)} other kinds", str(rest), "", rest, kind=kind))
     return strips(lines, "bar", ends=(0.0, float(max(counts.values())))) if lines else None
-
-
-def _operator(node: Sequence[str]) -> tuple[str, str]:
-    return node[1], node[2]
 
 
 Fact = tuple[str, str]

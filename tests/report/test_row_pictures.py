@@ -18,8 +18,10 @@ from harness.records.scores import ScoreStore, write_scores
 from harness.report.bars import parts
 from harness.report.boards import latest, make_boards
 from harness.report.cell_page import CellPage, cell_page
+from harness.report.row_answer import RowAnswer
 from harness.report.site import render
 from harness.report.strips import Line, strips
+from harness.report.tables import Badge
 from tasks import Scores, Statistic
 from tests.records.records import make_record
 from tests.report.stored_scores import add, answers
@@ -215,3 +217,16 @@ def test_rounds_and_answers_of_committed_rows_are_what_records_hold(tmp_path: Pa
         assert words in text
         checked += 1
     assert checked >= 3
+
+
+def test_a_wider_interval_at_the_top_is_explained(two: Path) -> None:
+    read = list(store.read(two))
+    records, stored = latest(record for _, record in read), ScoreStore(read)
+    record, boards = next(record for record in records if record.key == "int8"), make_boards(records, stored)
+    speed = page_of(two, "int8").pictures.speed
+    assert speed is not None and speed.ratios is not None
+    for interval, said in ((speed.ratios.rows[0].interval, False), ("1.00–9.00", True)):
+        figures = (("2.00×", "PyTorch FP32's throughput", interval, ""),)
+        answer = RowAnswer("t", "task.html", "where", Badge("", "v"), "how", figures, ())
+        notices = cell_page(record, boards, set(), answer, stored).notices
+        assert any("how runs on this machine differ" in notice for notice in notices) == said
