@@ -15,6 +15,7 @@ from tests.browser.chromium import MARKS, opened
 from tests.report.test_history import night, timed_run
 from tests.report.test_leaderboards import SKIPPED, timed
 from tests.report.test_macro_average import METRICS, glue_record
+from tests.report.test_speed_only import two
 
 pytest.importorskip("axe_playwright_python")
 pytestmark = MARKS
@@ -25,6 +26,7 @@ KINDS = (
     "method",
     "suite",
     "task",
+    "speed-only",
     "cell",
     "compare",
     "history",
@@ -36,7 +38,7 @@ RULES = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three nights of a committed run, a leaderboard of made-up methods, and a benchmark's tasks."""
+    """Three nights of a committed run, a leaderboard of made-up methods, a benchmark's tasks, and random weights."""
     folder = tmp_path_factory.mktemp("access")
     results, rng, base = folder / "results", np.random.default_rng(0), timed_run()
     for number in range(3):
@@ -47,13 +49,17 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     timed(results, "s", "openvino_int8", 1.0, 0, **SKIPPED)
     for task in METRICS:
         store.append(results / "glue.jsonl", glue_record(task))
+    for record in two():
+        store.append(results / "speed.jsonl", record)
     return render(results, folder / "site").parent
 
 
 def page_of(site: Path, kind: str) -> Path:
     """The largest of its kind."""
     name = {"list": "compare"}.get(kind, kind)
-    found = list(site.glob(f"{kind}-*.html")) or [site / f"{name}.html"]
+    found = list(site.glob("task-*-speed-only-*.html" if kind == "speed-only" else f"{kind}-*.html")) or [
+        site / f"{name}.html"
+    ]
     return max(found, key=lambda path: path.stat().st_size)
 
 
