@@ -3,7 +3,7 @@
 nox -s suite -- squad_int8     run a suite, then render the site
 nox -s pick -- MODEL --data FILE     which quantization of a model to ship, measured on a labelled file
 nox -s reproduce -- --data DIR     repeat the committed results
-nox -s site | docs | tests | rtx | lint | bench | nightly
+nox -s site | docs | tests | rtx | lint | bench | chaos | gpu_day | nightly
 """
 
 from __future__ import annotations
@@ -104,7 +104,15 @@ def docs(session: nox.Session) -> None:
     session.run("python", "-m", "harness.report.reproduce")
 
 
-REPRODUCED = ("minilm_sts", "squad_minilm", "minilm_glue", "minilm_schemes", "minilm_qat", "minilm_distill")
+REPRODUCED = (
+    "minilm_sts",
+    "bert_base_speed",
+    "squad_minilm",
+    "minilm_glue",
+    "minilm_schemes",
+    "minilm_qat",
+    "minilm_distill",
+)
 """The suites of the committed results; none needs the hub. The cheap ones first."""
 
 
@@ -185,6 +193,14 @@ def chaos(session: nox.Session) -> None:
     (`--only "full disk"`); a sign of life: `-- --short`."""
     install(session, "minilm", "test")
     session.run("python", "-m", "tests.chaos", *session.posargs)
+
+
+@nox.session
+def gpu_day(session: nox.Session) -> None:
+    """What a borrowed GPU should give first, in 12 minutes: its tests, BERT-base's size on every engine, SQuAD, QAT. The records
+    are for the board: nox -s gpu_day -- --data DIR"""
+    install(session, "minilm", "test")
+    session.run("python", "-m", "tests.gpu_day", *session.posargs)
 
 
 @nox.session
