@@ -23,7 +23,7 @@ from harness.records.scores import ScoreStore
 from harness.run.assemble import make_record
 from harness.run.context import Again, Run, Until, cell_name
 from harness.run.events import unwatched
-from harness.run.executor import finished_cells, locked_cells
+from harness.run.executor import added_since, finished_cells, locked_cells
 from harness.run.group import repeats
 from harness.run.node import Finished, Group, Work, run_group, user_fault
 from harness.run.nodes import Kind, connected, here, misfit, node_kinds
@@ -99,7 +99,7 @@ class Cluster:
             job.cells,
             kind.plan.machine,
             self.work,
-            replace(self.run, say=print, watch=unwatched, stored=ScoreStore()),
+            replace(self.run, say=print, watch=unwatched, stored=ScoreStore(), seen=None),
             old,
             self.again,
             self.until,
@@ -235,8 +235,10 @@ def run_on_cluster(
     with connected(address) as ray:
         kinds = node_kinds(ray, work, run.say)
         inbox = ray.remote(Inbox).options(num_cpus=0, scheduling_strategy=here(ray)).remote()
-        cells = (cell for kind in kinds for cell in kind.plan.cells if not cell.blocked)
+        cells = [cell for kind in kinds for cell in kind.plan.cells if not cell.blocked]
         with locked_cells(cells, run.cache / "cluster"):  # nodes lock them in their own caches, and this may be one
+            if not again:
+                previous = store.newest_by_key([*previous.values(), *added_since(cells, run)])
             return Cluster(ray, inbox, kinds, work, run, previous, again, until).records()
 
 

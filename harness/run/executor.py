@@ -36,7 +36,7 @@ def execute(
     """
     finished = finished_cells(cells, run, previous, again, until)
     with locked_cells((cell for cell in cells if not cell.blocked and cell.key not in finished), run.cache) as lock:
-        if not again and (added := _added_since(cells, run)):
+        if not again and (added := added_since(cells, run)):
             previous = store.newest_by_key([*previous.values(), *added])
             finished = finished_cells(cells, run, previous, again, until)
         for cell in cells:
@@ -46,7 +46,7 @@ def execute(
             yield from execute_group(group, run, previous, finished, again, until)
 
 
-def _added_since(cells: Iterable[Cell], run: Run) -> list[Record]:
+def added_since(cells: Iterable[Cell], run: Run) -> list[Record]:
     """The records of files of these cells that were written to since the run read them: another run may have ended between that
     and the locks."""
     if run.seen is None:

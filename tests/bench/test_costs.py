@@ -6,23 +6,27 @@ The thousand records are copies of committed ones with the keys of a real plan a
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
 import shutil
+import subprocess
 import time
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from backends.artefacts import sha256_of
 from harness.machine.hardware import describe
+from tests.run.test_cluster import two_nodes
 from tests.run.test_run import ROOT, Checkout
 
 CELLS = 1000
-PLAN_SECONDS, RUN_SECONDS, SMALL_SECONDS = 2.0, 5.0, 3.0
+PLAN_SECONDS, RUN_SECONDS, SMALL_SECONDS, CLUSTER_SECONDS = 2.0, 5.0, 3.0, 60.0
 SHARE = 0.01
 """Of a run's time that hashing may take."""
 TIMED = """
@@ -147,6 +151,37 @@ def test_a_thousand_done_cells(done: Checkout, verb: str, limit: float) -> None:
     print(f"\n  {verb} of {CELLS} done cells: {cpu:.1f} s of CPU, {wall:.1f} s")
     assert sorted(folder.iterdir()) == before
     assert cpu < limit
+
+
+def test_a_thousand_done_cells_on_a_cluster(done: Checkout, tmp_path: Path) -> None:
+    """Of all processes: the command's, and those of Ray's head and two nodes while it runs."""
+    pytest.importorskip("ray")
+    with two_nodes(tmp_path) as (cluster, _):
+        before, taken = processor_seconds(), dict[int, float]()
+        command = done.command("run", "thousand", "--executor", "ray", "--address", cluster.address)
+        with subprocess.Popen(
+            command, cwd=done.folder, env=done.environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stderr
+            finished = 0
+            for line in process.stderr:
+                finished += "finished earlier" in line
+                taken |= processor_seconds() if finished % 100 == 0 else {}
+            taken |= processor_seconds()
+        assert (process.returncode, finished) == (0, CELLS)
+    cpu = sum(seconds - before.get(pid, 0.0) for pid, seconds in taken.items())
+    print(f"\n  run --executor ray of {CELLS} done cells: {cpu:.1f} s of CPU")
+    assert 1 < cpu < CLUSTER_SECONDS
+
+
+def processor_seconds() -> dict[int, float]:
+    """What each process below this one has taken so far, by its id."""
+    found = {}
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            found[process.pid] = times.user + times.system
+    return found
 
 
 def test_hashing_in_an_ordinary_run(tmp_path: Path) -> None:
