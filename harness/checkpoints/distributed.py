@@ -61,7 +61,7 @@ def run_recipe(spec: CheckpointSpec, cache: Path, output: Path, size: int) -> di
             )
         forwarded = False
         try:
-            while not context.join(timeout=1.0):
+            while not context.join(timeout=0.2):
                 if interrupted() and not forwarded:
                     forwarded = True
                     for pid in context.pids():

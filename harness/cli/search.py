@@ -85,6 +85,7 @@ def search(options: argparse.Namespace) -> int:
     from harness.suite.own import SEARCH
 
     chosen = _of_model(options) if is_model(options.subject) else _of_suite(options)
+    data = None if is_model(options.subject) else options.data
     planned = plan_offline(chosen, ["hub"])
     cell, baseline = choose_cells(planned, options.backend)
     if planned.on_sample:
@@ -112,7 +113,7 @@ def search(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"file": shown, **asdict(found)}))
     else:
-        print("\n".join(answer_lines(cell, baseline, found, shown)))
+        print("\n".join(answer_lines(cell, baseline, found, shown, data)))
     return 0 if found.best else 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -26,8 +27,8 @@ def say_within(line: str) -> None:
         say(part)
 
 
-def answer_lines(cell: Cell, baseline: Cell, found: Found, file: str | None) -> list[str]:
-    """file: the suite that was written; None where there is no result."""
+def answer_lines(cell: Cell, baseline: Cell, found: Found, file: str | None, data: str | None = None) -> list[str]:
+    """file: the suite that was written; None where there is no result. data: what --data was given for a suite."""
     head = (
         f"{cell.model}, {cell.task}: {cell.backend} against {baseline.backend}, {found.metric} {found.baseline:.2f} on"
         f" {found.examples} training rows, on which nothing was calibrated"
@@ -44,8 +45,9 @@ def answer_lines(cell: Cell, baseline: Cell, found: Found, file: str | None) -> 
     layers = f", and keep in float {', '.join(kept)}" if kept else ", no layer in float"
     if found.best.train:
         layers += ". It was trained on the rows that chose it, too: only a run tells what it keeps"
+    command = ["quantboard", "run", str(file), *(["--data", data] if data else [])]
     answer = f"{file}: the suite with this row. The evaluation split was not read:"
-    return [*told, *_wrapped(f"Take: {found.best.way}{layers}"), *_wrapped(answer), f"  quantboard run {file}"]
+    return [*told, *_wrapped(f"Take: {found.best.way}{layers}"), *_wrapped(answer), f"  {shlex.join(command)}"]
 
 
 def _table(found: Found) -> Iterator[str]:

@@ -278,12 +278,13 @@ def _mount(folder: Path, size: int) -> bool:
 
 
 def _refused(house: House, wanted: Wanted, ended: subprocess.CompletedProcess[str], words: str) -> set[str]:
-    """Whether a run without room says so, in lines, and leaves nothing wrong."""
+    """Whether a run without room says so, in lines, and leaves nothing wrong. A training that would find none does not begin."""
     outcomes = set()
     records = house.readable()
     if ended.returncode not in (0, 1, 2) or "Traceback" in ended.stderr:
         outcomes.add("stuck")
-    if ended.returncode and words not in ended.stderr and words not in str(records):
+    told = ended.stderr + str(records)
+    if ended.returncode and not any(one in told for one in (words, "for its states and its result")):
         outcomes.add("silent")
     if any(wanted[key] != value for key, value in map(accuracy_of, measured(records))):
         outcomes.add("wrong")

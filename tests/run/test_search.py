@@ -334,6 +334,9 @@ def test_the_answer_is_at_most_80_columns_wide(job: Job) -> None:
     found = Found("spearman", 512, 83.1, tuple((name, 0.01) for name in kept), (one, other), one)
     told = answer_lines(job.cell, job.cell, found, "picks/a-rather-long-name-of-a-file-of-rows-searched.toml")
     assert max(map(len, told)) <= 80
+    assert (
+        answer_lines(job.cell, job.cell, found, "a.toml", "my data")[-1] == "  quantboard run a.toml --data 'my data'"
+    )
     (row,) = (line for line in told if line.startswith("*"))
     assert row.split() == ["*", "percentile", "99.999", "+", "6", "120.34", "[100.3,", "112.3]", "1.5e-12", "12.5x", "[11.2,", "14.5]"]  # fmt: skip
     none = replace(

@@ -220,7 +220,7 @@ def _check_free_space(folder: Path, model: torch.nn.Module, settings: TrainSetti
     if free < needed:
         full = OSError(
             errno.ENOSPC,
-            f"training needs {needed / 1e9:.1f} GB for its states and its result, {free / 1e9:.1f} GB are free",
+            f"training needs {needed / 1e6:,.0f} MB for its states and its result, {free / 1e6:,.0f} MB are free",
         )
         raise CheckpointError(disk_fault(full, folder, MOVE_CACHE))
 
