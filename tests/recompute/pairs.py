@@ -177,8 +177,11 @@ def check_comparison(tally: Tally, comparisons: list[Record], records: list[tupl
         where = f"{a[0]['record_id']} {b[0]['record_id']}"
         scores = []
         for record, folder in (a, b):
-            accuracy = next(part for part in record["accuracy"] if part["split"] == pair["split"])
-            scores.append(columns(accuracy, folder))
+            if pair["split"]:
+                accuracy = next(part for part in record["accuracy"] if part["split"] == pair["split"])
+                scores.append(columns(accuracy, folder))
+            else:  # random weights: speed alone is compared
+                assert not record["accuracy"] and not pair["differences"]
         for metric, stored in pair["differences"].items():
             check_difference(tally, f"{where} {metric}", metric, stored, *scores)
             families[metric].append(stored)
