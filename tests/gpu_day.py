@@ -31,10 +31,21 @@ def suite(name: str, *options: str) -> tuple[str, ...]:
     return sys.executable, "-m", "harness", "run", name, *options
 
 
+ON_GPU = (
+    "torch_fp32",
+    "torch_bf16",
+    "torch_compiled_fp32",
+    "onnxruntime_fp32",
+    "onnxruntime_int8",
+    "tensorrt_fp16",
+    "tensorrt_int8",
+)
+"""Of squad_minilm's backends those that take a GPU: the others would spend its minutes on the CPU."""
+
 PARTS = (
     Part("tests on the GPU", 0.2, (sys.executable, "-m", "pytest", "-q", "-m", "gpu"), takes_data=False),
     Part("BERT-base's size, speed alone", 0.25, suite("bert_base_gpu")),
-    Part("MiniLM on SQuAD", 0.3, suite("squad_minilm")),
+    Part("MiniLM on SQuAD", 0.3, suite("squad_minilm", *(word for name in ON_GPU for word in ("--backend", name)))),
     Part("QAT on STS-B", 0.25, suite("minilm_qat", "--task", "glue/stsb", "--seed", "42")),
 )
 

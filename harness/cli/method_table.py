@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 WIDTH = 80
 RANGES = "Ranges are 95% intervals: other rows of the same kind of text."
+SPEED_RANGES = "Ranges are 95% intervals: other rounds on the same machine."
 UNTESTED = (
     "A speed-up without a range was not tested: other processes were busy, or too few rounds ran. Run it again on a quiet machine"
     " with more --minutes."

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from harness.cli.method_table import RANGES, WIDTH, Notes, how_timed, table, titles_of, verdicts
+from harness.cli.method_table import RANGES, SPEED_RANGES, WIDTH, Notes, how_timed, table, titles_of, verdicts
 from harness.cli.terminal import tell
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ def run_lines(records: Sequence[Record], until: str | None = None, stored: Score
     if stored is None and not until and paths.results().is_dir():
         stored = ScoreStore(store.read(paths.results(), tell), tell)
     boards = [board for board in make_boards(records, None if until else stored, for_pick=True) if board.rows]
-    notes, lines = Notes([RANGES] if boards else ()), list[str]()
+    ranges = RANGES if any(board.primary for board in boards) else SPEED_RANGES
+    notes, lines = Notes([ranges] if boards else ()), list[str]()
     for board in boards:
         lines += _board_lines(board, notes)
     _tell_reasons(records, notes)

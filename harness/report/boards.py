@@ -78,8 +78,8 @@ class Place:
 class Board(Place):
     """Rows that may be compared: one suite, task, machine and data, and the same examples evaluated.
 
-    primary: empty where all rows are of random weights, which have no accuracy. unmeasured: failed and skipped cells. engines: by record id, cells with integer products compared with their own engine
-    without. corpora: of general distillation, what identifies each text, and the models that read it.
+    primary: empty where all rows are of random weights, which have no accuracy. unmeasured: failed and skipped cells. engines: by
+    record id, cells with integer products compared with their own engine without. corpora: of general distillation, what identifies each text, and the models that read it.
     """
 
     primary: str

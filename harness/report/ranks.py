@@ -69,8 +69,8 @@ def _first_equal(columns: Sequence[Array | None]) -> list[int | None]:
 
 
 def interleaved_ranks(records: Sequence[Record]) -> dict[str, tuple[int, RankRange]]:
-    """Ranks by samples a second in interleaved rounds, at the load and batch size that the table shows's batch size, of the largest set of cells
-    that can all be tested against one another. Whether a cell's own speed differs between rounds does not matter here."""
+    """Ranks by samples a second in interleaved rounds, at the load and batch size that the table shows, of the largest set
+    of cells that can all be tested against one another. Whether a cell's own speed differs between rounds does not matter here."""
     timed = [(record, part) for record in records if (part := throughput_of(record))]
     interleaved = [
         (record, turns)

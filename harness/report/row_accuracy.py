@@ -20,6 +20,7 @@ from harness.report.compare import Comparison, accuracy_of, same_examples
 from harness.report.plots import steps
 from harness.report.strips import Line, Strips, strips
 from tasks import Scores
+from tasks.titles import metric_title
 
 Array = np.ndarray[Any, Any]
 
@@ -158,8 +159,9 @@ def _why_unknown(*, stored: bool) -> str:
     )
 
 
-def metric_title(name: str) -> str:
-    return {"f1": "F1", "exact_match": "Exact match"}.get(name, name.replace("_", " ").capitalize())
+def _title(name: str) -> str:
+    title = metric_title(name)
+    return title[:1].upper() + title[1:]
 
 
 def _differences(record: Record, mine: Accuracy, theirs: Accuracy, comparison: Comparison, kind: str) -> Strips | None:
@@ -171,7 +173,7 @@ def _differences(record: Record, mine: Accuracy, theirs: Accuracy, comparison: C
             rules.append((theirs.metrics[name].value * (min_accuracy(record) - 1), "limit"))
         lines.append(
             Line(
-                metric_title(name),
+                _title(name),
                 _signed(test.value),
                 _range(test),
                 test.value,
@@ -203,7 +205,7 @@ def _words(mine: Accuracy, theirs: Accuracy, comparison: Comparison) -> Iterable
         p = p_text(comparison.corrected if corrected else test.p)
         tested = f"{p}{', Holm over its table' if corrected else ', uncorrected'}" if p else test.method
         figures = f"{mine.metrics[name].value:.2f} against {theirs.metrics[name].value:.2f}"
-        yield f"{metric_title(name)} {figures}: {tested}."
+        yield f"{_title(name)} {figures}: {tested}."
     yield f"The same {mine.examples:,} examples for both."
 
 

@@ -23,7 +23,6 @@ class RowAnswer:
     verdict: Badge
     how: str
     figures: tuple[tuple[str, str, str, str], ...]
-    commands: tuple[str, ...]
     links: tuple[tuple[str, str], ...] = ()
     compare: str = ""
     history: str = ""
@@ -58,7 +57,6 @@ def _answer(board: Leaderboard, entry: Entry, row: MethodRow, choice: Pick) -> R
         verdict=row.verdict if board.is_contested or board.subject.speed_only else Badge("", "not in a contest"),
         how=f"{row.how}; {_standing(entry, choice)}" if board.is_contested else row.how,
         figures=tuple(_figures(board, entry, row)),
-        commands=tuple(filter(None, (row.export, row.rerun))),
         links=(("compare it", row.compare),) if row.compare else (),
         compare=board.compare_page,
     )

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from harness.report.comparability import NO_ACCURACY
 from harness.report.leaderboards import Leaderboard
-from harness.report.pages import suite_page_name, uncommitted_remarks
+from harness.report.pages import suite_page_name
 from harness.report.shown_speed import throughput_of
-from harness.report.task_page import MachineLink, machine_links, unmeasured_methods
+from harness.report.task_page import MachineLink, machine_links, origin_notes, unmeasured_methods
 from harness.report.task_rows import MethodRow, method_rows
 
 
@@ -80,9 +80,4 @@ def _notes(board: Leaderboard, uncommitted: AbstractSet[str]) -> Iterable[tuple[
         "are of samples a second at the largest batch. Interleaved: both ran the same batches alternately in fresh processes. A"
         " dotted line marks a figure whose interval is wider than its suite asks for. p90 is of one query at a time.",
     )
-    remarks = dict.fromkeys(
-        sentence for entry in board.entries for _, sentence in uncommitted_remarks(entry.record, uncommitted)
-    )
-    if remarks:
-        yield "Provenance.", " ".join(remarks)
-    yield "Machine.", f"{board.machine.identity}."
+    yield from origin_notes(board, uncommitted)

@@ -222,6 +222,11 @@ def _notes(board: Leaderboard, uncommitted: AbstractSet[str]) -> Iterable[tuple[
             "Seeds.",
             "A row of several seeds shows the median; its intervals reach from the lowest to the highest end.",
         )
+    yield from origin_notes(board, uncommitted)
+
+
+def origin_notes(board: Leaderboard, uncommitted: AbstractSet[str]) -> Iterable[tuple[str, str]]:
+    """Where its records come from, as far as a reader must know. uncommitted: as of `task_page`."""
     remarks = dict.fromkeys(
         sentence for entry in board.entries for _, sentence in uncommitted_remarks(entry.record, uncommitted)
     )

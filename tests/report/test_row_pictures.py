@@ -227,6 +227,6 @@ def test_a_wider_interval_at_the_top_is_explained(two: Path) -> None:
     assert speed is not None and speed.ratios is not None
     for interval, said in ((speed.ratios.rows[0].interval, False), ("1.00–9.00", True)):
         figures = (("2.00×", "PyTorch FP32's throughput", interval, ""),)
-        answer = RowAnswer("t", "task.html", "where", Badge("", "v"), "how", figures, ())
+        answer = RowAnswer("t", "task.html", "where", Badge("", "v"), "how", figures)
         notices = cell_page(record, boards, set(), answer, stored).notices
         assert any("how runs on this machine differ" in notice for notice in notices) == said
