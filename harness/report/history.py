@@ -24,7 +24,7 @@ UNTOLD = ("memory_bytes", "python")
 @dataclass(frozen=True)
 class NightPoint:
     """What a history shows of a night. what: how it was judged: `first`, `pass`, `slower`, `not judged`, `failed` or `skipped`.
-    below: the speed-up below which the gate fails. changes: (`commit`, `library` or `machine`; what changed since the night before)."""
+    below: the speed-ups below which the gate fails, as of `fails_below`. changes: (`commit`, `library` or `machine`; what changed since the night before)."""
 
     record: Record
     date: str
@@ -32,7 +32,7 @@ class NightPoint:
     why: str
     speed: Figure | None
     against: PairedTest | None
-    below: float | None
+    below: tuple[float, ...]
     metric: Figure | None
     p90: Figure | None
     changes: tuple[tuple[str, str], ...]
@@ -91,7 +91,7 @@ def _points(judged: Sequence[Judged], split: str) -> Iterable[NightPoint]:
             why=each.why or (record.why if not record.measured else ""),
             speed=_figure(each.night) if each.night else None,
             against=each.against,
-            below=each.below if each.night else None,
+            below=each.below if each.night else (),
             metric=part.metrics[part.primary] if part else None,
             p90=single.p90_ms if single else None,
             changes=changed,

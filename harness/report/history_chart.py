@@ -122,7 +122,7 @@ def _chart(
         gate=" ".join(
             f"M{x(place - 0.5)} {y(value)}H{x(place + 0.5)}"
             for place, value in enumerate(gate)
-            if value and value >= low
+            if value and low <= value <= high
         ),
         marks=tuple(
             NightMark(
@@ -150,12 +150,12 @@ def _date(point: NightPoint, name: str) -> str:
 
 
 def _ends(figures: Sequence[Figure], gate: Sequence[float]) -> tuple[float, float]:
-    """Wide enough for all figures; a very wide interval and a very low gate are cut off."""
+    """Wide enough for all figures; a very wide interval and a very distant gate are cut off."""
     values = [figure.value for figure in figures]
     lows = [figure.value if figure.low is None else figure.low for figure in figures]
     highs = [figure.value if figure.high is None else figure.high for figure in figures]
     spread = max(max(values) - min(values), 0.02 * abs(max(values)), 1e-6)
-    low, high = max(min([*lows, *gate]), min(values) - 2 * spread), min(max(highs), max(values) + 2 * spread)
+    low, high = max(min([*lows, *gate]), min(values) - 2 * spread), min(max([*highs, *gate]), max(values) + 2 * spread)
     pad = 0.06 * max(high - low, spread)
     return low - pad, high + pad
 

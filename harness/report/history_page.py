@@ -116,7 +116,7 @@ def _method(history: History, board: Leaderboard, baseline: str) -> MethodHistor
     levels = [(place - hidden, _level_text(history, place)) for place in history.levels if place >= hidden]
     name, last = history.entry.name, history.points[-1]
     metric, speed = board.subject.metric, [point.speed for point in points]
-    gate = [point.below for point in points]
+    gate = [max(point.below, default=None) for point in points]
     others = (
         history_charts(points, [point.metric for point in points], f"{metric}, %", "%"),
         history_charts(points, [point.p90 for point in points], "p90, one at a time, ms", ""),
@@ -145,7 +145,9 @@ def _latest(point: NightPoint, metric: str, baseline: str) -> Iterable[tuple[str
         if figure:
             yield f"{figure.value:{form}}{unit}", what, _interval(figure, form)
     if point.below:
-        yield f"below {point.below:.2f}×", "fails the gate", ""
+        alone, *with_last = (f"{value:.2f}×" for value in point.below)
+        by = f"alone {alone}, with the night before {with_last[0]}" if with_last else ""
+        yield f"below {max(point.below):.2f}×", "fails the gate", by
 
 
 def _level_text(history: History, place: int) -> str:

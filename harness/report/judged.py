@@ -35,21 +35,21 @@ class Part:
 @dataclass(frozen=True)
 class Judged:
     """A night of a cell. night: its speed-up; None where it was not compared, and why. against: the test with the nights before,
-    of several the one that fails; None of the first. slower: it fails the gate's rule. below: the speed-up below which it fails."""
+    of several the one that fails; None of the first. slower: it fails the gate's rule. below: as of `fails_below`; empty of the first."""
 
     record: Record
     night: Night | None
     why: str = ""
     against: PairedTest | None = None
     slower: bool = False
-    below: float | None = None
+    below: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
 class _Verdict:
     against: PairedTest | None = None
     slower: bool = False
-    below: float | None = None
+    below: tuple[float, ...] = ()
 
 
 def parts_of(records: Iterable[Record]) -> list[Part]:
@@ -157,7 +157,7 @@ class Nights:
             for cell, part, load, one in cells:
                 old = list(before.get(cell, {}).values())
                 limits = between[cell[MACHINE]], self._limits.max_slowdown, len(tests)
-                below = fails_below(one, old, *limits) if old else None
+                below = fails_below(one, old, *limits) if old else ()
                 verdicts[part.record_id, load] = _Verdict(below=below)
             for (place, test), p in zip(tests, holm([test.p for _, test in tests]), strict=True):
                 slower = is_slower(test, p, self._limits.max_slowdown)

@@ -94,13 +94,25 @@ def is_slower(test: PairedTest, p: float | None, max_slowdown: float) -> bool:
     return p is not None and p < FALSE_ALARMS and test.low is not None and test.low <= 1 - max_slowdown
 
 
-def fails_below(one: Night, old: Sequence[Night], between: Spread, max_slowdown: float, tests: int) -> float:
-    """The speed-up below which this night fails against those of the reference, if no other test of its run has a smaller p. one:
-    what counts is its error. tests: of the run, which the smallest p is corrected for."""
+def fails_below(
+    one: Night, old: Sequence[Night], between: Spread, max_slowdown: float, tests: int
+) -> tuple[float, ...]:
+    """The speed-ups below which this night fails against those of the reference: by itself and, where `slow_downs` tests that, by
+    its mean with the night before; if no other test of its run has a smaller p. one: what counts is its error. tests: of the run,
+    which the smallest p is corrected for."""
+    old = old[-NIGHTS:]
+    limits = [_lowest([one], old, between, max_slowdown, tests)]
+    if len(old) > 2:
+        *rest, last = old
+        limits.append(2 * _lowest([last, one], rest, between, max_slowdown, tests) - last.value)
+    return tuple(map(math.exp, limits))
+
+
+def _lowest(new: Sequence[Night], old: Sequence[Night], between: Spread, max_slowdown: float, tests: int) -> float:
+    """The mean of logarithms below which the new nights are slower."""
     from scipy.special import stdtrit
 
-    old = old[-NIGHTS:]
-    error, freedom = uncertainty([one], old, between)
+    error, freedom = uncertainty(new, old, between)
     significant = float(stdtrit(freedom, FALSE_ALARMS / tests)) * error
     relevant = math.log(1 - max_slowdown) + float(stdtrit(freedom, 0.975)) * error
-    return math.exp(statistics.fmean(night.value for night in old) + min(significant, relevant))
+    return statistics.fmean(night.value for night in old) + min(significant, relevant)

@@ -20,7 +20,7 @@ from harness.records.scores import ScoreStore
 from harness.report.boards import latest, make_boards
 from harness.report.history import History, histories, level_change, what_changed
 from harness.report.history_chart import history_charts
-from harness.report.judged import Judged, Nights, parts_of
+from harness.report.judged import Judged, Nights, Part, parts_of
 from harness.report.leaderboards import leaderboards
 from harness.report.night_tests import cell_of
 from harness.report.site import render
@@ -171,8 +171,10 @@ def test_one_night_has_no_history(tmp_path: Path) -> None:
     assert not list(site.glob("history-*.html"))
 
 
-def test_the_dashed_line_is_where_a_night_fails() -> None:
-    """By the quantiles of Student's t, and by moving the last night of one row to either side of it."""
+@pytest.mark.parametrize("night_before", [0.0, -0.04])
+def test_the_dashed_line_is_where_a_night_fails(night_before: float) -> None:
+    """By the quantiles of Student's t, and by moving the last night of one row to either side of it. After a slow night the mean of two
+    fails first. night_before: what is added to the logarithm of its speed-up."""
     rng, base = np.random.default_rng(0), timed_run()
     records = [record for number in range(12) for record in night(base, number, rng)]
     parts, by_id = parts_of(records), {record.record_id: record for record in records}
@@ -180,27 +182,37 @@ def test_the_dashed_line_is_where_a_night_fails() -> None:
     own = [part for part in parts if part.cell == cell_of(last)]
     load = max(load for load, _ in own[-1].nights)
 
-    def judged(value: float) -> Judged:
-        moved = tuple((at, replace(one, value=value) if at == load else one) for at, one in own[-1].nights)
-        return Nights([*own[:-1], replace(own[-1], nights=moved)], by_id.__getitem__).judged(last)[-1]
+    def moved(part: Part, value: float) -> Part:
+        return replace(
+            part, nights=tuple((at, replace(one, value=value) if at == load else one) for at, one in part.nights)
+        )
 
-    values = [[dict(part.nights)[at].value for part in own] for at, _ in own[-1].nights]
-    below = judged(values[0][-1]).below
-    assert below is not None
-    old = [of_load[-11:-1] for of_load in values]
-    freedom = sum(len(of_load) - 1 for of_load in old)
-    error = math.sqrt(sum(np.var(of_load) * len(of_load) for of_load in old) / freedom * (1 + 1 / 10))
+    own[-2] = moved(own[-2], dict(own[-2].nights)[load].value + night_before)
+
+    def judged(value: float) -> Judged:
+        return Nights([*own[:-1], moved(own[-1], value)], by_id.__getitem__).judged(last)[-1]
+
+    values = {at: [dict(part.nights)[at].value for part in own][-11:-1] for at, _ in own[-1].nights}
+    freedom = sum(len(of_load) - 1 for of_load in values.values())
+    variance = sum(np.var(of_load) * len(of_load) for of_load in values.values()) / freedom
     tests = 2 * len(values)  # tonight, and the mean of the last two nights, of every load
-    mean = np.mean(next(of_load for (at, _), of_load in zip(own[-1].nights, old, strict=True) if at == load))
-    fall = min(stats.t.ppf(0.005 / tests, freedom), math.log(0.95) / error + stats.t.ppf(0.975, freedom)) * error
-    assert below == pytest.approx(math.exp(mean + fall))
-    assert judged(math.log(below) - 1e-6).slower and not judged(math.log(below) + 1e-6).slower
+
+    def lowest(new: int, old: list[float]) -> float:
+        error = math.sqrt(variance * (1 / new + 1 / len(old)))
+        significant, relevant = stats.t.ppf([0.005 / tests, 0.975], freedom) * error
+        return float(np.mean(old)) + min(significant, math.log(0.95) + relevant)
+
+    *rest, before = values[load]
+    alone, of_two = lowest(1, values[load]), 2 * lowest(2, rest) - before
+    assert judged(0.0).below == pytest.approx((math.exp(alone), math.exp(of_two)))
+    assert (of_two > alone) == bool(night_before)
+    limit = max(alone, of_two)
+    assert judged(limit - 1e-6).slower and not judged(limit + 1e-6).slower
     history = found(records)["onnxruntime_int8"]
-    wide, _ = history_charts(
-        history.points, [p.speed for p in history.points], "l", "×", (), [p.below for p in history.points]
-    )
-    assert sum(point.below is not None for point in history.points) == 11
+    assert [len(point.below) for point in history.points] == [0, 1, 1, *[2] * 9]
+    gate = [max(point.below, default=None) for point in history.points]
+    wide, _ = history_charts(history.points, [p.speed for p in history.points], "l", "×", (), gate)
     (y1, first), *_, (y2, last_tick) = [(y, float(text.rstrip("×"))) for y, text in wide.y_ticks]
-    heights = [y1 + (value - first) * (y2 - y1) / (last_tick - first) for p in history.points if (value := p.below)]
+    heights = [y1 + (value - first) * (y2 - y1) / (last_tick - first) for value in gate if value]
     drawn = [float(step.split()[1].partition("H")[0]) for step in wide.gate.split("M")[1:]]
     assert 0 < len(drawn) <= 11 and drawn == pytest.approx(heights[-len(drawn) :], abs=0.2)
