@@ -154,7 +154,7 @@ def rtx(session: nox.Session) -> None:
 def lint(session: nox.Session) -> None:
     """ruff; import-linter, which keeps the wings of harness/ apart; the form of the workflows; mypy strict, with stubs of
     TensorRT's real API."""
-    install(session, "minilm", "test", "lint")
+    install(session, "minilm", "ray", "test", "lint")  # what the tests need as well: one installation serves both
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("lint-imports", "--no-logo")

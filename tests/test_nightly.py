@@ -73,8 +73,10 @@ PROGRAM = """
 import sys
 from harness.cli.main import main
 from harness.report import speed_ratios
+from harness.run import roofline
 # other tests may keep this machine busy, and the engine is slower by far more than they can make it
 speed_ratios.OTHERS_BOUND = speed_ratios.STEAL_BOUND = speed_ratios.WORST_BOUND = speed_ratios.THROTTLED_BOUND = 1e9
+roofline._ceilings = lambda run, threads: []  # they take seconds in every run
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -86,10 +86,12 @@ _CONFIGS: dict[str, Any] = {
     "bare": lambda: BareConfig(**_BERT_SIZES),
 }
 _FEWER: dict[str, dict[str, Any]] = {
+    "camembert": {"num_hidden_layers": 2},
+    "xlm-roberta": {"num_hidden_layers": 2},
     "deberta-v2": {**DISENTANGLED, "position_buckets": 256, "num_hidden_layers": 1, "vocab_size": 1000},
     "modernbert": {"num_hidden_layers": 4, "vocab_size": 2000, "pad_token_id": 0},
 }
-"""Fewer layers at default sizes, enough for every kind of layer; and what published DeBERTas have beside sizes, with fewer words."""
+"""Fewer layers at default sizes, enough for every kind of layer, and of RoBERTa's likes; and what published DeBERTas have beside sizes, with fewer words."""
 
 
 def make_family_checkpoint(

@@ -68,7 +68,7 @@ def test_a_page_is_accessible_quiet_and_fits(site: Path, kind: str) -> None:
     from axe_playwright_python.sync_playwright import Axe
 
     path = page_of(site, kind)
-    for scheme, width in (("light", 1280), ("dark", 1280), ("light", 390), ("dark", 390)):
+    for scheme, width in (("light", 1280), ("dark", 390)):
         with opened(site, path.name, width=width, color_scheme=scheme) as page:
             page.evaluate("document.querySelectorAll('details').forEach((details) => { details.open = true; })")
             wide = page.evaluate(
