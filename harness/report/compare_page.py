@@ -132,7 +132,7 @@ def _figure_names(board: Leaderboard) -> list[str]:
     others = [f"{name.replace('_', ' ').capitalize()}, %" for name in _metrics(board)]
     metric = board.subject.metric[:1].upper() + board.subject.metric[1:]
     speed = ["Speed-up, largest batch", "Speed-up, one at a time", "p50 / p90, ms"]
-    cost = ["On disk, MiB", "Peak memory, MiB", "Cold start, s", "INT8 share of products", "Made by"]
+    cost = ["On disk, MiB", "Peak memory, MiB", "Cold start, s", "INT8 share of products", "Extra work"]
     return [f"{metric}, %", *others, f"{metric} kept, %", *speed, *cost]
 
 

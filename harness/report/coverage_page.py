@@ -6,7 +6,10 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+
+from markupsafe import Markup
 
 from backends.titles import titles
 from harness.records.schema import Record
@@ -24,6 +27,17 @@ class Mark:
     kind: str
     text: str
     title: str
+
+    @property
+    def html(self) -> Markup:
+        return _html(self)
+
+
+@cache
+def _html(mark: Mark) -> Markup:
+    """Few marks differ, and a page of many machines has thousands of them."""
+    form = '<span class="cell {}" role="img" aria-label="{}" title="{}">{}</span>'
+    return Markup(form).format(mark.kind, mark.title, mark.title, mark.text)
 
 
 @dataclass(frozen=True)
@@ -131,7 +145,7 @@ def _legend(rows: Sequence[CoverageRow]) -> list[Mark]:
     kinds = {mark.kind for mark in marks}
     found = [Mark(kind, *LEGEND[kind]) for kind in LEGEND if kind in kinds]
     seeds = next((mark for mark in marks if mark.text.isdigit()), None)
-    return [*found, Mark(seeds.kind, seeds.text, "so many seeds")] if seeds else found
+    return [*found, Mark(seeds.kind, seeds.text, "number of seeds")] if seeds else found
 
 
 def _idle(suites: Path, measured: AbstractSet[str]) -> list[tuple[str, str, str]]:

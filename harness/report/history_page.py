@@ -107,7 +107,7 @@ def _strip(histories: Sequence[History]) -> Iterable[tuple[str, str]]:
         date, history, place = max(levels, key=lambda level: level[0])
         yield _percent(level_change(history, place)), f"last change of a level, {date}: {history.entry.name.short}"
     else:
-        yield "none", "no change of a level was found"
+        yield "none", "changes of level"
 
 
 def _method(history: History, board: Leaderboard, baseline: str) -> MethodHistory:

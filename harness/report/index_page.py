@@ -80,12 +80,13 @@ class Headline:
 
 @dataclass(frozen=True)
 class IndexPage:
-    """keep: the share that a pick must keep, in percent. speed_only: models of random weights. not_measured: backends that no cell could run."""
+    """machines: (name on a card, what it is). keep: the share that a pick must keep, in percent. speed_only: models of random weights. not_measured: backends that no cell could run."""
 
     headline: Headline | None
     strip: Strip | None
     cards: tuple[Card, ...]
     kinds: tuple[tuple[str, str, str], ...]
+    machines: tuple[tuple[str, str], ...]
     keep: str
     updated: str
     suites: tuple[SuiteSummary, ...]
@@ -122,6 +123,7 @@ def index_page(
         strip=cost_strip([board for group in subjects.values() for board in group]),
         cards=tuple(_card(subject, group, everywhere, fastest) for subject, group in subjects.items()),
         kinds=tuple((kind, SHAPES[kind], text) for kind, text in KINDS),
+        machines=tuple((machine.short, machine.title) for machine in everywhere),
         keep=f"{100 * Limits().keep:g}%",
         updated=updated,
         suites=tuple(suites),
@@ -143,7 +145,7 @@ def _headline(subjects: Mapping[Subject, Sequence[Standing]]) -> Headline | None
                 and not (subject.sample or subject.limit)
             ):
                 assert board.ship is not None
-                where = f"{board.names[board.ship].title} on {subject.title}, {board.machine.title}"
+                where = f"with {board.names[board.ship].title}: {subject.title} on {board.machine.title}"
                 return Headline(_times(ship.speed_up), _percent(ship.kept), subject.metric, where)
     return None
 
@@ -164,10 +166,21 @@ def _card(subject: Subject, group: Sequence[Standing], everywhere: Sequence[Mach
         page=group[0].page,
         state=limited or subject.data,
         sample=subject.sample or subject.limit is not None,
-        baseline=f"baseline's {subject.metric} {' · '.join(dict.fromkeys(board.baseline for board in group))}",
+        baseline=f"baseline's {subject.metric} {_baselines(group)}",
         spark=_spark(group, everywhere, fastest),
         picks=tuple(picks),
     )
+
+
+def _baselines(group: Sequence[Standing]) -> str:
+    """Of all machines; where they differ, each with its machine."""
+    known = [board for board in group if board.baseline]
+    values = sorted({board.baseline for board in known}, key=float)
+    if len(values) > 2:
+        return f"{values[0]} to {values[-1]}"
+    if len(values) == 2 and len(known) == 2:
+        return ", ".join(f"{board.baseline} ({board.machine.short})" for board in known)
+    return " or ".join(values)
 
 
 def _line(board: Standing) -> MachinePick:

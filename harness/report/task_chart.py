@@ -60,6 +60,8 @@ class TaskChart:
     y_low: float
     y_high: float
     limit: float
+    limit_x: float
+    limit_anchor: str
     limit_text: str
     x_title: str
     x_ticks: tuple[tuple[float, str], ...]
@@ -77,14 +79,15 @@ def task_charts(board: Leaderboard, choice: Pick) -> tuple[TaskChart, ...]:
 
 def _chart(board: Leaderboard, choice: Pick, name: str, width: float, height: float) -> TaskChart:
     small = width < 500
-    scale = _scale(
-        board, Scale(48 if small else 56, width - (12 if small else 24), 12, height - 44, 0.85, 2, 0.98, 1.004)
-    )
+    scale = _scale(board, Scale(56, width - (12 if small else 24), 12, height - 44, 0.85, 2, 0.98, 1.004))
     limit = Limits().keep
-    boxes = [((scale.left, scale.y(limit) + 3, scale.left + 118, scale.y(limit) + 21), LABEL)]
+    boxes = list[tuple[Box, int]]()
     shown = [(place, entry) for place, entry in enumerate(board.entries) if entry.method.kept and entry.method.speed_up]
     for _, entry in shown:
         boxes += _boxes(entry, scale)
+    limit_box = min(_limit_boxes(scale, scale.y(limit)), key=lambda box: sum(w for b, w in boxes if _overlap(box, b)))
+    on_left = limit_box[0] == scale.left
+    boxes.append((limit_box, LABEL))
     outside = {id(method) for method, _ in choice.outside}
     marks = []
     for place, entry in sorted(shown, key=lambda item: item[1].method is not choice.ship):
@@ -105,6 +108,8 @@ def _chart(board: Leaderboard, choice: Pick, name: str, width: float, height: fl
         y_low=scale.y_low,
         y_high=scale.y_high,
         limit=scale.y(limit),
+        limit_x=scale.left + 8 if on_left else scale.right - 8,
+        limit_anchor="start" if on_left else "end",
         limit_text=f"your limit, {100 * limit:.1f}%",
         x_title=f"speed, {baseline} = 1 → faster",
         x_ticks=tuple((scale.x(value), f"{value:g}×") for value in steps(1.0, scale.x_high, 6)),
@@ -112,6 +117,11 @@ def _chart(board: Leaderboard, choice: Pick, name: str, width: float, height: fl
         frontier=scale.path(board.methods),
         marks=tuple(marks),
     )
+
+
+def _limit_boxes(scale: Scale, y: float) -> tuple[Box, Box]:
+    """Where the text of the limit may stand: below its line, on the left or on the right."""
+    return (scale.left, y + 3, scale.left + 118, y + 21), (scale.right - 118, y + 3, scale.right, y + 21)
 
 
 def _scale(board: Leaderboard, frame: Scale) -> Scale:

@@ -21,7 +21,7 @@ from harness.report.task_script import answer_words, method_data, script_data
 
 @dataclass(frozen=True)
 class Answer:
-    """The card that names the pick. eyebrow: `Ship this`, or why there is none. figures: (figure, what it is, interval)."""
+    """The card that names the pick. eyebrow: where to ship this, or why there is none. figures: (figure, what it is, interval)."""
 
     found: bool
     eyebrow: str
@@ -157,7 +157,7 @@ def _answer(board: Leaderboard, choice: Pick, baseline: str) -> Answer:
     surely = f"; {board.entry_of(choice.surely).name.short} surely keeps enough" if choice.surely else ""
     return Answer(
         found=True,
-        eyebrow="Ship this",
+        eyebrow=words["ship"],
         title=board.entry_of(ship).name.title,
         why=words[key].format(n=count),
         figures=(

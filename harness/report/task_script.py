@@ -15,6 +15,7 @@ from harness.report.task_rows import export_command, shown_share, shown_speed
 def answer_words(board: Leaderboard) -> dict[str, str]:
     """What the card says of a pick. {n}: how many methods are within the limits."""
     return {
+        "ship": f"Ship this on {board.machine.title}",
         "baseline": "Nothing faster meets your limits.",
         "tied": f"Tied for fastest of the {{n}} methods within your limits, and keeps the most {board.subject.metric} of these.",
         "fastest": "The fastest of the {n} methods within your limits.",

@@ -58,7 +58,7 @@ if (methods) {
     const found = choice.ship !== null;
     answer.classList.toggle("nothing", !found);
     answer.querySelector(".stats").hidden = !found;
-    part("eyebrow").textContent = found ? "Ship this" : "Nothing fits";
+    part("eyebrow").textContent = found ? methods.words.ship : "Nothing fits";
     const ship = all[choice.ship];
     part("title").textContent = found ? ship.title : "No method meets your limits";
     const key = found && (ship.speed <= 1 ? "baseline" : choice.tied.length ? "tied" : "fastest");

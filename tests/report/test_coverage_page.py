@@ -43,6 +43,6 @@ def test_each_mark_says_what_a_backend_has_on_a_machine(tmp_path: Path) -> None:
         ("×", "cannot run here"),
         ("!", "failed"),
         ("–", "no suite asks for it"),
-        ("2", "so many seeds"),
+        ("2", "number of seeds"),
     ]
     assert ("2", "measured") in page.counts and ("1", "failed") in page.counts

@@ -200,7 +200,7 @@ def test_the_dashed_line_is_where_a_night_fails(night_before: float) -> None:
     def lowest(new: int, old: list[float]) -> float:
         error = math.sqrt(variance * (1 / new + 1 / len(old)))
         significant, relevant = stats.t.ppf([0.005 / tests, 0.975], freedom) * error
-        return float(np.mean(old)) + min(significant, math.log(0.95) + relevant)
+        return float(np.mean(old) + min(significant, math.log(0.95) + relevant))
 
     *rest, before = values[load]
     alone, of_two = lowest(1, values[load]), 2 * lowest(2, rest) - before
