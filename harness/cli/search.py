@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from harness.plan.spec import Cell
     from harness.run.search import Found
 
+TRAINED = 20_000
+"""Rows of a user's file that a training learns from at most."""
 MARK = "# Written by `quantboard search`, which overwrites it: copy it before you change it."
 
 
@@ -69,7 +71,7 @@ def add_verbs(verbs: Verbs) -> None:
         type=positive_number,
         default=0.0,
         metavar="N",
-        help="where nothing else keeps enough, train with quantizers for about so long; default: not",
+        help="where nothing else keeps enough, train with quantizers for so long at most, on other rows; default: not",
     )
     parser.add_argument(
         "--rows", type=positive, default=512, metavar="N", help="training rows that score candidates, at most; 512"
@@ -155,7 +157,7 @@ def _of_model(options: argparse.Namespace) -> RunOptions:
         model = shlex.quote(options.subject)
         raise QuantboardError(f"search tries schemes on labelled rows: quantboard search {model} --data FILE")
     options.pick_model, options.made_from = options.subject, None
-    prepared = prepare(options, searches=options.rows)
+    prepared = prepare(options, searches=options.rows + (TRAINED if options.qat_minutes else 0))
     for note in prepared.notes:
         say_within(note)
     return RunOptions(str(prepared.suite))
@@ -220,7 +222,7 @@ def suite_text(text: str, cell: Cell, found: Found, keep: float) -> str:
     else:
         row = {"name": cell.backend, "scheme": name, "label": f"{cell.backend} {name}", **cell.options}
         suite |= {"backends": [*suite["backends"], row]}
-    chosen = f"# {name} keeps {100 * keep:g}% of {found.metric} on the {found.examples} training rows that chose {'and trained ' if found.best.train else ''}it."
+    chosen = f"# {name} keeps {100 * keep:g}% of {found.metric} on the {found.examples} training rows that chose it."
     return "\n".join([MARK, chosen, "", *_toml(suite)]) + "\n"
 
 

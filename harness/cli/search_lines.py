@@ -43,8 +43,6 @@ def answer_lines(cell: Cell, baseline: Cell, found: Found, file: str | None, dat
         return [*told, *_wrapped(f"No result: {found.why}")]
     kept = found.best.kept
     layers = f", and keep in float {', '.join(kept)}" if kept else ", no layer in float"
-    if found.best.train:
-        layers += ". It was trained on the rows that chose it, too: only a run tells what it keeps"
     command = ["quantboard", "run", str(file), *(["--data", data] if data else [])]
     layers += ". Of what keeps enough and, as far as can be told, is as fast, it moves the logits least"
     answer = f"{file}: the suite with this row. The evaluation split was not read:"

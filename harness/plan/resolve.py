@@ -131,7 +131,7 @@ def _merged(train: TrainSettings | None, changes: Mapping[str, Any]) -> dict[str
 
 def _complete(settings: Mapping[str, Any]) -> dict[str, Any]:
     """All training settings, with the defaults of those that are not given."""
-    return TrainSettings.model_validate(dict(settings)).model_dump()
+    return TrainSettings.model_validate(dict(settings)).to_json()
 
 
 def _sizes(architecture: Architecture | None) -> dict[str, int] | None:

@@ -1,11 +1,11 @@
 """A scheme of static INT8 that keeps a share of the baseline's accuracy and is faster than it, better than the one that a row has.
 
-1. Ways to quantize are tried one after the other: estimators of activation ranges, SmoothQuant, corrected biases. Each step starts
-   from the way before it whose logits the engine moved least (mean squared change in units of the baseline's variance): on a few
-   hundred rows the metric itself cannot tell them apart.
-2. With the best way each part of the encoder is quantized alone (simulated), which gives an order. Where no way keeps enough, the most
-   sensitive 1, 2, 4, 8 ... parts stay float, until the engine's own score keeps the wanted share of the baseline's; then the number is
-   halved down between the last that did not and the first that did.
+1. Ways to quantize are tried one after the other, those that cost no speed first: zero points, estimators of activation ranges,
+   SmoothQuant, corrected biases. Each step starts from the way before it whose logits the engine moved least (mean squared change in
+   units of the baseline's variance): on a few hundred rows the metric itself cannot tell them apart.
+2. With the best way each part of the encoder is quantized alone (simulated). Where no way keeps enough, the 1, 2, 4, 8 ... parts that
+   move the logits most for their share of the products stay float, until the engine's own score keeps the wanted share of the
+   baseline's; then the number is halved down between the last that did not and the first that did.
 3. Where still none keeps enough, the way that moves the logits least is trained with (`harness.run.search_training`), if that is asked.
 4. The candidates that keep enough, the row's own scheme and the baseline run the same batches interleaved. Of those that keep enough
    and gain enough, the result is the fastest, or what a paired test cannot tell from it and moves the logits less.
@@ -21,15 +21,16 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from backends import BackendError
+from backends import Backend, BackendError, get_backend
 from backends.schemes import changed_scheme, changes_of, get_scheme
 from harness.errors import QuantboardError
 from harness.measure.paired import LEVEL, PairedTest, differences, ratio
 from harness.plan.spec import Cell
 from harness.run.context import Run
 from harness.run.search_steps import keeping
-from harness.run.search_training import train, trainable
-from harness.run.search_trial import Scored, Trial
+from harness.run.search_training import rows_to_choose, train, trainable
+from harness.run.search_trial import Part, Scored, Trial
+from harness.suite.backend_checks import why_unsupported
 
 ESTIMATORS: tuple[Mapping[str, Any], ...] = (
     {"activations.estimator": "output_error"},
@@ -39,11 +40,13 @@ ESTIMATORS: tuple[Mapping[str, Any], ...] = (
     {"activations.estimator": "mse"},
 )
 STEPS: tuple[tuple[Mapping[str, Any], ...], ...] = (
+    ({"activations.symmetric": False},),
     ESTIMATORS,
     ({"smoothing": 0.5}, {"smoothing": 0.25}),
     ({"bias_correction": True},),
 )
-"""The ways of each step, as changes of a scheme."""
+"""The ways of each step, as changes of a scheme; each backend leaves out those that it cannot run. Zero points come first: unsigned
+engines have them for nothing, and the values of GELU lie on one side of 0."""
 TIMED = 5
 """Candidates that are timed at most, those that move the logits least: all their processes are alive at once."""
 
@@ -60,7 +63,8 @@ class Goals:
 
 @dataclass(frozen=True)
 class Candidate:
-    """scheme: its full name. way: what it changes in the row's own scheme, beside `kept`: what stays float, the most sensitive first.
+    """scheme: its full name. way: what it changes in the row's own scheme, beside `kept`: what stays float, in the order of
+    the search.
     score: of the primary metric, in percent. difference: from the baseline, in points. error: mean squared change of the baseline's
     logits, in units of their variance. speed: samples a second over the baseline's, at the largest batch. seconds: by round. train: the
     settings of a training with the scheme's quantizers; None for one that calibration alone made."""
@@ -110,7 +114,7 @@ class Found:
 
 def search(cell: Cell, baseline: Cell, goals: Goals, run: Run, rows: int, qat_minutes: float = 0) -> Found:
     """cell: static INT8 with a post-training scheme. baseline: what accuracy and speed are held against. rows: that candidates are
-    scored on at most. qat_minutes: of training where no other candidate keeps enough. Raises QuantboardError for what cannot be searched, and where a process ends badly."""
+    scored on at most; nothing is trained on them. qat_minutes: of training at most, where no other candidate keeps enough. Raises QuantboardError for what cannot be searched, and where a process ends badly."""
     if cell.checkpoint.recipe != "ptq" or cell.scheme is None:
         raise QuantboardError(
             f"{cell.label}: its ranges come with the model; a search needs a backend with a post-training scheme, such as"
@@ -121,7 +125,7 @@ def search(cell: Cell, baseline: Cell, goals: Goals, run: Run, rows: int, qat_mi
             f"{cell.label}: its scheme rounds every operator's output, and a search chooses among linear layers; take engine_int8 or"
             " q8bert"
         )
-    trial = Trial(cell, baseline, run, rows)
+    trial = Trial(cell, baseline, run, rows_to_choose(cell, rows) if qat_minutes else rows)
     try:
         return _Search(trial, goals, cell.scheme).find(qat_minutes)
     finally:
@@ -142,11 +146,12 @@ class _Search:
     def find(self, qat_minutes: float) -> Found:
         goals, base = self._goals, self._base.value
         way = self._best_way()
-        order = self._trial.sensitivities(way.scheme)
+        found = self._trial.sensitivities(way.scheme)
+        order = float_order(found)
         if not any(one.keeps(base, goals) for one in self._tried.values()):  # a layer in float costs time
             try_counts(
                 len(order),
-                lambda count: self._candidate(way.scheme, [name for name, _ in order[:count]]),
+                lambda count: self._candidate(way.scheme, order[:count]),
                 lambda one: one.keeps(base, goals),
             )
         if qat_minutes and not any(one.keeps(base, goals) for one in self._tried.values()):
@@ -157,13 +162,14 @@ class _Search:
         seconds = self._trial.seconds(timed)
         candidates = tuple(_timed(one, seconds) for one in tried)
         best, why = choose(candidates, base, goals, len(order))
-        return Found(self._metric, self._base.examples, base, tuple(order), candidates, best, why)
+        moved = tuple((part.pattern, part.error) for part in found)
+        return Found(self._metric, self._base.examples, base, moved, candidates, best, why)
 
     def _best_way(self) -> Candidate:
         """Step by step the candidate without float layers that moves the logits least."""
-        best = self._candidate(self._scheme, [])
+        best, backend = self._candidate(self._scheme, []), get_backend(self._trial.cell.backend)
         for step in STEPS:
-            made = [one for name in _others(best.scheme, step) if (one := self._try(name))]
+            made = [one for name in others(best.scheme, step, backend) if (one := self._try(name))]
             best = min([best, *made], key=lambda one: one.error)
         return best
 
@@ -193,12 +199,12 @@ class _Search:
             return
         way = min(plain, key=lambda one: one.error)
         try:
-            cell, settings = train(self._trial, way.scheme, minutes)
+            cell, settings, steps = train(self._trial, way.scheme, minutes)
             scored = self._trial.score(cell)
         except QuantboardError as error:
             self._trial.run.say(f"QAT is left out: {error}")
             return
-        words = f"{way.way} + QAT, {settings['max_steps']:,} steps"
+        words = f"{way.way} + QAT, {steps:,} steps"
         one = replace(self._made(way.scheme, words, (), scored), train=settings)
         self._trial.add(one.name, cell)
         self._tried[one.name] = one
@@ -224,20 +230,27 @@ def with_changes(scheme: str, change: Mapping[str, Any]) -> str:
     return changed_scheme(base, {**changes, **change})
 
 
-def _others(scheme: str, step: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """The names of the schemes that a step makes of one, without those that its base cannot have and the one itself."""
+def others(scheme: str, step: Sequence[Mapping[str, Any]], backend: Backend) -> Iterator[str]:
+    """The names of the schemes that a step makes of one, without those that its base or a backend cannot have, and the one itself."""
     for change in step:
         with suppress(BackendError):
             name = with_changes(scheme, change)
-            if replace(get_scheme(name), name="") != replace(get_scheme(scheme), name=""):
+            same = replace(get_scheme(name), name="") == replace(get_scheme(scheme), name="")
+            if not (same or why_unsupported(backend, name)):
                 yield name
+
+
+def float_order(parts: Sequence[Part]) -> list[str]:
+    """The patterns in the order in which they become float: those first that move the logits most for their share of the products,
+    which stands for the speed that they cost."""
+    return [part.pattern for part in sorted(parts, key=lambda part: part.error / part.share, reverse=True)]
 
 
 def way_of(scheme: str, own: str) -> str:
     """What a scheme changes in the row's own, in words."""
     changes, known = changes_of(scheme)[1], changes_of(own)[1]
     new = {key for key, value in changes.items() if known.get(key) != value}
-    words = []
+    words = ["zero points"] if "activations.symmetric" in new else []
     if new & {"activations.estimator", "activations.percentile"}:
         percent = f" {changes['activations.percentile']:g}" if "activations.percentile" in changes else ""
         words.append(f"{changes.get('activations.estimator', 'percentile')}{percent}")

@@ -10,6 +10,7 @@ evaluated is read.
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,9 +21,9 @@ import numpy as np
 from backends import BackendError, Batch, Session
 from backends.schemes import changed_scheme, changes_of, get_scheme
 from harness.checkpoints.labels import label_names
+from harness.checkpoints.training.calibration import slice_rows
 from harness.machine.processes import USER_FAULT, die_with_parent
 from harness.measure.inference import make_batch, run_features
-from harness.plan.spec import CheckpointSpec
 from harness.run.cell import prepare
 from harness.run.features import SAMPLES, write_samples
 from harness.run.job import Job
@@ -45,12 +46,6 @@ def main(arguments: Sequence[str]) -> int:
         return USER_FAULT
     job.out.write_text(json.dumps(results))
     return 0
-
-
-def slice_rows(spec: CheckpointSpec, count: int, rows: int = SLICE) -> np.ndarray[Any, Any]:
-    """The places of the slice among `count` training rows: those that follow in the draw that calibration made."""
-    calibrated = (spec.calibration or {}).get("samples", 128)
-    return np.sort(np.random.default_rng(spec.seed).permutation(count)[calibrated : calibrated + rows])
 
 
 def _slice(job: Job) -> tuple[Any, list[Any], Any]:
@@ -100,8 +95,7 @@ def outputs_file(scores: Path) -> Path:
 
 
 def sensitivity(job: Job) -> list[dict[str, Any]]:
-    """Of each part: `pattern`, its name in `keep_float`, and `error`, the mean squared change of the logits when it alone is
-    quantized, in units of their variance; the largest first."""
+    """The fields of `search_trial.Part`, of each part; the largest error first."""
     import torch
 
     from backends.checkpoint import read_architecture
@@ -116,14 +110,13 @@ def sensitivity(job: Job) -> list[dict[str, Any]]:
     batches = list(_probes(features))
     length = job.cell.shape.max_length
     exact = _logits(TorchSession(load_model(job.checkpoint, architecture), architecture, length, 0), batches)
-    patterns = parts(architecture, ranges.scheme.name)
-    found = []
-    for pattern in patterns:
-        alone = get_scheme(keeping(ranges.scheme.name, [other for other in patterns if other != pattern]))
+    found, products = [], parts(architecture, ranges.scheme.name)
+    for pattern, number in products.items():
+        alone = get_scheme(keeping(ranges.scheme.name, [other for other in products if other != pattern]))
         model = simulate(load_model(job.checkpoint, architecture), ranges.only(alone, architecture))
         logits = _logits(TorchSession(model, architecture, length, 0), batches)
         error = float(np.mean((logits - exact) ** 2) / exact.var())
-        found.append({"pattern": pattern, "error": error})
+        found.append({"pattern": pattern, "error": error, "share": number / sum(products.values())})
     return sorted(found, key=lambda one: -one["error"])
 
 
@@ -134,9 +127,9 @@ def keeping(scheme: str, patterns: Sequence[str]) -> str:
     return changed_scheme(base, changes | ({"keep_float": kept} if kept else {}))
 
 
-def parts(architecture: Any, scheme: str) -> list[str]:
+def parts(architecture: Any, scheme: str) -> dict[str, int]:
     """Patterns of `keep_float` that split the quantized layers: query, key and value of a layer together, since they read one
-    tensor, and each other linear layer. Raises BackendError for a scheme that does not quantize linear layers alone."""
+    tensor, and each other linear layer; and how many products of two numbers each has for a token. Raises BackendError for a scheme that does not quantize linear layers alone."""
     from backends.tensor_names import weight_names
 
     found = get_scheme(scheme)
@@ -144,8 +137,11 @@ def parts(architecture: Any, scheme: str) -> list[str]:
         raise BackendError(
             f"scheme '{scheme}' rounds every operator's output, and a search chooses among linear layers; take engine_int8 or q8bert"
         )
-    names = weight_names(architecture, found)
-    return list(dict.fromkeys(f"{name.rpartition('.')[0]}.*" if ".self." in name else name for name in names))
+    products: dict[str, int] = {}
+    for name in weight_names(architecture, found):
+        pattern = f"{name.rpartition('.')[0]}.*" if ".self." in name else name
+        products[pattern] = products.get(pattern, 0) + math.prod(architecture.linears()[name])
+    return products
 
 
 def _probes(features: Any) -> Iterator[Batch]:

@@ -1,8 +1,8 @@
 """The last step of a search: training with quantizers for a few minutes, where no way to quantize afterwards keeps enough.
 
-It is the recipe `qat` on the task's training rows, from the model that the candidates were made of. Those rows hold the slice that
-candidates are scored on, so that a trained candidate's share on it is that of rows that it has seen; the evaluation split is not read.
-A first training of PROBE steps tells how many fit; the steps, not the minutes, are then in the suite that is written.
+It is the recipe `qat` on the task's training rows but for the slice that candidates are scored on (`hold_out`), from the model that
+the candidates were made of. A first training of PROBE steps tells how many fit. The training ends at the last of them, or at the end of
+the step in which the minutes are over; both limits are in the suite that is written.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from harness.plan.sources import local_folder
 from harness.plan.spec import Cell, CheckpointSpec, folder_of
 from harness.run.search_trial import Trial
 from harness.suite.train import TrainSettings
+from tasks import open_task
 
 SETTINGS: dict[str, Any] = {"learning_rate": 2e-5, "epochs": 3.0, "batch_size": 16, "warmup_ratio": 0.1}
 """As of the suites' own QAT models."""
@@ -43,36 +44,48 @@ def why_untrained(cell: Cell, kind: str | None, *, on_sample: bool) -> str:
     return "; ".join(why) if why else ""
 
 
+def rows_to_choose(cell: Cell, rows: int) -> int:
+    """Of so many rows those that a search with a training chooses by: half of what calibration leaves at most, so that it can learn
+    from the others."""
+    split = open_task(cell.task, cell.data).identity.splits.get("train")
+    left = (split.rows if split else 0) - (cell.checkpoint.calibration or {}).get("samples", 128)
+    return max(2, min(rows, left // 2))
+
+
 def trainable(scheme: str) -> bool:
     """Whether a model can be trained with the quantizers of a scheme."""
     found = get_scheme(scheme)
     return not (found.smoothing or found.bias_correction)
 
 
-def train(trial: Trial, scheme: str, minutes: float) -> tuple[Cell, dict[str, Any]]:
-    """The cell with a model that was trained for about so many minutes, and the settings of its training as a suite has them. Raises
-    QuantboardError where they are too few, and where the training fails."""
+def train(trial: Trial, scheme: str, minutes: float) -> tuple[Cell, dict[str, Any], int]:
+    """The cell with a model that was trained for so many minutes at most, and the settings of its training as a suite has them, and the steps that
+    ran. Raises QuantboardError where they are too few, and where the training fails."""
     start = time.monotonic()
-    probe = trained(trial.cell, scheme, _settings(PROBE))
+    probe = trained(trial.cell, scheme, SETTINGS | {"max_steps": PROBE, "hold_out": trial.rows})
     trial.make(probe.checkpoint)
     spent = time.monotonic() - start
     origin = read_origin(folder_of(probe.checkpoint, trial.run.cache))
-    steps = steps_within(60 * minutes, spent, origin)
-    settings = _settings(steps)
+    steps, seconds = steps_within(60 * minutes, spent, origin)
+    settings = SETTINGS | {"max_steps": steps, "max_minutes": round(seconds / 60, 2), "hold_out": trial.rows}
     trial.run.say(
         f"trains for {steps:,} steps of {origin['train_seconds'] / PROBE:.2f} s, which fit {minutes:g} minutes"
     )
     cell = trained(trial.cell, scheme, settings)
     trial.make(cell.checkpoint)
-    return trial.own(cell), settings
+    ran = read_origin(folder_of(cell.checkpoint, trial.run.cache))["train_steps"]
+    if ran < steps:
+        trial.run.say(f"the minutes were over after {ran:,} of {steps:,} steps; the model is that of step {ran:,}")
+    return trial.own(cell), settings, ran
 
 
-def steps_within(seconds: float, spent: float, origin: Mapping[str, Any]) -> int:
-    """How many steps fit what is left of `seconds`, three epochs at most. spent: on the probe, whose origin.json is given. Raises
-    QuantboardError where hardly any do."""
+def steps_within(seconds: float, spent: float, origin: Mapping[str, Any]) -> tuple[int, float]:
+    """How many steps fit what is left of `seconds`, three epochs at most, and what is left for them. spent: on the probe, whose
+    origin.json is given. Raises QuantboardError where hardly any do."""
     one = origin["train_seconds"] / PROBE
     start = max(spent - origin["train_seconds"], origin["calibration_seconds"])
-    fit = int((seconds - spent - start) / one)
+    left = seconds - spent - start
+    fit = int(left / one)
     if fit < FEWEST:
         least = math.ceil((spent + start + FEWEST * one) / 60)
         raise QuantboardError(
@@ -81,7 +94,7 @@ def steps_within(seconds: float, spent: float, origin: Mapping[str, Any]) -> int
         )
     epoch: int = math.ceil(origin["train_windows"] / SETTINGS["batch_size"])
     most: int = math.ceil(SETTINGS["epochs"] * epoch)
-    return min(fit, most)
+    return min(fit, most), left
 
 
 def trained(cell: Cell, scheme: str, settings: Mapping[str, Any]) -> Cell:
@@ -94,11 +107,7 @@ def trained(cell: Cell, scheme: str, settings: Mapping[str, Any]) -> Cell:
             spec,
             recipe="qat",
             source=f"model:{cell.model}",
-            train=TrainSettings.model_validate(dict(settings)).model_dump(),
+            train=TrainSettings.model_validate(dict(settings)).to_json(),
             scheme=scheme,
         ),
     )
-
-
-def _settings(steps: int) -> dict[str, Any]:
-    return SETTINGS | {"max_steps": steps}

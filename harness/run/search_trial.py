@@ -47,11 +47,21 @@ class Scored:
         return float(np.mean((self.outputs[real] - exact) ** 2) / exact.var())
 
 
+@dataclass(frozen=True)
+class Part:
+    """pattern: its name in `keep_float`. error: the mean squared change of the logits when it alone is quantized, in units of their
+    variance. share: of the products of all parts."""
+
+    pattern: str
+    error: float
+    share: float
+
+
 class Trial:
     """Work folders are its own, and are removed at the end. rows: of the slice, at most."""
 
     def __init__(self, cell: Cell, baseline: Cell, run: Run, rows: int) -> None:
-        self.cell, self.run, self._rows = cell, run, rows
+        self.cell, self.run, self.rows = cell, run, rows
         self.baseline = self.own(replace(cell, backend=baseline.backend, scheme=None, options=baseline.options))
         self._cells = {"": self.baseline}
 
@@ -72,8 +82,8 @@ class Trial:
         outputs = np.load(outputs_file(folder / "scores.npz"), allow_pickle=False)
         return Scored(scores, result["primary"], result["examples"], outputs)
 
-    def sensitivities(self, scheme: str) -> list[tuple[str, float]]:
-        return [(one["pattern"], one["error"]) for one in self._step(self.candidate(scheme), "sensitivity")]
+    def sensitivities(self, scheme: str) -> list[Part]:
+        return [Part(**one) for one in self._step(self.candidate(scheme), "sensitivity")]
 
     def seconds(self, schemes: Sequence[str]) -> dict[str, dict[str, float]]:
         """For the largest batch, by scheme ("" is the baseline) and round."""
@@ -108,7 +118,7 @@ class Trial:
             raise QuantboardError(f"{missing.reason}; {missing.remedy}".rstrip("; "))
 
     def _step(self, cell: Cell, mode: str) -> Any:
-        job: Job = make_job(cell, self.run, mode, mode, self._rows)
+        job: Job = make_job(cell, self.run, mode, mode, self.rows)
         job.out.parent.mkdir(parents=True, exist_ok=True)
         path, log = job.out.with_suffix(".job"), job.out.with_suffix(".log")
         job.write(path)

@@ -49,6 +49,18 @@ class TrainSettings(Table):
     max_steps: int | None = Field(
         None, ge=1, description="stop after this many steps, where the schedule then ends too"
     )
+    max_minutes: float | None = Field(
+        None,
+        gt=0,
+        le=100_000,
+        description="stop at the end of the step in which so many minutes are over; the schedule stays",
+    )
+    hold_out: int = Field(
+        0,
+        ge=0,
+        le=1_000_000,
+        description="examples that are not trained on, those drawn after calibration's: a search chooses by them",
+    )
     devices: int = Field(
         1, ge=1, le=64, description="GPUs (or processes, without a GPU) that share each batch of batch_size sequences"
     )
@@ -66,6 +78,11 @@ class TrainSettings(Table):
         if self.batch_size < self.devices:
             raise ValueError("batch_size must be at least devices, since each device takes a part of every batch")
         return self
+
+    def to_json(self) -> dict[str, Any]:
+        """All settings. Those that were added later are left out at their default, so that plans and records stay the same."""
+        later = {"max_minutes": None, "hold_out": 0}
+        return {name: value for name, value in self.model_dump().items() if name not in later or value != later[name]}
 
 
 STAGES = ("general", "intermediate", "prediction", "labels")

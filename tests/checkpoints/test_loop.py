@@ -23,7 +23,7 @@ from harness.checkpoints.training.cpu import Dropout, attention, drop, register_
 from harness.checkpoints.training.loop import collate, epoch_order, learning_rate, model_loss
 from harness.errors import CheckpointError
 from tasks.base import Features
-from tests.checkpoints.trainings import make_features, make_model, make_settings, run_training
+from tests.checkpoints.trainings import make_features, make_model, make_settings, run_training, same_weights
 
 
 class InOrder(Trainer):
@@ -307,3 +307,23 @@ def test_wrong_settings_are_refused(changes: dict[str, Any], where: str) -> None
 
 def test_whole_and_fractional_epochs_are_one_key() -> None:
     assert make_settings(epochs=2).model_dump() == make_settings(epochs=2.0).model_dump()
+
+
+def test_a_training_stops_at_the_step_in_which_its_minutes_are_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At 1 s a step: 3.5 s are over in the fourth of twelve. The weights are those that four steps of twelve give."""
+    seen: list[Any] = []
+
+    def loss(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        seen.append({name: value.clone() for name, value in model.state_dict().items()})
+        return model_loss(model, batch)
+
+    run_training(tmp_path / "whole", loss=loss)
+    at_the_fifth = seen[4]
+    seen.clear()
+    monkeypatch.setattr("harness.checkpoints.training.loop.time.monotonic", lambda: float(len(seen)))
+    weights, trained, lines = run_training(tmp_path / "states", loss=loss, max_minutes=3.5 / 60)
+    assert trained.steps == 4 and trained.curve[-1][0] == 4 and trained.seconds == 4
+    assert same_weights(weights, at_the_fifth)
+    assert lines[-1].startswith("stops at step 4 of 12: 0.0583333 minutes are over")

@@ -7,6 +7,7 @@ import time
 import tomllib
 from collections.abc import Callable
 from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from backends.ranges import Ranges, read_ranges, write_ranges
 from backends.schemes import get_scheme
 from backends.tensor_names import tensor_names
 from harness.checkpoints.make import ensure
+from harness.checkpoints.training.calibration import slice_rows
 from harness.cli.main import main
 from harness.cli.search import _toml, suite_text
 from harness.cli.search_lines import answer_lines
@@ -29,7 +31,7 @@ from harness.run import search as method
 from harness.run import search_steps, search_trial
 from harness.run.job import Job
 from harness.run.search import Candidate, Found, Goals, choose, try_counts, way_of, with_changes
-from harness.run.search_steps import keeping, parts, slice_rows
+from harness.run.search_steps import keeping, parts
 from harness.suite.load import load_suite
 from tasks import open_task
 from tests.run.own_tasks import save_model, texts, tokenizer_of, write_rows
@@ -117,6 +119,7 @@ def test_a_way_is_a_scheme_with_changes() -> None:
     assert way_of(keeping(own, ["*.output.dense"]), own) == "as given"
     percent = with_changes("engine_int8", {"activations.estimator": "percentile", "activations.percentile": 99.99})
     assert way_of(percent, "engine_int8") == "percentile 99.99"
+    assert way_of(with_changes(percent, {"activations.symmetric": False}), percent) == "zero points"
 
 
 @pytest.mark.parametrize(
@@ -139,9 +142,9 @@ def test_the_slice_has_no_row_that_ranges_were_calibrated_on() -> None:
     spec = ptq(sample_spec())
     assert spec.calibration is not None
     drawn = np.random.default_rng(spec.seed).permutation(300)[: spec.calibration["samples"]]  # as calibration draws
-    rows = slice_rows(spec, 300)
+    rows = slice_rows(spec, 300, search_steps.SLICE)
     assert set(rows) | set(drawn) == set(range(300)) and not set(rows) & set(drawn)
-    assert len(slice_rows(spec, 5000)) == search_steps.SLICE
+    assert len(slice_rows(spec, 5000, search_steps.SLICE)) == search_steps.SLICE
 
 
 @pytest.fixture(scope="module")
@@ -196,6 +199,18 @@ def test_sensitivity_is_what_the_simulation_of_one_part_changes(job: Job, tmp_pa
         "encoder.layer.0.attention.self.*", "encoder.layer.0.attention.output.dense",
         "encoder.layer.0.intermediate.dense", "encoder.layer.0.output.dense",
     }  # fmt: skip
+    weights = BertForSequenceClassification.from_pretrained(job.checkpoint).bert.state_dict()
+    sizes = {
+        one["pattern"]: sum(
+            weight.numel()
+            for name, weight in weights.items()
+            if fnmatch(name, f"{one['pattern']}.weight") and weight.ndim == 2
+        )
+        for one in found
+    }
+    assert {one["pattern"]: one["share"] for one in found} == pytest.approx(
+        {pattern: size / sum(sizes.values()) for pattern, size in sizes.items()}
+    )
 
     folder = tmp_path / "alone"
     folder.mkdir()
@@ -267,7 +282,13 @@ def test_a_search_writes_a_suite_that_runs(
     assert len(found["sensitivities"]) == 8
     assert all(one["score"] <= 100 for one in found["candidates"])
     ways = [one["way"] for one in found["candidates"]]
-    assert ways[:5] == ["as given", "min_max", "percentile 99.999", "percentile 99.99", "mse"]
+    assert ways[:2] == ["as given", "zero points"]
+    assert [way.removeprefix("zero points + ") for way in ways[2:6]] == [
+        "min_max",
+        "percentile 99.999",
+        "percentile 99.99",
+        "mse",
+    ]
     assert sum("smoothing" in way for way in ways) >= 2 and sum("bias correction" in way for way in ways) >= 1
     assert all(one["error"] > 0 for one in found["candidates"])
     assert code == 0, found["why"]

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from transformers import BertForSequenceClassification
 
+from harness.checkpoints.training.finetune import training_features
 from harness.cli.main import main
 from harness.cli.search import choose_cells, suite_text
 from harness.cli.suites import RunOptions, plan_offline
-from harness.errors import QuantboardError
+from harness.errors import CheckpointError, QuantboardError
 from harness.plan.spec import Cell
 from harness.run import search as method
 from harness.run import search_training, search_trial
 from harness.run.search import Found, Goals, with_changes
-from harness.run.search_training import steps_within, trained, why_untrained
-from tests.run.own_tasks import WORDS, save_model, texts, write_rows
+from harness.run.search_training import rows_to_choose, steps_within, trained, why_untrained
+from tasks import open_task
+from tasks.tokens import load_tokenizer
+from tests.run.own_tasks import WORDS, save_model, texts, tokenizer_of, write_rows
 from tests.run.test_search import LABELS, SUITE, candidate, stand_in
 
 
@@ -32,7 +37,8 @@ def planned_cell(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Cell:
     return choose_cells(plan_offline(RunOptions("./own.toml"), ["hub"]), None)[0]
 
 
-TRAIN = {"learning_rate": 2e-5, "epochs": 3.0, "batch_size": 16, "warmup_ratio": 0.1, "max_steps": 40}
+TRAIN = {"learning_rate": 2e-5, "epochs": 3.0, "batch_size": 16, "warmup_ratio": 0.1, "max_steps": 40,
+         "max_minutes": 1.5, "hold_out": 168}  # fmt: skip
 
 
 def test_the_suite_that_is_written_has_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,12 +57,36 @@ def test_the_suite_that_is_written_has_the_training(tmp_path: Path, monkeypatch:
 def test_the_steps_that_fit() -> None:
     """By hand: 16 s for 8 steps, and 5 s of calibration, once more; of 120 s 94 are left, 47 steps of 2 s."""
     origin = {"train_seconds": 16.0, "calibration_seconds": 3.0, "train_windows": 1600}
-    assert steps_within(120, 21.0, origin) == 47
-    assert steps_within(7200, 21.0, origin) == 300  # three epochs
+    assert steps_within(120, 21.0, origin) == (47, 94.0)
+    assert steps_within(7200, 21.0, origin) == (300, 7174.0)  # three epochs
     with pytest.raises(
         QuantboardError, match=r"1 minutes are too few: .* took 21 s, a step takes 2.00 s; give --qat-minutes 2"
     ):
         steps_within(60, 21.0, origin)
+
+
+def test_it_chooses_by_at_most_half_of_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 200 rows calibration has 32."""
+    cell = planned_cell(tmp_path, monkeypatch)
+    assert rows_to_choose(cell, 512) == 84 and rows_to_choose(cell, 50) == 50
+
+
+def test_rows_that_choose_are_not_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cell = planned_cell(tmp_path, monkeypatch)
+    spec = trained(cell, "engine_int8", TRAIN | {"hold_out": 84}).checkpoint
+    task = open_task(cell.task, cell.data)
+    words = tokenizer_of(tmp_path / "model")
+    features, count = training_features(task, load_tokenizer(tmp_path / "model"), spec)
+    order = np.random.default_rng(spec.seed).permutation(200)
+    rows = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
+    expected = [rows[place]["text"] for place in sorted({*range(200)} - {*order[32:116].tolist()})]
+    assert count == len(features) == 116
+    ids = [row[:length].tolist() for row, length in zip(features.input_ids, features.lengths, strict=True)]
+    assert ids == words(expected)["input_ids"]
+    with pytest.raises(CheckpointError, match=r"train\.hold_out leaves no example to train on"):
+        training_features(
+            task, load_tokenizer(tmp_path / "model"), replace(spec, calibration={"samples": 0}, train={"hold_out": 200})
+        )
 
 
 def test_what_cannot_be_trained_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +117,9 @@ def test_what_calibration_cannot_keep_is_trained(
     told = capsys.readouterr()
     assert code == 0, told
     assert all(len(line) <= 80 for line in told.out.splitlines())
-    assert "as given + QAT, 380" in told.out and "only a run tells what it keeps" in " ".join(told.out.split())
+    assert "as given + QAT, 220" in told.out  # 20 epochs of the 166 rows that do not choose
+    trained = tomllib.loads((tmp_path / "own-searched.toml").read_text())["models"]["small-qat"]["train"]
+    assert trained["hold_out"] == 134 and 0 < trained["max_minutes"] < 5
     made = {file.name for file in (tmp_path / "cache" / "checkpoints").iterdir()}
     arguments = ["--model", "small-qat", "--backend", "onnxruntime_int8", "--until", "score", "--json"]
     assert main(["run", "./own-searched.toml", *arguments]) == 0

@@ -23,11 +23,24 @@ def calibration_batches(
 
     `spec.calibration` holds `samples`, the number of examples, and `batch_size`.
     """
-    settings = {"samples": 128, "batch_size": 16, **(spec.calibration or {})}
     examples = task.examples("train")
-    drawn = np.sort(np.random.default_rng(spec.seed).permutation(len(examples))[: settings["samples"]])
+    drawn = np.sort(_draw(spec, len(examples))[: _samples(spec)])
     features = task.features([examples[index] for index in drawn], tokenizer, spec.shape)
-    return _batches(features, settings["batch_size"], padded_length(scheme, spec))
+    return _batches(features, (spec.calibration or {}).get("batch_size", 16), padded_length(scheme, spec))
+
+
+def slice_rows(spec: CheckpointSpec, count: int, rows: int) -> np.ndarray[Any, Any]:
+    """The places of up to `rows` among `count` training examples, in order: those that follow calibration's in the draw."""
+    samples = _samples(spec)
+    return np.sort(_draw(spec, count)[samples : samples + rows])
+
+
+def _samples(spec: CheckpointSpec) -> int:
+    return (spec.calibration or {}).get("samples", 128)
+
+
+def _draw(spec: CheckpointSpec, count: int) -> np.ndarray[Any, Any]:
+    return np.random.default_rng(spec.seed).permutation(count)
 
 
 def padded_length(scheme: Scheme, spec: CheckpointSpec) -> int | None:

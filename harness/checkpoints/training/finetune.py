@@ -18,6 +18,7 @@ from backends.families import Family, Part, get_family
 from backends.torch_models import auto_class, disable_cudnn_attention, find_module, part_of, take_all_inputs
 from harness.checkpoints.labels import class_columns, label_names
 from harness.checkpoints.origin import read_origin
+from harness.checkpoints.training.calibration import slice_rows
 from harness.checkpoints.training.cpu import register_attention, replace_dropout
 from harness.checkpoints.training.devices import process_group
 from harness.checkpoints.training.loop import Loss, train
@@ -68,13 +69,19 @@ def finetune_model(
 
 
 def training_features(task: Task, tokenizer: Tokenizer, spec: CheckpointSpec) -> tuple[Features, int]:
-    """The training sequences with their targets, and the number of examples that they come from.
+    """The training sequences with their targets, and the number of examples that they come from: all but those that the settings
+    hold out.
 
     Raises CheckpointError, TaskError.
     """
     examples = task.examples("train")
     if not examples:
         raise CheckpointError(f"{task.name}: there are no training examples; give --data a folder with a train split")
+    if held := (spec.train or {}).get("hold_out", 0):
+        out = set(slice_rows(spec, len(examples), held).tolist())
+        examples = [example for index, example in enumerate(examples) if index not in out]
+    if not examples:
+        raise CheckpointError(f"{task.name}: train.hold_out leaves no example to train on; lower it")
     return task.features(examples, tokenizer, spec.shape, training=True), len(examples)
 
 

@@ -97,6 +97,7 @@ def train(
     training = Training(model, optimizer, scaler, processes, made_by)
     steps = settings.max_steps or math.ceil(settings.epochs * math.ceil(len(features) / settings.batch_size))
 
+    seconds = 60 * settings.max_minutes if settings.max_minutes else math.inf
     progress = training.resume(states, log)
     if progress.step:
         log(f"resumes at step {progress.step:,} of {steps:,}")
@@ -114,18 +115,13 @@ def train(
             batch = collate(features, rows, device, width or int(features.lengths[batch_rows].max()))
             with autocast(device, precision):
                 loss = loss_of(wrapped, batch) * weight
-            torch.autograd.backward(scaler.scale(loss))
-            if settings.max_grad_norm:
-                scaler.unscale_(optimizer)
-                torch.nn.utils.clip_grad_norm_(clipped, settings.max_grad_norm)
-            scaler.step(optimizer)
-            scaler.update()
-            optimizer.zero_grad(set_to_none=True)
+            _descend(loss, optimizer, scaler, clipped, settings.max_grad_norm)
 
             # check the loss, and save a state where one is due or Ctrl-C was pressed
             unchecked.append(loss.detach())
-            progress.step, last = step, step == steps
-            check = last or step % check_every == 0
+            progress.step, check = step, step == steps or step % check_every == 0
+            late = check and seconds < math.inf and processes.any(earlier_seconds + time.monotonic() - start >= seconds)
+            last = step == steps or late
             stop = processes.any(interrupted()) if check or processes.size == 1 else False
             save = stop or (step % settings.checkpoint_every == 0 and not last)
             if save or check:
@@ -139,8 +135,29 @@ def train(
                 _save_state(training, states, progress, settings.keep_checkpoints, log)
             if stop:
                 raise KeyboardInterrupt
+            if last:
+                break
+    if progress.step < steps:
+        log(f"stops at step {progress.step:,} of {steps:,}: {settings.max_minutes:g} minutes are over")
     model.eval()
-    return Trained(progress.seconds, steps, precision, progress.curve)
+    return Trained(progress.seconds, progress.step, precision, progress.curve)
+
+
+def _descend(
+    loss: torch.Tensor,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    clipped: list[torch.nn.Parameter],
+    norm: float,
+) -> None:
+    """One step of the optimizer. norm: to which the gradients are clipped; 0: they are not."""
+    torch.autograd.backward(scaler.scale(loss))
+    if norm:
+        scaler.unscale_(optimizer)
+        torch.nn.utils.clip_grad_norm_(clipped, norm)
+    scaler.step(optimizer)
+    scaler.update()
+    optimizer.zero_grad(set_to_none=True)
 
 
 def model_loss(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
