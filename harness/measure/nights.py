@@ -15,6 +15,7 @@ import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from harness.measure.exact import stdev, variance
 from harness.measure.paired import PairedTest
@@ -71,7 +72,7 @@ def pooled(contributions: Iterable[tuple[float, int]]) -> Spread:
 def change(new: Sequence[Night], earlier: Sequence[Night], between: Spread) -> PairedTest:
     """The speed of the new nights over that of the earlier ones, 0.95 where 5% were lost, with its 95% interval. p is one-sided:
     of no slow-down. Both must have at least one night."""
-    from scipy.special import stdtr, stdtrit
+    from scipy.special import stdtr
 
     value = statistics.fmean(one.value for one in new) - statistics.fmean(one.value for one in earlier)
     error, freedom = uncertainty(new, earlier, between)
@@ -79,9 +80,17 @@ def change(new: Sequence[Night], earlier: Sequence[Night], between: Spread) -> P
         method = f"from how nights differ: {len(new)} against {len(earlier)}, {between.freedom} degrees of freedom"
     else:
         method = "from rounds alone: too few nights to know how nights differ"
-    half = float(stdtrit(freedom, 0.975)) * error
+    half = quantile(freedom, 0.975) * error
     p = float(stdtr(freedom, value / error)) if error > 0 else float(value >= 0)
     return PairedTest(math.exp(value), math.exp(value - half), math.exp(value + half), p, method)
+
+
+@lru_cache(maxsize=1024)
+def quantile(freedom: float, p: float) -> float:
+    """Of Student's t; cells of one run ask for the same ones."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, p))
 
 
 def uncertainty(new: Sequence[Night], earlier: Sequence[Night], between: Spread) -> tuple[float, float]:

@@ -117,8 +117,10 @@ class Build:
         for unit in units:
             inputs = inputs_of(unit, surroundings, version)
             made = self._kept.units.get(inputs)
-            if made is None or not self._take(made, surroundings.nights):
+            if made is None or not self._take(made):
                 made = self._make(unit, inputs, surroundings)
+            elif any(surroundings.nights.between(machine) != spread for machine, spread in made.between.items()):
+                made = self._make(unit, inputs, surroundings, made)
             else:
                 self._left.units[inputs] = made
             standings += made.standings
@@ -126,12 +128,9 @@ class Build:
             sections |= {id(outline): sha for outline, sha in zip(outlines, made.sections, strict=True)}
         return standings, sections
 
-    def _take(self, made: KeptUnit, nights: Nights) -> bool:
-        """Its pages and sections as the last build made them; False where one of them is not what it was, or shows what is no longer
-        so."""
+    def _take(self, made: KeptUnit) -> bool:
+        """Its pages and sections as the last build made them; False where one of them is not what it was."""
         kept = self._kept.sections
-        if any(nights.between(machine) != spread for machine, spread in made.between.items()):
-            return False
         if any(_sha(kept.get(sha, b"")) != sha for sha in made.sections):
             return False
         if not all(self._link(name, sha) for name, sha in made.pages.items()):
@@ -143,25 +142,26 @@ class Build:
     def _keep_comparisons(self, hashes: Iterable[str]) -> None:
         self._left.comparisons |= {sha: self._comparisons[sha] for sha in hashes if sha in self._comparisons}
 
-    def _make(self, unit: Unit, inputs: str, surroundings: Surroundings) -> KeptUnit:
-        """What tells of damage is made in every build."""
+    def _make(self, unit: Unit, inputs: str, surroundings: Surroundings, last: KeptUnit | None = None) -> KeptUnit:
+        """What tells of damage is made in every build. last: the unit as it was taken, where only the difference between runs moved."""
         problems = list[str]()
 
         def tell(problem: str) -> None:
             problems.append(problem)
             self._tell(problem)
 
-        new = make_unit(unit, surroundings, self._environment, tell)
+        new = make_unit(unit, surroundings, self._environment, tell, last.answers if last else None)
         coded = [json.dumps(section).encode() for section in new.sections]
         made = KeptUnit(
-            pages={name: self._put(name, content) for name, content in new.pages.items()},
+            pages=(last.pages if last else {}) | {name: self._put(name, page) for name, page in new.pages.items()},
             standings=tuple(new.standings),
-            sections=tuple(map(_sha, coded)),
+            sections=last.sections if last else tuple(map(_sha, coded)),
             between=new.between,
-            comparisons=tuple(sorted(new.comparisons)),
+            comparisons=tuple(sorted({*new.comparisons, *(last.comparisons if last else ())})),
+            answers=new.answers,
         )
         self._keep_comparisons(made.comparisons)
-        self._left.sections |= dict(zip(made.sections, coded, strict=True))
+        self._left.sections |= {_sha(section): section for section in coded}
         if not problems:
             self._left.units[inputs] = made
         return made
@@ -178,6 +178,8 @@ class Build:
         self._left.suites[inputs] = sha
 
     def _put(self, name: str, content: bytes) -> str:
+        if name in self._written:  # perhaps as a link to the last build's, which stays as it is
+            (self._fresh / name).unlink()
         (self._fresh / name).write_bytes(content)
         self._written.add(name)
         return _sha(content)

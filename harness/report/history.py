@@ -47,21 +47,23 @@ class History:
     levels: tuple[int, ...]
 
 
+def with_nights(board: Leaderboard, nights: Nights) -> list[Entry]:
+    """The methods that were measured in at least two nights."""
+    return [entry for entry in board.entries if nights.count(entry.record) > 1]
+
+
 def histories(board: Leaderboard, nights: Nights) -> list[History]:
     """Of the methods that were measured in at least two nights."""
-    points = {
-        id(entry): tuple(_points(nights.judged(entry.record), board.subject.split))
-        for entry in board.entries
-        if nights.count(entry.record) > 1
-    }
+    entries = with_nights(board, nights)
+    points = {id(entry): tuple(_points(nights.judged(entry.record), board.subject.split)) for entry in entries}
     series = {name: [math.log(p.speed.value) for p in own if p.speed] for name, own in points.items()}
     noise = deviation(series.values())
     found = []
-    for entry in board.entries:
-        if own := points.get(id(entry)):
-            places = [at for at, point in enumerate(own) if point.speed]
-            levels = tuple(places[at] for at in change_points(series[id(entry)], noise))
-            found.append(History(entry, own, levels))
+    for entry in entries:
+        own = points[id(entry)]
+        places = [at for at, point in enumerate(own) if point.speed]
+        levels = tuple(places[at] for at in change_points(series[id(entry)], noise))
+        found.append(History(entry, own, levels))
     return found
 
 

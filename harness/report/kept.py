@@ -19,7 +19,7 @@ from harness.report.catalog import Known, KnownFile
 from harness.report.judged import Part
 from harness.report.standings import Standing
 
-FORM = "2"
+FORM = "3"
 """Raised where the form of what is kept changes."""
 
 LINES = "briefs", "sections", "comparisons"
@@ -28,14 +28,15 @@ LINES = "briefs", "sections", "comparisons"
 
 @dataclass(frozen=True)
 class KeptUnit:
-    """pages: the SHA-256 of each by name. sections: of its boards on the pages of their suites, by hash. between, comparisons: as of
-    `units.Made`."""
+    """pages: the SHA-256 of each by name. sections: of its boards on the pages of their suites, by hash. between, comparisons, answers: as
+    of `units.Made`."""
 
     pages: dict[str, str]
     standings: tuple[Standing, ...]
     sections: tuple[str, ...]
     between: dict[str, Spread]
     comparisons: tuple[str, ...]
+    answers: dict[str, str]
 
 
 @dataclass

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from harness.measure.nights import Night, Spread, change, night, spread, uncertainty
+from harness.measure.nights import Night, Spread, change, night, quantile, spread, uncertainty
 from harness.measure.paired import PairedTest
 from harness.records.schema import Record
 from harness.records.store import order
@@ -110,9 +110,7 @@ def fails_below(
 
 def _lowest(new: Sequence[Night], old: Sequence[Night], between: Spread, max_slowdown: float, tests: int) -> float:
     """The mean of logarithms below which the new nights are slower."""
-    from scipy.special import stdtrit
-
     error, freedom = uncertainty(new, old, between)
-    significant = float(stdtrit(freedom, FALSE_ALARMS / tests)) * error
-    relevant = math.log(1 - max_slowdown) + float(stdtrit(freedom, 0.975)) * error
+    significant = quantile(freedom, FALSE_ALARMS / tests) * error
+    relevant = math.log(1 - max_slowdown) + quantile(freedom, 0.975) * error
     return statistics.fmean(night.value for night in old) + min(significant, relevant)

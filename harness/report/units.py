@@ -25,7 +25,7 @@ from harness.report.comparability import is_sample, limit_of, machine_of
 from harness.report.compare import ancestor_of
 from harness.report.compare_page import compare_page, pairs_frame
 from harness.report.frames import board_frame, to_csv, to_json, to_parquet
-from harness.report.history import histories
+from harness.report.history import histories, with_nights
 from harness.report.history_page import history_page
 from harness.report.judged import Nights
 from harness.report.leaderboards import Leaderboard, Subject, leaderboards, slug_of
@@ -130,16 +130,22 @@ def inputs_of(unit: Unit, site: Surroundings, version: str) -> str:
 @dataclass(frozen=True)
 class Made:
     """pages: by file name. standings: its leaderboards. sections: of each of its boards on the page of the board's suite. between: how
-    runs differ on the machines whose spread its pages show. comparisons: the hashes of those of scores that it asked for."""
+    runs differ on the machines whose spread its pages show. comparisons: the hashes of those of scores that it asked for. answers: by
+    the name of a cell's page, the hash of what it says of its leaderboard, all of it that depends on `between`."""
 
     pages: dict[str, bytes]
     standings: list[Standing]
     sections: list[str]
     between: dict[str, Spread]
     comparisons: AbstractSet[str]
+    answers: dict[str, str]
 
 
-def make_unit(unit: Unit, site: Surroundings, environment: Environment, tell: Tell) -> Made:
+def make_unit(
+    unit: Unit, site: Surroundings, environment: Environment, tell: Tell, same: Mapping[str, str] | None = None
+) -> Made:
+    """same: the answers of the last build, where its inputs were these and only `between` moved: sections, histories, and the pages
+    of cells with these answers are then left out, because they are what they were."""
     read = [
         [
             (site.catalog.path(head), site.catalog.record(head))
@@ -151,7 +157,7 @@ def make_unit(unit: Unit, site: Surroundings, environment: Environment, tell: Te
     boards, sections = list[Board](), list[str]()
     for group, (_, _, contexts) in zip(read, unit.groups, strict=True):
         own = boards_of([record for _, record in group], stored)
-        for board, context in zip(own, contexts, strict=True):
+        for board, context in zip(own, contexts, strict=True) if same is None else ():
             section = board_section(board, context, site.uncommitted)
             sections.append(laid_out(environment, "board.html", page=section))
         boards += own
@@ -161,8 +167,10 @@ def make_unit(unit: Unit, site: Surroundings, environment: Environment, tell: Te
         return between.setdefault(machine, site.nights.between(machine))
 
     subjects = leaderboards(boards, asked, site.machines)
-    pages, standings = _pages([record for group in read for _, record in group], boards, subjects, stored, site)
-    return Made(_laid_out(pages, environment), standings, sections, between, stored.used)
+    pages, standings, answers = _pages(
+        [record for group in read for _, record in group], boards, subjects, stored, site, same
+    )
+    return Made(_laid_out(pages, environment), standings, sections, between, stored.used, answers)
 
 
 def _laid_out(pages: Pages, environment: Environment) -> dict[str, bytes]:
@@ -193,17 +201,19 @@ def _pages(
     subjects: Mapping[Subject, Sequence[Leaderboard]],
     stored: ScoreStore,
     site: Surroundings,
-) -> tuple[Pages, list[Standing]]:
+    same: Mapping[str, str] | None,
+) -> tuple[Pages, list[Standing], dict[str, str]]:
+    """The pages, the standings, and the hashes of the answers. same: as of `make_unit`."""
     pages: Pages = {}
     standings: list[Standing] = []
     with_history: set[str] = set()
     for group in subjects.values():
         for leaderboard in group:
-            by_night = [] if leaderboard.subject.speed_only else histories(leaderboard, site.nights)
+            by_night = [] if leaderboard.subject.speed_only else with_nights(leaderboard, site.nights)
             history = leaderboard.history_page if by_night else ""
-            if by_night:
-                with_history |= {one.entry.record.record_id for one in by_night}
-                pages[history] = "history.html", history_page(leaderboard, by_night)
+            with_history |= {entry.record.record_id for entry in by_night}
+            if by_night and same is None:
+                pages[history] = "history.html", history_page(leaderboard, histories(leaderboard, site.nights))
             standings.append(standing_of(leaderboard, history, site.uncommitted))
             pages |= _task_pages(leaderboard, group, site.uncommitted, history)
             if leaderboard.compare_page:
@@ -216,11 +226,14 @@ def _pages(
     for board in boards:
         for row in board.rows:
             with_row.setdefault(row.record.record_id, []).append(board)
+    told = {page_name(record): digest(repr(answers.get(record.record_id))) for record in records}
     for record in records:
+        if same is not None and same.get(page_name(record)) == told[page_name(record)]:
+            continue
         own, answer = with_row.get(record.record_id, []), answers.get(record.record_id)
         pages[page_name(record)] = "cell.html", cell_page(record, own, site.uncommitted, answer, stored)
         pages[record_file(record)] = site.catalog.line(site.heads[record.record_id])
-    return pages, standings
+    return pages, standings, told
 
 
 def _task_pages(

@@ -12,6 +12,8 @@ import pytest
 from harness.errors import RecordError
 from harness.records import store
 from harness.records.schema import Record
+from harness.report.boards import page_name
+from harness.report.cell_page import record_file
 from harness.report.kept import folder_of
 from harness.report.site import render
 from harness.report.units import Unit
@@ -79,6 +81,30 @@ def test_a_build_after_another_gives_the_bytes_of_a_whole_one(results: Path, mad
         built = content(render(results, out).parent)
         assert {record.task for unit in made for record in unit.briefs} == tasks
         assert built == anew(results)
+
+
+def test_a_moved_difference_between_runs_remakes_what_shows_it(tmp_path: Path, made: list[Unit]) -> None:
+    """A leaderboard of two suites shows how runs differ on its machine, which another task's night moves. What does not show it is the
+    same file as in the last build."""
+    results, out, rng, base = tmp_path / "results", tmp_path / "site", np.random.default_rng(0), timed_run()
+    for number in range(3):
+        append(results / f"night-{number}.jsonl", night(base, number, rng))
+    here = {"machine": base[0].machine}
+    baseline = timed(results, "a", "torch_fp32", 1.0, 100, baseline=True, **here)
+    timed(results, "b", "onnxruntime_fp32", 1.3, 100, **here)
+    timed(results, "d", "torch_fp32", 1.0, 200, baseline=True, suite="other", **here)
+    timed(results, "f", "onnxruntime_int8_dynamic", 1.99, 200, suite="other", **here)
+    render(results, out)
+    files = {path.name: path.stat().st_ino for path in out.iterdir()}
+    append(results / "night-3.jsonl", night(base, 3, rng))
+    made.clear()
+    built = content(render(results, out).parent)
+    assert built == anew(results)
+    made.clear()
+    assert content(render(results, out).parent) == built and made == []
+    same = {path.name for path in out.iterdir() if files.get(path.name) == path.stat().st_ino}
+    other = {name for name in files if "rte" in name}
+    assert {page_name(baseline), record_file(baseline)} <= same and len(other) > 4 and not other & same
 
 
 def test_what_was_changed_in_the_old_site_or_the_cache_is_made_again(results: Path, made: list[Unit]) -> None:
