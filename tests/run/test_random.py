@@ -52,7 +52,7 @@ scheme = "engine_int8"
 [measure]
 scenarios = ["interleaved"]
 loads = ["fixed"]
-rounds = 3
+rounds = 2
 min_duration = 0.1
 """
 
@@ -114,7 +114,7 @@ def test_one_batch_is_answered_and_nothing_scored(job: Job, monkeypatch: pytest.
 def test_a_suite_of_speed_alone(tmp_path: Path) -> None:
     checkout = Checkout(tmp_path / "checkout")
     (checkout.folder / "suites" / "small.toml").write_text(SUITE)
-    ended = checkout.run("run", "small")
+    ended = checkout.run_here("run", "small")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "Speed only: random weights have no accuracy." in ended.stdout
     assert "Kept" not in ended.stdout and "ship" not in ended.stdout
@@ -131,12 +131,12 @@ def test_a_suite_of_speed_alone(tmp_path: Path) -> None:
     linear = 2 * length * (4 * width * width + 2 * width * inner)
     assert records[0]["flops"]["encoder"] == layers * (linear + 2 * 2 * length * length * width)
     assert not list((checkout.folder / "results").rglob("*.npz"))
-    again = checkout.run("run", "small")
+    again = checkout.run_here("run", "small")
     assert again.returncode == 0 and len(checkout.records()) == 4  # nothing is measured twice
-    assert "speed only" in checkout.run("compare", "onnxruntime_int8", "torch_fp32", "--task", "squad_v1").stdout
-    refused = checkout.run("export", records[0]["record_id"], str(tmp_path / "out"))
+    assert "speed only" in checkout.run_here("compare", "onnxruntime_int8", "torch_fp32", "--task", "squad_v1").stdout
+    refused = checkout.run_here("export", records[0]["record_id"], str(tmp_path / "out"))
     assert refused.returncode and "has random weights, for speed alone" in refused.stderr
-    assert "no accuracy to search by" in checkout.run("search", "small", "--task", "squad_v1").stderr
-    assert json.loads(checkout.run("site", "--out", str(tmp_path / "site"), "--json").stdout)
+    assert "no accuracy to search by" in checkout.run_here("search", "small", "--task", "squad_v1").stderr
+    assert json.loads(checkout.run_here("site", "--out", str(tmp_path / "site"), "--json").stdout)
     pages = {page.name: page.read_text() for page in (tmp_path / "site").glob("*.html")}
     assert sum(name.startswith("task-") and "speed-only" in name for name in pages) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -9,10 +10,14 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from harness.cli.main import main
+from tests.run.ceilings import share_ceilings
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -98,6 +103,18 @@ class Checkout:
         return subprocess.run(
             self.command(*words), cwd=self.folder, env=self.environment, text=True, capture_output=True, timeout=1200
         )
+
+    def run_here(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """A command to its end, in this process: PyTorch is imported here, and the server that forks is here, for all tests. The
+        ceilings of matrix products are taken once."""
+        out, err = io.StringIO(), io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+            patch.chdir(self.folder)
+            share_ceilings(patch)
+            for name, value in self.environment.items() - os.environ.items():
+                patch.setenv(name, value)
+            code = main(words)
+        return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
 
     def records(self) -> list[dict[str, Any]]:
         files = sorted((self.folder / "results").rglob("*.jsonl"))
