@@ -122,7 +122,8 @@ class Backend(Protocol):
     (default 1). Only the estimate that is printed before a run reads it. It may have a `title`, at most 17 characters: what
     narrow tables call it. It may have `floats`, where products that are not integer have another type than the graph: `fp32` or
     `bf16`; `any_family`: whether it also runs encoders of families that are not known here; and `traced`: whether it runs them in
-    the graph of PyTorch's exporter.
+    the graph of PyTorch's exporter. `linears_only`: it runs schemes that quantize linear layers and nothing between them, and no
+    model that multiplies a table of relative positions with their weights, as DeBERTa does.
     """
 
     name: str
@@ -162,6 +163,7 @@ class BackendFields:
     quantizes: Literal["no", "static", "dynamic"] = "no"
     simulated: bool = False
     symmetric_only: bool = False
+    linears_only: bool = False
     graph: tuple[Precision, Quantize] | None = ("fp32", "none")
     options: Mapping[str, type] = field(default_factory=dict)
     relative_cost: float = 1.0

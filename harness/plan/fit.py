@@ -303,15 +303,19 @@ def _untrained(family: Family) -> str:
     return f"{family.model_type!r} is no model family that is trained here"
 
 
-def why_scheme_unfit(folder: Path, scheme: str, kind: Kind) -> Blocked:
+def why_scheme_unfit(folder: Path, scheme: str, kind: Kind, *, linears_only: bool = False) -> Blocked:
     """Why a folder's model cannot be quantized so: the scheme names a layer that the model does not have, or what its kind of
-    attention cannot have."""
+    attention cannot have. linears_only: as the backend has it."""
+    from backends.torch_int8 import NO_POSITIONS
+
     chosen = get_scheme(scheme)
     try:
         config, family = read_config(folder) | {"id2label": {"0": "", "1": ""}}, read_family(folder)
         encoder = encoder_of(config, family, HEADS[kind], "mean")
         if isinstance(encoder, Architecture):
             weight_names(encoder, chosen)
+            if linears_only and encoder.disentangled:
+                return NO_POSITIONS
     except BackendError as error:
         reason, _, remedy = str(error).partition("; ")
         return reason, remedy or "use another model"

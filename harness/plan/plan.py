@@ -159,7 +159,10 @@ def _cell(model: _PlannedModel, index: int, here: _Here, limit: int | None) -> C
     elif scheme:
         checkpoint = calibrated(task_data, checkpoint, scheme, model.seed)
     blocked = (
-        blocked or _says_nothing(model, backend) or _needs_family(model, backend) or _keeps_no_layer(model, scheme)
+        blocked
+        or _says_nothing(model, backend)
+        or _needs_family(model, backend)
+        or _cannot_have(model, scheme, backend)
     )
     availability = here.availability(entry.name)
     blocked = blocked or _no_evaluation_data(task_data) or _no_training_data(task_data, checkpoint)
@@ -214,13 +217,13 @@ def _needs_family(model: _PlannedModel, backend: Backend) -> Blocked:
     )
 
 
-def _keeps_no_layer(model: _PlannedModel, scheme: str | None) -> Blocked:
-    """Why a scheme does not fit a model, as far as its source is on this machine. A student or a model of random weights may have
+def _cannot_have(model: _PlannedModel, scheme: str | None, backend: Backend) -> Blocked:
+    """Why a scheme does not fit a model on a backend, as far as its source is on this machine. A student or a model of random weights may have
     another number of layers than its source."""
     root, facts, folder = model.checkpoint.root, model.task_data.suite.facts(model.task_data.task), model.folder
     if scheme is None or folder is None or facts is None or root.recipe == "distill" or root.architecture:
         return None
-    why = why_scheme_unfit(folder, scheme, facts.kind)
+    why = why_scheme_unfit(folder, scheme, facts.kind, linears_only=getattr(backend, "linears_only", False))
     return why and (f"{model.name}: {why[0]}", why[1])
 
 

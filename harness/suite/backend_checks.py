@@ -93,6 +93,8 @@ def why_unsupported(backend: Backend, scheme: str) -> str:
         return f"'{backend.name}' cannot run '{scheme}', which can only be simulated ({choices.simulation_only})"
     if backend.symmetric_only and not choices.activation_symmetric:
         return f"'{backend.name}' supports symmetric schemes only, and '{scheme}' is asymmetric"
+    if getattr(backend, "linears_only", False) and choices.tensors == "op_outputs":
+        return f"'{backend.name}' quantizes linear layers only, and '{scheme}' the output of every operator"
     return ""
 
 
