@@ -68,6 +68,10 @@ class HistoryPage:
     most: int
     max_slowdown: str
 
+    @property
+    def has_charts(self) -> bool:
+        return any(method.charts for method in self.methods)
+
 
 VERDICTS = {"pass": "ok", "slower": "failed", "failed": "failed"}
 
