@@ -129,7 +129,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
 @pytest.fixture(scope="module")
 def first(checkout: Checkout) -> dict[str, dict[str, Any]]:
     """Records of a first run, by label."""
-    ended = checkout.run("run", "small", "--json")
+    ended = checkout.run_here("run", "small", "--json")
     assert ended.returncode == 0, ended.stderr
     printed = json.loads(ended.stdout)
     assert "SAMPLE DATA" in ended.stderr
@@ -192,7 +192,7 @@ def test_engines_with_the_same_ranges_agree(first: dict[str, dict[str, Any]]) ->
 @pytest.mark.xdist_group("run")
 def test_the_same_command_runs_nothing_twice(checkout: Checkout, first: dict[str, dict[str, Any]]) -> None:
     before, start = checkout.records(), time.monotonic()
-    ended = checkout.run("run", "small")
+    ended = checkout.run_here("run", "small")
     assert ended.returncode == 0
     assert time.monotonic() - start < 30
     assert checkout.records() == before
@@ -220,7 +220,7 @@ def test_a_killed_run_loses_only_the_running_process(tmp_path: Path, checkout: C
     assert [record["label"] for record in recorded] == ["fake_quant_w8a8", "tensorrt_fp16"]
     assert len(kept) == 3 + 3  # accuracy and LoadGen's round of three engines
     earlier = {json.loads(path.read_text())["results"]["together"] for path in cells.glob("*/turns-1.json")}
-    ended = other.run("run", "small")
+    ended = other.run_here("run", "small")
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr.count("kept from an earlier run") == len(kept)
     assert other.records()[: len(recorded)] == recorded
