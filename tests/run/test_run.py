@@ -240,7 +240,7 @@ def test_a_night_takes_speed_anew_and_keeps_checkpoints_and_scores(
     shutil.copytree(checkout.cache, other.cache)
     shutil.copytree(checkout.folder / "results", other.folder / "results")
     shutil.copytree(checkout.folder / "results", other.folder / "earlier")
-    ended = other.run("run", "small", "--remeasure")
+    ended = other.run_here("run", "small", "--remeasure")
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr.count("accuracy: kept from an earlier run") == 3
     assert "fine-tune" not in ended.stderr
@@ -254,7 +254,7 @@ def test_a_night_takes_speed_anew_and_keeps_checkpoints_and_scores(
         assert any(note.startswith("scored earlier") for note in record["notes"])
     scores = list((other.folder / "results").rglob("*.npz"))
     assert len(scores) == len(list((checkout.folder / "results").rglob("*.npz")))
-    gate = json.loads(other.run("gate", "--against", "earlier", "--json").stdout)
+    gate = json.loads(other.run_here("gate", "--against", "earlier", "--json").stdout)
     assert [check["record_id"] for check in gate["checks"] if check["kind"] == "accuracy"] == [
         record["record_id"] for record in new.values()
     ]
@@ -325,7 +325,7 @@ def test_conditions_and_cold_start_are_recorded(first: dict[str, dict[str, Any]]
 @pytest.mark.slow
 @pytest.mark.xdist_group("run")
 def test_the_site_marks_every_row_as_sample(checkout: Checkout, first: dict[str, dict[str, Any]]) -> None:
-    ended = checkout.run("site")
+    ended = checkout.run_here("site")
     assert ended.returncode == 0, ended.stderr
     page = (checkout.folder / "_site" / "suite-small-sample.html").read_text().replace("<wbr>", "")
     assert "Sample data" in page
@@ -359,13 +359,13 @@ def test_what_a_power_cut_leaves_of_a_finished_cell_goes(checkout: Checkout, fir
     )
     assert ended.returncode == 9 and (work / "accuracy.json").is_file()
     count = len(checkout.records())
-    (listed,) = json.loads(checkout.run("cache", "--kind", "left over", "--json").stdout)
+    (listed,) = json.loads(checkout.run_here("cache", "--kind", "left over", "--json").stdout)
     assert listed["name"] == f"cells/{record['key']}"
-    again = checkout.run(*words)
+    again = checkout.run_here(*words)
     assert again.returncode == 0 and "finished earlier" in again.stderr
     assert not work.exists() and sorted(file.name for file in scored.iterdir()) == kept
     assert len(checkout.records()) == count
-    assert checkout.run("cache", "verify").returncode == 0
+    assert checkout.run_here("cache", "verify").returncode == 0
 
 
 @pytest.mark.slow
@@ -373,7 +373,7 @@ def test_what_a_power_cut_leaves_of_a_finished_cell_goes(checkout: Checkout, fir
 def test_another_seed_has_only_accuracy(tmp_path: Path) -> None:
     other = Checkout(tmp_path / "other")
     (other.folder / "suites" / "small.toml").write_text(SUITE.replace("seeds = [1]", "seeds = [1, 2]"))
-    ended = other.run("run", "small", "--seed", "2", "--backend", "torch_fp32", "--backend", "fake_quant_w8a8")
+    ended = other.run_here("run", "small", "--seed", "2", "--backend", "torch_fp32", "--backend", "fake_quant_w8a8")
     assert ended.returncode == 0, ended.stderr
     assert "speed, round" not in ended.stderr
     plain, simulated = other.records()
