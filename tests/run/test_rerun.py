@@ -22,11 +22,11 @@ from tests.run.test_run import Checkout
 @pytest.mark.xdist_group("run")
 def test_a_record_is_enough_to_run_its_cell_again(tmp_path: Path) -> None:
     checkout = Checkout(tmp_path / "checkout")
-    ended = checkout.run("run", "small", "--backend", "onnxruntime_int8_dynamic")
+    ended = checkout.run_here("run", "small", "--backend", "onnxruntime_int8_dynamic")
     assert ended.returncode == 0, ended.stderr
     (old,) = checkout.records()
     (checkout.folder / "suites" / "small.toml").unlink()
-    ended = checkout.run("rerun", old["record_id"], "--json")
+    ended = checkout.run_here("rerun", old["record_id"], "--json")
     assert ended.returncode == 0, ended.stderr
     assert "this is another cell" not in ended.stderr
     new = checkout.records()[-1]
