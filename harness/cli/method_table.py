@@ -53,7 +53,7 @@ def verdicts(contest: Contest, choice: Pick, notes: Notes) -> dict[str, str]:
     """`ship`, `fits`, `base`, or `no` with the number of the note that says why."""
     titles = titles_of(contest.methods)
     words = {
-        method.name: "ship" if method is choice.ship else "base" if method.name == contest.baseline.label else "fits"
+        method.name: "ship" if method is choice.ship else "base" if method.name == contest.baseline_name else "fits"
         for method in contest.methods
     }
     return words | {method.name: f"no {notes.add(f'{titles[method.name]}: {why}.')}" for method, why in choice.outside}

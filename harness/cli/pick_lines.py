@@ -36,8 +36,10 @@ def place_lines(contest: Contest) -> list[str]:
 
 def answer_lines(contest: Contest, choice: Pick, limits: Limits, take: str | None = None) -> list[str]:
     """The answer: what to ship, what ties with it or how sure it is, and how to take it. take: the command that exports it."""
+    from harness.report.rounded import rounded
+
     titles = titles_of(contest.methods)
-    base = next((titles[m.name] for m in contest.methods if m.name == contest.baseline.label), "the baseline")
+    base = next((titles[m.name] for m in contest.methods if m.name == contest.baseline_name), "the baseline")
     if choice.ship is None:
         return _wrapped(f"Nothing holds the limits. {choice.loosen}".rstrip())
     ship = choice.ship
@@ -48,10 +50,10 @@ def answer_lines(contest: Contest, choice: Pick, limits: Limits, take: str | Non
     lines = [f"Ship {titles[ship.name]}: {', '.join(parts)}."]
     if choice.close_call:
         low = ship.kept.low if ship.kept else None
-        certain = f"it keeps {100 * low:.1f}%" if low is not None else "nothing is known"
+        certain = f"it keeps {rounded(100 * low, 1, 100 * limits.keep)}%" if low is not None else "nothing is known"
         safe = "No method surely does."
         if choice.surely:
-            safe = f"{titles[choice.surely.name]} ({times(choice.surely.speed_up)}) is the fastest that surely does."
+            safe = f"{titles[choice.surely.name]} ({times(choice.surely.speed_up)}) surely does."
         lines.append(f"Close call: with 95% certainty {certain}, below your {100 * limits.keep:g}%. {safe}")
     if choice.tied:
         tied = (f"{titles[method.name]} ({times(method.speed_up)})" for method in choice.tied)

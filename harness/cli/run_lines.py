@@ -89,7 +89,7 @@ def _verdicts(contest: Contest, notes: Notes) -> dict[str, str]:
 
     timed = sum(method.speed_up is not None for method in contest.methods) > 1
     if contest.board.sample or not timed or not contest.metric:
-        return {contest.baseline.label: "base"}
+        return {contest.baseline_name: "base"}
     keep = min_accuracy(contest.baseline)
     notes.add(f"ship, fits: keeps {100 * keep:g}% (measure.min_accuracy); quantboard pick takes other limits.")
     return verdicts(contest, pick(contest.methods, Limits(keep=keep), contest.p_of_speed), notes)

@@ -9,6 +9,9 @@ Two systems that answered the same examples are compared example by example, so 
   Student's, with one degree of freedom less than there are examples, or groups, on which the two differ: where two INT8
   engines differ on five examples of a thousand, there are five observations, not a thousand. Groups of unequal size are
   counted by Kish's effective number.
+- Answers that are all right, or all the same, have influences of 0, as if nothing were uncertain. Where no standard error is left, and
+  where the two differ on one unit alone, the interval is that of how many units differ (Clopper & Pearson 1934), each moving
+  the metric as those did; of several units the test is the sign test.
 - Speed: Student's t of the logarithm of the ratio, round by round, of rounds that were interleaved in one run; other rounds
   are not tested. The round is the unit, as everywhere. With three to five of them Student's t holds its level and a
   percentile bootstrap does not (three rounds have ten distinct resamples).
@@ -40,6 +43,14 @@ LEVEL = 0.05
 
 TOO_FEW = "no test"
 """What `method` begins with where fewer than two examples or articles differ, so that there is no test."""
+
+
+NO_ERROR = 1e-6
+"""A standard error below this share of its difference is what rounding leaves of 0."""
+
+
+SIGNED = ("matthews_correlation", "pearson", "spearman")
+"""Kinds of metrics from -100 to 100; others begin at 0."""
 
 
 MLPERF_BOUNDS = (0.999, 0.99)
@@ -85,7 +96,7 @@ def differences(
         return [_shares(sets[mine][0], sets[theirs][0]) for mine, theirs in pairs]
     units = _units(first)
     moves = [_moves(scores, statistic, columns, units) for scores, columns in zip(scored, sets, strict=True)]
-    return _linearised(sets, moves, values, units, pairs)
+    return _linearised(sets, moves, values, units, pairs, 200.0 if statistic.kind in SIGNED else 100.0)
 
 
 @dataclass(frozen=True)
@@ -155,7 +166,9 @@ def _linearised(
     values: Sequence[float],
     units: _Units,
     pairs: Sequence[tuple[int, int]],
+    most: float,
 ) -> list[PairedTest]:
+    """most: points by which two values of the metric can differ."""
     from scipy.special import stdtr, stdtrit
 
     counted, examples = f"{len(units.sizes)} {units.name}", len(units.of)
@@ -168,14 +181,33 @@ def _linearised(
         differing = np.flatnonzero(np.bincount(units.of[differs], minlength=1))
         method = f"paired, linearised standard error over {counted}; the two differ on {len(differing)}"
         if len(differing) < 2:
-            tests.append(PairedTest(value, method=f"{TOO_FEW}: they differ on {len(differing)} of {counted}"))
+            low, high = _by_count(value, len(differing), len(units.sizes), most)
+            method = f"{TOO_FEW}: they differ on {len(differing)} of {counted}"
+            tests.append(PairedTest(value, low, high, method=method))
             continue
         count, freedom = effective_number(units.sizes), effective_number(units.sizes[differing]) - 1
         error = float(np.linalg.norm(moves[mine] - moves[theirs])) / examples * math.sqrt(count / (count - 1))
+        if error <= NO_ERROR * abs(value):
+            low, high = _by_count(value, len(differing), len(units.sizes), most)
+            p = 2 * 0.5 ** len(differing) if value else 1.0
+            tests.append(PairedTest(value, low, high, p, f"sign test; the two differ on {len(differing)} of {counted}"))
+            continue
         half = float(stdtrit(freedom, 0.975)) * error
-        p = 2 * float(stdtr(freedom, -abs(value) / error)) if error > 0 else float(value == 0)
-        tests.append(PairedTest(value, value - half, value + half, p, method))
+        p = 2 * float(stdtr(freedom, -abs(value) / error))
+        tests.append(PairedTest(value, max(value - half, -most), min(value + half, most), p, method))
     return tests
+
+
+def _by_count(value: float, differing: int, units: int, most: float) -> tuple[float | None, float | None]:
+    """The 95% interval of a difference that so many of the units make, all of them alike. None where none do, and of a single unit."""
+    from scipy.special import betaincinv
+
+    if not differing or units < 2:
+        return None, None
+    low = float(betaincinv(differing, units - differing + 1, 0.025))
+    high = float(betaincinv(differing + 1, units - differing, 0.975)) if differing < units else 1.0
+    ends = sorted(max(-most, min(value * share * units / differing, most)) for share in (low, high))
+    return ends[0], ends[1]
 
 
 def ratio(mine: Sequence[float], theirs: Sequence[float], *, interleaved: bool, looks: int = 1) -> PairedTest:

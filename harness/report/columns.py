@@ -7,13 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 from harness.measure import percentiles, validity
-from harness.measure.paired import TOO_FEW, PairedTest
+from harness.measure.paired import LEVEL, MLPERF_BOUNDS, TOO_FEW, PairedTest
 from harness.measure.precision import in_words
 from harness.records.figure import Figure
 from harness.records.schema import Record
 from harness.records.speed_schema import Speed
 from harness.report.comparability import is_padded, is_speed_invalid, wanted_precision
 from harness.report.compare import Comparison, accuracy_of
+from harness.report.rounded import rounded
 from harness.report.shown_speed import latency_of, throughput_of
 from harness.report.speed_ratios import INTERLEAVED, RATE, Load
 from harness.report.tables import Column, Value, figure_value, formatted, mebibytes, number
@@ -239,7 +240,7 @@ def why_speed_invalid(record: Record, speed: Speed) -> str:
 def p_text(p: float | None, prefix: str = "") -> str:
     if p is None:
         return ""
-    return prefix + ("p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}")
+    return prefix + ("p < 0.001" if p < 0.001 else f"p = {rounded(p, 3 if p < 0.1 else 2, LEVEL)}")
 
 
 def rank_value(rank: tuple[int, int] | None, count: int) -> Value:
@@ -260,7 +261,8 @@ def share_value(record: Record, comparison: Comparison) -> Value:
     )
     note = f"meets {100 * met:g}%" if met and met >= least else f"below {100 * least:g}%"
     low, high = (f"{100 * end:.2f}" for end in comparison.share_range) if comparison.share_range else ("", "")
-    return Value(f"{100 * comparison.share:.2f}%", comparison.share, low, high, note)
+    shown = rounded(100 * comparison.share, 2, *(100 * bound for bound in (least, *MLPERF_BOUNDS)))
+    return Value(f"{shown}%", comparison.share, low, high, note)
 
 
 def min_accuracy(record: Record) -> float:

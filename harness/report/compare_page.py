@@ -15,7 +15,8 @@ from harness.report.leaderboards import Entry, Leaderboard
 from harness.report.method_pairs import MethodPair, Pairs
 from harness.report.pick import Ratio
 from harness.report.plots import SHAPES
-from harness.report.shown_speed import latency_of
+from harness.report.rounded import rounded
+from harness.report.shown_speed import latency_of, shown_load
 from harness.report.speed_ratios import INTERLEAVED, RATE
 from harness.report.tables import Column, Table, Value, formatted, text_columns
 from harness.report.task_rows import MethodRow, Shown, method_rows, shown_speed
@@ -164,8 +165,7 @@ def _one_at_a_time(entry: Entry) -> Shown:
     """Over the baseline, in rounds in which both ran the same samples."""
     if entry.name.kind == "baseline":
         return Shown("1.00×")
-    row = next(row for row in entry.rows if row.record is entry.record)
-    test = row.comparison.ratios.get((INTERLEAVED, "real", 1, RATE))
+    test = entry.row.comparison.ratios.get((INTERLEAVED, shown_load(entry.record), 1, RATE))
     return shown_speed(Ratio(test.value, test.low, test.high), entry.record) if test else Shown()
 
 
@@ -208,7 +208,7 @@ def _table(board: Leaderboard, pairs: Pairs) -> Table:
                 Value(theirs),
                 points,
                 formatted(pair.speed, note=p_text(p_speed)),
-                Value("") if same is None else Value(f"{same:.1f}", same),
+                Value("") if same is None else Value(rounded(same, 1, 100), same),
             )
         )
     return Table("Every pair", columns, tuple(rows), sortable=True)

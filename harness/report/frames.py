@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def board_frame(board: Leaderboard, choice: Pick) -> pd.DataFrame:
-    """A row a method, the fastest first; figures unrounded. Shares kept and speed-ups are of the baseline's, with 95% intervals;
+    """A row a method, the fastest first; figures unrounded, of several seeds as on the page. Shares kept and speed-ups are of the baseline's, with 95% intervals;
     latency is of one query. verdict: `ship`, `tied`, `fits`, or why it does not, under the default limits."""
     import pandas as pd
 
@@ -33,7 +33,6 @@ def board_frame(board: Leaderboard, choice: Pick) -> pd.DataFrame:
 def _row(board: Leaderboard, entry: Entry) -> dict[str, object]:
     record, method, subject = entry.record, entry.method, board.subject
     part = accuracy_of(record, subject.split)
-    figure = part.metrics[part.primary] if part else None
     return {
         "task": subject.task,
         "split": subject.split,
@@ -47,9 +46,7 @@ def _row(board: Leaderboard, entry: Entry) -> dict[str, object]:
         "scheme": record.scheme,
         "seeds": len(entry.rows),
         "metric": part.primary if part else None,
-        "score": figure.value if figure else None,
-        "score_low": figure.low if figure else None,
-        "score_high": figure.high if figure else None,
+        **_ratio("score", method.accuracy),
         **_ratio("kept", method.kept),
         **_ratio("speed_up", method.speed_up),
         "p90_ms": method.p90_ms,

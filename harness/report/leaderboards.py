@@ -46,7 +46,12 @@ class Entry:
     @property
     def record(self) -> Record:
         """The seed that was timed, or the first."""
-        return max((row.record for row in self.rows), key=lambda record: bool(record.speed or record.turns))
+        return self.row.record
+
+    @property
+    def row(self) -> Row:
+        """Of that seed."""
+        return max(self.rows, key=lambda row: bool(row.record.speed or row.record.turns))
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ _EFFORT = {"ptq": 1, "qat": 2, "distill": 2}
 
 @dataclass(frozen=True)
 class Contest:
-    """The methods of one model on a board. baseline: what they are compared with. metric: what is kept. rows: of each method by
+    """The methods of one model on a board; a backend that ran on two devices makes two. baseline: what they are compared with. metric: what is kept. rows: of each method by
     its name, one a seed. simulated: rows that say what quantization costs in accuracy, and have no speed."""
 
     board: Board
@@ -37,6 +37,10 @@ class Contest:
     p_of_speed: Callable[[Method, Method], float | None]
     rows: Mapping[str, Sequence[Row]]
     simulated: tuple[Row, ...] = ()
+
+    @property
+    def baseline_name(self) -> str:
+        return name_of(self, self.baseline.record_id) or self.baseline.label
 
 
 def name_of(contest: Contest, record_id: str) -> str | None:
@@ -56,16 +60,18 @@ def methods_of(board: Board, model: str) -> list[tuple[Method, Record]]:
     """Every row of a model and of what descends from it as a method, with a record of it: also simulations, and rows without a
     valid accuracy or a baseline."""
     groups: dict[tuple[bool, str], list[Row]] = {}
+    named = _names([row.record for row in board.by_ancestor.get(model, ())], model)
     for row in board.by_ancestor.get(model, ()):
-        groups.setdefault((has_valid_accuracy(row.record), _name(row.record, model)), []).append(row)
+        groups.setdefault((has_valid_accuracy(row.record), named[row.record.record_id]), []).append(row)
     return [(_method(name, rows, board.split), rows[0].record) for (_, name), rows in groups.items()]
 
 
 def _contest(board: Board, model: str) -> Contest | None:
     groups: dict[str, list[Row]] = {}
-    for row in board.by_ancestor[model]:
-        if not row.record.simulated and has_valid_accuracy(row.record):
-            groups.setdefault(_name(row.record, model), []).append(row)
+    usable = [row for row in board.by_ancestor[model] if not row.record.simulated and has_valid_accuracy(row.record)]
+    named = _names([row.record for row in usable], model)
+    for row in usable:
+        groups.setdefault(named[row.record.record_id], []).append(row)
     baseline = next((row.record for rows in groups.values() for row in rows if _is_baseline(row)), None)
     if baseline is None:
         return None
@@ -84,6 +90,20 @@ def _contest(board: Board, model: str) -> Contest | None:
     simulated = [row for row in board.by_ancestor[model] if row.record.simulated]
     valid = tuple(row for row in simulated if has_valid_accuracy(row.record))
     return Contest(board, model, board.primary, baseline, methods, p_of_speed, groups, valid)
+
+
+def _names(records: Sequence[Record], model: str) -> dict[str, str]:
+    """By record id. Rows of one name on two devices are no seeds of one method: then the name says which."""
+    names = {record.record_id: _name(record, model) for record in records}
+    devices: dict[str, set[str]] = {}
+    for record in records:
+        devices.setdefault(names[record.record_id], set()).add(record.device)
+    several = {name for name, own in devices.items() if len(own) > 1}
+    return {
+        record.record_id: names[record.record_id]
+        + (f" ({record.device})" if names[record.record_id] in several else "")
+        for record in records
+    }
 
 
 def _name(record: Record, model: str) -> str:
@@ -149,8 +169,8 @@ def kept_of(row: Row, split: str) -> Ratio | None:
         return None
     accuracy = accuracy_of(row.record, split)
     test = comparison.differences.get(accuracy.primary) if accuracy else None
-    if test and test.method.startswith(TOO_FEW):  # fewer than two examples differ: no test, and nothing that is lost
-        return Ratio(comparison.share, comparison.share, comparison.share)
+    if test and test.method.startswith(TOO_FEW) and abs(test.value) < 1e-9:  # the same answers
+        return Ratio(1.0, 1.0, 1.0)
     low, high = comparison.share_range or (None, None)
     return Ratio(comparison.share, low, high)
 

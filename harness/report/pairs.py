@@ -29,6 +29,7 @@ from harness.report.comparability import (
     wanted_precision,
 )
 from harness.report.compare import compare_metrics
+from harness.report.rounded import rounded
 from harness.report.shown_speed import shown_load
 from harness.report.speed_ratios import INTERLEAVED, RATE, Load, figure_words, shared_rounds, speed_ratios
 
@@ -260,7 +261,7 @@ def rows(pairs: Sequence[Pair]) -> list[tuple[str, ...]]:
             lines.append((*head, name, *(f"{value:.2f}" for value in values), shown, p))
         if pair.same_answers:
             count, total = pair.same_answers
-            share, differ = f"{100 * count / total:.2f}%", f"{total - count:,} of {total:,} differ"
+            share, differ = f"{rounded(100 * count / total, 2, 100)}%", f"{total - count:,} of {total:,} differ"
             lines.append((*head, "same answers", "", "", share, differ))
         largest = max((load[2] for load in pair.ratios if load[0] == "offline"), default=0)
         fixed_batch = ("single_stream", "multi_stream", "server")

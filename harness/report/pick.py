@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from harness.measure.paired import LEVEL
 from harness.measure.percentiles import TAIL_QUERIES
+from harness.report.rounded import rounded, significant
 
 CLOSE = 0.95
 """Share of the fastest speed-up from which a method can tie with it."""
@@ -122,15 +123,16 @@ def _why_outside(method: Method, limits: Limits) -> str:
 
 
 def _failures(method: Method, limits: Limits) -> list[tuple[str, str, str]]:
-    """Of every limit that a method fails: the option, what is wrong, and the value of the option that it would hold."""
+    """Of every limit that a method fails: the option, what is wrong, and the value of the option that it would hold, if any."""
     found = []
     if method.kept:
         held = method.kept.low if limits.sure else method.kept.value
         if held is None:
             found.append(("sure", "no interval of its accuracy", ""))
         elif held < limits.keep:
-            how = "surely keeps" if limits.sure else "keeps"
-            found.append(("keep", f"{how} {100 * held:.1f}%", f"{math.floor(1000 * held) / 1000:.3f}"))
+            how, share = "surely keeps" if limits.sure else "keeps", math.floor(1000 * held) / 1000
+            text = f"{how} {rounded(100 * held, 1, 100 * limits.keep)}%"
+            found.append(("keep", text, f"{share:.3f}" if share > 0 else ""))  # the option takes shares above 0
     for option, unit in (("p90_ms", "ms"), ("p99_ms", "ms"), ("size_mib", "MiB"), ("memory_mib", "MiB")):
         bound, value = getattr(limits, option), getattr(method, option)
         if bound is None:
@@ -140,7 +142,7 @@ def _failures(method: Method, limits: Limits) -> list[tuple[str, str, str]]:
             fewer = f" of {TAIL_QUERIES} queries or more" if option == "p99_ms" else ""
             found.append((option, f"no {name}{fewer} was measured", ""))
         elif value > bound:
-            found.append((option, f"{name} {value:.3g} {unit}", f"{_rounded_up(value):g}"))
+            found.append((option, f"{name} {significant(value, 3, bound)} {unit}", f"{_rounded_up(value):g}"))
     return found
 
 

@@ -68,7 +68,10 @@ def _standing(entry: Entry, choice: Pick) -> str:
             "as fast as any within the limits, and keeps most of these" if choice.tied else "the fastest that keeps 99%"
         )
     if entry.method in choice.tied:
-        return "tied for fastest with the pick, which keeps more"
+        equal = (
+            entry.method.kept and choice.ship and choice.ship.kept and entry.method.kept.value == choice.ship.kept.value
+        )
+        return f"tied for fastest with the pick, which keeps {'as much' if equal else 'more'}"
     return "another method ships"
 
 

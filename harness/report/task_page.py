@@ -14,6 +14,7 @@ from harness.report.boards import page_name
 from harness.report.leaderboards import Leaderboard
 from harness.report.pages import suite_page_name, uncommitted_remarks
 from harness.report.pick import Limits, Pick
+from harness.report.rounded import rounded
 from harness.report.task_chart import TaskChart, task_charts
 from harness.report.task_rows import MethodRow, Shown, method_rows, shown_share
 from harness.report.task_script import answer_words, method_data, script_data
@@ -150,10 +151,14 @@ def _answer(board: Leaderboard, choice: Pick, baseline: str) -> Answer:
         return replace(none, why=f"Loosen a limit. {choice.loosen}")
     words = answer_words(board)
     count = sum(1 for _ in board.methods) - len(choice.outside)
-    key = "baseline" if ship.speed_up and ship.speed_up.value <= 1 else "tied" if choice.tied else "fastest"
+    key = "tied" if choice.tied else "baseline" if ship.speed_up and ship.speed_up.value <= 1 else "fastest"
     data = method_data(board)[board.methods.index(ship)]
     low = ship.kept.low if ship.kept else None
-    least = f"may keep only {100 * low:.2f}%" if low is not None else "its accuracy has no interval"
+    least = (
+        f"may keep only {rounded(100 * low, 2, 100 * Limits().keep)}%"
+        if low is not None
+        else "its accuracy has no interval"
+    )
     surely = f"; {board.entry_of(choice.surely).name.short} surely keeps enough" if choice.surely else ""
     return Answer(
         found=True,

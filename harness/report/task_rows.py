@@ -12,7 +12,6 @@ from harness.report.boards import page_name
 from harness.report.ceiling import ceiling_fact
 from harness.report.columns import p_text
 from harness.report.comparability import wanted_precision
-from harness.report.compare import accuracy_of
 from harness.report.leaderboards import SPEED_ONLY, Entry, Leaderboard
 from harness.report.pick import Limits, Pick, Ratio
 from harness.report.plots import SHAPES
@@ -82,7 +81,7 @@ def method_rows(board: Leaderboard, choice: Pick) -> Iterable[MethodRow]:
             identifier=method.name,
             kind=entry.name.kind,
             shape=SHAPES[entry.name.kind],
-            metric=_metric(entry, board.subject.split),
+            metric=_metric(entry),
             kept=shown_share(method.kept),
             speed=shown_speed(method.speed_up, record),
             bar=_bar(method.speed_up, widest),
@@ -154,16 +153,10 @@ def _bar(ratio: Ratio | None, widest: float) -> Bar | None:
     return Bar(value, low, high)
 
 
-def _metric(entry: Entry, split: str) -> Shown:
-    """Of several seeds the median one's."""
-    figures = []
-    for row in entry.rows:
-        part = accuracy_of(row.record, split)
-        if part:
-            figures.append(part.metrics[part.primary])
-    if not figures:
+def _metric(entry: Entry) -> Shown:
+    figure = entry.method.accuracy
+    if figure is None:
         return Shown()
-    figure = sorted(figures, key=lambda figure: figure.value)[(len(figures) - 1) // 2]
     interval = "" if figure.low is None or figure.high is None else f"{figure.low:.2f}–{figure.high:.2f}"
     return Shown(f"{figure.value:.2f}", interval, figure.value)
 
@@ -179,7 +172,7 @@ def _latency(entry: Entry) -> Shown:
 
 
 def _details(entry: Entry) -> Iterable[tuple[str, str]]:
-    record, row, method = entry.record, entry.rows[0], entry.method
+    record, row, method = entry.record, entry.row, entry.method
     if offline := throughput_of(record):
         yield f"samples/s, batch {offline.batch_size}", f"{offline.qps.value:.1f}"
     if single := latency_of(record):

@@ -7,18 +7,20 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 
+from harness.measure.percentiles import TAIL_QUERIES
 from harness.report.leaderboards import Leaderboard
 from harness.report.pick import Limits, Method, Ratio, pick
 from harness.report.task_rows import export_command, shown_share, shown_speed
 
 
 def answer_words(board: Leaderboard) -> dict[str, str]:
-    """What the card says of a pick. {n}: how many methods are within the limits."""
+    """What the card says of a pick, and the end of `no p99`. {n}: how many methods are within the limits."""
     return {
         "ship": f"Ship this on {board.machine.title}",
         "baseline": "Nothing faster meets your limits.",
         "tied": f"Tied for fastest of the {{n}} methods within your limits, and keeps the most {board.subject.metric} of these.",
         "fastest": "The fastest of the {n} methods within your limits.",
+        "tail": f" of {TAIL_QUERIES} queries or more",
     }
 
 

@@ -13,7 +13,10 @@ function make(name, attributes = {}, ...parts) {
 
 const glyph = (method) => make("svg", { class: `glyph k-${method.kind}`, viewBox: "-7 -7 14 14", "aria-hidden": "true" }, make("path", { d: method.shape }));
 const signed = (value) => (value > 0 ? "+" : value < 0 ? "−" : "") + Math.abs(value).toFixed(2);
-const chance = (p) => (p < 0.001 ? "p < 0.001" : `p = ${p.toFixed(p < 0.1 ? 3 : 2)}`);
+const chance = (p) => {
+  const texts = [0, 1, 2, 3, 4, 5, 6, 7, 8].map((more) => p.toFixed((p < 0.1 ? 3 : 2) + more));
+  return p < 0.001 ? "p < 0.001" : `p = ${texts.find((text) => Math.sign(Number(text) - 0.05) === Math.sign(p - 0.05)) ?? texts[8]}`;
+};
 
 function holm(chances) {
   const order = chances.map((p, place) => [p, place]).filter(([p]) => p !== null).sort((a, b) => a[0] - b[0]);

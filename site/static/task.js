@@ -10,6 +10,15 @@ function fits(method, limits, sure) {
   return ["p90", "p99", "size", "memory"].every((name) => limits[name] === null || (method[name] !== null && method[name] <= limits[name]));
 }
 
+// A figure with so many digits, or as many more as it takes not to read as its limit; harness/report/rounded.py has the same.
+function apart(value, limit, digits, shown) {
+  const texts = Array.from({ length: 9 }, (_, more) => shown(value, digits + more));
+  return texts.find((text) => Math.sign(Number(text) - limit) === Math.sign(value - limit)) ?? texts[8];
+}
+
+const decimals = (value, digits) => value.toFixed(digits);
+const significant = (value, digits) => String(Number(value.toPrecision(digits)));
+
 function best(all, inside) {
   const fastest = inside.reduce((a, b) => (all[b].speed > all[a].speed ? b : a));
   const tied = inside.filter((place) => place === fastest || all[fastest].ties.includes(place));
@@ -61,10 +70,10 @@ if (methods) {
     part("eyebrow").textContent = found ? methods.words.ship : "Nothing fits";
     const ship = all[choice.ship];
     part("title").textContent = found ? ship.title : "No method meets your limits";
-    const key = found && (ship.speed <= 1 ? "baseline" : choice.tied.length ? "tied" : "fastest");
+    const key = found && (choice.tied.length ? "tied" : ship.speed <= 1 ? "baseline" : "fastest");
     part("why").textContent = found ? methods.words[key].replace("{n}", choice.inside.length) : "Loosen a limit.";
     put(part("tied"), choice.tied.map((place) => all[place].tie_text).join("; "), part("tied").querySelector("span"));
-    const low = found && ship.kept[1] !== null ? `may keep only ${(100 * ship.kept[1]).toFixed(2)}%` : "its accuracy has no interval";
+    const low = found && ship.kept[1] !== null ? `may keep only ${apart(100 * ship.kept[1], 100 * limits.keep, 2, decimals)}%` : "its accuracy has no interval";
     const surely = choice.surely === null ? "" : `; ${all[choice.surely].short} surely keeps enough`;
     put(part("close"), choice.close ? low + surely : "", part("close").querySelector("span:last-child"));
     put(part("command"), found ? ship.command : "", part("command").querySelector("code"));
@@ -89,11 +98,11 @@ if (methods) {
     const failures = [];
     const held = method.kept[limits.sure ? 1 : 0];
     if (held === null) failures.push("no interval of its accuracy");
-    else if (held < limits.keep) failures.push(`${limits.sure ? "surely keeps" : "keeps"} ${(100 * held).toFixed(1)}%`);
+    else if (held < limits.keep) failures.push(`${limits.sure ? "surely keeps" : "keeps"} ${apart(100 * held, 100 * limits.keep, 1, decimals)}%`);
     for (const [name, unit] of [["p90", "ms"], ["p99", "ms"], ["size", "MiB"], ["memory", "MiB"]]) {
       if (limits[name] === null) continue;
-      if (method[name] === null) failures.push(`no ${name} was measured`);
-      else if (method[name] > limits[name]) failures.push(`${name} ${Number(method[name].toPrecision(3))} ${unit}`);
+      if (method[name] === null) failures.push(`no ${name}${name === "p99" ? methods.words.tail : ""} was measured`);
+      else if (method[name] > limits[name]) failures.push(`${name} ${apart(method[name], limits[name], 3, significant)} ${unit}`);
     }
     return failures.join(", ");
   }

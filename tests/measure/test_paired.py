@@ -122,6 +122,42 @@ def test_equal_predictions_are_no_difference() -> None:
     assert "no test: they differ on 0 of 100" in test.method
 
 
+@pytest.mark.parametrize("kind", ["f1", "matthews_correlation", "spearman", "pearson"])
+@pytest.mark.parametrize("wrong", ["constant", "inverted"])
+def test_all_right_against_nothing_right_is_no_certainty(kind: Any, wrong: str) -> None:
+    """Both influence functions are 0 here, and so would the standard error be. What is left is how many examples differ."""
+    label = np.array([0.0, 0.0, 0.0, 1.0, 1.0, 1.0])
+    theirs = 1 - label if wrong == "inverted" else np.zeros(6)
+    test = compare(scores_of(kind, label, label), scores_of(kind, theirs, label))
+    differing = int(np.sum(theirs != label))
+    share = stats.binomtest(differing, 6).proportion_ci(0.95, "exact")
+    most = 100.0 if kind == "f1" else 200.0
+    assert test.p == pytest.approx(stats.binomtest(differing, differing).pvalue)
+    ends = [min(test.value * end * 6 / differing, most) for end in share]
+    assert [test.low, test.high] == pytest.approx(ends)
+
+
+def test_one_article_that_differs_is_little_to_go_by() -> None:
+    groups = np.repeat(np.arange(10), 5)
+    theirs = np.ones(50)
+    theirs[:5] = 0.5
+    test = compare(scores_of("mean", np.ones(50), groups=groups), scores_of("mean", theirs, groups=groups))
+    share = stats.binomtest(1, 10).proportion_ci(0.95, "exact")
+    assert (test.value, test.p) == (5.0, None)
+    assert [test.low, test.high] == pytest.approx([50 * end for end in share])
+    alone = compare(scores_of("mean", np.ones(50), groups=0 * groups), scores_of("mean", theirs, groups=0 * groups))
+    assert (alone.low, alone.high, alone.p) == (None, None, None)
+
+
+def test_no_interval_leaves_what_a_difference_can_be() -> None:
+    """Two articles of 99 and 1 questions: hardly a degree of freedom."""
+    groups = np.repeat([0, 1], [99, 1])
+    theirs = np.ones(100)
+    theirs[[0, 99]] = 0.5, 0.0
+    test = compare(scores_of("mean", np.ones(100), groups=groups), scores_of("mean", theirs, groups=groups))
+    assert (test.low, test.high) == (-100.0, 100.0)
+
+
 def test_scores_of_other_examples_are_refused() -> None:
     scores = scores_of("mean", np.ones(5))
     other = Scores(scores.metrics, {**scores.per_example, "id": np.array(list("abcde"))}, scores.statistics)

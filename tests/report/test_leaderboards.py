@@ -88,6 +88,21 @@ def test_intervals_of_several_runs_include_how_runs_differ(tmp_path: Path) -> No
     assert baseline and (baseline.low, baseline.high) == (1.0, 1.0)
 
 
+def test_a_backend_on_two_devices_is_two_methods(tmp_path: Path) -> None:
+    """They are no seeds of one, whose median would be neither's speed."""
+    for device, times in (("cpu", 2.0), ("cuda", 4.0)):
+        timed(tmp_path, f"a-{device}", "torch_fp32", 1.0, 100, baseline=True, device=device)
+        timed(tmp_path, f"b-{device}", "torch_bf16", times, 100, device=device)
+    (board,) = found(tmp_path)
+    speeds = {method.name: round(method.speed_up.value, 1) for method in board.methods if method.speed_up}
+    assert speeds == {
+        "torch_bf16 (cuda)": 4.0,
+        "torch_bf16 (cpu)": 2.0,
+        "torch_fp32 (cpu)": 1.0,
+        "torch_fp32 (cuda)": 1.0,
+    }
+
+
 def test_methods_of_two_suites_stand_together_each_against_its_own_baseline(tmp_path: Path) -> None:
     """Static stands in both: the suite counts that timed more engines."""
     timed(tmp_path, "a", "torch_fp32", 1.0, 100, baseline=True)

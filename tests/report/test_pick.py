@@ -92,3 +92,14 @@ def test_what_was_not_measured_cannot_hold_a_limit() -> None:
     assert choice.ship is None and choice.outside == ((untimed, "no valid speed"),)
     assert choice.loosen == ""
     assert pick((replace(DYNAMIC, kept=Ratio(0.999)),), Limits(sure=True), sure).ship is None
+
+
+def test_what_is_outside_a_limit_does_not_read_as_inside() -> None:
+    near = replace(STATIC, kept=Ratio(0.98997, 0.9, 1.0), p90_ms=10.004, size_mib=1234.4)
+    ((_, why),) = pick((near,), Limits(keep=0.99, p90_ms=10, size_mib=1000), sure).outside
+    assert why == "keeps 98.997%, p90 10.004 ms, size 1230 MiB"
+
+
+def test_a_share_below_zero_is_no_limit_to_loosen_to() -> None:
+    """Of Matthews' correlation, which may be negative; --keep takes shares above 0."""
+    assert pick((replace(STATIC, kept=Ratio(-0.1, -0.3, 0.1)),), Limits(), sure).loosen == ""
