@@ -49,6 +49,10 @@ NO_ERROR = 1e-6
 """A standard error below this share of its difference is what rounding leaves of 0."""
 
 
+SAME = 1e-9
+"""Points below which two figures are the same, but for rounding."""
+
+
 SIGNED = ("matthews_correlation", "pearson", "spearman")
 """Kinds of metrics from -100 to 100; others begin at 0."""
 
@@ -187,13 +191,13 @@ def _linearised(
             continue
         count, freedom = effective_number(units.sizes), effective_number(units.sizes[differing]) - 1
         error = float(np.linalg.norm(moves[mine] - moves[theirs])) / examples * math.sqrt(count / (count - 1))
-        if error <= NO_ERROR * abs(value):
+        if abs(value) > SAME and error <= NO_ERROR * abs(value):
             low, high = _by_count(value, len(differing), len(units.sizes), most)
-            p = 2 * 0.5 ** len(differing) if value else 1.0
+            p = 2 * 0.5 ** len(differing)
             tests.append(PairedTest(value, low, high, p, f"sign test; the two differ on {len(differing)} of {counted}"))
             continue
         half = float(stdtrit(freedom, 0.975)) * error
-        p = 2 * float(stdtr(freedom, -abs(value) / error))
+        p = 2 * float(stdtr(freedom, -abs(value) / error)) if error > 0 else 1.0
         tests.append(PairedTest(value, max(value - half, -most), min(value + half, most), p, method))
     return tests
 

@@ -168,6 +168,8 @@ def _cell(model: _PlannedModel, index: int, here: _Here, limit: int | None) -> C
     blocked = blocked or _no_evaluation_data(task_data) or _no_training_data(task_data, checkpoint)
     if not availability.available:
         blocked = blocked or (availability.reason, availability.remedy)
+    elif suite.device and availability.device != suite.device:
+        blocked = blocked or (f"the suite is for a GPU, and {entry.name} would run on the CPU here", NEEDS_GPU)
     cell = Cell(
         suite=suite.name,
         model=model.name,
@@ -191,6 +193,9 @@ def _cell(model: _PlannedModel, index: int, here: _Here, limit: int | None) -> C
         ancestor=_ancestor(suite, model.name),
     )
     return replace(cell, key=cell_key(cell, backend, here.machine, task_data.identity, task_data.version))
+
+
+NEEDS_GPU = "use a machine with a GPU and a build of the engine that runs this row there, if there is one; `quantboard doctor` says what is here"
 
 
 def _says_nothing(model: _PlannedModel, backend: Backend) -> Blocked:

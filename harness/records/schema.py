@@ -294,8 +294,13 @@ class Record(Part):
 
     @property
     def speed_only(self) -> bool:
-        """The cell ran to its end and has no accuracy, because its weights are random."""
-        return self.measured and self.checkpoint is not None and not self.accuracy
+        """The cell ran to its end, and its weights, or those that they were calibrated from, are random: they have no accuracy."""
+        spec = self.settings.get("checkpoint")
+        recipes = {self.checkpoint.recipe} if self.checkpoint else set[object]()
+        while isinstance(spec, dict):
+            recipes.add(spec.get("recipe"))
+            spec = spec.get("parent")
+        return self.measured and "random" in recipes
 
 
 class _Free(BaseModel):

@@ -10,7 +10,7 @@ from typing import Any
 from harness.records.schema import Record
 from harness.report.boards import Board, Row, page_name
 from harness.report.charts import Curve, accuracy_against_qps, chart_points
-from harness.report.comparability import NO_ACCURACY
+from harness.report.comparability import NO_ACCURACY, NOT_SCORED
 from harness.report.compare import SeedSpread
 from harness.report.pages import standing_badge, uncommitted_remarks
 from harness.report.qat_parts import QatParts
@@ -285,7 +285,7 @@ def _findings(board: Board) -> Iterable[CellNote]:
 
 def _unmeasured(record: Record) -> CellNote:
     fix = f". Fix: {record.remedy}" if record.remedy else ""
-    return _note(record, f"{record.why}{fix}", badge=Badge(record.standing, record.standing))
+    return _note(record, f"{record.why or NOT_SCORED}{fix}", badge=Badge(record.standing, record.standing))
 
 
 def _note(record: Record, text: str, **more: Any) -> CellNote:

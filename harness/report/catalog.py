@@ -182,7 +182,8 @@ def _brief(record: Record) -> bytes:
     brief = record.model_copy(
         update={
             "log_tail": [],
-            "settings": {name: record.settings[name] for name in READ if name in record.settings},
+            "settings": {name: record.settings[name] for name in READ if name in record.settings}
+            | {"checkpoint": _recipes(record.settings.get("checkpoint"))},
             "checkpoint": checkpoint,
             "speed": speed,
             "turns": [part.model_copy(update={"rounds": part.rounds[:1]}) for part in record.turns[:1]],
@@ -193,6 +194,11 @@ def _brief(record: Record) -> bytes:
         }
     )
     return brief.model_dump_json(exclude_defaults=True).encode()
+
+
+def _recipes(spec: object) -> dict[str, object]:
+    """How a checkpoint and what it was made from were made: whether the weights are random."""
+    return {"recipe": spec.get("recipe"), "parent": _recipes(spec.get("parent"))} if isinstance(spec, dict) else {}
 
 
 def _bare(round_: SpeedRound) -> SpeedRound:

@@ -15,6 +15,7 @@ from harness.suite.train import TrainSettings, in_key
 from tasks.identity import is_official, label_shown
 
 NO_ACCURACY = "Speed only: random weights have no accuracy."
+NOT_SCORED = "its record has no accuracy"
 
 
 def is_sample(record: Record) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from backends import FOR_ONNX_FILES, BackendError, get_backend
-from harness.measure.paired import TOO_FEW
+from harness.measure.paired import SAME, TOO_FEW
 from harness.measure.percentiles import is_maximum
 from harness.records.schema import Record
 from harness.records.speed_schema import Turns
@@ -169,7 +169,7 @@ def kept_of(row: Row, split: str) -> Ratio | None:
         return None
     accuracy = accuracy_of(row.record, split)
     test = comparison.differences.get(accuracy.primary) if accuracy else None
-    if test and test.method.startswith(TOO_FEW) and abs(test.value) < 1e-9:  # the same answers
+    if test and test.method.startswith(TOO_FEW) and abs(test.value) <= SAME:  # the same answers
         return Ratio(1.0, 1.0, 1.0)
     low, high = comparison.share_range or (None, None)
     return Ratio(comparison.share, low, high)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from harness.measure.nights import Spread
 from harness.records.schema import Record
 from harness.report.boards import page_name
+from harness.report.comparability import NOT_SCORED
 from harness.report.leaderboards import Leaderboard
 from harness.report.pages import suite_page_name, uncommitted_remarks
 from harness.report.pick import Limits, Pick
@@ -196,7 +197,7 @@ def _between_words(between: Spread) -> str:
 
 
 def _why_unmeasured(record: Record) -> str:
-    return f"{record.status}: {record.reason}" + (f". Fix: {record.remedy}" if record.remedy else "")
+    return f"{record.status}: {record.reason or NOT_SCORED}" + (f". Fix: {record.remedy}" if record.remedy else "")
 
 
 def _notes(board: Leaderboard, uncommitted: AbstractSet[str]) -> Iterable[tuple[str, str]]:

@@ -289,6 +289,10 @@ class Suite(Table):
     title: Text
     description: Text | None = None
     data: Literal["sample"] | None = Field(None, description="'sample': the suite always runs on generated data")
+    device: Literal["cuda"] | None = Field(
+        None,
+        description="'cuda': cells that would run on a CPU are skipped; default: each engine takes the GPU if it can",
+    )
     tasks: Annotated[List[Text], Field(min_length=1)]
     baseline: Text = Field(description="the [[backends]] entry, by name or label, that others are compared with")
     seeds: Annotated[List[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1, max_length=100)] = Field(

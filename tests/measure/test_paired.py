@@ -137,6 +137,14 @@ def test_all_right_against_nothing_right_is_no_certainty(kind: Any, wrong: str) 
     assert [test.low, test.high] == pytest.approx(ends)
 
 
+def test_scores_in_the_same_order_have_the_same_spearman() -> None:
+    label = np.array([0.0, 1.0, 3.0, 2.0, 4.0])
+    mine, theirs = np.array([0.1, 0.2, 0.3, 0.4, 0.5]), np.array([1.0, 2.0, 3.0, 4.0, 5.0])
+    test = compare(scores_of("spearman", mine, label), scores_of("spearman", theirs, label))
+    assert (test.value, test.low, test.high, test.p) == (0.0, 0.0, 0.0, 1.0)
+    assert "linearised" in test.method
+
+
 def test_one_article_that_differs_is_little_to_go_by() -> None:
     groups = np.repeat(np.arange(10), 5)
     theirs = np.ones(50)

@@ -95,6 +95,25 @@ def test_the_board_has_speeds_and_no_metric(load: str) -> None:
     assert fast.bar is not None and fast.bar.low < fast.bar.value < fast.bar.high
 
 
+def test_a_row_that_lost_its_accuracy_is_none_of_speed_alone(tmp_path: Path) -> None:
+    """What tells is the recipe, also that of the weights that ranges were calibrated for."""
+    trained = RANDOM.model_copy(update={"recipe": "finetune"})
+    ptq = RANDOM.model_copy(update={"recipe": "ptq"})
+    spec = {"recipe": "ptq", "parent": {"recipe": "random"}}
+    lost = speed_alone("torch_fp32", SLOW, checkpoint=trained, task="glue/cola")
+    calibrated = speed_alone("onnxruntime_int8", FAST, checkpoint=ptq)
+    calibrated = calibrated.model_copy(update={"settings": calibrated.settings | {"checkpoint": spec}})
+    assert (lost.speed_only, calibrated.speed_only) == (False, True)
+    base = speed_alone("torch_fp32", SLOW)
+    found = {board.task: board for board in make_boards([lost, calibrated, base])}
+    assert len(found["glue/rte"].rows) == 2
+    assert not found["glue/cola"].rows and found["glue/cola"].unmeasured == (lost,)
+    for record in (lost, calibrated, base):
+        store.append(tmp_path / "results" / "run.jsonl", record)
+    site = build(tmp_path)
+    assert "its record has no accuracy" in (site / "suite-speeds.html").read_text()
+
+
 def test_a_suite_may_have_both_kinds(tmp_path: Path) -> None:
     """On boards of their own; an accuracy of the one is never compared with the other."""
     scored(tmp_path)
