@@ -50,7 +50,10 @@ def nights_of(records: Sequence[Record], untested: dict[str, str]) -> dict[Key, 
                 bases.setdefault((record.task, record.seed), []).append(record)
         for record in latest:
             base = baseline_of(record, bases.get((record.task, record.seed), ()))
-            if base is None or base is record or not record.turns:
+            if base is record or not record.turns:
+                continue
+            if base is None:
+                untested[record.record_id] = "its run has no baseline"
                 continue
             for turns in record.turns:
                 conditions = interleaved_conditions(record, turns)
@@ -65,6 +68,8 @@ def nights_of(records: Sequence[Record], untested: dict[str, str]) -> dict[Key, 
                 elif one := night([b.seconds / a.seconds for a, b in rounds]):
                     cell = (*cell_of(record), turns.load, turns.batch_size, turns.sequence_length)
                     found.setdefault(cell, {})[record.record_id] = one
+                else:
+                    untested[record.record_id] = "one round shared with its baseline"
     return dict(sorted(found.items(), key=str))
 
 

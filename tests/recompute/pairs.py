@@ -106,6 +106,9 @@ def check_difference(tally: Tally, where: str, metric: str, stored: Record, a: S
     if stored["p"] is None:
         tally.compare("differences without a test", where, differ < 2, True)
         return
+    if stored["method"].startswith("sign test"):
+        tally.compare("sign tests", where, stored["p"], float(stats.binomtest(differ, differ).pvalue))
+        return
     method = r"paired, linearised standard error over (\d+) (?:examples|articles); the two differ on (\d+)"
     match = re.fullmatch(method, stored["method"])
     if not match:

@@ -61,6 +61,14 @@ def test_quiet_nights_pass_and_a_slow_down_of_five_percent_is_found_within_two()
     assert found >= 180
 
 
+def test_a_night_without_its_baseline_says_so() -> None:
+    rng = np.random.default_rng(2)
+    nights = [a_night(number, rng, 0.01) for number in range(3)]
+    result = judged([*nights[:2], nights[2][1:]])
+    assert not result.checks
+    assert list(result.untested.values()) == ["its run has no baseline"] * 5
+
+
 def test_a_slow_down_that_is_surely_small_passes() -> None:
     rng = np.random.default_rng(1)
     nights = [a_night(number, rng, 0.001) for number in range(11)]
