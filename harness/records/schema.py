@@ -296,7 +296,7 @@ class Record(Part):
     def speed_only(self) -> bool:
         """The cell ran to its end, and its weights, or those that they were calibrated from, are random: they have no accuracy."""
         spec = self.settings.get("checkpoint")
-        recipes = {self.checkpoint.recipe} if self.checkpoint else set[object]()
+        recipes: set[object] = {self.checkpoint.recipe} if self.checkpoint else set()
         while isinstance(spec, dict):
             recipes.add(spec.get("recipe"))
             spec = spec.get("parent")
