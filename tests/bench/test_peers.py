@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from backends import get_backend
 from backends.checkpoint import read_architecture
 from backends.processor import multiplies_bfloat16
 from harness.machine.hardware import describe
@@ -37,8 +38,10 @@ SHAPES = {
 OURS = {
     "fp32": ["torch_fp32", "torch_compiled_fp32", "onnxruntime_fp32", "openvino_fp32"],
     "bf16": ["torch_bf16", "openvino_bf16"],
-    "int8": ["onnxruntime_int8", "onnxruntime_int8_dynamic", "openvino_int8", "openvino_int8_bf16"],
-}
+    "int8": [
+        "torch_int8", "torch_int8_bf16", "onnxruntime_int8", "onnxruntime_int8_dynamic", "openvino_int8", "openvino_int8_bf16",
+    ],
+}  # fmt: skip
 THEIRS = {
     "fp32": ["transformers eager", "torch.compile", "OpenVINO", "optimum-onnx", "ORT optimizer"],
     "bf16": ["transformers eager, bf16", "torch.compile, bf16", "OpenVINO, bf16"],
@@ -174,10 +177,11 @@ def test_peers(model: str, results: list[dict[str, Any]], request: pytest.Fixtur
         "checkpoint": str(checkpoint), "folder": str(tmp_path), "threads": threads, "max_length": 384, "max_batch": 16,
         "heads": sizes["num_attention_heads"], "hidden": sizes["hidden_size"],
     }  # fmt: skip
-    kinds = [kind for kind in OURS if kind != "bf16" or multiplies_bfloat16(describe().as_dict())]
-    names = [
-        name for kind in kinds for name in (*OURS[kind], *THEIRS[kind]) if "bf16" in kinds or not name.endswith("bf16")
-    ]
+    machine = describe().as_dict()
+    kinds = [kind for kind in OURS if kind != "bf16" or multiplies_bfloat16(machine)]
+    theirs = [name for kind in kinds for name in THEIRS[kind] if "bf16" in kinds or not name.endswith("bf16")]
+    ours = [name for kind in kinds for name in OURS[kind] if get_backend(name).availability(machine).available]
+    names = [*ours, *theirs]
     wrong: list[str] = []
     with started(names, job, tmp_path) as sides:
         for rows, length in shapes:

@@ -111,10 +111,11 @@ def test_ceilings_that_cannot_be_taken_are_said_once(cell: Cell, run: Run, monke
 def test_every_backend_says_what_its_floats_are() -> None:
     kinds = {name: float_precision(get_backend(name)) for name in backend_names()}
     assert {name for name, kind in kinds.items() if kind == "bf16"} == {
-        "torch_bf16", "torch_compiled_bf16", "openvino_bf16", "openvino_int8_bf16",
+        "torch_bf16", "torch_compiled_bf16", "torch_int8_bf16", "openvino_bf16", "openvino_int8_bf16",
     }  # fmt: skip
     assert {name for name, kind in kinds.items() if kind == "fp16"} == {
         "torch_fp16",
         "torch_compiled_fp16",
+        "torch_int8_fp16",
         *(name for name in kinds if name.startswith("tensorrt")),
     }
