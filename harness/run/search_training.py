@@ -67,7 +67,7 @@ def train(trial: Trial, scheme: str, minutes: float) -> tuple[Cell, dict[str, An
     spent = time.monotonic() - start
     origin = read_origin(folder_of(probe.checkpoint, trial.run.cache))
     steps, seconds = steps_within(60 * minutes, spent, origin)
-    settings = SETTINGS | {"max_steps": steps, "max_minutes": round(seconds / 60, 2), "hold_out": trial.rows}
+    settings = SETTINGS | {"max_steps": steps, "max_minutes": max(0.01, round(seconds / 60, 2)), "hold_out": trial.rows}
     trial.run.say(
         f"trains for {steps:,} steps of {origin['train_seconds'] / PROBE:.2f} s, which fit {minutes:g} minutes"
     )
