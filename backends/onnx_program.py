@@ -36,6 +36,8 @@ def predict(texts):
 
 
 if __name__ == "__main__":
+    if len(sys.argv) not in (2, 3):
+        sys.exit(__doc__)
     print(predict([sys.argv[1] if len(sys.argv) == 2 else tuple(sys.argv[1:3])])[0])
 '''
 _SATURATION = """cpu = Path("/proc/cpuinfo")

@@ -105,6 +105,18 @@ def did_you_mean(word: str, known: Iterable[str], intro: str = "known:") -> str:
     return f"; {intro} {', '.join(names[:MOST_NAMES])}{more}" if names else ""
 
 
+def nearest_path(path: Path) -> str:
+    """How a message about a path that is not there ends: `; did you mean PATH?`, with what lies beside it. Empty where nothing
+    is near."""
+    try:
+        names = [beside.name for beside in path.parent.iterdir()]
+    except OSError:
+        return ""
+    near = [name for name in names if difflib.SequenceMatcher(None, path.stem, Path(name).stem).ratio() >= 0.75]
+    nearest = difflib.get_close_matches(path.name, near, 1)
+    return f"; did you mean {path.with_name(nearest[0])}?" if nearest else ""
+
+
 KeyPath = tuple[str | int, ...]
 """Keys and list positions that lead from the top of a file to a value."""
 

@@ -10,6 +10,7 @@ A split without a hash was not available when the hashes were taken.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -140,7 +141,9 @@ class Definition:
 def definition_of(name: str) -> Definition:
     """Raises TaskError for a name without a definition."""
     if name not in DEFINITIONS:
-        raise TaskError(f"no data is known for task '{name}'; known: {', '.join(DEFINITIONS)}")
+        near = difflib.get_close_matches(name, DEFINITIONS, 1)
+        hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(DEFINITIONS)}"
+        raise TaskError(f"no data is known for task '{name}'; {hint}")
     return DEFINITIONS[name]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import codecs
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,9 @@ def _row(entry: Mapping[str, Any], where: str) -> Row:
         parts = [texts] if isinstance(texts, str) else texts, [starts] if isinstance(starts, int) else starts
         return {**entry, "answers": {"text": parts[0], "answer_start": parts[1]}}
     if answers is None and isinstance(entry.get("answer"), str):
-        answers = [{"text": entry["answer"], "answer_start": entry.get("answer_start")}]
+        start = entry.get("answer_start")
+        start = int(start) if isinstance(start, str) and start.isdecimal() else start  # of a CSV file
+        answers = [{"text": entry["answer"], "answer_start": start}]
     entry = {name: value for name, value in entry.items() if name not in ("answer", "answer_start")}
     if not isinstance(answers, list):
         fix = "this is not SQuAD's format: replace the file with the published one"
@@ -92,8 +94,11 @@ def _row(entry: Mapping[str, Any], where: str) -> Row:
 
 def _entries(path: Path, read_table: Callable[[Path], list[Entry]] | None) -> Iterator[Entry]:
     """(place, question with its paragraph) in file order; nothing in it is checked."""
-    if read_table and (path.is_dir() or path.suffix.lower() == ".parquet"):
-        yield from _flat(path, read_table(path))
+    if read_table and (path.is_dir() or path.suffix.lower() in (".parquet", ".csv", ".tsv")):
+        rows = read_table(path)
+        if "context" not in rows[0][1]:
+            raise _no_questions(path, rows[0][1])
+        yield from _flat(path, rows)
         return
     text = read_text(path)
     try:
@@ -103,8 +108,11 @@ def _entries(path: Path, read_table: Callable[[Path], list[Entry]] | None) -> It
     except json.JSONDecodeError as error:
         if (rows := _lines(path, text)) is None:
             cut = "; the file is cut off" if not text[error.pos :].strip() or "Unterminated" in error.msg else ""
+            fix = "replace it with the complete file"
+            if text.lstrip()[:1] not in ("{", "["):
+                fix = "questions are read from SQuAD's JSON, or from JSONL, CSV or Parquet"
             raise TaskError(
-                f"{path}: line {error.lineno} column {error.colno}: not JSON: {error.msg}{cut}; replace it with the complete file"
+                f"{path}: line {error.lineno} column {error.colno}: not JSON: {error.msg}{cut}; {fix}"
             ) from error
         yield from _flat(path, rows)
         return
@@ -114,8 +122,17 @@ def _entries(path: Path, read_table: Callable[[Path], list[Entry]] | None) -> It
     rows = content.get("data") if isinstance(content, dict) else content
     if isinstance(rows, list) and rows and isinstance(rows[0], dict) and "context" in rows[0]:
         yield from _flat(path, [(f"row {number}", row) for number, row in enumerate(rows, 1)])
+    elif isinstance(content, list) and content and isinstance(content[0], dict) and "paragraphs" not in content[0]:
+        raise _no_questions(path, content[0])
     else:
         yield from _nested(path, content)
+
+
+def _no_questions(path: Path, columns: Iterable[str]) -> TaskError:
+    return TaskError(
+        f"{path}: questions need the columns context, question and answers, or answer and answer_start; its columns are"
+        f" {', '.join(columns)[:200]}"
+    )
 
 
 def _lines(path: Path, text: str) -> list[Entry] | None:

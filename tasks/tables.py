@@ -33,9 +33,14 @@ def read_table(path: Path) -> list[tuple[str, Values]]:
     elif read := _READERS.get(path.suffix.lower()):
         rows = list(read(path))
     else:
-        raise TaskError(
-            f"{path}: unknown form; give a file that ends in {', '.join(_READERS)}, or a save_to_disk folder"
+        if not path.exists():
+            raise TaskError(f"{path}: no such file; check the path")
+        fix = (
+            "save the sheet as CSV"
+            if path.suffix.lower() in (".xls", ".xlsx", ".ods")
+            else f"give a file that ends in {', '.join(FORMS)}, or a save_to_disk folder"
         )
+        raise TaskError(f"{path}: unknown form; {fix}")
     if not rows:
         raise TaskError(f"{path}: holds no rows; replace it with the complete file")
     return rows
@@ -180,3 +185,5 @@ _READERS: dict[str, Callable[[Path], Iterator[tuple[str, Values]]]] = {
     ".parquet": _parquet,
     **dict.fromkeys((".conll", ".bio", ".iob", ".iob2", ".txt"), _conll),
 }
+FORMS = tuple(_READERS)
+"""How names of files end that can be read."""

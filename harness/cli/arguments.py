@@ -8,25 +8,50 @@ import io
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, NoReturn, TypeAlias
+
+from harness.errors import QuantboardError, did_you_mean
 
 Verb = Callable[[argparse.Namespace], int]
 """Runs a verb with its parsed arguments and returns the exit code."""
 
-Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+Verbs: TypeAlias = "argparse._SubParsersAction[Parser]"
 """Where verbs are added: what `ArgumentParser.add_subparsers` returns."""
 
 
-def add_verb(verbs: Verbs, name: str, verb: Verb, text: str) -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, with the nearest known word, as all other faults of input are said."""
+
+    def error(self, message: str) -> NoReturn:
+        message = message.removeprefix("argument ")
+        if unknown := re.fullmatch(r"(\S+): invalid choice: '(.*)' \(choose from (.*)\)", message, re.DOTALL):
+            option, word, known = unknown.groups()
+            names = [name.strip("'") for name in known.split(", ")]
+            message = f"{option}: unknown value '{word}'{did_you_mean(word, names)}"
+        message = message.replace("the following arguments are required:", "this is missing:")
+        raise QuantboardError(f"{self.prog}: {message} ({self.prog} --help)")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does; but what is left over is a fault of the verb, which knows the options that are near."""
+        found, rest = super().parse_known_args(args, namespace)
+        if rest:
+            known = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
+            word = rest[0].partition("=")[0]
+            near = did_you_mean(word, known) if word.startswith("-") else ""
+            self.error(f"'{word}' is not known here{near if 'did you mean' in near else ''}")
+        return found, rest
+
+
+def add_verb(verbs: Verbs, name: str, verb: Verb, text: str) -> Parser:
     """A verb with `--json`, which every verb has."""
-    parser: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=text)
+    parser = verbs.add_parser(name, help=text, description=text)
     parser.set_defaults(verb=verb)
     parser.add_argument("--json", action="store_true", help="print JSON only, with unrounded figures")
     return parser
 
 
 def add_suite(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("suite", help="name of a suite (suites/NAME.toml) or path of a suite file")
+    parser.add_argument("suite", metavar="SUITE", help="name of a suite, such as sample, or path of a suite file")
 
 
 def add_data(parser: argparse.ArgumentParser, default: str = "the hub") -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,6 +72,10 @@ def export(options: argparse.Namespace) -> int:
     if record and record.checkpoint and checkpoint.name not in record.checkpoint.lineage:
         say(f"note: {record.record_id} is an early record without a hash of its weights; these may be other weights")
     shown = [str(path) for path in files]
+    if (options.folder / "predict.py").is_file():
+        say(
+            f'try it: python {shlex.quote(str(options.folder / "predict.py"))} "a text"; README.md there has its figures'
+        )
     print(json.dumps({"checkpoint": checkpoint.name, "files": shown}) if options.json else "\n".join(shown))
     return 0
 

@@ -7,7 +7,6 @@ inside the verb that needs them, so that `--help`, `validate` and `plan` answer 
 
 from __future__ import annotations
 
-import argparse
 import json
 import signal
 import sys
@@ -16,16 +15,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from harness.cli import cache, data, doctor, export, flops, gate, pick, records, schemes, score, search, suites, thin
-from harness.cli.arguments import Verb
+from harness.cli.arguments import Parser, Verb
 from harness.cli.terminal import say, tell
 from harness.errors import QuantboardError, SuiteError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = parser().parse_args(arguments)
-    verb: Verb = options.verb
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words:
+        parser().print_help(sys.stderr)
+        return 2
     tell.cache_clear()
     try:
+        options = parser().parse_args(words)
+        verb: Verb = options.verb
         with ended_by_signals():
             return verb(options)
     except KeyboardInterrupt as interrupt:
@@ -39,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not _is_user_fault(error):
             raise
         problems = error.problems if isinstance(error, SuiteError) else (str(error),)
-        if options.json:
+        if "--json" in words:
             print(json.dumps({"error": list(problems)}))
         for problem in problems:
             say(problem)
@@ -83,14 +86,15 @@ def _is_user_fault(error: Exception) -> bool:
     return isinstance(error, QuantboardError | BackendError | TaskError)
 
 
-def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(
+def parser() -> Parser:
+    top = Parser(
         prog="quantboard",
         description="Measure quantized BERT-family encoders, to decide which one to ship.",
-        epilog="`quantboard VERB --help` explains a verb. First try: `quantboard run sample`, then `quantboard site`.",
+        epilog="First try: `quantboard run sample`, then `quantboard site`. Your own model: `quantboard pick MODEL --data FILE`."
+        " `quantboard VERB --help` explains a verb.",
     )
     verbs = top.add_subparsers(metavar="VERB", required=True)
-    for group in (suites, data, score, pick, search, gate, records, schemes, export, cache, doctor, flops, thin):
+    for group in (pick, suites, search, score, records, gate, export, doctor, data, cache, schemes, flops, thin):
         group.add_verbs(verbs)
     return top
 

@@ -44,7 +44,9 @@ def add_verbs(verbs: Verbs) -> None:
         help="the FP32 model that an ONNX file is compared with; default: that of its folder",
     )
     add_columns(run)
-    run.add_argument("--minutes", type=positive_number, default=10, metavar="N", help="about how long it may take; 10")
+    run.add_argument(
+        "--minutes", type=positive_number, default=10, metavar="N", help="about how many minutes it may take; 10"
+    )
     run.add_argument(
         "--name", type=suite_name, metavar="NAME", help="of the suite file that is written: picks/NAME.toml"
     )

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness.errors import QuantboardError
+from harness.errors import QuantboardError, nearest_path
 from harness.suite.guess import Columns
-from harness.suite.own import SLICE, set_aside, write_rows
+from harness.suite.own import LEAST, SLICE, set_aside, write_rows
 
 FOLDER = Path("picks")
 """Where suite files of picks are written, below the working folder."""
@@ -64,15 +64,36 @@ def find_places(data: str, train: str | None) -> Places:
         folder = _fetched(data.removeprefix(HUB))
         shown, name = data, re.sub(r"^[^/]*/", "", data.removeprefix(HUB))
     else:
-        folder, shown = Path(data), Path(data).resolve().name
+        folder, shown = _there("--data", data), Path(data).resolve().name
         name = _data_name(folder)
-    own_train = _split_of(Path(train), ("train",)) if train else None
+    own_train = _split_of(_there("--train", train), ("train",)) if train else None
     if not (folder / "dataset_dict.json").is_file():
         return Places(folder, own_train, shown, name)
     evaluated = _split_of(folder, EVALUATED)
     rest = folder / "train"
     has_train = rest != evaluated and rest.is_dir()
     return Places(evaluated, own_train or (rest if has_train else None), f"{shown} {evaluated.name}", name)
+
+
+def _there(option: str, data: str) -> Path:
+    """A file or folder that exists. Raises QuantboardError."""
+    from tasks.tables import FORMS
+
+    path = Path(data)
+    if path.is_dir() and not (path / "state.json").is_file() and not (path / "dataset_dict.json").is_file():
+        inside = sorted(one.name for one in path.iterdir() if one.suffix.lower() in FORMS)
+        found = f"; name one of its files: {', '.join(inside)[:200]}" if inside else ""
+        raise QuantboardError(
+            f"{option}: {data} is a folder, and not one of datasets.save_to_disk{found or '; name a file'}"
+        )
+    if path.exists():
+        return path
+    if "://" in data:
+        raise QuantboardError(f"{option}: {data}: addresses are not read; download the file and name it")
+    hint = nearest_path(path)
+    if not hint and option == "--data" and re.fullmatch(r"[\w-]+(/[\w.-]+)?", data):
+        hint = f"; a data set of the hub is written hub:{data}"
+    raise QuantboardError(f"{option}: {data}: no such file{hint or '; check the path'}")
 
 
 def _split_of(path: Path, names: Sequence[str]) -> Path:
@@ -174,6 +195,13 @@ def split_files(
             write_rows(folder / "validation.jsonl", table.rows, columns)
         return Files(train, folder / "validation.jsonl" if table.plain else file, len(table.rows), notes)
     rows = table.rows
+    if not table.plain:
+        _check_rows(file, columns, skip=options.skip_bad_rows)
+    if len(rows) < 2 * LEAST:
+        raise QuantboardError(
+            f"{places.shown}: {len(rows)} rows are too few, since {LEAST} of them are set aside for INT8 ranges; give more rows, or"
+            " the rows for ranges with --train FILE"
+        )
     aside, evaluated = set_aside(rows, SLICE + searches, 2) if searches else set_aside(rows)
     write_rows(folder / "train.jsonl", [rows[place] for place in aside], columns)
     write_rows(folder / "validation.jsonl", [rows[place] for place in evaluated], columns)
@@ -182,6 +210,19 @@ def split_files(
         " --train FILE takes another file."
     )
     return Files(folder / "train.jsonl", folder / "validation.jsonl", len(evaluated), notes)
+
+
+def _check_rows(file: Path, columns: Columns, *, skip: bool) -> None:
+    """Raises TaskError with the file and line of a row that cannot be used, before rows are split into files of ours."""
+    from tasks.declared import Declaration, DeclaredRows
+
+    if columns.kind != "question_answering":  # those were checked as they were read
+        named = {"text": columns.text or "", "label": columns.label or "", "text_pair": columns.text_pair}
+        kind: Any = columns.kind
+        rows = DeclaredRows(
+            Declaration("rows", kind, {"rows": str(file)}, labels=columns.labels, skip_bad_rows=skip, **named)  # type: ignore[arg-type]
+        )
+        rows.rows("rows")
 
 
 def typical_tokens(rows: Rows, columns: Columns, longest: int) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.cli.pick_data import content
-from harness.errors import QuantboardError
+from harness.errors import QuantboardError, nearest_path
 from harness.suite.own import slug
 
 LONGEST = 512
@@ -117,9 +117,11 @@ def _source(model: str) -> str:
         return model
     folder = Path(model).expanduser()
     if not folder.is_dir():
-        raise QuantboardError(
-            f"{model}: no such folder; give a model folder, hub:OWNER/NAME, package:NAME/FOLDER or an ONNX file"
-        )
+        hint = nearest_path(folder)
+        if not hint and re.fullmatch(r"[\w.-]+/[\w.-]+", model):
+            hint = f"; a model of the hub is written hub:{model}"
+        other = "; give a model folder, hub:OWNER/NAME, package:NAME/FOLDER or an ONNX file"
+        raise QuantboardError(f"{model}: no such folder{hint or other}")
     return str(folder.resolve())
 
 

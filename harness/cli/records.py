@@ -62,7 +62,9 @@ def read_all(folder: Path, tell: Tell = tell) -> list[tuple[Path, Record]]:
 
     records = list(store.read(folder, tell)) if folder.is_dir() else []
     if not records:
-        raise QuantboardError(f"{folder}: no records; `quantboard run SUITE` makes some")
+        raise QuantboardError(
+            f"{folder}: no records; `quantboard run SUITE` or `quantboard pick MODEL --data FILE` makes some"
+        )
     return records
 
 

@@ -27,6 +27,9 @@ def thin(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(asdict(done) | {"scores": list(map(str, done.scores)), "written": options.write}))
         return 0
+    if not done.runs:
+        print(f"nothing to drop: no cell has more than {options.keep} nights")
+        return 0
     how = "dropped" if options.write else "would drop; --write does it"
     print(f"{len(done.runs)} old nights with {done.records} records and {len(done.scores)} files of scores: {how}")
     return 0

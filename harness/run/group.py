@@ -133,8 +133,10 @@ def interleave(cells: list[CellResults], run: Run, number: int) -> None:
         if content["process"] and results.cell.measure.is_interleaved:
             results.rounds.append(content["process"])
         if content["note"]:
+            new = not any(note.endswith(f": {content['note']}") for note in results.notes)
             results.notes.append(f"interleaved, round {number}: {content['note']}")
-            run.say(f"{cell_name(results.cell)}: {results.notes[-1]}")
+            if new:  # the same of each round is said once
+                run.say(f"{cell_name(results.cell)}: {results.notes[-1]}")
         if content.get("log") is not None:
             results.lost = CellFailed(results.notes[-1], tuple(content["log"]))
 

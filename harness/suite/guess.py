@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.errors import QuantboardError
+from harness.errors import QuantboardError, did_you_mean
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -99,6 +99,8 @@ def guess(rows: Rows, head: Head, given: Columns, file: str, kinds: Sequence[str
     for option, column in (("text", given.text), ("text-pair", given.text_pair), ("label", given.label)):
         if column is not None and column not in names:
             raise QuantboardError(f"--{option}: {file} has no column '{column}'; its columns are {_listed(names)}")
+    if given.kind and given.kind not in kinds:
+        raise QuantboardError(f"--task-kind: unknown kind '{given.kind}'{did_you_mean(given.kind, kinds)}")
     kind = given.kind or head.kind
     if given.labels and head.classes and len(given.labels) != len(head.classes):
         raise QuantboardError(
@@ -110,7 +112,7 @@ def guess(rows: Rows, head: Head, given: Columns, file: str, kinds: Sequence[str
     if kind == "question_answering":
         return _questions(given, file)
     if kind == "token_classification" and kind in kinds:
-        return _tagged(names, head, given, file)
+        return _tagged(rows, names, head, given, file)
     if kind is None:
         raise QuantboardError(
             f"the model's config.json names no head; say what it answers: {{command}} --task-kind {'|'.join(kinds)}"
@@ -125,9 +127,17 @@ def guess(rows: Rows, head: Head, given: Columns, file: str, kinds: Sequence[str
     )
     label = None if flags else label
     text, text_pair = _texts(rows, names, given, kind, label)
+    numbers = [name for name in free if not NUMBERS_OF_ROWS.fullmatch(name) and _is_numeric(rows, name, some=True)]
+    if numeric and not (_is_numeric(rows, label, some=True) if label else numbers):
+        column = f"column '{label}' of {file} holds no numbers" if label else f"{file} has no column of numbers"
+        raise QuantboardError(
+            f"{column}, and the model answers with a number ({kind}); its columns are {_listed(names)}; give the file that the"
+            " model was made for, or another model"
+        )
     if label is None and not flags:
         what = "scores" if numeric else "labels"
-        candidate = _likely_label(rows, [name for name in free if name not in (text, text_pair)]) or "COLUMN"
+        left = [name for name in free if name not in (text, text_pair) and (not numeric or name in numbers)]
+        candidate = _likely_label(rows, left) or "COLUMN"
         raise QuantboardError(
             f"{file} has no column of {what} that can be told. Its columns are {_listed(names)}. Name one:"
             f" {{command}} --label {candidate}"
@@ -157,17 +167,30 @@ def _scored_pair(rows: Rows, names: Sequence[str], given: Columns) -> bool:
     return pair and (given.label or _score_column(rows, names)) is not None
 
 
-def _tagged(names: Sequence[str], head: Head, given: Columns, file: str) -> Columns:
+def _tagged(rows: Rows, names: Sequence[str], head: Head, given: Columns, file: str) -> Columns:
     """The columns of words and of their tags. Tags that are numbers are places in the model's classes."""
     by_name = {_plain(name): name for name in reversed(names)}
     text = given.text or next((by_name[name] for name in TOKENS if name in by_name), None)
     label = given.label or next((by_name[name] for name in TAGS if name in by_name), None)
+    if label is None and head.named:
+        known = set(head.classes)
+        holding = [name for name in names if all(known >= set(_words(row.get(name))) for row in rows)]
+        if not holding:
+            raise QuantboardError(
+                f"{file} has no column of tags, and the model gives each word one ({_listed(head.classes)}); its columns are"
+                f" {_listed(names)}; give rows with a list of words and a list of tags, or a file in CoNLL's form"
+            )
+        label = holding[0]
     for option, what, column in (("text", "lists of words", text), ("label", "lists of tags", label)):
         if column is None:
             raise QuantboardError(
                 f"{file} has no column of {what}. Its columns are {_listed(names)}. Name one: {{command}} --{option} COLUMN"
             )
     return Columns("token_classification", text, None, label, given.labels or (head.classes if head.named else ()))
+
+
+def _words(value: Any) -> list[str]:
+    return [str(item) for item in value] if isinstance(value, list) else str(value or "").split()
 
 
 def _questions(given: Columns, file: str) -> Columns:
@@ -275,9 +298,10 @@ def _score_column(rows: Rows, names: Sequence[str]) -> str | None:
     return by_name[0] if by_name else others[0] if len(others) == 1 else None
 
 
-def _is_numeric(rows: Rows, name: str) -> bool:
+def _is_numeric(rows: Rows, name: str, *, some: bool = False) -> bool:
+    """Whether every value that a column has is a number; with `some`, one of them."""
     found = [value for row in rows if (value := row.get(name)) not in (None, "")]
-    return bool(found) and all(_number(value) is not None for value in found)
+    return bool(found) and (any if some else all)(_number(value) is not None for value in found)
 
 
 def _likely_label(rows: Rows, names: Sequence[str]) -> str | None:

@@ -70,9 +70,18 @@ def find(name: str, folder: Path) -> Path:
     if "/" in name or "\\" in name or name.endswith(".toml"):
         return Path(name)
     known = sorted(path.stem for path in folder.glob("*.toml"))
+    if name not in known and Path(name).is_file():
+        raise SuiteError(
+            [
+                printable(
+                    f"{name[:80]}: a suite file ends in .toml; a model is run on labelled rows by quantboard pick MODEL --data {name[:80]}"
+                )
+            ]
+        )
     if name not in known:
         hint = did_you_mean(name, known) if known else f"; {folder} has no suites, give the path of a suite file"
         names = f" (suites: {', '.join(known)})" if hint.startswith("; did") else ""
+        hint = hint if names or not known else f"; suites: {', '.join(known)}"
         raise SuiteError([printable(f"unknown suite '{name[:80]}'{hint}{names}")])
     return folder / f"{name}.toml"
 

@@ -65,3 +65,6 @@ def test_the_program_answers_as_the_engine_did(tmp_path: Path, name: str, column
     logits = np.concatenate([session.run(batch_of(features, number)) for number in range(len(rows))])
     expected = task.decode(rows, features, logits, label_names(checkpoint, task))
     assert said == ([pytest.approx(value, abs=1e-5) for value in expected] if name == "glue/stsb" else expected)
+    alone = subprocess.run([sys.executable, tmp_path / "out" / "predict.py"], capture_output=True, text=True)
+    assert (alone.returncode, alone.stderr.count("\n")) == (1, 1)
+    assert 'python predict.py "a text"' in alone.stderr

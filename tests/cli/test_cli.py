@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from backends import backend_names
-from harness.cli.main import parser
+from harness.cli.main import main, parser
 from harness.cli.plan_lines import plan_lines
 from harness.cli.suites import RunOptions, command, plan_offline, run_options
 from tests.tasks.raw_files import GLUE
@@ -78,12 +78,37 @@ def test_a_mistake_is_one_line(words: tuple[str, ...], message: str, tmp_path: P
         (("run", "squad_int8", "--limit", "few"), "'few' is not a whole number"),
         (("flops", "--layers", "0"), "must be at least 1"),
         (("plan", "squad_int8", "--data", ""), "is empty; name a folder"),
+        (("pick", "model", "--labl", "topic"), "quantboard pick: '--labl' is not known here; did you mean '--label'?"),
+        (("run", "sample", "twice"), "quantboard run: 'twice' is not known here"),
+        (("run", "sample", "--until", "trian"), "--until: unknown value 'trian'; did you mean 'train'?"),
+        (("pikc", "model"), "unknown value 'pikc'; did you mean 'pick'?"),
+        (("plan",), "quantboard plan: this is missing: SUITE"),
     ],
 )
-def test_a_wrong_option_is_named(words: tuple[str, ...], message: str, tmp_path: Path) -> None:
-    ended = quantboard(*words, cache=tmp_path)
-    assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr.splitlines()[-1].endswith(message)
+def test_a_wrong_option_is_named_in_one_line(
+    words: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    out, error = capsys.readouterr()
+    assert (out, error.count("\n")) == ("", 1)
+    assert message in error and error.endswith("--help)\n")
+    assert main([*words, "--json"]) == 2
+    assert message in json.loads(capsys.readouterr().out)["error"][0]
+
+
+def test_without_a_word_it_says_how_to_begin(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "First try: `quantboard run sample`" in shown and "`quantboard pick MODEL --data FILE`" in shown
+
+
+def test_a_file_of_rows_is_no_suite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("tickets.csv").write_text("text,label\n")
+    assert main(["plan", "tickets.csv"]) == 2
+    assert "quantboard pick MODEL --data tickets.csv" in capsys.readouterr().err
 
 
 def test_data_writes_the_sample_only_when_asked_and_overwrites_nothing(tmp_path: Path) -> None:

@@ -208,7 +208,20 @@ def test_tabs_with_lone_quotes_are_read_as_they_stand(folder: Path, model: Any) 
         (["pick", "model"], "quantboard pick model --data FILE"),
         (["pick", "--data", "tickets.csv"], "quantboard pick MODEL --data tickets.csv"),
         (["pick", "nowhere", "--data", "tickets.csv"], "nowhere: no such folder"),
-        (["pick", "model", "--data", "nowhere.csv"], "nowhere.csv: cannot be read"),
+        (["pick", "modle", "--data", "tickets.csv"], "modle: no such folder; did you mean model?"),
+        (["pick", "some/bert", "--data", "tickets.csv"], "a model of the hub is written hub:some/bert"),
+        (["pick", "model", "--data", "nowhere.csv"], "--data: nowhere.csv: no such file; check the path"),
+        (["pick", "model", "--data", "tickts.csv"], "no such file; did you mean tickets.csv?"),
+        (
+            ["pick", "model", "--data", "tickets.csv", "--train", "tickts.csv"],
+            "--train: tickts.csv: no such file; did you",
+        ),
+        (["pick", "model", "--data", "imdb"], "a data set of the hub is written hub:imdb"),
+        (["pick", "model", "--data", "https://a.example/b.csv"], "download the file"),
+        (["pick", "model", "--data", "."], "name one of its files: few.csv, lacks.csv, other.csv, tickets.csv"),
+        (["pick", "model", "--data", "few.csv"], "few.csv: 9 rows are too few"),
+        (["pick", "model", "--data", "lacks.csv"], "lacks.csv: line 9: unknown label missing"),
+        (["pick", "model", "--data", "sheet.xlsx"], "save the sheet as CSV"),
         (["pick", "model", "--data", "tickets.csv", "--label", "team"], "--label: tickets.csv has no column 'team'"),
         (["pick", "model", "--data", "other.csv"], "quantboard pick model --data other.csv --label team"),
         (["export", "LAST", "out"], "quantboard pick MODEL --data FILE"),
@@ -220,6 +233,10 @@ def test_what_is_wrong_is_one_line_with_a_command_that_works(
 ) -> None:
     rows = [f"{row},s,the body of a ticket,{NAMES[row % 2]} team" for row in range(20)]
     (folder / "other.csv").write_text("\n".join(["id,subject,body,team", *rows]))
+    (folder / "sheet.xlsx").write_bytes(b"PK")
+    labelled = [f"a ticket {row},other" for row in range(20)]
+    (folder / "few.csv").write_text("\n".join(["text,label", *labelled[:9]]))
+    (folder / "lacks.csv").write_text("\n".join(["text,label", *labelled[:7], "a ticket,", *labelled]))
     capsys.readouterr()
     assert main(words) == 2
     error = capsys.readouterr().err

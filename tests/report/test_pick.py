@@ -103,3 +103,9 @@ def test_what_is_outside_a_limit_does_not_read_as_inside() -> None:
 def test_a_share_below_zero_is_no_limit_to_loosen_to() -> None:
     """Of Matthews' correlation, which may be negative; --keep takes shares above 0."""
     assert pick((replace(STATIC, kept=Ratio(-0.1, -0.3, 0.1)),), Limits(), sure).loosen == ""
+
+
+@pytest.mark.parametrize(("kept", "shown"), [(0.98, "98.0%"), (0.9896, "98.96%"), (0.98999, "98.999%")])
+def test_a_share_below_the_limit_is_not_rounded_up_to_it(kept: float, shown: str) -> None:
+    choice = pick((FP32, replace(STATIC, kept=Ratio(kept, 0.9, 1.0))), Limits(keep=0.99), sure)
+    assert [why for _, why in choice.outside] == [f"keeps {shown}"]

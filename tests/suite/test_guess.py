@@ -132,6 +132,42 @@ def test_what_is_given_is_taken() -> None:
             Columns(kind="pair"),
             "{command} --text-pair COLUMN",
         ),
+        (
+            rows(text=TEN, label=MANY),
+            Head("classification", FIVE),
+            Columns(kind="clasification"),
+            "--task-kind: unknown kind 'clasification'; did you mean 'classification'?",
+        ),
+        (
+            rows(id=list(range(10)), text=TEN),
+            Head("regression"),
+            Columns(),
+            "a.csv has no column of numbers, and the model",
+        ),
+        (
+            rows(text=TEN, team=["x", "y"] * 5),
+            Head("regression"),
+            Columns(label="team"),
+            "column 'team' of a.csv holds no numbers",
+        ),
+        (
+            rows(id=list(range(10)), text=TEN, team=["x", "y"] * 5, price=list(range(10)), weight=[1, 2] * 5),
+            Head("regression"),
+            Columns(),
+            "Name one: {command} --label weight",
+        ),
+        (
+            rows(text=TEN, mark=[*range(9), "n/a"]),
+            Head("regression"),
+            Columns(),
+            "Name one: {command} --label mark",
+        ),
+        (
+            rows(text=TEN, team=["x", "y"] * 5),
+            Head("token_classification", ("O", "B-PER")),
+            Columns(),
+            "a.csv has no column of tags, and the model gives each word one (O, B-PER)",
+        ),
     ],
 )
 def test_what_cannot_be_guessed_is_one_line_with_a_fix(
@@ -141,3 +177,9 @@ def test_what_cannot_be_guessed_is_one_line_with_a_fix(
         guess(table, head, given, "a.csv", list(KINDS))
     assert message in str(fault.value)
     assert "\n" not in str(fault.value)
+
+
+def test_a_column_that_holds_the_tags_of_the_model_is_found() -> None:
+    table = rows(words=["a b", "c d e"] * 5, gold_tags=["O O", "O B-PER O"] * 5)
+    found = guess(table, Head("token_classification", ("O", "B-PER")), Columns(), "a.csv", list(KINDS))
+    assert (found.text, found.label) == ("words", "gold_tags")

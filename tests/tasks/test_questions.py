@@ -17,7 +17,9 @@ from harness.run.rescore import _prediction
 from tasks import DataRef, Features, Shape, Task, TaskError, open_task
 from tasks.declared import Declaration
 from tasks.metrics.answers import normalize_answer
+from tasks.questions import read_questions
 from tasks.sample import sample_rows, sample_tokenizer
+from tasks.tables import read_table
 from tasks.unanswerable import Answer
 from tests.tasks.raw_files import SQUAD_ROWS, squad_json, write_squad
 
@@ -201,3 +203,21 @@ def test_no_answer_scores_as_the_first_token_of_the_window_where_it_is_lowest(tm
         null = min(float(outputs[window, 0].astype(np.float64).sum()) for window in windows)
         best = spans._spans(rows, features, outputs)[number][1]
         assert answer.null_odds == pytest.approx(null - best)
+
+
+def test_a_csv_file_has_an_answer_and_its_start_in_each_row(tmp_path: Path) -> None:
+    file = tmp_path / "questions.csv"
+    file.write_text("id,context,question,answer,answer_start\n7,a red house,What is red?,house,6\n")
+    ((row,), left_out) = read_questions(file, unanswerable=False, skip=False, read_table=read_table)
+    assert (row["answers"], left_out) == ({"text": ["house"], "answer_start": [6]}, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("a.csv", "text,label\nx,y\n"), ("a.json", '[{"text": "x", "label": "y"}]')]
+)
+def test_rows_that_are_no_questions_are_named_by_their_columns(name: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(
+        TaskError, match=r"questions need the columns context, question and answers.*columns are text, label"
+    ):
+        read_questions(tmp_path / name, unanswerable=False, skip=False, read_table=read_table)
