@@ -15,7 +15,7 @@ from harness.plan.sources import corpus_identity, look_up
 from harness.plan.spec import Cell, CheckpointSpec, folder_of
 from harness.records.schema import Record
 from harness.run.context import new_run
-from harness.run.rescore import check_data
+from harness.run.rescore import check_data, refuse_declared
 from tasks import DataRef, open_task
 
 
@@ -28,6 +28,7 @@ def rerun(record: Record, option: str | None, source: Path | None, command: str,
     from harness.run.executor import execute
 
     machine = hardware.describe()
+    refuse_declared(record)
     on_sample = record.data is not None and record.data.kind == "sample"
     data = find_task_data(record.task, "sample" if on_sample else option)
     task = open_task(record.task, data)

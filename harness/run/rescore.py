@@ -62,6 +62,7 @@ def rescore(records: Sequence[Record], stored: ScoreStore, option: str | None) -
     for record in records:
         on_sample = record.data is not None and record.data.kind == "sample"
         key = (record.task, "sample" if on_sample else option)
+        refuse_declared(record)
         if key not in opened:
             opened[key] = open_task(record.task, find_task_data(*key))
         yield Rescored(record, tuple(_rescore_part(record, part, opened[key], stored) for part in record.accuracy))
@@ -87,6 +88,15 @@ def _rescore_part(record: Record, part: Accuracy, task: Task, stored: ScoreStore
     if not np.array_equal(scores.per_example["id"], columns["id"]):
         raise RecordError(f"{record.record_id}: its predictions are not of this data's examples; run it again")
     return part.model_copy(update={"metrics": intervals(scores), "missing": scores.missing}), scores
+
+
+def refuse_declared(record: Record) -> None:
+    """Raises QuantboardError for a record of a task that only its suite file declares."""
+    if record.data is not None and record.data.kind == "declared":
+        raise QuantboardError(
+            f"{record.record_id}: task '{record.task}' is declared in the suite file {record.suite}.toml, and no suite file is read"
+            " here; measure it again with `quantboard run` on that file and --fresh"
+        )
 
 
 def check_data(record: Record, split: str, task: Task) -> None:

@@ -11,6 +11,7 @@ from harness.errors import QuantboardError
 from harness.plan.spec import folder_of
 from harness.records import store
 from harness.run.rerun import check_inputs, check_splits, planned_cell
+from harness.run.rescore import refuse_declared
 from tasks import DataRef
 from tests.checkpoints.texts import corpus_spec
 from tests.records.records import make_record
@@ -72,6 +73,15 @@ def test_data_with_another_split_is_one_line() -> None:
     ):
         check_splits(make_record(), ["validation", "other"])
     check_splits(make_record(status="failed", accuracy=[]), ["validation", "other"])
+
+
+def test_a_task_of_a_suite_file_cannot_be_scored_or_run_without_it() -> None:
+    record = make_record()
+    refuse_declared(record)
+    assert record.data is not None
+    declared = record.model_copy(update={"data": record.data.model_copy(update={"kind": "declared"})})
+    with pytest.raises(QuantboardError, match=f"is declared in the suite file {record.suite}.toml.*quantboard run"):
+        refuse_declared(declared)
 
 
 def test_a_model_from_a_folder_needs_the_folder(tmp_path: Path) -> None:
