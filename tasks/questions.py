@@ -95,10 +95,10 @@ def _row(entry: Mapping[str, Any], where: str) -> Row:
 def _entries(path: Path, read_table: Callable[[Path], list[Entry]] | None) -> Iterator[Entry]:
     """(place, question with its paragraph) in file order; nothing in it is checked."""
     if read_table and (path.is_dir() or path.suffix.lower() in (".parquet", ".csv", ".tsv")):
-        rows = read_table(path)
-        if "context" not in rows[0][1]:
-            raise _no_questions(path, rows[0][1])
-        yield from _flat(path, rows)
+        table = read_table(path)
+        if "context" not in table[0][1]:
+            raise _no_questions(path, table[0][1])
+        yield from _flat(path, table)
         return
     text = read_text(path)
     try:

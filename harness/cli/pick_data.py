@@ -217,12 +217,18 @@ def _check_rows(file: Path, columns: Columns, *, skip: bool) -> None:
     from tasks.declared import Declaration, DeclaredRows
 
     if columns.kind != "question_answering":  # those were checked as they were read
-        named = {"text": columns.text or "", "label": columns.label or "", "text_pair": columns.text_pair}
         kind: Any = columns.kind
-        rows = DeclaredRows(
-            Declaration("rows", kind, {"rows": str(file)}, labels=columns.labels, skip_bad_rows=skip, **named)  # type: ignore[arg-type]
+        declared = Declaration(
+            "rows",
+            kind,
+            {"rows": str(file)},
+            text=columns.text or "",
+            label=columns.label or "",
+            text_pair=columns.text_pair,
+            labels=columns.labels,
+            skip_bad_rows=skip,
         )
-        rows.rows("rows")
+        DeclaredRows(declared).rows("rows")
 
 
 def typical_tokens(rows: Rows, columns: Columns, longest: int) -> int:
