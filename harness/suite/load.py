@@ -81,7 +81,7 @@ def find(name: str, folder: Path) -> Path:
     if name not in known:
         hint = did_you_mean(name, known) if known else f"; {folder} has no suites, give the path of a suite file"
         names = f" (suites: {', '.join(known)})" if hint.startswith("; did") else ""
-        hint = hint if names or not known else f"; suites: {', '.join(known)}"
+        hint = hint if names or not known else f"; known: {', '.join(known)}"
         raise SuiteError([printable(f"unknown suite '{name[:80]}'{hint}{names}")])
     return folder / f"{name}.toml"
 

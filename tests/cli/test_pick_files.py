@@ -322,4 +322,5 @@ def test_a_pick_for_an_onnx_file_scores_it_as_onnx_runtime_answers(
 
 def test_places_are_named_for_what_tells_them_apart(folder: Path) -> None:
     (folder / "Tickets").mkdir()
+    (folder / "Tickets" / "dev.csv").touch()
     assert find_places("Tickets/dev.csv", None).name == "Tickets-dev"
