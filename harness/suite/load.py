@@ -70,7 +70,7 @@ def find(name: str, folder: Path) -> Path:
     if "/" in name or "\\" in name or name.endswith(".toml"):
         return Path(name)
     known = sorted(path.stem for path in folder.glob("*.toml"))
-    if name not in known and Path(name).is_file():
+    if name not in known and len(name) <= 60 and Path(name).is_file():  # a longer one may be too long for a file
         raise SuiteError(
             [
                 printable(
