@@ -18,7 +18,7 @@ def answer_words(board: Leaderboard) -> dict[str, str]:
     return {
         "ship": f"Ship this on {board.machine.title}",
         "baseline": "Nothing faster meets your limits.",
-        "tied": f"Tied for fastest of the {{n}} methods within your limits, and keeps the most {board.subject.metric} of these.",
+        "tied": f"Tied for fastest of {{n}} methods within your limits, and keeps the most {board.subject.metric} of these.",
         "fastest": "The fastest of the {n} methods within your limits.",
         "tail": f" of {TAIL_QUERIES} queries or more",
     }

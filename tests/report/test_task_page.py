@@ -41,7 +41,7 @@ def board(tmp_path: Path) -> Leaderboard:
 def test_the_card_names_the_pick_with_its_reason_and_ties(board: Leaderboard) -> None:
     answer = page_of(board).answer
     assert answer.title == "ONNX Runtime INT8, dynamic"
-    assert answer.why == "Tied for fastest of the 4 methods within your limits, and keeps the most accuracy of these."
+    assert answer.why == "Tied for fastest of 4 methods within your limits, and keeps the most accuracy of these."
     assert [figure for figure, *_ in answer.figures] == ["2.00×", "99.67%", "60 MiB"]
     assert answer.tied == "ORT INT8 static (2.00×, 99.11%)"
     assert answer.close == ""
