@@ -161,8 +161,10 @@ def test_a_slow_down_between_two_nights_ends_red_with_a_history(
     assert [words[1] for words in second.commands] == ["doctor", "run", "gate", "site"]
     text = summary.read_text()
     worse = [line for line in text.splitlines() if line.startswith("| night")]
-    assert text.startswith("### WORSE than reference") and len(worse) == 1
-    lost = re.search(r"patient\\_fp32 .* speed-up, tonight: -(\d+)\.\d%", worse[0])
+    assert text.startswith("### WORSE than reference")
+    # On a busy machine the gate may tell as well of a speed that was not steady after its second of warm-up.
+    (slower,) = (line for line in worse if "was not steady" not in line)
+    lost = re.search(r"patient\\_fp32 .* speed-up, tonight: -(\d+)\.\d%", slower)
     assert lost and int(lost[1]) > 75  # a tenth of its speed is left
 
     records = [json.loads(line) for file in (tmp_path / "results").rglob("*.jsonl") for line in file.open()]
