@@ -27,9 +27,7 @@ class IntegerLinear(nn.Module):
     """
 
     weight: torch.Tensor
-    weight_scale: torch.Tensor
     scale: torch.Tensor
-    offset: torch.Tensor
     bias: torch.Tensor
     weight_zero_point: torch.Tensor
 
@@ -48,18 +46,18 @@ class IntegerLinear(nn.Module):
         self._scale, self._zero_point = float(inputs.scale[0]), int(inputs.zero_point[0])
         self._inverse = float(np.float32(1) / inputs.scale[0])
         scales = np.broadcast_to(weight_scale, outputs).astype(np.float32)
-        if products == "int_mm":
-            weight = np.pad(weight, [(0, -outputs % COLUMNS), (0, 0)])
-        scale = scales * inputs.scale[0]
-        offset = bias - self._zero_point * weight[:outputs].sum(1, dtype=np.int64) * scale
-        self._keep("weight", weight)
         if products == "onednn":
+            self._keep("weight", weight)
             self.weight = torch.ops.onednn.qlinear_prepack(self.weight, None)
-        self._keep("weight_scale", scales)
-        self._keep("weight_zero_point", np.zeros(outputs, np.int32))
-        self._keep("scale", scale)
-        self._keep("offset", offset.astype(np.float32))
-        self._keep("bias", bias.astype(np.float32))
+            self._keep("scale", scales)
+            self._keep("weight_zero_point", np.zeros(outputs, np.int32))
+            self._keep("bias", bias.astype(np.float32))
+        else:
+            scale = scales * inputs.scale[0]
+            offset = bias - self._zero_point * weight.sum(1, dtype=np.int64) * scale
+            self._keep("weight", np.pad(weight, [(0, -outputs % COLUMNS), (0, 0)]))
+            self._keep("scale", scale)
+            self._keep("bias", offset.astype(np.float32))
 
     def _keep(self, name: str, values: np.ndarray[Any, Any]) -> None:
         self.register_buffer(name, torch.from_numpy(np.ascontiguousarray(values)), persistent=False)
@@ -75,7 +73,7 @@ class IntegerLinear(nn.Module):
     def _onednn(self, codes: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         out: torch.Tensor = torch.ops.onednn.qlinear_pointwise(
             (codes + 128).to(torch.uint8), self._scale, self._zero_point + 128,
-            self.weight, self.weight_scale, self.weight_zero_point, self.bias,
+            self.weight, self.scale, self.weight_zero_point, self.bias,
             1.0, 0, dtype, "none", [], "",
         )  # fmt: skip
         return out
@@ -84,7 +82,7 @@ class IntegerLinear(nn.Module):
         count = codes.shape[0]
         wide = nn.functional.pad(codes.to(torch.int8), (0, 0, 0, ROWS - 1))
         sums = torch._int_mm(wide, self.weight.t())[:count, : self._outputs]
-        return (sums.float() * self.scale + self.offset).to(dtype)
+        return (sums.float() * self.scale + self.bias).to(dtype)
 
 
 def install(model: nn.Module, ranges: Ranges, products: Products | None = None) -> list[str]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from backends.architecture import Architecture
 from backends.base import Availability, BackendError, Device, Placement, Settings, check_length
 from backends.checkpoint import read_architecture
+from backends.model_files import SAFETENSORS
 from backends.processor import saturates_integer_products
 from backends.torch_compiled import TorchCompiled, TorchCompiledSession
 
@@ -54,7 +55,7 @@ class TorchInt8(TorchCompiled):
         if architecture.disentangled:
             raise BackendError(f"{self.name}: {NO_POSITIONS[0]}; {NO_POSITIONS[1]}")
         model = self.load(checkpoint, architecture, settings, device)
-        return TorchInt8Session(model, architecture, settings, ranges)
+        return TorchInt8Session(model, architecture, settings, (checkpoint / SAFETENSORS).stat().st_size, ranges)
 
 
 NO_POSITIONS = (
@@ -65,15 +66,16 @@ NO_POSITIONS = (
 
 
 class TorchInt8Session(TorchCompiledSession):
-    """Batches may be of any size up to `max_batch` x `max_length`."""
+    """Batches may be of any size up to `max_batch` x `max_length`. Its file is that of the float32 weights, which are rounded here."""
 
-    def __init__(self, model: torch.nn.Module, architecture: Architecture, settings: Settings, ranges: Ranges) -> None:
+    def __init__(
+        self, model: torch.nn.Module, architecture: Architecture, settings: Settings, size: int, ranges: Ranges
+    ) -> None:
         from backends.integer_linear import install
 
         layers = install(model, ranges)
         self.frozen = next(model.parameters()).device.type == "cpu"  # oneDNN takes no other weights
-        tensors = [*model.parameters(), *model.buffers()]
-        super().__init__(model, architecture, settings, sum(one.numel() * one.element_size() for one in tensors))
+        super().__init__(model, architecture, settings, size)
         self._integer_macs = sum(architecture.linear_macs(name, settings.max_length) for name in layers)
 
     def placement(self) -> Placement:

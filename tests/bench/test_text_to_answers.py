@@ -56,22 +56,27 @@ def fast_tokenizer() -> Any:
     return kind(tokenizer_file=tokenizer_file(), pad_token="[PAD]", sep_token="[SEP]", cls_token="[CLS]")
 
 
+def padded(tokenizer: Any, rows: dict[str, list[Any]]) -> Any:
+    """The windows of some questions, padded to 384 tokens."""
+    return tokenizer(
+        [question.lstrip() for question in rows["question"]],
+        rows["context"],
+        truncation="only_second",
+        max_length=LENGTH,
+        stride=STRIDE,
+        return_overflowing_tokens=True,
+        return_offsets_mapping=True,
+        return_token_type_ids=True,
+        padding="max_length",
+    )
+
+
 def windows(tokenizer: Any, examples: Sequence[Any]) -> Any:
     """Of all examples the padded windows, with character offsets in the context (None elsewhere) and the example's number."""
     from datasets import Dataset
 
     def prepare(rows: dict[str, list[Any]]) -> dict[str, Any]:
-        given = tokenizer(
-            [question.lstrip() for question in rows["question"]],
-            rows["context"],
-            truncation="only_second",
-            max_length=LENGTH,
-            stride=STRIDE,
-            return_overflowing_tokens=True,
-            return_offsets_mapping=True,
-            return_token_type_ids=True,
-            padding="max_length",
-        )
+        given = padded(tokenizer, rows)
         given["example"] = [rows["number"][index] for index in given.pop("overflow_to_sample_mapping")]
         given["offset_mapping"] = [
             [pair if given.sequence_ids(window)[at] == 1 else None for at, pair in enumerate(pairs)]
@@ -96,17 +101,7 @@ def training_windows(tokenizer: Any, examples: Sequence[Any]) -> int:
     from datasets import Dataset
 
     def prepare(rows: dict[str, list[Any]]) -> dict[str, Any]:
-        given = tokenizer(
-            [question.lstrip() for question in rows["question"]],
-            rows["context"],
-            truncation="only_second",
-            max_length=LENGTH,
-            stride=STRIDE,
-            return_overflowing_tokens=True,
-            return_offsets_mapping=True,
-            return_token_type_ids=True,
-            padding="max_length",
-        )
+        given = padded(tokenizer, rows)
         starts, ends = [], []
         for window, pairs in enumerate(given.pop("offset_mapping")):
             answer = rows["answers"][given["overflow_to_sample_mapping"][window]]
